@@ -1,0 +1,1 @@
+"""Population Based Training for PyTorch."""

@@ -1,0 +1,110 @@
+"""From events to the population: the only way state is made."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.population import Best, Member, View
+
+
+def fold(events: Iterable[Event], empty: View) -> View:
+    """The population after these events; `empty` carries the seed, the space and the lookback."""
+    return apply(empty, events)
+
+
+def apply(view: View, events: Iterable[Event]) -> View:
+    """The view after more events. Pure; a handful of operations per event and one pass over the members."""
+    members = {member.id: member for member in view.members}
+    history = dict(view.history)
+    memory, best, ended, last = view.memory, view.best, view.ended, view.round
+    for event in events:
+        match event:
+            case Born():
+                members[event.member] = _born(event)
+            case Reported():
+                member = members[event.member] = _reported(members[event.member], event)
+                last = max(last, event.round)
+                best = _better(best, member)
+                if view.lookback:
+                    history[member.id] = (*history.get(member.id, ()), member)[-view.lookback :]
+            case Failed():
+                # The state stays the one it started from: nothing of a failed round is kept.
+                members[event.member] = replace(
+                    members[event.member],
+                    round=event.round,
+                    status="failed",
+                    scores=(),
+                    series=(),
+                    inherited=False,
+                )
+                last = max(last, event.round)
+            case Decided():
+                decision = event.decision
+                members[decision.member] = _decided(members[decision.member], decision)
+                ended = None
+            case Noted():
+                memory = event.memory
+            case Retired():
+                members[event.member] = replace(members[event.member], status="retired")
+            case Ended():
+                ended = event.why
+    ordered = tuple(members[id_] for id_ in sorted(members))
+    return View(
+        seed=view.seed,
+        space=view.space,
+        lookback=view.lookback,
+        rank=view.rank,
+        round=last,
+        members=ordered,
+        memory=memory,
+        history=history,
+        best=best,
+        ended=ended,
+    )
+
+
+def _born(event: Born) -> Member:
+    return Member(
+        id=event.member,
+        hparams=event.hparams,
+        state=event.start,
+        round=event.round - 1,
+        opened=event.round,
+        role=event.role,
+        group=event.group,
+    )
+
+
+def _reported(member: Member, event: Reported) -> Member:
+    return replace(
+        member,
+        step=event.step,
+        scores=event.scores,
+        series=event.series,
+        state=event.state,
+        round=event.round,
+        status="live",
+        inherited=False,
+    )
+
+
+def _decided(member: Member, decision: Decision) -> Member:
+    changed = replace(
+        member,
+        hparams=decision.hparams,
+        state=decision.start,
+        opened=decision.round,
+        status="live",
+        copied_at=member.copied_at if decision.donor is None else decision.step,
+    )
+    if decision.start == member.state and member.status == "live":
+        return changed
+    return replace(changed, step=decision.step, scores=decision.scores, series=decision.series, inherited=True)
+
+
+def _better(best: Best | None, member: Member) -> Best | None:
+    if member.role != "member" or not member.healthy or member.state is None:
+        return best
+    if best is not None and member.score <= best.score:
+        return best
+    return Best(score=member.score, state=member.state, hparams=member.hparams, step=member.step)

@@ -1,0 +1,163 @@
+"""Where a state comes from: its ancestors, and the hyperparameter schedule that made it.
+
+Read from the log alone. A state's ancestry is a path through members: each link is one round that one member
+trained, and hands over to the next by the state that the next one started from.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pbt.core.events import Born, Decided, Decision, Event, Failed, Reported
+from pbt.core.population import StateRef
+from pbt.errors import UsageError
+from pbt.space import HParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One stretch of a schedule: these values from step `start` up to, not including, step `stop`."""
+
+    start: int
+    stop: int
+    hparams: HParams
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Hyperparameters as a function of the training step; segments join without gaps, from step 0.
+
+    Raises:
+        UsageError: No segments, or segments with gaps or overlaps.
+    """
+
+    segments: tuple[Segment, ...]
+
+    def __post_init__(self) -> None:
+        edges = [0, *(segment.stop for segment in self.segments)]
+        if not self.segments or any(
+            segment.start != start or segment.stop <= start
+            for segment, start in zip(self.segments, edges, strict=False)
+        ):
+            raise UsageError("schedule: expected one or more segments that join without gaps, from step 0")
+
+    def at(self, step: int) -> HParams:
+        """The values at a step; behind the end the last ones hold on."""
+        for segment in self.segments:
+            if step < segment.stop:
+                return segment.hparams
+        return self.segments[-1].hparams
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: a list of segments."""
+        return {
+            "segments": [
+                {"start": segment.start, "stop": segment.stop, "hparams": dict(segment.hparams)}
+                for segment in self.segments
+            ]
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "Schedule":
+        """The schedule that `to_dict` described."""
+        return cls(tuple(Segment(**segment) for segment in plain["segments"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One round of an ancestry."""
+
+    member: int
+    round: int
+    start: StateRef | None
+    """The state the round started from; None: freshly built."""
+    first_step: int
+    last_step: int
+    hparams: HParams
+    score: float
+    decision: Decision | None
+    """How the round was opened; None: by birth."""
+
+
+class Lineage:
+    """The log of a run, indexed by member and round."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.births: dict[int, Born] = {}
+        self.decisions: dict[tuple[int, int], Decision] = {}
+        self.reports: dict[StateRef, Reported] = {}
+        self.failures: dict[tuple[int, int], Failed] = {}
+        for event in events:
+            match event:
+                case Born():
+                    self.births[event.member] = event
+                case Decided(decision=decision):
+                    self.decisions[decision.member, decision.round] = decision
+                case Reported():
+                    self.reports[event.state] = event
+                case Failed():
+                    self.failures[event.member, event.round] = event
+
+    def hparams(self, member: int, round_: int) -> HParams:
+        """The values that a member's round was, or is to be, trained with."""
+        decision = self.decisions.get((member, round_))
+        return decision.hparams if decision is not None else self.births[member].hparams
+
+    def start(self, member: int, round_: int) -> StateRef | None:
+        """The state that a member's round started from."""
+        decision = self.decisions.get((member, round_))
+        return decision.start if decision is not None else self.births[member].start
+
+    def ancestry(self, ref: StateRef) -> list[Link]:
+        """The rounds that made this state, first to last.
+
+        Raises:
+            KeyError: No report names the state.
+        """
+        links = []
+        current: StateRef | None = ref
+        while current is not None:
+            report = self.reports[current]
+            start = self.start(*current)
+            links.append(
+                Link(
+                    member=current.member,
+                    round=current.round,
+                    start=start,
+                    first_step=self.reports[start].step if start is not None else 0,
+                    last_step=report.step,
+                    hparams=self.hparams(*current),
+                    score=report.scores[0],
+                    decision=self.decisions.get((current.member, current.round)),
+                )
+            )
+            current = start
+        return links[::-1]
+
+    def schedule(self, ref: StateRef) -> Schedule:
+        """The hyperparameters along the ancestry of this state; neighbors with equal values are joined."""
+        segments = []
+        for hparams, group in itertools.groupby(self.ancestry(ref), key=lambda link: link.hparams):
+            links = list(group)
+            segments.append(Segment(start=links[0].first_step, stop=links[-1].last_step, hparams=hparams))
+        return Schedule(tuple(segments))
+
+    def founder(self, ref: StateRef) -> int:
+        """The member whose birth this state goes back to."""
+        return self._founders[ref]
+
+    def founders(self, refs: Sequence[StateRef]) -> Counter[int]:
+        """How many of these states go back to each founder: who survived."""
+        return Counter(self.founder(ref) for ref in refs)
+
+    @cached_property
+    def _founders(self) -> dict[StateRef, int]:
+        found: dict[StateRef, int] = {}
+        # A state's start was reported before it, so one pass in the order of the log is enough.
+        for ref in self.reports:
+            start = self.start(*ref)
+            found[ref] = ref.member if start is None else found[start]
+        return found

@@ -1,0 +1,204 @@
+"""What every algorithm must answer, and the default answer: `Plan`, one exploit and one explore.
+
+An algorithm is a pure function from what it sees (`View`) to what shall happen (`Proposal`). It never calls back,
+keeps nothing, and draws only from generators that the view makes by key.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pbt.core.events import Born, Decision, Kind, Retired
+from pbt.core.exploit import Copy, Exploit, Mutate, Never, Stay, Truncation
+from pbt.core.explore import Explore, Perturb
+from pbt.core.naming import describe_record
+from pbt.core.population import Member, Rank, StateRef, View, by_score
+from pbt.core.rng import Rng
+from pbt.errors import UsageError
+from pbt.space import HParams, Value
+
+Mode = Literal["sync", "async"]
+Inherit = Literal["both", "state", "hparams"]
+Interval = int | Callable[[int], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """What shall happen at a ready point."""
+
+    decisions: Sequence[Decision] = ()
+    starts: Sequence[Born] = ()
+    """Members that enter."""
+    retirements: Sequence[Retired] = ()
+    memory: Mapping[str, Any] | None = None
+    """The strategy's new memory, complete; None: unchanged."""
+
+
+class Strategy(Protocol):
+    """What every algorithm must answer. `Plan` is the default one."""
+
+    @property
+    def mode(self) -> Mode:
+        """`sync`: everyone waits at the end of a round, and is decided on at once. `async`: each alone."""
+
+    @property
+    def lookback(self) -> int:
+        """How many earlier reports of each member the view shall hold."""
+
+    def next_ready(self, step: int) -> int:
+        """The step at which a member that stands at `step` is ready again; more than `step`."""
+
+    def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
+        """The first members; `initial` are values that the user asks the first ones to start with."""
+
+    def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
+        """A decision for every ready member that shall go on, a retirement for every one that shall not.
+
+        `ready` is the whole wave in synchronous mode, one member in asynchronous mode; all of it is in `view`,
+        and everything is read from there.
+        """
+
+    def retain(self, view: View) -> set[StateRef]:
+        """States that must be kept although no member stands on them and no recent round made them."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that say which algorithm this is, stored with the run and compared on resume."""
+
+
+def births(view: View, population: int, initial: Sequence[HParams]) -> list[Born]:
+    """One member per given set of values, the others drawn from the priors of the space.
+
+    Raises:
+        SpaceError: Given values that are not in the space.
+    """
+    given = [view.space.check(hparams, f"initial values of member {i}") for i, hparams in enumerate(initial)]
+    return [
+        Born(member=i, hparams=given[i] if i < len(given) else view.space.sample(view.rng("birth", i)))
+        for i in range(population)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Population Based Training as one exploit and one explore (Jaderberg et al. 2017, arXiv 1711.09846).
+
+    `Plan(exploit=truncation(0.2), explore=perturb((0.8, 1.2)))` reads as what it does.
+
+    Args:
+        exploit: Who copies whom: `truncation`, `binary_tournament`, `t_test`, `never`, or any function
+            `(member, view, rng) -> Copy | Mutate | Stay`.
+        explore: How copied values change: `perturb`, `resample`, `perturb_or_resample`, `jitter`,
+            `random_subset`, `follow`, `keep`, or any function `(hparams, member, view, rng) -> (hparams, draws)`.
+        interval: Training steps of a round, or a function from a step to the next ready step.
+        burn_in: Steps a member trains before it may copy or change.
+        mode: `"sync"` (reproducible: the same seed and scores give the same decisions) or `"async"`.
+        inherit: What a copy takes: `"both"`, `"state"` (own values kept and explored) or `"hparams"` (own state
+            kept).
+        rank: The order of the members, best first.
+        lookback: Earlier reports per member that exploit and explore may see.
+
+    Raises:
+        UsageError: A value outside these.
+    """
+
+    exploit: Exploit = field(default_factory=Truncation)
+    explore: Explore = field(default_factory=Perturb)
+    interval: Interval = 1
+    burn_in: int = 0
+    mode: Mode = "sync"
+    inherit: Inherit = "both"
+    rank: Rank = by_score
+    lookback: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("sync", "async"):
+            raise UsageError(f"plan: expected mode 'sync' or 'async', got {self.mode!r}")
+        if self.inherit not in ("both", "state", "hparams"):
+            raise UsageError(f"plan: expected inherit 'both', 'state' or 'hparams', got {self.inherit!r}")
+        if isinstance(self.interval, int) and self.interval < 1:
+            raise UsageError(f"plan: expected an interval of at least 1 step, got {self.interval}")
+        if self.burn_in < 0 or self.lookback < 0:
+            raise UsageError(f"plan: burn_in ({self.burn_in}) and lookback ({self.lookback}) must not be negative")
+
+    def next_ready(self, step: int) -> int:
+        """The step at which a member that stands at `step` is ready again."""
+        if isinstance(self.interval, int):
+            return step + self.interval
+        ready = self.interval(step)
+        if ready <= step:
+            raise UsageError(f"plan: interval({step}) must give a later step, got {ready}")
+        return ready
+
+    def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
+        """The first members, from the given values and then from the priors."""
+        return Proposal(starts=births(view, population, initial))
+
+    def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
+        """One decision for each ready member, all read from the same view."""
+        view = view.ranked_by(self.rank)
+        decisions, retirements = [], []
+        for member in ready:
+            # Keyed by member and round, never by order of arrival.
+            rng = view.rng("decide", member.id, member.round)
+            choice = self._choose(member, view, rng)
+            if choice is None:
+                retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is copied"))
+            else:
+                decisions.append(self._decision(choice, member, view, rng))
+        return Proposal(decisions=decisions, retirements=retirements)
+
+    def retain(self, view: View) -> set[StateRef]:  # noqa: ARG002 (a Plan only copies what members stand on)
+        """Nothing beyond what is always kept."""
+        return set()
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that say which plan this is."""
+        return describe_record(self)
+
+    def _choose(self, member: Member, view: View, rng: Rng) -> Copy | Mutate | Stay | None:
+        if member.status == "failed":
+            return self._replacement(view, rng.child("replace"))
+        if member.step < self.burn_in:
+            return Stay(why=f"burn-in until step {self.burn_in}")
+        return self.exploit(member, view, rng.child("exploit"))
+
+    def _replacement(self, view: View, rng: Rng) -> Copy | None:
+        """A donor for a failed member: any of the better half, whatever the exploit's own number is."""
+        if isinstance(self.exploit, Never) or not view.ranking:
+            return None
+        donor = view.ranking[rng.below((len(view.ranking) + 1) // 2)]
+        return Copy(donor=donor.id, why="failed")
+
+    def _decision(self, choice: Copy | Mutate | Stay, member: Member, view: View, rng: Rng) -> Decision:
+        donor = view.member(choice.donor) if isinstance(choice, Copy) else None
+        failed = member.status == "failed"
+        # Neither the state nor the values of a failed member are worth keeping, whatever `inherit` says.
+        source = donor if donor is not None and (failed or self.inherit != "hparams") else member
+        origin = donor if donor is not None and (failed or self.inherit != "state") else member
+        state = choice.state if isinstance(choice, Copy) and choice.state and source is donor else source.state
+        hparams: HParams = origin.hparams
+        draws: Mapping[str, Value] = {}
+        if not isinstance(choice, Stay):
+            hparams, draws = self.explore(origin.hparams, member, view, rng.child("explore"))
+        return Decision(
+            member=member.id,
+            round=member.round + 1,
+            start=state,
+            step=source.step,
+            scores=source.scores if source is donor else (),
+            series=source.series if source is donor else (),
+            hparams=view.space.check(hparams, f"explored hyperparameters of member {member.id}"),
+            donor=donor.id if donor is not None else None,
+            hparams_from=origin.id,
+            kind=_kind(donor, failed=failed, changed=hparams != member.hparams),
+            draws=draws,
+            why=choice.why,
+        )
+
+
+def _kind(donor: Member | None, *, failed: bool, changed: bool) -> Kind:
+    if failed:
+        return "replace"
+    if donor is not None:
+        return "exploit"
+    return "explore" if changed else "continue"

@@ -1,0 +1,367 @@
+"""The search space: what a hyperparameter may be, and how it moves.
+
+Three domains, `Float`, `Int` and `Choice`, each of which knows its own geometry; a `Space` is a set of named
+ones. A name may be dotted (`"optimizer.lr"`), and a domain may exist only under a condition on another name.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from pbt.errors import SpaceError, nearest
+
+Value = float | int | str | bool | None
+"""What a hyperparameter can be."""
+
+HParams = Mapping[str, Value]
+"""One value per active name. Never changed in place."""
+
+Scale = Literal["linear", "log", "one_minus_log"]
+When = tuple[str, Value]
+
+
+class Draws(Protocol):
+    """The source of randomness a domain draws from (`pbt.core.rng.Rng` is one)."""
+
+    def random(self) -> float:
+        """A float in [0, 1)."""
+
+    def below(self, n: int) -> int:
+        """An integer in 0 .. n-1, each equally likely."""
+
+
+_FORWARD: Mapping[Scale, Callable[[float], float]] = {
+    "linear": float,
+    "log": math.log,
+    "one_minus_log": lambda value: -math.log1p(-value),
+}
+_BACK: Mapping[Scale, Callable[[float], float]] = {
+    "linear": float,
+    "log": math.exp,
+    "one_minus_log": lambda value: -math.expm1(-value),
+}
+_LIMITS: Mapping[Scale, tuple[float, float]] = {
+    "linear": (-math.inf, math.inf),
+    "log": (0.0, math.inf),
+    "one_minus_log": (-math.inf, 1.0),
+}
+
+
+def _clamp(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+def _check_range(what: str, bounds: tuple[float, float], scale: Scale, prior: tuple[float, float] | None) -> None:
+    low, high = bounds
+    if scale not in _FORWARD:
+        raise SpaceError(f"{what}: expected scale 'linear', 'log' or 'one_minus_log', got {scale!r}")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise SpaceError(f"{what}: expected finite bounds with low < high, got low={low!r}, high={high!r}")
+    floor, ceiling = _LIMITS[scale]
+    if low <= floor or high >= ceiling:
+        raise SpaceError(f"{what}: scale {scale!r} needs bounds inside ({floor}, {ceiling}), got {low!r} .. {high!r}")
+    if prior is not None and not low <= prior[0] <= prior[1] <= high:
+        raise SpaceError(f"{what}: expected a prior (a, b) with {low!r} <= a <= b <= {high!r}, got {prior!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A real number in [low, high].
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        scale: `"linear"`; `"log"` for what acts by its order of magnitude (needs low > 0);
+            `"one_minus_log"` for what acts by its distance from one, such as a discount (needs high < 1).
+        prior: The range first values are drawn from, uniformly in the scale; default (low, high).
+        when: `(name, value)`: exists only while that other hyperparameter has that value.
+
+    Raises:
+        SpaceError: Bounds that are no range, or that the scale or the prior does not fit.
+    """
+
+    low: float
+    high: float
+    scale: Scale = "linear"
+    prior: tuple[float, float] | None = None
+    when: When | None = None
+    kind: ClassVar[str] = "float"
+
+    def __post_init__(self) -> None:
+        _check_range("Float", (self.low, self.high), self.scale, self.prior)
+
+    def contains(self, value: Value) -> bool:
+        """Whether value is a number inside the bounds."""
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def clip(self, value: Any) -> float:
+        """The nearest value inside the bounds."""
+        return _clamp(float(value), self.low, self.high)
+
+    def sample(self, rng: Draws) -> float:
+        """A draw from the prior, uniform in the scale."""
+        low, high = self.prior or (self.low, self.high)
+        forward = _FORWARD[self.scale]
+        start = forward(low)
+        return _clamp(_BACK[self.scale](start + rng.random() * (forward(high) - start)), low, high)
+
+    def perturb(self, value: Any, factor: float, rng: Draws) -> float:  # noqa: ARG002 (one signature for all domains)
+        """Value times factor, clipped (under `one_minus_log` the distance from one is multiplied).
+
+        A product never leaves zero, so there the value moves by the same share of the range instead.
+        """
+        if self.scale == "one_minus_log":
+            return self.clip(1 - (1 - value) * factor)
+        if value == 0:
+            return self.clip((factor - 1) * (self.high - self.low))
+        return self.clip(value * factor)
+
+    def shift(self, value: Any, by: float, rng: Draws) -> float:  # noqa: ARG002
+        """Value moved by a share `by` of the range, measured in the scale, clipped."""
+        forward = _FORWARD[self.scale]
+        span = forward(self.high) - forward(self.low)
+        return self.clip(_BACK[self.scale](forward(value) + by * span))
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"float {self.low:g} .. {self.high:g} ({self.scale})"
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """A whole number in [low, high]; every move is at least one, and only a bound can stop it.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+        scale: `"linear"` or `"log"` (needs low > 0).
+        prior: The range first values are drawn from; default (low, high).
+        when: `(name, value)`: exists only while that other hyperparameter has that value.
+
+    Raises:
+        SpaceError: Bounds that are no range of whole numbers, or that the scale or the prior does not fit.
+    """
+
+    low: int
+    high: int
+    scale: Literal["linear", "log"] = "linear"
+    prior: tuple[int, int] | None = None
+    when: When | None = None
+    kind: ClassVar[str] = "int"
+
+    def __post_init__(self) -> None:
+        ends = (self.low, self.high, *(self.prior or ()))
+        if any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
+            raise SpaceError(f"Int: expected whole numbers, got {ends!r}; use Float for real ones")
+        if self.scale not in ("linear", "log"):
+            raise SpaceError(f"Int: expected scale 'linear' or 'log', got {self.scale!r}")
+        _check_range("Int", (self.low, self.high), self.scale, self.prior)
+
+    def contains(self, value: Value) -> bool:
+        """Whether value is a whole number inside the bounds."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def clip(self, value: Any) -> int:
+        """The nearest whole number inside the bounds."""
+        return int(_clamp(round(value), self.low, self.high))
+
+    def sample(self, rng: Draws) -> int:
+        """A draw from the prior: each whole number equally likely, or uniform in the logarithm."""
+        low, high = self.prior or (self.low, self.high)
+        if self.scale == "linear":
+            return low + rng.below(high - low + 1)
+        # Half a unit on both sides, so that the end values get their share of the rounding.
+        start, stop = math.log(low - 0.5), math.log(high + 0.5)
+        return int(_clamp(round(math.exp(start + rng.random() * (stop - start))), low, high))
+
+    def perturb(self, value: Any, factor: float, rng: Draws) -> int:  # noqa: ARG002
+        """Value times factor, rounded, at least one away from value, clipped. A factor of one changes nothing."""
+        away = (factor > 1) - (factor < 1)
+        return self._moved(value, value * factor, away if value >= 0 else -away)
+
+    def shift(self, value: Any, by: float, rng: Draws) -> int:  # noqa: ARG002
+        """Value moved by a share `by` of the range, measured in the scale: at least one, clipped."""
+        forward = _FORWARD[self.scale]
+        span = forward(self.high) - forward(self.low)
+        return self._moved(value, _BACK[self.scale](forward(value) + by * span), (by > 0) - (by < 0))
+
+    def _moved(self, value: int, target: float, direction: int) -> int:
+        moved = round(target)
+        return self.clip(value + direction if moved == value else moved)
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"int {self.low} .. {self.high} ({self.scale})"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several values.
+
+    Args:
+        options: The values, all different; strings, numbers, booleans or None.
+        ordered: True: a move goes to a neighbor, and stops at the ends. False: a move is a new draw.
+        when: `(name, value)`: exists only while that other hyperparameter has that value.
+
+    Raises:
+        SpaceError: No options, one twice, or one that is no plain value.
+    """
+
+    options: tuple[Value, ...]
+    ordered: bool = False
+    when: When | None = None
+    kind: ClassVar[str] = "choice"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(self.options))
+        for option in self.options:
+            if not (option is None or isinstance(option, (str, int, float))):
+                raise SpaceError(f"Choice: expected strings, numbers, booleans or None, got {option!r}")
+        if not self.options or len({(type(option), option) for option in self.options}) < len(self.options):
+            raise SpaceError(f"Choice: expected one or more different options, got {list(self.options)!r}")
+
+    def contains(self, value: Value) -> bool:
+        """Whether value is one of the options, of the same type (1 is not True)."""
+        return any(type(option) is type(value) and option == value for option in self.options)
+
+    def clip(self, value: Value) -> Value:
+        """Value itself; a choice has no nearest one.
+
+        Raises:
+            SpaceError: Value is not an option.
+        """
+        if not self.contains(value):
+            raise SpaceError(f"expected one of {list(self.options)!r}, got {value!r}")
+        return value
+
+    def sample(self, rng: Draws) -> Value:
+        """Any option, each equally likely."""
+        return self.options[rng.below(len(self.options))]
+
+    def perturb(self, value: Value, factor: float, rng: Draws) -> Value:
+        """The next option (factor > 1) or the one before (factor < 1); unordered options are drawn anew."""
+        return self.shift(value, factor - 1, rng)
+
+    def shift(self, value: Value, by: float, rng: Draws) -> Value:
+        """The neighbor in the direction of `by`; unordered options are drawn anew."""
+        if not self.ordered:
+            return self.sample(rng)
+        index = self.options.index(value) + (by > 0) - (by < 0)
+        return self.options[min(max(index, 0), len(self.options) - 1)]
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{'ordered ' if self.ordered else ''}choice of {', '.join(map(str, self.options))}"
+
+
+Domain = Float | Int | Choice
+_KINDS: Mapping[str, type[Float | Int | Choice]] = {cls.kind: cls for cls in (Float, Int, Choice)}
+
+
+class Space(Mapping[str, Domain]):
+    """Named domains. A conditional one must come after the name it depends on.
+
+    Args:
+        domains: Name to domain. Names are words joined by dots.
+
+    Raises:
+        SpaceError: A bad name, or a condition on a name or value that is not there.
+    """
+
+    def __init__(self, domains: Mapping[str, Domain]) -> None:
+        self._domains = dict(domains)
+        known: dict[str, Domain] = {}
+        for name, domain in self._domains.items():
+            if not isinstance(domain, Float | Int | Choice):
+                raise SpaceError(f"hyperparameter '{name}': expected Float, Int or Choice, got {domain!r}")
+            if not name or not all(part.isidentifier() for part in name.split(".")):
+                raise SpaceError(f"hyperparameter {name!r}: expected a name of words joined by dots, as 'optimizer.lr'")
+            if domain.when is not None:
+                other, value = domain.when
+                if other not in known:
+                    raise SpaceError(f"hyperparameter '{name}' depends on '{other}', which must come before it")
+                if not known[other].contains(value):
+                    raise SpaceError(f"hyperparameter '{name}' depends on '{other}' = {value!r}, which it never is")
+            known[name] = domain
+
+    def __getitem__(self, name: str) -> Domain:
+        return self._domains[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._domains)
+
+    def __len__(self) -> int:
+        return len(self._domains)
+
+    def __repr__(self) -> str:
+        return f"Space({self._domains!r})"
+
+    def active(self, hparams: HParams) -> Iterator[str]:
+        """The names that exist given these values, in order."""
+        present: set[str] = set()
+        for name, domain in self._domains.items():
+            if domain.when is None or (domain.when[0] in present and hparams.get(domain.when[0]) == domain.when[1]):
+                present.add(name)
+                yield name
+
+    def sample(self, rng: Draws) -> dict[str, Value]:
+        """A value for every active name, each from its prior."""
+        return self.settle({}, rng)
+
+    def settle(self, hparams: HParams, rng: Draws) -> dict[str, Value]:
+        """The same values with names that became active drawn from their priors, inactive ones left out."""
+        settled: dict[str, Value] = {}
+        for name, domain in self._domains.items():
+            if domain.when is None or (domain.when[0] in settled and settled[domain.when[0]] == domain.when[1]):
+                settled[name] = hparams[name] if name in hparams else domain.sample(rng)
+        return settled
+
+    def clip(self, hparams: HParams) -> dict[str, Value]:
+        """Every value moved inside its bounds."""
+        return {name: self[name].clip(value) for name, value in hparams.items()}
+
+    def contains(self, hparams: HParams) -> bool:
+        """Whether exactly the active names are there, each inside its domain."""
+        return set(self.active(hparams)) == set(hparams) and all(
+            self[name].contains(value) for name, value in hparams.items()
+        )
+
+    def check(self, hparams: HParams, what: str = "hyperparameters") -> dict[str, Value]:
+        """The values as a dict in the order of the space.
+
+        Raises:
+            SpaceError: A name is unknown, missing or out of its domain.
+        """
+        for name in hparams:
+            if name not in self:
+                raise SpaceError(f"{what}: unknown name '{name}'{nearest(name, self)}")
+        for name in self.active(hparams):
+            if name not in hparams:
+                raise SpaceError(f"{what}: expected a value for '{name}' ({self[name].describe()}), got none")
+            if not self[name].contains(hparams[name]):
+                raise SpaceError(f"{what}: '{name}' must be {self[name].describe()}, got {hparams[name]!r}")
+        extra = set(hparams) - set(self.active(hparams))
+        if extra:
+            raise SpaceError(f"{what}: {sorted(extra)} do not exist together with the other values")
+        return {name: hparams[name] for name in self.active(hparams)}
+
+    def describe(self) -> dict[str, str]:
+        """One line per name, for people."""
+        return {name: domain.describe() for name, domain in self.items()}
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain values from which `from_dict` makes an equal space."""
+        return {name: {"kind": domain.kind, **asdict(domain)} for name, domain in self.items()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Mapping[str, Any]]) -> "Space":
+        """The space that `to_dict` described."""
+        return cls({name: _domain(dict(fields)) for name, fields in plain.items()})
+
+
+def _domain(fields: dict[str, Any]) -> Domain:
+    for key in ("prior", "when", "options"):
+        if fields.get(key) is not None:
+            fields[key] = tuple(fields[key])
+    return _KINDS[fields.pop("kind")](**fields)

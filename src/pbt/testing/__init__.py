@@ -1,0 +1,1 @@
+"""Public test tools: contract suites for stores, executors and strategies, and the toy problems."""
