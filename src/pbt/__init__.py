@@ -1,1 +1,46 @@
-"""Population Based Training for PyTorch."""
+"""Population Based Training for PyTorch: a trained network and the hyperparameter schedule that made it."""
+
+from pbt.core.exploit import at_random, binary_tournament, never, t_test, truncation
+from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
+from pbt.core.lineage import Schedule, Segment
+from pbt.core.strategy import Plan, Proposal, Strategy
+from pbt.engine import Course, Engine, Observer
+from pbt.errors import PBTError
+from pbt.executors.worker import Context
+from pbt.experiment import Experiment, run
+from pbt.placement import Placement
+from pbt.results import Run
+from pbt.space import Choice, Float, Int, Space
+
+__all__ = [
+    "Choice",
+    "Context",
+    "Course",
+    "Engine",
+    "Experiment",
+    "Float",
+    "Int",
+    "Observer",
+    "PBTError",
+    "Placement",
+    "Plan",
+    "Proposal",
+    "Run",
+    "Schedule",
+    "Segment",
+    "Space",
+    "Strategy",
+    "at_random",
+    "binary_tournament",
+    "follow",
+    "jitter",
+    "keep",
+    "never",
+    "perturb",
+    "perturb_or_resample",
+    "random_subset",
+    "resample",
+    "run",
+    "t_test",
+    "truncation",
+]

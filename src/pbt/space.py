@@ -52,6 +52,17 @@ def _clamp(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
+def _shifted(value: float, by: float, bounds: tuple[float, float], scale: Scale) -> float:
+    """Value moved by a share of the range, measured in the scale; the bound where that leaves the range."""
+    forward = _FORWARD[scale]
+    start, stop = forward(bounds[0]), forward(bounds[1])
+    target = forward(value) + by * (stop - start)
+    # Asked before the way back, because the exponential of what is far outside overflows.
+    if not start < target < stop:
+        return bounds[target >= stop]
+    return _BACK[scale](target)
+
+
 def _check_range(what: str, bounds: tuple[float, float], scale: Scale, prior: tuple[float, float] | None) -> None:
     low, high = bounds
     if scale not in _FORWARD:
@@ -61,7 +72,7 @@ def _check_range(what: str, bounds: tuple[float, float], scale: Scale, prior: tu
     floor, ceiling = _LIMITS[scale]
     if low <= floor or high >= ceiling:
         raise SpaceError(f"{what}: scale {scale!r} needs bounds inside ({floor}, {ceiling}), got {low!r} .. {high!r}")
-    if prior is not None and not low <= prior[0] <= prior[1] <= high:
+    if prior is not None and not (len(prior) == 2 and low <= prior[0] <= prior[1] <= high):
         raise SpaceError(f"{what}: expected a prior (a, b) with {low!r} <= a <= b <= {high!r}, got {prior!r}")
 
 
@@ -97,14 +108,14 @@ class Float:
 
     def clip(self, value: Any) -> float:
         """The nearest value inside the bounds."""
-        return _clamp(float(value), self.low, self.high)
+        return float(_clamp(value, self.low, self.high))
 
     def sample(self, rng: Draws) -> float:
         """A draw from the prior, uniform in the scale."""
         low, high = self.prior or (self.low, self.high)
         forward = _FORWARD[self.scale]
         start = forward(low)
-        return _clamp(_BACK[self.scale](start + rng.random() * (forward(high) - start)), low, high)
+        return float(_clamp(_BACK[self.scale](start + rng.random() * (forward(high) - start)), low, high))
 
     def perturb(self, value: Any, factor: float, rng: Draws) -> float:  # noqa: ARG002 (one signature for all domains)
         """Value times factor, clipped (under `one_minus_log` the distance from one is multiplied).
@@ -119,9 +130,7 @@ class Float:
 
     def shift(self, value: Any, by: float, rng: Draws) -> float:  # noqa: ARG002
         """Value moved by a share `by` of the range, measured in the scale, clipped."""
-        forward = _FORWARD[self.scale]
-        span = forward(self.high) - forward(self.low)
-        return self.clip(_BACK[self.scale](forward(value) + by * span))
+        return self.clip(_shifted(value, by, (self.low, self.high), self.scale))
 
     def describe(self) -> str:
         """One line for people."""
@@ -182,9 +191,7 @@ class Int:
 
     def shift(self, value: Any, by: float, rng: Draws) -> int:  # noqa: ARG002
         """Value moved by a share `by` of the range, measured in the scale: at least one, clipped."""
-        forward = _FORWARD[self.scale]
-        span = forward(self.high) - forward(self.low)
-        return self._moved(value, _BACK[self.scale](forward(value) + by * span), (by > 0) - (by < 0))
+        return self._moved(value, _shifted(value, by, (self.low, self.high), self.scale), (by > 0) - (by < 0))
 
     def _moved(self, value: int, target: float, direction: int) -> int:
         moved = round(target)
@@ -216,7 +223,8 @@ class Choice:
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", tuple(self.options))
         for option in self.options:
-            if not (option is None or isinstance(option, (str, int, float))):
+            # A NaN is not equal to itself, so it could be drawn but would never be found again.
+            if not (option is None or isinstance(option, (str, int, float))) or option != option:  # noqa: PLR0124
                 raise SpaceError(f"Choice: expected strings, numbers, booleans or None, got {option!r}")
         if not self.options or len({(type(option), option) for option in self.options}) < len(self.options):
             raise SpaceError(f"Choice: expected one or more different options, got {list(self.options)!r}")
@@ -247,8 +255,9 @@ class Choice:
         """The neighbor in the direction of `by`; unordered options are drawn anew."""
         if not self.ordered:
             return self.sample(rng)
-        index = self.options.index(value) + (by > 0) - (by < 0)
-        return self.options[min(max(index, 0), len(self.options) - 1)]
+        # By type too: 1 == True, but they are different options.
+        index = [(type(option), option) for option in self.options].index((type(value), value))
+        return self.options[min(max(index + (by > 0) - (by < 0), 0), len(self.options) - 1)]
 
     def describe(self) -> str:
         """One line for people."""
@@ -336,15 +345,16 @@ class Space(Mapping[str, Domain]):
         for name in hparams:
             if name not in self:
                 raise SpaceError(f"{what}: unknown name '{name}'{nearest(name, self)}")
-        for name in self.active(hparams):
+        active = tuple(self.active(hparams))
+        for name in active:
             if name not in hparams:
                 raise SpaceError(f"{what}: expected a value for '{name}' ({self[name].describe()}), got none")
             if not self[name].contains(hparams[name]):
                 raise SpaceError(f"{what}: '{name}' must be {self[name].describe()}, got {hparams[name]!r}")
-        extra = set(hparams) - set(self.active(hparams))
+        extra = set(hparams).difference(active)
         if extra:
             raise SpaceError(f"{what}: {sorted(extra)} do not exist together with the other values")
-        return {name: hparams[name] for name in self.active(hparams)}
+        return {name: hparams[name] for name in active}
 
     def describe(self) -> dict[str, str]:
         """One line per name, for people."""

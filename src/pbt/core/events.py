@@ -1,7 +1,7 @@
 """What happens to a population, as frozen records; the log of a run is a list of them and nothing else is true.
 
 `to_plain` and `from_plain` turn them into JSON-ready dicts and back. JSON has no NaN and no infinity, so such a
-number is written as `{"float": "inf"}`.
+number is written as `{"float": "inf"}`, and a mapping that looks like this is written with its value in a list.
 """
 
 import math
@@ -83,7 +83,7 @@ class Failed:
     member: int
     round: int
     cause: str
-    """`score`, `exception`, `state` or `worker`."""
+    """`score`, `exception` or `worker`."""
     message: str
 
 
@@ -162,7 +162,8 @@ def _encode(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
+        plain = {str(key): _encode(item) for key, item in value.items()}
+        return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
     if isinstance(value, (list, tuple)):
         return [_encode(item) for item in value]
     return value
@@ -170,8 +171,9 @@ def _encode(value: Any) -> Any:
 
 def _decode(value: Any) -> Any:
     if isinstance(value, dict):
-        if value.keys() == {"float"} and isinstance(value["float"], str):
-            return float(value["float"])
+        if value.keys() == {"float"}:
+            inner = value["float"]
+            return float(inner) if isinstance(inner, str) else {"float": _decode(inner[0])}
         return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_decode(item) for item in value]

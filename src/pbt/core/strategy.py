@@ -160,7 +160,10 @@ class Plan:
             return self._replacement(view, rng.child("replace"))
         if member.step < self.burn_in:
             return Stay(why=f"burn-in until step {self.burn_in}")
-        return self.exploit(member, view, rng.child("exploit"))
+        choice = self.exploit(member, view, rng.child("exploit"))
+        if not isinstance(choice, Copy | Mutate | Stay):
+            raise UsageError(f"plan: expected exploit to return Copy, Mutate or Stay, got {choice!r}")
+        return choice
 
     def _replacement(self, view: View, rng: Rng) -> Copy | None:
         """A donor for a failed member: any of the better half, whatever the exploit's own number is."""
@@ -170,30 +173,43 @@ class Plan:
         return Copy(donor=donor.id, why="failed")
 
     def _decision(self, choice: Copy | Mutate | Stay, member: Member, view: View, rng: Rng) -> Decision:
-        donor = view.member(choice.donor) if isinstance(choice, Copy) else None
+        donor = _donor(choice, view) if isinstance(choice, Copy) else None
         failed = member.status == "failed"
         # Neither the state nor the values of a failed member are worth keeping, whatever `inherit` says.
         source = donor if donor is not None and (failed or self.inherit != "hparams") else member
         origin = donor if donor is not None and (failed or self.inherit != "state") else member
-        state = choice.state if isinstance(choice, Copy) and choice.state and source is donor else source.state
         hparams: HParams = origin.hparams
         draws: Mapping[str, Value] = {}
         if not isinstance(choice, Stay):
             hparams, draws = self.explore(origin.hparams, member, view, rng.child("explore"))
+            hparams = view.space.check(hparams, f"explored hyperparameters of member {member.id}")
         return Decision(
             member=member.id,
             round=member.round + 1,
-            start=state,
+            start=source.state,
             step=source.step,
             scores=source.scores if source is donor else (),
             series=source.series if source is donor else (),
-            hparams=view.space.check(hparams, f"explored hyperparameters of member {member.id}"),
+            hparams=hparams,
             donor=donor.id if donor is not None else None,
             hparams_from=origin.id,
             kind=_kind(donor, failed=failed, changed=hparams != member.hparams),
             draws=draws,
             why=choice.why,
         )
+
+
+def _donor(copy: Copy, view: View) -> Member:
+    """The member to copy, as it was when it stood on the state that is copied: its step, values and scores then."""
+    donor = view.member(copy.donor)
+    if copy.state is None or copy.state == donor.state:
+        return donor
+    for past in view.history.get(copy.state.member, ()):
+        if past.state == copy.state:
+            return past
+    raise UsageError(
+        f"plan: expected a state among the last {view.lookback} reports, got {copy.state}; raise the plan's lookback"
+    )
 
 
 def _kind(donor: Member | None, *, failed: bool, changed: bool) -> Kind:

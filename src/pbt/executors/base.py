@@ -58,12 +58,23 @@ class Failure:
     round: int
     attempt: int
     cause: str
-    """`score`, `exception`, `state` or `worker`."""
+    """`score`, `exception` or `worker`: the member failed. `refused` or `corrupt`: the run must stop."""
     message: str
     traceback: str = ""
 
 
 Outcome = Report | Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Something that befell a worker and not its member: for the journal, never for a decision."""
+
+    kind: str
+    message: str
+    member: int | None = None
+    round: int | None = None
+    attempt: int | None = None
 
 
 class States(Protocol):
@@ -96,6 +107,9 @@ class Executor(Protocol):
 
     def wait(self) -> list[Outcome]:
         """At least one outcome of what was submitted; blocks until there is one. Empty only if nothing is left."""
+
+    def incidents(self) -> list[Incident]:
+        """What befell workers since this was last asked."""
 
     def close(self) -> None:
         """Stop everything within five seconds. What was not finished is dropped."""

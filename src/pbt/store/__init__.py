@@ -1,1 +1,27 @@
 """A run directory: an event log and immutable states, one writer, many readers; and the same in memory."""
+
+from pbt.store.base import Entry, Note, Problem, Store
+from pbt.store.codec import decode, digest, encode
+from pbt.store.files import StateFiles
+from pbt.store.layout import check_run_name
+from pbt.store.memory import MemoryStore
+from pbt.store.reader import Logged, RunReader
+from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
+
+__all__ = [
+    "Entry",
+    "Logged",
+    "MemoryStore",
+    "Note",
+    "Problem",
+    "RunReader",
+    "RunStore",
+    "StateFiles",
+    "Store",
+    "check_run_name",
+    "decode",
+    "digest",
+    "encode",
+    "verify_run",
+]

@@ -1,0 +1,282 @@
+"""The loop, and the only shell around the decisions: what is due becomes tasks, outcomes become events.
+
+`ask` and `tell` are the whole of it; `drive` feeds an executor with them. All state is a fold of the log that the
+store keeps, so a resumed run starts on the same path as a fresh one.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pbt.core.events import Decided, Ended, Event, Failed, Noted, Reported
+from pbt.core.fold import apply
+from pbt.core.population import Member, StateRef, Stored, View
+from pbt.core.strategy import Strategy
+from pbt.errors import CorruptError, PopulationLostError, TaskError, UsageError, WorkerError
+from pbt.executors.base import Executor, Failure, Outcome, Report, Task
+from pbt.space import HParams, Space
+from pbt.store.base import Note, Store
+
+log = logging.getLogger("pbt")
+
+FINISHED, LOST = "finished", "every member failed"
+FATAL = {"refused": TaskError, "corrupt": CorruptError}
+"""Failures that are no member's: the run stops with this error and stays as it was."""
+
+
+class Observer:
+    """Watches a run; every method may be left as it is. What an observer raises ends the run, which can be resumed."""
+
+    def on_start(self, engine: "Engine") -> None:
+        """The run begins or goes on; everything logged so far is in `engine.view`."""
+
+    def on_outcome(self, engine: "Engine", outcome: Outcome) -> None:
+        """A member's round came back; it is not logged yet."""
+
+    def on_commit(self, engine: "Engine", events: Sequence[Event]) -> None:
+        """These events are durable, and `engine.view` contains them."""
+
+    def on_end(self, engine: "Engine") -> None:
+        """Nothing is left to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What a run shall do, as far as its decisions depend on it.
+
+    Raises:
+        UsageError: No members, no rounds, or more initial points than members.
+    """
+
+    space: Space
+    strategy: Strategy
+    population: int
+    rounds: int
+    seed: int
+    initial: Sequence[HParams] = ()
+
+    def __post_init__(self) -> None:
+        if self.population < 1:
+            raise UsageError(f"expected a population of at least 1 member, got {self.population}")
+        if self.rounds < 1:
+            raise UsageError(f"expected at least 1 round, got {self.rounds}")
+        if len(self.initial) > self.population:
+            raise UsageError(f"got {len(self.initial)} initial points for a population of {self.population}")
+
+
+class Engine:
+    """A run in the making: `ask` for tasks, `tell` what became of them, until `finished`.
+
+    Args:
+        course: What to do.
+        store: Where it is logged; what is there already is taken up, and a run that had ended and is given more
+            rounds takes the decisions that it had withheld.
+
+    Raises:
+        PopulationLostError: The log says that every member failed.
+    """
+
+    def __init__(self, course: Course, store: Store) -> None:
+        self.course = course
+        self.store = store
+        self._in_flight: dict[int, Task] = {}
+        self._wave: dict[int, tuple[Task, Outcome]] = {}
+        self._recent: dict[int, tuple[StateRef, ...]] = {}
+        self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
+        self._take(store.events())
+        if not self.view.members:
+            births = course.strategy.begin(self.view, course.population, course.initial).starts
+            self._commit(list(births))
+        elif self.view.ended == LOST:
+            raise PopulationLostError(self._lost())
+        elif not self._open(self.view):
+            self._commit(self._follow(self.view))
+        self._sweep()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._open(self.view)
+
+    def ask(self) -> list[Task]:
+        """The tasks that can be started now; each is handed out once."""
+        taken = self._in_flight.keys() | self._wave.keys()
+        tasks = [self._task(member) for member in self._open(self.view) if member.id not in taken]
+        self._in_flight.update((task.member, task) for task in tasks)
+        return tasks
+
+    def tell(self, outcomes: Iterable[Outcome]) -> list[Event]:
+        """Take outcomes; returns the events that became durable, none while a wave is incomplete.
+
+        Raises:
+            TaskError: An outcome says that the task was used wrongly; the log stays as it was.
+            CorruptError: An outcome says that a stored state is damaged; the log stays as it was.
+            PopulationLostError: Every member failed.
+        """
+        for outcome in outcomes:
+            task = self._in_flight.get(outcome.member)
+            if task is None or task.round != outcome.round:
+                self.store.note("dropped", member=outcome.member, round=outcome.round, attempt=outcome.attempt)
+                continue
+            if isinstance(outcome, Failure) and outcome.cause in FATAL:
+                raise FATAL[outcome.cause](outcome.message)
+            del self._in_flight[outcome.member]
+            self._wave[outcome.member] = task, outcome
+        if self.course.strategy.mode == "sync":
+            return [] if self._in_flight or not self._wave else self._settle(list(self._wave))
+        # Alone, each is decided on with the reports before it and nothing later.
+        return [event for member in list(self._wave) for event in self._settle([member])]
+
+    def _settle(self, members: Sequence[int]) -> list[Event]:
+        """Log what these members' rounds came to, and what follows from it: one transaction."""
+        # By member, so that the log of a synchronous run does not tell who was first.
+        wave = [self._wave.pop(member) for member in sorted(members)]
+        reports = [_event(task, outcome) for task, outcome in wave]
+        events = reports + self._follow(apply(self.view, reports))
+        stored = {StateRef(o.member, o.round): o.stored for _, o in wave if isinstance(o, Report)}
+        self._commit(events, stored, [_note(outcome) for _, outcome in wave])
+        if self.view.ended == LOST:
+            raise PopulationLostError(self._lost())
+        self._sweep()
+        return events
+
+    def _follow(self, view: View) -> list[Event]:
+        """What follows from this view: decisions where they are due, or the end."""
+        if all(member.status == "failed" for member in view.population):
+            return [Ended(round=view.round, why=LOST)]
+        events: list[Event] = []
+        ready = [m for m in view.members if m.status != "retired" and m.opened == m.round < self.course.rounds]
+        if self.course.strategy.mode == "async":
+            for member in ready:
+                events += self._decide(apply(view, events), [member])
+        elif ready and not self._open(view):
+            events += self._decide(view, ready)
+        if not self._open(apply(view, events)) and not (view.ended and not events):
+            events.append(Ended(round=view.round, why=FINISHED))
+        return events
+
+    def _decide(self, view: View, ready: Sequence[Member]) -> list[Event]:
+        """The strategy's answer as events, after it was checked."""
+        proposal = self.course.strategy.decide(view, ready)
+        answered = [d.member for d in proposal.decisions] + [r.member for r in proposal.retirements]
+        if sorted(answered) != [member.id for member in ready]:
+            raise UsageError(f"the strategy was asked about members {[m.id for m in ready]}, it decided on {answered}")
+        for decision in proposal.decisions:
+            member = view.member(decision.member)
+            if decision.round != member.round + 1:
+                raise UsageError(
+                    f"the strategy opened round {decision.round} of member {member.id} after {member.round}"
+                )
+            view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
+        decided = [Decided(decision=d) for d in sorted(proposal.decisions, key=lambda d: d.member)]
+        noted = [] if proposal.memory is None else [Noted(round=view.round, memory=proposal.memory)]
+        return [*decided, *proposal.retirements, *proposal.starts, *noted]
+
+    def _open(self, view: View) -> list[Member]:
+        """The members whose round is open: waiting for a worker, or in training."""
+        return [m for m in view.members if m.status == "live" and m.round < m.opened <= self.course.rounds]
+
+    def _task(self, member: Member) -> Task:
+        stored = None if member.state is None else self.store.stored(member.state)
+        return Task(
+            member=member.id,
+            round=member.opened,
+            start=member.state,
+            digest=None if stored is None else stored.digest,
+            blob=None if stored is None else stored.blob,
+            hparams=member.hparams,
+            first_step=member.step,
+            steps=self.course.strategy.next_ready(member.step) - member.step,
+            seed=self.course.seed,
+        )
+
+    def _commit(
+        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[Note] = ()
+    ) -> None:
+        if events:
+            self.store.commit(events, stored or {}, notes)
+            self._take(events)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        self.view = apply(self.view, events)
+        for event in events:
+            if isinstance(event, Reported):
+                self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
+
+    def _sweep(self) -> None:
+        """Drop the states that neither a member, the best, the strategy nor the last two rounds need."""
+        keep = {ref for refs in self._recent.values() for ref in refs}
+        keep.update(m.state for m in self.view.members if m.state is not None and m.status != "retired")
+        keep |= self.course.strategy.retain(self.view)
+        if self.view.best is not None:
+            keep.add(self.view.best.state)
+        self.store.sweep(keep)
+
+    def _lost(self) -> str:
+        first = next(event for event in self.store.events() if isinstance(event, Failed))
+        return f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
+
+
+def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()) -> None:
+    """Run to the end: hand tasks to the executor and outcomes to the engine, until nothing is left.
+
+    Raises:
+        WorkerError: The executor has nothing to do although tasks are out.
+        PBTError: What `Engine.tell` raises; the run can be resumed.
+    """
+    for observer in observers:
+        observer.on_start(engine)
+    if not engine.finished:
+        with executor:
+            while not engine.finished:
+                _turn(engine, executor, observers)
+    for observer in observers:
+        observer.on_end(engine)
+
+
+def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> None:
+    tasks = engine.ask()
+    if tasks:
+        executor.submit(tasks)
+    outcomes = executor.wait()
+    for incident in executor.incidents():
+        log.warning("member %s, round %s: %s", incident.member, incident.round, incident.message)
+        engine.store.note(
+            incident.kind,
+            message=incident.message,
+            member=incident.member,
+            round=incident.round,
+            attempt=incident.attempt,
+        )
+    if not outcomes:
+        raise WorkerError("the executor lost tasks: it has nothing to do, but their outcomes are missing")
+    for observer in observers:
+        for outcome in outcomes:
+            observer.on_outcome(engine, outcome)
+    events = engine.tell(outcomes)
+    if events:
+        for observer in observers:
+            observer.on_commit(engine, events)
+
+
+def _event(task: Task, outcome: Outcome) -> Event:
+    if isinstance(outcome, Failure):
+        return Failed(member=task.member, round=task.round, cause=outcome.cause, message=outcome.message)
+    return Reported(
+        member=task.member,
+        round=task.round,
+        step=task.first_step + task.steps,
+        scores=outcome.scores,
+        series=outcome.series,
+        state=StateRef(task.member, task.round),
+        digest=outcome.stored.digest,
+        reported=outcome.reported,
+    )
+
+
+def _note(outcome: Outcome) -> Note:
+    """What the log leaves out because two equal runs differ in it: tries and times."""
+    details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
+    if isinstance(outcome, Failure):
+        return Note(kind="failure", details={**details, "message": outcome.message, "traceback": outcome.traceback})
+    return Note(kind="round", details={**details, "seconds": outcome.seconds})

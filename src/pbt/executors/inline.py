@@ -1,0 +1,49 @@
+"""One task at a time, in this process."""
+
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from pbt.executors.base import Incident, Outcome, Task
+from pbt.executors.worker import Setup, Worker
+
+
+class InlineExecutor:
+    """Trains in the calling process, each task when it is waited for. The reference that all others must equal."""
+
+    slots = 1
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._worker: Worker | None = None
+        self._queue: deque[Task] = deque()
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Put the tasks behind those that wait."""
+        self._queue.extend(tasks)
+
+    def wait(self) -> list[Outcome]:
+        """Train the next task."""
+        if not self._queue:
+            return []
+        if self._worker is None:
+            self._worker = self._setup.open()
+        return [self._worker.run(self._queue.popleft())]
+
+    def incidents(self) -> list[Incident]:
+        """None: there is no worker that could be lost."""
+        return []
+
+    def close(self) -> None:
+        """Drop what was not trained."""
+        self._queue.clear()
+        self._worker = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,298 @@
+"""Spawned workers that live for the whole run, one pipe each.
+
+Spawn, because a forked process cannot use a GPU; a pipe per worker, because a queue that many share can stay
+locked for ever when one of them is killed. A worker that dies or falls silent is not its member's fault: the round
+is run again by a fresh one, from the same state with the same seed, so with the same bits.
+"""
+
+import atexit
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pbt.errors import PBTError, TaskError, WorkerError
+from pbt.executors.base import Failure, Incident, Outcome, Task
+from pbt.executors.worker import Setup
+
+BEAT_SECONDS = 1.0
+SILENCE_SECONDS = 30.0
+STOP_SECONDS = 3.0
+"""How long a worker may take to stop by itself before it is killed."""
+START_ATTEMPTS = 3
+"""How often in a row workers may die before the first one is ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When patience ends.
+
+    Args:
+        attempts: How often a round is tried when its workers die or hang; then the member has failed.
+        silence: Seconds without a sign of life after which a worker counts as hung.
+        task_timeout: Seconds a round may take; None: as long as it likes.
+    """
+
+    attempts: int = 3
+    silence: float = SILENCE_SECONDS
+    task_timeout: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Slot:
+    """One place where a worker runs, and the worker that runs there now."""
+
+    device: str
+    process: SpawnProcess
+    connection: Connection
+    ready: bool = False
+    task: Task | None = None
+    heard: float = field(default_factory=time.monotonic)
+    started: float = 0.0
+
+
+class ProcessExecutor:
+    """Trains on `len(devices)` spawned workers.
+
+    Args:
+        setup: What a worker is made of; its device is replaced by one of `devices`.
+        devices: One per worker, as `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`.
+        limits: When a worker counts as lost, and a round as failed.
+
+    Raises:
+        TaskError: The task cannot be sent to another process.
+    """
+
+    def __init__(self, setup: Setup, devices: Sequence[str], limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._payloads = {device: _payload(replace(setup, device=device)) for device in devices}
+        self._devices = list(devices)
+        self._slots: list[_Slot] = []
+        self._queue: deque[Task] = deque()
+        self._outcomes: list[Outcome] = []
+        self._incidents: list[Incident] = []
+        self._deaths_at_start = 0
+        # The workers are no daemons, so that tasks may start processes of their own; the interpreter would wait for
+        # them at its exit, and is therefore told to end them first.
+        atexit.register(self.close)
+
+    @property
+    def slots(self) -> int:
+        """One per worker."""
+        return len(self._devices)
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queue the tasks; starts the workers the first time, no more than there are tasks for."""
+        self._queue.extend(tasks)
+        while len(self._slots) < min(len(self._devices), len(self._slots) + len(self._queue)):
+            self._slots.append(self._spawn(self._devices[len(self._slots)]))
+        self._deal()
+
+    def wait(self) -> list[Outcome]:
+        """Block until there is an outcome; every wait inside has a bound."""
+        while not self._outcomes and (self._queue or any(slot.task for slot in self._slots)):
+            for source in wait([slot.connection for slot in self._slots], timeout=BEAT_SECONDS):
+                slot = next(slot for slot in self._slots if slot.connection is source)
+                self._listen(slot)
+            self._watch()
+            self._deal()
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def incidents(self) -> list[Incident]:
+        """Lost workers and repeated rounds since this was last asked."""
+        incidents, self._incidents = self._incidents, []
+        return incidents
+
+    def close(self) -> None:
+        """End the workers: asked first, killed after three seconds."""
+        atexit.unregister(self.close)
+        self._queue.clear()
+        for slot in self._slots:
+            # Closing the pipe ends an idle worker, and a busy one at its next heartbeat.
+            slot.connection.close()
+        deadline = time.monotonic() + STOP_SECONDS
+        for slot in self._slots:
+            slot.process.join(max(0.0, deadline - time.monotonic()))
+        for slot in self._slots:
+            _kill(slot.process)
+        self._slots.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _spawn(self, device: str) -> _Slot:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, *self._payloads[device]))
+        process.start()
+        theirs.close()
+        return _Slot(device=device, process=process, connection=ours)
+
+    def _deal(self) -> None:
+        for slot in self._slots:
+            if self._queue and slot.ready and slot.task is None:
+                slot.task, slot.started = self._queue.popleft(), time.monotonic()
+                try:
+                    slot.connection.send(slot.task)
+                except OSError:
+                    self._lost(slot, "died before it could take its round")
+
+    def _listen(self, slot: _Slot) -> None:
+        """Take what the worker has to say."""
+        try:
+            while slot.connection.poll():
+                kind, content = slot.connection.recv()
+                slot.heard = time.monotonic()
+                if kind == "ready":
+                    slot.ready, self._deaths_at_start = True, 0
+                elif kind == "broken":
+                    raise TaskError(content)
+                elif kind == "outcome" and slot.task is not None:
+                    self._outcomes.append(content)
+                    slot.task = None
+        except (EOFError, OSError):
+            slot.process.join(STOP_SECONDS)
+            self._lost(slot, f"died ({_ending(slot.process.exitcode)})")
+
+    def _watch(self) -> None:
+        """Give up the workers that are silent, or too long at one round."""
+        now = time.monotonic()
+        for slot in list(self._slots):
+            limit = self._limits.task_timeout
+            if now - slot.heard > self._limits.silence:
+                self._lost(slot, f"was silent for {self._limits.silence:g} s")
+            elif slot.task is not None and limit is not None and now - slot.started > limit:
+                self._lost(slot, f"took longer than the time limit of {limit:g} s")
+
+    def _lost(self, slot: _Slot, how: str) -> None:
+        """Replace a worker; its round is tried again or, tried often enough, has failed."""
+        _kill(slot.process)
+        slot.connection.close()
+        if not slot.ready:
+            self._deaths_at_start += 1
+            if self._deaths_at_start >= START_ATTEMPTS:
+                raise WorkerError(
+                    f"a worker {how} while it started, {START_ATTEMPTS} times in a row; see its output above"
+                )
+        task = slot.task
+        self._incidents.append(
+            Incident(
+                kind="worker lost",
+                message=f"the worker {how}",
+                member=task.member if task else None,
+                round=task.round if task else None,
+                attempt=task.attempt if task else None,
+            )
+        )
+        if task is not None and task.attempt < self._limits.attempts:
+            self._queue.appendleft(replace(task, attempt=task.attempt + 1))
+        elif task is not None:
+            message = f"the worker {how}, {task.attempt} times"
+            self._outcomes.append(
+                Failure(member=task.member, round=task.round, attempt=task.attempt, cause="worker", message=message)
+            )
+        self._slots[self._slots.index(slot)] = self._spawn(slot.device)
+
+
+def _payload(setup: Setup) -> tuple[list[tuple[str, str]], bytes]:
+    """What a worker is sent: the modules it could not find by itself, and the pickled setup."""
+    try:
+        pickled = pickle.dumps(setup)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TaskError(
+            f"the task cannot be sent to another process ({error}). Define its functions and classes at the top level "
+            "of a module (no lambda, no closure), or use executor='inline'"
+        ) from error
+    return _modules_by_file(setup.task), pickled
+
+
+def _modules_by_file(task: Any) -> list[tuple[str, str]]:
+    """The module that the task comes from, where it was loaded from a file that no import would find."""
+    name = getattr(task, "__module__", None) or type(task).__module__
+    names = {name, type(task).__module__} - {"__main__", "builtins"}
+    found = []
+    for module_name in sorted(names):
+        module = sys.modules.get(module_name)
+        if getattr(module, "__pbt_file__", None):
+            found.append((module_name, str(module.__pbt_file__)))  # type: ignore[union-attr]
+    return found
+
+
+def load_module(name: str, file: Path) -> Any:
+    """Import a file under a name, and mark it so that workers can do the same."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"{file}: expected a Python file")
+    module = importlib.util.module_from_spec(spec)
+    module.__pbt_file__ = str(file.resolve())  # type: ignore[attr-defined]
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _kill(process: SpawnProcess) -> None:
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: bytes) -> None:
+    """A worker's life: open the task, then train whatever comes until the pipe closes."""
+    # Ctrl-C reaches the whole process group; only the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lock = threading.Lock()
+
+    def say(kind: str, content: object = None) -> None:
+        with lock:
+            connection.send((kind, content))
+
+    threading.Thread(target=_beat, args=(say,), daemon=True).start()
+    try:
+        for name, file in modules:
+            load_module(name, Path(file))
+        worker = pickle.loads(pickled).open()  # noqa: S301 (from our own parent, through our own pipe)
+    except Exception as error:  # noqa: BLE001 (told to the parent)
+        usage = isinstance(error, PBTError)
+        say("broken", str(error) if usage else f"the task could not be opened:\n{traceback.format_exc()}")
+        return
+    # A pipe that breaks means that the parent is gone: nobody is left to tell.
+    with contextlib.suppress(EOFError, OSError):
+        say("ready")
+        while True:
+            say("outcome", worker.run(connection.recv()))
+
+
+def _beat(say: Any) -> None:
+    """A sign of life each second. Where nobody listens any more the parent is gone, and so is the worker."""
+    while True:
+        time.sleep(BEAT_SECONDS)
+        try:
+            say("beat")
+        except (OSError, ValueError):
+            os._exit(1)

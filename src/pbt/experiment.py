@@ -1,0 +1,245 @@
+"""One call from a task and a space to a trained population: `run`, and the record behind it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pbt.core.naming import describe
+from pbt.core.population import View
+from pbt.core.strategy import Plan, Strategy
+from pbt.engine import Course, Engine, Observer, drive
+from pbt.errors import TaskError, UsageError
+from pbt.executors.worker import Objective, Setup, Train, Trainable
+from pbt.placement import ExecutorFactory, Place, Placement, place
+from pbt.results import Run
+from pbt.space import Domain, HParams, Space
+from pbt.store.base import Store
+from pbt.store.memory import MemoryStore
+from pbt.store.rows import from_json, to_json
+from pbt.store.sqlite import RunStore
+
+log = logging.getLogger("pbt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a run is made of, but for the place where it is kept.
+
+    Args:
+        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
+            object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
+        space: Name to domain.
+        plan: The algorithm; any `Strategy`.
+        population: Members, at least 1.
+        rounds: Rounds per member, at least 1.
+        seed: Of everything that is drawn.
+        initial: Values that the first members start with; the others draw theirs.
+        objective: `"maximize"` or `"minimize"` the score that the task returns.
+        placement: Where it is trained.
+
+    Raises:
+        UsageError: A value outside these.
+        SpaceError: A space that is none.
+    """
+
+    task: Any
+    space: Mapping[str, Domain]
+    plan: Strategy = field(default_factory=Plan)
+    population: int = 10
+    rounds: int = 10
+    seed: int = 0
+    initial: Sequence[HParams] = ()
+    objective: Objective = "maximize"
+    placement: Placement = field(default_factory=Placement)
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("maximize", "minimize"):
+            raise UsageError(f"expected objective 'maximize' or 'minimize', got {self.objective!r}")
+        object.__setattr__(self, "space", Space(self.space))
+
+    def run(
+        self,
+        run_dir: str | Path | None = None,
+        *,
+        resume: bool = False,
+        observers: Sequence[Observer] = (),
+        application: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Train the population to the end.
+
+        Args:
+            run_dir: Where the run is kept; None: in memory only.
+            resume: Go on with the run that is there, or start it; with more `rounds` than before it is extended.
+            observers: Who watches.
+            application: Plain values by which a command line finds this experiment again; recorded with the run.
+
+        Raises:
+            RunExistsError: The directory holds something, and `resume` was not asked for.
+            UsageError: Something cannot be done as asked; nothing was started.
+            PopulationLostError: Every member failed.
+        """
+        train = trainable(self.task)
+        found = resume and run_dir is not None and (Path(run_dir) / "run.db").exists()
+        if not found:
+            self._check(train)
+        with self._open(run_dir, found=found, application=application) as store:
+            experiment = self._recorded(store) if found else self
+            spot = place(experiment.placement, self.population)
+            if found:
+                _tell_changes(store, spot)
+            engine = Engine(experiment._course(), store)
+            setup = Setup(
+                task=train,
+                states=store.states,
+                device=spot.devices[0],
+                threads=spot.threads,
+                objective=self.objective,
+            )
+            drive(engine, spot.open(setup), observers)
+            if store.path is None:
+                return Run(store)
+        return Run.open(store.path)
+
+    def _course(self) -> Course:
+        return Course(
+            space=Space(self.space),
+            strategy=self.plan,
+            population=self.population,
+            rounds=self.rounds,
+            seed=self.seed,
+            initial=self.initial,
+        )
+
+    def _check(self, train: Train | Trainable) -> None:
+        """Find what can be found before anything is written."""
+        course = self._course()
+        first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
+        if isinstance(train, Trainable):
+            for birth in first[:1]:
+                train.check(birth.hparams)
+
+    def _open(self, run_dir: str | Path | None, *, found: bool, application: Mapping[str, Any] | None) -> Store:
+        if run_dir is not None and found:
+            return RunStore.open(Path(run_dir))
+        meta = {
+            "seed": self.seed,
+            "population": self.population,
+            "rounds": self.rounds,
+            "initial": [dict(hparams) for hparams in self.initial],
+            "objective": self.objective,
+            "space": Space(self.space).to_dict(),
+            "plan": self.plan.describe(),
+            "task": describe(self.task) if callable(self.task) else type(self.task).__qualname__,
+            "application": dict(application or {}),
+            "place": place(self.placement, self.population).record(),
+        }
+        return MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
+
+    def _recorded(self, store: Store) -> "Experiment":
+        """This experiment with the place that the run was begun in, where none is asked for.
+
+        Raises:
+            UsageError: It is another experiment than the one that was begun.
+        """
+        meta = store.meta
+        now = {
+            "seed": self.seed,
+            "population": self.population,
+            "objective": self.objective,
+            "space": Space(self.space).to_dict(),
+            "plan": self.plan.describe(),
+            "initial": [dict(hparams) for hparams in self.initial],
+        }
+        for name, value in now.items():
+            if from_json(to_json(value, name)) != meta[name]:
+                raise UsageError(
+                    f"{store.path}: this run was begun with {name} = {meta[name]!r}, it cannot go on with {value!r}; "
+                    "use the same, or start another run"
+                )
+        if self.rounds > meta["rounds"]:
+            store.update_meta(rounds=self.rounds)
+        wanted = self.placement
+        recorded = meta["place"]
+        return replace(
+            self,
+            rounds=max(self.rounds, meta["rounds"]),
+            placement=replace(wanted, threads=wanted.threads or recorded["threads"]),
+        )
+
+
+def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
+    task: Any,
+    space: Mapping[str, Domain],
+    *,
+    plan: Strategy | None = None,
+    population: int = 10,
+    rounds: int = 10,
+    seed: int = 0,
+    initial: Sequence[HParams] = (),
+    objective: Objective = "maximize",
+    executor: str | ExecutorFactory = "inline",
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Run:
+    """Train a population; what comes out is a trained network and the hyperparameter schedule that made it.
+
+    The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device) and of
+    `Experiment.run` (run_dir to observers), where each is explained.
+
+    Raises:
+        UsageError: Something cannot be done as asked; nothing was started.
+        RunExistsError: The run directory holds something, and `resume` was not asked for.
+        PopulationLostError: Every member failed.
+    """
+    experiment = Experiment(
+        task=task,
+        space=space,
+        plan=plan or Plan(),
+        population=population,
+        rounds=rounds,
+        seed=seed,
+        initial=initial,
+        objective=objective,
+        placement=Placement(executor=executor, workers=workers, threads=threads, device=device),
+    )
+    return experiment.run(run_dir, resume=resume, observers=observers)
+
+
+def _tell_changes(store: Store, spot: Place) -> None:
+    """Warn of what makes the bits of a resumed run differ from those of an undisturbed one; it is not refused."""
+    begun, now = store.meta["place"], spot.record()
+    changes = [f"{name} {begun.get(name)} -> {value}" for name, value in now.items() if begun.get(name) != value]
+    store.note("resumed", changes=changes)
+    if changes:
+        log.warning("resumed elsewhere: results may differ in their last bits (%s)", ", ".join(changes))
+
+
+def trainable(task: Any) -> Train | Trainable:
+    """The task in the form that workers take.
+
+    Raises:
+        TaskError: It is none of the forms that a task may have.
+    """
+    if isinstance(task, Trainable):
+        return task
+    if all(hasattr(task, name) for name in ("build", "train", "evaluate")):
+        from pbt.pytorch.modules import ModuleTask
+
+        if not hasattr(task, "bind"):
+            raise TaskError(
+                f"{type(task).__name__} needs a `bind` table that says where each hyperparameter takes effect"
+            )
+        return ModuleTask(task)
+    if callable(task):
+        train: Train = task
+        return train
+    raise TaskError(
+        "expected a task: a function (hparams, state, steps, ctx), a SupervisedTask, or an object with "
+        f"bind, build, train and evaluate; got {type(task).__name__}"
+    )

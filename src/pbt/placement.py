@@ -1,0 +1,123 @@
+"""Where a run is trained: which executor, how many workers, on which devices, with how many threads."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from pbt.errors import DeviceError, UsageError, nearest
+from pbt.executors.base import Executor
+from pbt.executors.inline import InlineExecutor
+from pbt.executors.processes import Limits, ProcessExecutor
+from pbt.executors.worker import Setup
+
+ExecutorFactory = Callable[[Setup], Executor]
+EXECUTORS = ("inline", "processes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What the user asks for; None is decided here, and recorded.
+
+    Args:
+        executor: `"inline"`, `"processes"`, or a function that makes an executor of a `Setup`.
+        workers: Worker processes. Default: as many as there is room for, and no more than members.
+        threads: CPU threads of one round. Default: the cores shared out over the population, at least one, and
+            never dependent on the number of workers, because results depend on it in their last bits.
+        device: `"cpu"`, `"cuda"` (all devices, dealt round robin), `"cuda:1"`, or several joined by commas. Default:
+            CUDA where torch is loaded and finds it, else the CPU.
+        limits: When a worker counts as lost.
+    """
+
+    executor: str | ExecutorFactory = "inline"
+    workers: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.executor, str) and self.executor not in EXECUTORS:
+            raise UsageError(f"unknown executor '{self.executor}'{nearest(self.executor, EXECUTORS)}")
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"expected at least 1 of {name}, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A placement with everything decided."""
+
+    executor: str | ExecutorFactory
+    threads: int
+    devices: tuple[str, ...]
+    """One per worker."""
+    limits: Limits
+
+    def open(self, setup: Setup) -> Executor:
+        """The executor, not yet started."""
+        if callable(self.executor):
+            return self.executor(setup)
+        if self.executor == "processes":
+            return ProcessExecutor(setup, self.devices, self.limits)
+        return InlineExecutor(setup)
+
+    def record(self) -> dict[str, Any]:
+        """What results depend on in their last bits, as plain values."""
+        return {
+            "executor": self.executor if isinstance(self.executor, str) else "custom",
+            "threads": self.threads,
+            "device": self.devices[0].partition(":")[0],
+            "python": platform.python_version(),
+            "torch": _version("torch"),
+            "pbt": _version("population-based-training"),
+            "machine": platform.machine(),
+        }
+
+
+def place(wanted: Placement, population: int) -> Place:
+    """Decide what was left open.
+
+    Raises:
+        DeviceError: A device was named that is not there.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = wanted.threads or max(1, cores // min(population, cores))
+    devices = _devices(wanted.device)
+    room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
+    workers = min(wanted.workers or room, population)
+    return Place(
+        executor=wanted.executor,
+        threads=threads,
+        devices=tuple(devices[i % len(devices)] for i in range(workers)),
+        limits=wanted.limits,
+    )
+
+
+def _devices(wanted: str | None) -> list[str]:
+    if wanted == "cpu":
+        return ["cpu"]
+    if wanted is None:
+        # Torch is not imported for this: a task that needs it has imported it already.
+        loaded: Any = sys.modules.get("torch")
+        count = loaded.cuda.device_count() if loaded is not None else 0
+        return [f"cuda:{i}" for i in range(count)] or ["cpu"]
+    import torch
+
+    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    named = [name.strip() for name in wanted.split(",")]
+    devices = [device for name in named for device in (there if name == "cuda" else [name])]
+    missing = [device for device in devices if device not in (*there, "cpu")]
+    if missing or not devices:
+        raise DeviceError(f"device '{wanted}' is not there: expected one of {', '.join(['cpu', *there])}")
+    return devices
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,28 @@
+"""PyTorch tasks: what a user writes, how its state is captured, and where hyperparameters take effect."""
+
+from pbt.pytorch.bind import Binding, Live, argument, attribute, dropout, loss, optimizer
+from pbt.pytorch.modules import Buildable, ModuleTask
+from pbt.pytorch.noise import KeyedDropout, Noise, key_dropout
+from pbt.pytorch.state import capture, restore
+from pbt.pytorch.supervised import Data, Split, SupervisedTask, accuracy
+
+__all__ = [
+    "Binding",
+    "Buildable",
+    "Data",
+    "KeyedDropout",
+    "Live",
+    "ModuleTask",
+    "Noise",
+    "Split",
+    "SupervisedTask",
+    "accuracy",
+    "argument",
+    "attribute",
+    "capture",
+    "dropout",
+    "key_dropout",
+    "loss",
+    "optimizer",
+    "restore",
+]

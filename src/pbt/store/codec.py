@@ -1,0 +1,152 @@
+"""States as bytes: the safetensors layout, readable by every program that knows it, and a digest of the content.
+
+Tensors, arrays and bytes are entries of the file, named by their place (`model/0.weight`); everything else is one
+JSON text among its metadata. Nothing in a file can run code.
+
+The digest is SHA-256 over the sorted (name, dtype, shape, bytes) and the structure with sorted keys: it knows
+neither the layout of the file nor the order in which dicts were filled. That order is kept all the same, since a
+task that walks over a dict of tensors computes other bits in another order.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pbt.errors import CorruptError, StateError
+from pbt.store.structure import SIZES, Entry, build, take_apart
+
+FORMAT = "1"
+"""Version of the structure text, in the metadata of every file."""
+
+_FORMAT_KEY, _STRUCTURE_KEY = "pbt.format", "pbt.structure"
+_ALIGN = 8
+
+_dump: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_dump_unicode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_dump_sorted: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False, sort_keys=True).encode
+
+
+def encode(state: Any) -> bytes:
+    """The state as the bytes of a safetensors file.
+
+    Raises:
+        StateError: It holds something that cannot be stored; the message names the key.
+    """
+    return _pack(*take_apart(state))
+
+
+def digest(state: Any) -> str:
+    """SHA-256 of the content, hexadecimal.
+
+    Raises:
+        StateError: It holds something that cannot be stored; the message names the key.
+    """
+    return _hash(*take_apart(state))
+
+
+def encode_with_digest(state: Any) -> tuple[bytes, str]:
+    """`encode` and `digest` at once.
+
+    Raises:
+        StateError: It holds something that cannot be stored; the message names the key.
+    """
+    structure, entries = take_apart(state)
+    return _pack(structure, entries), _hash(structure, entries)
+
+
+def decode(blob: bytes) -> Any:
+    """The state that `encode` made these bytes of: fresh writable copies, tensors on the CPU.
+
+    Raises:
+        CorruptError: These bytes are no state.
+    """
+    return _rebuild(*_parse(blob))
+
+
+def digest_of(blob: bytes) -> str:
+    """The digest of an encoded state, without building it.
+
+    Raises:
+        CorruptError: These bytes are no state.
+    """
+    structure, entries = _parse(blob)
+    return _hash(structure, entries.values())
+
+
+def decode_checked(blob: bytes, digest: str) -> Any:
+    """The state, if its content hashes to `digest`.
+
+    Raises:
+        CorruptError: These bytes are no state, or another one.
+    """
+    structure, entries = _parse(blob)
+    found = _hash(structure, entries.values())
+    if found != digest:
+        raise CorruptError(f"expected content with SHA-256 {digest}, found {found}")
+    return _rebuild(structure, entries)
+
+
+def _hash(structure: Any, entries: Iterable[Entry]) -> str:
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    # The lengths of what follows are in this text, so that no two contents give the same stream of bytes.
+    text = _dump_sorted([[[entry.name, entry.dtype, entry.shape] for entry in ordered], structure])
+    sha = hashlib.sha256(text.encode())
+    for entry in ordered:
+        sha.update(entry.data)
+    return sha.hexdigest()
+
+
+def _pack(structure: Any, entries: Iterable[Entry]) -> bytes:
+    # Wide types first keeps every entry aligned for programs that map the file.
+    ordered = sorted(entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
+    header: dict[str, Any] = {"__metadata__": {_FORMAT_KEY: FORMAT, _STRUCTURE_KEY: _dump(structure)}}
+    offset = 0
+    for entry in ordered:
+        end = offset + len(entry.data)
+        header[entry.name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [offset, end]}
+        offset = end
+    try:
+        text = _dump_unicode(header).encode()
+    except UnicodeEncodeError as error:
+        raise StateError(
+            f"state: expected keys of valid Unicode, got {error.object[error.start : error.end]!r}"
+        ) from None
+    text += b" " * (-len(text) % _ALIGN)
+    return b"".join((len(text).to_bytes(8, "little"), text, *(entry.data for entry in ordered)))
+
+
+def _parse(blob: bytes) -> tuple[Any, dict[str, Entry]]:
+    """The structure and the entries by name, everything checked against the length of the file."""
+    try:
+        start = 8 + int.from_bytes(blob[:8], "little")
+        header = json.loads(bytes(blob[8:start]))
+        metadata = header.pop("__metadata__")
+        version = metadata[_FORMAT_KEY]
+        structure = json.loads(metadata[_STRUCTURE_KEY])
+        data = memoryview(blob)[start:]
+        entries = {name: _entry(name, fields, data) for name, fields in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"expected an encoded state, found {len(blob)} bytes that are none ({error!r})") from error
+    if version != FORMAT:
+        raise CorruptError(f"expected a state of format {FORMAT}, found format {version}; another version wrote it")
+    return structure, entries
+
+
+def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> Entry:
+    dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if (
+        not 0 <= begin <= end <= len(data)
+        or end - begin != SIZES[dtype] * math.prod(shape)
+        or min(shape, default=0) < 0
+    ):
+        raise ValueError(f"entry '{name}' does not fit into the file")
+    return Entry(name, dtype, shape, data[begin:end])
+
+
+def _rebuild(structure: Any, entries: Mapping[str, Entry]) -> Any:
+    try:
+        return build(structure, entries)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptError(f"expected an encoded state, found a structure that is none ({error!r})") from error

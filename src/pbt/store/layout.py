@@ -1,0 +1,67 @@
+"""What a run directory looks like: its file names, when it is free to be made, and which names a run may have."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pbt.errors import RunError, RunExistsError, UsageError
+
+DATABASE = "run.db"
+STATES = "states"
+LOCK = "lock"
+OWN_NAMES = frozenset({DATABASE, f"{DATABASE}-journal", STATES, LOCK})
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def check_run_name(name: str) -> str:
+    """The name itself, if it is safe as the name of a folder on every system.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
+        raise UsageError(
+            "run name: expected 1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit, do not end with a dot "
+            f"and are no device name of Windows, got {name!r}"
+        )
+    return name
+
+
+def check_vacant(path: Path) -> None:
+    """Check that nothing is there but what an interrupted creation leaves.
+
+    Raises:
+        RunExistsError: There is.
+    """
+    if not path.exists():
+        return
+    held = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    if path.is_dir() and held <= OWN_NAMES and not ((path / STATES).is_dir() and any((path / STATES).iterdir())):
+        return  # whether its database holds a run is asked under the lock
+    raise already_there(path, ", ".join(sorted(held)[:5]))
+
+
+def already_there(path: Path, held: str) -> RunExistsError:
+    """The error for a directory that holds something."""
+    return RunExistsError(
+        f"{path}: expected a new or empty directory, found one that holds {held}; "
+        f"continue a run with `pbt resume {path}`, or choose another directory"
+    )
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Turn what the system raises into errors that say what to do.
+
+    Raises:
+        RunError: The directory cannot be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be used as a run directory ({error.strerror or error}); check its disk and permissions"
+        ) from error

@@ -1,0 +1,80 @@
+"""One writer per run directory: a lock of the operating system, which dies with the process that holds it."""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+
+from pbt.errors import RunLockedError
+
+_PATIENCE = 0.5
+"""Seconds a writer keeps trying: a reader's probe holds the lock for some microseconds."""
+
+
+class WriterLock:
+    """Held from construction to `close`, or to the end of the process, however it comes.
+
+    The text in the file is for the message alone; whether the lock is held is known to the system only.
+
+    Args:
+        path: The lock file, made if it is not there.
+
+    Raises:
+        RunLockedError: Another process, or another store of this one, holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._take(path)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        holder = f"pid {os.getpid()} on host {socket.gethostname()}\n".encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, holder, 0)
+
+    def _take(self, path: Path) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    holder = os.pread(self._descriptor, 400, 0).decode(errors="replace").strip() or "unknown"
+                    raise RunLockedError(
+                        f"{path.parent}: expected no other writer, found one: {holder}; "
+                        "wait for it or stop it, then try again"
+                    ) from None
+                time.sleep(0.01)
+            else:
+                return
+
+    def close(self) -> None:
+        """Let go. The file stays: to remove it would let two writers lock two files of one name."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a writer holds the lock at this moment.
+
+    Asked by taking a shared lock without waiting and letting go at once. The systems have no question without
+    an attempt for this kind of lock, and the kind that has one is lost as soon as its process closes any copy of
+    the file. A writer that starts in just these microseconds tries again for half a second, so it is not disturbed;
+    two probes do not see each other.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)

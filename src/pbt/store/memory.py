@@ -1,0 +1,108 @@
+"""The contract of a store, kept in memory: for runs that nobody wants to keep, and for tests."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pbt.core.events import Event
+from pbt.core.population import StateRef, Stored
+from pbt.store.base import Entry, Note, Problem
+from pbt.store.files import StateFiles
+from pbt.store.rows import Row, check_named, from_json, to_event, to_json, to_row
+from pbt.store.verify import verify_content
+
+
+class MemoryStore:
+    """A store without a run directory.
+
+    Events and values go through the same texts as on disk, so that both stores give back equal records.
+
+    Args:
+        meta: Plain values to record: seed, space, plan, ...
+    """
+
+    def __init__(self, meta: Mapping[str, Any]) -> None:
+        self._meta: dict[str, str] = {}
+        self._rows: list[Row] = []
+        self._journal: list[tuple[str, str, float]] = []
+        self._stored: dict[StateRef, Stored] = {}
+        self.update_meta(**meta)
+
+    @property
+    def states(self) -> StateFiles:
+        """What executors put states into and get them from."""
+        return StateFiles(None)
+
+    @property
+    def path(self) -> None:
+        """No run directory."""
+        return
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What was recorded at creation (a copy)."""
+        return {key: from_json(text) for key, text in self._meta.items()}
+
+    def update_meta(self, **changes: Any) -> None:
+        """Record more, or other values."""
+        self._meta.update({key: to_json(value, f"meta '{key}'") for key, value in changes.items()})
+
+    def events(self) -> list[Event]:
+        """The whole log, in order."""
+        return [to_event(row.data, id_) for id_, row in enumerate(self._rows, 1)]
+
+    def commit(
+        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[Note] = ()
+    ) -> None:
+        """Append events, the states they name and notes, all or nothing."""
+        stored = stored or {}
+        check_named(events, stored, self._stored)
+        rows = [to_row(event) for event in events]
+        entries = [(note.kind, to_json(note.details, f"note '{note.kind}'"), time.time()) for note in notes]
+        self._rows += rows
+        self._journal += entries
+        self._stored.update(stored)
+
+    def note(self, kind: str, **details: Any) -> None:
+        """Write one note to the journal."""
+        self.commit((), notes=[Note(kind=kind, details=details)])
+
+    def journal(self) -> list[Entry]:
+        """All notes, in order."""
+        return [
+            Entry(id=id_, kind=kind, details=from_json(details), clock=clock)
+            for id_, (kind, details, clock) in enumerate(self._journal, 1)
+        ]
+
+    def stored(self, ref: StateRef) -> Stored:
+        """Where a state is (KeyError if it is nowhere)."""
+        return self._stored[ref]
+
+    def load_state(self, ref: StateRef) -> Any:
+        """A fresh copy of a state (KeyError if it is nowhere)."""
+        stored = self._stored[ref]
+        return self.states.get(ref, stored.digest, stored.blob)
+
+    def sweep(self, keep: Collection[StateRef]) -> int:
+        """Forget every state that is not in `keep`; how many that were."""
+        kept = frozenset(keep)
+        gone = [ref for ref in self._stored if ref not in kept]
+        for ref in gone:
+            del self._stored[ref]
+        return len(gone)
+
+    def verify(self) -> list[Problem]:
+        """Everything that is wrong."""
+        return verify_content(self.meta, [row.data for row in self._rows], self._stored, self.states)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,203 @@
+"""A run directory, for anybody who only looks: while the run runs, after it, and after its writer was killed."""
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pbt.core.events import Event
+from pbt.core.population import StateRef, Stored
+from pbt.errors import CorruptError, RunError, RunFormatError
+from pbt.store import tables
+from pbt.store.base import Entry
+from pbt.store.database import check_format, connect, plain_errors
+from pbt.store.files import StateFiles
+from pbt.store.layout import DATABASE, LOCK, STATES
+from pbt.store.lock import is_locked
+from pbt.store.rows import to_event
+
+_PATIENCE = 30.0
+"""Seconds to wait for a writer in the middle of a commit, which takes milliseconds."""
+
+Answer = TypeVar("Answer")
+_Stamp = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """An event as it stands in the log."""
+
+    id: int
+    """Counts up from 1."""
+    event: Event
+    clock: float
+    """Seconds since 1970, when it was committed."""
+
+
+class RunReader:
+    """Reads a run directory and never writes to it. A context manager.
+
+    Every read opens the database, asks one question and lets go, so that a writer waits for no reader that was
+    stopped between two questions. Where a killed writer left a hot journal, whose changes must be rolled back
+    before anybody may read, that is done on a temporary copy.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        RunFormatError: This is no run directory, or one of another version.
+        CorruptError: The database is damaged.
+        RunError: It cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.states = StateFiles(self.path / STATES)
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._copied: _Stamp | None = None
+        if not (self.path / DATABASE).is_file():
+            raise RunFormatError(f"{self.path}: expected a run directory, with {DATABASE} in it, found none")
+        self._ask(lambda connection: check_format(connection, self.path))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What was recorded at creation."""
+        return self._ask(tables.read_meta)
+
+    def events(self) -> list[Event]:
+        """The whole log, in order.
+
+        Raises:
+            CorruptError: A row is no event.
+        """
+        return [logged.event for logged in self.events_after(0)]
+
+    def events_after(self, id_: int) -> list[Logged]:
+        """The log behind this id: what came since the last one seen. An empty list if nothing did.
+
+        Raises:
+            CorruptError: A row is no event.
+        """
+        rows = self.rows(id_)
+        return [Logged(id=row.id, event=to_event(row.data, row.id), clock=row.clock) for row in rows]
+
+    def rows(self, after: int = 0) -> list[tables.EventRow]:
+        """The log as it is written, not decoded."""
+        return self._ask(lambda connection: tables.read_events(connection, after))
+
+    def journal(self) -> list[Entry]:
+        """All notes, in order."""
+        return self._ask(tables.read_journal)
+
+    def stored(self, ref: StateRef) -> Stored:
+        """Where a state is.
+
+        Raises:
+            KeyError: It was never stored, or it was swept.
+        """
+        return self._ask(lambda connection: tables.read_state(connection, ref))
+
+    def refs(self) -> dict[StateRef, bool]:
+        """Every state that is kept at this moment, and whether it has a file of its own."""
+        return self._ask(tables.read_refs)
+
+    def load_state(self, ref: StateRef) -> Any:
+        """A fresh copy of a state.
+
+        Raises:
+            KeyError: It was never stored, or it was swept.
+            CorruptError: Its bytes are not the bytes that were written.
+        """
+        there = self.stored(ref)
+        try:
+            return self.states.get(ref, there.digest, there.blob)
+        except CorruptError:
+            # A running writer may have swept it between the two reads: then the row is gone as well.
+            self.stored(ref)
+            raise
+
+    def damage(self) -> list[str]:
+        """What SQLite's own check finds; empty: nothing."""
+        found = self._ask(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
+        return [text for (text,) in found if text != "ok"]
+
+    def is_writing(self) -> bool:
+        """Whether a writer holds the run at this moment."""
+        return is_locked(self.path / LOCK)
+
+    def close(self) -> None:
+        """Remove the temporary copy, if there is one."""
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = self._copied = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with plain_errors(self.path / DATABASE):
+                try:
+                    with _connected(self.path / DATABASE, "ro") as connection:
+                        return question(connection)
+                except sqlite3.OperationalError as error:
+                    if not _is_hot(error):
+                        raise
+                copy = self._rolled_back()
+                if copy is not None:
+                    with _connected(copy, "rw") as connection:
+                        return question(connection)
+            # A new writer is rolling back at this moment, in the run directory itself.
+            if time.monotonic() > deadline:
+                raise RunError(f"{self.path}: changes under every attempt to read it; try again later")
+            time.sleep(0.01)
+
+    def _rolled_back(self) -> Path | None:
+        """A copy of the database as its last commit left it; None: it changed while it was copied."""
+        database = self.path / DATABASE
+        journal = database.with_name(f"{DATABASE}-journal")
+        try:
+            before = _stamp(database, journal)
+            if before != self._copied:
+                self.close()
+                self._copy = tempfile.TemporaryDirectory(prefix="pbt-")
+                for source in (database, journal):
+                    shutil.copyfile(source, Path(self._copy.name) / source.name)
+                if _stamp(database, journal) != before:
+                    self.close()
+                    return None
+                self._copied = before
+        except FileNotFoundError:
+            self.close()
+            return None
+        return Path(self._copy.name) / DATABASE if self._copy is not None else None
+
+
+@contextmanager
+def _connected(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    connection = connect(database, mode, _PATIENCE)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _is_hot(error: sqlite3.Error) -> bool:
+    """Whether this is the refusal to read a database whose journal must be rolled back first."""
+    return getattr(error, "sqlite_errorname", "") in {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_CANTLOCK"}
+
+
+def _stamp(*paths: Path) -> Any:
+    return tuple((found.st_ino, found.st_size, found.st_mtime_ns) for found in (path.stat() for path in paths))

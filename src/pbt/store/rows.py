@@ -1,0 +1,118 @@
+"""Records as rows and back: the JSON texts that both stores keep, and the checks before anything is kept."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pbt.core.events import Born, Decided, Event, Reported, from_plain, to_plain
+from pbt.core.population import StateRef, Stored
+from pbt.errors import CorruptError, RunError, UsageError
+
+
+class Row(NamedTuple):
+    """An event as it is kept."""
+
+    round: int
+    member: int | None
+    kind: str
+    data: str
+
+
+def to_row(event: Event) -> Row:
+    """The event as a row.
+
+    Raises:
+        UsageError: It holds something else than plain values.
+    """
+    plain = to_plain(event)
+    member = plain.get("member")
+    try:
+        data = _dump(plain)
+    except (TypeError, ValueError) as error:
+        whose = "" if member is None else f" of member {member}"
+        raise UsageError(
+            f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None and lists and dicts of them, "
+            f"got something else ({error}); turn array scalars into numbers with float(x)"
+        ) from error
+    return Row(plain["round"], member, event.kind, data)
+
+
+def to_event(data: str, id_: int) -> Event:
+    """The event that `to_row` wrote.
+
+    Raises:
+        CorruptError: This text is no event.
+    """
+    try:
+        return from_plain(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptError(f"event {id_}: expected an event, found {data[:80]!r} ({error!r})") from error
+
+
+def to_json(value: Any, what: str) -> str:
+    """Plain values as JSON; numbers that JSON does not know as `{"float": "nan"}`.
+
+    Raises:
+        UsageError: The value holds something else than plain values.
+    """
+    try:
+        return _dump(_encode(value))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what}: expected plain values, got something else ({error})") from error
+
+
+def from_json(text: str) -> Any:
+    """The values that `to_json` wrote, tuples as lists.
+
+    Raises:
+        CorruptError: This text is none of its.
+    """
+    try:
+        return json.loads(text, object_hook=_decode)
+    except ValueError as error:
+        raise CorruptError(f"expected JSON, found {text[:80]!r}") from error
+
+
+def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], known: Mapping[StateRef, Any]) -> None:
+    """Check that every state these events name is there: nothing is named before it is durable.
+
+    Raises:
+        RunError: A state is named that is neither handed over nor known, or under another digest.
+    """
+    for event in events:
+        match event:
+            case Reported():
+                there = stored.get(event.state)
+                if there is None or there.digest != event.digest:
+                    found = "none" if there is None else there.digest
+                    raise _unknown(event.member, event.state, f"with digest {event.digest}", found)
+            case Decided(decision=opened) | (Born() as opened):
+                if opened.start is not None and opened.start not in stored and opened.start not in known:
+                    raise _unknown(opened.member, opened.start, "to start from", "none (was it retained?)")
+            case _:
+                pass
+
+
+def _unknown(member: int, ref: StateRef, role: str, found: str) -> RunError:
+    return RunError(
+        f"member {member}: expected a stored state of member {ref.member}, round {ref.round} {role}, found {found}; "
+        "nothing was written"
+    )
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(pairs: dict[str, Any]) -> Any:
+    return float(pairs["float"]) if pairs.keys() == {"float"} and isinstance(pairs["float"], str) else pairs
+
+
+_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

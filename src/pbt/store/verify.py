@@ -1,0 +1,110 @@
+"""Whether a run is whole: every check there is, none of which stops at the first finding."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pbt.core.events import Event
+from pbt.core.fold import fold
+from pbt.core.population import StateRef, Stored, View
+from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
+from pbt.space import Space
+from pbt.store.base import Problem
+from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of
+from pbt.store.layout import DATABASE, STATES
+from pbt.store.reader import RunReader
+from pbt.store.rows import to_event
+
+
+def verify_run(path: str | Path) -> list[Problem]:
+    """Everything that is wrong with a run directory; also while it is written. Nothing in it is changed.
+
+    Raises:
+        RunFormatError: This is no run directory, or one of another version.
+    """
+    path = Path(path)
+    try:
+        with RunReader(path) as reader:
+            damage = [Problem(what=DATABASE, message=text) for text in reader.damage()]
+            return damage + _verify(reader, path / STATES)
+    except RunFormatError:
+        raise
+    except RunError as error:
+        return [Problem(what=DATABASE, message=str(error))]
+
+
+def verify_content(
+    meta: Mapping[str, Any], texts: Sequence[str], stored: Mapping[StateRef, Stored], states: StateFiles
+) -> list[Problem]:
+    """Everything that is wrong with a log and the states it names."""
+    events, problems = _decoded(texts)
+    view = None
+    if not problems:
+        view, problems = _folded(meta, events)
+    for ref in _needed(view) if view is not None else ():
+        if ref not in stored:
+            message = f"expected the state of member {ref.member}, round {ref.round}, found none; it cannot be resumed"
+            problems.append(Problem(what=file_name(ref), message=message))
+    for ref, there in stored.items():
+        try:
+            states.get(ref, there.digest, there.blob)
+        except RunError as error:
+            problems.append(Problem(what=file_name(ref), message=str(error)))
+    return problems
+
+
+def _verify(reader: RunReader, folder: Path) -> list[Problem]:
+    # The files first and the rows afterwards: what a running writer adds in between has both.
+    files = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    texts = [row.data for row in reader.rows()]
+    refs = reader.refs()
+    stored = {}
+    for ref in refs:
+        try:
+            stored[ref] = reader.stored(ref)
+        except KeyError:
+            continue  # swept by a running writer since
+    problems = verify_content(reader.meta, texts, stored, reader.states)
+    if reader.is_writing():
+        # What was swept, or put and not yet committed, since the first look is neither missing nor stray.
+        gone = {file_name(ref) for ref in stored} - {file_name(ref) for ref in reader.refs()}
+        return [problem for problem in problems if problem.what not in gone]
+    return problems + [_stray(name) for name in files if not _belongs(name, refs)]
+
+
+def _decoded(texts: Sequence[str]) -> tuple[list[Event], list[Problem]]:
+    events: list[Event] = []
+    problems = []
+    for id_, text in enumerate(texts, 1):
+        try:
+            events.append(to_event(text, id_))
+        except CorruptError as error:
+            problems.append(Problem(what=f"event {id_}", message=str(error)))
+    return events, problems
+
+
+def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | None, list[Problem]]:
+    try:
+        empty = View(seed=int(meta.get("seed", 0)), space=Space.from_dict(meta.get("space", {})))
+    except (PBTError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return None, [Problem(what="meta", message=f"expected a seed and a space, found none ({error!r})")]
+    try:
+        return fold(events, empty), []
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        return None, [Problem(what="events", message=f"expected a log that can be replayed, found a gap ({error!r})")]
+
+
+def _needed(view: View) -> set[StateRef]:
+    """The states without which the run cannot go on, and the best one."""
+    needed = {member.state for member in view.members if member.status == "live" and member.state is not None}
+    return needed if view.best is None else needed | {view.best.state}
+
+
+def _belongs(name: str, refs: Mapping[StateRef, bool]) -> bool:
+    ref = ref_of(name)
+    return ref is not None and refs.get(ref, False)
+
+
+def _stray(name: str) -> Problem:
+    what = "a file that was never finished" if name.endswith(TEMPORARY) else "a file that no record names"
+    return Problem(what=f"{STATES}/{name}", message=f"{what}; nothing needs it", harmless=True)

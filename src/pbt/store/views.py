@@ -1,0 +1,94 @@
+"""SQL views for people: `history`, `members`, `lineage` and `schedule`, with a column per hyperparameter.
+
+They are made when a run is, because its space is known then. Nothing in this package reads them.
+"""
+
+from collections.abc import Sequence
+
+# NaN and infinities stand in the log as {"float": "nan"}; here they are text.
+_SCORE = "coalesce(json_extract(r.data, '$.scores[0].float'), json_extract(r.data, '$.scores[0]'))"
+
+_LINEAGE = """CREATE VIEW lineage AS
+SELECT o.member, o.round,
+    json_extract(o.data, '$.start[0]') AS start_member,
+    json_extract(o.data, '$.start[1]') AS start_round,
+    json_extract(o.data, '$.donor') AS donor,
+    coalesce(json_extract(o.data, '$.how'), 'born') AS kind,
+    json_extract(o.data, '$.why') AS why
+FROM events o WHERE o.kind IN ('born', 'decided') ORDER BY o.id"""
+
+_HISTORY = """CREATE VIEW history AS
+SELECT r.member, r.round,
+    json_extract(r.data, '$.step') AS step,
+    {score} AS score,
+    json_extract(o.data, '$.donor') AS donor,
+    coalesce(json_extract(o.data, '$.how'), 'born') AS kind,
+    {hparams}
+    json_extract(r.data, '$.reported.test_accuracy') AS test_accuracy,
+    json_extract(r.data, '$.reported') AS reported
+FROM events r
+JOIN events o ON o.member = r.member AND o.round = r.round AND o.kind IN ('born', 'decided')
+WHERE r.kind = 'reported' ORDER BY r.id"""
+
+_MEMBERS = """CREATE VIEW members AS
+SELECT b.member,
+    json_extract(b.data, '$.role') AS role,
+    json_extract(b.data, '$.group') AS "group",
+    CASE (
+        SELECT e.kind FROM events e
+        WHERE e.member = b.member AND e.kind <> 'noted' ORDER BY e.id DESC LIMIT 1
+    ) WHEN 'retired' THEN 'retired' WHEN 'failed' THEN 'failed' ELSE 'live' END AS status,
+    (SELECT max(e.round) FROM events e WHERE e.member = b.member AND e.kind IN ('reported', 'failed')) AS round,
+    json_extract(r.data, '$.step') AS step,
+    {score} AS score
+FROM events b
+LEFT JOIN events r ON r.id = (
+    SELECT max(e.id) FROM events e WHERE e.member = b.member AND e.kind = 'reported'
+)
+WHERE b.kind = 'born' ORDER BY b.member"""
+
+# From the best state back to a birth, then printed the other way round: a row per round that was trained.
+_SCHEDULE = """CREATE VIEW schedule AS
+WITH RECURSIVE path (member, round, back) AS (
+    SELECT * FROM (
+        SELECT r.member, r.round, 0 FROM events r
+        JOIN events b ON b.member = r.member AND b.kind = 'born' AND json_extract(b.data, '$.role') = 'member'
+        WHERE r.kind = 'reported' AND json_type(r.data, '$.scores[0]') IN ('integer', 'real')
+        ORDER BY json_extract(r.data, '$.scores[0]') DESC, r.id LIMIT 1
+    )
+    UNION ALL
+    SELECT json_extract(o.data, '$.start[0]'), json_extract(o.data, '$.start[1]'), path.back + 1
+    FROM path
+    JOIN events o ON o.member = path.member AND o.round = path.round AND o.kind IN ('born', 'decided')
+    WHERE json_extract(o.data, '$.start[0]') IS NOT NULL
+)
+SELECT lag(json_extract(r.data, '$.step'), 1, 0) OVER (ORDER BY path.back DESC) AS first_step,
+    json_extract(r.data, '$.step') AS last_step,
+    {hparams}
+    {score} AS score, path.member, path.round
+FROM path
+JOIN events r ON r.member = path.member AND r.round = path.round AND r.kind = 'reported'
+JOIN events o ON o.member = path.member AND o.round = path.round AND o.kind IN ('born', 'decided')
+ORDER BY path.back DESC"""
+
+_TAKEN = frozenset(
+    {"member", "round", "step", "score", "donor", "kind", "test_accuracy", "reported", "first_step", "last_step"}
+)
+"""Columns of the views themselves: a hyperparameter of such a name gets a longer title."""
+
+
+def views(hparams: Sequence[str]) -> list[str]:
+    """The statements that make the views, for a space with these names."""
+    columns = "".join(f"{_column(name)},\n    " for name in hparams).rstrip()
+    return [
+        _LINEAGE,
+        _HISTORY.format(score=_SCORE, hparams=columns),
+        _MEMBERS.format(score=_SCORE),
+        _SCHEDULE.format(score=_SCORE, hparams=columns),
+    ]
+
+
+def _column(name: str) -> str:
+    title = f"hparams.{name}" if name.lower() in _TAKEN else name
+    path = f'$.hparams."{name}"'
+    return "json_extract(o.data, '{}') AS \"{}\"".format(path.replace("'", "''"), title.replace('"', '""'))
