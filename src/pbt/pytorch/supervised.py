@@ -53,7 +53,7 @@ class Data:
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
     """The share of rows of outputs (n, classes) whose largest entry is the target (n,)."""
-    return (outputs.argmax(dim=1) == targets).float().mean()
+    return (outputs.argmax(dim=1) == targets).double().mean()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The application: the MNIST networks, trained alone or as a population."""

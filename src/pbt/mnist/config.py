@@ -1,0 +1,80 @@
+"""The configuration of the MNIST application: the original's JSON in, one checked record out.
+
+A file has the sections `general`, `train`, `test` and `val`. `general` wins over the others, and overrides (the
+command line, the environment) win over the file. Everything wrong with a file is said at once, a line each.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Self
+
+from pbt.mnist.config_evolving import Evolving
+from pbt.mnist.config_file import read_file
+from pbt.mnist.config_resolve import build
+from pbt.mnist.config_sections import TestSection, TrainSection, ValSection
+from pbt.mnist.config_values import plain
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A checked configuration; every section is complete."""
+
+    train: TrainSection
+    test: TestSection
+    val: ValSection
+    evolving: dict[str, Evolving] = field(default_factory=dict)  # by name; empty: one network, no population
+
+    def to_plain(self, section: Literal["train", "test", "val"], worker: int | None = None) -> dict[str, object]:
+        """One section as the original's `args_<section>.json` has it: flat, lists as text, switches as 0 and 1.
+
+        Args:
+            section: Which one.
+            worker: Whose file it is to be; None keeps `worker_num`.
+        """
+        values = getattr(self, section).model_dump()
+        args = {name: plain(value) for name, value in values.items() if value is not None}
+        if worker is not None:
+            args["worker_num"] = worker
+        if section == "train":
+            for entry in self.evolving.values():
+                args.update(entry.to_plain())
+        return args
+
+    def to_dict(self) -> dict[str, dict[str, object]]:
+        """The whole configuration as plain JSON values, in the form of a file."""
+        return {"train": self.to_plain("train"), "test": self.to_plain("test"), "val": self.to_plain("val")}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, object]) -> Self:
+        """The configuration that `to_dict` wrote.
+
+        Raises:
+            ConfigError: It is not one, or of another version that knew other keys.
+        """
+        return cls(**build(stored, _NOTHING, "the stored configuration"))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all values, hexadecimal: equal for equal configurations, whatever their files look like."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(path: str | Path, *, overrides: Mapping[str, object] = _NOTHING) -> Config:
+    """Reads and checks a configuration file.
+
+    Args:
+        path: A JSON file.
+        overrides: Keys and values, text as in the file or plain; they win over the file. A key goes to every
+            section that knows it, `"test.load_ckpt"` to one.
+
+    Raises:
+        ConfigError: The file cannot be read, or keys or values are wrong: a line for each, the most useful first.
+    """
+    path = Path(path)
+    return Config(**build(read_file(path), overrides, str(path)))

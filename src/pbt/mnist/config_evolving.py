@@ -1,0 +1,128 @@
+"""The `PBT_<name>` keys: which values evolve, from where they start and how far they may go."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pbt.errors import nearest
+from pbt.mnist.config_values import HYPERPARAMETERS, Limits, entries, number, plain
+
+_KEY = re.compile(r"PBT_(?P<name>.*?)(?P<part>|_bounds|_scale)", re.DOTALL)
+_SCALES = ("linear", "log")
+_MOST_VALUES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evolving:
+    """One value that evolves."""
+
+    name: str
+    values: tuple[float, ...]  # a range: where it starts, (low, high); a choice: the options, ascending
+    kind: Literal["range", "choice"]
+    bounds: tuple[float, float]  # where it may go; holds `values`
+    scale: Literal["linear", "log"] = "linear"
+
+    def to_plain(self) -> dict[str, object]:
+        """The keys that say this in a file."""
+        said: dict[str, object] = {f"PBT_{self.name}": plain(self.values)}
+        if self.kind == "range" and self.bounds != self.values:
+            said[f"PBT_{self.name}_bounds"] = plain(self.bounds)
+        if self.scale != "linear":
+            said[f"PBT_{self.name}_scale"] = self.scale
+        return said
+
+
+class EvolvingError(ValueError):
+    """A key that is wrong, and what is wrong with it."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def is_evolving_key(key: str) -> bool:
+    """Whether a key of a file belongs to this module."""
+    return key.startswith("PBT_")
+
+
+def parse_evolving(keys: Mapping[str, object]) -> tuple[dict[str, Evolving], list[EvolvingError]]:
+    """Reads all `PBT_` keys, in the order of the file.
+
+    Returns:
+        What evolves by name, and everything that is wrong.
+    """
+    evolving: dict[str, Evolving] = {}
+    errors: list[EvolvingError] = []
+    for key, value in keys.items():
+        try:
+            name, part = _split(key, keys)
+            if not part:
+                evolving[name] = _parse(name, value, keys)
+        except EvolvingError as error:
+            errors.append(error)
+    return evolving, errors
+
+
+def _split(key: str, keys: Mapping[str, object]) -> tuple[str, str]:
+    match = _KEY.fullmatch(key)
+    name, part = (match["name"], match["part"]) if match else ("", "")
+    if name not in HYPERPARAMETERS:
+        raise EvolvingError(key, f"{name!r} cannot evolve{nearest(name, HYPERPARAMETERS)}")
+    if f"PBT_{name}" not in keys:
+        raise EvolvingError(key, f"expected PBT_{name} beside it, found none")
+    return name, part
+
+
+def _parse(name: str, value: object, keys: Mapping[str, object]) -> Evolving:
+    key, limits = f"PBT_{name}", HYPERPARAMETERS[name]
+    given = _numbers(key, value, limits)
+    if not 2 <= len(given) <= _MOST_VALUES or len(set(given)) < len(given):
+        raise EvolvingError(key, f"expected two different numbers (a range) or more (choices), found {short(value)}")
+    # Sorted: a range may be written either way round, and the neighbor of a choice is the next larger or smaller.
+    values = tuple(sorted(given))
+    bounds, scale = keys.get(f"{key}_bounds"), keys.get(f"{key}_scale")
+    if len(values) > 2:
+        for part, said in (("bounds", bounds), ("scale", scale)):
+            if said is not None:
+                raise EvolvingError(f"{key}_{part}", f"expected {key} to be a range, found choices")
+        return Evolving(name=name, values=values, kind="choice", bounds=(values[0], values[-1]))
+    low, high = _bounds(key, bounds, limits, values) if bounds is not None else values
+    return Evolving(name=name, values=values, kind="range", bounds=(low, high), scale=_scale(key, scale, low))
+
+
+def _numbers(key: str, value: object, limits: Limits) -> list[float]:
+    try:
+        numbers = [number(entry) for entry in entries(value)]
+    except ValueError:
+        raise EvolvingError(key, f"expected numbers, found {short(value)}") from None
+    for entry in numbers:
+        if entry not in limits:
+            raise EvolvingError(key, f"expected numbers {limits}, found {entry:g}")
+    return numbers
+
+
+def _bounds(key: str, value: object, limits: Limits, prior: tuple[float, ...]) -> tuple[float, float]:
+    bounds = sorted(_numbers(f"{key}_bounds", value, limits))
+    if len(bounds) != 2 or not bounds[0] <= prior[0] <= prior[1] <= bounds[1]:
+        raise EvolvingError(
+            f"{key}_bounds",
+            f"expected two numbers with {prior[0]:g} to {prior[1]:g} between them, found {short(value)}",
+        )
+    return bounds[0], bounds[1]
+
+
+def _scale(key: str, value: object, low: float) -> Literal["linear", "log"]:
+    if value is None or value == "linear":
+        return "linear"
+    if value != "log":
+        raise EvolvingError(f"{key}_scale", f"expected 'linear' or 'log', found {short(value)}")
+    if low <= 0:
+        raise EvolvingError(f"{key}_scale", "expected 'linear', because a log scale has no 0, found 'log'")
+    return "log"
+
+
+def short(value: object) -> str:
+    """A value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

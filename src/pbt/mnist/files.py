@@ -1,0 +1,178 @@
+"""The files of the original beside the log: tables, arguments and checkpoints of every worker.
+
+All of them are derived from the log. Each is written whole under a temporary name and then renamed, so that nobody
+reads half a file, and all are brought level whenever a run starts.
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pbt.core.events import Event, Reported
+from pbt.core.lineage import Lineage
+from pbt.core.population import StateRef
+from pbt.engine import Engine, Observer
+from pbt.mnist.config import Config
+from pbt.store.base import Store
+from pbt.store.files import file_name, write_durable
+
+Row = Sequence[Any]
+
+
+class RunFiles(Observer):
+    """Writes the derived files of a population run.
+
+    Args:
+        config: The configuration that the run was made from.
+        steps_per_epoch: Training steps of an epoch.
+        note: A line at the head of every table, if the data is not MNIST itself.
+    """
+
+    def __init__(self, config: Config, steps_per_epoch: int, note: str = "") -> None:
+        self._config = config
+        self._steps_per_epoch = steps_per_epoch
+        self._note = note
+        self._events: list[Event] = []
+
+    def on_start(self, engine: Engine) -> None:
+        """Write the arguments of every worker, and bring everything else level with the log."""
+        self._events = engine.store.events()
+        folder = _folder(engine)
+        for worker in range(engine.course.population):
+            for section in ("train", "test"):
+                text = json.dumps(self._config.to_plain(section, worker=worker), indent=2)
+                write(folder / f"args_{section}_{worker}.json", text + "\n")
+        self._level(engine, self._events)
+
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
+        """Take a round into all files."""
+        self._events += events
+        self._level(engine, events)
+
+    def on_end(self, engine: Engine) -> None:
+        """The state that validation chose, under a name of its own."""
+        folder = _folder(engine) / "best"
+        folder.mkdir(exist_ok=True)
+        if engine.view.best is not None:
+            copy_state(engine.store, engine.view.best.state, folder / "state.safetensors")
+
+    def _level(self, engine: Engine, fresh: Sequence[Event]) -> None:
+        folder, tree = _folder(engine), Lineage(self._events)
+        _checkpoints(engine.store, folder / "ckpts", tree, fresh)
+        reports = list(tree.reports.values())
+        write_table(folder / "history.csv", *self.history(tree, list(engine.course.space)), self._note)
+        for worker in sorted({event.member for event in fresh if isinstance(event, Reported)}):
+            own = [report for report in reports if report.member == worker]
+            results = [[*self._place(r), r.reported["test_loss"], r.reported["test_accuracy"]] for r in own]
+            write_table(
+                folder / f"results_{worker}.csv", ["epoch", "iter", "test_loss", "test_acc"], results, self._note
+            )
+            write_table(folder / f"loss_summary_{worker}.csv", *self._losses(own), self._note)
+
+    def history(self, tree: Lineage, names: Sequence[str]) -> tuple[Row, list[Row]]:
+        """The columns and rows of `history.csv`."""
+        head = ["worker", "epoch", "iter", "test_acc", *names, *(f"mutation_{name}" for name in names)]
+        head += ["copied_from_w", "val_acc", "val_loss", "test_loss", "train_loss", "event"]
+        rows: list[Row] = []
+        for report in tree.reports.values():
+            hparams = tree.hparams(report.member, report.round)
+            decision = tree.decisions.get((report.member, report.round))
+            draws = decision.draws if decision is not None else {}
+            donor = decision.donor if decision is not None else None
+            said = report.reported
+            rows.append(
+                [
+                    report.member,
+                    *self._place(report),
+                    said["test_accuracy"],
+                    *(hparams[name] for name in names),
+                    *(draws.get(name, -1) for name in names),
+                    -1 if donor is None else donor,
+                    report.scores[0],
+                    *(said[name] for name in ("val_loss", "test_loss", "train_loss")),
+                    decision.kind if decision is not None else "born",
+                ]
+            )
+        return head, rows
+
+    def _place(self, report: Reported) -> tuple[int, int]:
+        """Epochs done, and steps since the last whole one (an epoch's last step belongs to it)."""
+        epochs, steps = divmod(report.step, self._steps_per_epoch)
+        return epochs, steps or self._steps_per_epoch
+
+    def _losses(self, own: Sequence[Reported]) -> tuple[Row, list[Row]]:
+        rows: list[Row] = []
+        for report in own:
+            for step, loss, _ in report.reported.get("rows", ()):
+                epoch, place = divmod(int(step) - 1, self._steps_per_epoch)
+                # The test loss belongs to the end of the round, the only moment that is tested.
+                tested = report.reported["test_loss"] if step == report.step else ""
+                rows.append([epoch + 1, place + 1, loss, tested])
+        return ["epoch", "iter", "train_loss", "test_loss"], rows
+
+
+def _checkpoints(store: Store, folder: Path, tree: Lineage, fresh: Iterable[Event]) -> None:
+    """Each worker's newest state, and the one of its own that validation liked best."""
+    folder.mkdir(exist_ok=True)
+    newest: dict[int, Reported] = {}
+    best: dict[int, Reported] = {}
+    for report in tree.reports.values():
+        newest[report.member] = report
+        if report.member not in best or report.scores[0] > best[report.member].scores[0]:
+            best[report.member] = report
+    touched = {event.member for event in fresh if isinstance(event, Reported)}
+    for kind, reports in (("latest", newest), ("best", best)):
+        for member in touched & reports.keys():
+            copy_state(store, reports[member].state, folder / f"{kind}_{member}.safetensors")
+
+
+def copy_state(store: Store, ref: StateRef, target: Path) -> None:
+    """Give a stored state a second name; one that was swept meanwhile was copied when it was new."""
+    try:
+        stored = store.stored(ref)
+    except KeyError:
+        return
+    if stored.blob is not None:
+        write_durable(target, stored.blob)
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    folder = store.states.folder
+    if folder is None:
+        raise ValueError("a state without bytes in its record has a file")
+    source = folder / file_name(ref)
+    try:
+        # States never change, so a second name for the same bytes is as good as a copy.
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a text file; readers see the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_table(path: Path, head: Row, rows: Iterable[Row], note: str = "") -> None:
+    """Replace a CSV file; a note becomes a comment line at its head."""
+    text = io.StringIO()
+    if note:
+        text.write(f"# {note}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    write(path, text.getvalue())
+
+
+def _folder(engine: Engine) -> Path:
+    if engine.store.path is None:
+        raise ValueError("files are written beside a log on disk, not in memory")
+    return engine.store.path

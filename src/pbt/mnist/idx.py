@@ -1,0 +1,175 @@
+"""The IDX file format and the identity of MNIST's four files.
+
+A file is read from a stream, so that plain files, gzip files and downloaded bytes take one path. Nothing is
+believed before it is seen: memory is taken for bytes that arrived, never for bytes a header announces.
+"""
+
+import gzip
+import hashlib
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pbt.errors import DataError
+
+SIDE = 28  # pixels
+MAX_ITEMS = 1_000_000  # the largest set in this layout, EMNIST, has 814,255
+_CHUNK = 1 << 20  # bytes
+_UNSIGNED_BYTE = 0x08  # the IDX type code of every file of this family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What one of the four files is called and what is in MNIST's own."""
+
+    name: str  # with dashes, without .gz
+    ndim: int  # 3: images (N, 28, 28); 1: labels (N,)
+    sha256: str  # of MNIST's uncompressed bytes
+    num_bytes: int  # of MNIST's uncompressed bytes
+
+
+SPECS: tuple[Spec, ...] = (
+    Spec(
+        name="train-images-idx3-ubyte",
+        ndim=3,
+        sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        num_bytes=47_040_016,
+    ),
+    Spec(
+        name="train-labels-idx1-ubyte",
+        ndim=1,
+        sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        num_bytes=60_008,
+    ),
+    Spec(
+        name="t10k-images-idx3-ubyte",
+        ndim=3,
+        sha256="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        num_bytes=7_840_016,
+    ),
+    Spec(
+        name="t10k-labels-idx1-ubyte",
+        ndim=1,
+        sha256="ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        num_bytes=10_008,
+    ),
+)
+"""Training images and labels, test images and labels, in this order everywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IdxFile:
+    """One file that was read to its end and found well formed."""
+
+    values: npt.NDArray[np.uint8]  # (N, 28, 28) or (N,), read-only
+    sha256: str  # of the uncompressed bytes, hexadecimal
+
+
+class Readable(Protocol):
+    """All that is asked of a stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, none at the end."""
+
+
+def read_idx_file(path: Path, ndim: int) -> IdxFile:
+    """Reads one IDX file, plain or, by its ending, gzip.
+
+    Args:
+        path: The file.
+        ndim: 3 for images of 28 x 28 bytes, 1 for labels.
+
+    Raises:
+        DataError: It cannot be read, or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            if path.suffix == ".gz":
+                return read_gzip_idx(file, ndim, str(path))
+            return read_idx(file, ndim, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); {_REMEDY}") from error
+
+
+def read_gzip_idx(stream: IO[bytes], ndim: int, name: str) -> IdxFile:
+    """As `read_idx`, from the gzip form.
+
+    Raises:
+        DataError: The gzip stream is damaged or cut short, or what is in it is.
+    """
+    try:
+        with gzip.GzipFile(fileobj=stream, mode="rb") as unpacked:
+            return read_idx(unpacked, ndim, name)
+    except EOFError as error:
+        raise DataError(f"{name}: expected a whole gzip file, found one cut short; {_REMEDY}") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{name}: expected a gzip file, found other bytes ({error}); {_REMEDY}") from error
+
+
+def read_idx(stream: Readable, ndim: int, name: str) -> IdxFile:
+    """Reads a stream to its end as one IDX file of unsigned bytes.
+
+    Args:
+        stream: The uncompressed bytes.
+        ndim: 3 for images of 28 x 28 bytes, 1 for labels.
+        name: What errors call it.
+
+    Raises:
+        DataError: Wrong magic number, wrong dimensions, too short or too long.
+    """
+    header = stream.read(4 + 4 * ndim)
+    shape = _shape(header, ndim, name)
+    body = _read_exactly(stream, math.prod(shape), name)
+    digest = hashlib.sha256(header)
+    digest.update(body)
+    values = np.frombuffer(body, dtype=np.uint8).reshape(shape)
+    return IdxFile(values=values, sha256=digest.hexdigest())
+
+
+def parse_idx(blob: bytes, ndim: int, name: str = "these bytes") -> IdxFile:
+    """As `read_idx`, from bytes in memory.
+
+    Raises:
+        DataError: The bytes are not one whole IDX file of that kind.
+    """
+    return read_idx(io.BytesIO(blob), ndim, name)
+
+
+_REMEDY = "delete the file, or point data_dir at another folder"
+
+
+def _shape(header: bytes, ndim: int, name: str) -> tuple[int, ...]:
+    magic = bytes([0, 0, _UNSIGNED_BYTE, ndim])
+    if header[:4] != magic:
+        raise DataError(f"{name}: expected IDX magic {magic.hex()}, found {header[:4].hex()!r}; {_REMEDY}")
+    if len(header) < 4 + 4 * ndim:
+        raise DataError(f"{name}: expected a header of {4 + 4 * ndim} bytes, found {len(header)}; {_REMEDY}")
+    shape: tuple[int, ...] = struct.unpack(f">{ndim}I", header[4:])
+    if shape[1:] != (SIDE, SIDE)[: ndim - 1]:
+        raise DataError(f"{name}: expected images of {SIDE} x {SIDE}, found dimensions {shape}; {_REMEDY}")
+    if not 0 < shape[0] <= MAX_ITEMS:
+        raise DataError(f"{name}: expected 1 to {MAX_ITEMS:,} items, found {shape[0]:,}; {_REMEDY}")
+    return shape
+
+
+def _read_exactly(stream: Readable, num_bytes: int, name: str) -> bytes:
+    # In pieces: asking for all at once would take memory for a length that only the header vouches for.
+    pieces: list[bytes] = []
+    left = num_bytes
+    while left and (piece := stream.read(min(left, _CHUNK))):
+        pieces.append(piece)
+        left -= len(piece)
+    if left:
+        found = num_bytes - left
+        raise DataError(f"{name}: expected {num_bytes:,} bytes of data, found {found:,}; {_REMEDY}")
+    # Reading past the end also makes gzip check its own sum, which it does only there.
+    if stream.read(1):
+        raise DataError(f"{name}: expected {num_bytes:,} bytes of data, found more; {_REMEDY}")
+    return b"".join(pieces)

@@ -1,0 +1,85 @@
+"""The two networks: fully connected and convolutional."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pbt.mnist.config_sections import Section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a network is made for, and how it is built."""
+
+    model: str
+    """`fc` or `conv`."""
+    image: tuple[int, int, int]
+    """Channels, height, width."""
+    classes: int
+    sizes: tuple[int, ...]
+    """fc: units of each hidden layer; conv: filters of each layer."""
+    batch_norm: bool
+    keep_prob: float
+
+    @classmethod
+    def of(cls, section: Section, keep_prob: float = 1.0) -> "Shape":
+        """The network that a section of a configuration describes."""
+        return cls(
+            model=section.model,
+            image=(section.num_channels, section.height, section.width),
+            classes=section.num_classes,
+            sizes=section.n_hiddens if section.model == "fc" else section.n_filters,
+            batch_norm=section.batch_norm,
+            keep_prob=keep_prob,
+        )
+
+
+def network(shape: Shape) -> nn.Sequential:
+    """A fresh network: images (n, channels, height, width) in, logits (n, classes) out.
+
+    fc: Linear - BatchNorm - ReLU - Dropout per hidden layer, then Linear. conv: Conv 3x3, padded - BatchNorm - ReLU -
+    Dropout per layer, no pooling, then Linear. Weights Xavier-uniform (Glorot & Bengio 2010), biases zero.
+    """
+    body, features = _fc(shape) if shape.model == "fc" else _conv(shape)
+    model = nn.Sequential(*body, nn.Linear(features, shape.classes))
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
+
+
+def _fc(shape: Shape) -> tuple[Sequence[nn.Module], int]:
+    layers: list[nn.Module] = [nn.Flatten()]
+    features = math.prod(shape.image)
+    for size in shape.sizes:
+        layers += [nn.Linear(features, size), *_after(shape, nn.BatchNorm1d(size))]
+        features = size
+    return layers, features
+
+
+def _conv(shape: Shape) -> tuple[Sequence[nn.Module], int]:
+    layers: list[nn.Module] = []
+    channels, height, width = shape.image
+    for filters in shape.sizes:
+        layers += [nn.Conv2d(channels, filters, 3, padding=1), *_after(shape, nn.BatchNorm2d(filters))]
+        channels = filters
+    return [*layers, nn.Flatten()], channels * height * width
+
+
+def _after(shape: Shape, norm: nn.Module) -> list[nn.Module]:
+    return [*([norm] if shape.batch_norm else []), nn.ReLU(), nn.Dropout(1 - shape.keep_prob)]
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers of a network."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def accuracy_onehot(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The share of rows whose largest output is the largest target; targets (n, classes) or class numbers (n,)."""
+    labels = targets if targets.dim() == 1 else targets.argmax(dim=1)
+    return (outputs.argmax(dim=1) == labels).double().mean()

@@ -1,0 +1,197 @@
+"""Population based training of the MNIST networks: from a configuration to a run with all its files."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pbt.core.exploit import truncation
+from pbt.core.explore import perturb
+from pbt.core.strategy import Plan
+from pbt.engine import Observer
+from pbt.errors import ConfigError, MissingExtraError, RunError
+from pbt.experiment import Experiment
+from pbt.mnist.config import Config
+from pbt.mnist.data import Dataset
+from pbt.mnist.files import RunFiles, write
+from pbt.mnist.plots import plot_results, plot_schedule
+from pbt.mnist.task import find_data, space, supervised
+from pbt.placement import Placement, place
+from pbt.results import Run
+
+log = logging.getLogger("pbt")
+
+APPLICATION = "mnist"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopulationRun:
+    """A population run, resolved: what will be trained on which data, and where.
+
+    Args:
+        config: The configuration.
+        data: The data that was found.
+        placement: Where it is trained.
+        debug: Leave out the original's tables and best checkpoints.
+    """
+
+    config: Config
+    data: Dataset
+    placement: Placement
+    debug: bool = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of an epoch; the last one may have fewer images."""
+        return -(-len(self.data.train_y) // self.config.train.batch_size)
+
+    @property
+    def rounds(self) -> int:
+        """Training sessions that make up all epochs."""
+        train = self.config.train
+        return -(-train.num_epochs_tot // train.num_epochs)
+
+    def experiment(self) -> Experiment:
+        """The experiment that the configuration describes."""
+        train = self.config.train
+        return Experiment(
+            task=supervised(self.config),
+            space=space(self.config),
+            plan=Plan(
+                exploit=truncation(train.exploit_fraction),
+                explore=perturb(train.mutation),
+                interval=self.steps_per_epoch * train.num_epochs,
+            ),
+            population=train.num_worker_tot,
+            rounds=self.rounds,
+            seed=train.seed,
+            placement=self.placement,
+        )
+
+    def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = (), rounds: int | None = None) -> Run:
+        """Train to the end, and leave every file behind.
+
+        Args:
+            path: The run directory.
+            resume: Go on with what is there.
+            observers: Who watches.
+            rounds: More training sessions than configured; None: as configured.
+        """
+        files = [] if self.debug else [RunFiles(self.config, self.steps_per_epoch, self.data.note)]
+        experiment = self.experiment()
+        if rounds is not None:
+            experiment = replace(experiment, rounds=rounds)
+        application = {
+            "name": APPLICATION,
+            "config": self.config.to_dict(),
+            "debug": self.debug,
+            "note": self.data.note,
+        }
+        run = experiment.run(path, resume=resume, observers=[*files, *observers], application=application)
+        if not self.debug:
+            finish(run, self.steps_per_epoch, self.data.note)
+        return run
+
+
+def prepare(config: Config, placement: Placement, *, debug: bool = False, progress: Any = None) -> PopulationRun:
+    """Find the data and check what can be checked before the start.
+
+    Raises:
+        ConfigError: No hyperparameter evolves, or nothing is held out to select by.
+        DataError: The data is damaged.
+    """
+    if not config.evolving:
+        raise ConfigError(
+            'expected at least one PBT_<name> key, as "PBT_lr": "0.1,0.0001", found none; '
+            "a single network is trained by main.py"
+        )
+    if config.train.num_val == 0:
+        raise ConfigError("num_val: expected images held out to select members by, found 0; the test set never selects")
+    return PopulationRun(config=config, data=find_data(config.train, progress), placement=placement, debug=debug)
+
+
+def placement_of(config: Config, *, device: str | None = None, executor: str | None = None) -> Placement:
+    """Where a configuration's run is trained, with a notice where it is not as asked.
+
+    Args:
+        config: Its `gpus` and `num_workers_paral` are upper bounds: what is not there is not used.
+        device: From the command line; must be there.
+        executor: From the command line.
+
+    Raises:
+        ConfigError: An executor that does not exist yet.
+        DeviceError: The device from the command line is not there.
+    """
+    train = config.train
+    wanted = executor or train.executor
+    if wanted == "vectorized":
+        raise ConfigError("executor: 'vectorized' is not available yet; use 'auto', 'processes' or 'inline'")
+    asked = Placement(threads=train.threads, device=device if device is not None else _gpus(train.gpus))
+    spot = place(replace(asked, executor="processes"), train.num_worker_tot)
+    slots = min(train.num_workers_paral, len(spot.devices))
+    if slots < train.num_workers_paral:
+        log.info(
+            "num_workers_paral is %d: %d of them train at a time, on %s",
+            train.num_workers_paral,
+            slots,
+            ", ".join(dict.fromkeys(spot.devices)),
+        )
+    if wanted == "auto":
+        wanted = "processes" if slots > 1 else "inline"
+    return replace(asked, executor=wanted, workers=slots)
+
+
+def resume(
+    path: Path, *, rounds: int | None = None, placement: Placement | None = None, observers: Sequence[Observer] = ()
+) -> Run:
+    """Go on with a population run of this application, from what it recorded of itself."""
+    application = Run.open(path).meta["application"]
+    config = Config.from_dict(application["config"])
+    prepared = prepare(config, placement or placement_of(config), debug=application["debug"])
+    return prepared.train(path, resume=True, observers=observers, rounds=rounds)
+
+
+def finish(run: Run, steps_per_epoch: int, note: str) -> None:
+    """The figures, and the best network with its schedule, from a run that is over."""
+    if run.path is None:
+        raise RunError("expected a run that is kept in a directory")
+    path = run.path
+    try:
+        plot_results(run, steps_per_epoch, path / "results.png", note)
+        for name in run.space:
+            plot_schedule(run, name, steps_per_epoch, path / f"{name}.png", note)
+    except MissingExtraError as error:
+        log.warning("no figures: %s", error)
+    write(path / "best" / "schedule.json", json.dumps(_card(run, steps_per_epoch, note), indent=2) + "\n")
+
+
+def _card(run: Run, steps_per_epoch: int, note: str) -> dict[str, Any]:
+    best = run.best
+    return {
+        "worker": best.member,
+        "epoch": best.step / steps_per_epoch,
+        "val_acc": best.score,
+        "test_acc": best.reported["test_accuracy"],
+        "steps_per_epoch": steps_per_epoch,
+        "data": note or "MNIST",
+        **run.best_schedule.to_dict(),
+    }
+
+
+def _gpus(gpus: Sequence[int]) -> str | None:
+    """The configured devices that are there; None decides by itself, as for none configured and none there."""
+    import torch
+
+    if not gpus:
+        return "cpu"
+    there = torch.cuda.device_count()
+    found = [f"cuda:{gpu}" for gpu in gpus if gpu < there]
+    if len(found) < len(gpus):
+        log.info(
+            "gpus is %s: %s",
+            ",".join(map(str, gpus)),
+            f"using {','.join(found)}" if found else "none is there, using the CPU",
+        )
+    return ",".join(found) or "cpu"
