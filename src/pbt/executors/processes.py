@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -27,12 +27,16 @@ from typing import Any, Self
 
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Task
-from pbt.executors.worker import Setup
+from pbt.executors.worker import Setup, Train, Trainable
 
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 STOP_SECONDS = 3.0
 """How long a worker may take to stop by itself before it is killed."""
+PAUSE_SECONDS = 5.0
+"""A longer gap between two looks means that this process did not look, not that the workers were silent."""
+_MARK = "__pbt_file__"
+"""The attribute of a module that `load_module` loaded: where from."""
 START_ATTEMPTS = 3
 """How often in a row workers may die before the first one is ready."""
 
@@ -52,7 +56,7 @@ class Limits:
     task_timeout: float | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Slot:
     """One place where a worker runs, and the worker that runs there now."""
 
@@ -86,6 +90,7 @@ class ProcessExecutor:
         self._outcomes: list[Outcome] = []
         self._incidents: list[Incident] = []
         self._deaths_at_start = 0
+        self._looked = time.monotonic()
         # The workers are no daemons, so that tasks may start processes of their own; the interpreter would wait for
         # them at its exit, and is therefore told to end them first.
         atexit.register(self.close)
@@ -153,7 +158,8 @@ class ProcessExecutor:
             if self._queue and slot.ready and slot.task is None:
                 slot.task, slot.started = self._queue.popleft(), time.monotonic()
                 try:
-                    slot.connection.send(slot.task)
+                    with self._bounded(slot):
+                        slot.connection.send(slot.task)
                 except OSError:
                     self._lost(slot, "died before it could take its round")
 
@@ -161,7 +167,8 @@ class ProcessExecutor:
         """Take what the worker has to say."""
         try:
             while slot.connection.poll():
-                kind, content = slot.connection.recv()
+                with self._bounded(slot):
+                    kind, content = slot.connection.recv()
                 slot.heard = time.monotonic()
                 if kind == "ready":
                     slot.ready, self._deaths_at_start = True, 0
@@ -174,12 +181,31 @@ class ProcessExecutor:
             slot.process.join(STOP_SECONDS)
             self._lost(slot, f"died ({_ending(slot.process.exitcode)})")
 
+    @contextlib.contextmanager
+    def _bounded(self, slot: _Slot) -> Iterator[None]:
+        """A worker that was stopped in the middle of a message would hold us up for ever; killed, it does not."""
+        timer = threading.Timer(self._limits.silence, slot.process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def _watch(self) -> None:
-        """Give up the workers that are silent, or too long at one round."""
+        """Give up the workers that are dead, silent, or too long at one round."""
         now = time.monotonic()
+        away, self._looked = now - self._looked, now
         for slot in list(self._slots):
+            if away > PAUSE_SECONDS:
+                slot.heard, slot.started = now, slot.started + away
             limit = self._limits.task_timeout
-            if now - slot.heard > self._limits.silence:
+            if not slot.process.is_alive():
+                # The pipe need not tell: a child that the worker forked can hold it open.
+                self._listen(slot)
+                if slot in self._slots:
+                    self._lost(slot, f"died ({_ending(slot.process.exitcode)})")
+            elif now - slot.heard > self._limits.silence:
                 self._lost(slot, f"was silent for {self._limits.silence:g} s")
             elif slot.task is not None and limit is not None and now - slot.started > limit:
                 self._lost(slot, f"took longer than the time limit of {limit:g} s")
@@ -216,26 +242,28 @@ class ProcessExecutor:
 
 def _payload(setup: Setup) -> tuple[list[tuple[str, str]], bytes]:
     """What a worker is sent: the modules it could not find by itself, and the pickled setup."""
+    return _modules_by_file(), _pickled(setup)
+
+
+def check_sendable(task: Train | Trainable) -> None:
+    """Raise TaskError if the task cannot be sent to another process."""
+    _pickled(task)
+
+
+def _pickled(sent: Any) -> bytes:
     try:
-        pickled = pickle.dumps(setup)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return pickle.dumps(sent)
+    except Exception as error:
         raise TaskError(
             f"the task cannot be sent to another process ({error}). Define its functions and classes at the top level "
             "of a module (no lambda, no closure), or use executor='inline'"
         ) from error
-    return _modules_by_file(setup.task), pickled
 
 
-def _modules_by_file(task: Any) -> list[tuple[str, str]]:
-    """The module that the task comes from, where it was loaded from a file that no import would find."""
-    name = getattr(task, "__module__", None) or type(task).__module__
-    names = {name, type(task).__module__} - {"__main__", "builtins"}
-    found = []
-    for module_name in sorted(names):
-        module = sys.modules.get(module_name)
-        if getattr(module, "__pbt_file__", None):
-            found.append((module_name, str(module.__pbt_file__)))  # type: ignore[union-attr]
-    return found
+def _modules_by_file() -> list[tuple[str, str]]:
+    """The modules that `load_module` loaded and no import would find, in that order: the task may use any of them."""
+    marked = [(name, getattr(module, "__dict__", {}).get(_MARK)) for name, module in list(sys.modules.items())]
+    return [(name, file) for name, file in marked if file is not None]
 
 
 def load_module(name: str, file: Path) -> Any:
@@ -244,22 +272,27 @@ def load_module(name: str, file: Path) -> Any:
     if spec is None or spec.loader is None:
         raise TaskError(f"{file}: expected a Python file")
     module = importlib.util.module_from_spec(spec)
-    module.__pbt_file__ = str(file.resolve())  # type: ignore[attr-defined]
+    setattr(module, _MARK, str(file.resolve()))
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
 def _kill(process: SpawnProcess) -> None:
     if process.is_alive():
         process.kill()
-    process.join()
+    # With a bound, because a process inside a stuck driver cannot even be killed.
+    process.join(STOP_SECONDS)
 
 
 def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        return signal.Signals(-code).name
-    return f"exit code {code}"
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
 def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: bytes) -> None:

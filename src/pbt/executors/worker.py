@@ -3,6 +3,7 @@
 Every executor drives this same class, so that a round means the same wherever it runs.
 """
 
+import importlib.util
 import math
 import random
 import sys
@@ -11,6 +12,8 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pbt.core.population import StateRef
@@ -77,8 +80,11 @@ class Setup:
     def open(self) -> "Worker":
         """A worker, ready for its first round."""
         task = self.task
-        train = task.trainer(self.device, self.threads) if isinstance(task, Trainable) else task
-        return Worker(self, train)
+        if not isinstance(task, Trainable):
+            return Worker(self, task)
+        # Data that a task draws or splits when it is opened are the same in every worker.
+        with seeded(seed_of("open"), self.device):
+            return Worker(self, task.trainer(self.device, self.threads))
 
 
 class Worker:
@@ -103,7 +109,7 @@ class Worker:
                 device=self._setup.device,
                 threads=self._setup.threads,
             )
-            with seeded(seed_of(task.seed, "round", task.member, task.round)):
+            with seeded(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                 state, metrics = self._train(dict(task.hparams), state, task.steps, context)
             measured = settle(metrics, self._setup.objective)
             if not all(math.isfinite(score) for score in measured.scores):
@@ -154,6 +160,8 @@ def settle(metrics: Metrics, objective: Objective) -> Measured:
         series = [float(value) for value in values.pop("series", ())]
     except (TypeError, ValueError) as error:
         raise TaskError(f"a score must be a number, got {raw!r}") from error
+    if not scores:
+        raise TaskError("a task must return at least one score, got none in 'scores'")
     sign = 1.0 if objective == "maximize" else -1.0
     if objective == "minimize":
         values["objective"] = scores[0] if len(scores) == 1 else scores
@@ -182,23 +190,61 @@ def plain(value: Any, name: str) -> Any:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The global generators seeded inside, and as they were outside. Libraries that are not loaded stay so."""
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
+    """The global generators seeded inside, and as they were outside. Libraries that are not loaded stay so.
+
+    Torch is seeded also where it is imported only inside, so that a worker's first round is like any other.
+    """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    cuda = torch.cuda if torch and torch.cuda.is_initialized() else None
     before = (random.getstate(), numpy and numpy.random.get_state(), torch and torch.get_rng_state())
+    before_cuda = cuda and cuda.get_rng_state_all()
+    late = _TorchSeeder(seed)
     random.seed(seed)
     if numpy:
         numpy.random.seed(seed % 2**32)
     if torch:
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: on a machine without CUDA that remembers every call with its traceback.
+        torch.default_generator.manual_seed(seed)
+        if cuda or device.startswith("cuda"):
+            torch.cuda.manual_seed_all(seed)
+    else:
+        sys.meta_path.insert(0, late)
     try:
         yield
     finally:
+        if late in sys.meta_path:
+            sys.meta_path.remove(late)
         random.setstate(before[0])
         if numpy:
             numpy.random.set_state(before[1])
         if torch:
             torch.set_rng_state(before[2])
+        if cuda:
+            cuda.set_rng_state_all(before_cuda)
+
+
+class _TorchSeeder(MetaPathFinder):
+    """Seeds torch at the moment it is imported."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """Torch as the other finders know it, with the seed set behind its own code."""
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_seed(module: Any) -> None:
+                execute(module)
+                module.manual_seed(self._seed)
+
+            spec.loader.exec_module = execute_and_seed  # type: ignore[method-assign]
+        return spec
 
 
 def _failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:

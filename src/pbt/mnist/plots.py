@@ -78,11 +78,12 @@ def plot_schedule(run: Run, name: str, steps_per_epoch: int, path: Path, note: s
             axes.axvline(link.first_step / steps_per_epoch, color="#d08c2b", linewidth=0.8, linestyle=":")
         before = link.member
     axes.plot([], [], color="#d08c2b", linewidth=0.8, linestyle=":", label="handed over to another worker")
-    _scale(axes.set_yscale, [link.hparams[name] for link in winner])
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _scale(axes.set_yscale, run.history()[name])
     axes.set_xlabel("epoch")
     axes.set_ylabel(_title(name))
     axes.set_title(f"The {_title(name)} schedule that was found" + (f"\n{note}" if note else ""), loc="left")
-    axes.legend(loc="best", frameon=False, fontsize=9)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.27), ncols=3, frameon=False)
     _save(figure, path)
 
 

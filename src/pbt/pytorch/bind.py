@@ -71,11 +71,16 @@ class OptimizerBinding:
         return values if self.index is None else [value[self.index] for value in values]
 
     def _groups(self, live: Live) -> list[dict[str, Any]]:
-        optimizers = live.of(Optimizer) if self.part is None else iter([live.parts[self.part]])
+        named = {name: part for name, part in live.parts.items() if isinstance(part, Optimizer)}
+        if self.part is not None and self.part not in named:
+            raise TaskError(f"optimizer(part={self.part!r}): no such optimizer{nearest(self.part, named)}")
+        optimizers = list(named.values()) if self.part is None else [named[self.part]]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         if not groups or any(self.setting not in group for group in groups):
             known = sorted({name for group in groups for name in group if name != "params"})
             raise TaskError(f"optimizer({self.setting!r}): no such optimizer setting{nearest(self.setting, known)}")
+        if self.index is not None and any(self.index >= len(group[self.setting]) for group in groups):
+            raise TaskError(f"optimizer({self.setting!r}, index={self.index}): there are not so many values")
         return groups
 
 
@@ -139,9 +144,10 @@ class AttributeBinding:
         return [getattr(owner, name)]
 
     def _owner(self, live: Live) -> tuple[Any, str]:
-        first, *middle, last = self.path.split(".")
+        first, *names = self.path.split(".")
+        last = names.pop() if names else ""
         owner = live.parts.get(first)
-        for name in middle:
+        for name in names:
             owner = getattr(owner, name, None)
         if owner is None or not hasattr(owner, last):
             raise TaskError(f"attribute({self.path!r}): there is no such attribute of a part")

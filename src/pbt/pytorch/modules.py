@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-
+from pbt.errors import TaskError
 from pbt.executors.base import State
-from pbt.executors.worker import Context, Metrics, Train
-from pbt.pytorch.bind import Binding, Live, bind_all, check_bound
+from pbt.executors.worker import Context, Metrics, Train, seeded
+from pbt.pytorch.bind import Binding, Live, LossBinding, bind_all, check_bound
 from pbt.pytorch.state import capture, restore, threads_of
 from pbt.space import HParams
 
@@ -44,8 +43,14 @@ class ModuleTask:
         self.__module__ = type(task).__module__
 
     def check(self, hparams: HParams) -> None:
-        """Raise TaskError unless every name is bound."""
+        """Raise TaskError unless every name is bound to something that a task of this form has."""
         check_bound(hparams, self.task.bind)
+        for name in hparams:
+            if isinstance(self.task.bind[name], LossBinding):
+                raise TaskError(
+                    f"the hyperparameter '{name}' has no effect: loss() is for a SupervisedTask; here the task "
+                    "computes its own loss, so bind argument() and read hparams"
+                )
 
     def trainer(self, device: str, threads: int) -> Train:  # noqa: ARG002 (the device is in the context)
         """What trains rounds in this worker."""
@@ -57,17 +62,20 @@ class _ModuleTrainer:
         self._task = task
         self._threads = threads
         self._live: Live | None = None
+        self._names: set[str] = set()
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         task = self._task
         with threads_of(self._threads):
-            if state is None or self._live is None:
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(ctx.key("init", ctx.member))
-                    self._live = Live(parts=task.build(hparams, ctx))
+            # Values that the member before had, and this one has not, must not stay in effect.
+            if state is None or self._live is None or self._names != set(hparams):
+                with seeded(ctx.key("init", ctx.member), ctx.device):
+                    self._live, self._names = Live(parts=task.build(hparams, ctx)), set(hparams)
             live = self._live
             if state is not None:
                 restore(live.parts, state)
             bind_all(live, hparams, task.bind)
-            task.train(live.parts, hparams, steps, ctx)
-            return capture(live.parts), task.evaluate(live.parts, ctx)
+            # Seeded here, so that what is drawn does not tell whether something was built just now.
+            with seeded(ctx.key("train", ctx.member, ctx.round), ctx.device):
+                task.train(live.parts, hparams, steps, ctx)
+                return capture(live.parts), task.evaluate(live.parts, ctx)

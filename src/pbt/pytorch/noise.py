@@ -4,8 +4,6 @@ The bits are the same whatever the executor and wherever training is cut into ro
 random bits decide about one element, where a Bernoulli draw would compute a float for each.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -15,16 +13,21 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Noise:
-    """The source that all dropout layers of one network share; `at` names the step."""
+    """The source that all dropout layers of one network share; `at` names the step.
+
+    A layer that is used several times within a step draws anew each time, as `nn.Dropout` does.
+    """
 
     def __init__(self, device: str) -> None:
         self._generator = torch.Generator(device=device)
         self._device = device
         self._key = 0
+        self._calls: dict[int, int] = {}
 
     def at(self, key: int) -> None:
         """From now on draw what belongs to this key."""
         self._key = key
+        self._calls.clear()
 
     def keep(self, shape: torch.Size, layer: int, p: float, dtype: torch.dtype) -> Tensor:
         """A mask of this shape: 0 where dropped, 1 / (share kept) elsewhere.
@@ -35,7 +38,8 @@ class Noise:
         dropped = round(p * _LEVELS)
         if dropped >= _LEVELS:
             return torch.zeros(shape, dtype=dtype, device=self._device)
-        self._generator.manual_seed((self._key + (layer + 1) * _GOLDEN) % 2**63)
+        call = self._calls[layer] = self._calls.get(layer, -1) + 1
+        self._generator.manual_seed((self._key + (layer + 1 + (call << 20)) * _GOLDEN) % 2**63)
         count = shape.numel()
         words = torch.empty((count + 3) // 4, dtype=torch.int64, device=self._device)
         words.random_(-(2**63), None, generator=self._generator)
@@ -83,19 +87,14 @@ def key_dropout(model: nn.Module, noise: Noise) -> list[KeyedDropout]:
     """
     layers: list[KeyedDropout] = []
     replaced: dict[nn.Module, KeyedDropout] = {}
-    for parent, name, child in list(_children(model)):
-        shared_dims = _SHARED_DIMS.get(type(child))  # type: ignore[arg-type]
-        if shared_dims is None:
+    for path, child in list(model.named_modules(remove_duplicate=False)):
+        shared_dims = _SHARED_DIMS.get(type(child))
+        if shared_dims is None or not path:
             continue
         # One layer used in two places stays one layer.
         if child not in replaced:
-            replaced[child] = KeyedDropout(child.p, len(layers), noise, shared_dims)  # type: ignore[arg-type]
+            replaced[child] = KeyedDropout(child.p, len(layers), noise, shared_dims)
             layers.append(replaced[child])
-        setattr(parent, name, replaced[child])
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, replaced[child])
     return layers
-
-
-def _children(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    for parent in module.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child

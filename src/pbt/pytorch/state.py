@@ -32,6 +32,17 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
             ) from error
 
 
+def seed_global(seed: int, device: str) -> None:
+    """Seed torch's global generators of the CPU and of this device.
+
+    Unlike `torch.manual_seed`, which on a machine without CUDA remembers every call with its traceback.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.startswith("cuda"):
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
 @contextmanager
 def threads_of(count: int) -> Iterator[None]:
     """This many CPU threads inside, as many as before outside."""

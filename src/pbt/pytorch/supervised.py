@@ -1,6 +1,7 @@
 """Supervised learning as a value: a model, data, a loss, an optimizer, and where the hyperparameters act."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,10 +14,10 @@ from torch.optim import Optimizer
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
 from pbt.executors.base import State
-from pbt.executors.worker import Context, Metrics, Train
+from pbt.executors.worker import Context, Metrics, Train, seeded
 from pbt.pytorch.bind import Binding, Live, bind_all, check_bound
 from pbt.pytorch.noise import Noise, key_dropout
-from pbt.pytorch.state import capture, restore, threads_of
+from pbt.pytorch.state import capture, restore, seed_global, threads_of
 from pbt.space import HParams
 
 
@@ -101,12 +102,18 @@ class SupervisedTask:
     def check(self, hparams: HParams) -> None:
         """Raise TaskError unless every value is bound and takes effect on the network and optimizer that are built."""
         check_bound(hparams, self.bind)
-        bind_all(self.build("cpu", Noise("cpu"), seed=0), hparams, self.bind)
+        live = self.build("cpu", Noise("cpu"), seed=0)
+        bind_all(live, hparams, self.bind)
+        try:
+            inspect.signature(self.loss).bind(None, None, **live.loss)
+        except TypeError as error:
+            raise TaskError(f"the loss does not take what is bound to it: {error}") from error
+        except ValueError:
+            pass  # a function that cannot be asked for its arguments
 
     def build(self, device: str, noise: Noise, seed: int) -> Live:
         """A fresh network and optimizer; dropout draws from `noise`."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             model = self.model().to(device)
         key_dropout(model, noise)
         return Live(parts={"model": model, "optimizer": self.optimizer(model.parameters())})
@@ -124,6 +131,8 @@ class SupervisedTrainer:
         self._device = device
         self._threads = threads
         data = task.data()
+        if not len(data.train) or not len(data.validation):
+            raise TaskError(f"expected examples, got {len(data.train)} to train and {len(data.validation)} to validate")
         self._train = data.train.to(device)
         self._held_out = {"val": data.validation.to(device)}
         if data.test is not None:
@@ -131,11 +140,12 @@ class SupervisedTrainer:
         self._noise = Noise(device)
         self._augment_generator = torch.Generator(device=device)
         self._live: Live | None = None
+        self._names: set[str] = set()
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         """One round."""
         with threads_of(self._threads):
-            live = self._load(state, ctx)
+            live = self._load(hparams, state, ctx)
             bind_all(live, hparams, self._task.bind)
             metrics = self._fit(live, steps, ctx)
             for name, split in self._held_out.items():
@@ -145,9 +155,11 @@ class SupervisedTrainer:
         metrics["score"] = float("nan") if diverged else metrics[f"val_{self._task.score}"]
         return capture(live.parts), metrics
 
-    def _load(self, state: State, ctx: Context) -> Live:
-        if state is None or self._live is None:
+    def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:
+        # Values that the member before had, and this one has not, must not stay in effect.
+        if state is None or self._live is None or self._names != set(hparams):
             self._live = self._task.build(self._device, self._noise, ctx.key("init", ctx.member))
+            self._names = set(hparams)
         if state is not None:
             restore(self._live.parts, state)
         return self._live
@@ -162,7 +174,7 @@ class SupervisedTrainer:
             key = ctx.key("noise", ctx.member, step)
             self._noise.at(key)
             # For noise that is hidden inside layers or written in functional form.
-            torch.manual_seed(key)
+            seed_global(key, self._device)
             inputs, targets = self._batch(step, key, ctx)
             outputs = model(*inputs)
             value = task.loss(outputs, targets, **live.loss)

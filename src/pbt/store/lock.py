@@ -4,12 +4,16 @@ import fcntl
 import os
 import socket
 import time
+import weakref
 from pathlib import Path
 
 from pbt.errors import RunLockedError
 
 _PATIENCE = 0.5
 """Seconds a writer keeps trying: a reader's probe holds the lock for some microseconds."""
+
+
+_held: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
 
 
 class WriterLock:
@@ -28,12 +32,13 @@ class WriterLock:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             self._take(path)
+            holder = f"pid {os.getpid()} on host {socket.gethostname()}\n".encode()
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, holder, 0)
         except BaseException:
             os.close(self._descriptor)
             raise
-        holder = f"pid {os.getpid()} on host {socket.gethostname()}\n".encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, holder, 0)
+        _held.add(self)
 
     def _take(self, path: Path) -> None:
         deadline = time.monotonic() + _PATIENCE
@@ -56,6 +61,16 @@ class WriterLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _let_go() -> None:
+    for lock in tuple(_held):
+        lock.close()
+
+
+# A forked child (of a data loader, say) inherits the lock and would hold it when this process is dead. In the
+# child, to close the descriptor gives up the inheritance only; the lock itself stays with the parent.
+os.register_at_fork(after_in_child=_let_go)
 
 
 def is_locked(path: Path) -> bool:

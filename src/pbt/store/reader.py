@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ _PATIENCE = 30.0
 """Seconds to wait for a writer in the middle of a commit, which takes milliseconds."""
 
 Answer = TypeVar("Answer")
-_Stamp = tuple[tuple[int, int, int], tuple[int, int, int]]
+_Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +60,9 @@ class RunReader:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.states = StateFiles(self.path / STATES)
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._copy: Path | None = None
         self._copied: _Stamp | None = None
+        self._remove: Callable[[], object] | None = None
         if not (self.path / DATABASE).is_file():
             raise RunFormatError(f"{self.path}: expected a run directory, with {DATABASE} in it, found none")
         self._ask(lambda connection: check_format(connection, self.path))
@@ -88,8 +90,18 @@ class RunReader:
         return [Logged(id=row.id, event=to_event(row.data, row.id), clock=row.clock) for row in rows]
 
     def rows(self, after: int = 0) -> list[tables.EventRow]:
-        """The log as it is written, not decoded."""
+        """The log behind this id as it is written, not decoded."""
         return self._ask(lambda connection: tables.read_events(connection, after))
+
+    def contents(self) -> tuple[list[tables.EventRow], dict[StateRef, Stored]]:
+        """The log as it is written and every state that is kept, both at the same moment."""
+
+        def question(connection: sqlite3.Connection) -> tuple[list[tables.EventRow], dict[StateRef, Stored]]:
+            connection.execute("BEGIN")
+            refs = tables.read_refs(connection)
+            return tables.read_events(connection), {ref: tables.read_state(connection, ref) for ref in refs}
+
+        return self._ask(question)
 
     def journal(self) -> list[Entry]:
         """All notes, in order."""
@@ -133,9 +145,9 @@ class RunReader:
 
     def close(self) -> None:
         """Remove the temporary copy, if there is one."""
-        if self._copy is not None:
-            self._copy.cleanup()
-            self._copy = self._copied = None
+        if self._remove is not None:
+            self._remove()
+        self._copy = self._copied = self._remove = None
 
     def __enter__(self) -> Self:
         return self
@@ -172,9 +184,10 @@ class RunReader:
             before = _stamp(database, journal)
             if before != self._copied:
                 self.close()
-                self._copy = tempfile.TemporaryDirectory(prefix="pbt-")
+                self._copy = Path(tempfile.mkdtemp(prefix="pbt-"))
+                self._remove = weakref.finalize(self, shutil.rmtree, self._copy, ignore_errors=True)
                 for source in (database, journal):
-                    shutil.copyfile(source, Path(self._copy.name) / source.name)
+                    shutil.copyfile(source, self._copy / source.name)
                 if _stamp(database, journal) != before:
                     self.close()
                     return None
@@ -182,7 +195,12 @@ class RunReader:
         except FileNotFoundError:
             self.close()
             return None
-        return Path(self._copy.name) / DATABASE if self._copy is not None else None
+        except OSError as error:
+            raise RunError(
+                f"{database}: cannot be copied to {tempfile.gettempdir()} to undo what its killed writer left "
+                f"({error.strerror or error}); make room there, or resume the run"
+            ) from error
+        return self._copy / DATABASE if self._copy is not None else None
 
 
 @contextmanager
@@ -196,8 +214,8 @@ def _connected(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 def _is_hot(error: sqlite3.Error) -> bool:
     """Whether this is the refusal to read a database whose journal must be rolled back first."""
-    return getattr(error, "sqlite_errorname", "") in {"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_CANTLOCK"}
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK"
 
 
-def _stamp(*paths: Path) -> Any:
+def _stamp(*paths: Path) -> _Stamp:
     return tuple((found.st_ino, found.st_size, found.st_mtime_ns) for found in (path.stat() for path in paths))

@@ -51,7 +51,7 @@ def to_event(data: str, id_: int) -> Event:
 
 
 def to_json(value: Any, what: str) -> str:
-    """Plain values as JSON; numbers that JSON does not know as `{"float": "nan"}`.
+    """Plain values as JSON; numbers that JSON does not know as `{"float": "nan"}`, as in the texts of events.
 
     Raises:
         UsageError: The value holds something else than plain values.
@@ -70,7 +70,7 @@ def from_json(text: str) -> Any:
     """
     try:
         return json.loads(text, object_hook=_decode)
-    except ValueError as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CorruptError(f"expected JSON, found {text[:80]!r}") from error
 
 
@@ -78,8 +78,11 @@ def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], know
     """Check that every state these events name is there: nothing is named before it is durable.
 
     Raises:
-        RunError: A state is named that is neither handed over nor known, or under another digest.
+        RunError: A state is named that is neither handed over nor known, or under another digest; or one is
+            handed over that is known.
     """
+    for ref in stored.keys() & known.keys():
+        raise RunError(f"state of member {ref.member}, round {ref.round}: stored already, and never changed")
     for event in events:
         match event:
             case Reported():
@@ -105,14 +108,18 @@ def _encode(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": repr(value)}
     if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
+        plain = {str(key): _encode(item) for key, item in value.items()}
+        return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
     if isinstance(value, (list, tuple)):
         return [_encode(item) for item in value]
     return value
 
 
 def _decode(pairs: dict[str, Any]) -> Any:
-    return float(pairs["float"]) if pairs.keys() == {"float"} and isinstance(pairs["float"], str) else pairs
+    if pairs.keys() != {"float"}:
+        return pairs
+    inner = pairs["float"]
+    return float(inner) if isinstance(inner, str) else {"float": inner[0]}
 
 
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

@@ -42,6 +42,8 @@ class RunStore:
         self._meta = tables.read_meta(connection)
         # What is alive; None: not read since the run was opened.
         self._stored: dict[StateRef, Stored | None] = {}
+        # Swept, and without a file: their rows go along with the next transaction, which saves one of their own.
+        self._swept: list[StateRef] = []
         self._clear_leftovers()
 
     @classmethod
@@ -62,7 +64,7 @@ class RunStore:
         texts = {key: to_json(value, f"meta '{key}'") for key, value in meta.items()}
         check_vacant(path)
         with os_errors(path):
-            (path / STATES).mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(path / LOCK)
         return cls._start(path, lock, "rwc", texts, list(meta.get("space", {})))
 
@@ -82,7 +84,6 @@ class RunStore:
             raise RunFormatError(f"{path}: expected a run directory, with {DATABASE} in it, found {found}")
         with os_errors(path):
             lock = WriterLock(path / LOCK)
-            (path / STATES).mkdir(exist_ok=True)
         return cls._start(path, lock, "rw")
 
     @classmethod
@@ -97,12 +98,14 @@ class RunStore:
         connection = None
         try:
             with os_errors(path), plain_errors(path / DATABASE):
+                (path / STATES).mkdir(exist_ok=True)
                 connection = connect(path / DATABASE, mode, _PATIENCE)
-                connection.execute("PRAGMA journal_mode = DELETE")
                 connection.execute("PRAGMA synchronous = EXTRA")
                 if new is not None:
                     _create(connection, path, new, hparams)
                 check_format(connection, path)
+                # Kept in the file, so not before it is known to be ours.
+                connection.execute("PRAGMA journal_mode = DELETE")
                 return cls(path, lock, connection)
         except BaseException:
             if connection is not None:
@@ -216,8 +219,11 @@ class RunStore:
         if not gone:
             return 0
         in_files = [ref for ref in gone if self._in_file(ref)]
-        with self._transaction() as connection:
-            tables.delete_states(connection, gone)
+        if in_files:
+            with self._transaction() as connection:
+                tables.delete_states(connection, gone)
+        else:
+            self._swept += gone
         for ref in gone:
             del self._stored[ref]
         with os_errors(self._path):
@@ -245,14 +251,16 @@ class RunStore:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with plain_errors(self._path / DATABASE), transaction(self._connection):
+            tables.delete_states(self._connection, self._swept)
             yield self._connection
+        self._swept.clear()
 
     def _in_file(self, ref: StateRef) -> bool:
         return self.stored(ref).blob is None
 
     def _check_files(self, stored: Mapping[StateRef, Stored]) -> None:
         for ref, there in stored.items():
-            path = self._states.folder / file_name(ref) if self._states.folder else self._path
+            path = self._path / STATES / file_name(ref)
             if there.blob is None and not path.is_file():
                 raise RunError(f"{path}: expected the file of a stored state, found none; nothing was written")
 

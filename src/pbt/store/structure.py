@@ -94,8 +94,7 @@ def _of_array(array: np.ndarray[Any, Any], path: Path) -> Entry:
         )
     if code[0] == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    # reshape copies only where the elements do not lie in order.
-    return Entry(_name(path), dtype, list(array.shape), array.reshape(-1).view(np.uint8))
+    return Entry(_name(path), dtype, list(array.shape), _flat(array))
 
 
 def _of_tensor(value: Any, path: Path) -> Entry:
@@ -117,7 +116,12 @@ def _of_tensor(value: Any, path: Path) -> Entry:
     if dtype in _CARRIERS:
         tensor = tensor.detach().view(getattr(torch, _CARRIERS[dtype]))
     array: np.ndarray[Any, Any] = tensor.numpy(force=True)
-    return Entry(_name(path), dtype, list(array.shape), array.reshape(-1).view(np.uint8))
+    return Entry(_name(path), dtype, list(array.shape), _flat(array))
+
+
+def _flat(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The bytes of an array; copied only where its elements do not lie in order."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _key(key: Any, path: Path) -> str:

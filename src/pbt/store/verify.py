@@ -23,14 +23,16 @@ def verify_run(path: str | Path) -> list[Problem]:
         RunFormatError: This is no run directory, or one of another version.
     """
     path = Path(path)
+    problems = []
     try:
         with RunReader(path) as reader:
-            damage = [Problem(what=DATABASE, message=text) for text in reader.damage()]
-            return damage + _verify(reader, path / STATES)
+            problems += [Problem(what=DATABASE, message=text) for text in reader.damage()]
+            problems += _verify(reader, path / STATES)
     except RunFormatError:
         raise
     except RunError as error:
-        return [Problem(what=DATABASE, message=str(error))]
+        problems.append(Problem(what=DATABASE, message=str(error)))
+    return problems
 
 
 def verify_content(
@@ -41,7 +43,7 @@ def verify_content(
     view = None
     if not problems:
         view, problems = _folded(meta, events)
-    for ref in _needed(view) if view is not None else ():
+    for ref in sorted(_needed(view)) if view is not None else ():
         if ref not in stored:
             message = f"expected the state of member {ref.member}, round {ref.round}, found none; it cannot be resumed"
             problems.append(Problem(what=file_name(ref), message=message))
@@ -54,22 +56,14 @@ def verify_content(
 
 
 def _verify(reader: RunReader, folder: Path) -> list[Problem]:
-    # The files first and the rows afterwards: what a running writer adds in between has both.
     files = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    texts = [row.data for row in reader.rows()]
+    rows, stored = reader.contents()
+    problems = verify_content(reader.meta, [row.data for row in rows], stored, reader.states)
+    # A running writer may have swept a state since; and a file without a row may be one it is about to name.
     refs = reader.refs()
-    stored = {}
-    for ref in refs:
-        try:
-            stored[ref] = reader.stored(ref)
-        except KeyError:
-            continue  # swept by a running writer since
-    problems = verify_content(reader.meta, texts, stored, reader.states)
-    if reader.is_writing():
-        # What was swept, or put and not yet committed, since the first look is neither missing nor stray.
-        gone = {file_name(ref) for ref in stored} - {file_name(ref) for ref in reader.refs()}
-        return [problem for problem in problems if problem.what not in gone]
-    return problems + [_stray(name) for name in files if not _belongs(name, refs)]
+    swept = {file_name(ref) for ref in stored if ref not in refs}
+    problems = [problem for problem in problems if problem.what not in swept]
+    return problems if reader.is_writing() else problems + [_stray(name) for name in files if not _belongs(name, refs)]
 
 
 def _decoded(texts: Sequence[str]) -> tuple[list[Event], list[Problem]]:

@@ -1,0 +1,266 @@
+"""What every store must keep to: subclass `StoreContract`, say how a store is made, and pytest runs its tests.
+
+```python
+class TestMyStore(StoreContract):
+    def make_store(self, meta):
+        return MyStore(meta)
+```
+"""
+
+# ruff: noqa: S101 (these are tests)
+
+import math
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.population import StateRef, Stored
+from pbt.errors import CorruptError, RunError, UsageError
+from pbt.space import Float, Space
+from pbt.store.base import Note, Store
+
+SPACE = Space({"lr": Float(1e-4, 1.0, "log"), "optimizer.momentum": Float(0.0, 1.0)})
+META: Mapping[str, Any] = {"seed": 7, "space": SPACE.to_dict(), "rounds": 3}
+HPARAMS = {"lr": 0.1, "optimizer.momentum": 0.5}
+SMALL, LARGE = 4, 20_000
+"""Elements of a state that may live in a database, and of one that is worth a file."""
+
+
+def make_state(member: int, round_: int, size: int = SMALL) -> dict[str, Any]:
+    """A state that no other member and round has."""
+    return {"weights": np.full(size, member + round_ / 1000), "step": round_, "nested": [None, (member, "text")]}
+
+
+def report(store: Store, member: int, round_: int, size: int = SMALL) -> tuple[Reported, dict[StateRef, Stored]]:
+    """Put a state; the event that names it, and what became of it."""
+    ref = StateRef(member, round_)
+    stored = store.states.put(ref, make_state(member, round_, size))
+    event = Reported(
+        member=member, round=round_, step=10 * round_, scores=(float(member),), state=ref, digest=stored.digest
+    )
+    return event, {ref: stored}
+
+
+def decide(member: int, round_: int, start: StateRef | None) -> Decided:
+    """A decision that opens this round."""
+    return Decided(decision=Decision(member=member, round=round_, start=start, step=0, hparams=HPARAMS))
+
+
+def fill(store: Store, members: int = 2, rounds: int = 2, size: int = SMALL) -> list[Event]:
+    """A short run, one commit per round; the events that were committed."""
+    births = [Born(member=i, hparams=HPARAMS) for i in range(members)]
+    store.commit(births)
+    log: list[Event] = [*births]
+    for round_ in range(1, rounds + 1):
+        reports = [report(store, member, round_, size) for member in range(members)]
+        events: list[Event] = [event for event, _ in reports]
+        events += [decide(member, round_ + 1, StateRef(member, round_)) for member in range(members)]
+        store.commit(events, {ref: there for _, stored in reports for ref, there in stored.items()})
+        log += events
+    return log
+
+
+def same(found: Any, expected: Any) -> bool:
+    """Whether two states are equal, arrays compared by type, shape and bytes."""
+    if isinstance(expected, np.ndarray):
+        return (
+            isinstance(found, np.ndarray)
+            and (found.dtype, found.shape) == (expected.dtype, expected.shape)
+            and found.tobytes() == expected.tobytes()
+        )
+    if isinstance(expected, dict):
+        return list(found) == list(expected) and all(same(found[key], expected[key]) for key in expected)
+    if isinstance(expected, (list, tuple)):
+        pairs = zip(found, expected, strict=False)
+        return (type(found), len(found)) == (type(expected), len(expected)) and all(same(*pair) for pair in pairs)
+    return type(found) is type(expected) and bool(found == expected)
+
+
+class StoreContract(ABC):
+    """The laws of a store. Its tests need nothing but `make_store`; `reopen` too where a store outlives its object."""
+
+    @abstractmethod
+    def make_store(self, meta: Mapping[str, Any]) -> Store:
+        """A new, empty store."""
+
+    def reopen(self, store: Store) -> Store:
+        """The same store after its writer went away; the store itself if it cannot outlive that."""
+        return store
+
+    @contextmanager
+    def filled(self, size: int = SMALL) -> Iterator[tuple[Store, list[Event]]]:
+        """A store with a short run in it, and its log."""
+        with self.make_store(META) as store:
+            yield store, fill(store, size=size)
+
+    def test_a_new_store_holds_its_meta_and_nothing_else(self) -> None:
+        """What was recorded at creation is there; log and journal are empty."""
+        with self.make_store(META) as store:
+            assert (store.events(), store.journal(), store.verify()) == ([], [], [])
+            assert store.meta == dict(META)
+            assert Space.from_dict(store.meta["space"]) == SPACE
+
+    def test_events_come_back_equal_and_in_order(self) -> None:
+        """The log is what was committed, record by record, also after the store was opened again."""
+        with self.filled() as (store, log):
+            assert store.events() == log
+            again = self.reopen(store)
+            with again:
+                assert again.events() == log
+
+    def test_every_kind_of_event_and_number_is_kept(self) -> None:
+        """Infinities, empty tuples, None and nested memory come back as they were."""
+        events: list[Event] = [
+            Born(member=0, hparams={"lr": 0.1, "name": None}, role="elite", group=3),
+            Failed(member=0, round=1, cause="score", message="nän\n\x00"),
+            Noted(round=1, memory={"a": [1, 2.5, {"float": "nan"}], "b": {"c": -math.inf}}),
+            Retired(member=0, round=1, why="failed"),
+            Ended(round=1, why="done"),
+        ]
+        with self.make_store(META) as store:
+            store.commit(events)
+            assert store.events() == events
+
+    def test_a_score_that_is_no_number_comes_back(self) -> None:
+        """NaN survives the log, which JSON alone would not let it."""
+        with self.make_store(META) as store:
+            event, stored = report(store, 0, 1)
+            nan = Reported(member=0, round=1, step=1, scores=(math.nan,), state=event.state, digest=event.digest)
+            store.commit([nan], stored)
+            (found,) = store.events()
+            assert isinstance(found, Reported)
+            assert math.isnan(found.scores[0])
+
+    def test_states_come_back_equal(self) -> None:
+        """A state is what was put, whether it is small or large, also after the store was opened again."""
+        for size in (SMALL, LARGE):
+            with self.filled(size) as (store, _):
+                assert same(store.load_state(StateRef(1, 2)), make_state(1, 2, size))
+                with self.reopen(store) as again:
+                    assert same(again.load_state(StateRef(1, 2)), make_state(1, 2, size))
+                    there = again.stored(StateRef(1, 2))
+                    assert same(again.states.get(StateRef(1, 2), there.digest, there.blob), make_state(1, 2, size))
+
+    def test_a_loaded_state_may_be_changed(self) -> None:
+        """Every load gives memory of its own, so what a task does to a state harms nobody."""
+        for size in (SMALL, LARGE):
+            with self.filled(size) as (store, _):
+                store.load_state(StateRef(0, 1))["weights"][:] = -1
+                assert same(store.load_state(StateRef(0, 1)), make_state(0, 1, size))
+
+    def test_states_travel_to_other_processes(self) -> None:
+        """What executors are given can be pickled, and still finds what was stored."""
+        with self.filled(LARGE) as (store, _):
+            states = pickle.loads(pickle.dumps(store.states))  # noqa: S301 (made in the line itself)
+            there = store.stored(StateRef(0, 1))
+            assert same(states.get(StateRef(0, 1), there.digest, there.blob), make_state(0, 1, LARGE))
+
+    def test_a_state_under_another_digest_is_refused(self) -> None:
+        """What is read is checked against the digest that the log names."""
+        for size in (SMALL, LARGE):
+            with self.filled(size) as (store, _), raises(CorruptError):
+                store.states.get(StateRef(0, 1), "0" * 64, store.stored(StateRef(0, 1)).blob)
+
+    def test_a_report_without_its_state_is_refused(self) -> None:
+        """Nothing is named before it is stored, and a refused commit leaves nothing behind."""
+        with self.filled() as (store, log):
+            event, stored = report(store, 0, 3)
+            with raises(RunError):
+                store.commit([event])
+            with raises(RunError):
+                wrong = Stored(digest="0" * 64, size=1, blob=b"")
+                store.commit([event], {event.state: wrong})
+            assert store.events() == log
+            store.commit([event], stored)
+
+    def test_a_decision_without_its_start_is_refused(self) -> None:
+        """A member can only be sent off from a state that is there."""
+        with self.filled() as (store, log):
+            with raises(RunError):
+                store.commit([decide(0, 4, StateRef(5, 5))])
+            with raises(RunError):
+                store.commit([Born(member=9, hparams=HPARAMS, start=StateRef(5, 5))])
+            assert store.events() == log
+
+    def test_a_state_is_never_changed(self) -> None:
+        """A name that is taken is not taken again."""
+        with self.filled() as (store, _):
+            ref = StateRef(0, 1)
+            with raises(RunError):
+                store.commit((), {ref: store.stored(ref)})
+
+    def test_values_that_are_not_plain_are_refused(self) -> None:
+        """An event, a note or meta with anything else than plain values writes nothing at all."""
+        with self.filled() as (store, log):
+            with raises(UsageError):
+                store.commit([Noted(round=1, memory={"x": object()})], notes=[Note(kind="n")])
+            with raises(UsageError):
+                store.commit([Ended(round=1, why="x")], notes=[Note(kind="n", details={"x": np.float32(1)})])
+            with raises(UsageError):
+                store.update_meta(x={1, 2})
+            assert (store.events(), store.journal()) == (log, [])
+            assert store.meta == dict(META)
+
+    def test_the_journal_is_apart_from_the_log(self) -> None:
+        """Notes are kept in order with their time, and the log does not know them."""
+        with self.filled() as (store, log):
+            store.note("retry", member=1, attempt=2, seconds=math.inf)
+            store.commit((), notes=[Note(kind="timing", details={"round": 1}), Note(kind="timing")])
+            with self.reopen(store) as again:
+                entries = again.journal()
+                assert [(e.id, e.kind, e.details) for e in entries] == [
+                    (1, "retry", {"member": 1, "attempt": 2, "seconds": math.inf}),
+                    (2, "timing", {"round": 1}),
+                    (3, "timing", {}),
+                ]
+                assert all(entry.clock > 1e9 for entry in entries)
+                assert again.events() == log
+
+    def test_meta_can_be_added_to(self) -> None:
+        """Changed and new keys are kept, the others stay; what is returned is a copy."""
+        with self.make_store(META) as store:
+            store.update_meta(rounds=9, note={"a": [1.5, None]})
+            store.meta["seed"] = "changed"
+            with self.reopen(store) as again:
+                assert again.meta == {**META, "rounds": 9, "note": {"a": [1.5, None]}}
+
+    def test_a_sweep_forgets_what_is_not_kept(self) -> None:
+        """What is kept can still be loaded, what is not is unknown, and a second sweep finds nothing."""
+        for size in (SMALL, LARGE):
+            with self.filled(size) as (store, log):
+                keep = {StateRef(0, 2), StateRef(1, 1)}
+                assert (store.sweep(keep), store.sweep(keep)) == (2, 0)
+                for member, round_ in ((0, 1), (1, 2)):
+                    with raises(KeyError):
+                        store.stored(StateRef(member, round_))
+                    with raises(KeyError):
+                        store.load_state(StateRef(member, round_))
+                store.note("swept")
+                with self.reopen(store) as again:
+                    assert again.sweep(keep) == 0
+                    assert same(again.load_state(StateRef(0, 2)), make_state(0, 2, size))
+                    assert again.events() == log
+
+    def test_a_lost_state_is_found(self) -> None:
+        """`verify` is silent about a whole run, and speaks when a state that is needed is gone."""
+        with self.filled() as (store, _):
+            assert store.verify() == []
+            store.sweep({StateRef(0, 2)})
+            store.note("swept")
+            found = {problem.what for problem in store.verify() if not problem.harmless}
+            assert found == {"000001-000001.safetensors", "000001-000002.safetensors"}  # the best; where 1 stands
+
+
+@contextmanager
+def raises(kind: type[BaseException]) -> Iterator[None]:
+    """Fails unless this error is raised (pytest has the same, but users of this module need not have pytest)."""
+    try:
+        yield
+    except kind:
+        return
+    raise AssertionError(f"expected {kind.__name__}, nothing was raised")
