@@ -1,0 +1,199 @@
+"""The MNIST application's commands: `main_PBT.py`, and what `pbt demo` does."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pbt.cli_exit import exit_code_of, tell
+from pbt.cli_files import LatestLink, new_run_dir
+from pbt.console import ProgressObserver, outlet, summary
+from pbt.errors import ConfigError, RunExistsError, UsageError
+from pbt.mnist.config import Config, load_config
+from pbt.mnist.demo import demo_config, demo_epochs
+from pbt.mnist.population import PopulationRun, placement_of, prepare
+from pbt.mnist.tester import run_test
+from pbt.results import Run
+
+FILES = (
+    ("history.csv", "every worker after every epoch: accuracies, hyperparameters, hand-overs"),
+    ("results.png", "the hyperparameter plane, colored by test accuracy"),
+    ("lr.png", "the learning rate along the winner's ancestry"),
+    ("best/", "the chosen network and its schedule"),
+    ("ckpts/", "the newest and the best checkpoint of each worker"),
+)
+
+
+def population(argv: Sequence[str] | None = None) -> int:
+    """What `main_PBT.py` does; returns the exit code."""
+    begun: list[Path] = []
+    program = "main_PBT.py"
+    app = App(
+        name=program,
+        help="Population based training of an MNIST network.\n\nExample: python3 main_PBT.py config/fc_PBT.json",
+        version_flags=[],
+    )
+
+    @app.default
+    def command(  # noqa: PLR0913 (a flag each)
+        config: Path,
+        *,
+        mode: Annotated[Literal["train", "test", "val"], Parameter(name=["--mode", "-m"])] = "train",
+        debug: bool = False,
+        device: str | None = None,
+        executor: Literal["auto", "inline", "processes", "vectorized"] | None = None,
+        data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
+        train_dir: Annotated[Path | None, Parameter(name=["--train-dir", "--train_dir"])] = None,
+        out: Path | None = None,
+        set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+        progress: bool = True,
+    ) -> int:
+        """Train, or test what was trained.
+
+        Args:
+            config: Configuration file, as config/fc_PBT.json.
+            mode: train; test: the test images on load_ckpt or the best member of the newest run; val: the same on
+                the held-out images.
+            debug: Write no tables, no figures and no best checkpoint.
+            device: cpu, cuda or cuda:N; must be there. Default: what the configuration's gpus name, if there.
+            executor: Overrides the configuration's.
+            data_dir: Overrides the configuration's.
+            train_dir: Overrides the configuration's.
+            out: The training directory itself, instead of a dated one in train_dir.
+            set_: Other keys, as --set num_epochs_tot=5.
+            progress: Show the live table.
+        """
+        overrides = _overrides(set_, data_dir=data_dir, train_dir=train_dir)
+        settings = load_config(config, overrides=overrides)
+        if mode != "train":
+            return _test(settings, mode)
+        prepared = _prepare(settings, device=device, executor=executor, debug=debug, show=progress)
+        path = out or settings.train.train_dir / new_run_dir(f"mnist-{settings.train.model}").name
+        begun.append(path)
+        return train(prepared, path, show=progress)
+
+    return exit_code_of(lambda: _parse(app, argv), lambda: _resume_line(begun), program)
+
+
+def demo(
+    *,
+    out: Path | None = None,
+    rounds: int | None = None,
+    seed: int = 117,
+    device: str | None = None,
+    executor: str | None = None,
+    show: bool = True,
+    begun: list[Path] | None = None,
+) -> int:
+    """Population based training of the fully connected network, small enough to watch.
+
+    Args:
+        out: The run directory; None: a dated one in `runs`.
+        rounds: Epochs; None: as many as take a minute or two on two cores.
+        seed: Of everything that is drawn.
+        device: `cpu`, `cuda` or `cuda:N`.
+        executor: `inline` or `processes`; None: what is faster.
+        show: Show the live table.
+        begun: Gets the run directory as soon as there is one.
+
+    Returns:
+        The exit code.
+    """
+    prepared = _prepare(demo_config({"seed": seed}), device=device, executor=executor, debug=False, show=show)
+    epochs = demo_epochs(prepared.data) if rounds is None else rounds
+    config = demo_config({"seed": seed, "num_epochs_tot": epochs})
+    path = out or new_run_dir("demo")
+    if begun is not None:
+        begun.append(path)
+    demonstration = PopulationRun(config=config, data=prepared.data, placement=prepared.placement)
+    return train(demonstration, path, show=show)
+
+
+def train(prepared: PopulationRun, path: Path, *, show: bool) -> int:
+    """Train with a live table, and say at the end what came out; returns the exit code."""
+    if path.exists() and any(path.iterdir()):
+        raise RunExistsError(f"{path}: expected a new directory, found one with files; resume it: pbt resume {path}")
+    train_ = prepared.config.train
+    title = f"{train_.model} network, {train_.num_worker_tot} workers, {prepared.rounds} rounds"
+    watch = ProgressObserver(
+        show=show,
+        title=title,
+        note=prepared.data.note,
+        score="validation accuracy",
+        placement=prepared.placement,
+    )
+    with watch:
+        run = prepared.train(path, resume=False, observers=[LatestLink(), watch])
+    return conclude(run, debug=prepared.debug)
+
+
+def conclude(run: Run, *, debug: bool) -> int:
+    """Print the summary of a run of this application; returns the exit code."""
+    summary(run, files=[] if debug else [entry for entry in FILES if _is_there(run, entry[0])])
+    return 3 if any(member.status == "failed" for member in run.view.population) else 0
+
+
+def _is_there(run: Run, name: str) -> bool:
+    return run.path is not None and (run.path / name.rstrip("/")).exists()
+
+
+def _prepare(config: Config, *, device: str | None, executor: str | None, debug: bool, show: bool) -> PopulationRun:
+    """Find the data, with a bar if it must be downloaded, and say what is used."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    placement = placement_of(config, device=device, executor=executor)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=outlet(stderr=True), transient=True, disable=not show) as bar:
+        tasks: dict[str, object] = {}
+
+        def advance(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total or None)
+            bar.update(tasks[name], completed=done)  # type: ignore[arg-type]
+
+        prepared = prepare(config, placement, debug=debug, progress=advance)
+    tell(f"data: {prepared.data.source}", "pbt")
+    if prepared.data.note:
+        tell(f"note: {prepared.data.note}", "pbt")
+    return prepared
+
+
+def _test(config: Config, mode: Literal["test", "val"]) -> int:
+    tested = run_test(config, mode)
+    images = "test" if mode == "test" else "held-out"
+    print(tested.what)  # noqa: T201 (a command)
+    if tested.note:
+        print(tested.note)  # noqa: T201 (a command)
+    print(f"{tested.images:,} {images} images: loss {tested.loss:.4f}, accuracy {tested.accuracy:.4f}")  # noqa: T201 (a command)
+    return 0
+
+
+def _overrides(pairs: Sequence[str], **named: object) -> Mapping[str, object]:
+    overrides: dict[str, object] = {name: str(value) for name, value in named.items() if value is not None}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set: expected key=value, got '{pair}'")
+        overrides[key] = value
+    return overrides
+
+
+def _parse(app: App, argv: Sequence[str] | None) -> int:
+    """Run the command; what cyclopts has to say about wrong arguments becomes one error of ours."""
+    from cyclopts import CycloptsError
+
+    try:
+        code = app(list(argv) if argv is not None else None, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    return int(code or 0)
+
+
+def _resume_line(begun: Sequence[Path]) -> str | None:
+    if not begun or not (begun[-1] / "run.db").exists():
+        return None
+    return f"pbt resume {shlex.quote(str(begun[-1]))}"
