@@ -3,12 +3,13 @@
 import logging
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pbt.cli_exit import exit_code_of, tell
 from pbt.cli_files import LatestLink, new_run_dir
@@ -16,8 +17,8 @@ from pbt.console import ProgressObserver, outlet, summary
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config import Config, load_config
 from pbt.mnist.demo import demo_config, demo_epochs
-from pbt.mnist.population import PopulationRun, placement_of, prepare
-from pbt.mnist.tester import run_test
+from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
+from pbt.mnist.tester import Tested, run_test
 from pbt.results import Run
 
 FILES = (
@@ -68,16 +69,16 @@ def population(argv: Sequence[str] | None = None) -> int:
             set_: Other keys, as --set num_epochs_tot=5.
             progress: Show the live table.
         """
-        overrides = _overrides(set_, data_dir=data_dir, train_dir=train_dir)
+        overrides = overrides_of(set_, data_dir=data_dir, train_dir=train_dir)
         settings = load_config(config, overrides=overrides)
         if mode != "train":
-            return _test(settings, mode)
+            return show_test(run_test(settings, mode, APPLICATION), mode)
         prepared = _prepare(settings, device=device, executor=executor, debug=debug, show=progress)
         path = out or settings.train.train_dir / new_run_dir(f"mnist-{settings.train.model}").name
         begun.append(path)
         return train(prepared, path, show=progress)
 
-    return exit_code_of(lambda: _parse(app, argv), lambda: _resume_line(begun), program)
+    return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), program)
 
 
 def demo(
@@ -143,36 +144,48 @@ def _is_there(run: Run, name: str) -> bool:
 
 
 def _prepare(config: Config, *, device: str | None, executor: str | None, debug: bool, show: bool) -> PopulationRun:
-    """Find the data, with a bar if it must be downloaded, and say what is used."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    """Find the data, and say what is used."""
+    report_notices()
     placement = placement_of(config, device=device, executor=executor)
+    with searching(show) as advance:
+        prepared = prepare(config, placement, debug=debug, progress=advance)
+    tell(f"data: {prepared.data.source}")
+    if prepared.data.note:
+        tell(f"note: {prepared.data.note}")
+    return prepared
+
+
+def report_notices() -> None:
+    """Show what the package logs on stderr, a line each."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+
+
+@contextmanager
+def searching(show: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """What to call while data is downloaded, so that there is a bar for each file."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=outlet(stderr=True), transient=True, disable=not show) as bar:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def advance(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=total or None)
-            bar.update(tasks[name], completed=done)  # type: ignore[arg-type]
+            bar.update(tasks[name], completed=done)
 
-        prepared = prepare(config, placement, debug=debug, progress=advance)
-    tell(f"data: {prepared.data.source}", "pbt")
-    if prepared.data.note:
-        tell(f"note: {prepared.data.note}", "pbt")
-    return prepared
+        yield advance
 
 
-def _test(config: Config, mode: Literal["test", "val"]) -> int:
-    tested = run_test(config, mode)
+def show_test(tested: Tested, mode: Literal["test", "val"]) -> int:
+    """Print what a test found; returns the exit code."""
     images = "test" if mode == "test" else "held-out"
-    print(tested.what)  # noqa: T201 (a command)
-    if tested.note:
-        print(tested.note)  # noqa: T201 (a command)
-    print(f"{tested.images:,} {images} images: loss {tested.loss:.4f}, accuracy {tested.accuracy:.4f}")  # noqa: T201 (a command)
+    lines = [tested.what, *filter(None, [tested.note])]
+    lines.append(f"{tested.images:,} {images} images: loss {tested.loss:.4f}, accuracy {tested.accuracy:.4f}")
+    outlet().print("\n".join(lines), soft_wrap=True)
     return 0
 
 
-def _overrides(pairs: Sequence[str], **named: object) -> Mapping[str, object]:
+def overrides_of(pairs: Sequence[str], **named: object) -> Mapping[str, object]:
+    """What the command line says of the configuration's keys; ConfigError for a `--set` without `=`."""
     overrides: dict[str, object] = {name: str(value) for name, value in named.items() if value is not None}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -182,7 +195,7 @@ def _overrides(pairs: Sequence[str], **named: object) -> Mapping[str, object]:
     return overrides
 
 
-def _parse(app: App, argv: Sequence[str] | None) -> int:
+def parse(app: App, argv: Sequence[str] | None) -> int:
     """Run the command; what cyclopts has to say about wrong arguments becomes one error of ours."""
     from cyclopts import CycloptsError
 
@@ -193,7 +206,8 @@ def _parse(app: App, argv: Sequence[str] | None) -> int:
     return int(code or 0)
 
 
-def _resume_line(begun: Sequence[Path]) -> str | None:
+def resume_line(begun: Sequence[Path]) -> str | None:
+    """The command that goes on with what was begun; None: nothing was."""
     if not begun or not (begun[-1] / "run.db").exists():
         return None
     return f"pbt resume {shlex.quote(str(begun[-1]))}"

@@ -101,19 +101,22 @@ class RunFiles(Observer):
         return head, rows
 
     def _place(self, report: Reported) -> tuple[int, int]:
-        """Epochs done, and steps since the last whole one (an epoch's last step belongs to it)."""
-        epochs, steps = divmod(report.step, self._steps_per_epoch)
-        return epochs, steps or self._steps_per_epoch
+        return place_of(report.step, self._steps_per_epoch)
 
     def _losses(self, own: Sequence[Reported]) -> tuple[Row, list[Row]]:
         rows: list[Row] = []
         for report in own:
             for step, loss, _ in report.reported.get("rows", ()):
-                epoch, place = divmod(int(step) - 1, self._steps_per_epoch)
                 # The test loss belongs to the end of the round, the only moment that is tested.
                 tested = report.reported["test_loss"] if step == report.step else ""
-                rows.append([epoch + 1, place + 1, loss, tested])
+                rows.append([*place_of(int(step), self._steps_per_epoch), loss, tested])
         return ["epoch", "iter", "train_loss", "test_loss"], rows
+
+
+def place_of(step: int, steps_per_epoch: int) -> tuple[int, int]:
+    """The epoch, from 1, that so many steps end in, and the steps done of it: an epoch's last step belongs to it."""
+    epoch, place = divmod(step - 1, steps_per_epoch)
+    return epoch + 1, place + 1
 
 
 def _checkpoints(store: Store, folder: Path, tree: Lineage, fresh: Iterable[Event]) -> None:
@@ -146,6 +149,8 @@ def copy_state(store: Store, ref: StateRef, target: Path) -> None:
     if folder is None:
         raise ValueError("a state without bytes in its record has a file")
     source = folder / file_name(ref)
+    if target.exists() and target.samefile(source):
+        return  # renaming one name of a file to another of its names does nothing, and would leave both
     try:
         # States never change, so a second name for the same bytes is as good as a copy.
         os.link(source, temporary)

@@ -128,7 +128,7 @@ def placement_of(config: Config, *, device: str | None = None, executor: str | N
     wanted = executor or train.executor
     if wanted == "vectorized":
         raise ConfigError("executor: 'vectorized' is not available yet; use 'auto', 'processes' or 'inline'")
-    asked = Placement(threads=train.threads, device=device if device is not None else _gpus(train.gpus))
+    asked = Placement(threads=train.threads, device=device if device is not None else gpus_of(train.gpus))
     spot = place(replace(asked, executor="processes"), train.num_worker_tot)
     slots = min(train.num_workers_paral, len(spot.devices))
     if slots < train.num_workers_paral:
@@ -180,7 +180,7 @@ def _card(run: Run, steps_per_epoch: int, note: str) -> dict[str, Any]:
     }
 
 
-def _gpus(gpus: Sequence[int]) -> str | None:
+def gpus_of(gpus: Sequence[int]) -> str | None:
     """The configured devices that are there; None decides by itself, as for none configured and none there."""
     import torch
 

@@ -1,5 +1,6 @@
 """From a configuration to something that `pbt` trains: data, network, optimizer, and what evolves."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,13 +28,18 @@ BINDINGS: Mapping[str, Binding] = {
 """Where each value of the configuration that may evolve takes effect."""
 
 
-def supervised(config: Config) -> SupervisedTask:
-    """The task that a configuration describes; it can be sent to worker processes."""
+def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
+    """The task that a configuration describes; it can be sent to worker processes.
+
+    Args:
+        config: The configuration.
+        test: Report the test images after every round too; where a tester does that they are left out.
+    """
     train = config.train
     shape = Shape.of(train, keep_prob=train.keep_prob)
     return SupervisedTask(
         model=functools.partial(network, shape),
-        data=functools.partial(load_data, train.data_dir, train.num_val, shape.image, train.num_classes),
+        data=functools.partial(load_data, train.data_dir, train.num_val, shape.image, train.num_classes, test=test),
         # fused: one pass over each tensor instead of eight.
         optimizer=functools.partial(
             torch.optim.Adam,
@@ -61,12 +67,13 @@ def normalize(images: Tensor) -> Tensor:
     return images.to(torch.float32).sub_(255 * MEAN).mul_(1 / (255 * STD))
 
 
-def load_data(folder: Path, num_val: int, image: tuple[int, int, int], classes: int) -> Data:
+def load_data(folder: Path, num_val: int, image: tuple[int, int, int], classes: int, *, test: bool = True) -> Data:
     """The images as they are stored, ready to be normalized a batch at a time.
 
     Workers call this after the data was found once, and so never download.
     """
-    return as_data(load_mnist(folder, num_val=num_val, download=False, num_classes=classes), image)
+    data = as_data(load_mnist(folder, num_val=num_val, download=False, num_classes=classes), image)
+    return data if test else dataclasses.replace(data, test=None)
 
 
 def as_data(found: Dataset, image: tuple[int, int, int]) -> Data:

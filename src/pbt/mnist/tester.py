@@ -37,27 +37,35 @@ class Tested:
     """What must be said of the data; empty for MNIST itself."""
 
 
-def run_test(config: Config, section: Literal["test", "val"]) -> Tested:
-    """Test the checkpoint that `load_ckpt` names, or the best member of the newest population run.
+def run_test(config: Config, section: Literal["test", "val"], application: str) -> Tested:
+    """Test the checkpoint that `load_ckpt` names, or the best state of the newest run of an application.
 
-    With a checkpoint, network and data are those of its training directory (`args_test_<w>.json`), not `config`'s.
+    With a checkpoint, network and data are those of its training directory (`args_test.json`, in a population
+    `args_test_<w>.json`), not `config`'s.
 
     Raises:
         ConfigError: There is no such checkpoint or no run, or it is of another network.
         CorruptError: The checkpoint is damaged, or no checkpoint at all.
     """
-    wanted = getattr(config, section)
-    if wanted.load_ckpt:
-        path = Path(wanted.load_ckpt)
-        state, own, what = load_checkpoint(path), arguments_of(path) or config, str(path)
-    else:
-        run = newest_run(config.train.train_dir)
-        state, own = run.load_state(), Config.from_dict(run.meta["application"]["config"])
-        what = f"worker {run.best.member} of {run.path}, chosen by validation after {run.best.step} steps"
-    data = find_data(getattr(own, section))
-    loss, right = evaluate(own, state, _images(own, data, section))
-    images = len(data.test_y if section == "test" else data.val_y)
-    return Tested(what=what, images=images, loss=loss, accuracy=right, note=data.note)
+    wanted = getattr(config, section).load_ckpt
+    if not wanted:
+        return best_tested(newest_run(config.train.train_dir, application), section)
+    path = Path(wanted)
+    return _tested(load_checkpoint(path), arguments_of(path) or config, section, str(path))
+
+
+def best_tested(run: Run, section: Literal["test", "val"]) -> Tested:
+    """Test the state that validation chose in a run of either application."""
+    who = f"worker {run.best.member} of " if len(run.view.members) > 1 else ""
+    what = f"{who}{run.path}, chosen by validation after {run.best.step:,} steps"
+    return _tested(run.load_state(), Config.from_dict(run.meta["application"]["config"]), section, what)
+
+
+def _tested(state: Mapping[str, Any], config: Config, section: Literal["test", "val"], what: str) -> Tested:
+    data = find_data(getattr(config, section))
+    images = images_of(config, data, section)
+    loss, right = evaluate(config, state, images)
+    return Tested(what=what, images=len(images), loss=loss, accuracy=right, note=data.note)
 
 
 def load_checkpoint(path: Path) -> Mapping[str, Any]:
@@ -84,28 +92,30 @@ def arguments_of(path: Path) -> Config | None:
     """The configuration that a checkpoint's training directory recorded; None: it lies in none."""
     folder = path.resolve().parent.parent
     match = _WORKER.search(path.name)
-    worker = match[1] if match else "0"
-    files = [folder / f"args_{section}_{worker}.json" for section in ("train", "test")]
-    if not all(file.is_file() for file in files):
-        return None
-    train, test = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-    return Config.from_dict({"train": train, "test": test})
+    for suffix in (f"_{match[1]}" if match else "_0", ""):
+        files = [folder / f"args_{section}{suffix}.json" for section in ("train", "test")]
+        if all(file.is_file() for file in files):
+            train, test = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+            return Config.from_dict({"train": train, "test": test})
+    return None
 
 
-def newest_run(folder: Path) -> Run:
-    """The newest population run in a folder.
+def newest_run(folder: Path, application: str) -> Run:
+    """The newest run of an application in a folder.
 
     Raises:
         ConfigError: There is none.
     """
-    found = sorted(folder.glob("*/run.db"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in found:
+    for path in sorted(folder.glob("*/run.db"), key=lambda path: path.stat().st_mtime, reverse=True):
         if path.parent.is_symlink():
             continue
         run = Run.open(path.parent)
-        if run.meta["application"].get("name") == "mnist" and run.view.best is not None:
+        if run.meta["application"].get("name") == application and run.view.best is not None:
             return run
-    raise ConfigError(f"expected a population run in {folder.resolve()}, found none; train one first, or set load_ckpt")
+    raise ConfigError(
+        f"expected a training directory in {folder.resolve()}, found none with a checkpoint; "
+        "train first, or set load_ckpt"
+    )
 
 
 @torch.no_grad()
@@ -130,7 +140,8 @@ def evaluate(config: Config, state: Mapping[str, Any], split: Split) -> tuple[fl
     return loss / len(split), right / len(split)
 
 
-def _images(config: Config, data: Dataset, section: str) -> Split:
+def images_of(config: Config, data: Dataset, section: str) -> Split:
+    """The test images, or for `val` the held-out ones (ConfigError if there are none)."""
     train = config.train
     splits = as_data(data, (train.num_channels, train.height, train.width))
     split = splits.test if section == "test" else splits.validation

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -45,7 +46,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Train to learn from, validation to select by, test (optional) only to be reported."""
+    """Train to learn from, validation to select by, test (optional) only to be reported.
+
+    Validation may be empty where nothing is selected (one network alone): then the newest state counts as the best.
+    """
 
     train: Split
     validation: Split
@@ -134,9 +138,10 @@ class SupervisedTrainer:
         if not len(data.train) or not len(data.validation):
             raise TaskError(f"expected examples, got {len(data.train)} to train and {len(data.validation)} to validate")
         self._train = data.train.to(device)
-        self._held_out = {"val": data.validation.to(device)}
-        if data.test is not None:
-            self._held_out["test"] = data.test.to(device)
+        held_out = {"val": data.validation, "test": data.test}
+        self._held_out = {
+            name: split.to(device) for name, split in held_out.items() if split is not None and len(split)
+        }
         self._noise = Noise(device)
         self._augment_generator = torch.Generator(device=device)
         self._live: Live | None = None
@@ -150,9 +155,10 @@ class SupervisedTrainer:
             metrics = self._fit(live, steps, ctx)
             for name, split in self._held_out.items():
                 metrics.update({f"{name}_{metric}": value for metric, value in self._evaluate(live, split).items()})
-        diverged = not metrics["train_finite"] or metrics["val_loss"] != metrics["val_loss"]
-        del metrics["train_finite"]
-        metrics["score"] = float("nan") if diverged else metrics[f"val_{self._task.score}"]
+        finite = metrics.pop("train_finite") and math.isfinite(metrics.get("val_loss", 0.0))
+        # With nothing held out there is nothing to choose by: the newest state counts as the best.
+        score = metrics[f"val_{self._task.score}"] if "val" in self._held_out else float(ctx.first_step + steps)
+        metrics["score"] = score if finite else math.nan
         return capture(live.parts), metrics
 
     def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:

@@ -1,0 +1,138 @@
+"""Testing beside training: a process that tests the newest checkpoint every so often, and once more at the end.
+
+It reads the run directory like any other reader: a checkpoint is named in the log only when it is whole, so a
+half-written one is never tested. It ends when training ends, and also when training dies.
+"""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pbt.core.events import Reported
+from pbt.errors import PBTError
+from pbt.mnist.config import Config
+from pbt.mnist.files import place_of, write_table
+from pbt.mnist.single_files import RESULTS, RESULTS_HEAD, read_results
+from pbt.mnist.task import find_data
+from pbt.mnist.tester import evaluate, images_of
+from pbt.store.reader import RunReader
+
+PATIENCE = 120.0
+"""Seconds that the last test may take before the tester is given up."""
+
+
+class SideTester:
+    """Around the training of a network: tests it from another process.
+
+    Args:
+        config: The configuration.
+        path: The run directory, which need not be there yet.
+        steps_per_epoch: Training steps of an epoch.
+
+    `failure` says afterwards why testing failed; empty if it did not.
+    """
+
+    def __init__(self, config: Config, path: Path, steps_per_epoch: int) -> None:
+        self.failure = ""
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = (theirs, config.to_dict(), path, steps_per_epoch)
+        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._theirs = theirs
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self._theirs.close()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ask for the last test if training came to its end, else end the tester."""
+        try:
+            if kind is None:
+                self._connection.send("end")
+                self.failure = self._connection.recv() if self._connection.poll(PATIENCE) else "it did not end in time"
+        except (OSError, EOFError):
+            self.failure = "its process died"
+        finally:
+            self._connection.close()
+            self._process.join(2.0)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+
+
+def _work(connection: Connection, stored: Mapping[str, Any], path: Path, steps_per_epoch: int) -> None:
+    # Ctrl-C reaches the whole process group; the parent decides what it means, and closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = Config.from_dict(stored)
+    failure, ending = "", False
+    try:
+        bench = _Bench(config, path, steps_per_epoch)
+        while not ending:
+            ending = _told(connection, config.test.sleep_time_sec)
+            bench.test_newest()
+    except EOFError:
+        return
+    except PBTError as error:
+        failure = str(error)
+    connection.send(failure)
+
+
+def _told(connection: Connection, seconds: float) -> bool:
+    """Wait that long; whether training came to its end meanwhile. EOFError: it died."""
+    if connection.poll(seconds):
+        connection.recv()
+        return True
+    return False
+
+
+class _Bench:
+    """The test images, and what was tested already."""
+
+    def __init__(self, config: Config, path: Path, steps_per_epoch: int) -> None:
+        self._config = config
+        self._path = path
+        self._steps_per_epoch = steps_per_epoch
+        data = find_data(config.test)
+        self._note = data.note
+        self._images = images_of(config, data, "test")
+        # Training must be faster than testing: it is what is waited for.
+        import torch
+
+        torch.set_num_threads(1)
+
+    def test_newest(self) -> None:
+        """Test the newest checkpoint, unless that was done, and add a row to the results."""
+        if not (self._path / "run.db").is_file():
+            return
+        with RunReader(self._path) as reader:
+            found = self._newest(reader)
+        if found is None:
+            return
+        report, state = found
+        place = place_of(report.step, self._steps_per_epoch)
+        results = self._path / RESULTS
+        rows: dict[tuple[int, int], list[Any]] = {at: [*row.values()] for at, row in read_results(results).items()}
+        if place in rows:
+            return
+        rows[place] = [*place, *evaluate(self._config, state, self._images)]
+        write_table(results, RESULTS_HEAD, [rows[at] for at in sorted(rows)], self._note)
+
+    def _newest(self, reader: RunReader) -> tuple[Reported, Mapping[str, Any]] | None:
+        """The newest report and its state, which may be swept between the two questions; then there is a newer one."""
+        for _ in range(5):
+            reports = [event for event in reader.events() if isinstance(event, Reported)]
+            if not reports:
+                return None
+            try:
+                return reports[-1], reader.load_state(reports[-1].state)
+            except KeyError:
+                time.sleep(0.1)
+        return None

@@ -1,0 +1,194 @@
+"""One network, trained in the ordinary way: a population of one that never copies and follows a fixed schedule.
+
+Being a run like any other, it is durable checkpoint by checkpoint and resumes with the same bits.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pbt.core.exploit import never
+from pbt.core.explore import follow
+from pbt.core.lineage import Schedule, Segment
+from pbt.core.strategy import Plan
+from pbt.engine import Observer
+from pbt.errors import ConfigError
+from pbt.experiment import Experiment
+from pbt.mnist.config import Config
+from pbt.mnist.data import Dataset
+from pbt.mnist.single_files import SingleFiles
+from pbt.mnist.task import find_data, supervised
+from pbt.placement import Placement
+from pbt.results import Run
+from pbt.space import Float, Space
+
+APPLICATION = "mnist-single"
+
+FREE = frozenset(
+    {
+        "num_epochs",
+        "load_ckpt",
+        "gpus",
+        "threads",
+        "executor",
+        "data_dir",
+        "train_dir",
+        "worker_num",
+        "num_workers_paral",
+    }
+)
+"""Keys that may change when training goes on; none of them changes what was trained already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """When a checkpoint is due: every so many steps of an epoch, and at its end.
+
+    Args:
+        every: Steps between checkpoints.
+        steps_per_epoch: Training steps of an epoch.
+    """
+
+    every: int
+    steps_per_epoch: int
+
+    def __call__(self, step: int) -> int:
+        """The next ready step."""
+        begun = step // self.steps_per_epoch * self.steps_per_epoch
+        inside = begun + ((step - begun) // self.every + 1) * self.every
+        return min(inside, begun + self.steps_per_epoch)
+
+    def count(self, epochs: int) -> int:
+        """How many there are in so many epochs."""
+        return epochs * -(-self.steps_per_epoch // self.every)
+
+
+def lr_schedule(config: Config, steps_per_epoch: int) -> Schedule:
+    """The configured learning rate, halved at the end of each epoch in `decreasing_lr_epochs`.
+
+    It does not depend on `num_epochs`, so that training can go on for longer: the last value holds on.
+    """
+    edges = [0, *sorted(config.train.decreasing_lr_epochs)]
+    edges.append(edges[-1] + 1)
+    return Schedule(
+        tuple(
+            Segment(
+                start=start * steps_per_epoch,
+                stop=stop * steps_per_epoch,
+                hparams={"lr": config.train.lr / 2**halvings},
+            )
+            for halvings, (start, stop) in enumerate(itertools.pairwise(edges))
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleRun:
+    """The training of one network, resolved.
+
+    Args:
+        config: The configuration.
+        data: The data that was found.
+        placement: Where it is trained.
+        debug: Leave out tables, scalars and the best checkpoint.
+    """
+
+    config: Config
+    data: Dataset
+    placement: Placement
+    debug: bool = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of an epoch; the last one may have fewer images."""
+        return -(-len(self.data.train_y) // self.config.train.batch_size)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """When a checkpoint is due."""
+        return Checkpoints(self.config.train.num_iters_for_ckpt, self.steps_per_epoch)
+
+    def experiment(self) -> Experiment:
+        """The experiment that the configuration describes."""
+        schedule = lr_schedule(self.config, self.steps_per_epoch)
+        lowest = self.config.train.lr / 2 ** len(schedule.segments)
+        return Experiment(
+            task=supervised(self.config, test=False),
+            space=Space({"lr": Float(lowest, 2 * self.config.train.lr)}),
+            plan=Plan(exploit=never, explore=follow(schedule), interval=self.checkpoints),
+            population=1,
+            rounds=self.checkpoints.count(self.config.train.num_epochs),
+            seed=self.config.train.seed,
+            initial=[schedule.at(0)],
+            placement=self.placement,
+        )
+
+    def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Run:
+        """Train to the end, a durable checkpoint at a time."""
+        files = [] if self.debug else [SingleFiles(self.config, self.steps_per_epoch, self.data.note)]
+        application = {
+            "name": APPLICATION,
+            "config": self.config.to_dict(),
+            "debug": self.debug,
+            "score": "validation accuracy" if len(self.data.val_y) else "steps",
+            "note": self.data.note,
+        }
+        return self.experiment().run(path, resume=resume, observers=[*files, *observers], application=application)
+
+
+def prepare_single(config: Config, placement: Placement, *, debug: bool = False, progress: Any = None) -> SingleRun:
+    """Find the data and check what can be checked before the start.
+
+    Raises:
+        ConfigError: Hyperparameters evolve, which takes a population.
+        DataError: The data is damaged.
+    """
+    if config.evolving:
+        names = ", ".join(f"PBT_{name}" for name in config.evolving)
+        raise ConfigError(f"expected one network, found {names}; a population is trained by main_PBT.py")
+    return SingleRun(config=config, data=find_data(config.train, progress), placement=placement, debug=debug)
+
+
+def continued(config: Config) -> tuple[Config, Path] | None:
+    """The run that `load_ckpt` asks to go on with, and the configuration to do so; None: a new run is asked for.
+
+    Raises:
+        ConfigError: The checkpoint lies in no training directory, or is of another configuration.
+    """
+    wanted = config.train.load_ckpt
+    if not wanted:
+        return None
+    path = Path(wanted).resolve().parent.parent
+    if not (path / "run.db").is_file():
+        raise ConfigError(
+            f"load_ckpt: expected a checkpoint in the ckpts folder of a training directory, found {wanted}"
+        )
+    begun = Config.from_dict(Run.open(path).meta["application"]["config"])
+    before, now = begun.to_plain("train"), config.to_plain("train")
+    changed = [key for key in sorted(before | now) if key not in FREE and before.get(key) != now.get(key)]
+    if changed:
+        told = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed)
+        raise ConfigError(f"load_ckpt: training in {path} cannot go on with another {told}; only {_free()} may change")
+    return config, path
+
+
+def resume_single(
+    path: Path, *, rounds: int | None = None, placement: Placement | None = None, observers: Sequence[Observer] = ()
+) -> Run:
+    """Go on with a run of this application, from what it recorded of itself.
+
+    Raises:
+        ConfigError: More rounds are asked for: a single network is extended by its epochs.
+    """
+    if rounds is not None:
+        raise ConfigError("--rounds: expected none for a single network; set num_epochs and load_ckpt, and run main.py")
+    application = Run.open(path).meta["application"]
+    config = Config.from_dict(application["config"])
+    prepared = prepare_single(config, placement or Placement(executor="inline"), debug=application["debug"])
+    return prepared.train(path, resume=True, observers=observers)
+
+
+def _free() -> str:
+    return ", ".join(sorted(FREE))

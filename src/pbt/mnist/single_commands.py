@@ -1,0 +1,113 @@
+"""The command `main.py`: one network, trained and tested, side by side or one after the other."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from pbt.cli_exit import exit_code_of, tell
+from pbt.cli_files import LatestLink, new_run_dir
+from pbt.console import ProgressObserver, summary
+from pbt.errors import RunExistsError
+from pbt.mnist.commands import overrides_of, parse, report_notices, resume_line, searching, show_test
+from pbt.mnist.config import Config, load_config
+from pbt.mnist.population import gpus_of
+from pbt.mnist.side_tester import SideTester
+from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
+from pbt.mnist.tester import best_tested, run_test
+from pbt.placement import Placement
+
+PROGRAM = "main.py"
+FILES = (
+    ("results.csv", "test loss and accuracy of the checkpoints that were tested"),
+    ("loss_summary.csv", "losses at every checkpoint"),
+    ("ckpts/", "the newest checkpoint, and the one that validation chose"),
+    ("events.out.tfevents...", "scalars for TensorBoard"),
+)
+Mode = Literal["parallel", "train", "test", "traintest", "val"]
+
+
+def single(argv: Sequence[str] | None = None) -> int:
+    """What `main.py` does; returns the exit code."""
+    begun: list[Path] = []
+    app = App(
+        name=PROGRAM,
+        help="Train and test one MNIST network.\n\nExample: python3 main.py config/fc.json",
+        version_flags=[],
+    )
+
+    @app.default
+    def command(  # noqa: PLR0913 (a flag each)
+        config: Path,
+        *,
+        mode: Annotated[Mode, Parameter(name=["--mode", "-m"])] = "parallel",
+        debug: bool = False,
+        device: str | None = None,
+        data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
+        train_dir: Annotated[Path | None, Parameter(name=["--train-dir", "--train_dir"])] = None,
+        out: Path | None = None,
+        set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+        progress: bool = True,
+    ) -> int:
+        """Train and test.
+
+        Args:
+            config: Configuration file, as config/fc.json.
+            mode: parallel: train, and test the newest checkpoint every sleep_time_sec; train; test; traintest: one
+                after the other; val: evaluate the held-out images.
+            debug: Write no tables, no TensorBoard scalars and no best checkpoint.
+            device: cpu or cuda:N; must be there. Default: the first of the configuration's gpus, if there.
+            data_dir: Overrides the configuration's.
+            train_dir: Overrides the configuration's.
+            out: The training directory itself, instead of a dated one in train_dir.
+            set_: Other keys, as --set num_epochs=5.
+            progress: Show the live display.
+        """
+        settings = load_config(config, overrides=overrides_of(set_, data_dir=data_dir, train_dir=train_dir))
+        if mode in ("test", "val"):
+            return show_test(run_test(settings, mode, APPLICATION), mode)
+        report_notices()
+        going_on = continued(settings)
+        settings, path = going_on or (settings, _new_path(settings, out))
+        with searching(progress) as advance:
+            placement = Placement(
+                executor="inline", threads=settings.train.threads, device=device or gpus_of(settings.train.gpus[:1])
+            )
+            prepared = prepare_single(settings, placement, debug=debug, progress=advance)
+        begun.append(path)
+        return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress)
+
+    return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), PROGRAM)
+
+
+def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: bool) -> int:
+    tests = mode != "train" and prepared.config.test.version != "test_none"
+    beside = SideTester(prepared.config, path, prepared.steps_per_epoch) if tests and mode == "parallel" else None
+    watch = ProgressObserver(
+        show=show,
+        title=f"{prepared.config.train.model} network, {prepared.config.train.num_epochs} epochs",
+        note=prepared.data.note,
+        score="validation accuracy",
+        placement=prepared.placement,
+    )
+    with watch, beside or contextlib.nullcontext():
+        run = prepared.train(path, resume=resume, observers=[LatestLink(), watch])
+    summary(run, files=[] if prepared.debug else [entry for entry in FILES if (path / entry[0].rstrip("/")).exists()])
+    if beside is not None and beside.failure:
+        tell(f"error: testing beside training failed: {beside.failure}", PROGRAM)
+        return 1
+    if tests:
+        return show_test(best_tested(run, "test"), "test")
+    return 0
+
+
+def _new_path(config: Config, out: Path | None) -> Path:
+    path = out or config.train.train_dir / new_run_dir(f"mnist-{config.train.model}").name
+    if path.exists() and any(path.iterdir()):
+        raise RunExistsError(
+            f"{path}: expected a new directory, found one with files; "
+            "to go on with it set load_ckpt to a checkpoint in it"
+        )
+    return path
