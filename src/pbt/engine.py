@@ -8,10 +8,10 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pbt.core.events import Decided, Ended, Event, Failed, Noted, Reported
+from pbt.core.events import Decided, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, Stored, View
-from pbt.core.strategy import Strategy
+from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import CorruptError, PopulationLostError, TaskError, UsageError, WorkerError
 from pbt.executors.base import Executor, Failure, Outcome, Report, Task
 from pbt.space import HParams, Space
@@ -45,7 +45,7 @@ class Course:
     """What a run shall do, as far as its decisions depend on it.
 
     Raises:
-        UsageError: No members, no rounds, or more initial points than members.
+        UsageError: No members, no rounds, more initial points than members, or what is no whole number.
     """
 
     space: Space
@@ -56,6 +56,9 @@ class Course:
     initial: Sequence[HParams] = ()
 
     def __post_init__(self) -> None:
+        for name in ("population", "rounds", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise UsageError(f"expected {name} to be a whole number, got {getattr(self, name)!r}")
         if self.population < 1:
             raise UsageError(f"expected a population of at least 1 member, got {self.population}")
         if self.rounds < 1:
@@ -85,12 +88,11 @@ class Engine:
         self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
         self._take(store.events())
         if not self.view.members:
-            births = course.strategy.begin(self.view, course.population, course.initial).starts
-            self._commit(list(births))
+            self._commit(_entries(self.view, course.strategy.begin(self.view, course.population, course.initial)))
         elif self.view.ended == LOST:
             raise PopulationLostError(self._lost())
         elif not self._open(self.view):
-            self._commit(self._follow(self.view))
+            self._commit(self._follow(self.view)[0])
         self._sweep()
 
     @property
@@ -100,6 +102,8 @@ class Engine:
 
     def ask(self) -> list[Task]:
         """The tasks that can be started now; each is handed out once."""
+        if self.course.strategy.mode == "sync" and self._in_flight:
+            return []  # a wave is handed out whole, and the next one is due when it is complete
         taken = self._in_flight.keys() | self._wave.keys()
         tasks = [self._task(member) for member in self._open(self.view) if member.id not in taken]
         self._in_flight.update((task.member, task) for task in tasks)
@@ -132,28 +136,38 @@ class Engine:
         # By member, so that the log of a synchronous run does not tell who was first.
         wave = [self._wave.pop(member) for member in sorted(members)]
         reports = [_event(task, outcome) for task, outcome in wave]
-        events = reports + self._follow(apply(self.view, reports))
+        following, after = self._follow(apply(self.view, reports))
+        events = reports + following
         stored = {StateRef(o.member, o.round): o.stored for _, o in wave if isinstance(o, Report)}
-        self._commit(events, stored, [_note(outcome) for _, outcome in wave])
+        self._commit(events, stored, [_note(outcome) for _, outcome in wave], after)
         if self.view.ended == LOST:
             raise PopulationLostError(self._lost())
         self._sweep()
         return events
 
-    def _follow(self, view: View) -> list[Event]:
-        """What follows from this view: decisions where they are due, or the end."""
-        if all(member.status == "failed" for member in view.population):
-            return [Ended(round=view.round, why=LOST)]
+    def _follow(self, view: View) -> tuple[list[Event], View]:
+        """What follows from this view, decisions where they are due, or the end; and the view after it."""
+        if view.population and all(member.status == "failed" for member in view.population):
+            lost = [Ended(round=view.round, why=LOST)]
+            return [*lost], apply(view, lost)
         events: list[Event] = []
+        now = view
         ready = [m for m in view.members if m.status != "retired" and m.opened == m.round < self.course.rounds]
-        if self.course.strategy.mode == "async":
-            for member in ready:
-                events += self._decide(apply(view, events), [member])
-        elif ready and not self._open(view):
-            events += self._decide(view, ready)
-        if not self._open(apply(view, events)) and not (view.ended and not events):
-            events.append(Ended(round=view.round, why=FINISHED))
-        return events
+        if self.course.strategy.mode == "sync":
+            waves = [ready] if ready and not self._open(view) else []
+        else:
+            waves = [[member] for member in ready]
+        for wave in waves:
+            # Alone, the first to fail has to wait until somebody has a score: there is nothing to replace it by.
+            if self.course.strategy.mode == "sync" or wave[0].status != "failed" or now.ranking:
+                decided = self._decide(now, wave)
+                events += decided
+                now = apply(now, decided)
+        if not self._open(now) and not (view.ended and not events):
+            ended = [Ended(round=view.round, why=FINISHED)]
+            events += ended
+            now = apply(now, ended)
+        return events, now
 
     def _decide(self, view: View, ready: Sequence[Member]) -> list[Event]:
         """The strategy's answer as events, after it was checked."""
@@ -169,8 +183,7 @@ class Engine:
                 )
             view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
         decided = [Decided(decision=d) for d in sorted(proposal.decisions, key=lambda d: d.member)]
-        noted = [] if proposal.memory is None else [Noted(round=view.round, memory=proposal.memory)]
-        return [*decided, *proposal.retirements, *proposal.starts, *noted]
+        return [*decided, *proposal.retirements, *_entries(view, proposal)]
 
     def _open(self, view: View) -> list[Member]:
         """The members whose round is open: waiting for a worker, or in training."""
@@ -191,17 +204,23 @@ class Engine:
         )
 
     def _commit(
-        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[Note] = ()
+        self,
+        events: Sequence[Event],
+        stored: Mapping[StateRef, Stored] | None = None,
+        notes: Sequence[Note] = (),
+        after: View | None = None,
     ) -> None:
         if events:
             self.store.commit(events, stored or {}, notes)
-            self._take(events)
+            self._take(events, after)
 
-    def _take(self, events: Sequence[Event]) -> None:
-        self.view = apply(self.view, events)
+    def _take(self, events: Sequence[Event], after: View | None = None) -> None:
+        self.view = apply(self.view, events) if after is None else after
         for event in events:
             if isinstance(event, Reported):
                 self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
+            elif isinstance(event, Retired):
+                self._recent.pop(event.member, None)
 
     def _sweep(self) -> None:
         """Drop the states that neither a member, the best, the strategy nor the last two rounds need."""
@@ -215,6 +234,18 @@ class Engine:
     def _lost(self) -> str:
         first = next(event for event in self.store.events() if isinstance(event, Failed))
         return f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
+
+
+def _entries(view: View, proposal: Proposal) -> list[Event]:
+    """Who enters, and what the strategy remembers, as events, after they were checked."""
+    known = {member.id for member in view.members}
+    for start in proposal.starts:
+        if start.member in known:
+            raise UsageError(f"the strategy started member {start.member}, which was there already")
+        known.add(start.member)
+        view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
+    noted = [] if proposal.memory is None else [Noted(round=view.round, memory=proposal.memory)]
+    return [*proposal.starts, *noted]
 
 
 def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()) -> None:

@@ -11,6 +11,7 @@ from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.engine import Course, Engine, Observer, drive
 from pbt.errors import TaskError, UsageError
+from pbt.executors.processes import check_sendable
 from pbt.executors.worker import Objective, Setup, Train, Trainable
 from pbt.placement import ExecutorFactory, Place, Placement, place
 from pbt.results import Run
@@ -119,6 +120,8 @@ class Experiment:
         if isinstance(train, Trainable):
             for birth in first[:1]:
                 train.check(birth.hparams)
+        if self.placement.executor == "processes":
+            check_sendable(train)
 
     def _open(self, run_dir: str | Path | None, *, found: bool, application: Mapping[str, Any] | None) -> Store:
         if run_dir is not None and found:
@@ -162,10 +165,12 @@ class Experiment:
             store.update_meta(rounds=self.rounds)
         wanted = self.placement
         recorded = meta["place"]
+        # A run that was begun on a GPU goes to wherever there is one now, and elsewhere if there is none.
+        device = wanted.device or ("cpu" if recorded["device"] == "cpu" else None)
         return replace(
             self,
             rounds=max(self.rounds, meta["rounds"]),
-            placement=replace(wanted, threads=wanted.threads or recorded["threads"]),
+            placement=replace(wanted, threads=wanted.threads or recorded["threads"], device=device),
         )
 
 

@@ -1,5 +1,6 @@
 """Where a run is trained: which executor, how many workers, on which devices, with how many threads."""
 
+import functools
 import os
 import platform
 import sys
@@ -116,6 +117,7 @@ def _devices(wanted: str | None) -> list[str]:
     return devices
 
 
+@functools.cache
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)

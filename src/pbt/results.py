@@ -159,18 +159,20 @@ class Run:
         names = dict.fromkeys(
             name for r in reports for name, value in r.reported.items() if not isinstance(value, (list, dict))
         )
-        return History(
-            {
-                "member": [r.member for r in reports],
-                "round": [r.round for r in reports],
-                "step": [r.step for r in reports],
-                "score": [r.scores[0] for r in reports],
-                "kind": [decision.kind if decision else "born" for decision in opened],
-                "donor": [decision.donor if decision else None for decision in opened],
-                **{name: [hparams.get(name) for hparams in trained] for name in self.space},
-                **{name: [r.reported.get(name) for r in reports] for name in names},
-            }
-        )
+        columns: dict[str, list[Any]] = {
+            "member": [r.member for r in reports],
+            "round": [r.round for r in reports],
+            "step": [r.step for r in reports],
+            "score": [r.scores[0] for r in reports],
+            "kind": [decision.kind if decision else "born" for decision in opened],
+            "donor": [decision.donor if decision else None for decision in opened],
+        }
+        # A name that is taken gets a longer title, as in the views of the database.
+        for name in self.space:
+            columns[f"hparams.{name}" if name in columns else name] = [hparams.get(name) for hparams in trained]
+        for name in names:
+            columns[f"reported.{name}" if name in columns else name] = [r.reported.get(name) for r in reports]
+        return History(columns)
 
     def load_state(self, ref: StateRef | None = None) -> Any:
         """A fresh copy of a state; None: of the best one.

@@ -72,7 +72,7 @@ def _check_range(what: str, bounds: tuple[float, float], scale: Scale, prior: tu
     floor, ceiling = _LIMITS[scale]
     if low <= floor or high >= ceiling:
         raise SpaceError(f"{what}: scale {scale!r} needs bounds inside ({floor}, {ceiling}), got {low!r} .. {high!r}")
-    if prior is not None and not (len(prior) == 2 and low <= prior[0] <= prior[1] <= high):
+    if prior is not None and not low <= prior[0] <= prior[1] <= high:
         raise SpaceError(f"{what}: expected a prior (a, b) with {low!r} <= a <= b <= {high!r}, got {prior!r}")
 
 
@@ -224,7 +224,8 @@ class Choice:
         object.__setattr__(self, "options", tuple(self.options))
         for option in self.options:
             # A NaN is not equal to itself, so it could be drawn but would never be found again.
-            if not (option is None or isinstance(option, (str, int, float))) or option != option:  # noqa: PLR0124
+            plain = option is None or isinstance(option, (str, int, float))
+            if not plain or (isinstance(option, float) and math.isnan(option)):
                 raise SpaceError(f"Choice: expected strings, numbers, booleans or None, got {option!r}")
         if not self.options or len({(type(option), option) for option in self.options}) < len(self.options):
             raise SpaceError(f"Choice: expected one or more different options, got {list(self.options)!r}")

@@ -126,14 +126,18 @@ class Ended:
 Event = Born | Reported | Failed | Decided | Noted | Retired | Ended
 _KINDS: Mapping[str, type[Any]] = {cls.kind: cls for cls in (Born, Reported, Failed, Decided, Noted, Retired, Ended)}
 
+_RECORDS: tuple[type[Any], ...] = (Decision, *_KINDS.values())
+_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in _RECORDS}
+_PLAIN = frozenset((int, str, bool, type(None)))
+
 
 def to_plain(event: Event) -> dict[str, Any]:
     """The event as values that JSON can hold; `kind` says which event it is."""
     record = event.decision if isinstance(event, Decided) else event
     # A Decision has a `kind` of its own: how it came about is stored under `how`.
     plain: dict[str, Any] = {"kind": event.kind}
-    for field_ in fields(record):
-        plain["how" if field_.name == "kind" else field_.name] = _encode(getattr(record, field_.name))
+    for name in _NAMES[type(record)]:
+        plain["how" if name == "kind" else name] = _encode(getattr(record, name))
     return plain
 
 
@@ -159,9 +163,11 @@ def from_plain(plain: Mapping[str, Any]) -> Event:
 
 
 def _encode(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         plain = {str(key): _encode(item) for key, item in value.items()}
         return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
     if isinstance(value, (list, tuple)):
@@ -170,6 +176,8 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any) -> Any:
+    if type(value) in _PLAIN or type(value) is float:
+        return value
     if isinstance(value, dict):
         if value.keys() == {"float"}:
             inner = value["float"]

@@ -89,17 +89,19 @@ def _reported(member: Member, event: Reported) -> Member:
 
 
 def _decided(member: Member, decision: Decision) -> Member:
-    changed = replace(
+    own = decision.start == member.state and member.status == "live"
+    return replace(
         member,
         hparams=decision.hparams,
         state=decision.start,
+        step=member.step if own else decision.step,
+        scores=member.scores if own else decision.scores,
+        series=member.series if own else decision.series,
+        inherited=member.inherited if own else True,
         opened=decision.round,
         status="live",
         copied_at=member.copied_at if decision.donor is None else decision.step,
     )
-    if decision.start == member.state and member.status == "live":
-        return changed
-    return replace(changed, step=decision.step, scores=decision.scores, series=decision.series, inherited=True)
 
 
 def _better(best: Best | None, member: Member) -> Best | None:

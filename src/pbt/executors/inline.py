@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from pbt.executors.base import Incident, Outcome, Task
-from pbt.executors.worker import Setup, Worker
+from pbt.executors.worker import Setup, Worker, preserved
 
 
 class InlineExecutor:
@@ -18,6 +19,7 @@ class InlineExecutor:
         self._setup = setup
         self._worker: Worker | None = None
         self._queue: deque[Task] = deque()
+        self._outside = ExitStack()
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Put the tasks behind those that wait."""
@@ -28,6 +30,7 @@ class InlineExecutor:
         if not self._queue:
             return []
         if self._worker is None:
+            self._outside.enter_context(preserved())
             self._worker = self._setup.open()
         return [self._worker.run(self._queue.popleft())]
 
@@ -38,6 +41,7 @@ class InlineExecutor:
     def close(self) -> None:
         """Drop what was not trained."""
         self._queue.clear()
+        self._outside.close()
         self._worker = None
 
     def __enter__(self) -> Self:

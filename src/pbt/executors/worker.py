@@ -109,7 +109,7 @@ class Worker:
                 device=self._setup.device,
                 threads=self._setup.threads,
             )
-            with seeded(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
+            with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                 state, metrics = self._train(dict(task.hparams), state, task.steps, context)
             measured = settle(metrics, self._setup.objective)
             if not all(math.isfinite(score) for score in measured.scores):
@@ -191,30 +191,21 @@ def plain(value: Any, name: str) -> Any:
 
 @contextmanager
 def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """The global generators seeded inside, and as they were outside. Libraries that are not loaded stay so.
+    """The global generators seeded inside, and as they were outside. Libraries that are not loaded stay so."""
+    with preserved(), sown(seed, device):
+        yield
 
-    Torch is seeded also where it is imported only inside, so that a worker's first round is like any other.
-    """
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """The global generators afterwards as they were before. Libraries that are not loaded stay so."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     cuda = torch.cuda if torch and torch.cuda.is_initialized() else None
     before = (random.getstate(), numpy and numpy.random.get_state(), torch and torch.get_rng_state())
     before_cuda = cuda and cuda.get_rng_state_all()
-    late = _TorchSeeder(seed)
-    random.seed(seed)
-    if numpy:
-        numpy.random.seed(seed % 2**32)
-    if torch:
-        # Not torch.manual_seed: on a machine without CUDA that remembers every call with its traceback.
-        torch.default_generator.manual_seed(seed)
-        if cuda or device.startswith("cuda"):
-            torch.cuda.manual_seed_all(seed)
-    else:
-        sys.meta_path.insert(0, late)
     try:
         yield
     finally:
-        if late in sys.meta_path:
-            sys.meta_path.remove(late)
         random.setstate(before[0])
         if numpy:
             numpy.random.set_state(before[1])
@@ -222,6 +213,32 @@ def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
             torch.set_rng_state(before[2])
         if cuda:
             cuda.set_rng_state_all(before_cuda)
+
+
+@contextmanager
+def sown(seed: int, device: str = "cpu") -> Iterator[None]:
+    """The global generators seeded.
+
+    Torch is seeded also where it is imported only inside, so that a worker's first round is like any other.
+    """
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    random.seed(seed)
+    if numpy:
+        numpy.random.seed(seed % 2**32)
+    if torch:
+        # Not torch.manual_seed: on a machine without CUDA that remembers every call with its traceback.
+        torch.default_generator.manual_seed(seed)
+        if device.startswith("cuda") or torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        yield
+        return
+    late = _TorchSeeder(seed)
+    sys.meta_path.insert(0, late)
+    try:
+        yield
+    finally:
+        if late in sys.meta_path:
+            sys.meta_path.remove(late)
 
 
 class _TorchSeeder(MetaPathFinder):

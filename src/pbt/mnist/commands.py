@@ -13,6 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from pbt.cli_exit import exit_code_of, tell
 from pbt.cli_files import LatestLink, new_run_dir
+from pbt.cli_outlet import can_redraw
+from pbt.cli_outlet import can_redraw
 from pbt.console import ProgressObserver, outlet, summary
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config import Config, load_config
@@ -72,9 +74,10 @@ def population(argv: Sequence[str] | None = None) -> int:
         overrides = overrides_of(set_, data_dir=data_dir, train_dir=train_dir)
         settings = load_config(config, overrides=overrides)
         if mode != "train":
-            return show_test(run_test(settings, mode, APPLICATION), mode)
-        prepared = _prepare(settings, device=device, executor=executor, debug=debug, show=progress)
+            return show_test(run_test(settings, mode, APPLICATION, data_dir), mode)
         path = out or settings.train.train_dir / new_run_dir(f"mnist-{settings.train.model}").name
+        check_new(path)
+        prepared = _prepare(settings, device=device, executor=executor, debug=debug, show=progress)
         begun.append(path)
         return train(prepared, path, show=progress)
 
@@ -105,20 +108,31 @@ def demo(
     Returns:
         The exit code.
     """
+    path = out or new_run_dir("demo")
+    check_new(path)
     prepared = _prepare(demo_config({"seed": seed}), device=device, executor=executor, debug=False, show=show)
     epochs = demo_epochs(prepared.data) if rounds is None else rounds
     config = demo_config({"seed": seed, "num_epochs_tot": epochs})
-    path = out or new_run_dir("demo")
     if begun is not None:
         begun.append(path)
     demonstration = PopulationRun(config=config, data=prepared.data, placement=prepared.placement)
     return train(demonstration, path, show=show)
 
 
+def check_new(path: Path) -> None:
+    """Check, before any data is looked for, that a training directory can be made here.
+
+    Raises:
+        RunExistsError: Something is there.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        raise RunExistsError(f"{path}: expected a new directory, found one with files; resume it: pbt resume {path}")
+    if path.exists() and not path.is_dir():
+        raise RunExistsError(f"{path}: expected a new directory, found a file")
+
+
 def train(prepared: PopulationRun, path: Path, *, show: bool) -> int:
     """Train with a live table, and say at the end what came out; returns the exit code."""
-    if path.exists() and any(path.iterdir()):
-        raise RunExistsError(f"{path}: expected a new directory, found one with files; resume it: pbt resume {path}")
     train_ = prepared.config.train
     title = f"{train_.model} network, {train_.num_worker_tot} workers, {prepared.rounds} rounds"
     watch = ProgressObserver(
@@ -164,7 +178,8 @@ def report_notices() -> None:
 def searching(show: bool) -> Iterator[Callable[[str, int, int], None]]:
     """What to call while data is downloaded, so that there is a bar for each file."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=outlet(stderr=True), transient=True, disable=not show) as bar:
+    console = outlet(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not (show and can_redraw(console))) as bar:
         tasks: dict[str, TaskID] = {}
 
         def advance(name: str, done: int, total: int) -> None:

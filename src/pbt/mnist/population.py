@@ -18,7 +18,7 @@ from pbt.mnist.data import Dataset
 from pbt.mnist.files import RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
 from pbt.mnist.task import find_data, space, supervised
-from pbt.placement import Placement, place
+from pbt.placement import EXECUTORS, Placement, place
 from pbt.results import Run
 
 log = logging.getLogger("pbt")
@@ -88,6 +88,7 @@ class PopulationRun:
             "config": self.config.to_dict(),
             "debug": self.debug,
             "note": self.data.note,
+            "score": "validation accuracy",
         }
         run = experiment.run(path, resume=resume, observers=[*files, *observers], application=application)
         if not self.debug:
@@ -146,10 +147,17 @@ def placement_of(config: Config, *, device: str | None = None, executor: str | N
 def resume(
     path: Path, *, rounds: int | None = None, placement: Placement | None = None, observers: Sequence[Observer] = ()
 ) -> Run:
-    """Go on with a population run of this application, from what it recorded of itself."""
-    application = Run.open(path).meta["application"]
+    """Go on with a population run of this application, from what it recorded of itself, where it was begun."""
+    meta = Run.open(path).meta
+    application, begun = meta["application"], meta["place"]
     config = Config.from_dict(application["config"])
-    prepared = prepare(config, placement or placement_of(config), debug=application["debug"])
+    if placement is None:
+        placement = placement_of(
+            config,
+            device="cpu" if begun["device"] == "cpu" else None,
+            executor=begun["executor"] if begun["executor"] in EXECUTORS else None,
+        )
+    prepared = prepare(config, placement, debug=application["debug"])
     return prepared.train(path, resume=True, observers=observers, rounds=rounds)
 
 

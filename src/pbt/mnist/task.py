@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pbt.errors import ConfigError
+from pbt.mnist.augment import augmentation
 from pbt.mnist.config import Config
 from pbt.mnist.config_evolving import Evolving
 from pbt.mnist.config_sections import Section
@@ -52,7 +53,8 @@ def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
         metrics={"accuracy": accuracy},
         batch_size=train.batch_size,
         prepare=normalize,
-        order=train.data_order,
+        augment=augmentation(train),
+        order=train.data_order if train.shuffle else "stored",
         record_every=train.num_iters_for_ckpt,
     )
 

@@ -1,6 +1,5 @@
 """Testing what a run left: one checkpoint, or the member that validation chose. A reader, never a writer."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
 from pbt.errors import ConfigError, CorruptError, PBTError
 from pbt.mnist.config import Config
+from pbt.mnist.config_file import read_file
 from pbt.mnist.data import Dataset
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import as_data, find_data, normalize
@@ -37,11 +37,11 @@ class Tested:
     """What must be said of the data; empty for MNIST itself."""
 
 
-def run_test(config: Config, section: Literal["test", "val"], application: str) -> Tested:
+def run_test(config: Config, section: Literal["test", "val"], application: str, data_dir: Path | None = None) -> Tested:
     """Test the checkpoint that `load_ckpt` names, or the best state of the newest run of an application.
 
     With a checkpoint, network and data are those of its training directory (`args_test.json`, in a population
-    `args_test_<w>.json`), not `config`'s.
+    `args_test_<w>.json`), not `config`'s. `data_dir` is where the data is now, if it was asked for.
 
     Raises:
         ConfigError: There is no such checkpoint or no run, or it is of another network.
@@ -49,20 +49,23 @@ def run_test(config: Config, section: Literal["test", "val"], application: str) 
     """
     wanted = getattr(config, section).load_ckpt
     if not wanted:
-        return best_tested(newest_run(config.train.train_dir, application), section)
+        return best_tested(newest_run(config.train.train_dir, application), section, data_dir)
     path = Path(wanted)
-    return _tested(load_checkpoint(path), arguments_of(path) or config, section, str(path))
+    return _tested(load_checkpoint(path), arguments_of(path) or config, section, str(path), data_dir)
 
 
-def best_tested(run: Run, section: Literal["test", "val"]) -> Tested:
+def best_tested(run: Run, section: Literal["test", "val"], data_dir: Path | None = None) -> Tested:
     """Test the state that validation chose in a run of either application."""
     who = f"worker {run.best.member} of " if len(run.view.members) > 1 else ""
     what = f"{who}{run.path}, chosen by validation after {run.best.step:,} steps"
-    return _tested(run.load_state(), Config.from_dict(run.meta["application"]["config"]), section, what)
+    return _tested(run.load_state(), Config.from_dict(run.meta["application"]["config"]), section, what, data_dir)
 
 
-def _tested(state: Mapping[str, Any], config: Config, section: Literal["test", "val"], what: str) -> Tested:
-    data = find_data(getattr(config, section))
+def _tested(
+    state: Mapping[str, Any], config: Config, section: Literal["test", "val"], what: str, data_dir: Path | None
+) -> Tested:
+    asked = getattr(config, section)
+    data = find_data(asked if data_dir is None else asked.model_copy(update={"data_dir": data_dir}))
     images = images_of(config, data, section)
     loss, right = evaluate(config, state, images)
     return Tested(what=what, images=len(images), loss=loss, accuracy=right, note=data.note)
@@ -83,7 +86,7 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
         raise CorruptError(
             f"load_ckpt: expected a safetensors checkpoint of this package in {path}: {error}"
         ) from error
-    if not isinstance(state, dict) or "model" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise CorruptError(f"load_ckpt: expected the state of a network in {path}, found something else")
     return state
 
@@ -95,7 +98,7 @@ def arguments_of(path: Path) -> Config | None:
     for suffix in (f"_{match[1]}" if match else "_0", ""):
         files = [folder / f"args_{section}{suffix}.json" for section in ("train", "test")]
         if all(file.is_file() for file in files):
-            train, test = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+            train, test = (read_file(file) for file in files)
             return Config.from_dict({"train": train, "test": test})
     return None
 
@@ -129,7 +132,11 @@ def evaluate(config: Config, state: Mapping[str, Any], split: Split) -> tuple[fl
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise ConfigError(f"load_ckpt: expected a {config.train.model} network as configured: {error}") from error
+        # Torch lists every difference on a line of its own; the first one says enough.
+        difference = next(iter(str(error).splitlines()[1:]), str(error)).strip()
+        raise ConfigError(
+            f"load_ckpt: expected a {config.train.model} network as configured, found another: {difference}"
+        ) from error
     model.eval()
     loss = right = 0.0
     for start in range(0, len(split), BATCH):

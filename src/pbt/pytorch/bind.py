@@ -60,22 +60,34 @@ class OptimizerBinding:
                 group[self.setting] = tuple(values)
             if self.setting == "lr" and "initial_lr" in group:
                 group["initial_lr"] = value
-        if self.setting == "lr":
-            for part in live.parts.values():
-                if hasattr(part, "base_lrs"):
-                    part.base_lrs = [value for _ in part.base_lrs]
+        for scheduler in self._schedulers(live):
+            scheduler.base_lrs = [value for _ in scheduler.base_lrs]
 
     def read(self, live: Live) -> list[Value]:
-        """The value in each group."""
-        values = [group[self.setting] for group in self._groups(live)]
-        return values if self.index is None else [value[self.index] for value in values]
+        """The value in each group, and in what a learning-rate scheduler remembers of it."""
+        groups = self._groups(live)
+        if self.index is not None:
+            return [group[self.setting][self.index] for group in groups]
+        remembered = [group["initial_lr"] for group in groups if self.setting == "lr" and "initial_lr" in group]
+        rates = [rate for scheduler in self._schedulers(live) for rate in scheduler.base_lrs]
+        return [*(group[self.setting] for group in groups), *remembered, *rates]
 
-    def _groups(self, live: Live) -> list[dict[str, Any]]:
+    def _schedulers(self, live: Live) -> list[Any]:
+        """What schedules the learning rate of these optimizers, also inside of another scheduler."""
+        if self.setting != "lr":
+            return []
+        optimizers = self._optimizers(live)
+        schedulers = [scheduler for part in live.parts.values() for scheduler in _with_inner(part)]
+        return [s for s in schedulers if hasattr(s, "base_lrs") and any(s.optimizer is o for o in optimizers)]
+
+    def _optimizers(self, live: Live) -> list[Optimizer]:
         named = {name: part for name, part in live.parts.items() if isinstance(part, Optimizer)}
         if self.part is not None and self.part not in named:
             raise TaskError(f"optimizer(part={self.part!r}): no such optimizer{nearest(self.part, named)}")
-        optimizers = list(named.values()) if self.part is None else [named[self.part]]
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        return list(named.values()) if self.part is None else [named[self.part]]
+
+    def _groups(self, live: Live) -> list[dict[str, Any]]:
+        groups = [group for optimizer in self._optimizers(live) for group in optimizer.param_groups]
         if not groups or any(self.setting not in group for group in groups):
             known = sorted({name for group in groups for name in group if name != "params"})
             raise TaskError(f"optimizer({self.setting!r}): no such optimizer setting{nearest(self.setting, known)}")
@@ -164,6 +176,12 @@ class ArgumentBinding:
     def read(self, live: Live) -> list[Value]:  # noqa: ARG002
         """Cannot be told."""
         return []
+
+
+def _with_inner(part: Any) -> Iterator[Any]:
+    yield part
+    for inner in getattr(part, "_schedulers", ()):
+        yield from _with_inner(inner)
 
 
 def optimizer(setting: str, *, index: int | None = None, part: str | None = None) -> OptimizerBinding:

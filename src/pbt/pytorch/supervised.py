@@ -1,6 +1,5 @@
 """Supervised learning as a value: a model, data, a loss, an optimizer, and where the hyperparameters act."""
 
-import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -77,9 +76,11 @@ class SupervisedTask:
         score: The metric on validation data that is the score.
         batch_size: Training examples per step; the last batch of an epoch may be smaller.
         evaluation_batch: Examples per step of evaluation; no result depends on it.
+        augment: `(inputs, generator) -> inputs` for stored training batches; its draws are keyed by (seed, member,
+            step).
         prepare: Turns a batch of stored inputs into the network's, as from bytes to normalized floats.
-        augment: `(inputs, generator) -> inputs` for training batches; its draws are keyed by (seed, member, step).
-        order: `"shared"`: all members see the same batches; `"member"`: each has an order of its own.
+        order: `"shared"`: all members see the same batches, in a new order each epoch; `"member"`: each has an
+            order of its own; `"stored"`: as the data is stored, always.
         record_every: Steps between rows of training loss in the report; None: no rows.
     """
 
@@ -94,7 +95,7 @@ class SupervisedTask:
     evaluation_batch: int = 1000
     prepare: Callable[[Tensor], Tensor] | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
-    order: Literal["shared", "member"] = "shared"
+    order: Literal["shared", "member", "stored"] = "shared"
     record_every: int | None = None
 
     def __post_init__(self) -> None:
@@ -135,8 +136,8 @@ class SupervisedTrainer:
         self._device = device
         self._threads = threads
         data = task.data()
-        if not len(data.train) or not len(data.validation):
-            raise TaskError(f"expected examples, got {len(data.train)} to train and {len(data.validation)} to validate")
+        if not len(data.train):
+            raise TaskError("expected examples to train on, found none")
         self._train = data.train.to(device)
         held_out = {"val": data.validation, "test": data.test}
         self._held_out = {
@@ -146,6 +147,7 @@ class SupervisedTrainer:
         self._augment_generator = torch.Generator(device=device)
         self._live: Live | None = None
         self._names: set[str] = set()
+        self._drawn: tuple[int, Tensor] | None = None
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         """One round."""
@@ -201,15 +203,24 @@ class SupervisedTrainer:
         task = self._task
         per_epoch = -(-len(self._train) // task.batch_size)
         epoch, place = divmod(step, per_epoch)
-        who = () if task.order == "shared" else (ctx.member,)
-        order = _order(len(self._train), seed_of(ctx.seed, "order", *who, epoch), self._device)
-        inputs, targets = self._train.take(order[place * task.batch_size : (place + 1) * task.batch_size])
-        if task.prepare is not None:
-            inputs = tuple(task.prepare(x) for x in inputs)
+        batch = slice(place * task.batch_size, (place + 1) * task.batch_size)
+        who = (ctx.member,) if task.order == "member" else ()
+        shuffled = task.order != "stored"
+        index = self._order(seed_of(ctx.seed, "order", *who, epoch))[batch] if shuffled else batch
+        inputs, targets = self._train.take(index)
         if task.augment is not None:
             self._augment_generator.manual_seed(seed_of(key, "augment"))
             inputs = tuple(task.augment(x, self._augment_generator) for x in inputs)
+        if task.prepare is not None:
+            inputs = tuple(task.prepare(x) for x in inputs)
         return inputs, targets
+
+    def _order(self, seed: int) -> Tensor:
+        """A permutation of the examples, drawn on the CPU so that every device sees the same one; the last is kept."""
+        if self._drawn is None or self._drawn[0] != seed:
+            generator = torch.Generator().manual_seed(seed)
+            self._drawn = seed, torch.randperm(len(self._train), generator=generator).to(self._device)
+        return self._drawn[1]
 
     @torch.no_grad()
     def _evaluate(self, live: Live, split: Split) -> dict[str, float]:
@@ -224,13 +235,6 @@ class SupervisedTrainer:
             for name, measure in measures.items():
                 totals[name] += float(measure(outputs, targets)) * len(targets)
         return {name: total / max(len(split), 1) for name, total in totals.items()}
-
-
-@functools.lru_cache(maxsize=4)
-def _order(count: int, seed: int, device: str) -> Tensor:
-    """A permutation of the examples, drawn on the CPU so that every device sees the same one."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(count, generator=generator).to(device)
 
 
 def _rows(losses: Tensor, measured: Tensor, first_step: int, every: int) -> list[list[float]]:

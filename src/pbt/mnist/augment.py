@@ -1,0 +1,59 @@
+"""The loader's switches: random crops and mirror images of training batches."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Generator, Tensor
+
+from pbt.errors import ConfigError
+from pbt.mnist.config_sections import TrainSection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """Changes a batch of images (n, channels, height, width), each image by draws of its own.
+
+    Args:
+        shift: Crops: largest shift in each direction, pixels; what comes in from outside is background, 0.
+        hflip: Mirror half of the images left to right.
+        vflip: Mirror half of the images top to bottom.
+    """
+
+    shift: int = 0
+    hflip: bool = False
+    vflip: bool = False
+
+    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+        """The changed images; as many and as large as before."""
+        if self.shift:
+            images = self._cropped(images, generator)
+        for dim, wanted in ((3, self.hflip), (2, self.vflip)):
+            if wanted:
+                mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+                images = torch.where(mirrored[:, None, None, None], images.flip(dim), images)
+        return images
+
+    def _cropped(self, images: Tensor, generator: Generator) -> Tensor:
+        count, channels, height, width = images.shape
+        padded = F.pad(images, [self.shift] * 4)
+        offsets = torch.randint(2 * self.shift + 1, (2, count), generator=generator, device=images.device)
+        rows = offsets[0, :, None] + torch.arange(height, device=images.device)
+        columns = offsets[1, :, None] + torch.arange(width, device=images.device)
+        image = torch.arange(count, device=images.device)[:, None, None, None]
+        channel = torch.arange(channels, device=images.device)[None, :, None, None]
+        return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def augmentation(train: TrainSection) -> Augment | None:
+    """What the switches of a configuration ask for; None: nothing.
+
+    Raises:
+        ConfigError: `crop` without a shift, which would change nothing.
+    """
+    if train.crop and not train.crop_shift:
+        raise ConfigError("crop: expected crop_shift of at least 1 pixel with it, found 0, which crops nothing")
+    shift = train.crop_shift if train.crop else 0
+    if not (shift or train.hflip or train.vflip):
+        return None
+    return Augment(shift=shift, hflip=train.hflip, vflip=train.vflip)
