@@ -14,7 +14,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from pbt.cli_exit import exit_code_of, tell
 from pbt.cli_files import LatestLink, new_run_dir
 from pbt.cli_outlet import can_redraw
-from pbt.cli_outlet import can_redraw
 from pbt.console import ProgressObserver, outlet, summary
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config import Config, load_config

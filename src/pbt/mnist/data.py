@@ -20,6 +20,7 @@ from pbt.errors import DataError
 from pbt.mnist.digits import load_digits
 from pbt.mnist.download import MIRRORS, DownloadError, Progress, fetch_mnist
 from pbt.mnist.idx import SPECS, IdxFile, Spec, read_idx_file
+from pbt.mnist.png import is_png_folder, load_png_folder
 
 MEAN = 0.1307  # of the training pixels, scaled to 0..1
 STD = 0.3081
@@ -65,7 +66,7 @@ def load_mnist(
 
     Each folder may hold the four IDX files plain or as `.gz`, directly or in `MNIST/raw` or `raw`. In `data_dir`
     and `$PBT_DATA_DIR` another data set in the same four files is accepted too, and `note` says that it is not
-    MNIST. With `PBT_OFFLINE=1` in the environment nothing is downloaded.
+    MNIST; so is a folder of PNG files (`pbt.mnist.png`). With `PBT_OFFLINE=1` in the environment nothing is downloaded.
 
     Args:
         data_dir: The configured folder; it need not exist.
@@ -86,6 +87,12 @@ def load_mnist(
     for root in named:
         if (found := _find(root, specs)) is not None:
             return _load(found, specs, num_val, num_classes, foreign=True)
+        if is_png_folder(root):
+            arrays = load_png_folder(root, cache.parent / "png")
+            for x, y, split in ((arrays[0], arrays[1], "train"), (arrays[2], arrays[3], "test")):
+                _check_pair(x, y, root / split, num_classes)
+            sizes = f"{len(arrays[0]):,} + {len(arrays[2]):,}"
+            return _assembled(*arrays, num_val, str(root), f"{sizes} images from PNG files: not checked to be MNIST")
     reason = _complete(cache, download=download, progress=progress, mirrors=mirrors, specs=specs)
     if not reason and (found := _find(cache, specs)) is not None:
         return _load(found, specs, num_val, num_classes, foreign=False)
@@ -157,17 +164,24 @@ def _load(paths: list[Path], specs: Sequence[Spec], num_val: int, num_classes: i
     train_x, train_y, test_x, test_y = (file.values for file in files)
     for x, y, path in ((train_x, train_y, paths[1]), (test_x, test_y, paths[3])):
         _check_pair(x, y, path, num_classes)
+    note = f"{len(train_x):,} + {len(test_x):,} images of another data set in MNIST's file format: not MNIST"
+    return _assembled(train_x, train_y, test_x, test_y, num_val, str(paths[0].parent), "" if is_mnist else note)
+
+
+def _assembled(
+    train_x: _Bytes, train_y: _Bytes, test_x: _Bytes, test_y: _Bytes, num_val: int, source: str, note: str
+) -> Dataset:
+    """Both splits of a set, with the held-out images taken from the first."""
     _check_num_val(num_val, len(train_x))
     order = permutation(len(train_x), _HOLD_OUT_KEY)
     # Sorted, so that the images keep the order of their file.
     held_out, kept = np.sort(order[:num_val]), np.sort(order[num_val:])
-    note = f"{len(train_x):,} + {len(test_x):,} images of another data set in MNIST's file format: not MNIST"
     return Dataset(
         **_split("train", train_x, train_y, kept),
         **_split("val", train_x, train_y, held_out),
         **_split("test", test_x, test_y, np.arange(len(test_x))),
-        source=str(paths[0].parent),
-        note="" if is_mnist else note,
+        source=source,
+        note=note,
     )
 
 

@@ -17,6 +17,7 @@ from pbt.mnist.config import Config
 from pbt.mnist.data import Dataset
 from pbt.mnist.files import RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
+from pbt.mnist.scalars import scalars
 from pbt.mnist.task import find_data, space, supervised
 from pbt.placement import EXECUTORS, Placement, place
 from pbt.results import Run
@@ -79,7 +80,9 @@ class PopulationRun:
             observers: Who watches.
             rounds: More training sessions than configured; None: as configured.
         """
-        files = [] if self.debug else [RunFiles(self.config, self.steps_per_epoch, self.data.note)]
+        files: list[Observer] = []
+        if not self.debug:
+            files = [RunFiles(self.config, self.steps_per_epoch, self.data.note), *scalars(self.steps_per_epoch)]
         experiment = self.experiment()
         if rounds is not None:
             experiment = replace(experiment, rounds=rounds)

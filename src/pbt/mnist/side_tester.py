@@ -5,16 +5,18 @@ half-written one is never tested. It ends when training ends, and also when trai
 """
 
 import multiprocessing
+import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pbt.core.events import Reported
-from pbt.errors import PBTError
+from pbt.errors import MissingExtraError, PBTError
+from pbt.integrations.tensorboard import FOLDER, writer_class
 from pbt.mnist.config import Config
 from pbt.mnist.files import place_of, write_table
 from pbt.mnist.single_files import RESULTS, RESULTS_HEAD, read_results
@@ -33,15 +35,16 @@ class SideTester:
         config: The configuration.
         path: The run directory, which need not be there yet.
         steps_per_epoch: Training steps of an epoch.
+        debug: Test, but write nothing.
 
     `failure` says afterwards why testing failed; empty if it did not.
     """
 
-    def __init__(self, config: Config, path: Path, steps_per_epoch: int) -> None:
+    def __init__(self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool = False) -> None:
         self.failure = ""
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        arguments = (theirs, config.to_dict(), path, steps_per_epoch)
+        arguments = (theirs, config.to_dict(), path, steps_per_epoch, debug)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         self._theirs = theirs
 
@@ -68,13 +71,19 @@ class SideTester:
                 self._process.join()
 
 
-def _work(connection: Connection, stored: Mapping[str, Any], path: Path, steps_per_epoch: int) -> None:
+def _work(
+    connection: Connection,
+    stored: Mapping[str, Any],
+    path: Path,
+    steps_per_epoch: int,
+    debug: bool,
+) -> None:
     # Ctrl-C reaches the whole process group; the parent decides what it means, and closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = Config.from_dict(stored)
     failure, ending = "", False
     try:
-        bench = _Bench(config, path, steps_per_epoch)
+        bench = _Bench(config, path, steps_per_epoch, debug=debug)
         while not ending:
             ending = _told(connection, config.test.sleep_time_sec)
             bench.test_newest()
@@ -96,8 +105,11 @@ def _told(connection: Connection, seconds: float) -> bool:
 class _Bench:
     """The test images, and what was tested already."""
 
-    def __init__(self, config: Config, path: Path, steps_per_epoch: int) -> None:
+    def __init__(self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool) -> None:
         self._config = config
+        self._debug = debug
+        self._tested: set[tuple[int, int]] = set()
+        self._writer: Any = None
         self._path = path
         self._steps_per_epoch = steps_per_epoch
         data = find_data(config.test)
@@ -120,10 +132,31 @@ class _Bench:
         place = place_of(report.step, self._steps_per_epoch)
         results = self._path / RESULTS
         rows: dict[tuple[int, int], list[Any]] = {at: [*row.values()] for at, row in read_results(results).items()}
-        if place in rows:
+        if place in rows or place in self._tested:
             return
-        rows[place] = [*place, *evaluate(self._config, state, self._images)]
+        loss, right = evaluate(self._config, state, self._images)
+        self._tested.add(place)
+        if self._debug:
+            return
+        rows[place] = [*place, loss, right]
         write_table(results, RESULTS_HEAD, [rows[at] for at in sorted(rows)], self._note)
+        self._show(rows)
+
+    def _show(self, rows: Mapping[tuple[int, int], Sequence[Any]]) -> None:
+        """The same rows as scalars: those of before once, when the first new one comes."""
+        new = sorted(rows) if self._writer is None else [max(rows)]
+        if self._writer is None:
+            folder = self._path / FOLDER / "test"
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                self._writer = writer_class()(str(folder))
+            except MissingExtraError:
+                return
+        for at in new:
+            step = (at[0] - 1) * self._steps_per_epoch + at[1]
+            self._writer.add_scalar("test_loss", float(rows[at][2]), step)
+            self._writer.add_scalar("test_acc", float(rows[at][3]), step)
+        self._writer.flush()
 
     def _newest(self, reader: RunReader) -> tuple[Reported, Mapping[str, Any]] | None:
         """The newest report and its state, which may be swept between the two questions; then there is a newer one."""

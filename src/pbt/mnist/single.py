@@ -16,8 +16,10 @@ from pbt.core.strategy import Plan
 from pbt.engine import Observer
 from pbt.errors import ConfigError
 from pbt.experiment import Experiment
+from pbt.integrations.tensorboard import FOLDER
 from pbt.mnist.config import Config
 from pbt.mnist.data import Dataset
+from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import SingleFiles
 from pbt.mnist.task import find_data, supervised
 from pbt.placement import Placement
@@ -127,7 +129,12 @@ class SingleRun:
 
     def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Run:
         """Train to the end, a durable checkpoint at a time."""
-        files = [] if self.debug else [SingleFiles(self.config, self.steps_per_epoch, self.data.note)]
+        files: list[Observer] = []
+        if not self.debug:
+            files = [
+                SingleFiles(self.config, self.steps_per_epoch, self.data.note),
+                *scalars(self.steps_per_epoch, alone=True, folder=f"{FOLDER}/train"),
+            ]
         application = {
             "name": APPLICATION,
             "config": self.config.to_dict(),

@@ -24,7 +24,7 @@ FILES = (
     ("results.csv", "test loss and accuracy of the checkpoints that were tested"),
     ("loss_summary.csv", "losses at every checkpoint"),
     ("ckpts/", "the newest checkpoint, and the one that validation chose"),
-    ("events.out.tfevents...", "scalars for TensorBoard"),
+    ("tensorboard/", "scalars for TensorBoard"),
 )
 Mode = Literal["parallel", "train", "test", "traintest", "val"]
 
@@ -84,7 +84,9 @@ def single(argv: Sequence[str] | None = None) -> int:
 
 def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: bool) -> int:
     tests = mode != "train" and prepared.config.test.version != "test_none"
-    beside = SideTester(prepared.config, path, prepared.steps_per_epoch) if tests and mode == "parallel" else None
+    beside = None
+    if tests and mode == "parallel":
+        beside = SideTester(prepared.config, path, prepared.steps_per_epoch, debug=prepared.debug)
     watch = ProgressObserver(
         show=show,
         title=f"{prepared.config.train.model} network, {prepared.config.train.num_epochs} epochs",

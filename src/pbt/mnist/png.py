@@ -1,0 +1,116 @@
+"""The original's own layout: a folder of PNG files per split, `train/` and `test/`, the label in each name.
+
+`00012_7.png` is a 7: the label stands behind the last underscore. Files are decoded once; the arrays are kept in the
+user's cache under a key of every file's name, size and time.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pbt.errors import DataError, MissingExtraError, PBTError
+from pbt.store.codec import decode, encode
+from pbt.store.files import write_durable
+
+SPLITS = ("train", "test")
+_LABEL = re.compile(r"_(\d{1,6})\.png$", re.IGNORECASE)
+_MOST_PIXELS = 1024 * 1024
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def is_png_folder(root: Path) -> bool:
+    """Whether the folder has PNG files in `train/` or `test/`."""
+    return any(next((root / split).glob("*.[pP][nN][gG]"), None) is not None for split in SPLITS)
+
+
+def load_png_folder(root: Path, cache: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+    """Images uint8 (n, height, width) and labels (n,) of both splits, in the order of the file names.
+
+    Args:
+        root: The folder with `train/` and `test/`.
+        cache: Where decoded arrays are kept; a cache that cannot be written is done without.
+
+    Raises:
+        DataError: A split is empty, a file has no label or is no image, or the images differ in size.
+        MissingExtraError: Pillow is not installed.
+    """
+    files = {split: sorted((root / split).glob("*.[pP][nN][gG]")) for split in SPLITS}
+    for split, paths in files.items():
+        if not paths:
+            raise DataError(f"{root / split}: expected PNG files named like 00012_7.png, found none")
+    kept = cache / f"{_key(root, files['train'] + files['test'])}.safetensors"
+    arrays = _kept(kept)
+    if arrays is None:
+        arrays = [array for split in SPLITS for array in _decoded(files[split])]
+        _keep(kept, arrays)
+    train_x, train_y, test_x, test_y = arrays
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise DataError(f"{root}: expected images of one size, found {train_x.shape[1:]} and {test_x.shape[1:]}")
+    return train_x, train_y, test_x, test_y
+
+
+def _decoded(paths: Sequence[Path]) -> tuple[Bytes, Bytes]:
+    labels = np.array([_label(path) for path in paths])
+    first = _pixels(paths[0])
+    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    for i, path in enumerate(paths):
+        pixels = _pixels(path)
+        if pixels.shape != first.shape:
+            raise DataError(f"{path}: expected {first.shape} pixels as in {paths[0].name}, found {pixels.shape}")
+        images[i] = pixels
+    if labels.max() > np.iinfo(np.uint8).max:
+        raise DataError(f"{paths[int(labels.argmax())]}: expected a label up to 255, found {labels.max()}")
+    return images, labels.astype(np.uint8)
+
+
+def _label(path: Path) -> int:
+    match = _LABEL.search(path.name)
+    if match is None:
+        raise DataError(f"{path}: expected the label behind the last underscore, as in 00012_7.png, found none")
+    return int(match[1])
+
+
+def _pixels(path: Path) -> Bytes:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("reading PNG files", "mnist") from error
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise DataError(
+                    f"{path}: expected at most {_MOST_PIXELS:,} pixels, found {image.width} x {image.height}"
+                )
+            return np.asarray(image.convert("L"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path}: expected a PNG image, found a file that cannot be decoded ({error})") from error
+
+
+def _key(root: Path, paths: Sequence[Path]) -> str:
+    words = hashlib.sha256(str(root.resolve()).encode())
+    for path in paths:
+        stat = path.stat()
+        words.update(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return words.hexdigest()[:32]
+
+
+def _kept(path: Path) -> list[Bytes] | None:
+    try:
+        arrays = decode(path.read_bytes())
+    except (OSError, PBTError):
+        # Absent or damaged: a cache is only a cache.
+        return None
+    return list(arrays)
+
+
+def _keep(path: Path, arrays: Sequence[Bytes]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durable(path, encode(list(arrays)))
+    except (OSError, PBTError):
+        return
