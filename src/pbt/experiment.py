@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from pbt.core.naming import describe
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.engine import Course, Engine, Observer, drive
-from pbt.errors import TaskError, UsageError
+from pbt.errors import RunFormatError, TaskError, UsageError
 from pbt.executors.processes import check_sendable
 from pbt.executors.worker import Objective, Setup, Train, Trainable
 from pbt.placement import ExecutorFactory, Place, Placement, place
 from pbt.results import Run
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
+from pbt.store.database import connect, is_empty, plain_errors
+from pbt.store.layout import DATABASE
 from pbt.store.memory import MemoryStore
 from pbt.store.rows import from_json, to_json
 from pbt.store.sqlite import RunStore
@@ -82,10 +85,12 @@ class Experiment:
             PopulationLostError: Every member failed.
         """
         train = trainable(self.task)
-        found = resume and run_dir is not None and (Path(run_dir) / "run.db").exists()
-        if not found:
+        store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
+        found = store is not None
+        if store is None:
             self._check(train)
-        with self._open(run_dir, found=found, application=application) as store:
+            store = self._create(run_dir, application)
+        with store:
             experiment = self._recorded(store) if found else self
             spot = place(experiment.placement, self.population)
             if found:
@@ -123,9 +128,7 @@ class Experiment:
         if self.placement.executor == "processes":
             check_sendable(train)
 
-    def _open(self, run_dir: str | Path | None, *, found: bool, application: Mapping[str, Any] | None) -> Store:
-        if run_dir is not None and found:
-            return RunStore.open(Path(run_dir))
+    def _create(self, run_dir: str | Path | None, application: Mapping[str, Any] | None) -> Store:
         meta = {
             "seed": self.seed,
             "population": self.population,
@@ -214,6 +217,19 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         placement=Placement(executor=executor, workers=workers, threads=threads, device=device),
     )
     return experiment.run(run_dir, resume=resume, observers=observers)
+
+
+def _taken_up(path: Path) -> Store | None:
+    """The run that is there; None: there is none, or only one whose creation was interrupted."""
+    if not (path / DATABASE).exists():
+        return None
+    try:
+        return RunStore.open(path)
+    except RunFormatError:
+        with plain_errors(path / DATABASE), closing(connect(path / DATABASE, "ro", patience=1.0)) as connection:
+            if is_empty(connection):
+                return None
+        raise
 
 
 def _tell_changes(store: Store, spot: Place) -> None:

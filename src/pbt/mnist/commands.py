@@ -11,24 +11,16 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pbt.cli_exit import exit_code_of, tell
-from pbt.cli_files import LatestLink, new_run_dir
-from pbt.cli_outlet import can_redraw
-from pbt.console import ProgressObserver, outlet, summary
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config import Config, load_config
 from pbt.mnist.demo import demo_config, demo_epochs
 from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
 from pbt.mnist.tester import Tested, run_test
-from pbt.results import Run
-
-FILES = (
-    ("history.csv", "every worker after every epoch: accuracies, hyperparameters, hand-overs"),
-    ("results.png", "the hyperparameter plane, colored by test accuracy"),
-    ("lr.png", "the learning rate along the winner's ancestry"),
-    ("best/", "the chosen network and its schedule"),
-    ("ckpts/", "the newest and the best checkpoint of each worker"),
-)
+from pbt.terminal.exit import OK, SOME_FAILED, exit_code_of, tell
+from pbt.terminal.outlet import can_redraw, outlet
+from pbt.terminal.progress import ProgressObserver
+from pbt.terminal.runs import LatestLink, new_run_dir
+from pbt.terminal.summary import summary
 
 
 def population(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +31,7 @@ def population(argv: Sequence[str] | None = None) -> int:
         name=program,
         help="Population based training of an MNIST network.\n\nExample: python3 main_PBT.py config/fc_PBT.json",
         version_flags=[],
+        suppress_keyboard_interrupt=False,
     )
 
     @app.default
@@ -143,17 +136,8 @@ def train(prepared: PopulationRun, path: Path, *, show: bool) -> int:
     )
     with watch:
         run = prepared.train(path, resume=False, observers=[LatestLink(), watch])
-    return conclude(run, debug=prepared.debug)
-
-
-def conclude(run: Run, *, debug: bool) -> int:
-    """Print the summary of a run of this application; returns the exit code."""
-    summary(run, files=[] if debug else [entry for entry in FILES if _is_there(run, entry[0])])
-    return 3 if any(member.status == "failed" for member in run.view.population) else 0
-
-
-def _is_there(run: Run, name: str) -> bool:
-    return run.path is not None and (run.path / name.rstrip("/")).exists()
+    summary(run)
+    return SOME_FAILED if any(member.status == "failed" for member in run.view.population) else OK
 
 
 def _prepare(config: Config, *, device: str | None, executor: str | None, debug: bool, show: bool) -> PopulationRun:
@@ -214,7 +198,12 @@ def parse(app: App, argv: Sequence[str] | None) -> int:
     from cyclopts import CycloptsError
 
     try:
-        code = app(list(argv) if argv is not None else None, exit_on_error=False, print_error=False)
+        code = app(
+            list(argv) if argv is not None else None,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
     except CycloptsError as error:
         raise UsageError(" ".join(str(error).split())) from error
     return int(code or 0)

@@ -143,7 +143,7 @@ def copy_state(store: Store, ref: StateRef, target: Path) -> None:
     if stored.blob is not None:
         write_durable(target, stored.blob)
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
     folder = store.states.folder
     if folder is None:
@@ -161,7 +161,8 @@ def copy_state(store: Store, ref: StateRef, target: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     """Replace a text file; readers see the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # One name for all: what a killed run leaves half-written is overwritten by the next, not left for ever.
+    temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

@@ -25,6 +25,15 @@ from pbt.results import Run
 log = logging.getLogger("pbt")
 
 APPLICATION = "mnist"
+FILES = (
+    ("history.csv", "every worker after every epoch: accuracies, hyperparameters, hand-overs"),
+    ("results.png", "the hyperparameter plane, colored by test accuracy"),
+    ("lr.png", "the learning rate along the winner's ancestry"),
+    ("best/", "the chosen network and its schedule"),
+    ("ckpts/", "the newest and the best checkpoint of each worker"),
+    ("tensorboard/", "scalars for TensorBoard"),
+)
+"""What a run leaves for people, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,14 @@ from pbt.space import Float, Space
 
 APPLICATION = "mnist-single"
 
+FILES = (
+    ("results.csv", "test loss and accuracy of the checkpoints that were tested"),
+    ("loss_summary.csv", "losses at every checkpoint"),
+    ("ckpts/", "the newest checkpoint, and the one that validation chose"),
+    ("tensorboard/", "scalars for TensorBoard"),
+)
+"""What a run leaves for people, in words."""
+
 FREE = frozenset(
     {
         "num_epochs",
@@ -141,6 +149,7 @@ class SingleRun:
             "debug": self.debug,
             "score": "validation accuracy" if len(self.data.val_y) else "steps",
             "note": self.data.note,
+            "files": {} if self.debug else dict(FILES),
         }
         return self.experiment().run(path, resume=resume, observers=[*files, *observers], application=application)
 

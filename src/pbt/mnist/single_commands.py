@@ -7,9 +7,6 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from pbt.cli_exit import exit_code_of, tell
-from pbt.cli_files import LatestLink, new_run_dir
-from pbt.console import ProgressObserver, summary
 from pbt.errors import RunExistsError
 from pbt.mnist.commands import overrides_of, parse, report_notices, resume_line, searching, show_test
 from pbt.mnist.config import Config, load_config
@@ -18,14 +15,12 @@ from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
 from pbt.mnist.tester import best_tested, run_test
 from pbt.placement import Placement
+from pbt.terminal.exit import exit_code_of, tell
+from pbt.terminal.progress import ProgressObserver
+from pbt.terminal.runs import LatestLink, new_run_dir
+from pbt.terminal.summary import summary
 
 PROGRAM = "main.py"
-FILES = (
-    ("results.csv", "test loss and accuracy of the checkpoints that were tested"),
-    ("loss_summary.csv", "losses at every checkpoint"),
-    ("ckpts/", "the newest checkpoint, and the one that validation chose"),
-    ("tensorboard/", "scalars for TensorBoard"),
-)
 Mode = Literal["parallel", "train", "test", "traintest", "val"]
 
 
@@ -36,6 +31,7 @@ def single(argv: Sequence[str] | None = None) -> int:
         name=PROGRAM,
         help="Train and test one MNIST network.\n\nExample: python3 main.py config/fc.json",
         version_flags=[],
+        suppress_keyboard_interrupt=False,
     )
 
     @app.default
@@ -96,7 +92,7 @@ def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: b
     )
     with watch, beside or contextlib.nullcontext():
         run = prepared.train(path, resume=resume, observers=[LatestLink(), watch])
-    summary(run, files=[] if prepared.debug else [entry for entry in FILES if (path / entry[0].rstrip("/")).exists()])
+    summary(run)
     if beside is not None and beside.failure:
         tell(f"error: testing beside training failed: {beside.failure}", PROGRAM)
         return 1

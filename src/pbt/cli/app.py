@@ -1,0 +1,244 @@
+"""The command `pbt`: train, look, resume, verify.
+
+Data goes to stdout and progress to stderr. What is wrong with the input is one message and exit code 2.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from pbt.cli.look import opened, print_problems, print_status
+from pbt.cli.options import Flag, Screen, Where
+from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
+from pbt.errors import MissingExtraError, UsageError
+from pbt.terminal.exit import OK, USAGE, exit_code_of, tell
+from pbt.terminal.outlet import outlet
+from pbt.terminal.runs import APPLICATIONS, find_run, load_experiment, new_run_dir
+
+
+def _version() -> str:
+    # By name: PyPI has an unrelated distribution `pbt`.
+    from pbt.doctor import DISTRIBUTION, version
+
+    return f"pbt {version(DISTRIBUTION) or '(not installed)'}"
+
+
+app = App(
+    name="pbt",
+    help="""Population Based Training: a trained network and the hyperparameter schedule that made it.
+
+Example: pbt run task.py:experiment --executor processes
+
+Exit codes: 0 all well, 1 the run failed, 2 wrong input, 3 finished with failed members, 130 and 143 stopped by
+Ctrl-C and SIGTERM with the state kept.""",
+    help_format="plaintext",
+    version=_version,
+    suppress_keyboard_interrupt=False,
+)
+
+
+@app.command
+def run(
+    named: Annotated[str, Parameter(name="FILE.py:object")],
+    /,
+    *,
+    population: int | None = None,
+    rounds: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    resume: Flag = False,
+    where: Where | None = None,
+    screen: Screen | None = None,
+) -> int:
+    """Train the population that a file of yours describes.
+
+    The object is a pbt.Experiment, or a function without arguments that returns one.
+
+    Example: pbt run task.py:experiment --population 20 --rounds 30
+
+    Args:
+        named: The Python file and the name in it.
+        population: Members. Default: as the experiment says.
+        rounds: Rounds per member. Default: as the experiment says.
+        seed: Of everything that is drawn. Default: as the experiment says.
+        out: The run directory. Default: a new one in runs, which runs/latest then points to.
+        resume: Go on with the run in --out, or begin it.
+        where: Where it is trained.
+        screen: What is shown.
+    """
+    if resume and out is None:
+        raise UsageError(f"--resume: expected --out RUN_DIR with it; to go on with a run: pbt resume RUN {named}")
+    application = {"name": "file", "object": named}
+    if out is not None and not resume:
+        check_new(out, application)
+    experiment = load_experiment(named)
+    experiment = replace(
+        experiment,
+        population=experiment.population if population is None else population,
+        rounds=experiment.rounds if rounds is None else rounds,
+        seed=experiment.seed if seed is None else seed,
+        placement=(where or Where()).over(experiment.placement),
+    )
+    path = out or new_run_dir(Path(named.rpartition(":")[0]).stem)
+    return train_file(experiment, path, application, screen or Screen(), latest=out is None, resume=resume)
+
+
+@app.command
+def resume(
+    named: Annotated[str, Parameter(name="RUN")],
+    file: Annotated[str | None, Parameter(name="FILE.py:object")] = None,
+    /,
+    *,
+    rounds: int | None = None,
+    where: Where | None = None,
+    screen: Screen | None = None,
+) -> int:
+    """Go on with a run that was stopped, or give a finished one more rounds.
+
+    A run of your own file needs that file named again: what a run directory names is never executed.
+
+    Example: pbt resume runs/latest task.py:experiment --rounds 40
+
+    Args:
+        named: The run directory.
+        file: The Python file and the name in it, where the run was begun with one.
+        rounds: Rounds per member, no fewer than before.
+        where: Where it is trained. Default: as it was begun.
+        screen: What is shown.
+    """
+    path = find_run(named)
+    where, screen = where or Where(), screen or Screen()
+    with opened(path) as (begun, _):
+        meta = begun.meta
+    if rounds is not None and rounds < meta["rounds"]:
+        raise UsageError(f"--rounds: expected at least the {meta['rounds']} rounds that {path} has, got {rounds}")
+    application = meta.get("application") or {}
+    if application.get("name") in APPLICATIONS and file is None:
+        return go_on_with(path, meta, rounds, where, screen)
+    if file is None:
+        raise UsageError(name_it_again(path, application))
+    experiment = load_experiment(file)
+    experiment = replace(
+        experiment,
+        seed=meta["seed"],
+        population=meta["population"],
+        initial=meta.get("initial") or (),
+        rounds=rounds or meta["rounds"],
+        placement=where.over_recorded(meta.get("place") or {}, experiment.placement),
+    )
+    return train_file(experiment, path, {"name": "file", "object": file}, screen, latest=False, resume=True)
+
+
+@app.command
+def status(
+    named: Annotated[str, Parameter(name="RUN")],
+    /,
+    *,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+) -> int:
+    """Show how a run stands, while it runs or afterwards; for a folder, the runs in it.
+
+    Nothing is written, and a running run is not disturbed.
+
+    Example: pbt status runs/latest
+
+    Args:
+        named: A run directory, or a folder that holds some.
+        as_json: Print it as JSON; scores are as the task returned them.
+    """
+    return print_status(named, json=as_json)
+
+
+@app.command
+def verify(named: Annotated[str, Parameter(name="RUN")], /) -> int:
+    """Check every byte of a run against what was recorded; exit code 0 when it is sound, 1 when not.
+
+    Example: pbt verify runs/latest
+
+    Args:
+        named: The run directory.
+    """
+    return print_problems(named)
+
+
+@app.command
+def doctor() -> int:
+    """Test what training needs on this machine: versions, devices, storage, processes.
+
+    Example: pbt doctor
+    """
+    from pbt.doctor import show
+
+    return show(outlet())
+
+
+@app.command
+def demo(
+    *,
+    rounds: int | None = None,
+    seed: int = 117,
+    out: Path | None = None,
+    executor: Literal["inline", "processes"] | None = None,
+    device: str | None = None,
+    no_progress: Flag = False,
+) -> int:
+    """Train a population on handwritten digits, with every table and picture, in a minute or two.
+
+    Example: pbt demo --out runs/demo
+
+    Args:
+        rounds: Epochs of every member. Default: as many as take a minute or two on two cores.
+        seed: Of everything that is drawn.
+        out: The run directory. Default: a new one in runs.
+        executor: In this process, or in worker processes. Default: what is faster.
+        device: cpu, cuda or cuda:N.
+        no_progress: Show nothing while it trains.
+    """
+    try:
+        commands = importlib.import_module("pbt.mnist.commands")
+    except ImportError as error:
+        raise MissingExtraError("pbt demo", "mnist") from error
+    begun: list[Path] = []
+    flags = {"out": out, "rounds": rounds, "seed": seed, "executor": executor, "device": device, "begun": begun}
+    return exit_code_of(
+        lambda: commands.demo(**flags, show=not no_progress), lambda: commands.resume_line(begun) if begun else None
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; answers the exit code."""
+    logger = logging.getLogger("pbt")
+    if not any(isinstance(handler, _Teller) for handler in logger.handlers):
+        logger.addHandler(_Teller(logging.WARNING))
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no arrow gets a question mark.
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    return exit_code_of(lambda: _call(sys.argv[1:] if argv is None else list(argv)))
+
+
+def _call(tokens: list[str]) -> int:
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        help_line = " ".join(["pbt", *(error.command_chain or ()), "--help"])
+        tell(f"error: {' '.join(str(error).split())}\nsee: {help_line}")
+        return USAGE
+    return code if isinstance(code, int) else OK
+
+
+class _Teller(logging.Handler):
+    """Warnings of the package, as messages of the command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it on stderr, which a live display redirects to a place above itself."""
+        if not logging.root.handlers:  # which would say it again
+            tell(f"{record.levelname.lower()}: {record.getMessage()}")

@@ -1,0 +1,98 @@
+"""Flags that several commands share: where a run is trained, and what is shown."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from pbt.placement import EXECUTORS, Placement
+from pbt.results import Run
+from pbt.terminal.exit import OK, SOME_FAILED, tell
+from pbt.terminal.progress import ProgressObserver
+from pbt.terminal.summary import summary
+from pbt.terminal.text import printable
+from pbt.terminal.views import as_json
+
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+"""True where it is given."""
+_WHERE, _SCREEN = Group("Where it is trained", sort_key=1), Group("Screen", sort_key=2)
+
+
+@Parameter(name="*", group=_WHERE)
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where a run is trained.
+
+    Args:
+        executor: In this process, or in worker processes. Default: as the experiment says.
+        workers: Worker processes. Default: as many as there is room for.
+        threads: CPU threads of one round; results depend on it in their last bits.
+        device: cpu, cuda, cuda:1, or several joined by commas.
+    """
+
+    executor: Literal["inline", "processes"] | None = None
+    workers: int | None = None
+    threads: int | None = None
+    device: str | None = None
+
+    def over(self, placement: Placement) -> Placement:
+        """A placement with what was asked for instead of its own."""
+        asked = {name: getattr(self, name) for name in ("executor", "workers", "threads", "device")}
+        return replace(placement, **{name: value for name, value in asked.items() if value is not None})
+
+    def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
+        """The place that a run was begun in, with what was asked for instead of its own."""
+        if recorded.get("executor") in EXECUTORS:
+            base = replace(base, executor=recorded["executor"])
+        if recorded.get("device") == "cpu":
+            base = replace(base, device="cpu")
+        return self.over(replace(base, threads=recorded.get("threads")))
+
+
+@Parameter(name="*", group=_SCREEN)
+@dataclass(frozen=True, kw_only=True)
+class Screen:
+    """What is shown.
+
+    Args:
+        as_json: Print the result as JSON on stdout, instead of tables.
+        quiet: Print nothing but errors.
+        no_progress: Show nothing while it trains.
+    """
+
+    as_json: Annotated[Flag, Parameter(name="--json")] = False
+    quiet: Annotated[Flag, Parameter(name=["--quiet", "-q"])] = False
+    no_progress: Flag = False
+
+    def progress(self, title: str, application: Mapping[str, Any], placement: Placement | None) -> ProgressObserver:
+        """What shows a run while it trains."""
+        return ProgressObserver(
+            show=not (self.quiet or self.no_progress),
+            title=title,
+            note=str(application.get("note") or ""),
+            score=printable(application.get("score") or "score"),
+            placement=placement,
+        )
+
+    def result(self, run: Run) -> int:
+        """Show what came out; answers the exit code."""
+        lost = sorted({member for member, _ in run.tree.failures} & _gone(run))
+        if self.as_json:
+            print_json(as_json(run, "finished"))
+        elif not self.quiet:
+            summary(run)
+        if lost:
+            tell(f"finished, but member {', '.join(map(str, lost))} failed and was not replaced")
+        return SOME_FAILED if lost else OK
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _gone(run: Run) -> set[int]:
+    return {member.id for member in run.view.members if member.status != "live"}

@@ -1,0 +1,223 @@
+"""Watching a population train: a live table on a terminal, one line per round elsewhere."""
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pbt.core.events import Decided, Decision, Event, Reported
+from pbt.core.population import Best, Member
+from pbt.engine import Engine, Observer
+from pbt.executors.base import Failure, Outcome
+from pbt.placement import Placement, place
+from pbt.terminal.outlet import can_redraw, is_terminal, outlet
+from pbt.terminal.text import printable, scored, sign_of, span
+from pbt.terminal.views import Row, population_table, row_of
+
+AROUND = 9
+"""Lines of the live display that are no members."""
+Leader = tuple[float, int, int]
+"""A score, and the member and the round that it belongs to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What the live display shows, replaced as a whole: it is drawn by another thread than the one that trains."""
+
+    rows: tuple[Row, ...] = ()
+    done: int = 0
+    total: int = 0
+    rounds: int = 0
+    best: Leader | None = None
+    failed: int = 0
+
+
+class ProgressObserver(Observer):
+    """Shows how a population trains. A context manager, so that a terminal is left as it was found.
+
+    Args:
+        show: Show anything at all.
+        title: What is trained.
+        note: A line for the title of the table, such as what the data is.
+        score: What a score is called.
+        placement: Where it is trained, which says how many members train at once.
+        console: Where to; default: stderr.
+        live: A table that is redrawn in place; default: on a terminal that can, and not under `CI`.
+    """
+
+    def __init__(
+        self,
+        *,
+        show: bool = True,
+        title: str = "",
+        note: str = "",
+        score: str = "score",
+        placement: Placement | None = None,
+        console: Console | None = None,
+        live: bool | None = None,
+    ) -> None:
+        self._show = show
+        self._title = " · ".join(printable(part) for part in (title, note) if part)
+        self._score = score
+        self._placement = placement or Placement()
+        self._console = console or outlet(stderr=True)
+        self._is_live = can_redraw(self._console) if live is None else live
+        self._live: Live | None = None
+        self._frame = Frame()
+        self._began, self._done_before = time.monotonic(), 0
+        self._bests: dict[int, float] = {}
+        self._opened: dict[int, Decision] = {}
+        self._back: dict[int, Outcome] = {}
+        self._slots, self._sign, self._told = 1, 1, 0
+
+    def on_start(self, engine: Engine) -> None:
+        """Take up what is there, and begin to show."""
+        self._sign = sign_of(engine.store.meta)
+        self._slots = _slots(self._placement, engine.course.population)
+        self._learn(engine.store.events())
+        self._update(engine)
+        self._began, self._done_before = time.monotonic(), self._frame.done
+        self._told = _whole_rounds(self._frame)
+        if self._show and self._is_live and not engine.finished:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.render,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=is_terminal(sys.stdout),
+            )
+            self._live.start()
+        elif self._show and self._done_before:
+            self._say(f"goes on after {self._done_before} of {self._frame.total} member rounds")
+
+    def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
+        """A member's round came back."""
+        self._back[outcome.member] = outcome
+        self._update(engine)
+        if isinstance(outcome, Failure) and self._show:
+            self._say(f"member {outcome.member} failed in round {outcome.round}: {outcome.message}", "red")
+
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
+        """A wave was decided on."""
+        self._learn(events)
+        for member in [m for m in self._back if engine.view.member(m).round >= self._back[m].round]:
+            del self._back[member]
+        self._update(engine)
+        whole = _whole_rounds(self._frame)
+        if self._show and self._live is None and whole > self._told:
+            self._say(f"round {whole}/{self._frame.rounds} · {self._best()} · {self._pace()}")
+        self._told = whole
+
+    def on_end(self, engine: Engine) -> None:  # noqa: ARG002 (one signature for all observers)
+        """Nothing is left to do."""
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def render(self) -> RenderableType:
+        """The display as it is at this moment."""
+        frame, width, limit = self._frame, self._console.width, max(4, self._console.height - AROUND)
+        rows = list(frame.rows)
+        if len(rows) > limit:
+            rows.sort(key=lambda row: (row.score is None, -self._sign * (row.score or 0.0), row.member))
+        names = dict.fromkeys(name for row in rows for name in row.hparams)
+        table = population_table(rows, names, title=self._title, width=width, limit=limit, score=self._score, live=True)
+        bar = Table.grid(expand=True, padding=(0, 1))
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True)
+        bar.add_row(ProgressBar(total=max(1, frame.total), completed=frame.done), Text(self._pace()))
+        return Group(table, bar, Text(self._best(), style="bold"))
+
+    def _learn(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, Reported):
+                self._bests[event.member] = max(event.scores[0], self._bests.get(event.member, -math.inf))
+            elif isinstance(event, Decided):
+                self._opened[event.decision.member] = event.decision
+
+    def _update(self, engine: Engine) -> None:
+        view, rounds = engine.view, engine.course.rounds
+        members = view.population
+        waiting = [m.id for m in members if m.status == "live" and m.round < m.opened <= rounds]
+        training = [id_ for id_ in waiting if id_ not in self._back][: self._slots]
+        rows = tuple(self._row(member, member.id in training) for member in members)
+        self._frame = Frame(
+            rows=rows,
+            done=sum(min(row.round, rounds) for row in rows),
+            total=len(rows) * rounds,
+            rounds=rounds,
+            best=self._leader(view.best),
+            failed=sum(row.status == "failed" for row in rows),
+        )
+
+    def _row(self, member: Member, training: bool) -> Row:
+        row = row_of(member, self._opened.get(member.id), sign=self._sign, best=self._bests.get(member.id))
+        outcome = self._back.get(member.id)
+        if outcome is None:
+            return replace(row, status="training") if training else row
+        if isinstance(outcome, Failure):
+            return replace(row, round=outcome.round, score=None, status="failed")
+        best = max(outcome.scores[0], self._bests.get(member.id, -math.inf))
+        return replace(row, round=outcome.round, score=self._sign * outcome.scores[0], best=self._sign * best)
+
+    def _leader(self, best: Best | None) -> Leader | None:
+        """The best state, with what came back and is not logged yet."""
+        leader = None if best is None else (best.score, *best.state)
+        for outcome in self._back.values():
+            if not isinstance(outcome, Failure) and (leader is None or outcome.scores[0] > leader[0]):
+                leader = outcome.scores[0], outcome.member, outcome.round
+        return leader
+
+    def _best(self) -> str:
+        best, failed = self._frame.best, self._frame.failed
+        text = "no score yet"
+        if best is not None:
+            value, member, round_ = best
+            text = f"best {self._score} {scored(self._sign * value)} (member {member}, round {round_})"
+        return f"{text} · {failed} failed" if failed else text
+
+    def _pace(self) -> str:
+        """How far, since when, and how long still: from the pace of this session alone."""
+        frame, elapsed = self._frame, time.monotonic() - self._began
+        text = f"{frame.done}/{frame.total} member rounds · {span(elapsed)}"
+        fresh = frame.done - self._done_before
+        if fresh <= 0:
+            return text
+        return f"{text} · {span(elapsed / fresh * (frame.total - frame.done))} left"
+
+    def _say(self, text: str, style: str = "") -> None:
+        """A line of its own; above the table, if there is one."""
+        if not self._console.quiet:
+            self._console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def _slots(placement: Placement, population: int) -> int:
+    """How many members train at once, as far as that can be known from here."""
+    if placement.executor == "processes":
+        return len(place(placement, population).devices)
+    return 1 if placement.executor == "inline" else population
+
+
+def _whole_rounds(frame: Frame) -> int:
+    return frame.done * frame.rounds // frame.total if frame.total else 0

@@ -1,0 +1,94 @@
+"""The screen: a live table while a population trains, and the summary at its end.
+
+Progress goes to stderr, data to stdout. On a terminal progress is one table that is redrawn in place; elsewhere, and
+under `CI`, it is one line per round.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pbt.results import Run
+from pbt.terminal.outlet import outlet
+from pbt.terminal.text import number, printable, scored, sign_of
+from pbt.terminal.views import population_table, rows_of, schedule_table
+
+ROWS = 40
+"""Members in a table that does not depend on the height of a terminal."""
+OTHERS = 12
+"""How many of the files that nobody described are named."""
+
+
+def summary(
+    run: Run,
+    notes: Iterable[str] = (),
+    files: Iterable[tuple[str, str]] = (),
+    *,
+    score: str | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print what came out of a run: the population, the best member, its schedule, and where every file is.
+
+    Args:
+        run: The run.
+        notes: For the title of every table, such as what the data is; default: the note recorded with the run.
+        files: (name inside the run directory, what is in it), beyond those that every run has; default: as recorded
+            with the run.
+        score: What a score is called; default: as recorded with the run.
+        console: Where to; default: stdout.
+    """
+    console = console or outlet()
+    application = run.meta.get("application") or {}
+    score = score or printable(application.get("score") or "score")
+    notes = tuple(notes) or tuple(filter(None, [application.get("note")]))
+    tail = "".join(f" · {printable(note)}" for note in notes)
+    title = f"Population after round {run.view.round}{tail}"
+    console.print(population_table(rows_of(run), run.space, title=title, width=console.width, limit=ROWS, score=score))
+    if run.view.best is not None:
+        console.print(Text(f"\n{_winner(run, score)}", style="bold green"))
+        schedule = run.best_schedule
+        title = f"Schedule that made it{tail}"
+        console.print()
+        console.print(schedule_table(schedule, run.space, title=title, width=console.width))
+    if run.path is not None:
+        _print_files(console, run.path, tuple(files) or _recorded(run.path, application.get("files")))
+
+
+def _winner(run: Run, score: str) -> str:
+    best = run.best
+    text = f"Best: member {best.member} after round {best.round} (step {best.step:,}): "
+    # Chosen by this number, and by no other.
+    text += f"{score if 'val' in score else f'validation {score}'} {scored(sign_of(run.meta) * best.score)}"
+    if "test_accuracy" in best.reported:
+        text += f", test accuracy {number(best.reported['test_accuracy'], 'accuracy')}"
+    return text
+
+
+def _recorded(path: Path, files: object) -> list[tuple[str, str]]:
+    """What an application recorded of its files, as far as they are there."""
+    if not isinstance(files, dict):
+        return []
+    return [(str(name), str(what)) for name, what in files.items() if (path / str(name)).exists()]
+
+
+def _print_files(console: Console, path: Path, files: Iterable[tuple[str, str]]) -> None:
+    named = {
+        "run.db": "every round, score and decision (SQLite)",
+        "states/": "the networks that are kept",
+        **dict(files),
+    }
+    table = Table.grid(padding=(0, 3))
+    table.add_column(no_wrap=True)
+    for name, what in named.items():
+        table.add_row(Text(f"  {printable(name)}"), Text(printable(what)))
+    top = {name.split("/")[0] for name in named} | {"lock", "run.db-journal"}
+    # One name for the files of all members.
+    rest = {re.sub(r"\d+", "*", entry.name) + "/" * entry.is_dir() for entry in path.iterdir() if entry.name not in top}
+    if rest:
+        table.add_row(Text("  and"), Text(printable(", ".join(sorted(rest)[:OTHERS]) + ", …" * (len(rest) > OTHERS))))
+    console.print(Text(f"\nFiles in {printable(path)}", style="bold"), soft_wrap=True)
+    console.print(table)

@@ -1,0 +1,279 @@
+"""What every executor must keep to: subclass `ExecutorContract`, say how one is made, and pytest runs its tests.
+
+```python
+class TestMyExecutor(ExecutorContract):
+    def make_executor(self, setup):
+        return MyExecutor(setup)
+```
+
+The tasks below need numpy alone, so a worker process starts fast.
+"""
+
+# ruff: noqa: S101 (these are tests)
+
+import math
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pbt.core.population import StateRef, Stored
+from pbt.core.rng import seed_of
+from pbt.executors.base import Executor, Failure, Outcome, Report, Task
+from pbt.executors.worker import Context, Setup
+from pbt.store.files import StateFiles
+
+SEED = 11
+CLOSE_SECONDS = 5.0
+"""How long stopping may take."""
+
+Values = Mapping[str, Any]
+
+
+def walk(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Values]:
+    """A random walk whose draws are keyed by member and step; reports what the global generators draw as well."""
+    place = np.zeros(3) if state is None else state["place"]
+    for step in range(ctx.first_step, ctx.first_step + steps):
+        place += hparams["lr"] * np.random.default_rng(ctx.key("walk", ctx.member, step)).standard_normal(3)
+    draws = [random.random(), float(np.random.random())]  # noqa: NPY002
+    return {"place": place, "steps": ctx.first_step + steps}, {"score": -float(np.linalg.norm(place)), "draws": draws}
+
+
+def tell_context(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Values]:
+    """A task that reports everything it was given."""
+    given = {name: getattr(ctx, name) for name in ("seed", "member", "round", "first_step", "device", "threads")}
+    return state, {"score": 1.0, "given": {**given, "hparams": hparams, "steps": steps, "key": ctx.key("any", 1)}}
+
+
+def mark(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Values]:  # noqa: ARG001
+    """A task that writes its number into the arrays it was handed, in place; reports what it found there."""
+    found = state["place"].tolist()
+    state["place"][:] = ctx.member
+    return state, {"score": 1.0, "found": found}
+
+
+def hand_on(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, float]:  # noqa: ARG001
+    """A task that returns what it was handed."""
+    return state, 1.0
+
+
+def trouble(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Any]:  # noqa: ARG001
+    """A task that goes wrong in the way that `what` says."""
+    match hparams["what"]:
+        case "raise":
+            raise ValueError("it did not work")
+        case "exit":
+            raise SystemExit(3)
+        case "state":
+            return {"inner": {"thing": object()}}, 1.0
+        case "tuple":
+            return 1.0  # type: ignore[return-value]
+    return None, METRICS[hparams["what"]]
+
+
+METRICS: Mapping[str, Any] = {
+    "fine": {"score": 2.0, "note": "good", "array": np.arange(3), "number": np.float32(0.5)},
+    "nan": math.nan,
+    "infinite": {"score": -math.inf},
+    "none": {"loss": 1.0},
+    "empty": {"scores": []},
+    "text": {"score": "good"},
+    "thing": {"score": 1.0, "thing": object()},
+}
+FAILURES = {
+    "raise": "exception",
+    "exit": "exception",
+    "tuple": "exception",
+    "nan": "score",
+    "infinite": "score",
+    "state": "refused",
+    "none": "refused",
+    "empty": "refused",
+    "text": "refused",
+    "thing": "refused",
+}
+"""What goes wrong, and the cause that the outcome must name."""
+
+
+def make_task(member: int, round_: int = 1, start: tuple[StateRef, Stored] | None = None, **fields: Any) -> Task:
+    """A task of two steps, from the start given or from the beginning."""
+    given: dict[str, Any] = {"hparams": {"lr": 0.1}, "first_step": 2 * (round_ - 1), "steps": 2, "seed": SEED}
+    if start is not None:
+        ref, stored = start
+        given |= {"start": ref, "digest": stored.digest, "blob": stored.blob}
+    return Task(**({"member": member, "round": round_, "start": None} | given | fields))
+
+
+def finish(executor: Executor, tasks: Sequence[Task]) -> dict[tuple[int, int], Outcome]:
+    """Submit the tasks as one wave and wait for all: the outcomes by member and round."""
+    executor.submit(tasks)
+    outcomes: list[Outcome] = []
+    while len(outcomes) < len(tasks):
+        found = executor.wait()
+        assert found, "wait returned nothing although tasks are out"
+        outcomes += found
+    return {(outcome.member, outcome.round): outcome for outcome in outcomes}
+
+
+def reports(outcomes: Mapping[Any, Outcome]) -> dict[Any, Report]:
+    """The outcomes, of which none may be a failure."""
+    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, Failure)]
+    assert not failed, failed
+    return {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Report)}
+
+
+class ExecutorContract(ABC):
+    """The laws, one test each."""
+
+    states = StateFiles(None)
+
+    @abstractmethod
+    def make_executor(self, setup: Setup) -> Executor:
+        """An executor of these workers, not yet started; its device must be `setup.device`."""
+
+    def _open(self, task: Any, **fields: Any) -> Executor:
+        return self.make_executor(Setup(task=task, states=self.states, **fields))
+
+    def _stored(self, member: int = 9) -> tuple[StateRef, Stored]:
+        ref = StateRef(member, 1)
+        return ref, self.states.put(ref, {"place": np.arange(3.0), "steps": 2})
+
+    def test_nothing_to_wait_for(self) -> None:
+        """`wait` with nothing submitted, or with everything answered, returns an empty list at once."""
+        with self._open(hand_on) as executor:
+            assert executor.wait() == []
+            finish(executor, [make_task(0)])
+            assert executor.wait() == []
+            assert executor.incidents() == []
+
+    def test_every_task_has_one_outcome(self) -> None:
+        """Each task of a wave is answered once, under its member, round and attempt, with a state that is there."""
+        tasks = [make_task(member, round_=3, attempt=2) for member in (4, 1, 3, 0, 2)]
+        with self._open(walk) as executor:
+            assert executor.slots >= 1
+            outcomes = finish(executor, tasks)
+        assert set(outcomes) == {(task.member, task.round) for task in tasks}
+        for (member, round_), report in reports(outcomes).items():
+            assert report.attempt == 2
+            assert report.seconds >= 0
+            state = self.states.get(StateRef(member, round_), report.stored.digest, report.stored.blob)
+            assert state["steps"] == 6
+
+    def test_order_changes_nothing(self) -> None:
+        """What a round gives does not depend on the rounds that were trained before it, nor on when it came."""
+        tasks = [make_task(member) for member in range(4)]
+        found = []
+        for order in (tasks, tasks[2:] + tasks[1::-1]):
+            with self._open(walk) as executor:
+                outcomes = reports(finish(executor, order[:1])) | reports(finish(executor, order[1:]))
+            found.append({key: (o.scores, o.reported, o.stored.digest) for key, o in outcomes.items()})
+        assert found[0] == found[1]
+
+    def test_global_draws_are_seeded(self) -> None:
+        """The global generators differ between members and rounds, and repeat for the same ones."""
+        with self._open(walk) as executor:
+            draws = {
+                key: tuple(report.reported["draws"])
+                for wave in (1, 2)
+                for key, report in reports(finish(executor, [make_task(m, wave) for m in range(2)])).items()
+            }
+            again = reports(finish(executor, [make_task(1, 2)]))[1, 2]
+        assert len(set(draws.values())) == 4
+        assert tuple(again.reported["draws"]) == draws[1, 2]
+
+    def test_a_second_wave_while_the_first_is_out(self) -> None:
+        """Tasks may be submitted while others are in training, as the asynchronous mode does."""
+        with self._open(walk) as executor:
+            executor.submit([make_task(member) for member in range(3)])
+            found = executor.wait()
+            executor.submit([make_task(7)])
+            while len(found) < 4:
+                found += executor.wait()
+        assert sorted(outcome.member for outcome in found) == [0, 1, 2, 7]
+
+    def test_failures_are_data(self) -> None:
+        """Whatever goes wrong in a task comes back as a Failure with its cause; nothing is raised, others go on."""
+        whats = [*FAILURES, "fine"]
+        tasks = [make_task(member, hparams={"what": what}) for member, what in enumerate(whats)]
+        with self._open(trouble) as executor:
+            outcomes = finish(executor, tasks)
+            assert executor.incidents() == []
+        for member, (what, cause) in enumerate(FAILURES.items()):
+            outcome = outcomes[member, 1]
+            assert isinstance(outcome, Failure), what
+            assert (outcome.cause, outcome.attempt, bool(outcome.message)) == (cause, 1, True), what
+        raised, refused = outcomes[0, 1], outcomes[whats.index("state"), 1]
+        assert isinstance(raised, Failure)
+        assert "ValueError: it did not work" in raised.message
+        assert "trouble" in raised.traceback
+        assert isinstance(refused, Failure)
+        assert "['inner']['thing']" in refused.message
+
+    def test_metrics_are_plain(self) -> None:
+        """Reported arrays and array scalars arrive as plain numbers and lists."""
+        with self._open(trouble) as executor:
+            report = reports(finish(executor, [make_task(0, hparams={"what": "fine"})]))[0, 1]
+        assert report.scores == (2.0,)
+        assert report.reported == {"note": "good", "array": [0, 1, 2], "number": 0.5}
+        assert type(report.reported["number"]) is float
+
+    def test_minimize(self) -> None:
+        """Under `minimize` the score changes its sign, and the number as the task gave it is reported."""
+        with self._open(trouble, objective="minimize") as executor:
+            report = reports(finish(executor, [make_task(0, hparams={"what": "fine"})]))[0, 1]
+        assert report.scores == (-2.0,)
+        assert report.reported["objective"] == 2.0
+
+    def test_the_donor_is_handed_over(self) -> None:
+        """The state a member starts from has the digest of the donor's, on every worker that is asked."""
+        donor = self._stored()
+        with self._open(hand_on) as executor:
+            outcomes = reports(finish(executor, [make_task(member, 2, donor) for member in range(4)]))
+        assert {report.stored.digest for report in outcomes.values()} == {donor[1].digest}
+
+    def test_a_handed_over_state_is_a_copy(self) -> None:
+        """Members that start from the same donor, and change the arrays in place, do not see one another."""
+        donor = self._stored()
+        with self._open(mark) as executor:
+            outcomes = reports(finish(executor, [make_task(member, 2, donor) for member in range(4)]))
+        assert [outcomes[member, 2].reported["found"] for member in range(4)] == [[0.0, 1.0, 2.0]] * 4
+        for member in range(4):
+            report = outcomes[member, 2]
+            state = self.states.get(StateRef(member, 2), report.stored.digest, report.stored.blob)
+            assert state["place"].tolist() == [member] * 3
+
+    def test_another_state_is_refused(self) -> None:
+        """A state whose content is not the one that was decided on is a failure that names it, cause `corrupt`."""
+        ref, stored = self._stored()
+        task = replace(make_task(0, 2, (ref, stored)), digest="0" * 64)
+        missing = replace(make_task(1, 2, (ref, stored)), blob=None)
+        with self._open(hand_on) as executor:
+            outcomes = finish(executor, [task, missing])
+        for outcome in outcomes.values():
+            assert isinstance(outcome, Failure)
+            assert outcome.cause == "corrupt"
+            assert "member 9, round 1" in outcome.message
+
+    def test_context(self) -> None:
+        """A task is told where and when it is: run seed, member, round, step, device, threads, its key."""
+        task = make_task(5, 4, hparams={"lr": 0.25, "name": "a"}, steps=7)
+        with self._open(tell_context, threads=3) as executor:
+            report = reports(finish(executor, [task]))[5, 4]
+        given = {"seed": SEED, "member": 5, "round": 4, "first_step": 6, "device": "cpu", "threads": 3}
+        key = seed_of(SEED, "task", "any", 1)
+        assert report.reported["given"] == {**given, "hparams": {"lr": 0.25, "name": "a"}, "steps": 7, "key": key}
+
+    def test_close(self) -> None:
+        """Closing drops what is not finished, takes at most five seconds, and may be done twice or before anything."""
+        executor = self._open(walk)
+        executor.submit([make_task(member) for member in range(50)])
+        started = time.monotonic()
+        executor.close()
+        executor.close()
+        assert time.monotonic() - started < CLOSE_SECONDS
+        assert executor.wait() == []
+        self._open(walk).close()
