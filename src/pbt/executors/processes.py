@@ -37,6 +37,8 @@ PAUSE_SECONDS = 5.0
 """A longer gap between two looks means that this process did not look, not that the workers were silent."""
 _MARK = "__pbt_file__"
 """The attribute of a module that `load_module` loaded: where from."""
+START_SECONDS = 120.0
+"""How much later than usual a new worker may give its first sign of life: it imports the user's program before."""
 START_ATTEMPTS = 3
 """How often in a row workers may die before the first one is ready."""
 
@@ -65,7 +67,7 @@ class _Slot:
     connection: Connection
     ready: bool = False
     task: Task | None = None
-    heard: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=lambda: time.monotonic() + START_SECONDS)
     started: float = 0.0
 
 
@@ -101,10 +103,11 @@ class ProcessExecutor:
         return len(self._devices)
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Queue the tasks; starts the workers the first time, no more than there are tasks for."""
+        """Queue the tasks; starts workers where there are more tasks than idle ones."""
         self._queue.extend(tasks)
-        while len(self._slots) < min(len(self._devices), len(self._slots) + len(self._queue)):
-            self._slots.append(self._spawn(self._devices[len(self._slots)]))
+        idle = sum(slot.task is None for slot in self._slots)
+        for device in self._devices[len(self._slots) :][: max(0, len(self._queue) - idle)]:
+            self._slots.append(self._spawn(device))
         self._deal()
 
     def wait(self) -> list[Outcome]:
@@ -198,7 +201,7 @@ class ProcessExecutor:
         away, self._looked = now - self._looked, now
         for slot in list(self._slots):
             if away > PAUSE_SECONDS:
-                slot.heard, slot.started = now, slot.started + away
+                slot.heard, slot.started = max(now, slot.heard), slot.started + away
             limit = self._limits.task_timeout
             if not slot.process.is_alive():
                 # The pipe need not tell: a child that the worker forked can hold it open.

@@ -66,8 +66,9 @@ def plot_schedule(run: Run, name: str, steps_per_epoch: int, path: Path, note: s
         MissingExtraError: matplotlib is not installed.
     """
     figure, axes = _figure()
-    for member in run.view.population:
-        _steps(axes, run.lineage(member.id), name, steps_per_epoch, color="#b8bec6", linewidth=0.8, alpha=0.7)
+    # Who failed in every round has no ancestry.
+    for member in sorted({ref.member for ref in run.tree.reports}):
+        _steps(axes, run.lineage(member), name, steps_per_epoch, color="#b8bec6", linewidth=0.8, alpha=0.7)
     winner = run.lineage()
     _steps(axes, winner, name, steps_per_epoch, color="#0b5fa5", linewidth=2.4)
     axes.plot([], [], color="#0b5fa5", linewidth=2.4, label=f"ancestry of the best member ({run.best.member})")

@@ -101,6 +101,7 @@ class PopulationRun:
             "debug": self.debug,
             "note": self.data.note,
             "score": "validation accuracy",
+            "files": {} if self.debug else dict(FILES),
         }
         run = experiment.run(path, resume=resume, observers=[*files, *observers], application=application)
         if not self.debug:

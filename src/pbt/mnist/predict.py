@@ -1,0 +1,100 @@
+"""Reading digits in ordinary image files: brought into the form of MNIST's images, then classified."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pbt.errors import DataError, MissingExtraError
+from pbt.mnist.config import Config
+from pbt.mnist.models import Shape, network
+from pbt.mnist.task import normalize
+
+BOX = 20
+"""MNIST's digits fill a box of 20 x 20 pixels, centered by their mass in 28 x 28."""
+_MOST_PIXELS = 50_000_000
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a network sees in an image."""
+
+    digit: int
+    confidence: float
+    """The probability it gives to that digit, 0 to 1."""
+
+
+def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Prediction:
+    """Classify one image (height, width) in the form of MNIST's."""
+    model = network(Shape.of(config.train))
+    model.load_state_dict(state["model"])
+    model.eval()
+    with torch.no_grad():
+        outputs = model(normalize(torch.from_numpy(image)[None, None]))
+    chances = outputs.softmax(dim=1)[0]
+    return Prediction(digit=int(chances.argmax()), confidence=float(chances.max()))
+
+
+def read_image(path: Path, height: int = 28, width: int = 28) -> Bytes:
+    """An image file as MNIST would have it: light ink on dark ground, cropped, scaled, centered by its mass.
+
+    Args:
+        path: An image in any format that Pillow reads; a single digit, dark on light or light on dark.
+        height: Of the result, pixels.
+        width: Of the result, pixels.
+
+    Raises:
+        DataError: It is no image, or a blank one.
+        MissingExtraError: Pillow is not installed.
+    """
+    pixels = _gray(path)
+    # The ground is what most of the border shows.
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    ink = np.abs(pixels.astype(np.int16) - int(np.median(border))).astype(np.uint8)
+    strong = ink > ink.max() // 4
+    if ink.max() < 32 or not strong.any():
+        raise DataError(f"{path}: expected a digit on a plain ground, found a blank image")
+    rows, columns = np.flatnonzero(strong.any(axis=1)), np.flatnonzero(strong.any(axis=0))
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return _centered(_scaled(digit.astype(np.float64) * (255 / ink.max())), height, width)
+
+
+def _gray(path: Path) -> Bytes:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtraError("reading images", "mnist") from error
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise DataError(f"{path}: expected at most {_MOST_PIXELS:,} pixels, found more")
+            return np.asarray(image.convert("RGBA").convert("L"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"{path}: expected an image file, found one that cannot be read ({error})") from error
+
+
+def _scaled(digit: npt.NDArray[np.float64]) -> Bytes:
+    from PIL import Image
+
+    factor = BOX / max(digit.shape)
+    size = (max(1, round(digit.shape[1] * factor)), max(1, round(digit.shape[0] * factor)))
+    image = Image.fromarray(digit.clip(0, 255).astype(np.uint8))
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)
+
+
+def _centered(digit: Bytes, height: int, width: int) -> Bytes:
+    weights = digit.astype(np.float64)
+    rows, columns = np.indices(digit.shape)
+    top = round(height / 2 - (rows * weights).sum() / weights.sum() - 0.5)
+    left = round(width / 2 - (columns * weights).sum() / weights.sum() - 0.5)
+    top = min(max(top, 0), height - digit.shape[0])
+    left = min(max(left, 0), width - digit.shape[1])
+    result = np.zeros((height, width), dtype=np.uint8)
+    result[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    return result
