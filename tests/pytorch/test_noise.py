@@ -6,6 +6,7 @@ from scipy import stats
 from torch import nn
 
 from pbt.pytorch import KeyedDropout, Noise, key_dropout
+from pbt.pytorch.noise import scale_of
 
 SHAPE = torch.Size((400, 250))
 
@@ -13,7 +14,13 @@ SHAPE = torch.Size((400, 250))
 def mask(key, layer=0, p=0.5, shape=SHAPE, dtype=torch.float32):
     noise = Noise("cpu")
     noise.at(key)
-    return noise.keep(shape, layer, p, dtype)
+    return kept(noise, shape, layer, p).to(dtype)
+
+
+def kept(noise, shape, layer, p):
+    """What a tensor of ones becomes."""
+    dropout = KeyedDropout(p, layer, noise)
+    return dropout(torch.ones(shape, dtype=torch.float64))
 
 
 def test_the_key_is_all() -> None:
@@ -42,7 +49,7 @@ def test_each_use_within_a_step_draws_anew() -> None:
     found = []
     for _ in range(2):
         noise.at(5)
-        found.append([noise.keep(SHAPE, 0, 0.5, torch.float32) for _ in range(2)])
+        found.append([kept(noise, SHAPE, 0, 0.5) for _ in range(2)])
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
     assert not torch.equal(found[0][0], found[0][1])
@@ -59,29 +66,20 @@ def test_probability(p) -> None:
 @pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 0.7654321, 0.99999])
 def test_the_expectation_is_exact(p) -> None:
     """The scale belongs to the probability as it was rounded to 16 bits: over all bit patterns the mean is 1."""
-    patterns = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.int64)
-
-    class AllPatterns:
-        def manual_seed(self, seed):
-            return self
-
     noise = Noise("cpu")
-    original = torch.Tensor.random_
-    torch.Tensor.random_ = lambda words, *_, generator: words.copy_(patterns)
-    try:
-        kept = noise.keep(torch.Size((2**16,)), 0, p, torch.float64)
-    finally:
-        torch.Tensor.random_ = original
-    assert kept.mean().item() == pytest.approx(1.0, abs=1e-12)
-    assert abs((kept == 0).double().mean().item() - p) <= 2**-17
+    noise.bits = lambda shape, layer: torch.arange(-(2**15), 2**15).to(torch.int16)
+    found = kept(noise, torch.Size((2**16,)), 0, p)
+    assert found.mean().item() == pytest.approx(1.0, abs=1e-12)
+    assert abs((found == 0).double().mean().item() - p) <= 2**-17
 
 
 def test_bit_patterns_are_uniform() -> None:
     """All 65,536 patterns of 16 bits come out of the 64-bit words equally often, at each of the four places."""
-    generator = torch.Generator().manual_seed(12)
-    words = torch.empty(2**20, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    noise = Noise("cpu")
+    noise.at(12)
+    bits = noise.bits(torch.Size((2**22,)), 0)
     for place in range(4):
-        patterns = words.view(torch.int16).view(-1, 4)[:, place].long() + 2**15
+        patterns = bits.view(-1, 4)[:, place].long() + 2**15
         counts = torch.bincount(patterns, minlength=2**16)
         assert len(counts) == 2**16
         assert 1e-4 < stats.chisquare(counts.numpy()).pvalue < 1 - 1e-4
@@ -159,3 +157,50 @@ def test_sequence_with_one_layer_twice() -> None:
     model = nn.Sequential(nn.Linear(2, 2), drop, nn.Linear(2, 2), drop)
     (layer,) = key_dropout(model, Noise("cpu"))
     assert model[1] is model[3] is layer
+
+
+def chain(relu: nn.Module, p: float = 0.4) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 50), relu, nn.Dropout(p), nn.Linear(50, 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_relu_before_dropout_is_one_pass_with_the_same_results(training) -> None:
+    """A ReLU that dropout follows is taken into it: values and gradients are those of the two layers, to the bit."""
+    torch.manual_seed(3)
+    fused, apart = chain(nn.ReLU()), chain(nn.Threshold(0.0, 0.0))
+    apart.load_state_dict(fused.state_dict())
+    x = torch.randn(40, 6)
+    results = []
+    for model in (fused, apart):
+        noise = Noise("cpu")
+        (layer,) = key_dropout(model, noise)
+        assert layer.relu is (model is fused)
+        noise.at(9)
+        model.train(training)
+        y = model(x)
+        y.square().sum().backward()
+        results.append([y.detach(), *(parameter.grad for parameter in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert isinstance(fused[1], nn.Identity)
+
+
+def test_a_relu_is_left_alone_where_it_must_be() -> None:
+    """A ReLU with a hook, a dropout with two places, and dropout of channels are not fused."""
+    hooked, twice = nn.ReLU(), nn.Dropout(0.5)
+    hooked.register_forward_hook(lambda *_: None)
+    models = [
+        nn.Sequential(hooked, nn.Dropout(0.5)),
+        nn.Sequential(nn.ReLU(), twice, nn.Linear(2, 2), twice),
+        nn.Sequential(nn.ReLU(), nn.Dropout2d(0.5)),
+        nn.Sequential(nn.Dropout(0.5), nn.ReLU()),
+    ]
+    for model in models:
+        assert not any(layer.relu for layer in key_dropout(model, Noise("cpu")))
+        assert any(isinstance(module, nn.ReLU) for module in model.modules())
+
+
+def test_scale() -> None:
+    """The scale is one over the share that is kept, and nothing is scaled where nothing is kept."""
+    assert scale_of(0.5) == 2.0
+    assert scale_of(0.25) == pytest.approx(4 / 3)
+    assert scale_of(1.0) == 0.0

@@ -6,6 +6,7 @@ and for comparing a run with itself; nothing is ever imported or called because 
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 
@@ -17,6 +18,8 @@ def describe(rule: Any) -> Any:
         return {str(key): describe(item) for key, item in rule.items()}
     if isinstance(rule, (list, tuple)):
         return [describe(item) for item in rule]
+    if isinstance(rule, partial):
+        return {"name": _place(rule.func), "args": describe(rule.args), "settings": describe(rule.keywords)}
     if is_dataclass(rule) and not isinstance(rule, type):
         return describe_record(rule)
     return _place(rule)
