@@ -1,0 +1,377 @@
+"""Population runs from a configuration: what is selected by what, what a resume does, what may evolve."""
+
+import json
+import logging
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pbt.core.events import Born, Decided, Ended, Event, Reported
+from pbt.core.population import StateRef
+from pbt.errors import ConfigError, DeviceError, RunFormatError, UsageError
+from pbt.mnist import population
+from pbt.mnist.config import Config
+from pbt.mnist.population import placement_of, prepare, resume
+from pbt.mnist.task import supervised
+from pbt.placement import Placement
+from pbt.results import Run
+from pbt.store.codec import digest_of
+
+Trained = Callable[..., Run]
+Configure = Callable[..., Config]
+Derived = Callable[[Path], dict[str, bytes]]
+INLINE = Placement(executor="inline", threads=1, device="cpu")
+NO_GPU = "1000,1001"
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are most of the time of a small run."""
+    for name in ("plot_results", "plot_schedule"):
+        monkeypatch.setattr(population, name, lambda *_: None)
+
+
+def path_of(run: Run) -> Path:
+    assert run.path is not None
+    return run.path
+
+
+# What a configuration means
+
+
+def test_a_session_is_so_many_epochs_of_so_many_steps(configured: Configure) -> None:
+    """The last batch and the last session count although they are smaller: both numbers are rounded up."""
+    prepared = prepare(configured(batch_size=60, num_epochs=2, num_epochs_tot=5), INLINE)
+    assert (prepared.steps_per_epoch, prepared.rounds) == (9, 3)
+    assert prepared.experiment().plan.next_ready(0) == 18
+
+
+def test_the_experiment_is_the_configuration(configured: Configure) -> None:
+    """Population, rounds, seed, share of copies and factors are those of the file."""
+    config = configured(seed=5, exploit_fraction=0.4, mutation="0.5,2", num_worker_tot=7, num_epochs_tot=6)
+    experiment = prepare(config, INLINE).experiment()
+    assert (experiment.population, experiment.rounds, experiment.seed) == (7, 6, 5)
+    plan = json.dumps(experiment.plan.describe())
+    assert "0.4" in plan
+    assert "[0.5, 2.0]" in plan
+
+
+def test_a_run_without_evolving_values_is_refused(configured: Configure) -> None:
+    """A configuration of a single network is told which program trains it."""
+    with pytest.raises(ConfigError, match=r"at least one PBT_<name> key.*main\.py"):
+        prepare(configured(PBT_lr=None, PBT_keep_prob=None), INLINE)
+
+
+def test_a_run_without_held_out_images_is_refused(configured: Configure) -> None:
+    """With nothing held out nothing could select but the test set, which never does."""
+    with pytest.raises(ConfigError, match="the test set never selects"):
+        prepare(configured(num_val=0), INLINE)
+
+
+# Where it is trained
+
+
+def test_fewer_slots_than_workers_are_a_notice(configured: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    """`num_workers_paral` is an upper bound; where there is less room a notice says how many train at a time."""
+    with caplog.at_level(logging.INFO, "pbt"):
+        found = placement_of(configured(num_worker_tot=1000, num_workers_paral=900), executor="processes")
+    assert found.workers is not None
+    assert found.workers < 900
+    assert f"num_workers_paral is 900: {found.workers} of them train at a time, on cpu" in caplog.text
+
+
+def test_num_workers_paral_limits_the_workers(configured: Configure) -> None:
+    """Never more workers than `num_workers_paral`; one worker trains in this process."""
+    found = placement_of(configured(num_workers_paral=1))
+    assert (found.workers, found.executor) == (1, "inline")
+
+
+def test_configured_devices_that_are_absent_are_a_notice(
+    configured: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`gpus` that are not there fall back to what is, and the notice names them."""
+    with caplog.at_level(logging.INFO, "pbt"):
+        found = placement_of(configured(gpus=NO_GPU))
+    assert found.device == "cpu"
+    assert f"gpus is {NO_GPU}: none is there, using the CPU" in caplog.text
+
+
+def test_no_configured_device_is_the_cpu(configured: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    """Empty `gpus` means the CPU, also where there are others, and needs no notice."""
+    with caplog.at_level(logging.INFO, "pbt"):
+        assert placement_of(configured(num_workers_paral=1)).device == "cpu"
+    assert "gpus" not in caplog.text
+
+
+def test_a_device_of_the_command_line_must_be_there(configured: Configure) -> None:
+    """A device that was asked for by name and is absent is an error, not a fallback."""
+    with pytest.raises(DeviceError, match="cuda:1000"):
+        placement_of(configured(), device="cuda:1000")
+
+
+# Training
+
+
+def outcome(events: Sequence[Event]) -> list[Any]:
+    """The log without the numbers that are for people only."""
+    return [replace(event, reported={}) if isinstance(event, Reported) else event for event in events]
+
+
+def test_selection_never_sees_the_test_set(
+    finished: Run, trained: Trained, configured: Configure, make_digits: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With shuffled test labels every birth, score, decision and trained bit is the same; only test numbers differ."""
+    data = make_digits(tmp_path / "data", shuffled_test=True)
+    run = trained(tmp_path / "run", configured(data_dir=str(data)))
+    assert outcome(run.events) == outcome(finished.events)
+    assert [e.digest for e in run.events if isinstance(e, Reported)] == [
+        e.digest for e in finished.events if isinstance(e, Reported)
+    ]
+    assert run.best.state == finished.best.state
+    assert max(run.history()["test_accuracy"]) < min(finished.history()["test_accuracy"])
+
+
+def test_weights_are_inherited(finished: Run) -> None:
+    """A copy starts from its donor's state of that round, and goes on with its step count."""
+    copies = [e.decision for e in finished.events if isinstance(e, Decided) and e.decision.kind == "exploit"]
+    assert copies
+    for copy in copies:
+        assert copy.donor is not None
+        assert copy.start == StateRef(copy.donor, copy.round - 1)
+        own = finished.tree.reports[StateRef(copy.member, copy.round)]
+        assert own.step == 10 * copy.round
+
+
+def test_the_optimizer_goes_with_the_weights(finished: Run) -> None:
+    """A checkpoint holds Adam's moments and its step count, so that a hand-over does not begin it anew."""
+    state = finished.load_state(finished.best.state)
+    (steps,) = {int(entry["step"]) for entry in state["optimizer"]["state"].values()}
+    assert steps == finished.best.step
+    assert all(entry["exp_avg_sq"].any() for entry in state["optimizer"]["state"].values())
+
+
+@pytest.mark.parametrize("seed", [117, 118])
+def test_a_run_is_its_seed(finished: Run, trained: Trained, configured: Configure, tmp_path: Path, seed: int) -> None:
+    """The same seed gives the same log, another seed another."""
+    run = trained(tmp_path / "run", configured(seed=seed))
+    assert (run.events == finished.events) is (seed == 117)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"PBT_weight_decay": "0.1,0.0001", "PBT_label_smoothing": "0,0.3"},
+        {"PBT_beta1": "0.5,0.95", "PBT_beta2": "0.9,0.999"},
+        {"PBT_lr": "0.1,0.05,0.02,0.01,0.001", "mutation": "0.5,2"},
+        {"PBT_lr": "0.1,0.01", "PBT_lr_bounds": "1,0.001", "PBT_lr_scale": "log"},
+        {"model": "conv", "n_filters": "2,3", "PBT_keep_prob": "0.9,1"},
+        {"data_order": "member", "PBT_lr": "0.01,0.1"},
+    ],
+    ids=["decay", "betas", "choices", "bounds", "conv", "order"],
+)
+def test_any_named_value_evolves(
+    trained: Trained, configured: Configure, table: Any, tmp_path: Path, keys: dict[str, str]
+) -> None:
+    """Each `PBT_<name>` has its two columns, stays inside its bounds or among its choices, and moves when explored."""
+    config = configured(**{"PBT_lr": None, "PBT_keep_prob": None, "num_worker_tot": 3, "exploit_fraction": 0.5, **keys})
+    run = trained(tmp_path / "run", config)
+    _, rows = table(path_of(run) / "history.csv")
+    names = list(config.evolving)
+    assert list(rows[0])[4 : 4 + 2 * len(names)] == [*names, *(f"mutation_{name}" for name in names)]
+    explored = [row for row in rows if row["event"] == "exploit"]
+    assert explored
+    for name, entry in config.evolving.items():
+        low, high = entry.bounds
+        assert all(low <= float(row[name]) <= high for row in rows)
+        assert {float(row[f"mutation_{name}"]) for row in explored} <= set(config.train.mutation)
+        if entry.kind == "choice":
+            assert {float(row[name]) for row in rows} <= set(entry.values)
+    assert any(link.decision is not None for link in run.lineage())
+
+
+def test_two_processes_leave_what_one_leaves(
+    trained: Trained, configured: Configure, derived: Derived, tmp_path: Path
+) -> None:
+    """Two worker processes for four workers, in groups, leave byte by byte what this process alone leaves."""
+    config = configured(num_workers_paral=2, num_epochs_tot=2)
+    here = trained(tmp_path / "here", config)
+    there = replace(prepare(config, INLINE), placement=replace(INLINE, executor="processes", workers=2))
+    there.train(tmp_path / "there", resume=False)
+    assert derived(tmp_path / "there") == derived(path_of(here))
+
+
+def test_debug_writes_no_tables_no_figures_and_no_checkpoints(trained: Trained, tmp_path: Path) -> None:
+    """`--debug` leaves the log and the states alone, and the same decisions as ever."""
+    run = trained(tmp_path / "run", debug=True, figures=True)
+    assert {entry.name for entry in path_of(run).iterdir()} == {"run.db", "states", "lock"}
+    assert len([e for e in run.events if isinstance(e, Reported)]) == 12
+
+
+# Failures
+
+
+class Diverging:
+    """A task in which some workers have no finite loss in one round."""
+
+    def __init__(self, task: Any, members: set[int], round_: int) -> None:
+        self.task, self.members, self.round = task, members, round_
+
+    def check(self, hparams: Any) -> None:
+        self.task.check(hparams)
+
+    def trainer(self, device: str, threads: int) -> Any:
+        train = self.task.trainer(device, threads)
+
+        def train_or_diverge(hparams: Any, state: Any, steps: int, ctx: Any) -> Any:
+            state, metrics = train(hparams, state, steps, ctx)
+            lost = ctx.member in self.members and ctx.round == self.round
+            return state, {**metrics, "score": float("nan")} if lost else metrics
+
+        return train_or_diverge
+
+
+@pytest.mark.parametrize("round_", [1, 2])
+def test_a_worker_whose_loss_is_not_finite_is_replaced(
+    trained: Trained, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_: int
+) -> None:
+    """Workers that diverge have no row for that epoch, are replaced by a good one, and the run goes on."""
+    monkeypatch.setattr(population, "supervised", lambda config: Diverging(supervised(config), {1, 3}, round_))
+    run = trained(tmp_path / "run")
+    _, rows = table(path_of(run) / "history.csv")
+    there = {(int(row["worker"]), int(row["epoch"])): row for row in rows}
+    assert there.keys() == {(w, e) for w in range(4) for e in (1, 2, 3)} - {(1, round_), (3, round_)}
+    for worker in (1, 3):
+        renewed = there[worker, round_ + 1]
+        assert renewed["event"] == "replace"
+        assert int(renewed["copied_from_w"]) in {0, 2}
+
+
+def test_a_run_whose_workers_failed_at_the_end_has_all_its_files(
+    trained: Trained, configured: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that never finished an epoch is in no figure and no table, and stops none of them."""
+    monkeypatch.setattr(population, "supervised", lambda config: Diverging(supervised(config), {1, 3}, 1))
+    run = trained(tmp_path / "run", configured(num_epochs_tot=1), figures=True)
+    assert [member.status for member in run.view.population] == ["live", "failed", "live", "failed"]
+    assert (path_of(run) / "lr.png").stat().st_size > 0
+    assert (path_of(run) / "best" / "schedule.json").exists()
+    assert {path.name for path in path_of(run).glob("results_*.csv")} == {"results_0.csv", "results_2.csv"}
+
+
+# Resume
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_resumed_run_is_an_undisturbed_one(
+    interrupted: Any, finished: Run, derived: Derived, tmp_path: Path, rounds: int
+) -> None:
+    """Whatever epoch it stopped after, a resumed run has the events and the files of one that never stopped."""
+    interrupted(tmp_path / "run", rounds=rounds)
+    run = resume(tmp_path / "run")
+    assert run.events == finished.events
+    assert derived(path_of(run)) == derived(path_of(finished))
+
+
+def test_a_killed_run_is_resumed_to_the_byte(
+    program: Any, trained: Trained, derived: Derived, until_rows: Any, tmp_path: Path
+) -> None:
+    """After SIGKILL in the middle, every derived file is level with an undisturbed run's, byte by byte."""
+    keys = {"num_epochs_tot": 8, "batch_size": 25}
+    whole = trained(tmp_path / "whole", program.config(**keys))
+    process = program.begin(*program.small(**keys), "--out", "run")
+    history = tmp_path / "run" / "history.csv"
+    until_rows(history, 4, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(history.read_bytes()) < len((tmp_path / "whole" / "history.csv").read_bytes())
+    run = resume(tmp_path / "run")
+    assert run.events == whole.events
+    assert derived(path_of(run)) == derived(path_of(whole))
+    assert (tmp_path / "run" / "results.png").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_finished_run_is_extended_to_the_bits_of_a_longer_one(
+    trained: Trained, configured: Configure, finished: Run, derived: Derived, tmp_path: Path
+) -> None:
+    """Two epochs and one more are the same as three, in the log and in every table and checkpoint."""
+    path = tmp_path / "run"
+    trained(path, configured(num_epochs_tot=2))
+    run = resume(path, rounds=3, placement=INLINE)
+    same = [e for e in run.events if not isinstance(e, Ended)]
+    assert same == [e for e in finished.events if not isinstance(e, Ended)]
+    found, expected = derived(path), derived(path_of(finished))
+    assert {n for n in expected if found.get(n) != expected[n]} == {f"args_train_{worker}.json" for worker in range(4)}
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_resume_goes_on_where_the_run_was_begun(
+    interrupted: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Executor, threads and device of a resumed run are those that were recorded, so that nothing has changed."""
+    interrupted(tmp_path / "run")
+    with caplog.at_level(logging.WARNING, "pbt"):
+        run = resume(tmp_path / "run")
+    assert run.meta["place"]["executor"] == "inline"
+    assert "resumed elsewhere" not in caplog.text
+
+
+def test_a_debug_run_is_resumed_as_one(trained: Trained, tmp_path: Path) -> None:
+    """What was begun without tables goes on without them."""
+    trained(tmp_path / "run", debug=True)
+    resume(tmp_path / "run", rounds=4)
+    assert {entry.name for entry in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock"}
+
+
+def test_a_run_of_another_format_is_not_resumed(trained: Trained, configured: Configure, tmp_path: Path) -> None:
+    """A run directory of another version is an error that says which, and stays as it was."""
+    path = path_of(trained(tmp_path / "run", configured(num_worker_tot=2, num_epochs_tot=1)))
+    with sqlite3.connect(path / "run.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = (path / "run.db").read_bytes()
+    with pytest.raises(RunFormatError, match="99"):
+        resume(path)
+    assert (path / "run.db").read_bytes() == before
+
+
+def test_another_configuration_cannot_take_over_a_run(
+    trained: Trained, configured: Configure, interrupted: Any, derived: Derived, tmp_path: Path
+) -> None:
+    """Going on with other bounds is refused, and no file of the run is touched."""
+    interrupted(tmp_path / "run")
+    before = derived(tmp_path / "run")
+    with pytest.raises(UsageError, match="begun with space"):
+        trained(tmp_path / "run", configured(PBT_lr="0.2,0.0001"), resume=True)
+    assert derived(tmp_path / "run") == before
+
+
+def test_no_figures_are_a_warning_where_matplotlib_is_missing(
+    trained: Trained, configured: Configure, tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without matplotlib a run ends well, with everything but its figures."""
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    run = trained(tmp_path / "run", configured(num_worker_tot=2, num_epochs_tot=1), figures=True)
+    assert "no figures" in caplog.text
+    assert not list(path_of(run).glob("*.png"))
+    assert (path_of(run) / "best" / "schedule.json").exists()
+
+
+def test_members_are_born_with_noise_of_their_own_and_data_in_common(finished: Run) -> None:
+    """Workers start from different weights and values, and see the images in the same order."""
+    births = [event for event in finished.events if isinstance(event, Born)]
+    assert len({tuple(birth.hparams.values()) for birth in births}) == len(births) == 4
+    first = [torch.as_tensor(finished.tree.reports[StateRef(m, 1)].reported["train_loss"]) for m in range(4)]
+    assert len({float(loss) for loss in first}) == 4
+    assert finished.meta["application"]["name"] == population.APPLICATION
+    assert (
+        len({digest_of((path_of(finished) / "ckpts" / f"latest_{m}.safetensors").read_bytes()) for m in range(4)}) == 4
+    )
