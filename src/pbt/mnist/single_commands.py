@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from pbt.errors import RunExistsError
-from pbt.mnist.commands import overrides_of, parse, report_notices, resume_line, searching, show_test
+from pbt.mnist.commands import check_new, overrides_of, parse, report_notices, resume_line, searching, show_test
 from pbt.mnist.config import Config, load_config
 from pbt.mnist.population import gpus_of
 from pbt.mnist.side_tester import SideTester
@@ -63,7 +62,7 @@ def single(argv: Sequence[str] | None = None) -> int:
         """
         settings = load_config(config, overrides=overrides_of(set_, data_dir=data_dir, train_dir=train_dir))
         if mode in ("test", "val"):
-            return show_test(run_test(settings, mode, APPLICATION), mode)
+            return show_test(run_test(settings, mode, APPLICATION, data_dir), mode)
         report_notices()
         going_on = continued(settings)
         settings, path = going_on or (settings, _new_path(settings, out))
@@ -103,9 +102,5 @@ def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: b
 
 def _new_path(config: Config, out: Path | None) -> Path:
     path = out or config.train.train_dir / new_run_dir(f"mnist-{config.train.model}").name
-    if path.exists() and any(path.iterdir()):
-        raise RunExistsError(
-            f"{path}: expected a new directory, found one with files; "
-            "to go on with it set load_ckpt to a checkpoint in it"
-        )
+    check_new(path)
     return path
