@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
+from pbt.cli import digits
 from pbt.cli.look import opened, print_problems, print_status
 from pbt.cli.options import Flag, Screen, Where
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
@@ -43,6 +44,8 @@ Ctrl-C and SIGTERM with the state kept.""",
     version=_version,
     suppress_keyboard_interrupt=False,
 )
+
+app.command(digits.app)
 
 
 @app.command

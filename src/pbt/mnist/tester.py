@@ -40,8 +40,8 @@ class Tested:
 def run_test(config: Config, section: Literal["test", "val"], application: str, data_dir: Path | None = None) -> Tested:
     """Test the checkpoint that `load_ckpt` names, or the best state of the newest run of an application.
 
-    With a checkpoint, network and data are those of its training directory (`args_test.json`, in a population
-    `args_test_<w>.json`), not `config`'s. `data_dir` is where the data is now, if it was asked for.
+    With a checkpoint, network and data are those that it, or its training directory, recorded (`args_test.json`, in a
+    population `args_test_<w>.json`), not `config`'s. `data_dir` is where the data is now, if it was asked for.
 
     Raises:
         ConfigError: There is no such checkpoint or no run, or it is of another network.
@@ -51,7 +51,8 @@ def run_test(config: Config, section: Literal["test", "val"], application: str, 
     if not wanted:
         return best_tested(newest_run(config.train.train_dir, application), section, data_dir)
     path = Path(wanted)
-    return _tested(load_checkpoint(path), arguments_of(path) or config, section, str(path), data_dir)
+    state = load_checkpoint(path)
+    return _tested(state, configuration_of(path, state) or config, section, str(path), data_dir)
 
 
 def best_tested(run: Run, section: Literal["test", "val"], data_dir: Path | None = None) -> Tested:
@@ -89,6 +90,11 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise CorruptError(f"load_ckpt: expected the state of a network in {path}, found something else")
     return state
+
+
+def configuration_of(path: Path, state: Mapping[str, Any]) -> Config | None:
+    """What a model file itself, or a checkpoint's training directory, says of the network; None: nothing does."""
+    return Config.from_dict(state["config"]) if "config" in state else arguments_of(path)
 
 
 def arguments_of(path: Path) -> Config | None:
