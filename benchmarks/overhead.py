@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from benchmarks.base import Row
 from pbt.core.events import Event, Reported

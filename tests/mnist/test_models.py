@@ -1,14 +1,17 @@
 """The two networks, as the original describes them."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pbt.mnist.config import Config
-from pbt.mnist.models import Shape, accuracy_onehot, count_parameters, network
+from pbt.mnist.config_sections import Metric
+from pbt.mnist.metrics import METRICS, accuracy_onehot, error
+from pbt.mnist.models import Shape, count_parameters, network
 
 FC: dict[str, Any] = {"model": "fc", "image": (1, 28, 28), "classes": 10, "sizes": (256, 256), "batch_norm": True}
 CONV = {**FC, "model": "conv", "sizes": (16, 32)}
@@ -113,3 +116,12 @@ def test_onehot_accuracy_takes_either_form_of_targets() -> None:
     labels = torch.tensor([1, 0, 1, 1])
     assert float(accuracy_onehot(outputs, labels)) == 0.75
     assert float(accuracy_onehot(outputs, torch.eye(3)[labels])) == 0.75
+
+
+def test_every_metric_of_a_configuration_is_there() -> None:
+    """Each name that `metric` may say is a metric, and error is what accuracy leaves."""
+    assert set(METRICS) == set(get_args(Metric))
+    outputs, labels = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 1.0]]), torch.tensor([0, 1, 1])
+    assert float(METRICS["accuracy_categ"](outputs, labels)) == pytest.approx(2 / 3)
+    assert float(error(outputs, labels)) == pytest.approx(1 / 3)
+    assert float(METRICS["loss"](outputs, labels)) == pytest.approx(float(F.cross_entropy(outputs, labels)))

@@ -177,7 +177,8 @@ def show_test(tested: Tested, mode: Literal["test", "val"]) -> int:
     """Print what a test found; returns the exit code."""
     images = "test" if mode == "test" else "held-out"
     lines = [tested.what, *filter(None, [tested.note])]
-    lines.append(f"{tested.images:,} {images} images: loss {tested.loss:.4f}, accuracy {tested.accuracy:.4f}")
+    named = "" if "acc" in tested.metric or tested.metric == "loss" else f", {tested.metric} {tested.value:.4f}"
+    lines.append(f"{tested.images:,} {images} images: loss {tested.loss:.4f}, accuracy {tested.accuracy:.4f}{named}")
     outlet().print("\n".join(lines), soft_wrap=True)
     return 0
 

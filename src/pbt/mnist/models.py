@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from pbt.mnist.config_sections import Section
 
@@ -77,9 +77,3 @@ def _after(shape: Shape, norm: nn.Module) -> list[nn.Module]:
 def count_parameters(model: nn.Module) -> int:
     """Trainable numbers of a network."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def accuracy_onehot(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of rows whose largest output is the largest target; targets (n, classes) or class numbers (n,)."""
-    labels = targets if targets.dim() == 1 else targets.argmax(dim=1)
-    return (outputs.argmax(dim=1) == labels).double().mean()

@@ -134,11 +134,11 @@ class _Bench:
         rows: dict[tuple[int, int], list[Any]] = {at: [*row.values()] for at, row in read_results(results).items()}
         if place in rows or place in self._tested:
             return
-        loss, right = evaluate(self._config, state, self._images)
+        scores = evaluate(self._config, state, self._images)
         self._tested.add(place)
         if self._debug:
             return
-        rows[place] = [*place, loss, right]
+        rows[place] = [*place, scores["loss"], scores["accuracy"]]
         write_table(results, RESULTS_HEAD, [rows[at] for at in sorted(rows)], self._note)
         self._show(rows)
 

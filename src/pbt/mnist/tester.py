@@ -1,21 +1,21 @@
 """Testing what a run left: one checkpoint, or the member that validation chose. A reader, never a writer."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 
 from pbt.errors import ConfigError, CorruptError, PBTError
 from pbt.mnist.config import Config
 from pbt.mnist.config_file import read_file
 from pbt.mnist.data import Dataset
+from pbt.mnist.metrics import METRICS
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import as_data, find_data, normalize
-from pbt.pytorch import Split, accuracy
+from pbt.pytorch import Split
 from pbt.results import Run
 from pbt.store.codec import decode
 
@@ -33,6 +33,10 @@ class Tested:
     loss: float
     accuracy: float
     """Share of images classified right."""
+    metric: str
+    """The metric that the configuration names."""
+    value: float
+    """What it came to."""
     note: str
     """What must be said of the data; empty for MNIST itself."""
 
@@ -68,8 +72,16 @@ def _tested(
     asked = getattr(config, section)
     data = find_data(asked if data_dir is None else asked.model_copy(update={"data_dir": data_dir}))
     images = images_of(config, data, section)
-    loss, right = evaluate(config, state, images)
-    return Tested(what=what, images=len(images), loss=loss, accuracy=right, note=data.note)
+    scores = evaluate(config, state, images, ("loss", "accuracy", asked.metric))
+    return Tested(
+        what=what,
+        images=len(images),
+        loss=scores["loss"],
+        accuracy=scores["accuracy"],
+        metric=asked.metric,
+        value=scores[asked.metric],
+        note=data.note,
+    )
 
 
 def load_checkpoint(path: Path) -> Mapping[str, Any]:
@@ -128,8 +140,10 @@ def newest_run(folder: Path, application: str) -> Run:
 
 
 @torch.no_grad()
-def evaluate(config: Config, state: Mapping[str, Any], split: Split) -> tuple[float, float]:
-    """Mean loss and accuracy of a network over images.
+def evaluate(
+    config: Config, state: Mapping[str, Any], split: Split, metrics: Sequence[str] = ("loss", "accuracy")
+) -> dict[str, float]:
+    """The mean of each metric of a network over images.
 
     Raises:
         ConfigError: The state is of another network than the configured one.
@@ -144,13 +158,13 @@ def evaluate(config: Config, state: Mapping[str, Any], split: Split) -> tuple[fl
             f"load_ckpt: expected a {config.train.model} network as configured, found another: {difference}"
         ) from error
     model.eval()
-    loss = right = 0.0
+    totals = dict.fromkeys(metrics, 0.0)
     for start in range(0, len(split), BATCH):
         (images,), labels = split.take(slice(start, start + BATCH))
         outputs = model(normalize(images))
-        loss += float(F.cross_entropy(outputs, labels, reduction="sum"))
-        right += float(accuracy(outputs, labels)) * len(labels)
-    return loss / len(split), right / len(split)
+        for name in totals:
+            totals[name] += float(METRICS[name](outputs, labels)) * len(labels)
+    return {name: total / len(split) for name, total in totals.items()}
 
 
 def images_of(config: Config, data: Dataset, section: str) -> Split:
