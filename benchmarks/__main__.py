@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import overhead, toy
+from benchmarks import convolution, overhead, toy
 from benchmarks.base import Row
 
-BENCHMARKS: dict[str, Callable[[int], Sequence[Row]]] = {"overhead": overhead.measure, "toy": toy.measure}
+BENCHMARKS: dict[str, Callable[[int], Sequence[Row]]] = {
+    "overhead": overhead.measure,
+    "toy": toy.measure,
+    "convolution": convolution.measure,
+}
 
 
 def main() -> int:

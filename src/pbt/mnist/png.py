@@ -86,8 +86,11 @@ def _pixels(path: Path) -> Bytes:
                 raise DataError(
                     f"{path}: expected at most {_MOST_PIXELS:,} pixels, found {image.width} x {image.height}"
                 )
+            if image.mode.startswith("I"):
+                # 16 bits a pixel: Pillow's own conversion cuts off everything above 255.
+                return (np.asarray(image) >> 8).astype(np.uint8)
             return np.asarray(image.convert("L"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: expected a PNG image, found a file that cannot be decoded ({error})") from error
 
 

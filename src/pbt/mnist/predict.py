@@ -14,8 +14,8 @@ from pbt.mnist.config import Config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import normalize
 
-BOX = 20
-"""MNIST's digits fill a box of 20 x 20 pixels, centered by their mass in 28 x 28."""
+BOX, FRAME = 20, 28
+"""MNIST's digits fill a box of 20 x 20 pixels, centered by their mass in 28 x 28; in other sizes in proportion."""
 _MOST_PIXELS = 50_000_000
 
 Bytes = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Predictio
     return Prediction(digit=int(chances.argmax()), confidence=float(chances.max()))
 
 
-def read_image(path: Path, height: int = 28, width: int = 28) -> Bytes:
+def read_image(path: Path, height: int = FRAME, width: int = FRAME) -> Bytes:
     """An image file as MNIST would have it: light ink on dark ground, cropped, scaled, centered by its mass.
 
     Args:
@@ -62,27 +62,42 @@ def read_image(path: Path, height: int = 28, width: int = 28) -> Bytes:
         raise DataError(f"{path}: expected a digit on a plain ground, found a blank image")
     rows, columns = np.flatnonzero(strong.any(axis=1)), np.flatnonzero(strong.any(axis=0))
     digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return _centered(_scaled(digit.astype(np.float64) * (255 / ink.max())), height, width)
+    box = max(1, min(height, width) * BOX // FRAME)
+    return _centered(_scaled(digit.astype(np.float64) * (255 / ink.max()), box), height, width)
 
 
 def _gray(path: Path) -> Bytes:
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError("reading images", "mnist") from error
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise DataError(f"{path}: expected at most {_MOST_PIXELS:,} pixels, found more")
-            return np.asarray(image.convert("RGBA").convert("L"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
+            # Cameras note how they were held instead of turning what they saw.
+            upright = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                # 16 bits a pixel: Pillow's own conversion cuts off everything above 255.
+                return (np.asarray(upright) >> 8).astype(np.uint8)
+            colored = upright.convert("RGBA")
+            return _on_ground(np.asarray(colored.convert("L")), np.asarray(colored.getchannel("A")))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: expected an image file, found one that cannot be read ({error})") from error
 
 
-def _scaled(digit: npt.NDArray[np.float64]) -> Bytes:
+def _on_ground(gray: Bytes, alpha: Bytes) -> Bytes:
+    """White or black behind what is transparent: little that is opaque is ink, much of it is the ground itself."""
+    share = alpha / 255
+    is_dark = (gray * share).sum() < 128 * share.sum()
+    ground = 255 if is_dark == (share.mean() < 0.5) else 0
+    return np.rint(gray * share + ground * (1 - share)).astype(np.uint8)
+
+
+def _scaled(digit: npt.NDArray[np.float64], box: int) -> Bytes:
     from PIL import Image
 
-    factor = BOX / max(digit.shape)
+    factor = box / max(digit.shape)
     size = (max(1, round(digit.shape[1] * factor)), max(1, round(digit.shape[0] * factor)))
     image = Image.fromarray(digit.clip(0, 255).astype(np.uint8))
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.uint8)

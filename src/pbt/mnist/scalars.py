@@ -34,7 +34,9 @@ class WorkerScalars:
         for tag, name in (("test_loss", "test_loss"), ("test_acc", "test_accuracy"), ("val_acc", "val_accuracy")):
             if name in said:
                 yield f"{tag}{tail}", said[name], report.step
-        epoch = round(report.step / self.steps_per_epoch)
+        epoch, inside = divmod(report.step, self.steps_per_epoch)
+        if inside:
+            return  # what is shown against epochs has one value for each
         yield f"epoch_loss{tail}", said["train_loss"], epoch
         for name, value in hparams.items():
             yield f"epoch_{name}{tail}", float(str(value)), epoch

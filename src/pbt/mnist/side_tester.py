@@ -4,6 +4,7 @@ It reads the run directory like any other reader: a checkpoint is named in the l
 half-written one is never tested. It ends when training ends, and also when training dies.
 """
 
+import contextlib
 import multiprocessing
 import shutil
 import signal
@@ -26,6 +27,8 @@ from pbt.store.reader import RunReader
 
 PATIENCE = 120.0
 """Seconds that the last test may take before the tester is given up."""
+_SHORTEST = 0.1
+"""Seconds between two looks for a new checkpoint, however short the configured pause is."""
 
 
 class SideTester:
@@ -49,7 +52,13 @@ class SideTester:
         self._theirs = theirs
 
     def __enter__(self) -> Self:
-        self._process.start()
+        # Ctrl-C reaches the whole process group, and the parent decides what it means. A child inherits what is
+        # blocked, so that it is deaf to it from its first moment.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._theirs.close()
         return self
 
@@ -59,7 +68,9 @@ class SideTester:
         """Ask for the last test if training came to its end, else end the tester."""
         try:
             if kind is None:
-                self._connection.send("end")
+                # A tester that failed is gone, but what it said is still in the pipe.
+                with contextlib.suppress(OSError):
+                    self._connection.send("end")
                 self.failure = self._connection.recv() if self._connection.poll(PATIENCE) else "it did not end in time"
         except (OSError, EOFError):
             self.failure = "its process died"
@@ -78,14 +89,12 @@ def _work(
     steps_per_epoch: int,
     debug: bool,
 ) -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what it means, and closes the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = Config.from_dict(stored)
     failure, ending = "", False
     try:
         bench = _Bench(config, path, steps_per_epoch, debug=debug)
         while not ending:
-            ending = _told(connection, config.test.sleep_time_sec)
+            ending = _told(connection, max(config.test.sleep_time_sec, _SHORTEST))
             bench.test_newest()
     except EOFError:
         return

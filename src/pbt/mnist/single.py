@@ -4,6 +4,7 @@ Being a run like any other, it is durable checkpoint by checkpoint and resumes w
 """
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,14 @@ from pbt.integrations.tensorboard import FOLDER
 from pbt.mnist.config import Config
 from pbt.mnist.data import Dataset
 from pbt.mnist.scalars import scalars
-from pbt.mnist.single_files import SingleFiles
+from pbt.mnist.single_files import LATEST, SingleFiles
 from pbt.mnist.task import find_data, supervised
+from pbt.mnist.tester import load_checkpoint
 from pbt.placement import Placement
 from pbt.results import Run
 from pbt.space import Float, Space
+
+log = logging.getLogger("pbt")
 
 APPLICATION = "mnist-single"
 
@@ -171,7 +175,8 @@ def continued(config: Config) -> tuple[Config, Path] | None:
     """The run that `load_ckpt` asks to go on with, and the configuration to do so; None: a new run is asked for.
 
     Raises:
-        ConfigError: The checkpoint lies in no training directory, or is of another configuration.
+        ConfigError: The checkpoint lies in no training directory of a single network, or is of another configuration.
+        CorruptError: The checkpoint is damaged, or something else than a checkpoint.
     """
     wanted = config.train.load_ckpt
     if not wanted:
@@ -181,7 +186,13 @@ def continued(config: Config) -> tuple[Config, Path] | None:
         raise ConfigError(
             f"load_ckpt: expected a checkpoint in the ckpts folder of a training directory, found {wanted}"
         )
-    begun = Config.from_dict(Run.open(path).meta["application"]["config"])
+    application = Run.open(path).meta["application"]
+    if application.get("name") != APPLICATION:
+        raise ConfigError(f"load_ckpt: expected a checkpoint of a single network, found another kind of run in {path}")
+    load_checkpoint(Path(wanted))
+    if Path(wanted).name != LATEST:
+        log.info("load_ckpt: training goes on from the newest checkpoint of %s, not from %s", path, Path(wanted).name)
+    begun = Config.from_dict(application["config"])
     before, now = begun.to_plain("train"), config.to_plain("train")
     changed = [key for key in sorted(before | now) if key not in FREE and before.get(key) != now.get(key)]
     if changed:

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from pbt.errors import ConfigError
 from pbt.mnist.commands import check_new, overrides_of, parse, report_notices, resume_line, searching, show_test
 from pbt.mnist.config import Config, load_config
 from pbt.mnist.population import gpus_of
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
+from pbt.mnist.single_files import write_losses
 from pbt.mnist.tester import best_tested, run_test
 from pbt.placement import Placement
 from pbt.terminal.exit import exit_code_of, tell
@@ -65,6 +67,8 @@ def single(argv: Sequence[str] | None = None) -> int:
             return show_test(run_test(settings, mode, APPLICATION, data_dir), mode)
         report_notices()
         going_on = continued(settings)
+        if going_on and out is not None:
+            raise ConfigError("--out: expected none with load_ckpt, which goes on in the directory of its checkpoint")
         settings, path = going_on or (settings, _new_path(settings, out))
         with searching(progress) as advance:
             placement = Placement(
@@ -91,12 +95,15 @@ def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: b
     )
     with watch, beside or contextlib.nullcontext():
         run = prepared.train(path, resume=resume, observers=[LatestLink(), watch])
+    if beside is not None and not prepared.debug:
+        # The last test came after the last checkpoint.
+        write_losses(path, list(run.tree.reports.values()), prepared.steps_per_epoch, prepared.data.note)
     summary(run)
     if beside is not None and beside.failure:
         tell(f"error: testing beside training failed: {beside.failure}", PROGRAM)
         return 1
     if tests:
-        return show_test(best_tested(run, "test"), "test")
+        return show_test(best_tested(run, "test", prepared.config.test.data_dir), "test")
     return 0
 
 

@@ -1,0 +1,58 @@
+"""The convolutional network's training step: keyed dropout fused with ReLU, against the plain modules."""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.base import Row
+from pbt.mnist.models import Shape, network
+from pbt.pytorch import Noise, key_dropout
+from pbt.pytorch.state import threads_of
+
+STEPS = 8
+"""Timed steps of one turn."""
+BATCH, THREADS = 200, 2
+
+
+def measure(repeats: int) -> Sequence[Row]:
+    """Seconds of a step of `conv`, both sides taking turns on two threads."""
+    shape = Shape(model="conv", image=(1, 28, 28), classes=10, sizes=(16, 32), batch_norm=True, keep_prob=0.8)
+    noise = Noise("cpu")
+    plain, keyed = network(shape).train(), network(shape).train()
+    key_dropout(keyed, noise)
+    images, labels = torch.randn(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
+    with threads_of(THREADS):
+        turns = [
+            (_seconds(plain, images, labels), _seconds(keyed, images, labels, noise.at)) for _ in range(repeats + 1)
+        ]
+    theirs, ours = (median(side) for side in zip(*turns[1:], strict=True))
+    return [
+        Row(
+            work=f"conv step, batch {BATCH}, {THREADS} threads",
+            measured=f"{1000 * ours:.1f} ms",
+            against=f"the same network with `nn.ReLU`, `nn.Dropout`: {1000 * theirs:.1f} ms",
+            value=median(mine / plain_ for plain_, mine in turns[1:]),
+            limit=round(1 / 1.8, 3),
+        )
+    ]
+
+
+def _seconds(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, at: Callable[[int], None] = lambda _: None
+) -> float:
+    """The median step."""
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    times = []
+    for step in range(STEPS):
+        started = time.perf_counter()
+        at(step)
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        times.append(time.perf_counter() - started)
+    return median(times)
