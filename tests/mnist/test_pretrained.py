@@ -1,0 +1,42 @@
+"""The networks in `models/`: each is what its card says."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pbt.mnist.data import load_mnist
+from pbt.mnist.model_file import load_model
+from pbt.mnist.tester import evaluate, images_of
+
+MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.safetensors"))
+CARD = Path(__file__).parents[2] / "models" / "README.md"
+
+
+def test_there_are_models_and_a_card_for_each() -> None:
+    """Every model file stands in the card, with the accuracy that the file itself records."""
+    text = CARD.read_text(encoding="utf-8")
+    assert MODELS
+    for path in MODELS:
+        state, _ = load_model(path)
+        assert f"| `{path.name}` |" in text
+        assert f"{100 * state['card']['test_accuracy']:.2f} %" in text
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_model_reaches_the_accuracy_of_its_card(path: Path) -> None:
+    """On the 10,000 test images of MNIST a model has the accuracy and loss that its card says."""
+    folder = os.environ.get("PBT_DATA_DIR")
+    data = load_mnist(Path(folder) if folder else None, download=False)
+    if data.note:
+        pytest.skip("the full MNIST is not at hand; set PBT_DATA_DIR to its folder")
+    state, config = load_model(path)
+    scores = evaluate(config, state, images_of(config, data, "test"))
+    assert scores["accuracy"] == pytest.approx(state["card"]["test_accuracy"], abs=1e-9)
+    assert scores["loss"] == pytest.approx(state["card"]["test_loss"], rel=1e-4)
+
+
+def test_the_models_are_those_that_the_card_lists() -> None:
+    """The card lists no model that is not there."""
+    listed = [line.split("`")[1] for line in CARD.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert sorted(listed) == [path.name for path in MODELS]
