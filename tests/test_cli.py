@@ -17,7 +17,7 @@ import pytest
 from pbt.cli.app import main
 from pbt.results import Run
 from pbt.store import RunStore, verify_run
-from pbt.terminal.runs import APPLICATIONS
+from pbt.terminal.runs import APPLICATIONS, own_command
 
 SOURCE = Path(__file__).parents[1] / "src"
 TASK = """
@@ -577,3 +577,14 @@ class TestHelp:
             "assert not {'torch', 'matplotlib', 'pandas', 'ray'} & set(sys.modules)\n"
         )
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=True, capture_output=True)
+
+
+def test_a_printed_command_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the shell would not find this installation's `pbt`, the lines that are printed name it by its path."""
+    assert own_command() == "pbt"
+    monkeypatch.setenv("PATH", "/nowhere")
+    own = Path(sys.executable).with_name("pbt")
+    monkeypatch.chdir(tmp_path)
+    assert own_command() == str(own)
+    monkeypatch.chdir(own.parents[1])
+    assert own_command() == f"{own.parent.name}/pbt"

@@ -1,5 +1,6 @@
 """Scalars for TensorBoard: every reported number and every hyperparameter of every member."""
 
+import functools
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,13 +23,15 @@ def everything(report: Reported, hparams: HParams) -> Iterable[tuple[str, float,
             yield f"{name}/member_{report.member}", float(value), report.step
 
 
-def writer_class() -> Any:
-    """What writes event files; MissingExtraError if tensorboardX is not installed."""
+def writer_maker() -> Callable[[str], Any]:
+    """What opens a writer of event files in a folder; MissingExtraError if tensorboardX is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise MissingExtraError("TensorBoard scalars", "mnist") from error
-    return SummaryWriter
+    # Its thread writes behind everybody's back, and `flush` does not wait for it: by itself it flushes after two
+    # minutes.
+    return functools.partial(SummaryWriter, flush_secs=1)
 
 
 class TensorBoard(Observer):
@@ -43,7 +46,7 @@ class TensorBoard(Observer):
     """
 
     def __init__(self, scalars: Scalars = everything, folder: str = FOLDER) -> None:
-        self._make_writer = writer_class()
+        self._make_writer = writer_maker()
         self._scalars = scalars
         self._folder = folder
         self._writer: Any = None
@@ -72,7 +75,6 @@ class TensorBoard(Observer):
                 case Reported():
                     for tag, value, place in self._scalars(event, self._open[event.member]):
                         self._writer.add_scalar(tag, value, place)
-        self._writer.flush()
 
     def on_end(self, engine: Engine) -> None:  # noqa: ARG002 (an observer's form)
         """Close the file."""

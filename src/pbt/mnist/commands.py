@@ -19,7 +19,7 @@ from pbt.mnist.tester import Tested, run_test
 from pbt.terminal.exit import OK, SOME_FAILED, exit_code_of, tell
 from pbt.terminal.outlet import can_redraw, outlet
 from pbt.terminal.progress import ProgressObserver
-from pbt.terminal.runs import LatestLink, new_run_dir
+from pbt.terminal.runs import LatestLink, new_run_dir, own_command
 from pbt.terminal.summary import summary
 
 
@@ -118,7 +118,7 @@ def check_new(path: Path) -> None:
         RunExistsError: Something is there.
     """
     if path.is_dir() and any(path.iterdir()):
-        raise RunExistsError(f"{path}: expected a new directory, found one with files; resume it: pbt resume {path}")
+        raise RunExistsError(f"{path}: expected a new directory, found one with files; resume it: {_resume(path)}")
     if path.exists() and not path.is_dir():
         raise RunExistsError(f"{path}: expected a new directory, found a file")
 
@@ -214,4 +214,8 @@ def resume_line(begun: Sequence[Path]) -> str | None:
     """The command that goes on with what was begun; None: nothing was."""
     if not begun or not (begun[-1] / "run.db").exists():
         return None
-    return f"pbt resume {shlex.quote(str(begun[-1]))}"
+    return _resume(begun[-1])
+
+
+def _resume(path: Path) -> str:
+    return f"{own_command()} resume {shlex.quote(str(path))}"

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
-from pbt.integrations.tensorboard import FOLDER, writer_class
+from pbt.integrations.tensorboard import FOLDER, writer_maker
 from pbt.mnist.config import Config
 from pbt.mnist.files import place_of, write_table
 from pbt.mnist.single_files import RESULTS, RESULTS_HEAD, read_results
@@ -92,10 +92,10 @@ def _work(
     config = Config.from_dict(stored)
     failure, ending = "", False
     try:
-        bench = _Bench(config, path, steps_per_epoch, debug=debug)
-        while not ending:
-            ending = _told(connection, max(config.test.sleep_time_sec, _SHORTEST))
-            bench.test_newest()
+        with contextlib.closing(_Bench(config, path, steps_per_epoch, debug=debug)) as bench:
+            while not ending:
+                ending = _told(connection, max(config.test.sleep_time_sec, _SHORTEST))
+                bench.test_newest()
     except EOFError:
         return
     except PBTError as error:
@@ -151,6 +151,11 @@ class _Bench:
         write_table(results, RESULTS_HEAD, [rows[at] for at in sorted(rows)], self._note)
         self._show(rows)
 
+    def close(self) -> None:
+        """Let go of the scalars' file, with everything in it."""
+        if self._writer is not None:
+            self._writer.close()
+
     def _show(self, rows: Mapping[tuple[int, int], Sequence[Any]]) -> None:
         """The same rows as scalars: those of before once, when the first new one comes."""
         new = sorted(rows) if self._writer is None else [max(rows)]
@@ -158,14 +163,13 @@ class _Bench:
             folder = self._path / FOLDER / "test"
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                self._writer = writer_class()(str(folder))
+                self._writer = writer_maker()(str(folder))
             except MissingExtraError:
                 return
         for at in new:
             step = (at[0] - 1) * self._steps_per_epoch + at[1]
             self._writer.add_scalar("test_loss", float(rows[at][2]), step)
             self._writer.add_scalar("test_acc", float(rows[at][3]), step)
-        self._writer.flush()
 
     def _newest(self, reader: RunReader) -> tuple[Reported, Mapping[str, Any]] | None:
         """The newest report and its state, which may be swept between the two questions; then there is a newer one."""

@@ -208,6 +208,18 @@ def state_of(run: Run, reader: RunReader) -> str:
 def resume_command(path: Path, application: Mapping[str, Any]) -> str:
     """The line that goes on with a run; where it was not begun by an application, it names the user's file."""
     if application.get("name") in APPLICATIONS:
-        return f"pbt resume {shlex.quote(str(path))}"
+        return f"{own_command()} resume {shlex.quote(str(path))}"
     named = printable(application.get("object") or "FILE.py:object")
-    return f"pbt resume {shlex.quote(str(path))} {shlex.quote(named)}"
+    return f"{own_command()} resume {shlex.quote(str(path))} {shlex.quote(named)}"
+
+
+def own_command() -> str:
+    """How this installation's `pbt` is called from here, so that a line that is printed can be pasted.
+
+    `pbt` where the shell finds this one (or where nothing better is known), else its path.
+    """
+    own, found = Path(sys.executable).with_name("pbt"), shutil.which("pbt")
+    if not own.is_file() or (found is not None and Path(found).resolve() == own.resolve()):
+        return "pbt"
+    shown = own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own
+    return shlex.quote(str(shown))
