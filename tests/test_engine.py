@@ -338,6 +338,14 @@ def test_retained_states_are_kept() -> None:
     assert kept(plain.store, plain.store.events()) == {StateRef(m, r) for m in range(4) for r in (5, 6)} | {best}
 
 
+def test_what_an_exploit_may_still_see_is_kept() -> None:
+    """With a lookback of four rounds the states of the last four rounds are there to be copied."""
+    engine = Engine(course(replace(EVOLVE, lookback=4), rounds=6), new_store())
+    finish(engine)
+    expected = {StateRef(m, r) for m in range(4) for r in (3, 4, 5, 6)} | {engine.view.best.state}
+    assert kept(engine.store, engine.store.events()) == expected
+
+
 @dataclass(frozen=True, kw_only=True)
 class Turnover(Plan):
     """Each round the worst member leaves and a new one enters; counts how many did."""

@@ -147,9 +147,9 @@ class Plan:
                 decisions.append(self._decision(choice, member, view, rng))
         return Proposal(decisions=decisions, retirements=retirements)
 
-    def retain(self, view: View) -> set[StateRef]:  # noqa: ARG002 (a Plan only copies what members stand on)
-        """Nothing beyond what is always kept."""
-        return set()
+    def retain(self, view: View) -> set[StateRef]:
+        """The states that exploit may still see in the history, and copy."""
+        return {past.state for pasts in view.history.values() for past in pasts if past.state is not None}
 
     def describe(self) -> dict[str, Any]:
         """Plain values that say which plan this is."""

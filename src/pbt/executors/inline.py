@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from pbt.executors.base import Incident, Outcome, Task
-from pbt.executors.worker import Setup, Worker, preserved
+from pbt.executors.seeding import preserved
+from pbt.executors.worker import Setup, Worker
 
 
 class InlineExecutor:

@@ -3,23 +3,18 @@
 Every executor drives this same class, so that a round means the same wherever it runs.
 """
 
-import importlib.util
 import math
-import random
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pbt.core.population import StateRef
 from pbt.core.rng import Key, Rng, seed_of
 from pbt.errors import CorruptError, PBTError, TaskError
 from pbt.executors.base import Failure, Outcome, Report, State, States, Task
+from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.space import HParams
 
 Objective = Literal["maximize", "minimize"]
@@ -109,6 +104,7 @@ class Worker:
                 device=self._setup.device,
                 threads=self._setup.threads,
             )
+            use_threads(self._setup.threads)
             with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                 state, metrics = self._train(dict(task.hparams), state, task.steps, context)
             measured = settle(metrics, self._setup.objective)
@@ -187,81 +183,6 @@ def plain(value: Any, name: str) -> Any:
     if hasattr(value, "tolist"):  # arrays, tensors and their scalars
         return value.tolist()
     raise TaskError(f"the metric '{name}' must be a number, a string or a list of them, got {type(value).__name__}")
-
-
-@contextmanager
-def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """The global generators seeded inside, and as they were outside. Libraries that are not loaded stay so."""
-    with preserved(), sown(seed, device):
-        yield
-
-
-@contextmanager
-def preserved() -> Iterator[None]:
-    """The global generators afterwards as they were before. Libraries that are not loaded stay so."""
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    cuda = torch.cuda if torch and torch.cuda.is_initialized() else None
-    before = (random.getstate(), numpy and numpy.random.get_state(), torch and torch.get_rng_state())
-    before_cuda = cuda and cuda.get_rng_state_all()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        if numpy:
-            numpy.random.set_state(before[1])
-        if torch:
-            torch.set_rng_state(before[2])
-        if cuda:
-            cuda.set_rng_state_all(before_cuda)
-
-
-@contextmanager
-def sown(seed: int, device: str = "cpu") -> Iterator[None]:
-    """The global generators seeded.
-
-    Torch is seeded also where it is imported only inside, so that a worker's first round is like any other.
-    """
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    random.seed(seed)
-    if numpy:
-        numpy.random.seed(seed % 2**32)
-    if torch:
-        # Not torch.manual_seed: on a machine without CUDA that remembers every call with its traceback.
-        torch.default_generator.manual_seed(seed)
-        if device.startswith("cuda") or torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
-        yield
-        return
-    late = _TorchSeeder(seed)
-    sys.meta_path.insert(0, late)
-    try:
-        yield
-    finally:
-        if late in sys.meta_path:
-            sys.meta_path.remove(late)
-
-
-class _TorchSeeder(MetaPathFinder):
-    """Seeds torch at the moment it is imported."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Torch as the other finders know it, with the seed set behind its own code."""
-        if name != "torch":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_seed(module: Any) -> None:
-                execute(module)
-                module.manual_seed(self._seed)
-
-            spec.loader.exec_module = execute_and_seed  # type: ignore[method-assign]
-        return spec
 
 
 def _failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:

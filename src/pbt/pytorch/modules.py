@@ -5,7 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from pbt.errors import TaskError
 from pbt.executors.base import State
-from pbt.executors.worker import Context, Metrics, Train, seeded
+from pbt.executors.seeding import seeded
+from pbt.executors.worker import Context, Metrics, Train
 from pbt.pytorch.bind import Binding, Live, LossBinding, bind_all, check_bound
 from pbt.pytorch.state import capture, restore, threads_of
 from pbt.space import HParams

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
 from pbt.executors.base import State
-from pbt.executors.worker import Context, Metrics, Train, seeded
+from pbt.executors.seeding import seeded
+from pbt.executors.worker import Context, Metrics, Train
 from pbt.pytorch.bind import Binding, Live, bind_all, check_bound
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
