@@ -39,6 +39,9 @@ class Observer:
     def on_end(self, engine: "Engine") -> None:
         """Nothing is left to do."""
 
+    def close(self) -> None:
+        """Let go of files and threads: called last, also where the run was interrupted or failed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
@@ -255,14 +258,18 @@ def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()
         WorkerError: The executor has nothing to do although tasks are out.
         PBTError: What `Engine.tell` raises; the run can be resumed.
     """
-    for observer in observers:
-        observer.on_start(engine)
-    if not engine.finished:
-        with executor:
-            while not engine.finished:
-                _turn(engine, executor, observers)
-    for observer in observers:
-        observer.on_end(engine)
+    try:
+        for observer in observers:
+            observer.on_start(engine)
+        if not engine.finished:
+            with executor:
+                while not engine.finished:
+                    _turn(engine, executor, observers)
+        for observer in observers:
+            observer.on_end(engine)
+    finally:
+        for observer in observers:
+            observer.close()
 
 
 def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> None:

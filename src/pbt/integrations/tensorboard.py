@@ -1,9 +1,9 @@
 """Scalars for TensorBoard: every reported number and every hyperparameter of every member."""
 
-import functools
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
 
 from pbt.core.events import Born, Decided, Event, Reported
 from pbt.engine import Engine, Observer
@@ -23,15 +23,46 @@ def everything(report: Reported, hparams: HParams) -> Iterable[tuple[str, float,
             yield f"{name}/member_{report.member}", float(value), report.step
 
 
-def writer_maker() -> Callable[[str], Any]:
+class ScalarWriter:
+    """Writes scalars to an event file in a folder, at once and in the calling thread.
+
+    `tensorboardX.SummaryWriter` has a queue and a thread of its own; interrupted at the wrong moment, they keep the
+    interpreter from ending.
+
+    Raises:
+        MissingExtraError: tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str) -> None:
+        writer_maker()
+        from tensorboardX.event_file_writer import EventsWriter
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._file = EventsWriter(str(Path(folder) / "events"))
+
+    def add_scalar(self, tag: str, value: float, place: int) -> None:
+        """One point of a curve."""
+        from tensorboardX.proto.event_pb2 import Event as Record
+        from tensorboardX.summary import scalar
+
+        self._file.write_event(Record(wall_time=time.time(), step=place, summary=scalar(tag, value)))
+
+    def flush(self) -> None:
+        """Let readers see what was written."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def writer_maker() -> Callable[[str], ScalarWriter]:
     """What opens a writer of event files in a folder; MissingExtraError if tensorboardX is not installed."""
     try:
-        from tensorboardX import SummaryWriter
+        import tensorboardX  # noqa: F401 (only whether it is there)
     except ImportError as error:
         raise MissingExtraError("TensorBoard scalars", "mnist") from error
-    # Its thread writes behind everybody's back, and `flush` does not wait for it: by itself it flushes after two
-    # minutes.
-    return functools.partial(SummaryWriter, flush_secs=1)
+    return ScalarWriter
 
 
 class TensorBoard(Observer):
@@ -49,7 +80,7 @@ class TensorBoard(Observer):
         self._make_writer = writer_maker()
         self._scalars = scalars
         self._folder = folder
-        self._writer: Any = None
+        self._writer: ScalarWriter | None = None
         # The values of each member's open round, by the time its report comes.
         self._open: dict[int, HParams] = {}
 
@@ -76,7 +107,7 @@ class TensorBoard(Observer):
                     for tag, value, place in self._scalars(event, self._open[event.member]):
                         self._writer.add_scalar(tag, value, place)
 
-    def on_end(self, engine: Engine) -> None:  # noqa: ARG002 (an observer's form)
+    def close(self) -> None:
         """Close the file."""
         if self._writer is not None:
             self._writer.close()

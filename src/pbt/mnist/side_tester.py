@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +54,9 @@ class SideTester:
 
     def __enter__(self) -> Self:
         # Ctrl-C reaches the whole process group, and the parent decides what it means. A child inherits what is
-        # blocked, so that it is deaf to it from its first moment.
+        # blocked, so that it is deaf to it from its first moment. The tracker of multiprocessing, which comes with
+        # the first child, unblocks it: it is started before.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
