@@ -195,6 +195,11 @@ def continued(config: Config) -> tuple[Config, Path] | None:
     begun = Config.from_dict(application["config"])
     before, now = begun.to_plain("train"), config.to_plain("train")
     changed = [key for key in sorted(before | now) if key not in FREE and before.get(key) != now.get(key)]
+    if config.train.num_epochs < begun.train.num_epochs:
+        raise ConfigError(
+            f"num_epochs: training in {path} was begun for {begun.train.num_epochs} epochs, expected at least as many, "
+            f"got {config.train.num_epochs}"
+        )
     if changed:
         told = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed)
         raise ConfigError(f"load_ckpt: training in {path} cannot go on with another {told}; only {_free()} may change")

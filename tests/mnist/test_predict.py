@@ -1,0 +1,223 @@
+"""Digits in ordinary image files: one form whatever the picture, and the network's own answer."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageOps
+
+from pbt.errors import DataError, MissingExtraError
+from pbt.mnist.config import Config
+from pbt.mnist.data import load_mnist
+from pbt.mnist.models import Shape, network
+from pbt.mnist.predict import predict, read_image
+from pbt.mnist.single import prepare_single
+from pbt.mnist.task import normalize
+from pbt.placement import Placement
+from pbt.results import Run
+
+Draw = Callable[[Image.Image], Image.Image]
+
+
+def seven(ink: int = 0, ground: int = 255, *, side: int = 120, at: tuple[int, int] = (35, 20), size: int = 1) -> Any:
+    """A seven of straight strokes, 50 x 80 pixels times its size, dark on light if nothing else is said."""
+    image = Image.new("L", (side, side), ground)
+    x, y = at
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([x, y, x + 50 * size - 1, y + 12 * size - 1], fill=ink)
+    draw.polygon(
+        [
+            (x + 38 * size, y + 12 * size),
+            (x + 50 * size - 1, y + 12 * size),
+            (x + 22 * size, y + 80 * size - 1),
+            (x + 10 * size, y + 80 * size - 1),
+        ],
+        fill=ink,
+    )
+    return image
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Any]:
+    """The form of a picture that was saved in some format."""
+
+    def read(image: Image.Image, name: str = "digit.png", **how: Any) -> Any:
+        image.save(tmp_path / name, **how)
+        return read_image(tmp_path / name).astype(np.int16)
+
+    return read
+
+
+def center(form: Any) -> tuple[float, float]:
+    """The center of mass, pixels."""
+    rows, columns = np.indices(form.shape)
+    return (rows * form).sum() / form.sum(), (columns * form).sum() / form.sum()
+
+
+def test_the_form_is_that_of_mnist(read: Callable[..., Any]) -> None:
+    """28 x 28 bytes, light ink on a black border, the longer side 20 pixels, the center of mass in the middle."""
+    form = read(seven())
+    assert form.shape == (28, 28)
+    assert form.max() > 250
+    assert not form[[0, -1]].any()
+    assert not form[:, [0, -1]].any()
+    rows = np.flatnonzero(form.any(axis=1))
+    assert rows[-1] - rows[0] + 1 == 20
+    assert center(form) == pytest.approx((13.5, 13.5), abs=0.5)
+    # It is a seven: a bar above, and a stroke that runs down to the left.
+    assert form[rows[0] + 1].astype(bool).sum() > 10
+    assert np.flatnonzero(form[rows[-1]]).max() < np.flatnonzero(form[rows[0]]).max() - 3
+
+
+def transparent(ink: int) -> Image.Image:
+    """Ink on nothing: what is transparent is black below."""
+    shape = seven(255, 0)
+    image = Image.new("RGBA", shape.size, (0, 0, 0, 0))
+    image.paste((ink, ink, ink, 255), mask=shape)
+    return image
+
+
+def rounded_card() -> Image.Image:
+    """A white card with transparent corners, black below."""
+    image = Image.merge("RGBA", [seven()] * 3 + [Image.new("L", (120, 120), 255)])
+    image.paste((0, 0, 0, 0), (0, 0, 8, 8))
+    return image
+
+
+SAME: dict[str, Image.Image] = {
+    "light on dark": seven(255, 0),
+    "gray on gray": seven(60, 190),
+    "faint": seven(200, 240),
+    "in another corner": seven(at=(2, 3)),
+    "at the edge": seven(at=(70, 40)),
+    "in a large picture": seven(side=900, at=(700, 30)),
+    "color": seven().convert("RGB"),
+    "palette": seven().convert("P"),
+    "one bit": seven().convert("1"),
+    "opaque": seven().convert("RGBA"),
+    "dark ink on nothing": transparent(0),
+    "light ink on nothing": transparent(255),
+    "a card with round corners": rounded_card(),
+    "16 bits": Image.fromarray(np.asarray(seven()).astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_digit_has_the_same_form(read: Callable[..., Any], name: str) -> None:
+    """Colors, ground, place and kind of picture do not change the form."""
+    assert np.abs(read(SAME[name]) - read(seven())).max() <= 4
+
+
+def test_a_larger_digit_has_the_same_form(read: Callable[..., Any]) -> None:
+    """A digit drawn ten times as large gives nearly the same form, but for the edges of its strokes."""
+    large = read(seven(side=1000, at=(100, 100), size=10))
+    assert np.abs(large - read(seven())).mean() < 4
+
+
+def test_a_jpeg_has_the_same_form(read: Callable[..., Any]) -> None:
+    """What a JPEG file loses does not matter."""
+    assert np.abs(read(seven(), "digit.jpg", quality=70) - read(seven())).mean() < 4
+
+
+def test_a_photo_that_was_taken_sideways_is_turned(read: Callable[..., Any]) -> None:
+    """The note in a camera's file that says which way is up is followed."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    sideways = seven().transpose(Image.Transpose.ROTATE_90)
+    assert np.abs(read(sideways, "photo.jpg", quality=95, exif=exif) - read(seven())).mean() < 4
+
+
+def test_another_digit_has_another_form(read: Callable[..., Any]) -> None:
+    """A mirror image is not taken for the same."""
+    assert np.abs(read(ImageOps.mirror(seven())) - read(seven())).mean() > 20
+
+
+@pytest.mark.parametrize(("height", "width"), [(14, 14), (32, 20), (1, 1)])
+def test_other_sizes_are_filled_in_proportion(tmp_path: Path, height: int, width: int) -> None:
+    """A network for images of another size gets the digit in that size."""
+    seven().save(tmp_path / "digit.png")
+    form = read_image(tmp_path / "digit.png", height, width)
+    assert form.shape == (height, width)
+    assert form.any()
+    if height > 1:
+        rows = np.flatnonzero(form.any(axis=1))
+        assert rows[-1] - rows[0] + 1 == min(height, width) * 20 // 28
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "image",
+    [Image.new("L", (50, 50), 255), Image.new("L", (50, 50), 0), Image.new("RGBA", (9, 9)), seven(240, 250)],
+    ids=["white", "black", "transparent", "invisible"],
+)
+def test_a_blank_image_is_refused(tmp_path: Path, image: Image.Image) -> None:
+    """An image without ink is an error that names it, not some digit."""
+    image.save(tmp_path / "blank.png")
+    with pytest.raises(DataError, match=r"blank\.png: expected a digit on a plain ground, found a blank image"):
+        read_image(tmp_path / "blank.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"7", b"\x89PNG\r\n\x1a\n", None], ids=["empty", "text", "cut", "absent"])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """A file that is no image, or is not there, is named in one error."""
+    path = tmp_path / "digit.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"digit\.png: expected an image file"):
+        read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [8_000, 20_000])
+def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path, side: int) -> None:
+    """A small file that announces hundreds of millions of pixels costs no memory."""
+    Image.new("1", (side, side)).save(tmp_path / "huge.png")
+    with pytest.raises(DataError, match=r"huge\.png: expected"):
+        read_image(tmp_path / "huge.png")
+
+
+def test_without_pillow_images_need_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Pillow is not installed the error says what to install."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtraError, match=r"reading images .*mnist"):
+        read_image(tmp_path / "digit.png")
+
+
+# What the network says
+
+
+@pytest.fixture(scope="module")
+def network_of(
+    configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Run, Config]]:
+    """A small network that was trained on the small set."""
+
+    def train(model: str) -> tuple[Run, Config]:
+        config = configured(PBT_lr=None, PBT_keep_prob=None, model=model, num_epochs=2, num_iters_for_ckpt=10)
+        prepared = prepare_single(config, Placement(executor="inline", threads=1, device="cpu"))
+        return prepared.train(tmp_path_factory.mktemp(model) / "run", resume=False), config
+
+    return train
+
+
+@pytest.mark.parametrize("model", ["fc", "conv"])
+def test_a_prediction_is_the_networks_own_output(network_of: Callable[[str], tuple[Run, Config]], model: str) -> None:
+    """Digit and confidence are the largest of the network's probabilities in evaluation, image by image."""
+    run, config = network_of(model)
+    state = run.load_state()
+    images = load_mnist(config.train.data_dir, num_val=100, download=False).test_x[:30]
+    direct = network(Shape.of(config.train))
+    direct.load_state_dict(state["model"])
+    direct.eval()
+    with torch.no_grad():
+        chances = direct(normalize(images[:, None])).softmax(dim=1)
+    seen = [predict(state, config, image.numpy()) for image in images]
+    assert [one.digit for one in seen] == chances.argmax(dim=1).tolist()
+    assert [one.confidence for one in seen] == pytest.approx(chances.max(dim=1).values.tolist(), abs=1e-5)
+    assert len({one.digit for one in seen}) > 3

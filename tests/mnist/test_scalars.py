@@ -1,0 +1,87 @@
+"""Which numbers of a report are shown in TensorBoard, under which names, and against what."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from pbt.core.events import Reported
+from pbt.core.population import StateRef
+from pbt.mnist.scalars import WorkerScalars, scalars
+from pbt.space import HParams
+
+HPARAMS: HParams = {"lr": 0.25, "keep_prob": 0.5}
+
+
+def report(step: int, *, member: int = 3, tested: bool = True, held_out: bool = True) -> Reported:
+    """What a worker says after a round, every number another one."""
+    said = {"train_loss": 0.5, "train_accuracy": 0.6, "rows": [[step - 5, 0.7, 0.1], [step, 0.3, 0.2]]}
+    if tested:
+        said |= {"test_loss": 0.4, "test_accuracy": 0.8}
+    if held_out:
+        said |= {"val_loss": 0.45, "val_accuracy": 0.85}
+    return Reported(
+        member=member,
+        round=2,
+        step=step,
+        scores=(0.9,),
+        series=(),
+        state=StateRef(member, 2),
+        digest="",
+        reported=said,
+    )
+
+
+def test_a_worker_shows_losses_and_accuracies_against_steps_and_the_rest_against_epochs() -> None:
+    """Every number that the original shows of a worker is there once, at its place."""
+    assert list(WorkerScalars(10)(report(20), HPARAMS)) == [
+        ("train_loss/worker_3", 0.7, 15),
+        ("train_acc/worker_3", 0.1, 15),
+        ("train_loss/worker_3", 0.3, 20),
+        ("train_acc/worker_3", 0.2, 20),
+        ("test_loss/worker_3", 0.4, 20),
+        ("test_acc/worker_3", 0.8, 20),
+        ("val_acc/worker_3", 0.85, 20),
+        ("epoch_loss/worker_3", 0.5, 2),
+        ("epoch_lr/worker_3", 0.25, 2),
+        ("epoch_keep_prob/worker_3", 0.5, 2),
+    ]
+
+
+def test_a_network_alone_needs_no_worker_in_its_tags() -> None:
+    """The tags of a single network are the same without the worker."""
+    many, alone = (WorkerScalars(10, alone)(report(20), HPARAMS) for alone in (False, True))
+    assert [(tag.removesuffix("/worker_3"), *rest) for tag, *rest in many] == list(alone)
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    """Where a tester of its own tests, or nothing is held out, these tags are left out."""
+    tags = {tag for tag, _, _ in WorkerScalars(10, alone=True)(report(20, tested=False, held_out=False), HPARAMS)}
+    assert tags == {"train_loss", "train_acc", "epoch_loss", "epoch_lr", "epoch_keep_prob"}
+
+
+@pytest.mark.parametrize(("step", "epoch"), [(4, None), (8, None), (10, 1), (14, None), (20, 2)])
+def test_an_epoch_has_one_value(step: int, epoch: int | None) -> None:
+    """A checkpoint inside an epoch is shown against its step; only the one at the end is shown against the epoch."""
+    found = {tag: place for tag, _, place in WorkerScalars(10, alone=True)(report(step), HPARAMS)}
+    assert (found["train_loss"], found.get("epoch_loss"), found.get("epoch_lr")) == (step, epoch, epoch)
+
+
+def test_without_tensorboardx_there_is_a_notice_and_no_observer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where tensorboardX is not installed training goes without scalars, and says so."""
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with caplog.at_level(logging.INFO, "pbt"):
+        assert scalars(10) == []
+    assert "no TensorBoard scalars" in caplog.text
+    assert "mnist" in caplog.text
+
+
+def test_with_tensorboardx_there_is_one_observer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it is installed there is no notice, and nothing is written before a run starts."""
+    with caplog.at_level(logging.INFO, "pbt"):
+        assert len(scalars(10, folder=str(tmp_path / "scalars"))) == 1
+    assert not caplog.text
+    assert not list(tmp_path.iterdir())

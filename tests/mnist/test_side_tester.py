@@ -1,0 +1,345 @@
+"""Testing beside training: each row is the evaluation of that very checkpoint, and the tester ends with training."""
+
+import multiprocessing
+import os
+import signal
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event as Written
+
+from pbt.core.events import Event, Reported
+from pbt.engine import Engine, Observer
+from pbt.errors import RunError
+from pbt.mnist.config import Config
+from pbt.mnist.data import load_mnist
+from pbt.mnist.files import place_of
+from pbt.mnist.side_tester import SideTester, _Bench
+from pbt.mnist.single import prepare_single
+from pbt.mnist.single_files import read_results
+from pbt.mnist.tester import evaluate, images_of
+from pbt.placement import Placement
+from pbt.results import Run
+from pbt.store.reader import RunReader
+
+Configure = Callable[..., Config]
+Place = tuple[int, int]
+INLINE = Placement(executor="inline", threads=1, device="cpu")
+STEPS = 10
+PLACES = [(epoch, step) for epoch in (1, 2) for step in (4, 8, 10)]
+
+
+@pytest.fixture
+def one(configured: Configure) -> Configure:
+    """One small network: 2 epochs of 10 steps, a checkpoint every 4; keys of `test` by a dotted name."""
+
+    def configure(**keys: object) -> Config:
+        train = {key: value for key, value in keys.items() if not key.startswith("test.")}
+        stored = configured(**{"PBT_lr": None, "PBT_keep_prob": None, "num_epochs": 2, **train}).to_dict()
+        stored["test"] |= {key.removeprefix("test."): keys[key] for key in keys.keys() - train.keys()}
+        return Config.from_dict(stored)
+
+    return configure
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A tester in this process takes one thread for good."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Each(Observer):
+    """Calls something after each checkpoint, and keeps what every checkpoint is worth on the test images."""
+
+    def __init__(self, config: Config, then: Callable[[Place], object] = lambda _: None) -> None:
+        self.worth: dict[Place, tuple[float, float]] = {}
+        self._config, self._then = config, then
+        data = load_mnist(config.test.data_dir, num_val=config.test.num_val, download=False)
+        self._images = images_of(config, data, "test")
+
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
+        (report,) = [event for event in events if isinstance(event, Reported)]
+        place = place_of(report.step, STEPS)
+        scores = evaluate(self._config, engine.store.load_state(report.state), self._images)
+        self.worth[place] = scores["loss"], scores["accuracy"]
+        self._then(place)
+
+
+def trained(path: Path, config: Config, *observers: Observer, resume: bool = False) -> Run:
+    return prepare_single(config, INLINE).train(path, resume=resume, observers=observers)
+
+
+def rows_of(path: Path) -> dict[Place, tuple[float, float]]:
+    """The rows of `results.csv`; no place twice."""
+    lines = [line for line in (path / "results.csv").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "epoch,iter,test_loss,test_acc"
+    found = read_results(path / "results.csv")
+    assert len(found) == len(lines) - 1
+    return {place: (float(row["test_loss"]), float(row["test_acc"])) for place, row in found.items()}
+
+
+def points_in(folder: Path) -> Counter[tuple[str, int, float]]:
+    """Every scalar in the event files of a folder."""
+    found: Counter[tuple[str, int, float]] = Counter()
+    for path in folder.iterdir():
+        blob, at = path.read_bytes(), 0
+        while at < len(blob):
+            (length,) = struct.unpack_from("<Q", blob, at)
+            event = Written.FromString(blob[at + 12 : at + 12 + length])
+            found.update((value.tag, event.step, value.simple_value) for value in event.summary.value)
+            at += 16 + length
+    return found
+
+
+def as_points(rows: dict[Place, tuple[float, float]]) -> Counter[tuple[str, int, float]]:
+    """The scalars that these rows are shown as."""
+    found: Counter[tuple[str, int, float]] = Counter()
+    for (epoch, step), values in rows.items():
+        for tag, value in zip(("test_loss", "test_acc"), values, strict=True):
+            found[tag, (epoch - 1) * STEPS + step, struct.unpack("<f", struct.pack("<f", value))[0]] += 1
+    return found
+
+
+# The tester's work, in this process
+
+
+def test_each_row_is_the_evaluation_of_that_checkpoint(one: Configure, tmp_path: Path) -> None:
+    """Tested after each checkpoint, every row is what exactly that network is worth on the test images."""
+    path, config = tmp_path / "run", one()
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        each = Each(config, lambda _: bench.test_newest())
+        trained(path, config, each)
+    assert list(rows_of(path)) == PLACES
+    assert rows_of(path) == each.worth
+    assert len(set(each.worth.values())) == len(PLACES)
+    assert "not MNIST" in (path / "results.csv").read_text().splitlines()[0]
+
+
+def test_the_newest_checkpoint_is_tested_and_none_twice(
+    one: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tester that comes seldom tests the newest only; what was tested already is not tested again."""
+    path, config = tmp_path / "run", one()
+    tested: list[Any] = []
+
+    def counted(*words: Any) -> Any:
+        tested.append(words)
+        return evaluate(*words)
+
+    monkeypatch.setattr("pbt.mnist.side_tester.evaluate", counted)
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        each = Each(config, lambda place: place in {(1, 8), (2, 10)} and (bench.test_newest(), bench.test_newest()))
+        trained(path, config, each)
+    assert rows_of(path) == {place: each.worth[place] for place in [(1, 8), (2, 10)]}
+    assert len(tested) == 2
+
+
+def test_a_tester_that_comes_anew_keeps_the_rows_of_before(one: Configure, tmp_path: Path) -> None:
+    """After a resume nothing that was tested is lost or tested again, in the table and in the scalars."""
+    path, longer = tmp_path / "run", one(num_epochs=2)
+    worth: dict[Place, tuple[float, float]] = {}
+    for config, resume in ((one(num_epochs=1), False), (longer, True)):
+        with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+            bench.test_newest()
+            each = Each(config, lambda _, bench=bench: bench.test_newest())
+            trained(path, config, each, resume=resume)
+            bench.test_newest()
+        worth |= each.worth
+        if not resume:
+            for file in (path / "tensorboard" / "test").iterdir():
+                file.rename(file.with_name("events.out.tfevents.1.earlier"))  # names have a second's resolution
+    assert rows_of(path) == worth
+    assert list(worth) == PLACES
+    assert points_in(path / "tensorboard" / "test") == as_points(worth)
+
+
+def test_before_there_is_a_checkpoint_nothing_is_tested(one: Configure, tmp_path: Path) -> None:
+    """No directory, and a log without a report, are waited for."""
+    path, config = tmp_path / "run", one()
+
+    class Early(Observer):
+        def on_start(self, engine: Engine) -> None:
+            bench.test_newest()
+            assert not (path / "results.csv").exists()
+            raise KeyboardInterrupt
+
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        bench.test_newest()
+        assert not path.exists()
+        with pytest.raises(KeyboardInterrupt):
+            trained(path, config, Early())
+
+
+def test_a_checkpoint_that_is_swept_meanwhile_gives_way_to_a_newer_one(
+    one: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a state is gone between reading the log and the state, the newest one of then is tested."""
+    path, config = tmp_path / "run", one()
+    each = Each(config)
+    trained(path, config, each)
+    events, load = RunReader.events, RunReader.load_state
+    asked: list[int] = []
+
+    def swept_once(reader: RunReader, ref: Any) -> Any:
+        asked.append(ref.round)
+        if len(asked) == 1:
+            raise KeyError(ref)
+        return load(reader, ref)
+
+    monkeypatch.setattr(RunReader, "events", lambda reader: events(reader)[: None if asked else -3])
+    monkeypatch.setattr(RunReader, "load_state", swept_once)
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        bench.test_newest()
+    assert asked[0] < asked[1] == 6
+    assert rows_of(path) == {(2, 10): each.worth[2, 10]}
+
+
+def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--debug` checkpoints are evaluated, each once, but no table and no scalar is written."""
+    path, config = tmp_path / "run", one(num_epochs=1)
+    tested: list[Any] = []
+    monkeypatch.setattr("pbt.mnist.side_tester.evaluate", lambda *words: tested.append(words) or evaluate(*words))
+    with closing(_Bench(config, path, STEPS, debug=True)) as bench:
+        each = Each(config, lambda _: (bench.test_newest(), bench.test_newest()))
+        prepare_single(config, INLINE, debug=True).train(path, resume=False, observers=[each])
+    assert len(tested) == 3
+    assert {entry.name for entry in path.iterdir()} == {"run.db", "states", "lock"}
+
+
+def test_the_scalars_of_training_and_testing_are_the_tables(one: Configure, tmp_path: Path) -> None:
+    """TensorBoard shows the training losses of the log, the epochs' rates, and the rows of `results.csv`."""
+    path, config = tmp_path / "run", one(decreasing_lr_epochs="1", lr=0.5)
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        each = Each(config, lambda _: bench.test_newest())
+        run = trained(path, config, each)
+    assert points_in(path / "tensorboard" / "test") == as_points(each.worth)
+    shown = points_in(path / "tensorboard" / "train")
+    assert set(shown.values()) == {1}
+    assert {(tag, step): value for tag, step, value in shown if tag == "epoch_lr"} == {
+        ("epoch_lr", 1): 0.5,
+        ("epoch_lr", 2): 0.25,
+    }
+    reports = run.tree.reports.values()
+    for tag, column in (("train_loss", 1), ("train_acc", 2)):
+        logged = {int(row[0]): row[column] for report in reports for row in report.reported["rows"]}
+        assert {step: value for name, step, value in shown if name == tag} == pytest.approx(logged)
+    held_out = {report.step: report.scores[0] for report in reports}
+    assert {step: value for name, step, value in shown if name == "val_acc"} == pytest.approx(held_out)
+
+
+def test_without_tensorboardx_testing_writes_its_table(
+    one: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where tensorboardX is not installed there are no scalars, and everything else is there."""
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    path, config = tmp_path / "run", one(num_epochs=1)
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        each = Each(config, lambda _: bench.test_newest())
+        trained(path, config, each)
+    assert rows_of(path) == each.worth
+    assert len((path / "loss_summary.csv").read_text().splitlines()) == 5
+    assert not (path / "tensorboard").exists()
+
+
+# The tester as a process
+
+
+def children() -> list[Any]:
+    return [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_checkpoints_are_tested_while_training_runs(one: Configure, tmp_path: Path) -> None:
+    """The process tests the newest checkpoint every `sleep_time_sec`, and is gone when training is over."""
+    path, config = tmp_path / "run", one(**{"test.sleep_time_sec": 0.1})
+
+    def wait_for_row(place: Place) -> None:
+        deadline = time.monotonic() + 60
+        while place not in read_results(path / "results.csv"):
+            assert time.monotonic() < deadline, "no row came"
+            time.sleep(0.02)
+
+    each = Each(config, wait_for_row)
+    with SideTester(config, path, STEPS) as beside:
+        assert len(children()) == 1
+        trained(path, config, each)
+    assert not beside.failure
+    assert not children()
+    assert list(rows_of(path)) == PLACES
+    assert rows_of(path) == each.worth
+    assert points_in(path / "tensorboard" / "test") == as_points(each.worth)
+
+
+def test_a_long_pause_leaves_the_last_test(one: Configure, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Training that is over before the pause is waits for no pause: the last checkpoint is tested at once.
+
+    Ctrl-C, which reaches a whole process group, is the parent's affair from the tester's first moment.
+    """
+    path, config = tmp_path / "run", one(**{"test.sleep_time_sec": 1000})
+    each = Each(config)
+    with SideTester(config, path, STEPS) as beside:
+        (child,) = children()
+        os.kill(child.pid, signal.SIGINT)
+        begun = time.monotonic()
+        trained(path, config, each)
+    assert time.monotonic() - begun < 60
+    assert not beside.failure
+    assert rows_of(path) == {(2, 10): each.worth[2, 10]}
+    assert "Traceback" not in capfd.readouterr().err
+    # Only the child is deaf.
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_why_testing_failed_is_told(one: Configure, make_digits: Callable[..., Path], tmp_path: Path) -> None:
+    """What stops the tester, here damaged test images, is told when training is over, and stops no training."""
+    damaged = make_digits(tmp_path / "damaged")
+    (damaged / "t10k-images-idx3-ubyte").write_bytes(b"not images")
+    path, config = tmp_path / "run", one(**{"test.data_dir": str(damaged), "test.sleep_time_sec": 0})
+    with SideTester(config, path, STEPS) as beside:
+        (child,) = children()
+        trained(path, config)
+        child.join(30)  # it failed long before it is asked for the last test
+    assert "t10k-images-idx3-ubyte: expected" in beside.failure
+    assert len(Run.open(path).tree.reports) == 6
+    assert not children()
+
+
+def test_a_tester_that_was_killed_is_told(one: Configure, tmp_path: Path) -> None:
+    """A tester that somebody killed is a failure of testing, not a hang."""
+    begun = time.monotonic()
+    with SideTester(one(), tmp_path / "run", STEPS) as beside:
+        (child,) = children()
+        child.kill()
+        child.join()
+    assert beside.failure == "its process died"
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RunError])
+def test_the_tester_ends_when_training_does_not_come_to_its_end(
+    one: Configure, tmp_path: Path, error: type[BaseException]
+) -> None:
+    """Whatever ends training early ends the tester within seconds, and is what is told."""
+    begun = time.monotonic()
+    beside = SideTester(one(), tmp_path / "run", STEPS)
+
+    def fail() -> None:
+        with beside:
+            assert children()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert time.monotonic() - begun < 5
+    assert not children()
+    assert not beside.failure

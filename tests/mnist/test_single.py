@@ -1,0 +1,458 @@
+"""One network: when checkpoints are due, the learning rate, what a run leaves, and going on as if never stopped."""
+
+import json
+import logging
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pbt.core.events import Ended, Event, Reported
+from pbt.core.population import StateRef
+from pbt.engine import Engine, Observer
+from pbt.errors import ConfigError, CorruptError, PopulationLostError, UsageError
+from pbt.mnist import single
+from pbt.mnist.config import Config
+from pbt.mnist.single import FREE, Checkpoints, continued, lr_schedule, prepare_single, resume_single
+from pbt.mnist.single_files import read_results, write_losses
+from pbt.mnist.tester import load_checkpoint
+from pbt.placement import Placement
+from pbt.results import Run
+from pbt.store.codec import digest_of
+
+Configure = Callable[..., Config]
+Table = Callable[[Path], tuple[list[str], list[dict[str, str]]]]
+Derived = Callable[[Path], dict[str, bytes]]
+INLINE = Placement(executor="inline", threads=1, device="cpu")
+PLACES = [(epoch, step) for epoch in (1, 2, 3) for step in (4, 8, 10)]
+"""Where the checkpoints of three epochs of ten steps are, one every four steps."""
+
+
+@pytest.fixture(scope="session")
+def one(configured: Configure) -> Configure:
+    """A small configuration of one network: 10 steps an epoch, 3 epochs, a checkpoint every 4 steps."""
+
+    def configure(**train: object) -> Config:
+        return configured(**{"PBT_lr": None, "PBT_keep_prob": None, "num_epochs": 3, **train})
+
+    return configure
+
+
+class Interrupt(Observer):
+    """Ends a run after some checkpoints."""
+
+    def __init__(self, checkpoints: int) -> None:
+        self._left = checkpoints
+
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt
+
+
+def trained(path: Path, config: Config, *, stop_after: int | None = None, resume: bool = False, **how: Any) -> Run:
+    """Train in this process; with `stop_after`, end after so many checkpoints as Ctrl-C would."""
+    prepared = prepare_single(config, INLINE, **how)
+    if stop_after is None:
+        return prepared.train(path, resume=resume)
+    with pytest.raises(KeyboardInterrupt):
+        prepared.train(path, resume=resume, observers=[Interrupt(stop_after)])
+    return Run.open(path)
+
+
+@pytest.fixture(scope="module")
+def whole(one: Configure, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was never stopped, to be looked at only."""
+    return trained(tmp_path_factory.mktemp("whole") / "run", one())
+
+
+def path_of(run: Run) -> Path:
+    assert run.path is not None
+    return run.path
+
+
+def reports_of(run: Run) -> list[Reported]:
+    return list(run.tree.reports.values())
+
+
+def going_on(one: Configure, path: Path, **keys: object) -> Config:
+    return one(load_ckpt=str(path / "ckpts" / "latest.safetensors"), **keys)
+
+
+# When a checkpoint is due
+
+
+@pytest.mark.parametrize(("every", "per_epoch"), [(4, 10), (5, 10), (10, 10), (11, 10), (1, 7), (100, 275), (3, 1)])
+def test_checkpoints_are_every_so_many_steps_of_an_epoch_and_at_its_end(every: int, per_epoch: int) -> None:
+    """From any step the next ready one is the first that is a multiple inside its epoch or the epoch's last."""
+    due = [s for s in range(1, 5 * per_epoch + 1) if s % per_epoch == 0 or s % per_epoch % every == 0]
+    ready = Checkpoints(every, per_epoch)
+    for step in range(4 * per_epoch):
+        assert ready(step) == next(s for s in due if s > step)
+    for epochs in (1, 3):
+        assert ready.count(epochs) == sum(s <= epochs * per_epoch for s in due)
+
+
+def test_a_checkpoint_is_logged_wherever_one_is_due(whole: Run) -> None:
+    """The log has a report at every ready step, the last step of each epoch among them, and at no other."""
+    assert [report.step for report in reports_of(whole)] == [10 * (epoch - 1) + step for epoch, step in PLACES]
+
+
+def test_an_interval_longer_than_an_epoch_still_leaves_checkpoints(one: Configure, tmp_path: Path) -> None:
+    """`num_iters_for_ckpt` above the steps of an epoch gives one checkpoint an epoch."""
+    run = trained(tmp_path / "run", one(num_iters_for_ckpt=1000))
+    assert [report.step for report in reports_of(run)] == [10, 20, 30]
+    assert (tmp_path / "run" / "ckpts" / "latest.safetensors").exists()
+
+
+def test_where_training_is_cut_does_not_change_what_is_computed(whole: Run, one: Configure, tmp_path: Path) -> None:
+    """The network after each epoch has the same bits whatever the interval of checkpoints."""
+    run = trained(tmp_path / "run", one(num_iters_for_ckpt=7))
+    at_ends = [{r.step: r.digest for r in reports_of(found) if r.step % 10 == 0} for found in (run, whole)]
+    assert at_ends[0] == at_ends[1]
+    assert len(at_ends[0]) == 3
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize("epochs", ["", "1", "2,1", "1,2,5", "30"])
+def test_the_learning_rate_is_halved_at_the_end_of_each_named_epoch(one: Configure, epochs: str) -> None:
+    """At any step it is the configured one, halved for each named epoch that is over, and it stays so."""
+    named = [int(epoch) for epoch in epochs.split(",") if epoch]
+    for num_epochs in (3, 40):
+        config = one(decreasing_lr_epochs=epochs, lr=0.08, num_epochs=num_epochs)
+        schedule = lr_schedule(config, 10)
+        for step in range(400):
+            assert schedule.at(step) == {"lr": 0.08 / 2 ** sum(step // 10 >= epoch for epoch in named)}
+
+
+def test_the_halving_reaches_the_optimizer(whole: Run, one: Configure, tmp_path: Path) -> None:
+    """`decreasing_lr_epochs` changes the rate that the optimizer trains with, and so the network, from there on."""
+    run = trained(tmp_path / "run", one(decreasing_lr_epochs="1,2"))
+    rates = [run.tree.hparams(0, report.round)["lr"] for report in reports_of(run)]
+    assert rates == [0.01 / 2 ** (epoch - 1) for epoch, _ in PLACES]
+    same = [a.digest == b.digest for a, b in zip(reports_of(run), reports_of(whole), strict=True)]
+    assert same == [True] * 3 + [False] * 6
+    state = load_checkpoint(tmp_path / "run" / "ckpts" / "latest.safetensors")
+    assert state["optimizer"]["param_groups"][0]["lr"] == 0.0025
+
+
+def test_batch_norm_can_be_left_out(whole: Run, one: Configure, tmp_path: Path) -> None:
+    """`batch_norm: 0` trains a network without running means, for both kinds of network."""
+    assert any("running_mean" in name for name in whole.load_state()["model"])
+    for model in ("fc", "conv"):
+        run = trained(tmp_path / model, one(batch_norm=0, model=model, num_epochs=1, num_iters_for_ckpt=10))
+        assert not any("running_mean" in name for name in run.load_state()["model"])
+
+
+# What a run leaves
+
+
+def test_the_losses_are_those_of_the_log(whole: Run, table: Table) -> None:
+    """`loss_summary.csv` has a row per checkpoint with its losses, under a line that says it is not MNIST."""
+    notes, rows = table(path_of(whole) / "loss_summary.csv")
+    assert [list(row) for row in rows[:1]] == [["epoch", "iter", "train_loss", "test_loss", "val_loss"]]
+    assert [(int(row["epoch"]), int(row["iter"])) for row in rows] == PLACES
+    for row, report in zip(rows, reports_of(whole), strict=True):
+        said = report.reported
+        assert (float(row["train_loss"]), float(row["val_loss"])) == (said["train_loss"], said["val_loss"])
+        assert row["test_loss"] == ""
+    assert len(notes) == 1
+    assert "not MNIST" in notes[0]
+
+
+def test_tested_checkpoints_have_their_test_loss(whole: Run, tmp_path: Path, table: Table) -> None:
+    """What `results.csv` says of a checkpoint is in its row of the losses, and in no other."""
+    (tmp_path / "results.csv").write_text("# note\nepoch,iter,test_loss,test_acc\n1,10,0.5,0.9\n3,4,0.25,0.95\n")
+    write_losses(tmp_path, reports_of(whole), 10, "")
+    _, rows = table(tmp_path / "loss_summary.csv")
+    found = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in rows}
+    assert found == {place: {(1, 10): "0.5", (3, 4): "0.25"}.get(place, "") for place in PLACES}
+    assert read_results(tmp_path / "nothing.csv") == {}
+
+
+def test_the_arguments_are_the_configurations(whole: Run, one: Configure) -> None:
+    """`args_train.json` and `args_test.json` are the sections as the original wrote them, without a worker."""
+    for section in ("train", "test"):
+        args = json.loads((path_of(whole) / f"args_{section}.json").read_text())
+        assert args == one().to_plain(section)  # type: ignore[arg-type]
+    assert not list(path_of(whole).glob("args_*_0.json"))
+
+
+def test_the_checkpoints_are_the_newest_and_the_one_that_validation_chose(whole: Run) -> None:
+    """`latest` is the last state of the log; `best` the first with the highest validation accuracy."""
+    ckpts, reports = path_of(whole) / "ckpts", reports_of(whole)
+    best = max(reports, key=lambda report: report.scores[0])
+    assert {path.name for path in ckpts.iterdir()} == {"latest.safetensors", "best.safetensors"}
+    assert digest_of((ckpts / "latest.safetensors").read_bytes()) == reports[-1].digest
+    assert digest_of((ckpts / "best.safetensors").read_bytes()) == best.digest
+    assert [report.scores[0] for report in reports] == [report.reported["val_accuracy"] for report in reports]
+    assert len({report.scores[0] for report in reports}) > 1
+
+
+def test_with_nothing_held_out_the_best_is_the_last(one: Configure, tmp_path: Path, table: Table) -> None:
+    """`num_val: 0` trains on everything; after every checkpoint the best one is the newest."""
+    prepared = prepare_single(one(num_val=0), INLINE)
+    assert prepared.steps_per_epoch == 12
+    seen: list[tuple[Any, Any]] = []
+
+    class Watch(Observer):
+        def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
+            newest = [event for event in events if isinstance(event, Reported)][-1]
+            assert engine.view.best is not None
+            seen.append((engine.view.best.state, newest.state))
+
+    prepared.train(tmp_path / "run", resume=False, observers=[Watch()])
+    assert len(seen) == 9
+    assert all(best == newest for best, newest in seen)
+    latest, best = (tmp_path / "run" / "ckpts" / f"{name}.safetensors" for name in ("latest", "best"))
+    assert latest.read_bytes() == best.read_bytes()
+    _, rows = table(tmp_path / "run" / "loss_summary.csv")
+    assert {row["val_loss"] for row in rows} == {""}
+
+
+def test_debug_leaves_the_log_alone(one: Configure, whole: Run, tmp_path: Path) -> None:
+    """`--debug` writes no table, no scalar and no checkpoint file, and trains the same network, resumed or not."""
+    trained(tmp_path / "run", one(), stop_after=4, debug=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock"}
+    run = resume_single(tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock"}
+    assert run.events == whole.events
+
+
+def test_the_test_images_have_no_part_in_training(
+    one: Configure, whole: Run, make_digits: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With shuffled test labels every score and every trained bit is the same."""
+    data = make_digits(tmp_path / "data", shuffled_test=True)
+    assert trained(tmp_path / "run", one(data_dir=str(data))).events == whole.events
+
+
+def test_a_run_is_its_seed(one: Configure, whole: Run, tmp_path: Path) -> None:
+    """The same seed trains the same network to the bit, another seed another one."""
+    again, other = (trained(tmp_path / str(seed), one(num_epochs=1, seed=seed)) for seed in (117, 118))
+    first = [report.digest for report in reports_of(whole)][:3]
+    assert [report.digest for report in reports_of(again)] == first
+    assert not {report.digest for report in reports_of(other)} & set(first)
+
+
+def test_evolving_values_take_the_other_program(configured: Configure) -> None:
+    """A configuration of a population is told which program trains it."""
+    with pytest.raises(ConfigError, match=r"found PBT_lr, PBT_keep_prob; .* main_PBT\.py"):
+        prepare_single(configured(), INLINE)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    one: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that diverged is never a checkpoint: the run ends with an error, and the last good state is kept."""
+
+    class Diverging:
+        def __init__(self, task: Any) -> None:
+            self.task, self.check = task, task.check
+
+        def trainer(self, device: str, threads: int) -> Any:
+            train = self.task.trainer(device, threads)
+
+            def some(hparams: Any, state: Any, steps: int, ctx: Any) -> Any:
+                state, metrics = train(hparams, state, steps, ctx)
+                return state, {**metrics, "score": np.nan if ctx.round == 5 else metrics["score"]}
+
+            return some
+
+    whole = single.supervised
+    monkeypatch.setattr(single, "supervised", lambda config, **how: Diverging(whole(config, **how)))
+    with pytest.raises(PopulationLostError, match=r"member 0 in round 5: the score is not a finite number"):
+        trained(tmp_path / "run", one())
+    run = Run.open(tmp_path / "run")
+    assert [report.round for report in reports_of(run)] == [1, 2, 3, 4]
+    latest = (tmp_path / "run" / "ckpts" / "latest.safetensors").read_bytes()
+    assert digest_of(latest) == reports_of(run)[-1].digest
+
+
+# Going on
+
+
+@pytest.mark.parametrize("checkpoints", [1, 3, 5, 8])
+def test_a_resumed_run_is_an_undisturbed_one(
+    one: Configure, whole: Run, derived: Derived, tmp_path: Path, checkpoints: int
+) -> None:
+    """Whatever checkpoint it stopped after, a resumed run has the log and the files of one that never stopped."""
+    trained(tmp_path / "run", one(), stop_after=checkpoints)
+    run = resume_single(tmp_path / "run")
+    assert run.events == whole.events
+    assert derived(tmp_path / "run") == derived(path_of(whole))
+
+
+def test_load_ckpt_goes_on_in_the_same_directory(one: Configure, whole: Run, derived: Derived, tmp_path: Path) -> None:
+    """`load_ckpt` goes on with optimizer, epoch and step of the directory it names, to the bits of one run."""
+    trained(tmp_path / "run", one(), stop_after=4)
+    wanted = going_on(one, tmp_path / "run")
+    found = continued(wanted)
+    assert found == (wanted, tmp_path / "run")
+    run = trained(tmp_path / "run", wanted, resume=True)
+    assert run.events == whole.events
+    expected = derived(path_of(whole))
+    different = {name for name, blob in derived(tmp_path / "run").items() if expected.pop(name) != blob}
+    assert different == {"args_train.json"}  # which says where it was loaded from
+    assert not expected
+
+
+def test_the_optimizer_is_in_a_checkpoint(whole: Run) -> None:
+    """A checkpoint holds Adam's moments and its step count, so that going on does not begin it anew."""
+    optimizer = load_checkpoint(path_of(whole) / "ckpts" / "latest.safetensors")["optimizer"]
+    slots = optimizer["state"].values()
+    assert {float(slot["step"]) for slot in slots} == {30.0}
+    assert all(slot["exp_avg"].abs().sum() > 0 for slot in slots)
+
+
+def test_more_epochs_are_a_longer_run(one: Configure, whole: Run, derived: Derived, tmp_path: Path) -> None:
+    """A finished run that is given more epochs ends with the log and the files of one that had them at once."""
+    trained(tmp_path / "run", one(num_epochs=1))
+    run = trained(tmp_path / "run", going_on(one, tmp_path / "run"), resume=True)
+    logs = [[event for event in found.events if not isinstance(event, Ended)] for found in (run, whole)]
+    assert logs[0] == logs[1]
+    found, expected = derived(tmp_path / "run"), derived(path_of(whole))
+    assert found.keys() == expected.keys()
+    assert {name for name in expected if found[name] != expected[name]} == {"args_train.json"}
+
+
+def test_an_extended_run_that_was_stopped_is_resumed_to_its_new_end(one: Configure, whole: Run, tmp_path: Path) -> None:
+    """`pbt resume` of an extended run trains all the epochs that were asked for last."""
+    trained(tmp_path / "run", one(num_epochs=1))
+    trained(tmp_path / "run", going_on(one, tmp_path / "run"), stop_after=2, resume=True)
+    run = resume_single(tmp_path / "run")
+    assert [report.digest for report in reports_of(run)] == [report.digest for report in reports_of(whole)]
+
+
+CHANGES: dict[str, object] = {
+    "lr": 0.02,
+    "batch_size": 25,
+    "n_hiddens": "17",
+    "model": "conv",
+    "batch_norm": 0,
+    "seed": 118,
+    "num_iters_for_ckpt": 5,
+    "decreasing_lr_epochs": "2",
+    "keep_prob": 0.5,
+    "weight_decay": 0.1,
+    "num_val": 99,
+    "shuffle": 0,
+    "hflip": 1,
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_key_is_refused_by_its_name(one: Configure, whole: Run, key: str) -> None:
+    """What would have made another network cannot change when training goes on: the error says from what to what."""
+    before = one().to_plain("train")[key]
+    wanted = going_on(one, path_of(whole), **{key: CHANGES[key]})
+    with pytest.raises(ConfigError, match="cannot go on with another") as raised:
+        continued(wanted)
+    assert f"{key} ({before!r} -> {wanted.to_plain('train')[key]!r})" in str(raised.value)
+
+
+def test_fewer_epochs_are_refused(one: Configure, whole: Run) -> None:
+    """Training that was begun for more epochs cannot go on for fewer: what is trained stays trained."""
+    begun = one().train.num_epochs
+    with pytest.raises(ConfigError, match=f"begun for {begun} epochs, expected at least as many, got {begun - 1}"):
+        continued(going_on(one, path_of(whole), num_epochs=begun - 1))
+
+
+def test_several_changed_keys_are_all_named(one: Configure, whole: Run) -> None:
+    """One error names every key that changed, and the ones that may."""
+    with pytest.raises(ConfigError) as raised:
+        continued(going_on(one, path_of(whole), lr=0.02, seed=118))
+    said = str(raised.value)
+    assert "lr (0.01 -> 0.02), seed (117 -> 118)" in said
+    assert all(key in said.partition("only")[2] for key in FREE)
+
+
+def test_what_has_no_part_in_the_network_may_change(one: Configure, whole: Run, tmp_path: Path) -> None:
+    """More epochs, other devices, threads and folders are no other training."""
+    free = {"num_epochs": 9, "gpus": "", "threads": 2, "train_dir": str(tmp_path), "data_dir": str(tmp_path)}
+    wanted = going_on(one, path_of(whole), **free)
+    assert continued(wanted) == (wanted, path_of(whole))
+
+
+def test_without_load_ckpt_a_run_is_new(one: Configure) -> None:
+    """An empty `load_ckpt` asks for nothing to go on with."""
+    assert continued(one()) is None
+
+
+def test_the_newest_checkpoint_is_gone_on_from_and_a_notice_says_so(
+    one: Configure, whole: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Naming `best` goes on from the newest state all the same, and says so; naming `latest` needs no notice."""
+    with caplog.at_level(logging.INFO, "pbt"):
+        continued(going_on(one, path_of(whole)))
+        assert not caplog.text
+        continued(one(load_ckpt=str(path_of(whole) / "ckpts" / "best.safetensors")))
+    assert "goes on from the newest checkpoint" in caplog.text
+
+
+def test_a_checkpoint_of_no_run_is_refused(one: Configure, tmp_path: Path) -> None:
+    """A file that lies in no training directory cannot be gone on with, and nothing is begun anew instead."""
+    (tmp_path / "ckpts").mkdir()
+    (tmp_path / "ckpts" / "latest.safetensors").touch()
+    with pytest.raises(ConfigError, match="expected a checkpoint in the ckpts folder of a training directory"):
+        continued(going_on(one, tmp_path))
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(one: Configure, whole: Run) -> None:
+    """A wrong name in the right directory is an error, not a silent start from somewhere else."""
+    with pytest.raises(ConfigError, match=r"cannot read .*latest_7\.safetensors"):
+        continued(one(load_ckpt=str(path_of(whole) / "ckpts" / "latest_7.safetensors")))
+
+
+def test_a_populations_checkpoint_is_refused(one: Configure, finished: Run) -> None:
+    """A worker's checkpoint belongs to another kind of run, and the error says so."""
+    with pytest.raises(ConfigError, match="expected a checkpoint of a single network, found another kind of run"):
+        continued(one(load_ckpt=str(path_of(finished) / "ckpts" / "latest_0.safetensors")))
+
+
+class Trap:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("save", [lambda x, path: path.write_bytes(pickle.dumps(x)), torch.save], ids=["bare", "torch"])
+def test_a_pickle_is_not_gone_on_with(one: Configure, tmp_path: Path, save: Callable[[Any, Path], object]) -> None:
+    """A checkpoint that was replaced by a pickle is refused, and what it would do is not done."""
+    trained(tmp_path / "run", one(num_epochs=1))
+    save({"model": Trap(tmp_path / "sprung")}, tmp_path / "run" / "ckpts" / "latest.safetensors")
+    with pytest.raises(CorruptError, match="expected a safetensors checkpoint"):
+        continued(going_on(one, tmp_path / "run"))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_other_data_cannot_be_gone_on_with(one: Configure, tmp_path: Path) -> None:
+    """Data of another size make another number of steps an epoch: going on with them is refused, the log stays."""
+    path = tmp_path / "run"
+    run = trained(path, one(), stop_after=2)
+    with pytest.raises(UsageError, match="this run was begun with plan"):
+        trained(path, one(num_val=400), resume=True)
+    assert Run.open(path).events == run.events
+
+
+def test_a_single_network_is_extended_by_epochs(whole: Run) -> None:
+    """`pbt resume --rounds` is refused with what to do instead."""
+    with pytest.raises(ConfigError, match="set num_epochs and load_ckpt"):
+        resume_single(path_of(whole), rounds=20)
+
+
+def test_the_best_state_of_a_finished_run_is_there(whole: Run) -> None:
+    """The state that validation chose is kept to the end, whichever checkpoint it was."""
+    state = whole.load_state(whole.best.state)
+    assert whole.best.state in {StateRef(0, report.round) for report in reports_of(whole)}
+    assert set(state) == {"model", "optimizer"}

@@ -1,0 +1,438 @@
+"""`main.py` as people meet it: its modes, what it says when something ends early, and what it refuses."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pbt.mnist import single as single_module
+from pbt.mnist.config import load_config
+from pbt.mnist.data import load_mnist
+from pbt.mnist.side_tester import SideTester
+from pbt.mnist.single import prepare_single, resume_single
+from pbt.mnist.single_commands import single
+from pbt.mnist.single_files import read_results
+from pbt.mnist.tester import evaluate, images_of, load_checkpoint
+from pbt.placement import Placement
+from pbt.results import Run
+
+ROOT = Path(__file__).parents[2]
+INLINE = Placement(executor="inline", threads=1, device="cpu")
+TABLES = {"args_train.json", "args_test.json", "loss_summary.csv", "ckpts", "tensorboard"}
+LOG = {"run.db", "states", "lock"}
+
+
+def words(digits: Path, **keys: object) -> list[str]:
+    """The words that make a shipped configuration small: 10 steps an epoch, 2 epochs, a checkpoint every 4 steps."""
+    small = {
+        "gpus": "",
+        "n_hiddens": 16,
+        "n_filters": 2,
+        "num_val": 100,
+        "batch_size": 50,
+        "num_epochs": 2,
+        "num_iters_for_ckpt": 4,
+        "threads": 1,
+        "sleep_time_sec": 0.1,
+        "data_dir": digits,
+        **keys,
+    }
+    return [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+
+
+@dataclass
+class Here:
+    """`main.py` in this process: much quicker to start, and no less the command."""
+
+    digits: Path
+    capfd: pytest.CaptureFixture[str]
+
+    def __call__(self, *more: str, config: str = "fc.json", code: int = 0, **keys: object) -> str:
+        """Answers what was printed, on both streams, after the exit code was checked."""
+        found = single([str(ROOT / "config" / config), *words(self.digits, **keys), *more])
+        said = self.capfd.readouterr()
+        assert found == code, said.out + said.err
+        assert "Traceback" not in said.err
+        assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+        return said.out + said.err
+
+
+@pytest.fixture
+def here(digits: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
+    monkeypatch.chdir(tmp_path)
+    return Here(digits, capfd)
+
+
+def names_in(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir()}
+
+
+def worth(digits: Path, ckpt: Path) -> tuple[float, float]:
+    """What a checkpoint of the small network is worth on the test images, evaluated apart from all commands."""
+    config = load_config(ROOT / "config" / "fc.json", overrides={"n_hiddens": "16", "num_val": "100"})
+    images = images_of(config, load_mnist(digits, num_val=100, download=False), "test")
+    scores = evaluate(config, load_checkpoint(ckpt), images)
+    return scores["loss"], scores["accuracy"]
+
+
+def results_of(path: Path) -> dict[tuple[int, int], tuple[float, float]]:
+    rows = read_results(path / "results.csv")
+    return {place: (float(row["test_loss"]), float(row["test_acc"])) for place, row in rows.items()}
+
+
+def losses(path: Path) -> list[dict[str, str]]:
+    head, *rows = [line.split(",") for line in (path / "loss_summary.csv").read_text().splitlines()[1:]]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+# The modes
+
+
+def test_without_a_mode_training_and_testing_go_side_by_side(here: Here, digits: Path, tmp_path: Path) -> None:
+    """Both end well in a dated directory, the last checkpoint is tested at the end, and every file is there."""
+    said = here("--train-dir", "runs")
+    (path,) = [path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]
+    assert path.name.startswith("mnist-fc-")
+    assert names_in(path) == LOG | TABLES | {"results.csv"}
+    assert {entry.name for entry in (path / "tensorboard").iterdir()} == {"train", "test"}
+    assert results_of(path)[2, 10] == worth(digits, path / "ckpts" / "latest.safetensors")
+    # The losses have what the very last test found, too.
+    shown = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in losses(path)}
+    assert len(shown) == 6
+    found = {place: float(loss) for place, loss in shown.items() if loss}
+    assert found == {place: loss for place, (loss, _) in results_of(path).items()}
+    assert "chosen by validation" in said
+    assert f"accuracy {worth(digits, path / 'ckpts' / 'best.safetensors')[1]:.4f}" in said
+    assert "not MNIST" in said
+
+
+def test_training_only_tests_nothing(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-m train` starts no tester, looks at no test image and leaves no test results."""
+    monkeypatch.setattr(SideTester, "__init__", lambda *_, **__: pytest.fail("a tester was made"))
+    said = here("-m", "train", "--out", "run")
+    assert names_in(Path("run")) == LOG | TABLES
+    assert "test images" not in said
+    assert {row["test_loss"] for row in losses(Path("run"))} == {""}
+
+
+@pytest.mark.parametrize("config", ["fc.json", "conv.json"])
+def test_train_then_test(here: Here, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-m traintest` tests what validation chose when training is over, as `-m test` and `-m val` do afterwards."""
+    monkeypatch.setattr(SideTester, "__init__", lambda *_, **__: pytest.fail("a tester was made"))
+    said = here("-m", "traintest", "--out", "runs/one", config=config, num_epochs=1)
+    (line,) = [line for line in said.splitlines() if "100 test images" in line]
+    assert line in here("-m", "test", config=config)
+    best = Run.open("runs/one").best
+    held_out = f"100 held-out images: loss {best.reported['val_loss']:.4f}, accuracy {best.score:.4f}"
+    assert held_out in here("-m", "val", config=config)
+
+
+def test_test_none_tests_nothing(here: Here) -> None:
+    """`version: "test_none"` in the test section makes a run without a mode one of training only."""
+    said = here("--set", "test.version=test_none", "--out", "run", num_epochs=1)
+    assert names_in(Path("run")) == LOG | TABLES
+    assert "test images" not in said
+
+
+def test_a_checkpoint_is_tested_with_the_arguments_of_its_directory(here: Here, digits: Path) -> None:
+    """`-m test` with `load_ckpt` takes network and data from that directory, whatever the file says."""
+    here("-m", "train", "--out", "run", num_epochs=1)
+    for name in ("latest", "best"):
+        ckpt = Path("run") / "ckpts" / f"{name}.safetensors"
+        loss, right = worth(digits, ckpt)
+        said = here("-m", "test", config="conv.json", load_ckpt=ckpt, data_dir="nowhere", n_hiddens=99)
+        assert f"100 test images: loss {loss:.4f}, accuracy {right:.4f}" in said
+
+
+def test_without_load_ckpt_the_newest_directory_is_tested(here: Here) -> None:
+    """`-m test` tests the training directory that was written last, and says which."""
+    for seed, name in ((1, "b"), (2, "a")):
+        here("-m", "train", "--out", f"runs/{name}", seed=seed, num_epochs=1)
+    os.utime("runs/b/run.db", (1, 1))
+    assert "runs/a, chosen by validation" in here("-m", "test")
+
+
+@pytest.mark.parametrize("mode", ["test", "val"])
+def test_without_a_training_directory_the_error_says_so(here: Here, tmp_path: Path, mode: str) -> None:
+    """Nothing to test is an error with what to do, and leaves nothing behind."""
+    said = here("-m", mode, code=2)
+    assert said.startswith("main.py: error: expected a training directory in")
+    assert "train first, or set load_ckpt" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_leaves_the_log_alone(here: Here) -> None:
+    """`--debug` trains and tests, and writes no table, no scalar and no best checkpoint."""
+    said = here("--debug", "--out", "run", num_epochs=1)
+    assert names_in(Path("run")) == LOG
+    assert "100 test images" in said
+
+
+def test_devices_of_the_file_that_are_not_there_are_a_notice(here: Here, caplog: pytest.LogCaptureFixture) -> None:
+    """`gpus` that nobody has train on the CPU with one notice; none named is the CPU without one."""
+    with caplog.at_level("INFO", "pbt"):
+        here("-m", "train", "--out", "none", num_epochs=1)
+        assert "gpus" not in caplog.text
+        here("-m", "train", "--out", "some", num_epochs=1, gpus="1000,1001")
+    assert "none is there, using the CPU" in caplog.text
+    assert [Run.open(name).meta["place"]["device"] for name in ("none", "some")] == ["cpu", "cpu"]
+
+
+# Going on
+
+
+def test_load_ckpt_goes_on_with_more_epochs(here: Here, digits: Path) -> None:
+    """Training goes on in the directory of the checkpoint, with the data where they are now, to the bits of one run."""
+    here("-m", "train", "--out", "whole")
+    here("--out", "run", num_epochs=1)
+    before = results_of(Path("run"))
+    moved = digits_moved(digits)
+    here("--data-dir", str(moved), load_ckpt="run/ckpts/latest.safetensors")
+    one, two = (Run.open(name).tree.reports for name in ("run", "whole"))
+    assert [report.digest for report in one.values()] == [report.digest for report in two.values()]
+    assert before.items() <= results_of(Path("run")).items()
+    assert results_of(Path("run"))[2, 10] == worth(digits, Path("run/ckpts/latest.safetensors"))
+    assert json.loads(Path("run/args_train.json").read_text())["num_epochs"] == 2
+
+
+def digits_moved(digits: Path) -> Path:
+    """The same images in another folder."""
+    moved = Path("moved").absolute()
+    moved.symlink_to(digits)
+    return moved
+
+
+def test_the_test_at_the_end_takes_the_data_where_they_are_now(
+    here: Here, make_digits: Callable[..., Path], digits: Path, tmp_path: Path
+) -> None:
+    """Where the recorded data folder is gone, the final test takes the one that was named, not some other images."""
+    old = make_digits(tmp_path / "old")
+    here("-m", "train", "--out", "run", num_epochs=1, data_dir=old)
+    old.rename(tmp_path / "new")
+    said = here("-m", "traintest", load_ckpt="run/ckpts/latest.safetensors", data_dir=tmp_path / "new")
+    loss, right = worth(digits, Path("run/ckpts/best.safetensors"))
+    assert f"100 test images: loss {loss:.4f}, accuracy {right:.4f}" in said
+
+
+# What ends early
+
+
+def test_training_that_diverges_is_told(here: Here) -> None:
+    """A loss that is no number ends command and tester: exit code 1, one message, no process left."""
+    said = here("--out", "run", code=1, lr=10, batch_norm=0, keep_prob=1, n_hiddens=",".join(["16"] * 40))
+    last = said.splitlines()[-1]
+    assert last.startswith("main.py: error: every member failed; the first was member 0 in round ")
+    assert "not a finite number" in last
+    assert not Path("run/results.csv").exists()
+
+
+def test_training_that_dies_is_told(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in training, whatever it is, ends the command with exit code 1 and its message."""
+
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("no luck")
+
+    whole = single_module.supervised
+
+    class Broken:
+        def __init__(self, task: Any) -> None:
+            self.check = task.check
+
+        def trainer(self, device: str, threads: int) -> Any:
+            return broken
+
+    monkeypatch.setattr(single_module, "supervised", lambda config, **how: Broken(whole(config, **how)))
+    said = here("--out", "run", code=1)
+    assert "ZeroDivisionError: no luck" in said.splitlines()[-1]
+
+
+def test_testing_that_fails_is_told(here: Here, make_digits: Callable[..., Path], tmp_path: Path) -> None:
+    """Training comes to its end without the tester; the command then says why there are no tests, and exits with 1."""
+    damaged = make_digits(tmp_path / "damaged")
+    (damaged / "t10k-labels-idx1-ubyte").write_bytes(b"not labels")
+    said = here("--set", f"test.data_dir={damaged}", "--out", "run", code=1)
+    assert said.splitlines()[-1].startswith("main.py: error: testing beside training failed: ")
+    assert "t10k-labels-idx1-ubyte: expected IDX magic" in said
+    assert len(Run.open("run").tree.reports) == 6
+
+
+def alive_in_group(group: int) -> list[int]:
+    """The processes of a group that run; where there is no /proc, whether there is any."""
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return []
+        return [group]
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, pgrp, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def wait_until(what: Callable[[], object], seconds: float, process: "subprocess.Popen[str] | None" = None) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.01)
+
+
+def rows(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_when_training_is_killed_the_tester_ends(program: Any, digits: Path, tmp_path: Path) -> None:
+    """After SIGKILL to the training process alone, nothing of it is left within seconds."""
+    process = program.begin(
+        str(ROOT / "config" / "fc.json"), *words(digits, num_epochs=100_000), "--out", "run", script="main.py"
+    )
+    wait_until((tmp_path / "run" / "results.csv").exists, 60, process)
+    assert len(alive_in_group(process.pid)) > 1
+    process.kill()
+    process.wait()
+    wait_until(lambda: not alive_in_group(process.pid), 10)
+    process.communicate()
+
+
+def test_a_killed_training_is_resumed_to_the_bits_of_an_undisturbed_one(
+    program: Any, digits: Path, derived: Callable[[Path], dict[str, bytes]], tmp_path: Path
+) -> None:
+    """After SIGKILL in the middle, `pbt resume` leaves the log, tables and checkpoints of one that never was."""
+    more = words(digits, num_epochs=14)
+    config = str(ROOT / "config" / "fc.json")
+    process = program.begin(config, *more, "-m", "train", "--out", "run", script="main.py")
+    wait_until(lambda: rows(tmp_path / "run" / "loss_summary.csv") > 12, 60, process)
+    process.kill()
+    process.communicate()
+    stopped = len(Run.open(tmp_path / "run").tree.reports)
+    run = resume_single(tmp_path / "run")
+    overrides = dict(word.split("=", 1) for word in more[1::2])
+    whole = prepare_single(load_config(config, overrides=overrides), INLINE).train(tmp_path / "whole", resume=False)
+    assert 10 < stopped < 42 == len(run.tree.reports)
+    assert run.events == whole.events
+    assert derived(tmp_path / "run") == derived(tmp_path / "whole")
+
+
+def test_ctrl_c_keeps_everything_and_prints_the_line_that_goes_on(program: Any, digits: Path, tmp_path: Path) -> None:
+    """SIGINT to the whole group ends training and tester within five seconds, with 130 and the line that goes on."""
+    process = program.begin(
+        str(ROOT / "config" / "fc.json"), *words(digits, num_epochs=100_000), "--out", "a run", script="main.py"
+    )
+    # Early, while the tester is still being started.
+    wait_until(lambda: rows(tmp_path / "a run" / "loss_summary.csv") > 4, 60, process)
+    os.killpg(process.pid, signal.SIGINT)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == 130
+    assert "Traceback" not in err, err
+    assert err.splitlines()[-1] == "main.py: stopped; state kept; go on with: pbt resume 'a run'"
+    wait_until(lambda: not alive_in_group(process.pid), 5)
+    assert len(Run.open(tmp_path / "a run").tree.reports) >= 3
+
+
+# What is refused
+
+
+@dataclass(frozen=True)
+class Wrong:
+    words: tuple[str, ...]
+    said: str
+
+
+WRONG = {
+    "evolving": Wrong(("--set", "PBT_lr=0.1,0.01"), "a population is trained by main_PBT.py"),
+    "unknown key": Wrong(("--set", "learning_rate=1"), "learning_rate: unknown key"),
+    "unknown mode": Wrong(("-m", "tset"), "tset"),
+    "crop without a shift": Wrong(("--set", "crop=1"), "crop: expected crop_shift"),
+    "absent device": Wrong(("--device", "cuda:1000"), "device 'cuda:1000' is not there"),
+    "directory that is taken": Wrong(("--out", "taken"), "taken: expected a new directory, found one with files"),
+    "no checkpoint": Wrong(
+        ("--set", "load_ckpt=nowhere/ckpts/latest.safetensors"), "expected a checkpoint in the ckpts"
+    ),
+    "no checkpoint to test": Wrong(("-m", "test", "--set", "test.load_ckpt=nowhere"), "cannot read nowhere"),
+    "pickle to test": Wrong(("-m", "test", "--set", "test.load_ckpt=pickle"), "expected a safetensors checkpoint"),
+    "unlabeled PNG": Wrong(("--set", "data_dir=pngs"), "one.png: expected the label behind the last underscore"),
+    "data in a file": Wrong(("--set", "data_dir=pickle"), "pickle: expected a folder with MNIST's four files"),
+    "more held out than there is": Wrong(("--set", "num_val=600"), "num_val: expected 0 to 599 of 600 images"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_error_and_nothing_begun(here: Here, tmp_path: Path, name: str) -> None:
+    """What is wrong is said in one or two lines, the exit code is 2, and no file is made or changed."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("the only copy")
+    (tmp_path / "pickle").write_bytes(pickle.dumps({"model": {}}))
+    for split in ("train", "test"):
+        (tmp_path / "pngs" / split).mkdir(parents=True)
+        Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(tmp_path / "pngs" / split / "00000_1.png")
+    (tmp_path / "pngs" / "train" / "one.png").write_bytes((tmp_path / "pngs" / "train" / "00000_1.png").read_bytes())
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    said = here(*WRONG[name].words, code=2)
+    assert said.startswith("main.py: error: ")
+    assert WRONG[name].said in said
+    assert len(said.splitlines()) <= 2
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_directory_of_ones_own_is_refused_with_load_ckpt(here: Here) -> None:
+    """`--out` cannot move training that goes on, and is not passed over in silence."""
+    here("-m", "train", "--out", "run", num_epochs=1)
+    assert "--out: expected none" in here("--out", "other", load_ckpt="run/ckpts/latest.safetensors", code=2)
+    assert not Path("other").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(here: Here) -> None:
+    """Going on with another network is one error that names what changed, and leaves the run as it was."""
+    here("-m", "train", "--out", "run", num_epochs=1)
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    said = here(load_ckpt="run/ckpts/latest.safetensors", n_hiddens=17, code=2)
+    assert "n_hiddens ('16' -> '17')" in said
+    assert len(said.splitlines()) == 1
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"general": {"model": "fc"}, "test": {}}', "expected a section 'train', found general, test"),
+        ('{"train": {}}', "train.model: expected 'fc' or 'conv', found none"),
+        ("{", "expected JSON, found a mistake"),
+    ],
+)
+def test_a_wrong_configuration_file_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any, content: str, said: str
+) -> None:
+    """A file without a `train` section, or without a network, or that is no JSON, is told in one line."""
+    monkeypatch.chdir(tmp_path)
+    Path("c.json").write_text(content)
+    assert single(["c.json"]) == 2
+    err = capfd.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_help_names_every_option(capfd: Any) -> None:
+    """`--help` exits with 0 and names all options and modes."""
+    assert single(["--help"]) == 0
+    said = capfd.readouterr().out
+    for option in ("--mode", "--debug", "--device", "--data-dir", "--train-dir", "--out", "--set", "traintest"):
+        assert option in said
