@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from benchmarks.base import Row
 from pbt.core.events import Event, Reported
 from pbt.engine import Engine, Observer
-from pbt.mnist.config import Config, load_config
+from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.population import placement_of, prepare
 from pbt.mnist.task import load_data, normalize

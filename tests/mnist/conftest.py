@@ -18,7 +18,7 @@ import pytest
 
 from pbt.core.events import Event
 from pbt.engine import Engine, Observer
-from pbt.mnist.config import Config, load_config
+from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.population import PopulationRun, prepare
 from pbt.placement import Placement
 from pbt.results import Run

@@ -12,8 +12,8 @@ from torch import Generator, Tensor
 from pbt.errors import ConfigError
 from pbt.executors.worker import Context
 from pbt.mnist.augment import Augment, augmentation
-from pbt.mnist.config import Config
-from pbt.mnist.data import load_mnist
+from pbt.mnist.config.record import Config
+from pbt.mnist.data.find import load_mnist
 from pbt.mnist.task import supervised
 
 Configure = Callable[..., Config]

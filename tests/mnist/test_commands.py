@@ -19,7 +19,7 @@ import torch
 from pbt.errors import ConfigError, RunExistsError
 from pbt.mnist import population as population_module
 from pbt.mnist.commands import check_new, overrides_of, population, resume_line
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.results import Run
 
 ROOT = Path(__file__).parents[2]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pbt.errors import ConfigError
-from pbt.mnist.config import Config, load_config
-from pbt.mnist.config_evolving import Evolving
-from pbt.mnist.config_reference import reference
-from pbt.mnist.config_sections import SECTIONS
+from pbt.mnist.config.evolving import Evolving
+from pbt.mnist.config.record import Config, load_config
+from pbt.mnist.config.reference import reference
+from pbt.mnist.config.sections import SECTIONS
 
 SHIPPED = Path(__file__).parents[2] / "config"
 
@@ -497,5 +497,5 @@ def test_fuzz(stored: dict[str, Any]) -> None:
 
 def test_no_torch() -> None:
     """Reading a configuration does not import torch."""
-    code = "import sys, pbt.mnist.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, pbt.mnist.config.record; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbt.errors import DataError, MissingExtraError
-from pbt.mnist import data
-from pbt.mnist.data import Dataset, load_mnist, permutation
-from pbt.mnist.download import MIRRORS, TIMEOUT, DownloadError, fetch_mnist
-from pbt.mnist.idx import SPECS, Spec, parse_idx, read_gzip_idx
+from pbt.mnist.data import find as data
+from pbt.mnist.data.download import MIRRORS, TIMEOUT, DownloadError, fetch_mnist
+from pbt.mnist.data.find import Dataset, load_mnist, permutation
+from pbt.mnist.data.idx import SPECS, Spec, parse_idx, read_gzip_idx
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
@@ -319,7 +319,7 @@ def test_without_mlxtend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_imports_stay_lazy() -> None:
     """Importing the module imports no mlxtend."""
-    code = "import sys, pbt.mnist.data; sys.exit('mlxtend' in sys.modules)"
+    code = "import sys, pbt.mnist.data.find; sys.exit('mlxtend' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -14,7 +14,7 @@ import pytest
 from pbt.core.events import Reported
 from pbt.core.population import StateRef
 from pbt.mnist import files
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.files import copy_state, place_of, write, write_table
 from pbt.results import Run
 from pbt.store.codec import decode, digest_of

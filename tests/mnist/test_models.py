@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pbt.mnist.config import Config
-from pbt.mnist.config_sections import Metric
+from pbt.mnist.config.record import Config
+from pbt.mnist.config.sections import Metric
 from pbt.mnist.metrics import METRICS, accuracy_onehot, error
 from pbt.mnist.models import Shape, count_parameters, network
 

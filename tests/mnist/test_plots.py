@@ -12,7 +12,7 @@ import pytest
 
 from pbt.errors import MissingExtraError
 from pbt.mnist import plots
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.plots import DPI, HEIGHT, WIDTH, plot_results, plot_schedule
 from pbt.results import Run
 

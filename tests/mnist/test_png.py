@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from pbt.errors import DataError, MissingExtraError
-from pbt.mnist import png
-from pbt.mnist.config import Config
-from pbt.mnist.data import load_mnist
-from pbt.mnist.png import is_png_folder, load_png_folder
+from pbt.mnist.config.record import Config
+from pbt.mnist.data import png
+from pbt.mnist.data.find import load_mnist
+from pbt.mnist.data.png import is_png_folder, load_png_folder
 from pbt.mnist.single import prepare_single
 from pbt.placement import Placement
 

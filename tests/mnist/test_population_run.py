@@ -17,7 +17,7 @@ from pbt.core.events import Born, Decided, Ended, Event, Reported
 from pbt.core.population import StateRef
 from pbt.errors import ConfigError, DeviceError, RunFormatError, UsageError
 from pbt.mnist import population
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.population import placement_of, prepare, resume
 from pbt.mnist.task import supervised
 from pbt.placement import Placement

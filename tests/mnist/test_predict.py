@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from pbt.errors import DataError, MissingExtraError
-from pbt.mnist.config import Config
-from pbt.mnist.data import load_mnist
+from pbt.mnist.config.record import Config
+from pbt.mnist.data.find import load_mnist
 from pbt.mnist.models import Shape, network
 from pbt.mnist.predict import predict, read_image
 from pbt.mnist.single import prepare_single

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pbt.mnist.data import load_mnist
+from pbt.mnist.data.find import load_mnist
 from pbt.mnist.model_file import load_model
 from pbt.mnist.tester import evaluate, images_of
 

@@ -19,8 +19,8 @@ from tensorboardX.proto.event_pb2 import Event as Written
 from pbt.core.events import Event, Reported
 from pbt.engine import Engine, Observer
 from pbt.errors import RunError
-from pbt.mnist.config import Config
-from pbt.mnist.data import load_mnist
+from pbt.mnist.config.record import Config
+from pbt.mnist.data.find import load_mnist
 from pbt.mnist.files import place_of
 from pbt.mnist.side_tester import SideTester, _Bench
 from pbt.mnist.single import prepare_single

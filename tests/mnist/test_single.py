@@ -16,7 +16,7 @@ from pbt.core.population import StateRef
 from pbt.engine import Engine, Observer
 from pbt.errors import ConfigError, CorruptError, PopulationLostError, UsageError
 from pbt.mnist import single
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.single import FREE, Checkpoints, continued, lr_schedule, prepare_single, resume_single
 from pbt.mnist.single_files import read_results, write_losses
 from pbt.mnist.tester import load_checkpoint

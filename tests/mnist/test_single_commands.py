@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from pbt.mnist import single as single_module
-from pbt.mnist.config import load_config
-from pbt.mnist.data import load_mnist
+from pbt.mnist.config.record import load_config
+from pbt.mnist.data.find import load_mnist
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import prepare_single, resume_single
 from pbt.mnist.single_commands import single

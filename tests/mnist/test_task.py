@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pbt.errors import ConfigError
-from pbt.mnist.config import Config
-from pbt.mnist.config_values import HYPERPARAMETERS
-from pbt.mnist.data import load_mnist
+from pbt.mnist.config.record import Config
+from pbt.mnist.config.values import HYPERPARAMETERS
+from pbt.mnist.data.find import load_mnist
 from pbt.mnist.task import BINDINGS, as_data, check_image, find_data, load_data, normalize, space, supervised
 from pbt.pytorch.bind import Live, bind_all
 from pbt.pytorch.noise import KeyedDropout, Noise

@@ -13,7 +13,7 @@ import torch
 
 from pbt.core.population import StateRef
 from pbt.errors import ConfigError, CorruptError, PBTError
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.tester import arguments_of, run_test
 from pbt.results import Run
 from pbt.store.codec import encode

@@ -34,7 +34,7 @@ def predict(
         model: A run, a checkpoint in one, or a model file.
         json: Print one JSON list.
     """
-    from pbt.mnist.config import Config
+    from pbt.mnist.config.record import Config
     from pbt.mnist.model_file import load_model
     from pbt.mnist.predict import predict as read_digit
     from pbt.mnist.predict import read_image

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from pbt.errors import ConfigError
-from pbt.mnist.config_sections import TrainSection
+from pbt.mnist.config.sections import TrainSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pbt.errors import ConfigError, RunExistsError, UsageError
-from pbt.mnist.config import Config, load_config
+from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.demo import demo_config, demo_epochs
 from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
 from pbt.mnist.tester import Tested, run_test

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from pbt.mnist.config import Config
-from pbt.mnist.data import Dataset
+from pbt.mnist.config.record import Config
+from pbt.mnist.data.find import Dataset
 
 _EPOCHS_OF_MNIST, _EPOCHS_OF_DIGITS = 10, 40
 _ENOUGH_FOR_MNIST = 20_000

@@ -17,7 +17,7 @@ from pbt.core.events import Event, Reported
 from pbt.core.lineage import Lineage
 from pbt.core.population import StateRef
 from pbt.engine import Engine, Observer
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.store.base import Store
 from pbt.store.files import file_name, write_durable
 

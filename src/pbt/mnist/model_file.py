@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.errors import ConfigError
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.tester import Tested, best_tested, configuration_of, load_checkpoint
 from pbt.results import Run
 from pbt.store.codec import encode

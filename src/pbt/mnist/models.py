@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pbt.mnist.config_sections import Section
+from pbt.mnist.config.sections import Section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from pbt.core.strategy import Plan
 from pbt.engine import Observer
 from pbt.errors import ConfigError, MissingExtraError, RunError
 from pbt.experiment import Experiment
-from pbt.mnist.config import Config
-from pbt.mnist.data import Dataset
+from pbt.mnist.config.record import Config
+from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
 from pbt.mnist.scalars import scalars

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from pbt.errors import DataError, MissingExtraError
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import normalize
 

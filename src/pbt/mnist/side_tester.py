@@ -19,7 +19,7 @@ from typing import Any, Self
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
 from pbt.integrations.tensorboard import FOLDER, writer_maker
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.files import place_of, write_table
 from pbt.mnist.single_files import RESULTS, RESULTS_HEAD, read_results
 from pbt.mnist.task import find_data

@@ -18,8 +18,8 @@ from pbt.engine import Observer
 from pbt.errors import ConfigError
 from pbt.experiment import Experiment
 from pbt.integrations.tensorboard import FOLDER
-from pbt.mnist.config import Config
-from pbt.mnist.data import Dataset
+from pbt.mnist.config.record import Config
+from pbt.mnist.data.find import Dataset
 from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import LATEST, SingleFiles
 from pbt.mnist.task import find_data, supervised

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from pbt.errors import ConfigError
 from pbt.mnist.commands import check_new, overrides_of, parse, report_notices, resume_line, searching, show_test
-from pbt.mnist.config import Config, load_config
+from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.population import gpus_of
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single

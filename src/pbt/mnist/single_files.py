@@ -8,7 +8,7 @@ from pathlib import Path
 from pbt.core.events import Event, Reported
 from pbt.core.lineage import Lineage
 from pbt.engine import Engine, Observer
-from pbt.mnist.config import Config
+from pbt.mnist.config.record import Config
 from pbt.mnist.files import copy_state, place_of, write, write_table
 
 RESULTS = "results.csv"

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pbt.errors import ConfigError
 from pbt.mnist.augment import augmentation
-from pbt.mnist.config import Config
-from pbt.mnist.config_evolving import Evolving
-from pbt.mnist.config_sections import Section
-from pbt.mnist.data import MEAN, STD, Dataset, load_mnist
+from pbt.mnist.config.evolving import Evolving
+from pbt.mnist.config.record import Config
+from pbt.mnist.config.sections import Section
+from pbt.mnist.data.find import MEAN, STD, Dataset, load_mnist
 from pbt.mnist.models import Shape, network
 from pbt.pytorch import Binding, Data, Split, SupervisedTask, accuracy, dropout, loss, optimizer
 from pbt.space import Choice, Domain, Float, Space

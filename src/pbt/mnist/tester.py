@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 
 from pbt.errors import ConfigError, CorruptError, PBTError
-from pbt.mnist.config import Config
-from pbt.mnist.config_file import read_file
-from pbt.mnist.data import Dataset
+from pbt.mnist.config.file import read_file
+from pbt.mnist.config.record import Config
+from pbt.mnist.data.find import Dataset
 from pbt.mnist.metrics import METRICS
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import as_data, find_data, normalize

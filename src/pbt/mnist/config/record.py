@@ -12,11 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self
 
-from pbt.mnist.config_evolving import Evolving
-from pbt.mnist.config_file import read_file
-from pbt.mnist.config_resolve import build
-from pbt.mnist.config_sections import TestSection, TrainSection, ValSection
-from pbt.mnist.config_values import plain
+from pbt.mnist.config.evolving import Evolving
+from pbt.mnist.config.file import read_file
+from pbt.mnist.config.resolve import build
+from pbt.mnist.config.sections import TestSection, TrainSection, ValSection
+from pbt.mnist.config.values import plain
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pbt.errors import DataError
-from pbt.mnist.idx import SPECS, Spec
+from pbt.mnist.data.idx import SPECS, Spec
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -6,8 +6,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pbt.mnist.config_sections import SECTIONS, Section, expected
-from pbt.mnist.config_values import HYPERPARAMETERS, plain
+from pbt.mnist.config.sections import SECTIONS, Section, expected
+from pbt.mnist.config.values import HYPERPARAMETERS, plain
 
 _HEAD = """# Configuration keys
 

@@ -17,10 +17,10 @@ import platformdirs
 import torch
 
 from pbt.errors import DataError
-from pbt.mnist.digits import load_digits
-from pbt.mnist.download import MIRRORS, DownloadError, Progress, fetch_mnist
-from pbt.mnist.idx import SPECS, IdxFile, Spec, read_idx_file
-from pbt.mnist.png import is_png_folder, load_png_folder
+from pbt.mnist.data.digits import load_digits
+from pbt.mnist.data.download import MIRRORS, DownloadError, Progress, fetch_mnist
+from pbt.mnist.data.idx import SPECS, IdxFile, Spec, read_idx_file
+from pbt.mnist.data.png import is_png_folder, load_png_folder
 
 MEAN = 0.1307  # of the training pixels, scaled to 0..1
 STD = 0.3081
@@ -66,7 +66,8 @@ def load_mnist(
 
     Each folder may hold the four IDX files plain or as `.gz`, directly or in `MNIST/raw` or `raw`. In `data_dir`
     and `$PBT_DATA_DIR` another data set in the same four files is accepted too, and `note` says that it is not
-    MNIST; so is a folder of PNG files (`pbt.mnist.png`). With `PBT_OFFLINE=1` in the environment nothing is downloaded.
+    MNIST; so is a folder of PNG files (`pbt.mnist.data.png`). With `PBT_OFFLINE=1` in the environment nothing is
+    downloaded.
 
     Args:
         data_dir: The configured folder; it need not exist.

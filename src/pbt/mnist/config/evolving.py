@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pbt.errors import nearest
-from pbt.mnist.config_values import HYPERPARAMETERS, Limits, entries, number, plain
+from pbt.mnist.config.values import HYPERPARAMETERS, Limits, entries, number, plain
 
 _KEY = re.compile(r"PBT_(?P<name>.*?)(?P<part>|_bounds|_scale)", re.DOTALL)
 _SCALES = ("linear", "log")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from pbt.mnist.config_values import (
+from pbt.mnist.config.values import (
     FLAG,
     FOLDER,
     HYPERPARAMETERS,

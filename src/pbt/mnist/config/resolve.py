@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from pbt.errors import ConfigError, nearest
-from pbt.mnist.config_evolving import is_evolving_key, parse_evolving, short
-from pbt.mnist.config_file import Table
-from pbt.mnist.config_sections import FIXED, INHERITED, SECTIONS, Section, TrainSection, expected, owners
+from pbt.mnist.config.evolving import is_evolving_key, parse_evolving, short
+from pbt.mnist.config.file import Table
+from pbt.mnist.config.sections import FIXED, INHERITED, SECTIONS, Section, TrainSection, expected, owners
 
 _NAMES = ("general", *SECTIONS)
 
