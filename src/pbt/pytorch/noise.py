@@ -38,8 +38,8 @@ class Noise:
     def bits(self, shape: torch.Size, layer: int) -> Tensor:
         """Sixteen random bits for each element, as int16 of this shape.
 
-        On the CPU they are NumPy's SFC64, four times as fast as torch's generator, which besides reads no more than
-        32 bits of a seed; NumPy promises the stream of a bit generator for good.
+        On the CPU they are NumPy's SFC64, faster than torch's generator, which besides reads no more than 32 bits of a
+        seed; NumPy promises the stream of a bit generator for good.
         """
         call = self._calls[layer] = self._calls.get(layer, -1) + 1
         count = (shape.numel() + 3) // 4

@@ -1,5 +1,6 @@
 """Supervised learning as a value: a model, data, a loss, an optimizer, and where the hyperparameters act."""
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -110,12 +111,12 @@ class SupervisedTask:
         check_bound(hparams, self.bind)
         live = self.build("cpu", Noise("cpu"), seed=0)
         bind_all(live, hparams, self.bind)
-        try:
-            inspect.signature(self.loss).bind(None, None, **live.loss)
-        except TypeError as error:
-            raise TaskError(f"the loss does not take what is bound to it: {error}") from error
-        except ValueError:
-            pass  # a function that cannot be asked for its arguments
+        # ValueError: a function that cannot be asked for its arguments; it will say for itself what it does not take.
+        with contextlib.suppress(ValueError):
+            try:
+                inspect.signature(self.loss).bind(None, None, **live.loss)
+            except TypeError as error:
+                raise TaskError(f"the loss does not take what is bound to it: {error}") from error
 
     def build(self, device: str, noise: Noise, seed: int) -> Live:
         """A fresh network and optimizer; dropout draws from `noise`."""
