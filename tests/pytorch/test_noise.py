@@ -204,3 +204,17 @@ def test_scale() -> None:
     assert scale_of(0.5) == 2.0
     assert scale_of(0.25) == pytest.approx(4 / 3)
     assert scale_of(1.0) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("relu", [False, True])
+def test_short_floats_have_the_same_mask(dtype, relu) -> None:
+    """A type that cannot hold sixteen bits drops the same elements as float32 and keeps its type."""
+    layer = KeyedDropout(0.4999, 0, Noise("cpu"))
+    layer.relu = relu
+    layer._noise.at(3)
+    wide = layer(torch.ones(SHAPE))
+    layer._noise.at(3)
+    short = layer(torch.ones(SHAPE, dtype=dtype))
+    assert short.dtype == dtype
+    assert torch.equal(short == 0, wide == 0)

@@ -52,13 +52,6 @@ class Noise:
             words = drawn.random_(-(2**63), None, generator=self._generator).view(torch.int16)
         return words[: shape.numel()].view(shape)
 
-    def dropped(self, shape: torch.Size, layer: int, p: float) -> Tensor:
-        """A mask of this shape, true where an element is dropped. P is rounded to a multiple of 2**-16."""
-        count = round(p * _LEVELS)
-        if count >= _LEVELS:
-            return torch.ones(shape, dtype=torch.bool, device=self._device)
-        return torch.lt(self.bits(shape, layer), count - _LEVELS // 2)
-
 
 def scale_of(p: float) -> float:
     """What is kept is multiplied by this: one over the rounded share that is kept, so that the mean is exact."""
@@ -66,23 +59,40 @@ def scale_of(p: float) -> float:
     return _LEVELS / kept if kept else 0.0
 
 
+def _threshold(p: float) -> int:
+    """Sixteen bits up to this number, as int16, drop their element. P is rounded to a multiple of 2**-16."""
+    return round(p * _LEVELS) - _LEVELS // 2 - 1
+
+
+_gate = torch.ops.aten.threshold_backward
+"""`(x, by, threshold)`: x where `by` is larger, else 0. One vectorized pass over floats, which on the CPU takes a
+quarter of the time of a comparison and a `masked_fill`; its gradient is the same gate."""
+
+
+def _wide(x: Tensor) -> Tensor:
+    """X in a type that holds every int16, so that no threshold is blurred."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class _ReluDropout(torch.autograd.Function):
     """ReLU, then dropout. What came out is positive exactly where the gradient passes, so no mask is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dropped: Tensor, scale: float) -> Tensor:
-        """Zero where x is negative or dropped, else x times scale."""
-        y = (x * scale).clamp_min_(0).masked_fill_(dropped, 0)
+    def forward(ctx: Any, x: Tensor, bits: Tensor, p: float) -> Tensor:
+        """Zero where x is negative or the bits drop it, else x scaled."""
+        y = _wide(x) * scale_of(p)
+        _gate.grad_input(y, bits.to(y.dtype), _threshold(p), grad_input=y).clamp_min_(0)
+        y = y.to(x.dtype)
         ctx.save_for_backward(y)
-        ctx.scale = scale
+        ctx.scale = scale_of(p)
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient times scale where the result is positive."""
+        """The gradient scaled where the result is positive."""
         (y,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradients[0], y, 0.0).mul_(ctx.scale), None, None
+        return _gate(gradients[0], y, 0.0).mul_(ctx.scale), None, None
 
 
 class KeyedDropout(nn.Module):
@@ -108,11 +118,13 @@ class KeyedDropout(nn.Module):
             return F.relu(x) if self.relu else x
         dims = x.dim() - self.shared_dims
         shape = torch.Size((*x.shape[:dims], *([1] * self.shared_dims)))
-        dropped = self._noise.dropped(shape, self.layer, self.p)
+        bits = self._noise.bits(shape, self.layer)
         if self.relu:
-            result: Tensor = _ReluDropout.apply(x, dropped, scale_of(self.p))  # type: ignore[no-untyped-call]
+            result: Tensor = _ReluDropout.apply(x, bits, self.p)  # type: ignore[no-untyped-call]
             return result
-        return (x * scale_of(self.p)).masked_fill(dropped, 0)
+        scaled = _wide(x) * scale_of(self.p)
+        gated: Tensor = _gate(scaled, bits.to(scaled.dtype).expand_as(scaled), _threshold(self.p))
+        return gated.to(x.dtype)
 
     def extra_repr(self) -> str:
         """What is shown between the brackets."""
