@@ -83,7 +83,8 @@ class SupervisedTask:
         prepare: Turns a batch of stored inputs into the network's, as from bytes to normalized floats.
         order: `"shared"`: all members see the same batches, in a new order each epoch; `"member"`: each has an
             order of its own; `"stored"`: as the data is stored, always.
-        record_every: Steps between rows of training loss in the report; None: no rows.
+        record_every: Steps between rows of training loss in the report, counted anew in each epoch, which ends with a
+            row; None: no rows.
     """
 
     model: Callable[[], nn.Module]
@@ -141,6 +142,7 @@ class SupervisedTrainer:
         if not len(data.train):
             raise TaskError("expected examples to train on, found none")
         self._train = data.train.to(device)
+        self._per_epoch = -(-len(data.train) // task.batch_size)
         held_out = {"val": data.validation, "test": data.test}
         self._held_out = {
             name: split.to(device) for name, split in held_out.items() if split is not None and len(split)
@@ -198,13 +200,12 @@ class SupervisedTrainer:
         if measure is not None:
             metrics[f"train_{task.score}"] = float(measured.mean())
         if task.record_every is not None:
-            metrics["rows"] = _rows(losses, measured, ctx.first_step, task.record_every)
+            metrics["rows"] = _rows(losses, measured, ctx.first_step, task.record_every, self._per_epoch)
         return metrics
 
     def _batch(self, step: int, key: int, ctx: Context) -> tuple[tuple[Tensor, ...], Tensor]:
         task = self._task
-        per_epoch = -(-len(self._train) // task.batch_size)
-        epoch, place = divmod(step, per_epoch)
+        epoch, place = divmod(step, self._per_epoch)
         batch = slice(place * task.batch_size, (place + 1) * task.batch_size)
         who = (ctx.member,) if task.order == "member" else ()
         shuffled = task.order != "stored"
@@ -239,11 +240,12 @@ class SupervisedTrainer:
         return {name: total / max(len(split), 1) for name, total in totals.items()}
 
 
-def _rows(losses: Tensor, measured: Tensor, first_step: int, every: int) -> list[list[float]]:
-    """`[step, mean loss, mean score]` since the row before, at every step that is a multiple of `every`."""
+def _rows(losses: Tensor, measured: Tensor, first_step: int, every: int, per_epoch: int) -> list[list[float]]:
+    """`[step, mean loss, mean score]` since the row before, at every multiple of `every` in an epoch and at its end."""
     rows, start = [], 0
     for stop in range(1, len(losses) + 1):
-        if (first_step + stop) % every == 0 or stop == len(losses):
+        place = (first_step + stop - 1) % per_epoch + 1
+        if place % every == 0 or place == per_epoch or stop == len(losses):
             rows.append([first_step + stop, float(losses[start:stop].mean()), float(measured[start:stop].mean())])
             start = stop
     return rows
