@@ -67,7 +67,7 @@ def test_probability(p) -> None:
 def test_the_expectation_is_exact(p) -> None:
     """The scale belongs to the probability as it was rounded to 16 bits: over all bit patterns the mean is 1."""
     noise = Noise("cpu")
-    noise.bits = lambda shape, layer: torch.arange(-(2**15), 2**15).to(torch.int16)
+    noise.bits = lambda shape, layer: torch.arange(-(2**15), 2**15).to(torch.int16).unsqueeze(0)
     found = kept(noise, torch.Size((2**16,)), 0, p)
     assert found.mean().item() == pytest.approx(1.0, abs=1e-12)
     assert abs((found == 0).double().mean().item() - p) <= 2**-17
@@ -77,7 +77,7 @@ def test_bit_patterns_are_uniform() -> None:
     """All 65,536 patterns of 16 bits come out of the 64-bit words equally often, at each of the four places."""
     noise = Noise("cpu")
     noise.at(12)
-    bits = noise.bits(torch.Size((2**22,)), 0)
+    (bits,) = noise.bits(torch.Size((2**22,)), 0)
     for place in range(4):
         patterns = bits.view(-1, 4)[:, place].long() + 2**15
         counts = torch.bincount(patterns, minlength=2**16)

@@ -1,10 +1,11 @@
 """PyTorch tasks: what a user writes, how its state is captured, and where hyperparameters take effect."""
 
-from pbt.pytorch.bind import Binding, Live, argument, attribute, dropout, loss, optimizer
+from pbt.pytorch.bind import Binding, Live, argument, attribute, clip_norm, dropout, loss, optimizer
+from pbt.pytorch.data import Data, Split
 from pbt.pytorch.modules import Buildable, ModuleTask
 from pbt.pytorch.noise import KeyedDropout, Noise, key_dropout
 from pbt.pytorch.state import capture, restore
-from pbt.pytorch.supervised import Data, Split, SupervisedTask, accuracy
+from pbt.pytorch.supervised import SupervisedTask, accuracy
 
 __all__ = [
     "Binding",
@@ -20,6 +21,7 @@ __all__ = [
     "argument",
     "attribute",
     "capture",
+    "clip_norm",
     "dropout",
     "key_dropout",
     "loss",

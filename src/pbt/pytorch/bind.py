@@ -25,6 +25,8 @@ class Live:
     """Modules, optimizers and whatever else has `state_dict` and `load_state_dict`, by name."""
     loss: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the loss."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this norm where theirs is larger."""
 
     def of(self, kind: type[Any]) -> Iterator[Any]:
         """The parts of a kind."""
@@ -140,6 +142,21 @@ class LossBinding:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipBinding:
+    """The norm that gradients are clipped to."""
+
+    def apply(self, live: Live, value: Value) -> None:
+        """Clip to it from now on."""
+        if not isinstance(value, (int, float)) or not value > 0:
+            raise TaskError(f"clip_norm(): expected a norm above 0, got {value!r}")
+        live.clip_norm = float(value)
+
+    def read(self, live: Live) -> list[Value]:
+        """The norm in effect."""
+        return [] if live.clip_norm is None else [live.clip_norm]
+
+
+@dataclass(frozen=True, slots=True)
 class AttributeBinding:
     """An attribute of a part, by its path: `attribute("model.temperature")`."""
 
@@ -197,6 +214,11 @@ def dropout(*, keep: bool = False) -> DropoutBinding:
 def loss(argument: str) -> LossBinding:
     """Binds to a keyword argument of the loss: `loss("label_smoothing")`."""
     return LossBinding(argument)
+
+
+def clip_norm() -> ClipBinding:
+    """Binds to the norm that a `SupervisedTask` clips gradients to."""
+    return ClipBinding()
 
 
 def attribute(path: str) -> AttributeBinding:

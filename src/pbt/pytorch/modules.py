@@ -7,7 +7,7 @@ from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, Train
-from pbt.pytorch.bind import Binding, Live, LossBinding, bind_all, check_bound
+from pbt.pytorch.bind import Binding, ClipBinding, Live, LossBinding, bind_all, check_bound
 from pbt.pytorch.state import capture, restore, threads_of
 from pbt.space import HParams
 
@@ -47,10 +47,10 @@ class ModuleTask:
         """Raise TaskError unless every name is bound to something that a task of this form has."""
         check_bound(hparams, self.task.bind)
         for name in hparams:
-            if isinstance(self.task.bind[name], LossBinding):
+            if isinstance(self.task.bind[name], (ClipBinding, LossBinding)):
                 raise TaskError(
-                    f"the hyperparameter '{name}' has no effect: loss() is for a SupervisedTask; here the task "
-                    "computes its own loss, so bind argument() and read hparams"
+                    f"the hyperparameter '{name}' has no effect: loss() and clip_norm() are for a SupervisedTask; "
+                    "here the task computes its own loss, so bind argument() and read hparams"
                 )
 
     def trainer(self, device: str, threads: int) -> Train:  # noqa: ARG002 (the device is in the context)

@@ -27,30 +27,31 @@ class Noise:
     def __init__(self, device: str) -> None:
         self._generator = None if device == "cpu" else torch.Generator(device=device)
         self._device = device
-        self._key = 0
+        self._keys: tuple[int, ...] = (0,)
         self._calls: dict[int, int] = {}
 
-    def at(self, key: int) -> None:
-        """From now on draw what belongs to this key."""
-        self._key = key
+    def at(self, *keys: int) -> None:
+        """From now on draw what belongs to this key, or to each of these in a row of its own."""
+        self._keys = keys
         self._calls.clear()
 
     def bits(self, shape: torch.Size, layer: int) -> Tensor:
-        """Sixteen random bits for each element, as int16 of this shape.
+        """Sixteen random bits for each element, as int16 (keys, *shape).
 
         On the CPU they are NumPy's SFC64, faster than torch's generator, which besides reads no more than 32 bits of a
         seed; NumPy promises the stream of a bit generator for good.
         """
         call = self._calls[layer] = self._calls.get(layer, -1) + 1
-        count = (shape.numel() + 3) // 4
+        rows = [self._words((shape.numel() + 3) // 4, key, layer, call) for key in self._keys]
+        words = torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
+        return words[:, : shape.numel()].reshape(len(rows), *shape)
+
+    def _words(self, count: int, key: int, layer: int, call: int) -> Tensor:
         if self._generator is None:
-            raw = np.random.SFC64([self._key, layer, call]).random_raw(count)
-            words = torch.from_numpy(raw.view(np.int16))
-        else:
-            self._generator.manual_seed((self._key + (layer + 1 + (call << 20)) * _GOLDEN) % 2**63)
-            drawn = torch.empty(count, dtype=torch.int64, device=self._device)
-            words = drawn.random_(-(2**63), None, generator=self._generator).view(torch.int16)
-        return words[: shape.numel()].view(shape)
+            return torch.from_numpy(np.random.SFC64([key, layer, call]).random_raw(count).view(np.int16))
+        self._generator.manual_seed((key + (layer + 1 + (call << 20)) * _GOLDEN) % 2**63)
+        drawn = torch.empty(count, dtype=torch.int64, device=self._device)
+        return drawn.random_(-(2**63), None, generator=self._generator).view(torch.int16)
 
 
 def scale_of(p: float) -> float:
@@ -59,7 +60,7 @@ def scale_of(p: float) -> float:
     return _LEVELS / kept if kept else 0.0
 
 
-def _threshold(p: float) -> int:
+def threshold_of(p: float) -> int:
     """Sixteen bits up to this number, as int16, drop their element. P is rounded to a multiple of 2**-16."""
     return round(p * _LEVELS) - _LEVELS // 2 - 1
 
@@ -69,30 +70,43 @@ _gate = torch.ops.aten.threshold_backward
 quarter of the time of a comparison and a `masked_fill`; its gradient is the same gate."""
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     """X in a type that holds every int16, so that no threshold is blurred."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class _ReluDropout(torch.autograd.Function):
-    """ReLU, then dropout. What came out is positive exactly where the gradient passes, so no mask is kept."""
+def drop(x: Tensor, noise: Tensor, threshold: float, scale: float | Tensor) -> Tensor:
+    """X times scale where the noise, floats of x's shape, is above the threshold, else 0."""
+    kept: Tensor = _gate(wide(x) * scale, noise, threshold)
+    return kept.to(x.dtype)
+
+
+def relu_drop(x: Tensor, noise: Tensor, threshold: float, scale: float | Tensor) -> Tensor:
+    """`drop` of the ReLU of x."""
+    result: Tensor = _ReluDrop.apply(x, noise, threshold, scale)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _ReluDrop(torch.autograd.Function):
+    """What came out is positive exactly where the gradient passes, so no mask is kept for the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bits: Tensor, p: float) -> Tensor:
-        """Zero where x is negative or the bits drop it, else x scaled."""
-        y = _wide(x) * scale_of(p)
-        _gate.grad_input(y, bits.to(y.dtype), _threshold(p), grad_input=y).clamp_min_(0)
+    def forward(ctx: Any, x: Tensor, noise: Tensor, threshold: float, scale: float | Tensor) -> Tensor:
+        """Zero where x is negative or dropped, else x scaled."""
+        y = wide(x) * scale
+        _gate.grad_input(y, noise, threshold, grad_input=y).clamp_min_(0)
         y = y.to(x.dtype)
         ctx.save_for_backward(y)
-        ctx.scale = scale_of(p)
+        ctx.scale = scale
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """The gradient scaled where the result is positive."""
         (y,) = ctx.saved_tensors
-        return _gate(gradients[0], y, 0.0).mul_(ctx.scale), None, None
+        passed = _gate(wide(gradients[0]), wide(y), 0.0).mul_(ctx.scale)
+        return passed.to(y.dtype), None, None, None
 
 
 class KeyedDropout(nn.Module):
@@ -116,15 +130,14 @@ class KeyedDropout(nn.Module):
         """X with elements dropped and the others scaled in training, x itself in evaluation; ReLU first if fused."""
         if not self.training or self.p == 0:
             return F.relu(x) if self.relu else x
-        dims = x.dim() - self.shared_dims
-        shape = torch.Size((*x.shape[:dims], *([1] * self.shared_dims)))
-        bits = self._noise.bits(shape, self.layer)
-        if self.relu:
-            result: Tensor = _ReluDropout.apply(x, bits, self.p)  # type: ignore[no-untyped-call]
-            return result
-        scaled = _wide(x) * scale_of(self.p)
-        gated: Tensor = _gate(scaled, bits.to(scaled.dtype).expand_as(scaled), _threshold(self.p))
-        return gated.to(x.dtype)
+        noise = self._noise.bits(self.decisions(x.shape), self.layer)[0].to(wide(x).dtype).expand_as(x)
+        act = relu_drop if self.relu else drop
+        return act(x, noise, threshold_of(self.p), scale_of(self.p))
+
+    def decisions(self, shape: torch.Size) -> torch.Size:
+        """The shape of what is drawn for an input of this shape."""
+        dims = len(shape) - self.shared_dims
+        return torch.Size((*shape[:dims], *([1] * self.shared_dims)))
 
     def extra_repr(self) -> str:
         """What is shown between the brackets."""

@@ -5,56 +5,22 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pbt.core.rng import seed_of
 from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, Train
 from pbt.pytorch.bind import Binding, Live, bind_all, check_bound
+from pbt.pytorch.data import Batches, Data, Order, Split
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
 from pbt.space import HParams
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Examples held in memory: inputs (n, ...), one tensor or several; targets (n, ...)."""
-
-    inputs: Tensor | tuple[Tensor, ...]
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def to(self, device: str) -> "Split":
-        """The same examples on a device."""
-        inputs = self.inputs
-        moved = tuple(x.to(device) for x in inputs) if isinstance(inputs, tuple) else inputs.to(device)
-        return Split(moved, self.targets.to(device))
-
-    def take(self, index: Tensor | slice) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The inputs and targets at these places."""
-        inputs = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
-        return tuple(x[index] for x in inputs), self.targets[index]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Data:
-    """Train to learn from, validation to select by, test (optional) only to be reported.
-
-    Validation may be empty where nothing is selected (one network alone): then the newest state counts as the best.
-    """
-
-    train: Split
-    validation: Split
-    test: Split | None = None
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -83,6 +49,7 @@ class SupervisedTask:
         prepare: Turns a batch of stored inputs into the network's, as from bytes to normalized floats.
         order: `"shared"`: all members see the same batches, in a new order each epoch; `"member"`: each has an
             order of its own; `"stored"`: as the data is stored, always.
+        clip_norm: Gradients are scaled down to this norm where theirs is larger; None: they are taken as they are.
         record_every: Steps between rows of training loss in the report, counted anew in each epoch, which ends with a
             row; None: no rows.
     """
@@ -98,7 +65,8 @@ class SupervisedTask:
     evaluation_batch: int = 1000
     prepare: Callable[[Tensor], Tensor] | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
-    order: Literal["shared", "member", "stored"] = "shared"
+    order: Order = "shared"
+    clip_norm: float | None = None
     record_every: int | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +74,8 @@ class SupervisedTask:
             raise TaskError(f"the score '{self.score}' is not among the metrics {['loss', *self.metrics]}")
         if self.batch_size < 1 or self.evaluation_batch < 1:
             raise TaskError(f"batch sizes must be at least 1, got {self.batch_size} and {self.evaluation_batch}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise TaskError(f"expected a clip_norm above 0, got {self.clip_norm}")
 
     def check(self, hparams: HParams) -> None:
         """Raise TaskError unless every value is bound and takes effect on the network and optimizer that are built."""
@@ -124,11 +94,61 @@ class SupervisedTask:
         with seeded(seed):
             model = self.model().to(device)
         key_dropout(model, noise)
-        return Live(parts={"model": model, "optimizer": self.optimizer(model.parameters())})
+        parts = {"model": model, "optimizer": self.optimizer(model.parameters())}
+        return Live(parts=parts, clip_norm=self.clip_norm)
+
+    def batches(self, data: Data, device: str, members: int = 1) -> Batches:
+        """The training batches, for so many members that take turns from step to step."""
+        return Batches(
+            data.train,
+            device,
+            self.batch_size,
+            order=self.order,
+            augment=self.augment,
+            prepare=self.prepare,
+            members=members,
+        )
+
+    def report(
+        self,
+        losses: Tensor,
+        measured: Tensor | None,
+        held_out: Mapping[str, Mapping[str, float]],
+        first_step: int,
+        per_epoch: int,
+    ) -> dict[str, Any]:
+        """What a round came to.
+
+        Args:
+            losses: The loss of every step, (steps,).
+            measured: The score on the batch of every step, unless the score is the loss.
+            held_out: By split (`val`, `test`), the means of the metrics.
+            first_step: Steps done before.
+            per_epoch: Steps of an epoch.
+        """
+        metrics: dict[str, Any] = {"train_loss": float(losses.mean())}
+        if measured is not None:
+            metrics[f"train_{self.score}"] = float(measured.mean())
+        if self.record_every is not None:
+            second = torch.zeros_like(losses) if measured is None else measured
+            metrics["rows"] = _rows(losses, second, first_step, self.record_every, per_epoch)
+        for name, means in held_out.items():
+            metrics.update({f"{name}_{metric}": value for metric, value in means.items()})
+        finite = bool(losses.isfinite().all()) and math.isfinite(metrics.get("val_loss", 0.0))
+        # With nothing held out there is nothing to choose by: the newest state counts as the best.
+        score = metrics[f"val_{self.score}"] if "val" in held_out else float(first_step + len(losses))
+        metrics["score"] = score if finite else math.nan
+        return metrics
 
     def trainer(self, device: str, threads: int) -> Train:
         """What trains rounds in this worker; loads the data."""
         return SupervisedTrainer(self, device, threads)
+
+
+def held_out(data: Data, device: str) -> dict[str, Split]:
+    """The splits that are evaluated, by name, on a device; empty ones are left out."""
+    splits = {"val": data.validation, "test": data.test}
+    return {name: split.to(device) for name, split in splits.items() if split is not None and len(split)}
 
 
 class SupervisedTrainer:
@@ -139,33 +159,20 @@ class SupervisedTrainer:
         self._device = device
         self._threads = threads
         data = task.data()
-        if not len(data.train):
-            raise TaskError("expected examples to train on, found none")
-        self._train = data.train.to(device)
-        self._per_epoch = -(-len(data.train) // task.batch_size)
-        held_out = {"val": data.validation, "test": data.test}
-        self._held_out = {
-            name: split.to(device) for name, split in held_out.items() if split is not None and len(split)
-        }
+        self._batches = task.batches(data, device)
+        self._held_out = held_out(data, device)
         self._noise = Noise(device)
-        self._augment_generator = torch.Generator(device=device)
         self._live: Live | None = None
         self._names: set[str] = set()
-        self._drawn: tuple[int, Tensor] | None = None
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         """One round."""
         with threads_of(self._threads):
             live = self._load(hparams, state, ctx)
             bind_all(live, hparams, self._task.bind)
-            metrics = self._fit(live, steps, ctx)
-            for name, split in self._held_out.items():
-                metrics.update({f"{name}_{metric}": value for metric, value in self._evaluate(live, split).items()})
-        finite = metrics.pop("train_finite") and math.isfinite(metrics.get("val_loss", 0.0))
-        # With nothing held out there is nothing to choose by: the newest state counts as the best.
-        score = metrics[f"val_{self._task.score}"] if "val" in self._held_out else float(ctx.first_step + steps)
-        metrics["score"] = score if finite else math.nan
-        return capture(live.parts), metrics
+            losses, measured = self._fit(live, steps, ctx)
+            found = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
+        return capture(live.parts), self._task.report(losses, measured, found, ctx.first_step, self._batches.per_epoch)
 
     def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:
         # Values that the member before had, and this one has not, must not stay in effect.
@@ -176,7 +183,8 @@ class SupervisedTrainer:
             restore(self._live.parts, state)
         return self._live
 
-    def _fit(self, live: Live, steps: int, ctx: Context) -> dict[str, Any]:
+    def _fit(self, live: Live, steps: int, ctx: Context) -> tuple[Tensor, Tensor | None]:
+        """The loss and the score on the batch, of every step."""
         task, model, optimizer = self._task, live.parts["model"], live.parts["optimizer"]
         measure = task.metrics.get(task.score)
         model.train()
@@ -187,43 +195,18 @@ class SupervisedTrainer:
             self._noise.at(key)
             # For noise that is hidden inside layers or written in functional form.
             seed_global(key, self._device)
-            inputs, targets = self._batch(step, key, ctx)
+            inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key)
             outputs = model(*inputs)
             value = task.loss(outputs, targets, **live.loss)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
+            if live.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), live.clip_norm)
             optimizer.step()
             losses[i] = value.detach()
             if measure is not None:
                 measured[i] = measure(outputs.detach(), targets)
-        metrics: dict[str, Any] = {"train_loss": float(losses.mean()), "train_finite": bool(losses.isfinite().all())}
-        if measure is not None:
-            metrics[f"train_{task.score}"] = float(measured.mean())
-        if task.record_every is not None:
-            metrics["rows"] = _rows(losses, measured, ctx.first_step, task.record_every, self._per_epoch)
-        return metrics
-
-    def _batch(self, step: int, key: int, ctx: Context) -> tuple[tuple[Tensor, ...], Tensor]:
-        task = self._task
-        epoch, place = divmod(step, self._per_epoch)
-        batch = slice(place * task.batch_size, (place + 1) * task.batch_size)
-        who = (ctx.member,) if task.order == "member" else ()
-        shuffled = task.order != "stored"
-        index = self._order(seed_of(ctx.seed, "order", *who, epoch))[batch] if shuffled else batch
-        inputs, targets = self._train.take(index)
-        if task.augment is not None:
-            self._augment_generator.manual_seed(seed_of(key, "augment"))
-            inputs = tuple(task.augment(x, self._augment_generator) for x in inputs)
-        if task.prepare is not None:
-            inputs = tuple(task.prepare(x) for x in inputs)
-        return inputs, targets
-
-    def _order(self, seed: int) -> Tensor:
-        """A permutation of the examples, drawn on the CPU so that every device sees the same one; the last is kept."""
-        if self._drawn is None or self._drawn[0] != seed:
-            generator = torch.Generator().manual_seed(seed)
-            self._drawn = seed, torch.randperm(len(self._train), generator=generator).to(self._device)
-        return self._drawn[1]
+        return losses, None if measure is None else measured
 
     @torch.no_grad()
     def _evaluate(self, live: Live, split: Split) -> dict[str, float]:

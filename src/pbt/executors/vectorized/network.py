@@ -1,0 +1,127 @@
+"""One network that stands for all members: what differs between them is handed in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pbt.errors import TaskError
+from pbt.executors.vectorized.noise import StackedDropout
+from pbt.executors.vectorized.rules import Rules
+from pbt.executors.vectorized.settings import Settings
+from pbt.pytorch.noise import KeyedDropout, Noise
+
+
+class StackedNet:
+    """The network, run for one member as `vmap` sees it, with all that differs between members handed in."""
+
+    def __init__(self, model: nn.Module, noise: Noise, device: str) -> None:
+        self._model = model
+        self._device = device
+        self._dropouts = _stack_dropouts(model, noise)
+        names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+        holders: list[dict[str, Any]] = [of for m in model.modules() for of in (m._parameters, m._buffers)]
+        self._places = [
+            (names[id(tensor)], holder, key)
+            for holder in holders
+            for key, tensor in holder.items()
+            if tensor is not None
+        ]
+        self._usual: dict[str, Any] = {}
+        self.attributes: dict[str, Tensor] = {}
+        """By path, for all members, where they differ."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is dropout."""
+        return bool(self._dropouts)
+
+    def train(self) -> None:
+        """From now on as in training."""
+        self._model.train()
+
+    def eval(self) -> None:
+        """From now on as in evaluation."""
+        self._model.eval()
+
+    def configure(self, settings: Sequence[Settings]) -> None:
+        """Take each member's dropout and attributes."""
+        for layer, own in zip(self._dropouts, zip(*(own.dropout for own in settings), strict=True), strict=True):
+            layer.set(own)
+        self.attributes = {}
+        for path in {path: None for own in settings for path in own.attributes} | dict.fromkeys(self._usual):
+            owner, name = self._owner(path)
+            usual = self._usual.setdefault(path, getattr(owner, name))
+            values = [own.attributes.get(path, usual) for own in settings]
+            setattr(owner, name, values[0])
+            if any(value != values[0] for value in values):
+                if any(isinstance(value, (str, bool)) for value in values):
+                    raise TaskError(
+                        f"attribute('model.{path}'): {sorted(set(map(str, values)))} cannot differ between members "
+                        "of one program; use executor='processes'"
+                    )
+                self.attributes[path] = torch.tensor(values, dtype=torch.get_default_dtype(), device=self._device)
+
+    def run(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        attributes: Mapping[str, Tensor],
+        row: Tensor,
+        *inputs: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The outputs, and the buffers that the network replaced instead of changing them in place."""
+        for layer in self._dropouts:
+            layer.row = row
+        with self._holding({**params, **buffers}), self._having(attributes), Rules():
+            outputs: Tensor = self._model(*inputs)
+            replaced = {
+                name: holder[key]
+                for name, holder, key in self._places
+                if name in buffers and holder[key] is not buffers[name]
+            }
+        return outputs, replaced
+
+    @contextmanager
+    def _holding(self, given: Mapping[str, Tensor]) -> Iterator[None]:
+        """Its parameters and buffers are these inside. Not `functional_call`, which forgets replaced buffers."""
+        before = [holder[key] for _, holder, key in self._places]
+        try:
+            for name, holder, key in self._places:
+                holder[key] = given[name]
+            yield
+        finally:
+            for (_, holder, key), tensor in zip(self._places, before, strict=True):
+                holder[key] = tensor
+
+    @contextmanager
+    def _having(self, attributes: Mapping[str, Tensor]) -> Iterator[None]:
+        owners = [self._owner(path) for path in attributes]
+        before = [getattr(owner, name) for owner, name in owners]
+        try:
+            for (owner, name), value in zip(owners, attributes.values(), strict=True):
+                setattr(owner, name, value)
+            yield
+        finally:
+            for (owner, name), value in zip(owners, before, strict=True):
+                setattr(owner, name, value)
+
+    def _owner(self, path: str) -> tuple[Any, str]:
+        *names, last = path.split(".")
+        owner: Any = self._model
+        for name in names:
+            owner = getattr(owner, name)
+        return owner, last
+
+
+def _stack_dropouts(model: nn.Module, noise: Noise) -> list[StackedDropout]:
+    """Replace every keyed dropout layer, in the order in which settings list them."""
+    ones = [module for module in model.modules() if isinstance(module, KeyedDropout)]
+    stacked = {one: StackedDropout(one, noise) for one in ones}
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(module, KeyedDropout):
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, stacked[module])
+    return list(stacked.values())

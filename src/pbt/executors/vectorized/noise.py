@@ -1,0 +1,73 @@
+"""Dropout for a whole population: each member's own noise and probability, in one pass."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pbt.pytorch.noise import KeyedDropout, Noise, drop, relu_drop, scale_of, threshold_of, wide
+
+
+class StackedDropout(nn.Module):
+    """Takes the place of a `KeyedDropout` in a network that `vmap` runs; the same bits for every member.
+
+    Args:
+        one: The layer of one member.
+        noise: The source; `noise.at` names one key per member.
+    """
+
+    def __init__(self, one: KeyedDropout, noise: Noise) -> None:
+        super().__init__()
+        self._decisions, self._layer, self.relu = one.decisions, one.layer, one.relu
+        self._noise = noise
+        self._thresholds: list[int] = []
+        self._scales: list[float] = []
+        self.row = torch.zeros(())
+        """This member's number as `vmap` sees it: there even where the input is the same for all members."""
+
+    def set(self, probabilities: Sequence[float]) -> None:
+        """One probability per member, from now on."""
+        self._thresholds = [threshold_of(p) for p in probabilities]
+        self._scales = [scale_of(p) for p in probabilities]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One member's input as `vmap` sees it; ReLU first where that was taken in."""
+        if not self.training:
+            return F.relu(x) if self.relu else x
+        result: Tensor = _Dropped.apply(x, self.row, self)  # type: ignore[no-untyped-call]
+        return result
+
+    def stacked(self, x: Tensor) -> Tensor:
+        """All members' inputs, (members, *shape)."""
+        if not any(threshold_of(0.0) != threshold for threshold in self._thresholds):
+            return F.relu(x) if self.relu else x
+        bits = self._noise.bits(self._decisions(x.shape[1:]), self._layer).to(wide(x).dtype)
+        act = relu_drop if self.relu else drop
+        if len(set(self._thresholds)) == 1:
+            return act(x, bits.expand_as(x), self._thresholds[0], self._scales[0])
+        column = (-1, *[1] * (x.dim() - 1))
+        bits -= torch.tensor(self._thresholds, dtype=bits.dtype, device=x.device).view(column)
+        return act(
+            x, bits.expand_as(x), 0.0, torch.tensor(self._scales, dtype=bits.dtype, device=x.device).view(column)
+        )
+
+
+class _Dropped(torch.autograd.Function):
+    """The way from one member, as `vmap` sees it, to all of them."""
+
+    @staticmethod
+    def forward(*_: Any) -> Tensor:
+        """Never without `vmap`, because `row` differs between members."""
+        raise AssertionError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing: gradients are those of `stacked`."""
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: Tensor, _: Tensor, layer: StackedDropout) -> tuple[Tensor, int]:
+        """All members at once."""
+        stacked = x.expand(info.batch_size, *x.shape) if dims[0] is None else x.movedim(dims[0], 0)
+        return layer.stacked(stacked), 0

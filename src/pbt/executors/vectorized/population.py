@@ -1,0 +1,214 @@
+"""The members that are in memory, and a round of them: load, train, evaluate, store."""
+
+import math
+import time
+import traceback
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pbt.core.population import StateRef
+from pbt.errors import CorruptError, PBTError, TaskError
+from pbt.executors.base import Failure, Outcome, Report, State, Task
+from pbt.executors.vectorized.program import Program
+from pbt.executors.vectorized.settings import Desk, Groups, Settings
+from pbt.executors.worker import Context, Metrics, Setup, settle
+from pbt.pytorch.data import Inputs, Split
+from pbt.pytorch.noise import Noise
+from pbt.pytorch.supervised import SupervisedTask, held_out
+
+_EVALUATED_TOGETHER = 64
+"""Examples of one evaluation step at least, however many members share the task's `evaluation_batch`."""
+
+
+class Population:
+    """What a worker is to one member, to a whole wave.
+
+    Args:
+        setup: What workers are made of.
+        task: What is trained.
+
+    Raises:
+        TaskError: There is nothing to train on.
+    """
+
+    def __init__(self, setup: Setup, task: SupervisedTask) -> None:
+        self._setup = setup
+        self._task = task
+        data = task.data()
+        self._batches = task.batches(data, setup.device, members=2**31)
+        self._held_out = held_out(data, setup.device)
+        self._desk = Desk(task)
+        self._program: Program | None = None
+        self._settings: Sequence[Settings] = ()
+        self._rows: dict[StateRef, tuple[int, str]] = {}
+        """What is in the program: the row and the digest of each state."""
+
+    def run(self, wave: Sequence[Task]) -> list[Outcome]:
+        """Train, score and store one round of these members, all from the same step on."""
+        started = time.monotonic()
+        try:
+            program = self._load(wave)
+            metrics = self._train(program, wave)
+        except CorruptError as error:
+            return [_failure(task, "corrupt", str(error)) for task in wave]
+        except PBTError as error:
+            return [_failure(task, "refused", str(error)) for task in wave]
+        except Exception as error:  # noqa: BLE001 (whose fault it is cannot be told)
+            return [_failure(task, "refused", _broken(error), traceback.format_exc()) for task in wave]
+        seconds = (time.monotonic() - started) / len(wave)
+        self._rows = {}
+        return [self._outcome(task, row, metrics[row], seconds) for row, task in enumerate(wave)]
+
+    def _load(self, wave: Sequence[Task]) -> Program:
+        """Bring the states that these tasks start from into the rows of a program, in the order of the wave."""
+        program = self._program
+        places = {i: self._row_of(task) for i, task in enumerate(wave)}
+        rows = {i: row for i, row in places.items() if row is not None}
+        loaded: dict[int, State] = {}
+        if program is None or program.members != len(wave):
+            # Its rows are read before it goes.
+            loaded = {i: self._state(row) for i, row in rows.items()}
+            program, rows = Program(self._task, len(wave), self._setup.device), {}
+        for i, task in enumerate(wave):
+            if i not in rows and i not in loaded:
+                loaded[i] = self._fetch(task)
+        sources = [i if i in loaded else rows[i] for i in range(len(wave))]
+        groups = [_groups(loaded[i]) if i in loaded else self._settings[rows[i]].groups for i in range(len(wave))]
+        settings = [self._desk.settle(task.hparams, own) for task, own in zip(wave, groups, strict=True)]
+        program.configure(settings)
+        program.gather(sources)
+        for i, state in loaded.items():
+            program.load(i, state["model"], state["optimizer"]["state"])
+        self._program, self._settings = program, settings
+        return program
+
+    def _row_of(self, task: Task) -> int | None:
+        """Where the state is that a task starts from, if it is in memory."""
+        row, digest = (None, "") if task.start is None else self._rows.get(task.start, (None, ""))
+        return row if digest == task.digest else None
+
+    def _fetch(self, task: Task) -> State:
+        """A state that is not in memory, or a fresh one."""
+        if task.start is not None:
+            state = self._setup.states.get(task.start, task.digest or "", task.blob)
+            if not isinstance(state, dict) or set(state) != {"model", "optimizer"}:
+                raise TaskError(f"expected a state of ['model', 'optimizer'], got {type(state).__name__}")
+            return state
+        key = _context(task, self._setup).key("init", task.member)
+        model = self._task.build(self._setup.device, Noise("cpu"), key).parts["model"]
+        return {"model": model.state_dict(), "optimizer": {"state": {}, "param_groups": None}}
+
+    def _state(self, row: int) -> State:
+        """What a worker would have captured of this member."""
+        assert self._program is not None  # noqa: S101 (loaded before)
+        model, memory = self._program.dump(row)
+        groups = [
+            {**settings, "params": places}
+            for settings, places in zip(self._settings[row].groups, self._desk.places, strict=True)
+        ]
+        return {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
+
+    def _train(self, program: Program, wave: Sequence[Task]) -> list[Metrics]:
+        first = wave[0]
+        contexts = [_context(task, self._setup) for task in wave]
+        losses = torch.zeros((len(wave), first.steps), device=self._setup.device)
+        measured = torch.zeros_like(losses)
+        measure = self._task.metrics.get(self._task.score)
+        for i in range(first.steps):
+            step = first.first_step + i
+            inputs, targets, keys = self._batch(program, wave, contexts, step)
+            losses[:, i], outputs = program.fit(inputs, targets, shared=self._batches.shared, keys=keys)
+            if measure is not None:
+                measured[:, i] = program.measure(measure, outputs, targets, shared=self._batches.shared)
+        found = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
+        losses, measured = losses.cpu(), measured.cpu()
+        return [
+            self._task.report(
+                losses[i],
+                None if measure is None else measured[i],
+                {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in found.items()},
+                first.first_step,
+                self._batches.per_epoch,
+            )
+            for i in range(len(wave))
+        ]
+
+    def _batch(
+        self, program: Program, wave: Sequence[Task], contexts: Sequence[Context], step: int
+    ) -> tuple[Inputs, Tensor, list[int]]:
+        """The batch of a step, one for all or one each, and the keys of each member's noise."""
+        # Where nothing is drawn from keys but what is hidden in layers, one will do.
+        count = None if program.draws or not self._batches.shared else 1
+        keys = [ctx.key("noise", ctx.member, step) for ctx in contexts[:count]]
+        if self._batches.shared:
+            return *self._batches.at(step, wave[0].seed, wave[0].member, keys[0]), keys
+        each = [self._batches.at(step, task.seed, task.member, key) for task, key in zip(wave, keys, strict=True)]
+        inputs = tuple(torch.stack(same) for same in zip(*(own for own, _ in each), strict=True))
+        return inputs, torch.stack([targets for _, targets in each]), keys
+
+    def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
+        """Each metric's mean over the split, for each member; the loss without settings from hyperparameters."""
+        task = self._task
+        measures = {"loss": task.loss, **task.metrics}
+        totals = {name: torch.zeros(program.members, dtype=torch.float64) for name in measures}
+        size = max(_EVALUATED_TOGETHER, -(-task.evaluation_batch // program.members))
+        for start in range(0, len(split), size):
+            inputs, targets = split.take(slice(start, start + size))
+            outputs = program.outputs(inputs if task.prepare is None else tuple(map(task.prepare, inputs)))
+            for name, measure in measures.items():
+                values = program.measure(measure, outputs, targets, shared=True)
+                totals[name] += values.detach().cpu().double() * len(targets)
+        return {name: total / len(split) for name, total in totals.items()}
+
+    def _outcome(self, task: Task, row: int, metrics: Metrics, seconds: float) -> Outcome:
+        """Settle and store one member's round."""
+        try:
+            measured = settle(metrics, self._setup.objective)
+            if not all(math.isfinite(score) for score in measured.scores):
+                return _failure(task, "score", f"the score is not a finite number: {measured.scores}")
+            ref = StateRef(task.member, task.round)
+            stored = self._setup.states.put(ref, self._state(row))
+        except PBTError as error:
+            return _failure(task, "refused", str(error))
+        self._rows[ref] = row, stored.digest
+        return Report(
+            member=task.member,
+            round=task.round,
+            attempt=task.attempt,
+            scores=measured.scores,
+            series=measured.series,
+            reported=measured.reported,
+            stored=stored,
+            seconds=seconds,
+        )
+
+
+def _context(task: Task, setup: Setup) -> Context:
+    return Context(
+        seed=task.seed,
+        member=task.member,
+        round=task.round,
+        first_step=task.first_step,
+        device=setup.device,
+        threads=setup.threads,
+    )
+
+
+def _groups(state: State) -> Groups | None:
+    groups = state["optimizer"]["param_groups"]
+    return groups and [{name: value for name, value in group.items() if name != "params"} for group in groups]
+
+
+def _broken(error: Exception) -> str:
+    return (
+        f"the task cannot be trained as one program ({type(error).__name__}: {error}); executor='processes' trains "
+        "each member by itself"
+    )
+
+
+def _failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:
+    return Failure(
+        member=task.member, round=task.round, attempt=task.attempt, cause=cause, message=message, traceback=trace
+    )

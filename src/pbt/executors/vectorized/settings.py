@@ -1,0 +1,110 @@
+"""What each member is trained with, read off a live network and optimizer after its hyperparameters were bound.
+
+One live pair serves all members in turn: the table that binds hyperparameters is the same for every executor, and so
+are its checks.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pbt.errors import TaskError
+from pbt.pytorch.bind import (
+    ArgumentBinding,
+    AttributeBinding,
+    ClipBinding,
+    DropoutBinding,
+    Live,
+    LossBinding,
+    OptimizerBinding,
+    bind_all,
+)
+from pbt.pytorch.noise import KeyedDropout, Noise
+from pbt.pytorch.supervised import SupervisedTask
+from pbt.space import HParams, Value
+
+_KNOWN = (ArgumentBinding, AttributeBinding, ClipBinding, DropoutBinding, LossBinding, OptimizerBinding)
+Groups = list[dict[str, Any]]
+"""An optimizer's `param_groups`, without the parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One member's."""
+
+    groups: Groups
+    dropout: tuple[float, ...]
+    """The probability of each dropout layer, in order."""
+    loss: Mapping[str, Value]
+    clip_norm: float | None
+    attributes: Mapping[str, Value]
+    """By path inside the model."""
+
+
+class Desk:
+    """Where hyperparameters are bound for members that have no network of their own."""
+
+    def __init__(self, task: SupervisedTask) -> None:
+        self._task = task
+        self._lives: dict[frozenset[str], tuple[Live, Groups]] = {}
+        self.places: Sequence[Sequence[int]] = [
+            group["params"] for group in self._build().parts["optimizer"].state_dict()["param_groups"]
+        ]
+        """The numbers of the parameters in each group of the optimizer."""
+
+    def _build(self) -> Live:
+        return self._task.build("cpu", Noise("cpu"), seed=0)
+
+    def settle(self, hparams: HParams, groups: Groups | None) -> Settings:
+        """What a member is trained with.
+
+        Args:
+            hparams: Its hyperparameters.
+            groups: The optimizer's settings in the state it starts from; None: freshly built.
+
+        Raises:
+            TaskError: A value does not take effect, or by a binding that cannot be read off.
+        """
+        # Values that a member before had, and this one has not, must not stay in effect.
+        names = frozenset(hparams)
+        if names not in self._lives:
+            live = self._build()
+            self._lives[names] = live, groups_of(live)
+        live, fresh = self._lives[names]
+        for group, settings in zip(live.parts["optimizer"].param_groups, groups or fresh, strict=True):
+            group.update(copy.deepcopy(settings))
+        bind_all(live, hparams, self._task.bind)
+        bound = {name: self._task.bind[name] for name in hparams}
+        return Settings(
+            groups=groups_of(live),
+            dropout=tuple(m.p for m in live.parts["model"].modules() if isinstance(m, KeyedDropout)),
+            loss=dict(live.loss),
+            clip_norm=live.clip_norm,
+            attributes={path: hparams[name] for name, path in _attributes(bound)},
+        )
+
+
+def groups_of(live: Live) -> Groups:
+    """The settings of the live optimizer."""
+    groups = live.parts["optimizer"].param_groups
+    return [{name: copy.deepcopy(value) for name, value in group.items() if name != "params"} for group in groups]
+
+
+def _attributes(bound: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    found = []
+    for name, binding in bound.items():
+        if type(binding) not in _KNOWN:
+            raise TaskError(
+                f"the hyperparameter '{name}' is bound by {type(binding).__name__}, whose effect on a population in "
+                "one program is not known; use executor='processes'"
+            )
+        if isinstance(binding, AttributeBinding):
+            part, _, path = binding.path.partition(".")
+            if part != "model":
+                raise TaskError(
+                    f"attribute({binding.path!r}): in one program only attributes of the model can differ between "
+                    "members; use executor='processes'"
+                )
+            found.append((name, path))
+    return found

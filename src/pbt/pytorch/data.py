@@ -1,0 +1,123 @@
+"""Examples held in memory, and which of them a training step sees."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pbt.core.rng import seed_of
+from pbt.errors import TaskError
+
+Order = Literal["shared", "member", "stored"]
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Examples held in memory: inputs (n, ...), one tensor or several; targets (n, ...)."""
+
+    inputs: Tensor | tuple[Tensor, ...]
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: str) -> "Split":
+        """The same examples on a device."""
+        inputs = self.inputs
+        moved = tuple(x.to(device) for x in inputs) if isinstance(inputs, tuple) else inputs.to(device)
+        return Split(moved, self.targets.to(device))
+
+    def take(self, index: Tensor | slice) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The inputs and targets at these places."""
+        inputs = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        return tuple(x[index] for x in inputs), self.targets[index]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Train to learn from, validation to select by, test (optional) only to be reported.
+
+    Validation may be empty where nothing is selected (one network alone): then the newest state counts as the best.
+    """
+
+    train: Split
+    validation: Split
+    test: Split | None = None
+
+
+class Batches:
+    """The training batches of a task on one device; what a step sees depends on nothing but its place in the run.
+
+    Args:
+        train: All training examples.
+        device: Where batches are needed.
+        size: Examples per step; the last batch of an epoch may be smaller.
+        order: As `SupervisedTask` says.
+        augment: `(inputs, generator) -> inputs`, or None.
+        prepare: From stored inputs to the network's, or None.
+        members: How many take turns from step to step: that many orders are remembered.
+
+    Raises:
+        TaskError: There are no examples.
+    """
+
+    def __init__(
+        self,
+        train: Split,
+        device: str,
+        size: int,
+        *,
+        order: Order,
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None,
+        prepare: Callable[[Tensor], Tensor] | None,
+        members: int = 1,
+    ) -> None:
+        if not len(train):
+            raise TaskError("expected examples to train on, found none")
+        self._train = train.to(device)
+        self._device = device
+        self._size = size
+        self._order = order
+        self._augment = augment
+        self._prepare = prepare
+        self._generator = torch.Generator(device=device)
+        self._drawn: dict[int, Tensor] = {}
+        self._members = members
+        self.per_epoch = -(-len(train) // size)
+        """Steps of an epoch."""
+        self.shared = order != "member" and augment is None
+        """Whether all members see the same batch at the same step."""
+
+    def at(self, step: int, seed: int, member: int, key: int) -> tuple[Inputs, Tensor]:
+        """The inputs and targets of a step.
+
+        Args:
+            step: Counted from the beginning of training.
+            seed: Of the run.
+            member: Who trains.
+            key: What augmentation draws from.
+        """
+        epoch, place = divmod(step, self.per_epoch)
+        batch = slice(place * self._size, (place + 1) * self._size)
+        who = member if self._order == "member" else None
+        index = batch if self._order == "stored" else self._permutation(seed, who, epoch)[batch]
+        inputs, targets = self._train.take(index)
+        if self._augment is not None:
+            self._generator.manual_seed(seed_of(key, "augment"))
+            inputs = tuple(self._augment(x, self._generator) for x in inputs)
+        if self._prepare is not None:
+            inputs = tuple(self._prepare(x) for x in inputs)
+        return inputs, targets
+
+    def _permutation(self, seed: int, member: int | None, epoch: int) -> Tensor:
+        """Drawn on the CPU so that every device sees the same one."""
+        drawn = seed_of(seed, "order", *(() if member is None else (member,)), epoch)
+        if drawn not in self._drawn:
+            while len(self._drawn) >= self._members:
+                del self._drawn[next(iter(self._drawn))]
+            generator = torch.Generator().manual_seed(drawn)
+            self._drawn[drawn] = torch.randperm(len(self._train), generator=generator).to(self._device)
+        return self._drawn[drawn]
