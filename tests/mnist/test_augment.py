@@ -129,9 +129,9 @@ def test_a_switch_does_what_it_says(configured: Configure, keys: dict[str, int],
 
 
 def test_a_crop_without_a_shift_is_refused(configured: Configure) -> None:
-    """`crop` that would change nothing is an error that names the key which is missing."""
+    """`crop` that would change nothing is no configuration: the error names the key which is missing."""
     with pytest.raises(ConfigError, match="crop: expected crop_shift of at least 1 pixel"):
-        augmentation(configured(crop=1).train)
+        configured(crop=1)
 
 
 # What training sees of it

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from pbt.core.population import StateRef
 from pbt.errors import ConfigError, RunExistsError
 from pbt.mnist import population as population_module
 from pbt.mnist.commands import check_new, overrides_of, population, resume_line
@@ -116,12 +117,42 @@ def test_one_workers_checkpoint_is_tested_with_the_arguments_of_its_run(here: He
         assert f"accuracy {last.reported['test_accuracy']:.4f}" in said
 
 
-def test_debug_leaves_the_log_alone(here: Here, tmp_path: Path) -> None:
-    """`--debug` writes no CSV, no best checkpoint and no figure, and names none."""
+def test_debug_leaves_arguments_and_newest_checkpoints(here: Here, tmp_path: Path) -> None:
+    """`--debug` writes no CSV, no scalars, no best checkpoint and no figure, and names none; the rest can be tested."""
     said = here("fc_PBT.json", "--debug", "--out", "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock"}
+    args = {f"args_{section}_{worker}.json" for section in ("train", "test") for worker in range(2)}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock", "ckpts"} | args
+    ckpts = [f"latest_{worker}.safetensors" for worker in range(2)]
+    assert sorted(path.name for path in (tmp_path / "run" / "ckpts").iterdir()) == ckpts
     assert "history.csv" not in said
     assert "results.png" not in said
+    last = Run.open(tmp_path / "run").tree.reports[StateRef(1, 2)].reported
+    tested = here("fc_PBT.json", "-m", "test", **{"test.load_ckpt": tmp_path / "run" / "ckpts" / ckpts[1]})
+    assert f"accuracy {last['test_accuracy']:.4f}" in tested
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ("fc_PBT.json", "network: fc 8, 6,386 parameters"),
+        ("conv_PBT.json", "network: conv 2, 15,714 parameters"),
+    ],
+)
+def test_the_start_says_how_large_the_network_is(here: Here, config: str, line: str) -> None:
+    """The first lines name the network with its parameters, and the data."""
+    said = here(config, num_epochs_tot=1)
+    assert line in said
+    assert "data: " in said
+
+
+def test_the_named_metric_is_printed(here: Here) -> None:
+    """`-m test` prints loss, accuracy, and the metric of the configuration where it is neither."""
+    keys = {"test.metric": "error", "val.metric": "accuracy_onehot"}
+    here("fc_PBT.json", **keys)
+    (line,) = [line for line in here("fc_PBT.json", "-m", "test").splitlines() if "test images" in line]
+    accuracy, error = (float(line.partition(f"{name} ")[2].split(",")[0]) for name in ("accuracy", "error"))
+    assert error == pytest.approx(1 - accuracy)
+    assert ", accuracy_onehot " in here("fc_PBT.json", "-m", "val")
 
 
 def test_fewer_at_a_time_than_workers(here: Here, tmp_path: Path) -> None:
@@ -175,6 +206,8 @@ WRONG = {
     "wrong type": Wrong(["--set", "lr=fast"], "lr: expected a number above 0 up to 10, found 'fast'"),
     "range of one value": Wrong(["--set", "PBT_lr=0.1"], "PBT_lr: expected two different numbers"),
     "more at a time than there are": Wrong(["--set", "num_workers_paral=9"], "expected at most num_worker_tot = 4"),
+    "crop without a shift": Wrong(["--set", "crop=1"], "crop: expected crop_shift of at least 1 pixel"),
+    "checkpoint to go on from": Wrong(["--set", "load_ckpt=x"], "load_ckpt: expected none to train a population"),
     "nobody": Wrong(["--set", "num_worker_tot=0"], "num_worker_tot: expected a whole number from 1"),
     "no pair": Wrong(["--set", "lr"], "--set: expected key=value"),
     "unknown option": Wrong(["--learn"], "--learn"),

@@ -24,7 +24,7 @@ from pbt.errors import DataError, MissingExtraError
 from pbt.mnist.data import find as data
 from pbt.mnist.data.download import MIRRORS, TIMEOUT, DownloadError, fetch_mnist
 from pbt.mnist.data.find import Dataset, load_mnist, permutation
-from pbt.mnist.data.idx import SPECS, Spec, parse_idx, read_gzip_idx
+from pbt.mnist.data.idx import SPECS, Spec, read_gzip_idx, read_idx
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
@@ -193,7 +193,7 @@ def test_fuzz(blob: bytes, ndim: int, headed: bool) -> None:
     if headed:
         blob = bytes([0, 0, 8, ndim]) + blob
     with contextlib.suppress(DataError):
-        values = parse_idx(blob, ndim).values
+        values = read_idx(io.BytesIO(blob), ndim, "x").values
         assert values.nbytes == len(blob) - 4 - 4 * ndim
     with contextlib.suppress(DataError):
         read_gzip_idx(io.BytesIO(blob), ndim, "x")
@@ -208,7 +208,7 @@ def test_huge_header(count: int) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(DataError):
-            parse_idx(blob, 3)
+            read_idx(io.BytesIO(blob), 3, "x")
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()

@@ -58,7 +58,7 @@ def test_conv_has_the_layers_of_the_original_in_their_order() -> None:
 )
 def test_the_networks_have_the_parameters_that_their_layers_add_up_to(of: dict[str, Any], count: int) -> None:
     """The number of trainable parameters is that of the layers on paper, with and without batch normalization."""
-    assert count_parameters(network(shape(of))) == count
+    assert count_parameters(shape(of)) == count
 
 
 @pytest.mark.parametrize("of", [FC, CONV])

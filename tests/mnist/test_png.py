@@ -19,6 +19,7 @@ from pbt.mnist.data.find import load_mnist
 from pbt.mnist.data.png import is_png_folder, load_png_folder
 from pbt.mnist.single import prepare_single
 from pbt.placement import Placement
+from pbt.store.codec import encode
 
 Loaded = tuple[Any, Any, Any, Any]
 
@@ -168,18 +169,38 @@ def test_a_changed_folder_is_decoded_anew(
     assert equal(found, load_png_folder(root, tmp_path / "nothing kept"))
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", None])
-def test_a_damaged_cache_is_ignored(
-    tmp_path: Path, load: Callable[[], Loaded], opened: Opened, content: bytes | None
+def _flipped(whole: bytes, at: int) -> bytes:
+    return whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+
+
+CACHES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "nonsense": lambda whole: b"nonsense",
+    "cut": lambda whole: whole[:-5],
+    "longer": lambda whole: whole + b"x",
+    "a bit of a pixel": lambda whole: _flipped(whole, len(whole) - 1),
+    "a bit of the structure": lambda whole: _flipped(whole, 60),
+    "a bit of the digest": lambda whole: _flipped(whole, 3),
+    "other arrays": lambda whole: encode([np.zeros((1, 4, 3), dtype=np.uint8)] * 4),
+    "no arrays": lambda whole: encode({"images": 3}),
+}
+
+
+@pytest.mark.parametrize("damage", CACHES)
+def test_a_damaged_cache_is_noticed(
+    tmp_path: Path, load: Callable[[], Loaded], opened: Opened, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
-    """A cache that was cut or overwritten is not trusted: the images are decoded, and it is mended."""
+    """A cache with other bytes than were kept is never trusted: a line says so, and it is decoded anew and mended."""
     first = load()
     (kept,) = (tmp_path / "cache").iterdir()
     whole = kept.read_bytes()
-    kept.write_bytes(whole[:-5] if content is None else content)
+    load()
+    assert not caplog.text
+    kept.write_bytes(CACHES[damage](whole))
     opened.paths.clear()
     assert equal(load(), first)
-    assert opened.paths
+    assert len(opened.paths) > len(FILES)  # the first of each split is looked at for its size, too
+    assert f"{kept.name}: expected the bytes that were kept, found others; the PNG files are decoded" in caplog.text
     assert kept.read_bytes() == whole
 
 

@@ -207,11 +207,18 @@ def test_two_processes_leave_what_one_leaves(
     assert derived(tmp_path / "there") == derived(path_of(here))
 
 
-def test_debug_writes_no_tables_no_figures_and_no_checkpoints(trained: Trained, tmp_path: Path) -> None:
-    """`--debug` leaves the log and the states alone, and the same decisions as ever."""
+ARGS = {f"args_{section}_{worker}.json" for section in ("train", "test") for worker in range(4)}
+
+
+def test_debug_leaves_arguments_and_the_newest_checkpoints(
+    finished: Run, trained: Trained, derived: Derived, tmp_path: Path
+) -> None:
+    """`--debug` writes arguments and newest checkpoints, no table, figure, scalar or best one, and trains the same."""
     run = trained(tmp_path / "run", debug=True, figures=True)
-    assert {entry.name for entry in path_of(run).iterdir()} == {"run.db", "states", "lock"}
-    assert len([e for e in run.events if isinstance(e, Reported)]) == 12
+    assert {entry.name for entry in path_of(run).iterdir()} == {"run.db", "states", "lock", "ckpts"} | ARGS
+    kept = {*ARGS, *(f"ckpts/latest_{worker}.safetensors" for worker in range(4))}
+    assert derived(path_of(run)) == {name: blob for name, blob in derived(path_of(finished)).items() if name in kept}
+    assert run.events == finished.events
 
 
 # Failures
@@ -241,12 +248,22 @@ class Diverging:
 def test_a_worker_whose_loss_is_not_finite_is_replaced(
     trained: Trained, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_: int
 ) -> None:
-    """Workers that diverge have no row for that epoch, are replaced by a good one, and the run goes on."""
+    """Workers that diverge have a row without scores that says so, are replaced by a good one, and the run goes on."""
     monkeypatch.setattr(population, "supervised", lambda config: Diverging(supervised(config), {1, 3}, round_))
     run = trained(tmp_path / "run")
     _, rows = table(path_of(run) / "history.csv")
     there = {(int(row["worker"]), int(row["epoch"])): row for row in rows}
-    assert there.keys() == {(w, e) for w in range(4) for e in (1, 2, 3)} - {(1, round_), (3, round_)}
+    assert list(there) == [(w, e) for e in (1, 2, 3) for w in range(4)]
+    failed = {(1, round_), (3, round_)}
+    assert {place for place, row in there.items() if row["status"] == "failed"} == failed
+    assert {row["status"] for place, row in there.items() if place not in failed} == {"trained"}
+    for place, row in there.items():
+        scores = [row[name] for name in ("test_acc", "val_acc", "val_loss", "test_loss", "train_loss")]
+        assert all(scores) is (place not in failed)
+        assert any(scores) is (place not in failed)
+        assert row["iter"] == "10"
+        hparams = run.tree.hparams(*place)
+        assert [float(row[name]) for name in ("lr", "keep_prob")] == [hparams["lr"], hparams["keep_prob"]]
     for worker in (1, 3):
         renewed = there[worker, round_ + 1]
         assert renewed["event"] == "replace"
@@ -256,7 +273,7 @@ def test_a_worker_whose_loss_is_not_finite_is_replaced(
 def test_a_run_whose_workers_failed_at_the_end_has_all_its_files(
     trained: Trained, configured: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that never finished an epoch is in no figure and no table, and stops none of them."""
+    """A worker that never finished an epoch is in no figure and no table of its own, and stops none of them."""
     monkeypatch.setattr(population, "supervised", lambda config: Diverging(supervised(config), {1, 3}, 1))
     run = trained(tmp_path / "run", configured(num_epochs_tot=1), figures=True)
     assert [member.status for member in run.view.population] == ["live", "failed", "live", "failed"]
@@ -302,14 +319,40 @@ def test_a_killed_run_is_resumed_to_the_byte(
 def test_a_finished_run_is_extended_to_the_bits_of_a_longer_one(
     trained: Trained, configured: Configure, finished: Run, derived: Derived, tmp_path: Path
 ) -> None:
-    """Two epochs and one more are the same as three, in the log and in every table and checkpoint."""
+    """Two epochs and one more are the same as three: in the log, in every file, in what is recorded of the run."""
     path = tmp_path / "run"
     trained(path, configured(num_epochs_tot=2))
     run = resume(path, rounds=3, placement=INLINE)
     same = [e for e in run.events if not isinstance(e, Ended)]
     assert same == [e for e in finished.events if not isinstance(e, Ended)]
-    found, expected = derived(path), derived(path_of(finished))
-    assert {n for n in expected if found.get(n) != expected[n]} == {f"args_train_{worker}.json" for worker in range(4)}
+    assert derived(path) == derived(path_of(finished))
+    for name in ("application", "rounds"):
+        assert run.meta[name] == finished.meta[name]
+    assert derived(path_of(resume(path))) == derived(path_of(finished))
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_an_extension_that_the_configuration_cannot_hold_is_refused(
+    trained: Trained, configured: Configure, tmp_path: Path
+) -> None:
+    """More epochs than a configuration may have are an error before anything is recorded of them."""
+    run = trained(tmp_path / "run", configured(num_worker_tot=2, num_epochs_tot=1))
+    with pytest.raises(ConfigError, match="num_epochs_tot: expected a whole number from 1 to 1000000"):
+        resume(tmp_path / "run", rounds=1_000_001)
+    assert Run.open(tmp_path / "run").meta == run.meta
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_the_last_session_may_be_cut_short_by_the_configuration(
+    trained: Trained, configured: Configure, tmp_path: Path
+) -> None:
+    """Epochs that are no multiple of a session stay what was configured when a run is resumed as it is."""
+    config = configured(num_worker_tot=2, num_epochs=2, num_epochs_tot=3)
+    trained(tmp_path / "run", config)
+    run = resume(tmp_path / "run")
+    assert Config.from_dict(run.meta["application"]["config"]) == config
+    run = resume(tmp_path / "run", rounds=3)
+    assert run.meta["application"]["config"]["train"]["num_epochs_tot"] == 6
 
 
 @pytest.mark.usefixtures("_undrawn")
@@ -328,7 +371,7 @@ def test_a_debug_run_is_resumed_as_one(trained: Trained, tmp_path: Path) -> None
     """What was begun without tables goes on without them."""
     trained(tmp_path / "run", debug=True)
     resume(tmp_path / "run", rounds=4)
-    assert {entry.name for entry in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock"}
+    assert {entry.name for entry in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock", "ckpts"} | ARGS
 
 
 def test_a_run_of_another_format_is_not_resumed(trained: Trained, configured: Configure, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
-from pbt.errors import DataError, MissingExtraError
+from pbt.errors import ConfigError, DataError, MissingExtraError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import load_mnist
+from pbt.mnist.files import write_arguments
 from pbt.mnist.models import Shape, network
 from pbt.mnist.predict import predict, read_image
 from pbt.mnist.single import prepare_single
@@ -221,3 +222,60 @@ def test_a_prediction_is_the_networks_own_output(network_of: Callable[[str], tup
     assert [one.digit for one in seen] == chances.argmax(dim=1).tolist()
     assert [one.confidence for one in seen] == pytest.approx(chances.max(dim=1).values.tolist(), abs=1e-5)
     assert len({one.digit for one in seen}) > 3
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "units": {"n_hiddens": "17"},
+    "layers": {"n_hiddens": "16,16"},
+    "classes": {"num_classes": 11},
+    "batch norm": {"batch_norm": 0},
+    "kind": {"model": "conv"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_state_of_another_network_is_one_clear_error(
+    network_of: Callable[[str], tuple[Run, Config]], configured: Callable[..., Config], other: str
+) -> None:
+    """A state that does not fit the configuration says what was expected, what was found and what to do, in a line."""
+    run, _ = network_of("fc")
+    with pytest.raises(ConfigError, match=r"^model: expected a .* as configured, found another: ") as raised:
+        predict(run.load_state(), configured(**OTHERS[other]), np.zeros((28, 28), dtype=np.uint8))
+    assert "use the configuration that it was trained with" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("state", [{}, *({"model": model} for model in (None, [1], {3: 4}, {"1.weight": 2.0}))])
+def test_a_state_that_is_no_network_is_the_same_error(
+    network_of: Callable[[str], tuple[Run, Config]], state: dict[str, Any]
+) -> None:
+    """What has no weights at all, or no tensors for them, is refused like another network."""
+    _, config = network_of("fc")
+    with pytest.raises(ConfigError, match="as configured, found another"):
+        predict(state, config, np.zeros((28, 28), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(28, 27), (14, 14), (784,)])
+def test_an_image_of_another_shape_is_refused(
+    network_of: Callable[[str], tuple[Run, Config]], shape: tuple[int, ...]
+) -> None:
+    """An image that the network cannot read is an error that says which shape it reads."""
+    run, config = network_of("fc")
+    with pytest.raises(DataError, match=r"image: expected \(1, 28, 28\)"):
+        predict(run.load_state(), config, np.zeros(shape, dtype=np.uint8))
+
+
+def test_the_command_says_it_in_one_line(
+    network_of: Callable[[str], tuple[Run, Config]], configured: Callable[..., Config], program: Any, tmp_path: Path
+) -> None:
+    """`pbt mnist predict` of a checkpoint that lies beside the arguments of another network exits with 2."""
+    run, _ = network_of("fc")
+    assert run.path is not None
+    (tmp_path / "run" / "ckpts").mkdir(parents=True)
+    ckpt = tmp_path / "run" / "ckpts" / "latest.safetensors"
+    ckpt.write_bytes((run.path / "ckpts" / "latest.safetensors").read_bytes())
+    write_arguments(tmp_path / "run", configured(n_hiddens="17", PBT_lr=None, PBT_keep_prob=None))
+    seven().save(tmp_path / "digit.png")
+    done = program("mnist", "predict", "digit.png", "--model", str(ckpt), script="pbt", code=2)
+    (line,) = done.stderr.splitlines()
+    assert "model: expected a fc network of 17 as configured, found another: size mismatch" in line

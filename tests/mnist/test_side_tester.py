@@ -22,9 +22,9 @@ from pbt.errors import RunError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.files import place_of
+from pbt.mnist.results_table import read_results
 from pbt.mnist.side_tester import SideTester, _Bench
 from pbt.mnist.single import prepare_single
-from pbt.mnist.single_files import read_results
 from pbt.mnist.tester import evaluate, images_of
 from pbt.placement import Placement
 from pbt.results import Run
@@ -79,10 +79,10 @@ def trained(path: Path, config: Config, *observers: Observer, resume: bool = Fal
     return prepare_single(config, INLINE).train(path, resume=resume, observers=observers)
 
 
-def rows_of(path: Path) -> dict[Place, tuple[float, float]]:
-    """The rows of `results.csv`; no place twice."""
+def rows_of(path: Path, *more: str) -> dict[Place, tuple[float, float]]:
+    """The rows of `results.csv`, which has these columns more; no place twice."""
     lines = [line for line in (path / "results.csv").read_text().splitlines() if not line.startswith("#")]
-    assert lines[0] == "epoch,iter,test_loss,test_acc"
+    assert lines[0] == ",".join(["epoch,iter,test_loss,test_acc", *more])
     found = read_results(path / "results.csv")
     assert len(found) == len(lines) - 1
     return {place: (float(row["test_loss"]), float(row["test_acc"])) for place, row in found.items()}
@@ -213,7 +213,38 @@ def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypa
         each = Each(config, lambda _: (bench.test_newest(), bench.test_newest()))
         prepare_single(config, INLINE, debug=True).train(path, resume=False, observers=[each])
     assert len(tested) == 3
-    assert {entry.name for entry in path.iterdir()} == {"run.db", "states", "lock"}
+    left = {"run.db", "states", "lock", "ckpts", "args_train.json", "args_test.json"}
+    assert {entry.name for entry in path.iterdir()} == left
+
+
+@pytest.mark.parametrize("metric", ["error", "accuracy_onehot"])
+def test_a_named_metric_is_a_column_and_a_scalar(one: Configure, tmp_path: Path, metric: str) -> None:
+    """A metric that is neither loss nor accuracy stands behind the original's columns, and is shown with them."""
+    path, config = tmp_path / "run", one(**{"test.metric": metric})
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        each = Each(config, lambda _: bench.test_newest())
+        trained(path, config, each)
+    assert rows_of(path, f"test_{metric}") == each.worth
+    named = {place: float(row[f"test_{metric}"]) for place, row in read_results(path / "results.csv").items()}
+    right = {place: 1 - acc if metric == "error" else acc for place, (_, acc) in each.worth.items()}
+    assert named == pytest.approx(right)
+    shown = {step: value for tag, step, value in points_in(path / "tensorboard" / "test") if tag == f"test_{metric}"}
+    assert shown == pytest.approx({10 * (epoch - 1) + step: value for (epoch, step), value in right.items()})
+
+
+def test_a_metric_that_is_named_later_is_measured_of_the_newest(one: Configure, tmp_path: Path) -> None:
+    """Rows from before have no number of a metric that was not named then; one that lacks it is tested anew."""
+    path = tmp_path / "run"
+    with closing(_Bench(one(num_epochs=1), path, STEPS, debug=False)) as bench:
+        each = Each(one(), lambda _: bench.test_newest())
+        trained(path, one(num_epochs=1), each)
+    config = one(**{"num_epochs": 1, "test.metric": "error"})
+    trained(path, config, resume=True)
+    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        bench.test_newest()
+    assert rows_of(path, "test_error") == each.worth
+    named = {place for place, row in read_results(path / "results.csv").items() if "test_error" in row}
+    assert named == {(1, 10)}
 
 
 def test_the_scalars_of_training_and_testing_are_the_tables(one: Configure, tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from pbt.engine import Engine, Observer
 from pbt.errors import ConfigError, CorruptError, PopulationLostError, UsageError
 from pbt.mnist import single
 from pbt.mnist.config.record import Config
+from pbt.mnist.results_table import read_results
 from pbt.mnist.single import FREE, Checkpoints, continued, lr_schedule, prepare_single, resume_single
-from pbt.mnist.single_files import read_results, write_losses
+from pbt.mnist.single_files import write_losses
 from pbt.mnist.tester import load_checkpoint
 from pbt.placement import Placement
 from pbt.results import Run
 from pbt.store.codec import digest_of
+from pbt.store.sqlite import RunStore
 
 Configure = Callable[..., Config]
 Table = Callable[[Path], tuple[list[str], list[dict[str, str]]]]
@@ -216,12 +218,16 @@ def test_with_nothing_held_out_the_best_is_the_last(one: Configure, tmp_path: Pa
     assert {row["val_loss"] for row in rows} == {""}
 
 
-def test_debug_leaves_the_log_alone(one: Configure, whole: Run, tmp_path: Path) -> None:
-    """`--debug` writes no table, no scalar and no checkpoint file, and trains the same network, resumed or not."""
+def test_debug_leaves_arguments_and_the_newest_checkpoint(one: Configure, whole: Run, tmp_path: Path) -> None:
+    """`--debug` writes no table, no scalar and no best checkpoint, and trains the same network, resumed or not."""
+    left = {"run.db", "states", "lock", "ckpts", "args_train.json", "args_test.json"}
     trained(tmp_path / "run", one(), stop_after=4, debug=True)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == left
     run = resume_single(tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.db", "states", "lock"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == left
+    assert [path.name for path in (tmp_path / "run" / "ckpts").iterdir()] == ["latest.safetensors"]
+    latest = (tmp_path / "run" / "ckpts" / "latest.safetensors").read_bytes()
+    assert digest_of(latest) == reports_of(whole)[-1].digest
     assert run.events == whole.events
 
 
@@ -323,11 +329,27 @@ def test_more_epochs_are_a_longer_run(one: Configure, whole: Run, derived: Deriv
 
 
 def test_an_extended_run_that_was_stopped_is_resumed_to_its_new_end(one: Configure, whole: Run, tmp_path: Path) -> None:
-    """`pbt resume` of an extended run trains all the epochs that were asked for last."""
+    """`pbt resume` of an extended run trains all epochs that were asked for last, and its record says how many."""
     trained(tmp_path / "run", one(num_epochs=1))
-    trained(tmp_path / "run", going_on(one, tmp_path / "run"), stop_after=2, resume=True)
+    wanted = going_on(one, tmp_path / "run")
+    trained(tmp_path / "run", wanted, stop_after=2, resume=True)
     run = resume_single(tmp_path / "run")
     assert [report.digest for report in reports_of(run)] == [report.digest for report in reports_of(whole)]
+    assert Config.from_dict(run.meta["application"]["config"]) == wanted
+    assert json.loads((tmp_path / "run" / "args_train.json").read_text()) == wanted.to_plain("train")
+    with pytest.raises(ConfigError, match="begun for 3 epochs"):
+        continued(going_on(one, tmp_path / "run", num_epochs=2))
+
+
+def test_an_extension_that_died_before_it_was_recorded_is_mended(one: Configure, tmp_path: Path) -> None:
+    """Where the log has the checkpoints of more epochs than the configuration, a resume makes the two one."""
+    trained(tmp_path / "run", one(num_epochs=1))
+    with RunStore.open(tmp_path / "run") as store:
+        store.update_meta(rounds=6)
+    run = resume_single(tmp_path / "run")
+    assert len(reports_of(run)) == 6
+    assert Config.from_dict(run.meta["application"]["config"]) == one(num_epochs=2)
+    assert json.loads((tmp_path / "run" / "args_train.json").read_text())["num_epochs"] == 2
 
 
 CHANGES: dict[str, object] = {

@@ -19,18 +19,21 @@ from PIL import Image
 from pbt.mnist import single as single_module
 from pbt.mnist.config.record import load_config
 from pbt.mnist.data.find import load_mnist
+from pbt.mnist.results_table import RESULTS_HEAD, read_results
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import prepare_single, resume_single
 from pbt.mnist.single_commands import single
-from pbt.mnist.single_files import read_results
 from pbt.mnist.tester import evaluate, images_of, load_checkpoint
 from pbt.placement import Placement
 from pbt.results import Run
+from pbt.store.sqlite import RunStore
 
 ROOT = Path(__file__).parents[2]
 INLINE = Placement(executor="inline", threads=1, device="cpu")
 TABLES = {"args_train.json", "args_test.json", "loss_summary.csv", "ckpts", "tensorboard"}
 LOG = {"run.db", "states", "lock"}
+KEPT = {"args_train.json", "args_test.json", "ckpts"}
+"""What is left beside the log with `--debug`."""
 
 
 def words(digits: Path, **keys: object) -> list[str]:
@@ -114,7 +117,13 @@ def test_without_a_mode_training_and_testing_go_side_by_side(here: Here, digits:
     assert found == {place: loss for place, (loss, _) in results_of(path).items()}
     assert "chosen by validation" in said
     assert f"accuracy {worth(digits, path / 'ckpts' / 'best.safetensors')[1]:.4f}" in said
+    assert results_of(path)[chosen(path)] == worth(digits, path / "ckpts" / "best.safetensors")
     assert "not MNIST" in said
+    # All of it is on record, also what came after the last checkpoint.
+    tables = {name: (path / name).read_bytes() for name in ("results.csv", "loss_summary.csv")}
+    (path / "results.csv").unlink()
+    resume_single(path)
+    assert {name: (path / name).read_bytes() for name in tables} == tables
 
 
 def test_training_only_tests_nothing(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +141,9 @@ def test_train_then_test(here: Here, config: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(SideTester, "__init__", lambda *_, **__: pytest.fail("a tester was made"))
     said = here("-m", "traintest", "--out", "runs/one", config=config, num_epochs=1)
     (line,) = [line for line in said.splitlines() if "100 test images" in line]
+    table = Path("runs/one/results.csv").read_bytes()
     assert line in here("-m", "test", config=config)
+    assert Path("runs/one/results.csv").read_bytes() == table
     best = Run.open("runs/one").best
     held_out = f"100 held-out images: loss {best.reported['val_loss']:.4f}, accuracy {best.score:.4f}"
     assert held_out in here("-m", "val", config=config)
@@ -155,6 +166,78 @@ def test_a_checkpoint_is_tested_with_the_arguments_of_its_directory(here: Here, 
         assert f"100 test images: loss {loss:.4f}, accuracy {right:.4f}" in said
 
 
+def head_of(path: Path) -> list[str]:
+    """The columns of `results.csv`."""
+    return (path / "results.csv").read_text().splitlines()[1].split(",")
+
+
+def chosen(path: Path) -> tuple[int, int]:
+    """The epoch and step of what validation chose."""
+    epoch, place = divmod(Run.open(path).best.step - 1, 10)
+    return epoch + 1, place + 1
+
+
+def test_training_then_testing_adds_a_row(here: Here, digits: Path) -> None:
+    """`-m traintest` leaves the tested checkpoint in `results.csv` and its loss in `loss_summary.csv`."""
+    here("-m", "traintest", "--out", "run")
+    run = Path("run")
+    assert head_of(run) == list(RESULTS_HEAD)
+    assert results_of(run) == {chosen(run): worth(digits, run / "ckpts" / "best.safetensors")}
+    shown = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in losses(run) if row["test_loss"]}
+    assert {place: float(loss) for place, loss in shown.items()} == {chosen(run): results_of(run)[chosen(run)][0]}
+
+
+def test_testing_adds_a_row_for_the_checkpoint_that_it_tested(here: Here, digits: Path) -> None:
+    """`-m test` puts each checkpoint under its own epoch and step, beside the rows that are there; `-m val` none."""
+    here("-m", "train", "--out", "runs/one")
+    run = Path("runs/one")
+    here("-m", "val")
+    assert not (run / "results.csv").exists()
+    expected = {}
+    for name, place in (("latest", (2, 10)), ("best", chosen(run))):
+        ckpt = run / "ckpts" / f"{name}.safetensors"
+        here("-m", "test", load_ckpt=ckpt)
+        expected[place] = worth(digits, ckpt)
+        assert results_of(run) == expected
+    here("-m", "test")
+    assert results_of(run) == expected
+    shown = {(int(row["epoch"]), int(row["iter"])) for row in losses(run) if row["test_loss"]}
+    assert shown == expected.keys()
+
+
+def test_testing_with_debug_writes_nothing(here: Here) -> None:
+    """`--debug` keeps every file as it was in the modes that test, too."""
+    here("-m", "train", "--out", "runs/one", num_epochs=1)
+    before = {path: path.read_bytes() for path in Path("runs/one").rglob("*") if path.is_file()}
+    assert "100 test images" in here("-m", "test", "--debug")
+    assert {path: path.read_bytes() for path in Path("runs/one").rglob("*") if path.is_file()} == before
+    here("-m", "traintest", "--debug", "--out", "runs/two", num_epochs=1)
+    assert names_in(Path("runs/two")) == LOG | KEPT
+
+
+def test_a_copied_checkpoint_is_tested_without_a_row(here: Here, tmp_path: Path) -> None:
+    """A checkpoint that lies in no training directory has no table; one that the run does not know gets no row."""
+    here("-m", "train", "--out", "run", num_epochs=1)
+    here("-m", "train", "--out", "other", num_epochs=1, seed=5)
+    blob = Path("other/ckpts/latest.safetensors").read_bytes()
+    for name in ("network.safetensors", "run/ckpts/other.safetensors"):
+        Path(name).write_bytes(blob)
+        assert "100 test images" in here("-m", "test", load_ckpt=name)
+    assert not list(tmp_path.rglob("results.csv"))
+
+
+def test_the_named_metric_is_in_table_and_line(here: Here) -> None:
+    """In every mode that tests, a metric that is neither loss nor accuracy is printed and has a column."""
+    keys = {"test.metric": "error"}
+    for mode in (["-m", "traintest"], []):
+        said = here(*mode, "--out", f"run{len(mode)}", num_epochs=1, **keys)
+        run = Path(f"run{len(mode)}")
+        assert head_of(run) == [*RESULTS_HEAD, "test_error"]
+        row = read_results(run / "results.csv")[chosen(run)]
+        assert float(row["test_error"]) == pytest.approx(1 - float(row["test_acc"]))
+        assert f"accuracy {float(row['test_acc']):.4f}, error {float(row['test_error']):.4f}" in said
+
+
 def test_without_load_ckpt_the_newest_directory_is_tested(here: Here) -> None:
     """`-m test` tests the training directory that was written last, and says which."""
     for seed, name in ((1, "b"), (2, "a")):
@@ -172,11 +255,19 @@ def test_without_a_training_directory_the_error_says_so(here: Here, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_debug_leaves_the_log_alone(here: Here) -> None:
+def test_debug_leaves_arguments_and_the_newest_checkpoint(here: Here) -> None:
     """`--debug` trains and tests, and writes no table, no scalar and no best checkpoint."""
     said = here("--debug", "--out", "run", num_epochs=1)
-    assert names_in(Path("run")) == LOG
+    assert names_in(Path("run")) == LOG | KEPT
+    assert names_in(Path("run/ckpts")) == {"latest.safetensors"}
     assert "100 test images" in said
+
+
+def test_the_start_says_how_large_the_network_is(here: Here) -> None:
+    """The first lines name the network with its parameters, and the data."""
+    said = here("-m", "train", "--out", "run", num_epochs=1)
+    assert "network: fc 16, 12,762 parameters" in said
+    assert "data: " in said
 
 
 def test_devices_of_the_file_that_are_not_there_are_a_notice(here: Here, caplog: pytest.LogCaptureFixture) -> None:
@@ -257,10 +348,54 @@ def test_training_that_dies_is_told(here: Here, monkeypatch: pytest.MonkeyPatch)
     assert "ZeroDivisionError: no luck" in said.splitlines()[-1]
 
 
-def test_testing_that_fails_is_told(here: Here, make_digits: Callable[..., Path], tmp_path: Path) -> None:
-    """Training comes to its end without the tester; the command then says why there are no tests, and exits with 1."""
+@pytest.mark.parametrize("mode", [[], ["-m", "traintest"]])
+def test_test_images_that_cannot_be_read_are_told_before_training(
+    here: Here, make_digits: Callable[..., Path], tmp_path: Path, mode: list[str]
+) -> None:
+    """A data folder of the test section is looked at before anything is trained; `-m train` has no need of it."""
     damaged = make_digits(tmp_path / "damaged")
     (damaged / "t10k-labels-idx1-ubyte").write_bytes(b"not labels")
+    words = ["--set", f"test.data_dir={damaged}", "--out", "run"]
+    said = here(*words, *mode, code=2)
+    assert said.startswith("main.py: error: ")
+    assert "t10k-labels-idx1-ubyte: expected IDX magic" in said
+    assert not Path("run").exists()
+    here(*words, "-m", "train", num_epochs=1)
+
+
+@pytest.mark.parametrize("words", [["--device", "cuda:1000"], ["--set", "crop=1"], ["--out", "taken"]])
+def test_what_is_refused_is_refused_before_a_tester_starts(
+    here: Here, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Without a mode, what cannot be trained starts no second process."""
+    Path("taken").mkdir()
+    Path("taken/thesis.txt").write_text("the only copy")
+    monkeypatch.setattr(SideTester, "__enter__", lambda *_: pytest.fail("a tester was started"))
+    here(*words, code=2)
+
+
+def test_a_run_that_is_being_trained_is_refused_before_a_tester_starts(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even what training itself refuses at its very start, here a run that another process writes, starts none."""
+    here("-m", "train", "--out", "run", num_epochs=1)
+    monkeypatch.setattr(SideTester, "__enter__", lambda *_: pytest.fail("a tester was started"))
+    with RunStore.open("run"):
+        assert "expected no other writer" in here(load_ckpt="run/ckpts/latest.safetensors", code=2)
+
+
+def test_testing_that_fails_is_told(
+    here: Here, make_digits: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training comes to its end without the tester; the command then says why there are no tests, and exits with 1."""
+    damaged = make_digits(tmp_path / "damaged")
+    enter = SideTester.__enter__
+
+    def damage(tester: SideTester) -> SideTester:
+        (damaged / "t10k-labels-idx1-ubyte").write_bytes(b"not labels")
+        return enter(tester)
+
+    monkeypatch.setattr(SideTester, "__enter__", damage)
     said = here("--set", f"test.data_dir={damaged}", "--out", "run", code=1)
     assert said.splitlines()[-1].startswith("main.py: error: testing beside training failed: ")
     assert "t10k-labels-idx1-ubyte: expected IDX magic" in said

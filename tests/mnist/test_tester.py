@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(
     """A checkpoint that does not fit the configured network is an error of one line, never a half-loaded network."""
     copy = tmp_path / "network.safetensors"
     shutil.copy(ckpts / "latest_1.safetensors", copy)
-    with pytest.raises(ConfigError, match="network as configured, found another") as raised:
+    with pytest.raises(ConfigError, match="as configured, found another") as raised:
         run_test(asking(configured, copy, **other), "test", "mnist")
     assert len(str(raised.value).splitlines()) == 1
 

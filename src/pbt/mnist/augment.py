@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from pbt.errors import ConfigError
 from pbt.mnist.config.sections import TrainSection
 
 
@@ -46,13 +45,7 @@ class Augment:
 
 
 def augmentation(train: TrainSection) -> Augment | None:
-    """What the switches of a configuration ask for; None: nothing.
-
-    Raises:
-        ConfigError: `crop` without a shift, which would change nothing.
-    """
-    if train.crop and not train.crop_shift:
-        raise ConfigError("crop: expected crop_shift of at least 1 pixel with it, found 0, which crops nothing")
+    """What the switches of a configuration ask for; None: nothing."""
     shift = train.crop_shift if train.crop else 0
     if not (shift or train.hflip or train.vflip):
         return None

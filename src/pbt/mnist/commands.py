@@ -13,7 +13,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config.record import Config, load_config
+from pbt.mnist.config.values import plain
+from pbt.mnist.data.find import Dataset
 from pbt.mnist.demo import demo_config, demo_epochs
+from pbt.mnist.models import Shape, count_parameters
 from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
 from pbt.mnist.tester import Tested, run_test
 from pbt.terminal.exit import OK, SOME_FAILED, exit_code_of, tell
@@ -54,7 +57,7 @@ def population(argv: Sequence[str] | None = None) -> int:
             config: Configuration file, as config/fc_PBT.json.
             mode: train; test: the test images on load_ckpt or the best member of the newest run; val: the same on
                 the held-out images.
-            debug: Write no tables, no figures and no best checkpoint.
+            debug: Write no tables, no figures, no TensorBoard scalars and no best checkpoint.
             device: cpu, cuda or cuda:N; must be there. Default: what the configuration's gpus name, if there.
             executor: Overrides the configuration's.
             data_dir: Overrides the configuration's.
@@ -67,8 +70,9 @@ def population(argv: Sequence[str] | None = None) -> int:
         settings = load_config(config, overrides=overrides)
         if mode != "train":
             return show_test(run_test(settings, mode, APPLICATION, data_dir), mode)
-        path = out or settings.train.train_dir / new_run_dir(f"mnist-{settings.train.model}").name
-        check_new(path)
+        if settings.train.load_ckpt:
+            raise ConfigError("load_ckpt: expected none to train a population; go on with a run by: pbt resume RUN")
+        path = new_path(settings, out)
         prepared = _prepare(settings, device=device, executor=executor, debug=debug, show=progress)
         begun.append(path)
         return train(prepared, path, show=progress)
@@ -123,6 +127,13 @@ def check_new(path: Path) -> None:
         raise RunExistsError(f"{path}: expected a new directory, found a file")
 
 
+def new_path(config: Config, out: Path | None) -> Path:
+    """The training directory that was asked for, or a dated one in `train_dir`; checked that it can be made."""
+    path = out or config.train.train_dir / new_run_dir(f"mnist-{config.train.model}").name
+    check_new(path)
+    return path
+
+
 def train(prepared: PopulationRun, path: Path, *, show: bool) -> int:
     """Train with a live table, and say at the end what came out; returns the exit code."""
     train_ = prepared.config.train
@@ -146,10 +157,17 @@ def _prepare(config: Config, *, device: str | None, executor: str | None, debug:
     placement = placement_of(config, device=device, executor=executor)
     with searching(show) as advance:
         prepared = prepare(config, placement, debug=debug, progress=advance)
-    tell(f"data: {prepared.data.source}")
-    if prepared.data.note:
-        tell(f"note: {prepared.data.note}")
+    tell_start(config, prepared.data)
     return prepared
+
+
+def tell_start(config: Config, data: Dataset) -> None:
+    """Say what is trained, and on what."""
+    shape = Shape.of(config.train)
+    tell(f"network: {shape.model} {plain(shape.sizes)}, {count_parameters(shape):,} parameters")
+    tell(f"data: {data.source}")
+    if data.note:
+        tell(f"note: {data.note}")
 
 
 def report_notices() -> None:
@@ -177,8 +195,8 @@ def show_test(tested: Tested, mode: Literal["test", "val"]) -> int:
     """Print what a test found; returns the exit code."""
     images = "test" if mode == "test" else "held-out"
     lines = [tested.what, *filter(None, [tested.note])]
-    named = "" if "acc" in tested.metric or tested.metric == "loss" else f", {tested.metric} {tested.value:.4f}"
-    lines.append(f"{tested.images:,} {images} images: loss {tested.loss:.4f}, accuracy {tested.accuracy:.4f}{named}")
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in tested.scores.items())
+    lines.append(f"{tested.images:,} {images} images: {scores}")
     outlet().print("\n".join(lines), soft_wrap=True)
     return 0
 

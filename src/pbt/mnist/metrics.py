@@ -28,3 +28,9 @@ METRICS: Mapping[str, Metric] = {
     "error": error,
     "loss": F.cross_entropy,
 }
+_ALWAYS = (accuracy, F.cross_entropy)
+
+
+def beside(metric: str) -> tuple[str, ...]:
+    """A metric as what is shown beside loss and accuracy, which always are: nothing where it is one of the two."""
+    return () if METRICS[metric] in _ALWAYS else (metric,)

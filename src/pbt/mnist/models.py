@@ -3,10 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
+from pbt.errors import ConfigError
 from pbt.mnist.config.sections import Section
+from pbt.mnist.config.values import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,31 @@ def network(shape: Shape) -> nn.Sequential:
     return model
 
 
+def restored(section: Section, weights: Any, where: str) -> nn.Sequential:
+    """The configured network with weights that were trained, ready for evaluation.
+
+    Args:
+        section: What the network was built from.
+        weights: Its tensors by name: what a checkpoint has under `model`.
+        where: What errors call the place that they come from.
+
+    Raises:
+        ConfigError: They are another network's, or none.
+    """
+    shape = Shape.of(section)
+    model = network(shape)
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        # Torch lists every difference on a line of its own; the first one says enough.
+        difference = next(iter(str(error).splitlines()[1:]), str(error)).strip()
+        raise ConfigError(
+            f"{where}: expected a {shape.model} network of {plain(shape.sizes)} as configured, found another: "
+            f"{difference.rstrip('.')}; use the configuration that it was trained with"
+        ) from error
+    return model.eval()
+
+
 def _fc(shape: Shape) -> tuple[Sequence[nn.Module], int]:
     layers: list[nn.Module] = [nn.Flatten()]
     features = math.prod(shape.image)
@@ -74,6 +103,7 @@ def _after(shape: Shape, norm: nn.Module) -> list[nn.Module]:
     return [*([norm] if shape.batch_norm else []), nn.ReLU(), nn.Dropout(1 - shape.keep_prob)]
 
 
-def count_parameters(model: nn.Module) -> int:
+def count_parameters(shape: Shape) -> int:
     """Trainable numbers of a network."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    with torch.device("meta"):  # counting takes no memory and draws nothing
+        return sum(parameter.numel() for parameter in network(shape).parameters())

@@ -15,10 +15,10 @@ from pbt.errors import ConfigError, MissingExtraError, RunError
 from pbt.experiment import Experiment
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
-from pbt.mnist.files import RunFiles, write
+from pbt.mnist.files import Recorded, RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
 from pbt.mnist.scalars import scalars
-from pbt.mnist.task import find_data, space, supervised
+from pbt.mnist.task import find_data, space, steps_per_epoch, supervised
 from pbt.placement import EXECUTORS, Placement, place
 from pbt.results import Run
 
@@ -34,6 +34,8 @@ FILES = (
     ("tensorboard/", "scalars for TensorBoard"),
 )
 """What a run leaves for people, in words."""
+DEBUG_FILES = (("ckpts/", "the newest checkpoint of each worker"),)
+"""What it leaves with `--debug`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class PopulationRun:
         config: The configuration.
         data: The data that was found.
         placement: Where it is trained.
-        debug: Leave out the original's tables and best checkpoints.
+        debug: Leave out tables, figures, scalars and best checkpoints.
     """
 
     config: Config
@@ -54,8 +56,8 @@ class PopulationRun:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training steps of an epoch; the last one may have fewer images."""
-        return -(-len(self.data.train_y) // self.config.train.batch_size)
+        """Training steps of an epoch."""
+        return steps_per_epoch(self.config, self.data)
 
     @property
     def rounds(self) -> int:
@@ -80,30 +82,28 @@ class PopulationRun:
             placement=self.placement,
         )
 
-    def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = (), rounds: int | None = None) -> Run:
+    def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Run:
         """Train to the end, and leave every file behind.
 
         Args:
             path: The run directory.
             resume: Go on with what is there.
             observers: Who watches.
-            rounds: More training sessions than configured; None: as configured.
         """
-        files: list[Observer] = []
-        if not self.debug:
-            files = [RunFiles(self.config, self.steps_per_epoch, self.data.note), *scalars(self.steps_per_epoch)]
-        experiment = self.experiment()
-        if rounds is not None:
-            experiment = replace(experiment, rounds=rounds)
         application = {
             "name": APPLICATION,
             "config": self.config.to_dict(),
             "debug": self.debug,
             "note": self.data.note,
             "score": "validation accuracy",
-            "files": {} if self.debug else dict(FILES),
+            "files": dict(DEBUG_FILES if self.debug else FILES),
         }
-        run = experiment.run(path, resume=resume, observers=[*files, *observers], application=application)
+        files = [
+            Recorded(application),
+            RunFiles(self.config, self.steps_per_epoch, self.data.note, debug=self.debug),
+            *([] if self.debug else scalars(self.steps_per_epoch)),
+        ]
+        run = self.experiment().run(path, resume=resume, observers=[*files, *observers], application=application)
         if not self.debug:
             finish(run, self.steps_per_epoch, self.data.note)
         return run
@@ -160,10 +160,17 @@ def placement_of(config: Config, *, device: str | None = None, executor: str | N
 def resume(
     path: Path, *, rounds: int | None = None, placement: Placement | None = None, observers: Sequence[Observer] = ()
 ) -> Run:
-    """Go on with a population run of this application, from what it recorded of itself, where it was begun."""
+    """Go on with a population run of this application, from what it recorded of itself, where it was begun.
+
+    Args:
+        path: The run directory.
+        rounds: Training sessions in all, to extend it; None: as many as it has.
+        placement: Where it is trained; None: where it was begun.
+        observers: Who watches.
+    """
     meta = Run.open(path).meta
     application, begun = meta["application"], meta["place"]
-    config = Config.from_dict(application["config"])
+    config = _extended(Config.from_dict(application["config"]), max(rounds or 0, meta["rounds"]))
     if placement is None:
         placement = placement_of(
             config,
@@ -171,7 +178,15 @@ def resume(
             executor=begun["executor"] if begun["executor"] in EXECUTORS else None,
         )
     prepared = prepare(config, placement, debug=application["debug"])
-    return prepared.train(path, resume=True, observers=observers, rounds=rounds)
+    return prepared.train(path, resume=True, observers=observers)
+
+
+def _extended(config: Config, rounds: int) -> Config:
+    """The configuration of a run that was given so many training sessions."""
+    train = config.train
+    if rounds * train.num_epochs < train.num_epochs_tot + train.num_epochs:
+        return config
+    return config.changed(num_epochs_tot=rounds * train.num_epochs)
 
 
 def finish(run: Run, steps_per_epoch: int, note: str) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from pbt.errors import DataError, MissingExtraError
 from pbt.mnist.config.record import Config
-from pbt.mnist.models import Shape, network
+from pbt.mnist.models import restored
 from pbt.mnist.task import normalize
 
 BOX, FRAME = 20, 28
@@ -31,10 +31,16 @@ class Prediction:
 
 
 def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Prediction:
-    """Classify one image (height, width) in the form of MNIST's."""
-    model = network(Shape.of(config.train))
-    model.load_state_dict(state["model"])
-    model.eval()
+    """Classify one image (height, width) in the form of MNIST's.
+
+    Raises:
+        ConfigError: The state is of another network than the configured one.
+        DataError: The image has another shape than those that the network reads.
+    """
+    train = config.train
+    model = restored(train, state.get("model"), "model")
+    if (1, *image.shape) != (wanted := (train.num_channels, train.height, train.width)):
+        raise DataError(f"image: expected {wanted} (channels, height, width) as configured, found {(1, *image.shape)}")
     with torch.no_grad():
         outputs = model(normalize(torch.from_numpy(image)[None, None]))
     chances = outputs.softmax(dim=1)[0]

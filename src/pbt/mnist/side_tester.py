@@ -9,7 +9,7 @@ import multiprocessing
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,8 +20,8 @@ from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
 from pbt.integrations.tensorboard import FOLDER, writer_maker
 from pbt.mnist.config.record import Config
-from pbt.mnist.files import place_of, write_table
-from pbt.mnist.single_files import RESULTS, RESULTS_HEAD, read_results
+from pbt.mnist.files import place_of
+from pbt.mnist.results_table import RESULTS, Place, Rows, add_row, measured, read_results, row_of
 from pbt.mnist.task import find_data
 from pbt.mnist.tester import evaluate, images_of
 from pbt.store.reader import RunReader
@@ -120,7 +120,8 @@ class _Bench:
     def __init__(self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool) -> None:
         self._config = config
         self._debug = debug
-        self._tested: set[tuple[int, int]] = set()
+        self._metrics = measured(config.test.metric)
+        self._tested: set[Place] = set()
         self._writer: Any = None
         self._path = path
         self._steps_per_epoch = steps_per_epoch
@@ -142,26 +143,22 @@ class _Bench:
             return
         report, state = found
         place = place_of(report.step, self._steps_per_epoch)
-        results = self._path / RESULTS
-        rows: dict[tuple[int, int], list[Any]] = {at: [*row.values()] for at, row in read_results(results).items()}
-        if place in rows or place in self._tested:
+        there = read_results(self._path / RESULTS).get(place, {})
+        if place in self._tested or there.keys() >= row_of(dict.fromkeys(self._metrics, 0.0)).keys():
             return
-        scores = evaluate(self._config, state, self._images)
+        scores = evaluate(self._config, state, self._images, self._metrics)
         self._tested.add(place)
-        if self._debug:
-            return
-        rows[place] = [*place, scores["loss"], scores["accuracy"]]
-        write_table(results, RESULTS_HEAD, [rows[at] for at in sorted(rows)], self._note)
-        self._show(rows)
+        if not self._debug:
+            self._show(add_row(self._path, place, row_of(scores), self._note), place)
 
     def close(self) -> None:
         """Let go of the scalars' file, with everything in it."""
         if self._writer is not None:
             self._writer.close()
 
-    def _show(self, rows: Mapping[tuple[int, int], Sequence[Any]]) -> None:
+    def _show(self, rows: Rows, place: Place) -> None:
         """The same rows as scalars: those of before once, when the first new one comes."""
-        new = sorted(rows) if self._writer is None else [max(rows)]
+        new = sorted(rows) if self._writer is None else [place]
         if self._writer is None:
             folder = self._path / FOLDER / "test"
             shutil.rmtree(folder, ignore_errors=True)
@@ -171,8 +168,8 @@ class _Bench:
                 return
         for at in new:
             step = (at[0] - 1) * self._steps_per_epoch + at[1]
-            self._writer.add_scalar("test_loss", float(rows[at][2]), step)
-            self._writer.add_scalar("test_acc", float(rows[at][3]), step)
+            for column, value in rows[at].items():
+                self._writer.add_scalar(column, float(value), step)
 
     def _newest(self, reader: RunReader) -> tuple[Reported, Mapping[str, Any]] | None:
         """The newest report and its state, which may be swept between the two questions; then there is a newer one."""

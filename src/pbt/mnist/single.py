@@ -6,7 +6,7 @@ Being a run like any other, it is durable checkpoint by checkpoint and resumes w
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from pbt.experiment import Experiment
 from pbt.integrations.tensorboard import FOLDER
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
+from pbt.mnist.files import Recorded
 from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import LATEST, SingleFiles
-from pbt.mnist.task import find_data, supervised
+from pbt.mnist.task import find_data, steps_per_epoch, supervised
 from pbt.mnist.tester import load_checkpoint
 from pbt.placement import Placement
 from pbt.results import Run
@@ -39,6 +40,8 @@ FILES = (
     ("tensorboard/", "scalars for TensorBoard"),
 )
 """What a run leaves for people, in words."""
+DEBUG_FILES = (("ckpts/", "the newest checkpoint"),)
+"""What it leaves with `--debug`."""
 
 FREE = frozenset(
     {
@@ -116,8 +119,8 @@ class SingleRun:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Training steps of an epoch; the last one may have fewer images."""
-        return -(-len(self.data.train_y) // self.config.train.batch_size)
+        """Training steps of an epoch."""
+        return steps_per_epoch(self.config, self.data)
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -141,20 +144,19 @@ class SingleRun:
 
     def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Run:
         """Train to the end, a durable checkpoint at a time."""
-        files: list[Observer] = []
-        if not self.debug:
-            files = [
-                SingleFiles(self.config, self.steps_per_epoch, self.data.note),
-                *scalars(self.steps_per_epoch, alone=True, folder=f"{FOLDER}/train"),
-            ]
         application = {
             "name": APPLICATION,
             "config": self.config.to_dict(),
             "debug": self.debug,
             "score": "validation accuracy" if len(self.data.val_y) else "steps",
             "note": self.data.note,
-            "files": {} if self.debug else dict(FILES),
+            "files": dict(DEBUG_FILES if self.debug else FILES),
         }
+        files = [
+            Recorded(application),
+            SingleFiles(self.config, self.steps_per_epoch, self.data.note, debug=self.debug),
+            *([] if self.debug else scalars(self.steps_per_epoch, alone=True, folder=f"{FOLDER}/train")),
+        ]
         return self.experiment().run(path, resume=resume, observers=[*files, *observers], application=application)
 
 
@@ -216,9 +218,14 @@ def resume_single(
     """
     if rounds is not None:
         raise ConfigError("--rounds: expected none for a single network; set num_epochs and load_ckpt, and run main.py")
-    application = Run.open(path).meta["application"]
+    meta = Run.open(path).meta
+    application = meta["application"]
     config = Config.from_dict(application["config"])
     prepared = prepare_single(config, placement or Placement(executor="inline"), debug=application["debug"])
+    # What stopped just when it was given more epochs has their checkpoints on record, but not yet their number.
+    epochs = meta["rounds"] // prepared.checkpoints.count(1)
+    if epochs > config.train.num_epochs:
+        prepared = replace(prepared, config=config.changed(num_epochs=epochs))
     return prepared.train(path, resume=True, observers=observers)
 
 

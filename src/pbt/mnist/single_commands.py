@@ -7,18 +7,30 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from pbt.engine import Engine, Observer
 from pbt.errors import ConfigError
-from pbt.mnist.commands import check_new, overrides_of, parse, report_notices, resume_line, searching, show_test
+from pbt.mnist.commands import (
+    new_path,
+    overrides_of,
+    parse,
+    report_notices,
+    resume_line,
+    searching,
+    show_test,
+    tell_start,
+)
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.population import gpus_of
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
-from pbt.mnist.single_files import write_losses
-from pbt.mnist.tester import best_tested, run_test
-from pbt.placement import Placement
+from pbt.mnist.single_files import add_test, take_tests
+from pbt.mnist.task import find_data
+from pbt.mnist.tester import Tested, best_tested, run_test
+from pbt.placement import Placement, place
+from pbt.results import Run
 from pbt.terminal.exit import exit_code_of, tell
 from pbt.terminal.progress import ProgressObserver
-from pbt.terminal.runs import LatestLink, new_run_dir
+from pbt.terminal.runs import LatestLink
 from pbt.terminal.summary import summary
 
 PROGRAM = "main.py"
@@ -63,51 +75,79 @@ def single(argv: Sequence[str] | None = None) -> int:
             progress: Show the live display.
         """
         settings = load_config(config, overrides=overrides_of(set_, data_dir=data_dir, train_dir=train_dir))
-        if mode in ("test", "val"):
+        if mode == "val":
             return show_test(run_test(settings, mode, APPLICATION, data_dir), mode)
+        if mode == "test":
+            return _show(run_test(settings, mode, APPLICATION, data_dir), debug=debug)
         report_notices()
         going_on = continued(settings)
         if going_on and out is not None:
             raise ConfigError("--out: expected none with load_ckpt, which goes on in the directory of its checkpoint")
-        settings, path = going_on or (settings, _new_path(settings, out))
+        settings, path = going_on or (settings, new_path(settings, out))
+        placement = Placement(
+            executor="inline", threads=settings.train.threads, device=device or gpus_of(settings.train.gpus[:1])
+        )
+        place(placement, 1)  # a device that is not there is told before data is looked for
         with searching(progress) as advance:
-            placement = Placement(
-                executor="inline", threads=settings.train.threads, device=device or gpus_of(settings.train.gpus[:1])
-            )
             prepared = prepare_single(settings, placement, debug=debug, progress=advance)
+            if _tests(settings, mode) and settings.test.data_dir != settings.train.data_dir:
+                find_data(settings.test, advance)  # what is wrong with it is told before anything is trained
+        tell_start(settings, prepared.data)
         begun.append(path)
         return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress)
 
     return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), PROGRAM)
 
 
+def _tests(config: Config, mode: Mode) -> bool:
+    return mode != "train" and config.test.version != "test_none"
+
+
+class _Beside(Observer):
+    """Lets a tester begin with training: when nothing can be refused any more."""
+
+    def __init__(self, tester: SideTester, stack: contextlib.ExitStack) -> None:
+        self._tester, self._stack = tester, stack
+
+    def on_start(self, engine: Engine) -> None:  # noqa: ARG002 (one signature for all observers)
+        self._stack.enter_context(self._tester)
+
+
 def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: bool) -> int:
-    tests = mode != "train" and prepared.config.test.version != "test_none"
+    config, tests = prepared.config, _tests(prepared.config, mode)
     beside = None
     if tests and mode == "parallel":
-        beside = SideTester(prepared.config, path, prepared.steps_per_epoch, debug=prepared.debug)
+        beside = SideTester(config, path, prepared.steps_per_epoch, debug=prepared.debug)
     watch = ProgressObserver(
         show=show,
-        title=f"{prepared.config.train.model} network, {prepared.config.train.num_epochs} epochs",
+        title=f"{config.train.model} network, {config.train.num_epochs} epochs",
         note=prepared.data.note,
         score="validation accuracy",
         placement=prepared.placement,
     )
-    with watch, beside or contextlib.nullcontext():
-        run = prepared.train(path, resume=resume, observers=[LatestLink(), watch])
-    if beside is not None and not prepared.debug:
-        # The last test came after the last checkpoint.
-        write_losses(path, list(run.tree.reports.values()), prepared.steps_per_epoch, prepared.data.note)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(watch)
+        others = [] if beside is None else [_Beside(beside, stack)]
+        run = prepared.train(path, resume=resume, observers=[LatestLink(), watch, *others])
     summary(run)
+    code = 0
     if beside is not None and beside.failure:
         tell(f"error: testing beside training failed: {beside.failure}", PROGRAM)
-        return 1
-    if tests:
-        return show_test(best_tested(run, "test", prepared.config.test.data_dir), "test")
-    return 0
+        code = 1
+    elif tests:
+        code = _show(best_tested(run, "test", config.test.data_dir), debug=prepared.debug)
+    if tests and not prepared.debug:
+        # These tests came after the last checkpoint.
+        take_tests(path, prepared.steps_per_epoch, prepared.data.note)
+    return code
 
 
-def _new_path(config: Config, out: Path | None) -> Path:
-    path = out or config.train.train_dir / new_run_dir(f"mnist-{config.train.model}").name
-    check_new(path)
-    return path
+def _show(tested: Tested, *, debug: bool) -> int:
+    """Print what a test found, and put it into the tables of its training directory; returns the exit code."""
+    code = show_test(tested, "test")
+    if tested.run is not None and not debug:
+        run = Run.open(tested.run)
+        # Every state of a population was tested by its own training, and stands in its tables.
+        if run.meta["application"].get("name") == APPLICATION:
+            add_test(run, tested)
+    return code

@@ -14,6 +14,7 @@ from pbt.mnist.config.evolving import Evolving
 from pbt.mnist.config.record import Config
 from pbt.mnist.config.sections import Section
 from pbt.mnist.data.find import MEAN, STD, Dataset, load_mnist
+from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import Shape, network
 from pbt.pytorch import Binding, Data, Split, SupervisedTask, accuracy, dropout, loss, optimizer
 from pbt.space import Choice, Domain, Float, Space
@@ -38,6 +39,7 @@ def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
     """
     train = config.train
     shape = Shape.of(train, keep_prob=train.keep_prob)
+    named = beside(config.test.metric) if test else ()
     return SupervisedTask(
         model=functools.partial(network, shape),
         data=functools.partial(load_data, train.data_dir, train.num_val, shape.image, train.num_classes, test=test),
@@ -50,7 +52,7 @@ def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
             fused=True,
         ),
         bind=BINDINGS,
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": accuracy, **{name: METRICS[name] for name in named}},
         batch_size=train.batch_size,
         prepare=normalize,
         augment=augmentation(train),
@@ -76,6 +78,11 @@ def load_data(folder: Path, num_val: int, image: tuple[int, int, int], classes: 
     """
     data = as_data(load_mnist(folder, num_val=num_val, download=False, num_classes=classes), image)
     return data if test else dataclasses.replace(data, test=None)
+
+
+def steps_per_epoch(config: Config, found: Dataset) -> int:
+    """Training steps of an epoch; the last one may have fewer images."""
+    return -(-len(found.train_y) // config.train.batch_size)
 
 
 def as_data(found: Dataset, image: tuple[int, int, int]) -> Data:

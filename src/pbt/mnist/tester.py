@@ -12,12 +12,12 @@ from pbt.errors import ConfigError, CorruptError, PBTError
 from pbt.mnist.config.file import read_file
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
-from pbt.mnist.metrics import METRICS
-from pbt.mnist.models import Shape, network
+from pbt.mnist.metrics import METRICS, beside
+from pbt.mnist.models import restored
 from pbt.mnist.task import as_data, find_data, normalize
 from pbt.pytorch import Split
 from pbt.results import Run
-from pbt.store.codec import decode
+from pbt.store.codec import decode, digest
 
 BATCH = 1000
 _WORKER = re.compile(r"_(\d+)\.safetensors$")
@@ -39,6 +39,15 @@ class Tested:
     """What it came to."""
     note: str
     """What must be said of the data; empty for MNIST itself."""
+    run: Path | None
+    """The run directory that the checkpoint is of; None: it lies in none."""
+    digest: str
+    """Of the checkpoint's content, by which its run knows it."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Loss, accuracy, and the named metric where it is neither."""
+        return {"loss": self.loss, "accuracy": self.accuracy, **dict.fromkeys(beside(self.metric), self.value)}
 
 
 def run_test(config: Config, section: Literal["test", "val"], application: str, data_dir: Path | None = None) -> Tested:
@@ -56,18 +65,26 @@ def run_test(config: Config, section: Literal["test", "val"], application: str, 
         return best_tested(newest_run(config.train.train_dir, application), section, data_dir)
     path = Path(wanted)
     state = load_checkpoint(path)
-    return _tested(state, configuration_of(path, state) or config, section, str(path), data_dir)
+    folder = path.resolve().parent.parent
+    run = folder if (folder / "run.db").is_file() else None
+    return _tested(state, configuration_of(path, state) or config, section, str(path), data_dir, run)
 
 
 def best_tested(run: Run, section: Literal["test", "val"], data_dir: Path | None = None) -> Tested:
     """Test the state that validation chose in a run of either application."""
     who = f"worker {run.best.member} of " if len(run.view.members) > 1 else ""
     what = f"{who}{run.path}, chosen by validation after {run.best.step:,} steps"
-    return _tested(run.load_state(), Config.from_dict(run.meta["application"]["config"]), section, what, data_dir)
+    config = Config.from_dict(run.meta["application"]["config"])
+    return _tested(run.load_state(), config, section, what, data_dir, run.path)
 
 
 def _tested(
-    state: Mapping[str, Any], config: Config, section: Literal["test", "val"], what: str, data_dir: Path | None
+    state: Mapping[str, Any],
+    config: Config,
+    section: Literal["test", "val"],
+    what: str,
+    data_dir: Path | None,
+    run: Path | None,
 ) -> Tested:
     asked = getattr(config, section)
     data = find_data(asked if data_dir is None else asked.model_copy(update={"data_dir": data_dir}))
@@ -81,6 +98,8 @@ def _tested(
         metric=asked.metric,
         value=scores[asked.metric],
         note=data.note,
+        run=run,
+        digest=digest(state),
     )
 
 
@@ -148,16 +167,7 @@ def evaluate(
     Raises:
         ConfigError: The state is of another network than the configured one.
     """
-    model = network(Shape.of(config.train))
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        # Torch lists every difference on a line of its own; the first one says enough.
-        difference = next(iter(str(error).splitlines()[1:]), str(error)).strip()
-        raise ConfigError(
-            f"load_ckpt: expected a {config.train.model} network as configured, found another: {difference}"
-        ) from error
-    model.eval()
+    model = restored(config.train, state["model"], "load_ckpt")
     totals = dict.fromkeys(metrics, 0.0)
     for start in range(0, len(split), BATCH):
         (images,), labels = split.take(slice(start, start + BATCH))

@@ -59,6 +59,15 @@ class Config:
         """
         return cls(**build(stored, _NOTHING, "the stored configuration"))
 
+    def changed(self, **train: object) -> Self:
+        """The same with other values in `train`, checked like any file.
+
+        Raises:
+            ConfigError: They are wrong.
+        """
+        stored = self.to_dict()
+        return self.from_dict({**stored, "train": {**stored["train"], **train}})
+
     def fingerprint(self) -> str:
         """SHA-256 over all values, hexadecimal: equal for equal configurations, whatever their files look like."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))

@@ -152,6 +152,8 @@ def _check_together(fields: Mapping[str, Any], values: Mapping[str, _Values]) ->
     if train.num_workers_paral > train.num_worker_tot:
         limit = f"at most num_worker_tot = {train.num_worker_tot}"
         refuse("num_workers_paral", f"expected {limit}, found {train.num_workers_paral}")
+    if train.crop and not train.crop_shift:
+        refuse("crop", "expected crop_shift of at least 1 pixel with it, found 0, which crops nothing")
     if fields["evolving"]:
         if train.num_epochs > train.num_epochs_tot:
             limit = f"at most num_epochs_tot = {train.num_epochs_tot}"

@@ -119,7 +119,9 @@ class TrainSection(Section):
         100, "steps between checkpoints; population: between rows of training loss"
     )
     shuffle: Annotated[bool, BeforeValidator(FLAG)] = _key(True, "a new order of the images in each epoch")
-    crop: Annotated[bool, BeforeValidator(FLAG)] = _key(False, "random crops of the padded image")
+    crop: Annotated[bool, BeforeValidator(FLAG)] = _key(
+        False, "random crops of the padded image; with `crop_shift` above 0"
+    )
     hflip: Annotated[bool, BeforeValidator(FLAG)] = _key(False, "random mirror images, left to right")
     vflip: Annotated[bool, BeforeValidator(FLAG)] = _key(False, "random mirror images, top to bottom")
     crop_shift: Annotated[int, BeforeValidator(whole(0, 1023))] = _key(0, "largest shift of a crop, pixels")
@@ -154,7 +156,7 @@ class TestSection(Section):
     version: Annotated[TestVersion, BeforeValidator(one_of(get_args(TestVersion)))] = _key(
         "test_MPL", "name of the test script; test_none: no test"
     )
-    metric: _Metric = _key("accuracy_categ", "metric that is reported")
+    metric: _Metric = _key("accuracy_categ", "metric that is reported beside loss and accuracy")
     batch_size: _BatchSize = _key(1, "accepted and without effect: evaluation takes a batch of its own")
     load_ckpt: _LoadCkpt = _key("", "checkpoint to test; empty: of the newest run", example="ckpts/best_0.safetensors")
     sleep_time_sec: Annotated[float, BeforeValidator(_SECONDS)] = _key(

@@ -6,7 +6,6 @@ believed before it is seen: memory is taken for bytes that arrived, never for by
 
 import gzip
 import hashlib
-import io
 import math
 import struct
 import zlib
@@ -131,15 +130,6 @@ def read_idx(stream: Readable, ndim: int, name: str) -> IdxFile:
     digest.update(body)
     values = np.frombuffer(body, dtype=np.uint8).reshape(shape)
     return IdxFile(values=values, sha256=digest.hexdigest())
-
-
-def parse_idx(blob: bytes, ndim: int, name: str = "these bytes") -> IdxFile:
-    """As `read_idx`, from bytes in memory.
-
-    Raises:
-        DataError: The bytes are not one whole IDX file of that kind.
-    """
-    return read_idx(io.BytesIO(blob), ndim, name)
 
 
 _REMEDY = "delete the file, or point data_dir at another folder"

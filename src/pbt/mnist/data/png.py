@@ -1,10 +1,11 @@
 """The original's own layout: a folder of PNG files per split, `train/` and `test/`, the label in each name.
 
 `00012_7.png` is a 7: the label stands behind the last underscore. Files are decoded once; the arrays are kept in the
-user's cache under a key of every file's name, size and time.
+user's cache under a key of every file's name, size and time, behind a digest of their bytes.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,12 @@ from pbt.errors import DataError, MissingExtraError, PBTError
 from pbt.store.codec import decode, encode
 from pbt.store.files import write_durable
 
+log = logging.getLogger("pbt")
+
 SPLITS = ("train", "test")
 _LABEL = re.compile(r"_(\d{1,6})\.png$", re.IGNORECASE)
 _MOST_PIXELS = 1024 * 1024
+_DIGEST = 32  # bytes of a SHA-256
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -43,7 +47,7 @@ def load_png_folder(root: Path, cache: Path) -> tuple[Bytes, Bytes, Bytes, Bytes
     for split, paths in files.items():
         if not paths:
             raise DataError(f"{root / split}: expected PNG files named like 00012_7.png, found none")
-    kept = cache / f"{_key(root, files['train'] + files['test'])}.safetensors"
+    kept = cache / f"{_key(root, files['train'] + files['test'])}.arrays"
     arrays = _kept(kept)
     if arrays is None:
         arrays = [array for split in SPLITS for array in _decoded(files[split])]
@@ -103,17 +107,25 @@ def _key(root: Path, paths: Sequence[Path]) -> str:
 
 
 def _kept(path: Path) -> list[Bytes] | None:
+    """What was kept; None where it is absent or damaged: a cache is only a cache."""
     try:
-        arrays = decode(path.read_bytes())
-    except (OSError, PBTError):
-        # Absent or damaged: a cache is only a cache.
+        content = path.read_bytes()
+    except FileNotFoundError:
         return None
-    return list(arrays)
+    except OSError as error:
+        log.warning("%s: cannot be read (%s); the PNG files are decoded again", path, error.strerror or error)
+        return None
+    digest, blob = content[:_DIGEST], content[_DIGEST:]
+    if hashlib.sha256(blob).digest() != digest:
+        log.warning("%s: expected the bytes that were kept, found others; the PNG files are decoded again", path)
+        return None
+    return list(decode(blob))
 
 
 def _keep(path: Path, arrays: Sequence[Bytes]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durable(path, encode(list(arrays)))
+        blob = encode(list(arrays))
+        write_durable(path, hashlib.sha256(blob).digest() + blob)
     except (OSError, PBTError):
         return
