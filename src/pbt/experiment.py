@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pbt.choose import choose
 from pbt.core.naming import describe
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
@@ -14,12 +15,12 @@ from pbt.engine import Course, Engine, Observer, drive
 from pbt.errors import RunFormatError, TaskError, UsageError
 from pbt.executors.processes import check_sendable
 from pbt.executors.worker import Objective, Setup, Train, Trainable
-from pbt.placement import ExecutorFactory, Place, Placement, place
+from pbt.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
 from pbt.results import Run
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
 from pbt.store.database import connect, is_empty, plain_errors
-from pbt.store.layout import DATABASE
+from pbt.store.layout import DATABASE, check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.rows import from_json, to_json
 from pbt.store.sqlite import RunStore
@@ -86,15 +87,22 @@ class Experiment:
         """
         train = trainable(self.task)
         store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
-        found = store is not None
+        found, experiment, why = store is not None, self, ""
         if store is None:
-            self._check(train)
-            store = self._create(run_dir, application)
+            births = self._check(train)
+            if run_dir is not None:
+                check_vacant(Path(run_dir))
+            choice = choose(self.placement, train, births)
+            experiment, why = replace(self, placement=choice.placement), choice.why
+            store = experiment._create(run_dir, application)
         with store:
-            experiment = self._recorded(store) if found else self
+            experiment = experiment._recorded(store) if found else experiment
             spot = place(experiment.placement, self.population)
             if found:
                 _tell_changes(store, spot)
+            elif why:
+                log.info("executor %s", why)
+                store.note("executor", why=why)
             engine = Engine(experiment._course(), store)
             setup = Setup(
                 task=train,
@@ -118,8 +126,8 @@ class Experiment:
             initial=self.initial,
         )
 
-    def _check(self, train: Train | Trainable) -> None:
-        """Find what can be found before anything is written."""
+    def _check(self, train: Train | Trainable) -> list[HParams]:
+        """Find what can be found before anything is written; returns what the members start with."""
         course = self._course()
         first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
         if isinstance(train, Trainable):
@@ -127,6 +135,7 @@ class Experiment:
                 train.check(birth.hparams)
         if self.placement.executor == "processes":
             check_sendable(train)
+        return [birth.hparams for birth in first]
 
     def _create(self, run_dir: str | Path | None, application: Mapping[str, Any] | None) -> Store:
         meta = {
@@ -170,11 +179,19 @@ class Experiment:
         recorded = meta["place"]
         # A run that was begun on a GPU goes to wherever there is one now, and elsewhere if there is none.
         device = wanted.device or ("cpu" if recorded["device"] == "cpu" else None)
-        return replace(
-            self,
-            rounds=max(self.rounds, meta["rounds"]),
-            placement=replace(wanted, threads=wanted.threads or recorded["threads"], device=device),
+        executor = wanted.executor
+        if executor == "auto" and recorded["executor"] in EXECUTORS:
+            executor = recorded["executor"]
+        same = executor == recorded["executor"]
+        placement = replace(
+            wanted,
+            executor=executor,
+            # What results depend on in their last bits; with another executor they are others in any case.
+            threads=wanted.threads or (recorded["threads"] if same else None),
+            chunk=wanted.chunk or (recorded.get("chunk") if same else None),
+            device=device,
         )
+        return replace(self, rounds=max(self.rounds, meta["rounds"]), placement=placement)
 
 
 def run(  # noqa: PLR0913 (the front door: one flat call, all by name)

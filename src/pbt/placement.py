@@ -16,7 +16,7 @@ from pbt.executors.processes import Limits, ProcessExecutor
 from pbt.executors.worker import Setup
 
 ExecutorFactory = Callable[[Setup], Executor]
-EXECUTORS = ("inline", "processes")
+EXECUTORS = ("auto", "inline", "processes", "vectorized")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +24,14 @@ class Placement:
     """What the user asks for; None is decided here, and recorded.
 
     Args:
-        executor: `"inline"`, `"processes"`, or a function that makes an executor of a `Setup`.
+        executor: `"inline"`: in this process, one member after the other; `"processes"`: in worker processes;
+            `"vectorized"`: all members as one program, for a `SupervisedTask`; `"auto"`: what is faster here for this
+            task; or a function that makes an executor of a `Setup`.
         workers: Worker processes. Default: as many as there is room for, and no more than members.
-        threads: CPU threads of one round. Default: the cores shared out over the population, at least one, and
-            never dependent on the number of workers, because results depend on it in their last bits.
+        threads: CPU threads of one round. Default: all cores for one program, else the cores shared out over the
+            population, at least one, and never dependent on the number of workers, because results depend on it in
+            their last bits.
+        chunk: Members in one program, `"vectorized"`. Default: as many as memory has room for.
         device: `"cpu"`, `"cuda"` (all devices, dealt round robin), `"cuda:1"`, or several joined by commas. Default:
             CUDA where torch is loaded and finds it, else the CPU.
         limits: When a worker counts as lost.
@@ -37,12 +41,13 @@ class Placement:
     workers: int | None = None
     threads: int | None = None
     device: str | None = None
+    chunk: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise UsageError(f"unknown executor '{self.executor}'{nearest(self.executor, EXECUTORS)}")
-        for name in ("workers", "threads"):
+        for name in ("workers", "threads", "chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"expected at least 1 of {name}, got {value}")
@@ -57,6 +62,7 @@ class Place:
     devices: tuple[str, ...]
     """One per worker."""
     limits: Limits
+    chunk: int | None = None
 
     def open(self, setup: Setup) -> Executor:
         """The executor, not yet started."""
@@ -64,6 +70,10 @@ class Place:
             return self.executor(setup)
         if self.executor == "processes":
             return ProcessExecutor(setup, self.devices, self.limits)
+        if self.executor == "vectorized":
+            from pbt.executors.vectorized import VectorizedExecutor
+
+            return VectorizedExecutor(setup, self.chunk)
         return InlineExecutor(setup)
 
     def record(self) -> dict[str, Any]:
@@ -71,6 +81,7 @@ class Place:
         return {
             "executor": self.executor if isinstance(self.executor, str) else "custom",
             "threads": self.threads,
+            "chunk": self.chunk,
             "device": self.devices[0].partition(":")[0],
             "python": platform.python_version(),
             "torch": _version("torch"),
@@ -80,13 +91,14 @@ class Place:
 
 
 def place(wanted: Placement, population: int) -> Place:
-    """Decide what was left open.
+    """Decide what was left open, for an executor that is known.
 
     Raises:
         DeviceError: A device was named that is not there.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = wanted.threads or max(1, cores // min(population, cores))
+    cores = cores_here()
+    shared = cores if wanted.executor == "vectorized" else max(1, cores // min(population, cores))
+    threads = wanted.threads or shared
     devices = _devices(wanted.device)
     room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
     workers = min(wanted.workers or room, population)
@@ -95,7 +107,13 @@ def place(wanted: Placement, population: int) -> Place:
         threads=threads,
         devices=tuple(devices[i % len(devices)] for i in range(workers)),
         limits=wanted.limits,
+        chunk=wanted.chunk,
     )
+
+
+def cores_here() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _devices(wanted: str | None) -> list[str]:

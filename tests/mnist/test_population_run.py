@@ -88,9 +88,10 @@ def test_fewer_slots_than_workers_are_a_notice(configured: Configure, caplog: py
 
 
 def test_num_workers_paral_limits_the_workers(configured: Configure) -> None:
-    """Never more workers than `num_workers_paral`; one worker trains in this process."""
-    found = placement_of(configured(num_workers_paral=1))
-    assert (found.workers, found.executor) == (1, "inline")
+    """Never more members at a time than `num_workers_paral`: neither workers, nor members of one program."""
+    for executor in ("auto", "processes", "vectorized"):
+        found = placement_of(configured(num_workers_paral=1), executor=executor)
+        assert (found.workers, found.chunk, found.executor) == (1, 1, executor)
 
 
 def test_configured_devices_that_are_absent_are_a_notice(

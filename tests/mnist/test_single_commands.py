@@ -179,8 +179,9 @@ def chosen(path: Path) -> tuple[int, int]:
 
 def test_training_then_testing_adds_a_row(here: Here, digits: Path) -> None:
     """`-m traintest` leaves the tested checkpoint in `results.csv` and its loss in `loss_summary.csv`."""
-    here("-m", "traintest", "--out", "run")
+    said = here("-m", "traintest", "--out", "run")
     run = Path("run")
+    assert "results.csv" in said
     assert head_of(run) == list(RESULTS_HEAD)
     assert results_of(run) == {chosen(run): worth(digits, run / "ckpts" / "best.safetensors")}
     shown = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in losses(run) if row["test_loss"]}

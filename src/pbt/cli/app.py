@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
-from pbt.cli import digits
+from pbt.cli import digits, report
 from pbt.cli.look import opened, print_problems, print_status
 from pbt.cli.options import Flag, Screen, Where
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
@@ -46,6 +46,7 @@ Ctrl-C and SIGTERM with the state kept.""",
 )
 
 app.command(digits.app)
+app.command(report.report)
 
 
 @app.command

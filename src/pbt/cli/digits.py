@@ -43,6 +43,8 @@ def predict(
         raise UsageError("expected one or more image files, got none")
     if model.is_dir():
         run = Run.open(find_run(str(model)))
+        if "config" not in run.meta["application"]:
+            raise UsageError(f"{model}: expected a run of the MNIST application, found one of {run.meta['task']}")
         state, config = run.load_state(), Config.from_dict(run.meta["application"]["config"])
     else:
         state, config = load_model(model)

@@ -27,20 +27,23 @@ class Where:
     """Where a run is trained.
 
     Args:
-        executor: In this process, or in worker processes. Default: as the experiment says.
+        executor: In this process, in worker processes, all members as one program, or what is faster here. Default:
+            as the experiment says.
         workers: Worker processes. Default: as many as there is room for.
         threads: CPU threads of one round; results depend on it in their last bits.
+        chunk: Members in one program, with vectorized. Default: as many as memory has room for.
         device: cpu, cuda, cuda:1, or several joined by commas.
     """
 
-    executor: Literal["inline", "processes"] | None = None
+    executor: Literal["auto", "inline", "processes", "vectorized"] | None = None
     workers: int | None = None
     threads: int | None = None
+    chunk: int | None = None
     device: str | None = None
 
     def over(self, placement: Placement) -> Placement:
         """A placement with what was asked for instead of its own."""
-        asked = {name: getattr(self, name) for name in ("executor", "workers", "threads", "device")}
+        asked = {name: getattr(self, name) for name in ("executor", "workers", "threads", "chunk", "device")}
         return replace(placement, **{name: value for name, value in asked.items() if value is not None})
 
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
@@ -49,7 +52,7 @@ class Where:
             base = replace(base, executor=recorded["executor"])
         if recorded.get("device") == "cpu":
             base = replace(base, device="cpu")
-        return self.over(replace(base, threads=recorded.get("threads")))
+        return self.over(base)
 
 
 @Parameter(name="*", group=_SCREEN)

@@ -135,26 +135,22 @@ def placement_of(config: Config, *, device: str | None = None, executor: str | N
         executor: From the command line.
 
     Raises:
-        ConfigError: An executor that does not exist yet.
         DeviceError: The device from the command line is not there.
     """
     train = config.train
     wanted = executor or train.executor
-    if wanted == "vectorized":
-        raise ConfigError("executor: 'vectorized' is not available yet; use 'auto', 'processes' or 'inline'")
     asked = Placement(threads=train.threads, device=device if device is not None else gpus_of(train.gpus))
     spot = place(replace(asked, executor="processes"), train.num_worker_tot)
     slots = min(train.num_workers_paral, len(spot.devices))
-    if slots < train.num_workers_paral:
+    if wanted == "processes" and slots < train.num_workers_paral:
         log.info(
             "num_workers_paral is %d: %d of them train at a time, on %s",
             train.num_workers_paral,
             slots,
             ", ".join(dict.fromkeys(spot.devices)),
         )
-    if wanted == "auto":
-        wanted = "processes" if slots > 1 else "inline"
-    return replace(asked, executor=wanted, workers=slots)
+    chunk = train.num_workers_paral if train.num_workers_paral < train.num_worker_tot else None
+    return replace(asked, executor=wanted, workers=slots, chunk=chunk)
 
 
 def resume(

@@ -75,10 +75,12 @@ def single(argv: Sequence[str] | None = None) -> int:
             progress: Show the live display.
         """
         settings = load_config(config, overrides=overrides_of(set_, data_dir=data_dir, train_dir=train_dir))
-        if mode == "val":
-            return show_test(run_test(settings, mode, APPLICATION, data_dir), mode)
-        if mode == "test":
-            return _show(run_test(settings, mode, APPLICATION, data_dir), debug=debug)
+        if mode in ("test", "val"):
+            tested = run_test(settings, mode, APPLICATION, data_dir)
+            code = show_test(tested, mode)
+            if mode == "test" and not debug:
+                _keep(tested)
+            return code
         report_notices()
         going_on = continued(settings)
         if going_on and out is not None:
@@ -129,25 +131,24 @@ def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: b
         stack.enter_context(watch)
         others = [] if beside is None else [_Beside(beside, stack)]
         run = prepared.train(path, resume=resume, observers=[LatestLink(), watch, *others])
-    summary(run)
-    code = 0
-    if beside is not None and beside.failure:
-        tell(f"error: testing beside training failed: {beside.failure}", PROGRAM)
-        code = 1
-    elif tests:
-        code = _show(best_tested(run, "test", config.test.data_dir), debug=prepared.debug)
+    failure = "" if beside is None else beside.failure
+    tested = best_tested(run, "test", config.test.data_dir) if tests and not failure else None
     if tests and not prepared.debug:
+        if tested is not None:
+            _keep(tested)
         # These tests came after the last checkpoint.
         take_tests(path, prepared.steps_per_epoch, prepared.data.note)
-    return code
+    summary(run)
+    if failure:
+        tell(f"error: testing beside training failed: {failure}", PROGRAM)
+        return 1
+    return 0 if tested is None else show_test(tested, "test")
 
 
-def _show(tested: Tested, *, debug: bool) -> int:
-    """Print what a test found, and put it into the tables of its training directory; returns the exit code."""
-    code = show_test(tested, "test")
-    if tested.run is not None and not debug:
+def _keep(tested: Tested) -> None:
+    """Put what a test found into the tables of its training directory, if it is one of a single network."""
+    if tested.run is not None:
         run = Run.open(tested.run)
         # Every state of a population was tested by its own training, and stands in its tables.
         if run.meta["application"].get("name") == APPLICATION:
             add_test(run, tested)
-    return code

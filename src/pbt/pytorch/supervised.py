@@ -174,6 +174,14 @@ class SupervisedTrainer:
             found = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
         return capture(live.parts), self._task.report(losses, measured, found, ctx.first_step, self._batches.per_epoch)
 
+    def try_out(self, hparams: HParams, ctx: Context) -> None:
+        """One step of a member, which is new at the first call; nothing is evaluated."""
+        with threads_of(self._threads):
+            if self._live is None:
+                bind_all(self._load(hparams, None, ctx), hparams, self._task.bind)
+            assert self._live is not None  # noqa: S101 (loaded just now)
+            self._step(self._live, 0, ctx)
+
     def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:
         # Values that the member before had, and this one has not, must not stay in effect.
         if state is None or self._live is None or self._names != set(hparams):
@@ -185,28 +193,28 @@ class SupervisedTrainer:
 
     def _fit(self, live: Live, steps: int, ctx: Context) -> tuple[Tensor, Tensor | None]:
         """The loss and the score on the batch, of every step."""
-        task, model, optimizer = self._task, live.parts["model"], live.parts["optimizer"]
-        measure = task.metrics.get(task.score)
-        model.train()
         losses, measured = torch.zeros(steps), torch.zeros(steps)
+        live.parts["model"].train()
         for i in range(steps):
-            step = ctx.first_step + i
-            key = ctx.key("noise", ctx.member, step)
-            self._noise.at(key)
-            # For noise that is hidden inside layers or written in functional form.
-            seed_global(key, self._device)
-            inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key)
-            outputs = model(*inputs)
-            value = task.loss(outputs, targets, **live.loss)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            if live.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), live.clip_norm)
-            optimizer.step()
-            losses[i] = value.detach()
-            if measure is not None:
-                measured[i] = measure(outputs.detach(), targets)
-        return losses, None if measure is None else measured
+            losses[i], measured[i] = self._step(live, ctx.first_step + i, ctx)
+        return losses, measured if self._task.score in self._task.metrics else None
+
+    def _step(self, live: Live, step: int, ctx: Context) -> tuple[Tensor, Tensor | float]:
+        task, model, optimizer = self._task, live.parts["model"], live.parts["optimizer"]
+        key = ctx.key("noise", ctx.member, step)
+        self._noise.at(key)
+        # For noise that is hidden inside layers or written in functional form.
+        seed_global(key, self._device)
+        inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key)
+        outputs = model(*inputs)
+        value = task.loss(outputs, targets, **live.loss)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        if live.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), live.clip_norm)
+        optimizer.step()
+        measure = task.metrics.get(task.score)
+        return value.detach(), 0.0 if measure is None else measure(outputs.detach(), targets)
 
     @torch.no_grad()
     def _evaluate(self, live: Live, split: Split) -> dict[str, float]:

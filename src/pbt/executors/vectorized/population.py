@@ -3,7 +3,7 @@
 import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from pbt.executors.worker import Context, Metrics, Setup, settle
 from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.supervised import SupervisedTask, held_out
+from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
 """Examples of one evaluation step at least, however many members share the task's `evaluation_batch`."""
@@ -56,10 +57,25 @@ class Population:
         except PBTError as error:
             return [_failure(task, "refused", str(error)) for task in wave]
         except Exception as error:  # noqa: BLE001 (whose fault it is cannot be told)
-            return [_failure(task, "refused", _broken(error), traceback.format_exc()) for task in wave]
+            return [_failure(task, "refused", broken(error), traceback.format_exc()) for task in wave]
         seconds = (time.monotonic() - started) / len(wave)
         self._rows = {}
         return [self._outcome(task, row, metrics[row], seconds) for row, task in enumerate(wave)]
+
+    def try_out(self, births: Sequence[HParams]) -> tuple[Callable[[], None], int]:
+        """A step of new members, to be called several times, and the bytes of one of them; nothing is kept."""
+        wave = [
+            Task(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=1, seed=0)
+            for i, hparams in enumerate(births)
+        ]
+        program = self._load(wave)
+        contexts = [_context(task, self._setup) for task in wave]
+
+        def step() -> None:
+            inputs, targets, keys = self._batch(program, wave, contexts, 0)
+            program.fit(inputs, targets, shared=self._batches.shared, keys=keys)
+
+        return step, program.nbytes // len(wave)
 
     def _load(self, wave: Sequence[Task]) -> Program:
         """Bring the states that these tasks start from into the rows of a program, in the order of the wave."""
@@ -201,7 +217,8 @@ def _groups(state: State) -> Groups | None:
     return groups and [{name: value for name, value in group.items() if name != "params"} for group in groups]
 
 
-def _broken(error: Exception) -> str:
+def broken(error: Exception) -> str:
+    """What a user is told whose task cannot be one program."""
     return (
         f"the task cannot be trained as one program ({type(error).__name__}: {error}); executor='processes' trains "
         "each member by itself"

@@ -1,0 +1,105 @@
+"""Which executor `"auto"` means for a task on this machine, and why."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pbt.errors import TaskError
+from pbt.executors.processes import check_sendable
+from pbt.executors.worker import Setup, Train, Trainable
+from pbt.placement import Placement, place
+from pbt.space import HParams
+from pbt.store.files import StateFiles
+
+if TYPE_CHECKING:
+    from pbt.executors.vectorized.probe import Probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A placement without anything left to be measured, and what there is to say about it."""
+
+    placement: Placement
+    why: str = ""
+
+
+def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]) -> Choice:
+    """Settle the executor, and how many members one program holds.
+
+    By rule where it is clear: one member, or a task that has its own loop. Else both ways are tried for a few steps.
+
+    Args:
+        wanted: What the user asks for.
+        task: What shall be trained.
+        births: What the members start with, all of them.
+
+    Raises:
+        TaskError: One program was asked for, and the task cannot be one.
+        DeviceError: A device was named that is not there.
+    """
+    if wanted.executor == "vectorized":
+        if not _is_supervised(task):
+            raise TaskError(
+                "executor='vectorized' trains a SupervisedTask, of which it knows what a step is; got "
+                f"{type(task).__name__}, which runs its own loop: use executor='processes'"
+            )
+        fitted, why = _fitted(wanted, _probe(wanted, task, births), len(births))
+        return Choice(placement=fitted, why=why)
+    if wanted.executor != "auto":
+        return Choice(placement=wanted)
+    apart, why = _apart(wanted, task, len(births))
+    if 1 in (len(births), wanted.chunk) or not _is_supervised(task):
+        return Choice(placement=apart, why=why)
+    together = replace(wanted, executor="vectorized")
+    try:
+        found = _probe(together, task, births, apart)
+    except TaskError as error:
+        return Choice(placement=apart, why=f"{why}; {error}")
+    rates = f"a step of all members takes {1000 * found.together:.3g} ms as one program, {1000 * found.apart:.3g} apart"
+    if found.together >= found.apart:
+        return Choice(placement=apart, why=f"{why}; {rates}")
+    fitted, room = _fitted(together, found, len(births))
+    return Choice(placement=fitted, why="; ".join(filter(None, [f"vectorized: {rates}", room])))
+
+
+def _apart(wanted: Placement, task: Train | Trainable, population: int) -> tuple[Placement, str]:
+    """Where members are trained one by one."""
+    inline = replace(wanted, executor="inline")
+    workers = len(place(replace(wanted, executor="processes"), population).devices)
+    if population == 1:
+        return inline, "inline: there is one member"
+    if workers == 1:
+        return inline, "inline: there is room for one worker"
+    try:
+        check_sendable(task)
+    except TaskError:
+        return inline, "inline: the task cannot be sent to other processes"
+    return replace(wanted, executor="processes"), f"processes: {workers} workers"
+
+
+def _fitted(wanted: Placement, found: "Probe", population: int) -> tuple[Placement, str]:
+    """With as many threads as pay, and as many members in one program as memory has room for."""
+    fitted = replace(wanted, threads=found.threads, chunk=wanted.chunk or found.room)
+    if found.room >= population or wanted.chunk:
+        return fitted, ""
+    return fitted, (
+        f"{population} members take {found.member_bytes / 2**20:.3g} MiB each, {found.free_bytes / 2**30:.3g} GiB are "
+        f"free: {found.room} in one program"
+    )
+
+
+def _probe(wanted: Placement, task: Any, births: Sequence[HParams], apart: Placement | None = None) -> "Probe":
+    from pbt.executors.vectorized.probe import probe
+
+    spot = place(wanted, len(births))
+    setup = Setup(task=task, states=StateFiles(None), device=spot.devices[0])
+    threads = sorted({1, spot.threads} if wanted.threads is None else {spot.threads})
+    alone = None if apart is None else place(apart, len(births))
+    return probe(task, setup, births, threads, None if alone is None else (len(alone.devices), alone.threads))
+
+
+def _is_supervised(task: Any) -> bool:
+    # Not imported for this: a task of that kind has imported it, and others shall start without torch.
+    module = sys.modules.get("pbt.pytorch.supervised")
+    return module is not None and isinstance(task, module.SupervisedTask)

@@ -1,0 +1,147 @@
+"""What `executor="auto"` means, and what is recorded of it."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import pbt
+from pbt.choose import choose
+from pbt.errors import TaskError, UsageError
+from pbt.executors.vectorized.probe import Probe, probe
+from pbt.executors.worker import Setup
+from pbt.placement import Placement
+from pbt.pytorch import Data, Split, SupervisedTask, optimizer
+from pbt.space import Float
+from pbt.store.files import StateFiles
+
+BIRTHS = [{"lr": 0.01 * (i + 1)} for i in range(4)]
+CPU = Placement(executor="auto", device="cpu", workers=2)
+
+
+class Branching(nn.Linear):
+    """A network whose way depends on its data."""
+
+    def forward(self, x):
+        return super().forward(x if float(x.detach().sum() + self.weight.detach().sum()) > 0 else -x)
+
+
+def branching():
+    return Branching(3, 2)
+
+
+def plain():
+    return nn.Linear(3, 2)
+
+
+def data():
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
+    y = (x[:, 0] > 0).long()
+    return Data(train=Split(x[:30], y[:30]), validation=Split(x[30:], y[30:]))
+
+
+TASK = SupervisedTask(model=plain, data=data, optimizer=torch.optim.SGD, bind={"lr": optimizer("lr")}, batch_size=10)
+SPACE = {"lr": Float(0.001, 0.1, "log")}
+
+
+def own_loop(hparams, state, steps, ctx):
+    return {"steps": ctx.first_step + steps}, hparams["lr"]
+
+
+@pytest.mark.parametrize(
+    ("task", "births", "wanted", "executor", "why"),
+    [
+        (TASK, BIRTHS[:1], CPU, "inline", "there is one member"),
+        (own_loop, BIRTHS, CPU, "processes", "2 workers"),
+        (own_loop, BIRTHS, replace(CPU, workers=1), "inline", "room for one worker"),
+        (lambda *_: None, BIRTHS, CPU, "inline", "cannot be sent"),
+        (TASK, BIRTHS, replace(CPU, chunk=1), "processes", "2 workers"),
+        (replace(TASK, model=branching), BIRTHS, CPU, "processes", "cannot be trained as one program"),
+    ],
+)
+def test_rules(task, births, wanted, executor, why) -> None:
+    """Where it is clear the executor follows from the task and the machine, and the reason is said."""
+    choice = choose(wanted, task, births)
+    assert choice.placement == replace(wanted, executor=executor)
+    assert why in choice.why
+
+
+@pytest.mark.parametrize(("together", "executor"), [(0.01, "vectorized"), (0.03, "processes")])
+def test_what_was_measured_decides(together, executor, monkeypatch) -> None:
+    """The faster way is taken; both times are named."""
+    found = Probe(member_bytes=1, free_bytes=100, room=4, together=together, threads=1, apart=0.02)
+    monkeypatch.setattr("pbt.choose._probe", lambda *_: found)
+    choice = choose(CPU, TASK, BIRTHS)
+    assert choice.placement.executor == executor
+    assert choice.placement.chunk == (4 if executor == "vectorized" else None)
+    assert f"takes {1000 * together:.3g} ms as one program, 20 apart" in choice.why
+
+
+def test_what_is_measured() -> None:
+    """Both ways are timed on the task itself, with the number of threads that is faster for one program."""
+    setup = Setup(task=TASK, states=StateFiles(None))
+    found = probe(TASK, setup, BIRTHS, [1, 2], (2, 1))
+    assert 0 < found.together < 10
+    assert 0 < found.apart < 10
+    assert found.threads in {1, 2}
+    assert found.room == len(BIRTHS)
+    # Four times two by three weights and two biases of four bytes, aligned to 64, and what a step keeps.
+    assert 4 * 8 * 4 < found.member_bytes < 10_000
+    assert probe(TASK, setup, BIRTHS, [1], None).apart == 0
+
+
+def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
+    """As many members in one program as half of the free memory holds, at least one; it is said."""
+    monkeypatch.setattr("pbt.executors.vectorized.probe.free_memory", lambda _: 10_000)
+    choice = choose(Placement(executor="vectorized", device="cpu"), TASK, BIRTHS * 8)
+    assert 1 <= choice.placement.chunk < 32
+    assert f"{choice.placement.chunk} in one program" in choice.why
+    assert choose(Placement(executor="vectorized", device="cpu", chunk=7), TASK, BIRTHS * 8).placement.chunk == 7
+
+
+def test_one_program_is_refused_with_the_reason() -> None:
+    """Asked for by name, one program is an error for a task that cannot be one; it names what can train it."""
+    asked = Placement(executor="vectorized", device="cpu")
+    for task, what in ((own_loop, "own loop"), (replace(TASK, model=branching), "cannot be trained as one program")):
+        with pytest.raises(TaskError, match=what) as caught:
+            choose(asked, task, BIRTHS)
+        assert "executor='processes'" in str(caught.value)
+
+
+def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
+    """The run says what was chosen and why; going on keeps executor, threads and chunk, whatever is faster now."""
+    caplog.set_level(logging.INFO, "pbt")
+    settings = {"population": 32, "seed": 1, "plan": pbt.Plan(interval=3), "executor": "auto", "device": "cpu"}
+    pbt.run(TASK, SPACE, rounds=1, run_dir=tmp_path / "run", **settings)
+    begun = pbt.Run.open(tmp_path / "run").meta["place"]
+    assert begun["executor"] in {"vectorized", "processes"}
+    assert f"executor {begun['executor']}: " in caplog.text
+    monkeypatch.setattr("pbt.experiment.choose", None)
+    caplog.clear()
+    run = pbt.run(TASK, SPACE, rounds=2, run_dir=tmp_path / "run", resume=True, **settings)
+    assert "resumed elsewhere" not in caplog.text
+    assert run.history()["round"][-1] == 2
+
+
+def test_going_on_with_another_executor_is_told(tmp_path, caplog) -> None:
+    """A run may go on anywhere; what its bits depend on is named where it changed."""
+    settings = {"population": 4, "seed": 1, "plan": pbt.Plan(interval=3), "device": "cpu"}
+    pbt.run(TASK, SPACE, rounds=1, run_dir=tmp_path / "run", executor="vectorized", **settings)
+    pbt.run(TASK, SPACE, rounds=2, run_dir=tmp_path / "run", executor="inline", resume=True, **settings)
+    assert "executor vectorized -> inline" in caplog.text
+
+
+def test_a_directory_in_use_is_refused_before_anything_is_tried(tmp_path, monkeypatch) -> None:
+    """What stands in the way of a run is found before its task is measured."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("pbt.experiment.choose", None)
+    with pytest.raises(pbt.PBTError, match="file"):
+        pbt.run(TASK, SPACE, population=4, rounds=1, executor="auto", run_dir=tmp_path)
+
+
+def test_bad_chunks() -> None:
+    """A chunk holds at least one member."""
+    with pytest.raises(UsageError, match="at least 1 of chunk"):
+        Placement(chunk=0)
