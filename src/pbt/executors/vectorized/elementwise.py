@@ -212,7 +212,7 @@ class ElementwiseRMSprop(Elementwise):
         p.addcmul_(change, self.setting("lr"), value=-1)
 
 
-ELEMENTWISE: Mapping[type[Any], type[Elementwise]] = {
+ELEMENTWISE: dict[type[Any], type[Elementwise]] = {
     SGD: ElementwiseSGD,
     Adam: ElementwiseAdam,
     AdamW: ElementwiseAdam,
