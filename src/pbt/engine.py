@@ -89,6 +89,7 @@ class Engine:
         self._wave: dict[int, tuple[Task, Outcome]] = {}
         self._recent: dict[int, tuple[StateRef, ...]] = {}
         self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
+        self._due: list[Member] = []
         self._take(store.events())
         if not self.view.members:
             self._commit(_entries(self.view, course.strategy.begin(self.view, course.population, course.initial)))
@@ -101,14 +102,14 @@ class Engine:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return not self._open(self.view)
+        return not self._due
 
     def ask(self) -> list[Task]:
         """The tasks that can be started now; each is handed out once."""
         if self.course.strategy.mode == "sync" and self._in_flight:
             return []  # a wave is handed out whole, and the next one is due when it is complete
         taken = self._in_flight.keys() | self._wave.keys()
-        tasks = [self._task(member) for member in self._open(self.view) if member.id not in taken]
+        tasks = [self._task(member) for member in self._due if member.id not in taken]
         self._in_flight.update((task.member, task) for task in tasks)
         return tasks
 
@@ -219,6 +220,8 @@ class Engine:
 
     def _take(self, events: Sequence[Event], after: View | None = None) -> None:
         self.view = apply(self.view, events) if after is None else after
+        # Asked after every outcome, and a scan of all members each time would be felt from a thousand on.
+        self._due = self._open(self.view)
         for event in events:
             if isinstance(event, Reported):
                 self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
