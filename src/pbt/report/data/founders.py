@@ -1,0 +1,95 @@
+"""Which initial members the population descends from, over time."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from pbt.report.data.common import thin, thinned
+from pbt.report.story import Generation, Story
+
+GENERATIONS = 300
+NAMED = 24
+"""Founders with an area of their own; the others share one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One founder's part of the population."""
+
+    founder: int | None
+    """None: all the others together."""
+    parts: tuple[float, ...]
+    """0 to 1, per step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Founders:
+    """Shares of the population by founder, against training steps in the state, in the order of the tree."""
+
+    steps: tuple[int, ...]
+    shares: tuple[Share, ...]
+    others: int
+    """Founders that share one area."""
+    alive: tuple[int, ...]
+    """Founders that somebody descends from, per step."""
+    winner: int | None
+    """The founder of the best state."""
+    began: int
+    left: tuple[int, ...]
+    """Founders of the newest states, the most frequent first."""
+    taken_over: tuple[int, int] | None
+    """The round and step from which on everybody descends from one founder; None: it never came to that."""
+    note: str
+
+
+def founders(story: Story) -> Founders | None:
+    """The founders' shares; None: there was only one member."""
+    if len(story.members) < 2:
+        return None
+    generations = thin(story.generations, GENERATIONS)
+    counts = [_count(generation) for generation in generations]
+    total: Counter[int] = Counter()
+    for count in counts:
+        total.update(count)
+    # Who is left matters most, then who was there for long.
+    ranked = sorted(total, key=lambda founder: (-counts[-1][founder], -total[founder], founder))
+    named, rest = sorted(ranked[:NAMED]), ranked[NAMED:]
+    shares = [_share(founder, [founder], counts) for founder in named]
+    if rest:
+        shares.append(_share(None, rest, counts))
+    notes = [
+        thinned("rounds", len(generations), len(story.generations)),
+        thinned("founders have an area of their own", len(named), len(total)),
+    ]
+    left = Counter(story.states[ref].founder for ref in story.living)
+    return Founders(
+        steps=tuple(generation.step for generation in generations),
+        shares=tuple(shares),
+        others=len(rest),
+        alive=tuple(len(count) for count in counts),
+        winner=story.states[story.path[-1].member, story.path[-1].round].founder if story.path else None,  # type: ignore[index]
+        began=len(total),
+        left=tuple(founder for founder, _ in sorted(left.items(), key=lambda item: (-item[1], item[0]))),
+        taken_over=taken_over(story),
+        note="; ".join(filter(None, notes)),
+    )
+
+
+def taken_over(story: Story) -> tuple[int, int] | None:
+    """The round and step from which on everybody descends from one founder."""
+    found: Generation | None = None
+    for generation in reversed(story.generations):
+        if len(_count(generation)) > 1:
+            break
+        found = generation
+    if found is None or len({state.founder for state in story.counted}) < 2:
+        return None
+    return found.depth, found.step
+
+
+def _count(generation: Generation) -> Counter[int]:
+    return Counter(state.founder for state in generation.states)
+
+
+def _share(founder: int | None, members: list[int], counts: list[Counter[int]]) -> Share:
+    parts = tuple(sum(count[member] for member in members) / count.total() for count in counts)
+    return Share(founder=founder, parts=parts)

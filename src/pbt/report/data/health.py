@@ -1,0 +1,63 @@
+"""How a run went as a run: how many founders are left, how much is copied, what failed, how long it took."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pbt.report.data.common import quantile, thin, thinned
+from pbt.report.story import Story
+
+ROUNDS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Per round, as each member counts its own: a failed round counts."""
+
+    rounds: tuple[int, ...]
+    founders: tuple[int, ...]
+    """That somebody descends from."""
+    copied: tuple[float, ...]
+    """Share of the members that began the round with a copy."""
+    failed: tuple[int, ...]
+    seconds: tuple[float | None, ...]
+    """The median member's; None: not known."""
+    slowest: tuple[float | None, ...]
+    total_seconds: float | None
+    """Of all rounds of all members."""
+    failures: int
+    worst: tuple[tuple[str, int], ...]
+    """What failures said, the most frequent first."""
+    note: str
+
+
+def health(story: Story) -> Health:
+    """A strip of four small pictures."""
+    founders: dict[int, set[int]] = {}
+    trained: Counter[int] = Counter()
+    times: dict[int, list[float]] = {}
+    for state in story.counted:
+        founders.setdefault(state.ref.round, set()).add(state.founder)
+        trained[state.ref.round] += 1
+        if state.ref in story.seconds:
+            times.setdefault(state.ref.round, []).append(story.seconds[state.ref])
+    failed = Counter(failure.round for failure in story.failures)
+    copied = Counter(decision.round for decision in story.copies)
+    every = sorted(trained.keys() | failed.keys())
+    rounds = thin(every, ROUNDS)
+    return Health(
+        rounds=tuple(rounds),
+        founders=tuple(len(founders.get(r, ())) for r in rounds),
+        copied=tuple(copied[r] / (trained[r] + failed[r]) for r in rounds),
+        failed=tuple(failed[r] for r in rounds),
+        seconds=tuple(_middle(times.get(r, ())) for r in rounds),
+        slowest=tuple(max(times[r]) if r in times else None for r in rounds),
+        total_seconds=sum(story.seconds.values()) if story.seconds else None,
+        failures=len(story.failures),
+        worst=tuple(Counter(f"{f.cause}: {f.message}" for f in story.failures).most_common(3)),
+        note=thinned("rounds", len(rounds), len(every)),
+    )
+
+
+def _middle(times: Sequence[float]) -> float | None:
+    return quantile(sorted(times), 0.5) if times else None

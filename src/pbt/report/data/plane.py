@@ -1,0 +1,116 @@
+"""The hyperparameter plane, round by round: where the population stood, and how well it did there."""
+
+import math
+from dataclasses import dataclass
+
+from pbt.core.population import StateRef
+from pbt.report.data.common import Axis, Number, axis_of, quantile, thin, thinned
+from pbt.report.data.fitness import logarithmic
+from pbt.report.story import Generation, Story
+
+FRAMES = 100
+POINTS = 20_000
+"""Of all frames together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """The population after one round."""
+
+    round: int
+    step: int
+    members: tuple[int, ...]
+    x: tuple[Number, ...]
+    y: tuple[Number, ...]
+    scores: tuple[float, ...]
+    winner: tuple[tuple[Number, Number], ...]
+    """The ancestor of the best state, if it is of this round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Two hyperparameters, or one and the score."""
+
+    x: Axis
+    y: Axis | None
+    """None: the score."""
+    score: str
+    minimize: bool
+    colors: tuple[float, float]
+    """The scores at the two ends of the color scale; their logarithms to base ten where `log` is true."""
+    log: bool
+    frames: tuple[Frame, ...]
+    others: tuple[str, ...]
+    """Hyperparameters that are not shown."""
+    note: str
+
+
+def plane(story: Story) -> Plane | None:
+    """The first two hyperparameters that differ between members; None: there is none, or one member."""
+    names = _varied(story)
+    if not names or len(story.members) < 2:
+        return None
+    generations = thin(story.generations, FRAMES)
+    x = axis_of(names[0], story.space[names[0]])
+    y = axis_of(names[1], story.space[names[1]]) if len(names) > 1 else None
+    limit = max(10, POINTS // len(generations))
+    most = max(len(generation.states) for generation in generations)
+    later = sorted(s for g in story.generations[len(story.generations) // 4 :] for s in g.scores)
+    log = logarithmic(story)
+    low, high = (later[0], quantile(later, 0.95)) if story.sign < 0 else (quantile(later, 0.05), later[-1])
+    won = frozenset(StateRef(link.member, link.round) for link in story.path)
+    notes = [
+        thinned("rounds", len(generations), len(story.generations)),
+        thinned("members", min(limit, most), most),
+    ]
+    return Plane(
+        x=x,
+        y=y,
+        score=story.score_name,
+        minimize=story.sign < 0,
+        colors=_ends(low, high, log=log),
+        log=log,
+        frames=tuple(_frame(generation, x, y, won, limit) for generation in generations),
+        others=tuple(name for name in story.space if name not in names[:2]),
+        note="; ".join(filter(None, notes)),
+    )
+
+
+def _ends(low: float, high: float, *, log: bool) -> tuple[float, float]:
+    if log:
+        low, high = math.log10(low), math.log10(high)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _varied(story: Story) -> list[str]:
+    """The names that had more than one value, in the order of the space; or else the very first ones."""
+    names = list(story.space)
+    values: dict[str, set[object]] = {name: set() for name in names}
+    for state in story.counted:
+        for name, value in state.hparams.items():
+            if len(values[name]) < 2:
+                values[name].add(value)
+    return [name for name in names if len(values[name]) > 1] or names
+
+
+def _frame(generation: Generation, x: Axis, y: Axis | None, won: frozenset[StateRef], limit: int) -> Frame:
+    states = sorted(generation.states, key=lambda state: state.ref)
+    shown = thin(states, limit)
+    drawn = won | {state.ref for state in shown}
+    places = {
+        state.ref: (
+            x.place(state.hparams.get(x.name)),
+            state.score if y is None else y.place(state.hparams.get(y.name)),
+        )
+        for state in states
+        if state.ref in drawn
+    }
+    return Frame(
+        round=generation.depth,
+        step=generation.step,
+        members=tuple(state.ref.member for state in shown),
+        x=tuple(places[state.ref][0] for state in shown),
+        y=tuple(places[state.ref][1] for state in shown),
+        scores=tuple(state.score for state in shown),
+        winner=tuple(place for ref, place in places.items() if ref in won),
+    )

@@ -1,0 +1,152 @@
+"""The family tree of a population: who descends from whom, laid out so that no two lines cross."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pbt.core.population import StateRef
+from pbt.report.data.common import Curve, joined, thin, thinned
+from pbt.report.story import State, Story
+
+GENERATIONS = 200
+EDGES = 12_000
+"""Of branches that died out: the others are few."""
+FAILURES = 500
+"""That are marked."""
+
+Place = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """Lines against training steps in the state; heights, 0 to 1, keep relatives together and mean nothing else."""
+
+    dead: Curve
+    """Branches that nobody living descends from."""
+    living: Curve
+    winner: Curve
+    """From the birth of the best state's founder to the best state."""
+    passed: tuple[str, ...]
+    """Per point of `winner`: which state it is."""
+    initial: Curve
+    final: Curve
+    failed: Curve
+    """States that a failed round started from."""
+    note: str
+
+
+def tree(story: Story) -> Tree | None:
+    """The family tree; None: there was only one member."""
+    if len(story.members) < 2:
+        return None
+    places = _places(story)
+    kept = thin([generation.depth for generation in story.generations], GENERATIONS)
+    parents = _parents(story, frozenset(kept))
+    won = {StateRef(link.member, link.round) for link in story.path}
+    dead = [ref for ref in parents if ref not in story.surviving and ref not in won]
+    drawn = _some(dead, parents) if len(dead) > EDGES else dead
+    path = [ref for ref in parents if ref in won]
+    if story.path and path[-1:] != [_last(story)]:
+        path.append(_last(story))
+    walk = [_birth(story.states[path[0]].founder), *path] if path else []
+    crosses = thin(story.failures, FAILURES)
+    notes = [
+        thinned("rounds", len(kept), len(story.generations)),
+        thinned("steps of branches that died out", len(drawn), len(dead)),
+        thinned("failures", len(crosses), len(story.failures)),
+    ]
+    return Tree(
+        dead=_lines(drawn, parents, places),
+        living=_lines([ref for ref in parents if ref in story.surviving], parents, places),
+        winner=joined([[places[ref] for ref in walk]]),
+        passed=tuple(_said(ref, story) for ref in walk),
+        initial=joined([[places[ref] for ref in places if ref.round == 0]]),
+        final=joined([[places[ref] for ref in story.living]]),
+        failed=joined([[places[f.start or _birth(f.member)] for f in crosses]]),
+        note="; ".join(filter(None, notes)),
+    )
+
+
+def _last(story: Story) -> StateRef:
+    return StateRef(story.path[-1].member, story.path[-1].round)
+
+
+def _birth(member: int) -> StateRef:
+    """A node for a member before any training: there is no state with round 0."""
+    return StateRef(member, 0)
+
+
+def _places(story: Story) -> dict[StateRef, Place]:
+    """Where every state is drawn: by its steps, and by the order of its parent among all of that age."""
+    states = list(story.states.values())
+    born = [_birth(member) for member in sorted({s.ref.member for s in states if s.start is None} | _unborn(story))]
+    places = {ref: (0.0, _height(rank, len(born))) for rank, ref in enumerate(born)}
+    by_depth: dict[int, list[State]] = {}
+    for state in states:
+        by_depth.setdefault(state.depth, []).append(state)
+    for depth in sorted(by_depth):
+        # Children in the order of their parents: that is all it takes for lines not to cross.
+        ordered = sorted(by_depth[depth], key=lambda state: _order(state, places))
+        for rank, state in enumerate(ordered):
+            places[state.ref] = (state.step, _height(rank, len(ordered)))
+    return places
+
+
+def _unborn(story: Story) -> set[int]:
+    """Members whose very first round failed: they have a birth, and no state of it."""
+    return {failure.member for failure in story.failures if failure.start is None}
+
+
+def _order(state: State, places: dict[StateRef, Place]) -> tuple[float, bool, int]:
+    parent = state.start if state.start is not None else _birth(state.ref.member)
+    return -places[parent][1], parent.member != state.ref.member, state.ref.member
+
+
+def _height(rank: int, count: int) -> float:
+    return 1 - (rank + 0.5) / count
+
+
+def _parents(story: Story, kept: frozenset[int]) -> dict[StateRef, StateRef]:
+    """Each state of a kept generation with its nearest ancestor in another one, or with the birth."""
+    found: dict[StateRef, StateRef] = {}
+    for ref, state in story.states.items():
+        if state.depth not in kept:
+            continue
+        above = state.start
+        while above is not None and story.states[above].depth not in kept:
+            above = story.states[above].start
+        found[ref] = above if above is not None else _birth(state.founder)
+    return found
+
+
+def _some(dead: list[StateRef], parents: dict[StateRef, StateRef]) -> list[StateRef]:
+    """Whole branches, evenly chosen, until there are enough steps."""
+    known = frozenset(dead)
+    continued = {parents[ref] for ref in dead}
+    tips = [ref for ref in dead if ref not in continued]
+    chosen: set[StateRef] = set()
+    for tip in thin(tips, max(2, len(tips) * EDGES // len(dead))):
+        ref = tip
+        while ref in known and ref not in chosen:
+            chosen.add(ref)
+            ref = parents[ref]
+    return [ref for ref in dead if ref in chosen]
+
+
+def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: dict[StateRef, Place]) -> Curve:
+    """Edges joined to lines as long as possible."""
+    open_ends: dict[StateRef, list[Place]] = {}
+    lines: list[list[Place]] = []
+    for ref in refs:
+        line = open_ends.pop(parents[ref], None)
+        if line is None:
+            line = [places[parents[ref]]]
+            lines.append(line)
+        line.append(places[ref])
+        open_ends[ref] = line
+    return joined(lines)
+
+
+def _said(ref: StateRef, story: Story) -> str:
+    if ref.round == 0:
+        return f"birth of member {ref.member}"
+    return f"member {ref.member} after its round {ref.round}: {story.score_name} {story.states[ref].score:.5g}"

@@ -1,0 +1,126 @@
+"""The numbers behind each picture, as rows of text."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pbt.report.data.common import thin
+from pbt.report.data.exploits import Exploits
+from pbt.report.data.fitness import Fitness
+from pbt.report.data.founders import Founders
+from pbt.report.data.health import Health
+from pbt.report.data.pictures import Pictures
+from pbt.report.data.plane import Plane
+from pbt.report.story import Story
+from pbt.report.words import number
+
+ROWS = 400
+FOUNDERS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Texts, not yet escaped."""
+
+    what: str
+    """What a row is."""
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    all_rows: int
+    """Rows before thinning."""
+
+
+def table(name: str, pictures: Pictures, story: Story) -> Table | None:
+    """The table behind a picture; None: there is no such picture."""
+    record: Any = getattr(pictures, name)
+    if record is None:
+        return None
+    make: Callable[[Any, Story], Table] = _MAKE[name]
+    return make(record, story)
+
+
+def _table(what: str, head: Iterable[str], rows: Sequence[Sequence[Any]]) -> Table:
+    texts = tuple(tuple(number(cell, 6) for cell in row) for row in thin(rows, ROWS))
+    return Table(what=what, head=tuple(head), rows=texts, all_rows=len(rows))
+
+
+def _fitness(record: Fitness, story: Story) -> Table:  # noqa: ARG001 (one signature for all)
+    columns = (record.steps, record.counts, record.best, record.median, record.low, record.high)
+    head = ("step", "states", f"best {record.score} so far", "median", "10 %", "90 %")
+    return _table("a number of training steps", head, list(zip(*columns, strict=True)))
+
+
+def _schedules(record: Any, story: Story) -> Table:  # noqa: ARG001
+    """The winner's ancestry, a row for every stretch with the same values."""
+    rows: list[list[Any]] = []
+    for _, same in itertools.groupby(story.path, key=lambda link: (link.member, link.hparams)):
+        first, *rest = same
+        stop = rest[-1].last_step if rest else first.last_step
+        rows.append([first.first_step, stop, first.member, *(first.hparams.get(name) for name in story.space)])
+    return _table("a stretch of the winner's ancestry", ("from step", "to step", "member", *story.space), rows)
+
+
+def _tree(record: Any, story: Story) -> Table:  # noqa: ARG001
+    rows = [
+        (
+            link.member,
+            link.round,
+            link.last_step,
+            story.sign * link.score,
+            "born" if link.decision is None else link.decision.kind,
+            None if link.decision is None else link.decision.donor,
+            None if link.decision is None else link.decision.why,
+        )
+        for link in story.path
+    ]
+    head = ("member", "round", "step", story.score_name, "began by", "donor", "why")
+    return _table("a round of the winner's ancestry", head, rows)
+
+
+def _founders(record: Founders, story: Story) -> Table:  # noqa: ARG001
+    shares = sorted(record.shares, key=lambda share: (-share.parts[-1], -sum(share.parts)))[:FOUNDERS]
+    names = ("others" if share.founder is None else f"member {share.founder}" for share in shares)
+    rows = [
+        (step, alive, *(f"{100 * share.parts[i]:.3g} %" for share in shares))
+        for i, (step, alive) in enumerate(zip(record.steps, record.alive, strict=True))
+    ]
+    return _table("a number of training steps", ("step", "founders", *names), rows)
+
+
+def _exploits(record: Exploits, story: Story) -> Table:
+    gave, took = dict(record.donors), dict(record.received)
+    rows = [(member, gave.get(member, 0), took.get(member, 0)) for member in story.members]
+    rows.sort(key=lambda row: (-row[1], -row[2], row[0]))
+    return _table("a member", ("member", "was copied", "copied others"), rows)
+
+
+def _plane(record: Plane, story: Story) -> Table:  # noqa: ARG001
+    """Everybody after the last round, best first."""
+    states = sorted(story.generations[-1].states, key=lambda state: (-story.sign * state.score, state.ref))
+    rows = [
+        (state.ref.member, state.step, state.score, *(state.hparams.get(name) for name in story.space))
+        for state in states
+    ]
+    return _table("a member after the last round", ("member", "step", story.score_name, *story.space), rows)
+
+
+def _health(record: Health, story: Story) -> Table:  # noqa: ARG001
+    columns = (record.rounds, record.founders, record.copied, record.failed, record.seconds, record.slowest)
+    rows = [
+        (round_, founders, f"{100 * copied:.3g} %", failed, seconds, slowest)
+        for round_, founders, copied, failed, seconds, slowest in zip(*columns, strict=True)
+    ]
+    head = ("round", "founders", "began with a copy", "failed", "seconds, median member", "seconds, slowest")
+    return _table("a round", head, rows)
+
+
+_MAKE: Mapping[str, Callable[[Any, Story], Table]] = {
+    "fitness": _fitness,
+    "schedules": _schedules,
+    "tree": _tree,
+    "founders": _founders,
+    "exploits": _exploits,
+    "plane": _plane,
+    "health": _health,
+}

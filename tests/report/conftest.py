@@ -1,0 +1,31 @@
+"""Real runs that several test files look at."""
+
+from pathlib import Path
+
+import pytest
+from histories import CLIMB
+
+import pbt
+from pbt.report.printed import parts
+from pbt.results import Run
+
+
+@pytest.fixture(scope="session")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run with every kind of hyperparameter and with failures."""
+    path: Path = tmp_path_factory.mktemp("climbed") / "run"
+    return pbt.run(**CLIMB, run_dir=path)
+
+
+@pytest.fixture(scope="session")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An asynchronous run in which members copy states with fewer steps than their own."""
+    path: Path = tmp_path_factory.mktemp("apart") / "run"
+    plan = pbt.Plan(exploit=pbt.binary_tournament(), interval=5, mode="async")
+    return pbt.run(**CLIMB | {"plan": plan}, run_dir=path)
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of few pixels: no test looks at them that closely."""
+    monkeypatch.setattr(parts, "DPI", 30)
