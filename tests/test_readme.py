@@ -98,6 +98,7 @@ def test_every_command_of_the_table_exists(tmp_path: Path) -> None:
     told = commands()
     names = [command.split()[1] for command in told if command.startswith("pbt ")]
     assert {"run", "status", "resume", "verify", "doctor", "demo"} <= set(names)
+    assert {"ls", "lineage", "schedule", "replay", "export"} <= set(names)
     help_ = pbt_command(tmp_path, "--help")
     assert [name for name in names if not re.search(rf"^\W*{name}\b", help_, re.MULTILINE)] == []
     scripts = [command.split()[1] for command in told if command.startswith("python3 ")]

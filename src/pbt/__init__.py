@@ -9,7 +9,9 @@ from pbt.errors import PBTError
 from pbt.executors.worker import Context
 from pbt.experiment import Experiment, run
 from pbt.placement import Placement
+from pbt.replays import replay
 from pbt.results import Run
+from pbt.schedules import read_schedule
 from pbt.space import Choice, Float, Int, Space
 
 __all__ = [
@@ -39,6 +41,8 @@ __all__ = [
     "perturb",
     "perturb_or_resample",
     "random_subset",
+    "read_schedule",
+    "replay",
     "resample",
     "run",
     "t_test",

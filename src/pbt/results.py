@@ -122,7 +122,7 @@ class Run:
         """
         best = self.view.best
         if best is None:
-            raise RunError(f"{self.path or 'the run'}: no member has finished a round yet")
+            raise self._nothing_yet()
         return BestMember(
             member=best.state.member,
             round=best.state.round,
@@ -138,6 +138,15 @@ class Run:
         """The hyperparameters along the ancestry of the best state, from step 0."""
         return self.tree.schedule(self.best.state)
 
+    def schedule(self, member: int | None = None) -> Schedule:
+        """The hyperparameters along the ancestry of a member's newest state; None: `best_schedule`.
+
+        Raises:
+            UsageError: There is no such member, or it has no state yet.
+        """
+        last = self.lineage(member)[-1]
+        return self.tree.schedule(StateRef(last.member, last.round))
+
     def lineage(self, member: int | None = None) -> list[Link]:
         """The rounds that made a member's newest state, first to last; None: those of the best state.
 
@@ -148,7 +157,10 @@ class Run:
             return self.tree.ancestry(self.best.state)
         refs = [ref for ref in self.tree.reports if ref.member == member]
         if not refs:
-            raise UsageError(f"member {member} is not there or has finished no round; members: 0 .. {self._last_id()}")
+            if not self.tree.reports:
+                raise self._nothing_yet()
+            last = max(there.id for there in self.view.members)
+            raise UsageError(f"member {member} is not there or has finished no round; members: 0 .. {last}")
         return self.tree.ancestry(refs[-1])
 
     def history(self) -> History:
@@ -183,5 +195,5 @@ class Run:
         """
         return self._source.load_state(self.best.state if ref is None else ref)
 
-    def _last_id(self) -> int:
-        return max(member.id for member in self.view.members)
+    def _nothing_yet(self) -> RunError:
+        return RunError(f"{self.path or 'the run'}: no member has finished a round yet")

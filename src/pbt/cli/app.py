@@ -15,14 +15,14 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
-from pbt.cli import digits, report
-from pbt.cli.look import opened, print_problems, print_status
+from pbt.cli import ancestry, digits, export, replay, report
+from pbt.cli.look import opened, print_problems, print_runs, print_status, watch
 from pbt.cli.options import Flag, Screen, Where
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
 from pbt.errors import MissingExtraError, UsageError
 from pbt.terminal.exit import OK, USAGE, exit_code_of, tell
 from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import APPLICATIONS, find_run, load_experiment, new_run_dir
+from pbt.terminal.runs import APPLICATIONS, REPLAY, RUNS, find_run, load_experiment, new_run_dir, resume_command
 
 
 def _version() -> str:
@@ -47,6 +47,10 @@ Ctrl-C and SIGTERM with the state kept.""",
 
 app.command(digits.app)
 app.command(report.report)
+app.command(ancestry.lineage)
+app.command(ancestry.schedule)
+app.command(replay.replay)
+app.command(export.export)
 
 
 @app.command
@@ -125,6 +129,8 @@ def resume(
     if rounds is not None and rounds < meta["rounds"]:
         raise UsageError(f"--rounds: expected at least the {meta['rounds']} rounds that {path} has, got {rounds}")
     application = meta.get("application") or {}
+    if application.get("name") == REPLAY:
+        raise UsageError(f"{path}: is a replay; go on with it: {resume_command(path, application)}")
     if application.get("name") in APPLICATIONS and file is None:
         return go_on_with(path, meta, rounds, where, screen)
     if file is None:
@@ -146,19 +152,39 @@ def status(
     named: Annotated[str, Parameter(name="RUN")],
     /,
     *,
+    watching: Annotated[Flag, Parameter(name=["--watch", "-w"])] = False,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
     """Show how a run stands, while it runs or afterwards; for a folder, the runs in it.
 
     Nothing is written, and a running run is not disturbed.
 
-    Example: pbt status runs/latest
+    Example: pbt status runs/latest --watch
 
     Args:
         named: A run directory, or a folder that holds some.
+        watching: Show it again whenever something was added, until it ends or Ctrl-C.
+        as_json: Print it as JSON; scores are as the task returned them. With --watch one line each time.
+    """
+    return watch(named, json=as_json) if watching else print_status(named, json=as_json)
+
+
+@app.command
+def ls(
+    folder: Annotated[Path, Parameter(name="FOLDER")] = RUNS,
+    /,
+    *,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+) -> int:
+    """List the runs in a folder: name, state, rounds, best score and when something was last added; newest last.
+
+    Example: pbt ls runs
+
+    Args:
+        folder: The folder that holds them.
         as_json: Print it as JSON; scores are as the task returned them.
     """
-    return print_status(named, json=as_json)
+    return print_runs(folder, json=as_json)
 
 
 @app.command

@@ -1,24 +1,33 @@
 """Looking at runs without touching them: how they stand, and whether they are whole."""
 
+import contextlib
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 
 from pbt.cli.options import print_json
-from pbt.errors import RunFormatError
+from pbt.errors import RunError, RunFormatError, UsageError
 from pbt.results import Run
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
 from pbt.store.verify import verify_run
-from pbt.terminal.exit import FAILED, OK
-from pbt.terminal.outlet import outlet
+from pbt.terminal.exit import FAILED, OK, tell
+from pbt.terminal.outlet import can_redraw, outlet
 from pbt.terminal.runs import find_run, resume_command, runs_in, state_of
 from pbt.terminal.summary import summary
-from pbt.terminal.text import printable, scored, sign_of
+from pbt.terminal.text import NONE, printable, scored, sign_of
 from pbt.terminal.views import Column, as_json, grid, rounds_done
 
+PACE = 1.0
+"""Seconds between two looks at a run that is watched."""
 RECORDED = ("seed", "population", "rounds", "space")
 
 
@@ -41,19 +50,28 @@ def print_status(named: str, *, json: bool) -> int:
     """How a run stands, or how those in a folder do."""
     folder = Path(named)
     if not (folder / DATABASE).is_file() and runs_in(folder):
-        _print_list(runs_in(folder), json=json)
+        if not json:
+            return print_runs(folder, json=False)
+        found = []
+        for path in runs_in(folder):
+            with opened(path) as (run, state):
+                found.append(as_json(run, state))
+        print_json(found)
         return OK
     with opened(find_run(named)) as (run, state):
         if json:
             print_json(as_json(run, state))
             return OK
-        console = outlet()
-        console.print(Text(_standing(run, state), style="bold"), soft_wrap=True)
-        summary(run, console=console)
-        if state == "interrupted" and run.path is not None:
-            line = resume_command(run.path, run.meta.get("application") or {})
-            console.print(Text(f"\nGo on with: {line}"), soft_wrap=True)
+        _show(run, state, outlet())
     return OK
+
+
+def _show(run: Run, state: str, console: Console) -> None:
+    console.print(Text(_standing(run, state), style="bold"), soft_wrap=True)
+    summary(run, console=console)
+    if state == "interrupted" and run.path is not None:
+        line = resume_command(run.path, run.meta.get("application") or {})
+        console.print(Text(f"\nGo on with: {line}"), soft_wrap=True)
 
 
 def _standing(run: Run, state: str) -> str:
@@ -61,25 +79,120 @@ def _standing(run: Run, state: str) -> str:
     return text if state != "lost" else f"{text}; every member failed"
 
 
-def _print_list(paths: Sequence[Path], *, json: bool) -> None:
-    found: list[tuple[Run, str]] = []
-    for path in paths:
-        with opened(path) as (run, state):
-            found.append((run, state))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One line of a list of runs."""
+
+    path: Path
+    run: Run | None = None
+    """None: it cannot be read."""
+    state: str = "unreadable"
+    times: tuple[float, ...] = ()
+    """When something was added, in seconds since 1970."""
+
+    @property
+    def best(self) -> float | None:
+        """The best score, as the task returned it."""
+        best = self.run.view.best if self.run else None
+        return sign_of(self.run.meta) * best.score if self.run and best else None
+
+
+def print_runs(folder: Path, *, json: bool) -> int:
+    """The runs in a folder, the one that was changed last at the end."""
+    paths = runs_in(folder)
+    if not paths:
+        found = "a run itself; `pbt status` shows it" if (folder / DATABASE).is_file() else "none"
+        there = found if folder.is_dir() else "a file" if folder.exists() else "nothing there"
+        raise UsageError(f"{folder}: expected a folder with runs in it, found {there}")
+    listed = sorted(map(_listed, paths), key=lambda item: (item.times[-1:], item.path.name))
     if json:
-        print_json([as_json(run, state) for run, state in found])
-        return
-    runs = [run for run, _ in found]
-    bests = [sign_of(run.meta) * run.view.best.score if run.view.best else None for run in runs]
+        print_json([_plain(item) for item in listed])
+    else:
+        _print_list(listed)
+    return OK
+
+
+def _listed(path: Path) -> Listed:
+    """A run as far as it can be read; why it cannot be is told on stderr."""
+    try:
+        with opened(path) as (run, state), RunReader(path) as reader:
+            times = tuple(row.clock for row in reader.rows())
+            return Listed(path=path, run=run, state=state, times=times)
+    except RunError as error:
+        tell(f"warning: {error}")
+        return Listed(path=path)
+
+
+def _print_list(listed: Sequence[Listed]) -> None:
+    runs = [(item, item.run) for item in listed]
     columns = [
-        Column(title="run", cells=[printable(path) for path in paths], side="left"),
-        Column(title="state", cells=[state for _, state in found], side="left"),
-        Column(title="rounds", cells=[f"{rounds_done(run)}/{run.meta['rounds']}" for run in runs]),
-        Column(title="members", cells=[str(run.meta["population"]) for run in runs], optional=True),
-        Column(title="best", cells=[scored(best) for best in bests]),
+        Column(title="run", cells=[printable(item.path) for item in listed], side="left"),
+        Column(title="state", cells=[item.state for item in listed], side="left"),
+        Column(title="rounds", cells=[f"{rounds_done(run)}/{run.meta['rounds']}" if run else NONE for _, run in runs]),
+        Column(title="members", cells=[str(run.meta["population"]) if run else NONE for _, run in runs], optional=True),
+        Column(title="best", cells=[scored(item.best) for item in listed]),
+        Column(title="changed", cells=[_when(item.times, "%Y-%m-%d %H:%M") for item in listed], optional=True),
     ]
     console = outlet()
     console.print(grid("", columns, console.width))
+
+
+def _plain(item: Listed) -> dict[str, Any]:
+    run, best = item.run, item.best
+    return {
+        "run": str(item.path),
+        "state": item.state,
+        "rounds": run.meta["rounds"] if run else None,
+        "rounds_done": rounds_done(run) if run else None,
+        "population": run.meta["population"] if run else None,
+        "best": best if best is not None and math.isfinite(best) else None,
+        "began": item.times[0] if item.times else None,
+        "changed": item.times[-1] if item.times else None,
+    }
+
+
+def _when(times: Sequence[float], form: str) -> str:
+    return time.strftime(form, time.localtime(times[-1])) if times else NONE
+
+
+def watch(named: str, *, json: bool) -> int:
+    """How a run stands, whenever something was added to it, until it ends; Ctrl-C ends only the watching."""
+    path = find_run(named)
+    with contextlib.suppress(KeyboardInterrupt):
+        if json:
+            for run, state in _changes(path):
+                print_json(as_json(run, state), indent=None)
+        elif can_redraw(outlet()):
+            _watch_live(path)
+        else:
+            for run, state in _changes(path):
+                best = run.view.best
+                score = f", best {scored(sign_of(run.meta) * best.score)}" if best else ""
+                outlet().print(Text(f"{_standing(run, state)}{score}"), soft_wrap=True)
+    return OK
+
+
+def _watch_live(path: Path) -> None:
+    console = outlet()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        for run, state in _changes(path):
+            with console.capture() as shown:
+                _show(run, state, console)
+            live.update(Text.from_ansi(shown.get()), refresh=True)
+
+
+def _changes(path: Path) -> Iterator[tuple[Run, str]]:
+    """A run again and again: now, whenever its log is longer or its state another, and last when nobody writes it."""
+    seen: tuple[int, str] | None = None
+    while True:
+        with opened(path) as (run, state):
+            now = len(run.events), state
+            if now != seen:
+                yield run, state
+        seen = now
+        if state != "running":
+            return
+        time.sleep(PACE)
 
 
 def print_problems(named: str) -> int:

@@ -92,9 +92,10 @@ class Screen:
         return SOME_FAILED if lost else OK
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """One JSON document on stdout, at once."""
+    sys.stdout.write(json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def _gone(run: Run) -> set[int]:

@@ -7,7 +7,7 @@ trained, and hands over to the next by the state that the next one started from.
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +51,24 @@ class Schedule:
                 return segment.hparams
         return self.segments[-1].hparams
 
+    @property
+    def steps(self) -> int:
+        """Its length."""
+        return self.segments[-1].stop
+
+    def stretched(self, steps: int) -> "Schedule":
+        """The same course over another number of steps; what is left of a segment without a whole step is left out.
+
+        Raises:
+            UsageError: Less than one step.
+        """
+        if type(steps) is not int or steps < 1:
+            raise UsageError(f"stretched: expected a whole number of steps, at least 1, got {steps!r}")
+        # In whole numbers, so that a stretch by a whole factor and back is exact at any length.
+        edges = [(2 * stop * steps + self.steps) // (2 * self.steps) for stop in (0, *(s.stop for s in self.segments))]
+        parts = zip(itertools.pairwise(edges), self.segments, strict=True)
+        return Schedule(tuple(Segment(start=a, stop=b, hparams=s.hparams) for (a, b), s in parts if a < b))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values: a list of segments."""
         return {
@@ -61,9 +79,34 @@ class Schedule:
         }
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> "Schedule":
-        """The schedule that `to_dict` described."""
-        return cls(tuple(Segment(**segment) for segment in plain["segments"]))
+    def from_dict(cls, plain: Any) -> "Schedule":
+        """The schedule that `to_dict` described; whatever else is told beside the segments is left aside.
+
+        Raises:
+            UsageError: It describes none.
+        """
+        found = plain.get("segments") if isinstance(plain, Mapping) else None
+        if not isinstance(found, (list, tuple)):
+            raise UsageError("schedule: expected a mapping with a list of 'segments', found none")
+        return cls(tuple(_segment(number, segment) for number, segment in enumerate(found, 1)))
+
+
+def _segment(number: int, plain: Any) -> Segment:
+    """One segment of a description, checked."""
+    names = {"start", "stop", "hparams"}
+    if not isinstance(plain, Mapping) or set(plain) != names:
+        found = sorted(map(str, plain)) if isinstance(plain, Mapping) else repr(plain)
+        raise UsageError(f"schedule, segment {number}: expected start, stop and hparams, found {found}")
+    start, stop, hparams = plain["start"], plain["stop"], plain["hparams"]
+    if type(start) is not int or type(stop) is not int:
+        raise UsageError(f"schedule, segment {number}: expected whole numbers of steps, found {start!r} and {stop!r}")
+    if not isinstance(hparams, Mapping) or not all(_is_value(value) for value in hparams.values()):
+        raise UsageError(f"schedule, segment {number}: expected a value for each hyperparameter, found {hparams!r}")
+    return Segment(start=start, stop=stop, hparams={str(name): value for name, value in hparams.items()})
+
+
+def _is_value(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +123,26 @@ class Link:
     score: float
     decision: Decision | None
     """How the round was opened; None: by birth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stint:
+    """Rounds of one member that follow upon each other: from a birth or a copy to the next copy, or to the end."""
+
+    member: int
+    first_round: int
+    last_round: int
+    first_step: int
+    last_step: int
+    start: StateRef | None
+    """The state it began with; None: freshly built."""
+    score: float
+    """Of its last round."""
+
+    @property
+    def state(self) -> StateRef:
+        """The state it came to."""
+        return StateRef(self.member, self.last_round)
 
 
 class Lineage:
@@ -144,6 +207,25 @@ class Lineage:
             links = list(group)
             segments.append(Segment(start=links[0].first_step, stop=links[-1].last_step, hparams=hparams))
         return Schedule(tuple(segments))
+
+    def stints(self) -> list[Stint]:
+        """All that was ever trained, in the order of the log; each begins in a round of one before it, or at birth."""
+        found: dict[StateRef, Stint] = {}
+        for ref, report in self.reports.items():
+            start = self.start(*ref)
+            goes_on = found.pop(start) if start in found and start == (ref.member, ref.round - 1) else None
+            stint = goes_on or Stint(
+                member=ref.member,
+                first_round=ref.round,
+                last_round=ref.round,
+                first_step=self.reports[start].step if start is not None else 0,
+                last_step=report.step,
+                start=start,
+                score=report.scores[0],
+            )
+            found[ref] = replace(stint, last_round=ref.round, last_step=report.step, score=report.scores[0])
+        order = {ref: place for place, ref in enumerate(self.reports)}
+        return sorted(found.values(), key=lambda stint: order[StateRef(stint.member, stint.first_round)])
 
     def founder(self, ref: StateRef) -> int:
         """The member whose birth this state goes back to."""

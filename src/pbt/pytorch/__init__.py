@@ -4,6 +4,7 @@ from pbt.pytorch.bind import Binding, Live, argument, attribute, clip_norm, drop
 from pbt.pytorch.data import Data, Split
 from pbt.pytorch.modules import Buildable, ModuleTask
 from pbt.pytorch.noise import KeyedDropout, Noise, key_dropout
+from pbt.pytorch.schedules import ScheduleLR, apply_schedule
 from pbt.pytorch.state import capture, restore
 from pbt.pytorch.supervised import SupervisedTask, accuracy
 
@@ -15,9 +16,11 @@ __all__ = [
     "Live",
     "ModuleTask",
     "Noise",
+    "ScheduleLR",
     "Split",
     "SupervisedTask",
     "accuracy",
+    "apply_schedule",
     "argument",
     "attribute",
     "capture",

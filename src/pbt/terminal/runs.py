@@ -32,6 +32,8 @@ APPLICATIONS: Mapping[str, str] = {
 }
 """What a run may name as its origin, and the function that goes on with it: nothing else that a run directory says
 is ever imported."""
+REPLAY = "replay"
+"""What the replay of a run names as its origin."""
 
 
 def load_experiment(named: str) -> Experiment:
@@ -207,6 +209,11 @@ def state_of(run: Run, reader: RunReader) -> str:
 
 def resume_command(path: Path, application: Mapping[str, Any]) -> str:
     """The line that goes on with a run; where it was not begun by an application, it names the user's file."""
+    if application.get("name") == REPLAY:
+        given = {name: printable(value) for name, value in application.items() if value is not None}
+        words = [given[name] for name in ("of", "object") if name in given]
+        words += [f"--{name}={given[name]}" for name in ("seed", "member") if name in given]
+        return " ".join([own_command(), *map(shlex.quote, ["replay", *words, "--out", str(path), "--resume"])])
     if application.get("name") in APPLICATIONS:
         return f"{own_command()} resume {shlex.quote(str(path))}"
     named = printable(application.get("object") or "FILE.py:object")

@@ -1,0 +1,69 @@
+"""`pbt lineage` and `pbt schedule`: where a network came from, and what it was trained with."""
+
+import sys
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from pbt.cli.look import opened
+from pbt.cli.options import Flag, print_json
+from pbt.schedules import schedule_text
+from pbt.terminal.exit import OK
+from pbt.terminal.outlet import outlet
+from pbt.terminal.runs import find_run
+from pbt.terminal.trees import ancestry_json, ancestry_table, tree_json, tree_text
+
+
+def lineage(
+    named: Annotated[str, Parameter(name="RUN")],
+    member: Annotated[int | None, Parameter(name="MEMBER")] = None,
+    /,
+    *,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+) -> int:
+    """Show who descends from whom: the tree of the whole population, or the ancestry of one member.
+
+    Example: pbt lineage runs/latest
+
+    Args:
+        named: The run directory.
+        member: The member whose ancestry is shown.
+        as_json: Print it as JSON; scores are as the task returned them.
+    """
+    with opened(find_run(named)) as (run, _):
+        if member is None:
+            if as_json:
+                print_json(tree_json(run))
+                return OK
+            console = outlet()
+            for line in tree_text(run):
+                console.print(line, soft_wrap=True)
+            return OK
+        links = run.lineage(member)
+        if as_json:
+            print_json(ancestry_json(run, links))
+            return OK
+        console = outlet()
+        console.print(ancestry_table(run, links, console.width))
+    return OK
+
+
+def schedule(
+    named: Annotated[str, Parameter(name="RUN")],
+    /,
+    *,
+    member: int | None = None,
+    format_: Annotated[Literal["json", "csv", "toml"], Parameter(name="--format")] = "json",
+) -> int:
+    """Print the hyperparameter schedule that made the best network; pbt.read_schedule reads it back.
+
+    Example: pbt schedule runs/latest --format csv > schedule.csv
+
+    Args:
+        named: The run directory.
+        member: Of this member's newest network instead.
+        format_: The form of the text.
+    """
+    with opened(find_run(named)) as (run, _):
+        sys.stdout.write(schedule_text(run.schedule(member), format_))
+    return OK

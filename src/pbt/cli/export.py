@@ -1,0 +1,83 @@
+"""`pbt export`: a run for other programs."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from pbt.cli.look import opened
+from pbt.errors import RunError, UsageError
+from pbt.exports import csv_text, jsonl_text, newick, ray_policies, write_parquet
+from pbt.results import Run
+from pbt.terminal.exit import OK
+from pbt.terminal.outlet import outlet
+from pbt.terminal.runs import find_run
+from pbt.terminal.text import printable
+
+_TEXTS: Mapping[str, Callable[[Run, Path], str]] = {
+    "csv": lambda run, _: csv_text(run.history()),
+    "jsonl": lambda run, _: jsonl_text(run.history()),
+    "newick": lambda run, path: newick(run.tree, path.name),
+}
+
+
+def export(
+    named: Annotated[str, Parameter(name="RUN")],
+    /,
+    *,
+    format_: Annotated[Literal["csv", "jsonl", "parquet", "ray", "newick"], Parameter(name="--format")],
+    out: Path | None = None,
+) -> int:
+    """Write a run for other programs: its history, its development tree, or schedules that Ray Tune replays.
+
+    csv, jsonl and parquet are the history, a row per member and round; its score is higher-is-better (where the
+    objective is minimized, the column objective is what the task returned). newick is the development tree with
+    branch lengths in steps. ray is a folder of policy files for PopulationBasedTrainingReplay, where one training
+    iteration is one round.
+
+    Example: pbt export runs/latest --format csv --out history.csv
+
+    Args:
+        named: The run directory.
+        format_: What to write.
+        out: A new file, or for ray a folder. Default: stdout, where it is text.
+    """
+    path = find_run(named)
+    if out is None and format_ in {"parquet", "ray"}:
+        kind = "a new file" if format_ == "parquet" else "a folder"
+        raise UsageError(f"--format {format_}: expected --out with the name of {kind}, got none")
+    with opened(path) as (run, _):
+        if not run.tree.reports:
+            raise RunError(f"{path}: expected a run with a finished round, found none yet")
+        if out is None:
+            sys.stdout.write(_TEXTS[format_](run, path))
+            return OK
+        if format_ == "ray":
+            written = _write_policies(run, out)
+        else:
+            _check_new(out)
+            if format_ == "parquet":
+                write_parquet(run.history(), out)
+            else:
+                out.write_text(_TEXTS[format_](run, path), encoding="utf-8")
+            written = [out]
+    for file in written:
+        outlet().print(printable(file), soft_wrap=True)
+    return OK
+
+
+def _write_policies(run: Run, folder: Path) -> list[Path]:
+    texts = {folder / name: text for name, text in ray_policies(run).items()}
+    for file in texts:
+        _check_new(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
+    return list(texts)
+
+
+def _check_new(file: Path) -> None:
+    if file.exists():
+        raise UsageError(f"{file}: expected the name of a new file, found one that is there")

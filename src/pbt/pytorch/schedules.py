@@ -1,0 +1,74 @@
+"""A discovered schedule in a training loop of your own."""
+
+from typing import Any, cast
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pbt.core.lineage import Schedule
+from pbt.errors import TaskError
+from pbt.pytorch.bind import Live, OptimizerBinding
+from pbt.space import Value
+
+
+def apply_schedule(optimizer: Optimizer, schedule: Schedule, step: int) -> dict[str, Value]:
+    """Set what the schedule prescribes at a step, in every parameter group; call it before each training step.
+
+    Args:
+        optimizer: Its settings are set that have the name of a hyperparameter: `lr`, `weight_decay`, `momentum`, ...
+        schedule: As `run.best_schedule` gives it.
+        step: Training steps done so far; behind the end the last values hold on.
+
+    Returns:
+        The values that are no setting of the optimizer: yours to apply. Empty if there are none.
+
+    Raises:
+        TaskError: Not one of the names is a setting of the optimizer.
+    """
+    values = schedule.at(step)
+    live = Live(parts={"optimizer": optimizer})
+    own = [name for name in values if all(name in group for group in optimizer.param_groups) and name != "params"]
+    if not own:
+        raise TaskError(
+            f"apply_schedule: expected hyperparameters that are settings of {type(optimizer).__name__}, found "
+            f"{', '.join(values) or 'none'}; set them yourself from schedule.at(step)"
+        )
+    for name in own:
+        OptimizerBinding(name).apply(live, values[name])
+    return {name: value for name, value in values.items() if name not in own}
+
+
+class ScheduleLR(LRScheduler):
+    """The learning rate of a schedule as a scheduler of PyTorch: `step()` once after every training step.
+
+    Args:
+        optimizer: Every parameter group gets the rate.
+        schedule: As `run.best_schedule` gives it.
+        name: The hyperparameter that is the learning rate.
+        last_epoch: Steps done before, less one, as in PyTorch's own schedulers.
+
+    Raises:
+        TaskError: The schedule has no such hyperparameter, or not everywhere, or it is no number.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, name: str = "lr", last_epoch: int = -1) -> None:
+        for segment in schedule.segments:
+            value = segment.hparams.get(name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TaskError(
+                    f"ScheduleLR: expected a number for '{name}' in every segment, found {value!r} from step "
+                    f"{segment.start}; the schedule has {', '.join(segment.hparams) or 'nothing'}"
+                )
+        self._schedule = schedule
+        self._name = name
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of every parameter group at this step."""
+        rate = cast("float", self._schedule.at(self.last_epoch)[self._name])
+        return [rate] * len(self.optimizer.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values: where it stands. The schedule itself is given again at construction."""
+        return {key: value for key, value in super().state_dict().items() if key not in {"_schedule", "_name"}}

@@ -1,0 +1,170 @@
+"""A schedule as text, to be taken away and read back: JSON, CSV or TOML. Every value comes back as it was.
+
+In CSV a row is a segment: `start`, `stop`, then a column per hyperparameter. A cell holds a value as JSON writes it;
+a text that would be read as something else is in quotes, and an empty cell is a hyperparameter that was not active.
+"""
+
+import csv
+import io
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pbt.core.lineage import Schedule
+from pbt.errors import UsageError, nearest
+from pbt.space import Value
+
+FORMATS = ("json", "csv", "toml")
+_EDGES = ("start", "stop")
+_LONGER = "hparams."
+"""What stands before a hyperparameter whose name is a column's already."""
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def schedule_text(schedule: Schedule, format_: str = "json") -> str:
+    """The schedule in one of the formats.
+
+    Raises:
+        UsageError: There is no such format, or it knows no such value (TOML has no null).
+    """
+    return _WRITE[_known(format_)](schedule)
+
+
+def schedule_of(text: str, format_: str = "json") -> Schedule:
+    """The schedule that `schedule_text` wrote.
+
+    Raises:
+        UsageError: The text is none.
+    """
+    return _READ[_known(format_)](text)
+
+
+def read_schedule(path: str | Path) -> Schedule:
+    """The schedule in a file that ends in .json, .csv or .toml, as `pbt schedule` writes it.
+
+    Raises:
+        UsageError: The file cannot be read, or holds no schedule.
+    """
+    path = Path(path)
+    format_ = path.suffix.removeprefix(".").lower()
+    if format_ not in FORMATS:
+        raise UsageError(f"{path}: expected a schedule in a file that ends in .json, .csv or .toml")
+    try:
+        return schedule_of(path.read_text(encoding="utf-8"), format_)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: expected text in UTF-8, found something else") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _known(format_: str) -> str:
+    if format_ not in FORMATS:
+        raise UsageError(f"expected a schedule as json, csv or toml, got '{format_}'{nearest(format_, FORMATS)}")
+    return format_
+
+
+def _to_json(schedule: Schedule) -> str:
+    return json.dumps(schedule.to_dict(), indent=2) + "\n"
+
+
+def _from_json(text: str) -> Schedule:
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"schedule: expected JSON, found something else ({error})") from error
+    return Schedule.from_dict(plain)
+
+
+def _to_csv(schedule: Schedule) -> str:
+    names = list(dict.fromkeys(name for segment in schedule.segments for name in segment.hparams))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_EDGES, *map(_title, names)])
+    for segment in schedule.segments:
+        cells = [_cell(segment.hparams[name]) if name in segment.hparams else "" for name in names]
+        writer.writerow([segment.start, segment.stop, *cells])
+    return out.getvalue()
+
+
+def _from_csv(text: str) -> Schedule:
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
+    except csv.Error as error:
+        raise UsageError(f"schedule: expected CSV, found something else ({error})") from error
+    if not rows or tuple(rows[0][:2]) != _EDGES:
+        found = ", ".join(rows[0]) if rows else "an empty text"
+        raise UsageError(f"schedule: expected CSV whose first columns are start and stop, found {found:.80}")
+    names = [_name(title) for title in rows[0][2:]]
+    return Schedule.from_dict({"segments": [_row(line, row, names) for line, row in enumerate(rows[1:], 2)]})
+
+
+def _row(line: int, row: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    if len(row) != len(names) + len(_EDGES):
+        raise UsageError(f"schedule, row {line}: expected {len(names) + len(_EDGES)} cells, found {len(row)}")
+    start, stop, *cells = (_value(cell) for cell in row)
+    given = {name: value for name, value, cell in zip(names, cells, row[2:], strict=True) if cell != ""}
+    return {"start": start, "stop": stop, "hparams": given}
+
+
+def _title(name: str) -> str:
+    longer = f"{_LONGER}{name}" if name in _EDGES or name.startswith(_LONGER) else name
+    return _quoted(longer) if longer.startswith('"') or not longer.isprintable() else longer
+
+
+def _name(title: str) -> str:
+    return str(_value(title) if title.startswith('"') else title).removeprefix(_LONGER)
+
+
+def _cell(value: Value) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value)
+    # Line ends inside a cell would not survive every program, nor a text file.
+    return _quoted(value) if value == "" or not value.isprintable() or _value(value) != value else value
+
+
+def _value(cell: str) -> Any:
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
+
+
+def _to_toml(schedule: Schedule) -> str:
+    parts = []
+    for segment in schedule.segments:
+        values = [f"{_key(name)} = {_toml_value(name, value)}\n" for name, value in segment.hparams.items()]
+        head = f"[[segments]]\nstart = {segment.start}\nstop = {segment.stop}\n"
+        parts.append("".join([head, "[segments.hparams]\n", *values]))
+    return "\n".join(parts)
+
+
+def _from_toml(text: str) -> Schedule:
+    try:
+        plain = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"schedule: expected TOML, found something else ({error})") from error
+    return Schedule.from_dict(plain)
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _quoted(name)
+
+
+def _toml_value(name: str, value: Value) -> str:
+    if value is None:
+        raise UsageError(f"schedule: TOML has no value for the None of '{name}'; write it as json or csv")
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    # JSON and TOML escape alike but for one control character, which JSON leaves as it is.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+_WRITE: Mapping[str, Callable[[Schedule], str]] = {"json": _to_json, "csv": _to_csv, "toml": _to_toml}
+_READ: Mapping[str, Callable[[str], Schedule]] = {"json": _from_json, "csv": _from_csv, "toml": _from_toml}
