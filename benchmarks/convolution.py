@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.base import Row
+from benchmarks.base import Asked, Row, times_faster
 from pbt.mnist.models import Shape, network
 from pbt.pytorch import Noise, key_dropout
 from pbt.pytorch.state import threads_of
@@ -18,7 +18,7 @@ STEPS = 8
 BATCH, THREADS = 200, 2
 
 
-def measure(repeats: int) -> Sequence[Row]:
+def measure(asked: Asked) -> Sequence[Row]:
     """Seconds of a step of `conv`, both sides taking turns on two threads."""
     shape = Shape(model="conv", image=(1, 28, 28), classes=10, sizes=(16, 32), batch_norm=True, keep_prob=0.8)
     noise = Noise("cpu")
@@ -27,7 +27,8 @@ def measure(repeats: int) -> Sequence[Row]:
     images, labels = torch.randn(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))
     with threads_of(THREADS):
         turns = [
-            (_seconds(plain, images, labels), _seconds(keyed, images, labels, noise.at)) for _ in range(repeats + 1)
+            (_seconds(plain, images, labels), _seconds(keyed, images, labels, noise.at))
+            for _ in range(asked.repeats + 1)
         ]
     theirs, ours = (median(side) for side in zip(*turns[1:], strict=True))
     return [
@@ -36,7 +37,7 @@ def measure(repeats: int) -> Sequence[Row]:
             measured=f"{1000 * ours:.1f} ms",
             against=f"the same network with `nn.ReLU`, `nn.Dropout`: {1000 * theirs:.1f} ms",
             value=median(mine / plain_ for plain_, mine in turns[1:]),
-            limit=round(1 / 1.8, 3),
+            limit=times_faster(1.8),
         )
     ]
 

@@ -1,0 +1,93 @@
+"""A training step of 64 conv members on a CUDA device, where there is one.
+
+Left: `vectorized`, all in one program. Right: one member alone after the other, as its process would train it; and the
+arithmetic of the step at the rate of a matrix product measured on the device.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import torch
+
+from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize, training_flop
+from benchmarks.base import Asked, Row
+from pbt.core.population import View
+from pbt.core.strategy import births
+from pbt.executors.vectorized.population import Population
+from pbt.executors.worker import Context, Setup
+from pbt.mnist.config.record import load_config
+from pbt.mnist.models import Shape, network
+from pbt.mnist.task import space, supervised
+from pbt.pytorch.supervised import SupervisedTrainer
+from pbt.store.files import StateFiles
+
+MEMBERS, STEPS = 64, 10
+"""STEPS: of a turn."""
+
+
+def measure(asked: Asked) -> Sequence[Row]:
+    """A step of all members, if there is a device."""
+    work = f"conv_PBT step, {MEMBERS} members, `vectorized`, accelerator"
+    if not torch.cuda.is_available():
+        return [Row.missing(work, "no accelerator here")]
+    name = torch.cuda.get_device_name()
+    return measure_on("cuda:0", f"{work} ({name})", asked.repeats, MEMBERS, DEVICE_SIZE)
+
+
+def measure_on(device: str, work: str, repeats: int, members: int, size: int) -> Sequence[Row]:
+    """The rows of a device.
+
+    Args:
+        device: Where.
+        work: What the rows are called.
+        repeats: Turns of each side.
+        members: Of the population.
+        size: Of the matrices whose product is timed.
+    """
+    config = load_config("config/conv_PBT.json")
+    train = config.train
+    task = supervised(config)
+    setup = Setup(task=task, states=StateFiles(None), device=device)
+    started = [birth.hparams for birth in births(View(seed=0, space=space(config)), members, ())]
+    together, _ = Population(setup, task).try_out(started)
+    trainer = SupervisedTrainer(task, device, setup.threads)
+    context = Context(seed=0, member=0, round=1, first_step=0, device=device)
+    model = network(Shape.of(train))
+    example = torch.zeros(1, train.num_channels, train.height, train.width)
+    flop = training_flop(model, example) * train.batch_size * members
+    turns = [
+        (
+            _seconds(together, device),
+            members * _seconds(lambda: trainer.try_out(started[0], context), device),
+            flop / product_rate(device, size, setup.threads),
+        )
+        for _ in range(repeats)
+    ]
+    ours, alone, needed = (median(of) for of in zip(*turns, strict=True))
+    return [
+        Row(
+            work=work,
+            measured=f"{1000 * ours:.2f} ms",
+            against=f"one member alone after the other: {1000 * alone:.2f} ms",
+            value=median(one / two for one, two, _ in turns),
+            limit=1.0,
+        ),
+        Row(
+            work="the same",
+            measured=f"{1000 * ours:.2f} ms, {100 * median(two / one for one, _, two in turns):.0f} % of the rate",
+            against=f"its arithmetic at the rate of a {size} x {size} float32 product: {1000 * needed:.2f} ms",
+            value=median(one / two for one, _, two in turns),
+        ),
+    ]
+
+
+def _seconds(step: Callable[[], None], device: str) -> float:
+    """Of a step, after one that is not counted."""
+    step()
+    synchronize(device)
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    synchronize(device)
+    return (time.perf_counter() - started) / STEPS

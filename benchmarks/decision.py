@@ -1,0 +1,75 @@
+"""What a round costs besides training when the population is large: its reports, its decisions, the new population.
+
+Left: folding 100,000 reports into the population, deciding on every member, folding the decisions. Right: the limit set
+for it; and ten times the seconds of a population of a tenth, which it would take if every member cost the same.
+"""
+
+import time
+from collections.abc import Sequence
+from statistics import median
+
+import pbt
+from benchmarks.base import Asked, Row
+from pbt.core.events import Decided, Event, Reported
+from pbt.core.fold import apply
+from pbt.core.population import StateRef, View
+from pbt.core.rng import Rng
+from pbt.core.strategy import Plan
+from pbt.space import Space
+
+LARGE, SMALL = 100_000, 10_000
+PLAN = Plan(exploit=pbt.truncation(0.2), explore=pbt.perturb((0.8, 1.2)))
+SPACE = Space({"lr": pbt.Float(1e-4, 1e-1, scale="log"), "keep_prob": pbt.Float(0.5, 0.99)})
+
+
+def measure(asked: Asked) -> Sequence[Row]:
+    """Seconds of a round of decisions."""
+    large, small = (beginning(members) for members in (LARGE, SMALL))
+    turns = [(seconds(*large), seconds(*small)) for _ in range(asked.repeats)]
+    most, few = (median(of) for of in zip(*turns, strict=True))
+    work = f"decisions of a round, {LARGE:,} members, truncation and perturb"
+    return [
+        Row(
+            work=work,
+            measured=f"{most:.2f} s",
+            against="the limit set for it",
+            value=most,
+            limit=2.0,
+            aim=0.5,
+            unit=" s",
+        ),
+        Row(
+            work=work,
+            measured=f"{most:.2f} s",
+            against=f"{SMALL:,} members, each {LARGE // SMALL} times: {few * LARGE / SMALL:.2f} s",
+            value=median(one / two for one, two in turns) * SMALL / LARGE,
+            limit=1.5,
+            aim=1.1,
+        ),
+    ]
+
+
+def beginning(members: int) -> tuple[View, list[Event]]:
+    """A population in its first round, and the reports that end it."""
+    empty = View(seed=0, space=SPACE)
+    view = apply(empty, PLAN.begin(empty, members, ()).starts)
+    return view, [
+        Reported(
+            member=i,
+            round=1,
+            step=1,
+            scores=(Rng("score", i).random(),),
+            state=StateRef(i, 1),
+            digest="",
+        )
+        for i in range(members)
+    ]
+
+
+def seconds(view: View, reports: Sequence[Event]) -> float:
+    """Of one round."""
+    started = time.perf_counter()
+    after = apply(view, reports)
+    proposal = PLAN.decide(after, after.members)
+    apply(after, [Decided(decision=decision) for decision in proposal.decisions])
+    return time.perf_counter() - started
