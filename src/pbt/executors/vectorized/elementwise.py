@@ -3,6 +3,9 @@
 To add an optimizer that treats every number of a network alike: subclass `Elementwise`, say what it remembers, which
 settings may differ between members and how it steps, and put it into `ELEMENTWISE`. Until then it runs all the same,
 by `Separate`.
+
+Torch's arithmetic to the letter, save for one thing: where momentum is turned on for a network that `RMSprop` trained
+without, torch stops with a `KeyError`, and here the momentum begins at zero.
 """
 
 from abc import ABC, abstractmethod
@@ -47,8 +50,10 @@ class Elementwise(ABC):
         self.settings: dict[str, Any] = {}
         """By name: (members, 1) in double precision for `numbers`, plain values for the others."""
         self.using: Sequence[str] = ()
-        """The names in `kept` that matter under these settings."""
+        """The names in `kept` that these settings use."""
         self._steps = [0] * params.members
+        self._there: list[set[str]] = [set() for _ in self._steps]
+        """The names in `kept` that each member has, of now or of rounds with other settings, as in torch's state."""
 
     @abstractmethod
     def update(self, p: Tensor, g: Tensor, step: Tensor) -> None:
@@ -72,6 +77,13 @@ class Elementwise(ABC):
         plain = all(not common[0].get(name, off) for name, off in _PLAIN.items())
         return same and plain and not any(isinstance(own[name], Tensor) for own in flat for name in cls.numbers)
 
+    @classmethod
+    def holds(cls, memory: Memory, params: int) -> bool:
+        """Whether this memory of one member has all that is kept here, the same for each of so many parameters."""
+        kinds = {(float(kept.get("step", 0)), *sorted(_names(kept) - {"step"})) for kept in memory.values()}
+        known = all(_names(kept) <= {"step", *cls.remembers} for kept in memory.values())
+        return known and (not memory or (len(memory) == params and len(kinds) == 1))
+
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
         """Each member's settings, from now on."""
         flat = [flatten(own[0]) for own in groups]
@@ -86,6 +98,8 @@ class Elementwise(ABC):
             view.copy_(gradient)
         if self.counts or self.using:
             self._steps = [count + 1 for count in self._steps]
+        for there in self._there:
+            there.update(self.using)
         self.update(self._params, self._gradient, self._column(self._steps))
 
     def gather(self, sources: Sequence[int]) -> None:
@@ -93,12 +107,14 @@ class Elementwise(ABC):
         for rows in self._rows.values():
             rows.gather(sources)
         self._steps = [self._steps[source] for source in sources]
+        self._there = [set(self._there[source]) for source in sources]
 
     def load(self, index: int, memory: Memory) -> None:
-        """Take torch's state of one member; an empty one is that of a member before its first step."""
+        """Take torch's state of one member, which must be one that it `holds`; an empty one: before its first step."""
         first = memory.get(0, {})
+        self._there[index] = _names(first) - {"step"}
         # Without a count there is still a first step, which sets the momentum instead of adding to it.
-        self._steps[index] = int(first["step"]) if "step" in first else int(bool(first))
+        self._steps[index] = int(first["step"]) if self.counts and first else int(bool(self._there[index]))
         for name, rows in self._rows.items():
             for place, view in enumerate(rows.views.values()):
                 kept = memory.get(place, {}).get(name)
@@ -108,10 +124,13 @@ class Elementwise(ABC):
         """Torch's state of one member."""
         if not self._steps[index]:
             return {}
-        count = {"step": torch.tensor(float(self._steps[index]))} if self.counts else {}
-        rows = {name: list(self._rows[name].row(index).values()) for name in self.using}
-        places = range(len(self._gradients.views))
-        return {place: {**count, **{name: kept[place] for name, kept in rows.items()}} for place in places}
+        names = [name for name in self.remembers if name in self._there[index]]
+        rows = {name: list(self._rows[name].row(index).values()) for name in names}
+        # A count for each parameter, which torch would step one by one.
+        counts = [
+            {"step": torch.tensor(float(self._steps[index]))} if self.counts else {} for _ in self._gradients.views
+        ]
+        return {place: count | {name: kept[place] for name, kept in rows.items()} for place, count in enumerate(counts)}
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64, device=self._params.device).unsqueeze(1)
@@ -125,6 +144,10 @@ class Elementwise(ABC):
         """One minus a setting."""
         value: Tensor = 1 - self.settings[name]
         return value.to(self._params.dtype)
+
+
+def _names(kept: Mapping[str, Any]) -> set[str]:
+    return {name for name, value in kept.items() if value is not None}
 
 
 def _like(params: Rows, flat: Tensor) -> tuple[Rows, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
 from pbt.executors.base import Incident, Outcome, Task
-from pbt.executors.seeding import preserved, seeded, use_threads
+from pbt.executors.seeding import preserved, seeded, sown, use_threads
 from pbt.executors.vectorized.population import Population
 from pbt.executors.worker import Setup
 from pbt.pytorch.supervised import SupervisedTask
@@ -54,12 +54,12 @@ class VectorizedExecutor:
             with seeded(seed_of("open"), self._setup.device):
                 self._trainer = Population(self._setup, self._task)
         first = self._queue[0]
-        place = first.first_step, first.steps
-        wave = [task for task in self._queue if (task.first_step, task.steps) == place][: self._chunk]
+        wave = [task for task in self._queue if _place(task) == _place(first)][: self._chunk]
         taken = {(task.member, task.round) for task in wave}
         self._queue = [task for task in self._queue if (task.member, task.round) not in taken]
         use_threads(self._setup.threads)
-        return self._trainer.run(wave)
+        with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
+            return self._trainer.run(wave)
 
     def incidents(self) -> list[Incident]:
         """None: there is no worker that could be lost."""
@@ -78,6 +78,11 @@ class VectorizedExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _place(task: Task) -> tuple[int, int, int]:
+    """What the members of one program have in common."""
+    return task.first_step, task.steps, task.seed
 
 
 def refusal(task: Any) -> str:

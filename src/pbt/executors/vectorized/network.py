@@ -12,16 +12,31 @@ from pbt.executors.vectorized.noise import StackedDropout
 from pbt.executors.vectorized.rules import Rules
 from pbt.executors.vectorized.settings import Settings
 from pbt.pytorch.noise import KeyedDropout, Noise
+from pbt.space import Value
 
 
 class StackedNet:
-    """The network, run for one member as `vmap` sees it, with all that differs between members handed in."""
+    """The network, run for one member as `vmap` sees it, with all that differs between members handed in.
+
+    Args:
+        model: Of one member; it is changed.
+        noise: The source of dropout; `noise.at` names one key per member.
+        device: Where it is.
+
+    Raises:
+        TaskError: Something would happen to one member's parameters that does not happen to these.
+    """
 
     def __init__(self, model: nn.Module, noise: Noise, device: str) -> None:
         self._model = model
         self._device = device
         self._dropouts = _stack_dropouts(model, noise)
-        names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+        self._own = dict(model.named_parameters())
+        for name, parameter in self._own.items():
+            if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+                raise TaskError(f"the network has a hook on the gradient of '{name}'; use executor='processes'")
+        self._dtype = next((p.dtype for p in self._own.values() if p.is_floating_point()), torch.get_default_dtype())
+        names = {id(tensor): name for name, tensor in [*self._own.items(), *model.named_buffers()]}
         holders: list[dict[str, Any]] = [of for m in model.modules() for of in (m._parameters, m._buffers)]
         self._places = [
             (names[id(tensor)], holder, key)
@@ -47,7 +62,11 @@ class StackedNet:
         self._model.eval()
 
     def configure(self, settings: Sequence[Settings]) -> None:
-        """Take each member's dropout and attributes."""
+        """Take each member's dropout and attributes.
+
+        Raises:
+            TaskError: Members differ in an attribute that is no number.
+        """
         for layer, own in zip(self._dropouts, zip(*(own.dropout for own in settings), strict=True), strict=True):
             layer.set(own)
         self.attributes = {}
@@ -57,12 +76,28 @@ class StackedNet:
             values = [own.attributes.get(path, usual) for own in settings]
             setattr(owner, name, values[0])
             if any(value != values[0] for value in values):
-                if any(isinstance(value, (str, bool)) for value in values):
-                    raise TaskError(
-                        f"attribute('model.{path}'): {sorted(set(map(str, values)))} cannot differ between members "
-                        "of one program; use executor='processes'"
-                    )
-                self.attributes[path] = torch.tensor(values, dtype=torch.get_default_dtype(), device=self._device)
+                self.attributes[path] = self._stacked(path, values)
+
+    def _stacked(self, path: str, values: Sequence[Value]) -> Tensor:
+        if not all(type(value) in (int, float) for value in values):
+            raise TaskError(
+                f"attribute('model.{path}'): {sorted(set(map(str, values)))} cannot differ between members of one "
+                "program; use executor='processes'"
+            )
+        whole = all(type(value) is int for value in values)
+        return torch.tensor(values, dtype=torch.int64 if whole else self._dtype, device=self._device)
+
+    def check_reached(self) -> None:
+        """After a step back: raise TaskError if a parameter was used that is not the member's.
+
+        It was reached by a reference that nobody can see, as one in a list of the network's own.
+        """
+        for name, parameter in self._own.items():
+            if parameter.grad is not None:
+                raise TaskError(
+                    f"the network uses its parameter '{name}' by another way than as an attribute of a module, where "
+                    "members cannot have values of their own; use executor='processes'"
+                )
 
     def run(
         self,
@@ -71,12 +106,12 @@ class StackedNet:
         attributes: Mapping[str, Tensor],
         row: Tensor,
         *inputs: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Any, dict[str, Tensor]]:
         """The outputs, and the buffers that the network replaced instead of changing them in place."""
         for layer in self._dropouts:
             layer.row = row
         with self._holding({**params, **buffers}), self._having(attributes), Rules():
-            outputs: Tensor = self._model(*inputs)
+            outputs = self._model(*inputs)
             replaced = {
                 name: holder[key]
                 for name, holder, key in self._places

@@ -6,9 +6,11 @@ costs more than its work.
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -33,7 +35,7 @@ class Stepper(Protocol):
         """Give every member what the member at its place in `sources` remembers."""
 
     def load(self, index: int, memory: Memory) -> None:
-        """Make one member remember this."""
+        """Make one member remember this; it is copied."""
 
     def dump(self, index: int) -> Memory:
         """What one member remembers; tensors are shared, not copied."""
@@ -45,10 +47,14 @@ class Separate:
     Args:
         make: The task's optimizer of some parameters.
         params: All members' parameters.
+        trained: Which of them have gradients; what makes the optimizer may ask.
     """
 
-    def __init__(self, make: Callable[[Any], Optimizer], params: Rows) -> None:
-        self._params = [[tensor.detach() for tensor in params.row(i).values()] for i in range(params.members)]
+    def __init__(self, make: Callable[[Any], Optimizer], params: Rows, trained: Sequence[bool]) -> None:
+        self._params = [
+            [tensor.detach().requires_grad_(has) for tensor, has in zip(params.row(i).values(), trained, strict=True)]
+            for i in range(params.members)
+        ]
         self._optimizers = [make(iter(own)) for own in self._params]
 
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
@@ -66,17 +72,39 @@ class Separate:
             optimizer.step()
 
     def gather(self, sources: Sequence[int]) -> None:
-        """Copies of what the sources remember, all taken before one is set."""
-        moved = {i: copy.deepcopy(self.dump(source)) for i, source in enumerate(sources) if i != source}
-        for i, memory in moved.items():
+        """All is read before one is set; setting puts other tensors in the place of those that were read.
+
+        Those that keep what they have are loaded too, because torch may load another type than it saved.
+        """
+        for i, memory in enumerate([self.dump(source) for source in sources]):
             self.load(i, memory)
 
     def load(self, index: int, memory: Memory) -> None:
-        """Through the optimizer's own `load_state_dict`."""
+        """Through the optimizer's own `load_state_dict`, which takes tensors as they are and steps them in place."""
         optimizer = self._optimizers[index]
-        optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
+        own = {place: {name: _copied(value) for name, value in kept.items()} for place, kept in memory.items()}
+        optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def dump(self, index: int) -> Memory:
         """From the optimizer's own `state_dict`."""
         memory: Memory = self._optimizers[index].state_dict()["state"]
         return memory
+
+
+def _copied(value: Any) -> Any:
+    # A deep copy of a view would copy, and keep, the memory of all members.
+    return value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+
+
+@torch.no_grad()
+def clip(gradients: Sequence[Tensor | None], norms: Sequence[float | None]) -> None:
+    """Scale each member's gradient down to its norm in place, as `torch.nn.utils.clip_grad_norm_` does."""
+    there = [gradient for gradient in gradients if gradient is not None]
+    if not there or all(norm is None for norm in norms):
+        return
+    squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in there]).sum(dim=0)
+    wanted = torch.tensor([math.inf if norm is None else norm for norm in norms], dtype=torch.float64).to(squares)
+    # An infinite gradient times zero is NaN, as there; without a norm nothing is touched.
+    factor = torch.where(wanted.isinf(), 1.0, (wanted / (squares.sqrt() + 1e-6)).clamp(max=1.0))
+    for gradient in there:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))

@@ -4,23 +4,38 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pbt.core.population import StateRef
-from pbt.errors import CorruptError, PBTError, TaskError
-from pbt.executors.base import Failure, Outcome, Report, State, Task
+from pbt.errors import PBTError
+from pbt.executors.base import Outcome, Report, State, Task
+from pbt.executors.vectorized.failures import blamed, broken, failure
 from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
 from pbt.executors.worker import Context, Metrics, Setup, settle
 from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.noise import Noise
+from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
 """Examples of one evaluation step at least, however many members share the task's `evaluation_batch`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What a member's round begins with."""
+
+    task: Task
+    row: int | None
+    """Where its state is in the program."""
+    state: State | None
+    """The state itself, if it is in no row."""
+    settings: Settings
 
 
 class Population:
@@ -38,7 +53,8 @@ class Population:
         self._setup = setup
         self._task = task
         data = task.data()
-        self._batches = task.batches(data, setup.device, members=2**31)
+        self._data = replace(data, train=data.train.to(setup.device))
+        self._batches = task.batches(self._data, setup.device)
         self._held_out = held_out(data, setup.device)
         self._desk = Desk(task)
         self._program: Program | None = None
@@ -49,18 +65,25 @@ class Population:
     def run(self, wave: Sequence[Task]) -> list[Outcome]:
         """Train, score and store one round of these members, all from the same step on."""
         started = time.monotonic()
+        starts: list[_Start] = []
+        outcomes: list[Outcome] = []
+        for task in wave:
+            try:
+                starts.append(self._start(task))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
+                outcomes.append(blamed(task, error))
+        if not starts:
+            return outcomes
         try:
-            program = self._load(wave)
-            metrics = self._train(program, wave)
-        except CorruptError as error:
-            return [_failure(task, "corrupt", str(error)) for task in wave]
-        except PBTError as error:
-            return [_failure(task, "refused", str(error)) for task in wave]
-        except Exception as error:  # noqa: BLE001 (whose fault it is cannot be told)
-            return [_failure(task, "refused", broken(error), traceback.format_exc()) for task in wave]
-        seconds = (time.monotonic() - started) / len(wave)
-        self._rows = {}
-        return [self._outcome(task, row, metrics[row], seconds) for row, task in enumerate(wave)]
+            program = self._load(starts)
+            metrics = self._train(program, [start.task for start in starts])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (whose fault it is cannot be told)
+            self._program, self._rows = None, {}
+            message = str(error) if isinstance(error, PBTError) else broken(error)
+            trace = "" if isinstance(error, PBTError) else traceback.format_exc()
+            return outcomes + [failure(start.task, "refused", message, trace) for start in starts]
+        seconds = (time.monotonic() - started) / len(starts)
+        return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
 
     def try_out(self, births: Sequence[HParams]) -> tuple[Callable[[], None], int]:
         """A step of new members, to be called several times, and the bytes of one of them; nothing is kept."""
@@ -68,7 +91,7 @@ class Population:
             Task(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=1, seed=0)
             for i, hparams in enumerate(births)
         ]
-        program = self._load(wave)
+        program = self._load([self._start(task) for task in wave])
         contexts = [_context(task, self._setup) for task in wave]
 
         def step() -> None:
@@ -77,27 +100,28 @@ class Population:
 
         return step, program.nbytes // len(wave)
 
-    def _load(self, wave: Sequence[Task]) -> Program:
-        """Bring the states that these tasks start from into the rows of a program, in the order of the wave."""
+    def _start(self, task: Task) -> _Start:
+        """Find the state of a task, and settle what it is trained with."""
+        row = self._row_of(task)
+        state = self._fetch(task) if row is None else None
+        groups = _groups(state) if row is None else self._settings[row].groups
+        return _Start(task=task, row=row, state=state, settings=self._desk.settle(task.hparams, groups))
+
+    def _load(self, starts: Sequence[_Start]) -> Program:
+        """Bring the states into the rows of a program, in this order."""
         program = self._program
-        places = {i: self._row_of(task) for i, task in enumerate(wave)}
-        rows = {i: row for i, row in places.items() if row is not None}
-        loaded: dict[int, State] = {}
-        if program is None or program.members != len(wave):
+        if program is None or program.members != len(starts):
             # Its rows are read before it goes.
-            loaded = {i: self._state(row) for i, row in rows.items()}
-            program, rows = Program(self._task, len(wave), self._setup.device), {}
-        for i, task in enumerate(wave):
-            if i not in rows and i not in loaded:
-                loaded[i] = self._fetch(task)
-        sources = [i if i in loaded else rows[i] for i in range(len(wave))]
-        groups = [_groups(loaded[i]) if i in loaded else self._settings[rows[i]].groups for i in range(len(wave))]
-        settings = [self._desk.settle(task.hparams, own) for task, own in zip(wave, groups, strict=True)]
-        program.configure(settings)
-        program.gather(sources)
-        for i, state in loaded.items():
-            program.load(i, state["model"], state["optimizer"]["state"])
-        self._program, self._settings = program, settings
+            starts = [s if s.row is None else replace(s, row=None, state=self._state(s.row)) for s in starts]
+            program = Program(self._task, len(starts), self._setup.device)
+            self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
+        self._rows = {}
+        program.configure([start.settings for start in starts])
+        program.gather([i if start.row is None else start.row for i, start in enumerate(starts)])
+        for i, start in enumerate(starts):
+            if start.state is not None:
+                program.load(i, start.state["model"], start.state["optimizer"]["state"])
+        self._program, self._settings = program, [start.settings for start in starts]
         return program
 
     def _row_of(self, task: Task) -> int | None:
@@ -109,12 +133,13 @@ class Population:
         """A state that is not in memory, or a fresh one."""
         if task.start is not None:
             state = self._setup.states.get(task.start, task.digest or "", task.blob)
-            if not isinstance(state, dict) or set(state) != {"model", "optimizer"}:
-                raise TaskError(f"expected a state of ['model', 'optimizer'], got {type(state).__name__}")
+            self._desk.check(state)
             return state
         key = _context(task, self._setup).key("init", task.member)
         model = self._task.build(self._setup.device, Noise("cpu"), key).parts["model"]
-        return {"model": model.state_dict(), "optimizer": {"state": {}, "param_groups": None}}
+        fresh = {"model": model.state_dict(), "optimizer": {"state": {}, "param_groups": None}}
+        self._desk.check(fresh)
+        return fresh
 
     def _state(self, row: int) -> State:
         """What a worker would have captured of this member."""
@@ -160,7 +185,11 @@ class Population:
         keys = [ctx.key("noise", ctx.member, step) for ctx in contexts[:count]]
         if self._batches.shared:
             return *self._batches.at(step, wave[0].seed, wave[0].member, keys[0]), keys
-        each = [self._batches.at(step, task.seed, task.member, key) for task, key in zip(wave, keys, strict=True)]
+        each = []
+        for task, key in zip(wave, keys, strict=True):
+            # For augmentation that draws from the global generator.
+            seed_global(key, self._setup.device)
+            each.append(self._batches.at(step, task.seed, task.member, key))
         inputs = tuple(torch.stack(same) for same in zip(*(own for own, _ in each), strict=True))
         return inputs, torch.stack([targets for _, targets in each]), keys
 
@@ -180,14 +209,17 @@ class Population:
 
     def _outcome(self, task: Task, row: int, metrics: Metrics, seconds: float) -> Outcome:
         """Settle and store one member's round."""
+        assert self._program is not None  # noqa: S101 (trained before)
+        if row in self._program.faults:
+            return blamed(task, self._program.faults[row])
         try:
             measured = settle(metrics, self._setup.objective)
             if not all(math.isfinite(score) for score in measured.scores):
-                return _failure(task, "score", f"the score is not a finite number: {measured.scores}")
+                return failure(task, "score", f"the score is not a finite number: {measured.scores}")
             ref = StateRef(task.member, task.round)
             stored = self._setup.states.put(ref, self._state(row))
         except PBTError as error:
-            return _failure(task, "refused", str(error))
+            return failure(task, "refused", str(error))
         self._rows[ref] = row, stored.digest
         return Report(
             member=task.member,
@@ -215,17 +247,3 @@ def _context(task: Task, setup: Setup) -> Context:
 def _groups(state: State) -> Groups | None:
     groups = state["optimizer"]["param_groups"]
     return groups and [{name: value for name, value in group.items() if name != "params"} for group in groups]
-
-
-def broken(error: Exception) -> str:
-    """What a user is told whose task cannot be one program."""
-    return (
-        f"the task cannot be trained as one program ({type(error).__name__}: {error}); executor='processes' trains "
-        "each member by itself"
-    )
-
-
-def _failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:
-    return Failure(
-        member=task.member, round=task.round, attempt=task.attempt, cause=cause, message=message, traceback=trace
-    )

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pbt.errors import PBTError, TaskError
 from pbt.executors.seeding import seeded, use_threads
-from pbt.executors.vectorized.population import Population, broken
+from pbt.executors.vectorized.failures import broken
+from pbt.executors.vectorized.population import Population
 from pbt.executors.worker import Context, Setup
 from pbt.pytorch.supervised import SupervisedTask, SupervisedTrainer
 from pbt.space import HParams

@@ -120,7 +120,8 @@ def _batch_norm(
         own = [[None if t is None else t[i] for t in (mean, var, w, b)] for i in range(len(x))]
         return torch.stack([_normed(x[i], *of, training, momentum, eps) for i, of in enumerate(own)])
     members, n, channels = x.shape
-    running = [None if t is None else t.reshape(-1) for t in (mean, var)]
+    # Copies, because what is kept for the way back must not be written to.
+    running = [None if t is None else t.reshape(-1).clone() for t in (mean, var)]
     weights = [None if t is None else t.reshape(-1) for t in (w, b)]
     # Members become channels: each channel has statistics of its own anyway.
     wide = x.transpose(0, 1).reshape(n, members * channels)

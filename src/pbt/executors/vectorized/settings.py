@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from pbt.errors import TaskError
+from pbt.executors.base import State
 from pbt.pytorch.bind import (
     ArgumentBinding,
     AttributeBinding,
@@ -48,13 +51,31 @@ class Desk:
     def __init__(self, task: SupervisedTask) -> None:
         self._task = task
         self._lives: dict[frozenset[str], tuple[Live, Groups]] = {}
+        parts = self._build().parts
+        self._shapes = _shapes(parts["model"].state_dict())
         self.places: Sequence[Sequence[int]] = [
-            group["params"] for group in self._build().parts["optimizer"].state_dict()["param_groups"]
+            group["params"] for group in parts["optimizer"].state_dict()["param_groups"]
         ]
         """The numbers of the parameters in each group of the optimizer."""
 
     def _build(self) -> Live:
         return self._task.build("cpu", Noise("cpu"), seed=0)
+
+    def check(self, state: State) -> None:
+        """Raise TaskError if this state is of another network or optimizer."""
+        if not isinstance(state, dict) or set(state) != {"model", "optimizer"}:
+            raise TaskError(f"expected a state of ['model', 'optimizer'], got {type(state).__name__}")
+        shapes = _shapes(state["model"])
+        names = [name for name in {**self._shapes, **shapes} if self._shapes.get(name) != shapes.get(name)]
+        if names:
+            raise TaskError(
+                f"the state of 'model' does not fit what was built ('{names[0]}': expected "
+                f"{self._shapes.get(names[0], 'nothing')}, got {shapes.get(names[0], 'nothing')}); a hyperparameter "
+                "must not change shapes, and members of one program cannot differ in them; use executor='processes'"
+            )
+        groups = state["optimizer"]["param_groups"]
+        if groups is not None and [len(group["params"]) for group in groups] != [len(own) for own in self.places]:
+            raise TaskError("the state of 'optimizer' does not fit what was built: it has other groups of parameters")
 
     def settle(self, hparams: HParams, groups: Groups | None) -> Settings:
         """What a member is trained with.
@@ -81,7 +102,7 @@ class Desk:
             dropout=tuple(m.p for m in live.parts["model"].modules() if isinstance(m, KeyedDropout)),
             loss=dict(live.loss),
             clip_norm=live.clip_norm,
-            attributes={path: hparams[name] for name, path in _attributes(bound)},
+            attributes={path: hparams[name] for name, path in _attributes(bound, live.parts["model"])},
         )
 
 
@@ -91,7 +112,13 @@ def groups_of(live: Live) -> Groups:
     return [{name: copy.deepcopy(value) for name, value in group.items() if name != "params"} for group in groups]
 
 
-def _attributes(bound: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(getattr(value, "shape", ())) for name, value in tensors.items()}
+
+
+def _attributes(bound: Mapping[str, Any], model: nn.Module) -> Sequence[tuple[str, str]]:
+    """The names that are bound to attributes of the model, and the paths there."""
+    dropouts = {f"{path}.p" for path, m in model.named_modules(remove_duplicate=False) if isinstance(m, KeyedDropout)}
     found = []
     for name, binding in bound.items():
         if type(binding) not in _KNOWN:
@@ -106,5 +133,7 @@ def _attributes(bound: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
                     f"attribute({binding.path!r}): in one program only attributes of the model can differ between "
                     "members; use executor='processes'"
                 )
-            found.append((name, path))
+            # One layer's probability is among those of all layers.
+            if path not in dropouts:
+                found.append((name, path))
     return found

@@ -1,0 +1,37 @@
+"""What went wrong, as outcomes: with one member, or with the program that all share."""
+
+import re
+import traceback
+
+from pbt.errors import CorruptError, PBTError
+from pbt.executors.base import Failure, Task
+
+
+def broken(error: BaseException) -> str:
+    """What a user is told whose task cannot be one program."""
+    text = " ".join(str(error).split())
+    operation = re.search(r"not implemented for (aten::[\w.]+)", text)
+    if operation is not None:
+        text = f"torch.func.vmap has no rule for the operation '{operation[1]}'"
+    elif "data-dependent control flow" in text or ".item()" in text:
+        text = "it decides by the values in a tensor, which members do not share"
+    else:
+        text = f"{type(error).__name__}: {text}"
+    return (
+        f"the task cannot be trained as one program: {text}; use executor='processes', which trains members one by one"
+    )
+
+
+def blamed(task: Task, error: BaseException) -> Failure:
+    """What went wrong with one member, as a worker would tell it."""
+    if isinstance(error, PBTError):
+        return failure(task, "corrupt" if isinstance(error, CorruptError) else "refused", str(error))
+    trace = "".join(traceback.format_exception(error))
+    return failure(task, "exception", f"{type(error).__name__}: {error}", trace)
+
+
+def failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:
+    """The outcome of a round that gave nothing."""
+    return Failure(
+        member=task.member, round=task.round, attempt=task.attempt, cause=cause, message=message, traceback=trace
+    )

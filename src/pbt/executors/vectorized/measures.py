@@ -1,0 +1,101 @@
+"""The loss and the metrics of every member, from the outputs of all."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial, reduce
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vmap
+from torch.utils._pytree import tree_map
+
+Metric = Callable[..., Tensor]
+Outputs = Any
+"""What a network returns, a tensor as a rule: for all members, with them in front."""
+_IGNORED = -100
+"""The target that `F.cross_entropy` ignores."""
+
+
+class Measures:
+    """Functions of outputs and targets, for all members at once as far as `vmap` can.
+
+    Args:
+        members: How many.
+        device: Where the outputs are.
+    """
+
+    def __init__(self, members: int, device: str) -> None:
+        self._members = members
+        self._device = device
+        self._slow: set[Any] = set()
+        self.faults: dict[int, Exception] = {}
+        """By member, what was first raised for it."""
+
+    def each(self, name: Any, function: Metric, outputs: Outputs, targets: Tensor, *, shared: bool) -> Tensor:
+        """The function of each member's outputs (members,); where `vmap` cannot run it, one after the other.
+
+        Args:
+            name: By which it is remembered that it cannot.
+            function: `(outputs, targets) -> scalar`.
+            outputs: With members in front.
+            targets: (n, ...) if shared, else (members, n, ...).
+            shared: Whether all members have the same targets.
+        """
+        if name not in self._slow:
+            try:
+                with quiet():
+                    return vmap(function, (0, None if shared else 0), randomness="different")(outputs, targets)
+            except Exception:  # noqa: BLE001 (whatever it is, the loop will do it or say it)
+                self._slow.add(name)
+        return self._one_by_one([function] * self._members, outputs, targets, shared=shared)
+
+    def losses(
+        self, loss: Metric, settings: Sequence[Mapping[str, Any]], outputs: Outputs, targets: Tensor, *, shared: bool
+    ) -> Tensor:
+        """The loss of each member (members,), each under its own settings."""
+        if all(own == settings[0] for own in settings):
+            return self.each("loss", partial(loss, **settings[0]), outputs, targets, shared=shared)
+        if loss is F.cross_entropy and not targets.is_floating_point() and all(map(_only_smoothing, settings)):
+            amounts = [own.get("label_smoothing", 0.0) for own in settings]
+            stacked = torch.tensor(amounts, dtype=outputs.dtype, device=outputs.device)
+            return vmap(_smoothed_cross_entropy, (0, None if shared else 0, 0))(outputs, targets, stacked)
+        return self._one_by_one([partial(loss, **own) for own in settings], outputs, targets, shared=shared)
+
+    def _one_by_one(self, functions: Sequence[Metric], outputs: Outputs, targets: Tensor, *, shared: bool) -> Tensor:
+        """Each member's function of its outputs; NaN where it raises, which is that member's fault alone."""
+        values = []
+        for i, function in enumerate(functions):
+            value: Any = math.nan
+            try:
+                value = function(tree_map(lambda x, i=i: x[i], outputs), targets if shared else targets[i])
+            except Exception as error:  # noqa: BLE001 (a failed member is data)
+                self.faults.setdefault(i, error)
+            values.append(torch.as_tensor(value, device=self._device))
+        dtype = reduce(torch.promote_types, (value.dtype for value in values))
+        return torch.stack([value.to(dtype) for value in values])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warning that `vmap` runs some operation for one member after the other."""
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._functorch._set_vmap_fallback_warning_enabled(True)  # type: ignore[attr-defined]
+
+
+def _only_smoothing(settings: Mapping[str, Any]) -> bool:
+    """Whether a loss has no setting but a `label_smoothing` that torch accepts."""
+    return set(settings) <= {"label_smoothing"} and 0 <= settings.get("label_smoothing", 0.0) <= 1
+
+
+def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, smoothing: Tensor) -> Tensor:
+    """`F.cross_entropy` with `label_smoothing` as a tensor (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
+    logs = F.log_softmax(outputs, dim=1)
+    there = targets != _IGNORED
+    spread = torch.where(there, -logs.mean(dim=1), 0.0).sum() / there.sum()
+    return (1 - smoothing) * F.nll_loss(logs, targets) + smoothing * spread

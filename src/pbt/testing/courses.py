@@ -1,0 +1,102 @@
+"""Rounds of a population by hand, and whether two executors made the same of them."""
+
+# ruff: noqa: S101 (these are assertions)
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from pbt.core.population import StateRef, Stored
+from pbt.executors.base import Executor, Failure, Report
+from pbt.store.files import StateFiles
+from pbt.testing.executors import finish, make_task
+
+Values = dict[str, Any]
+
+CLOSE = 1e-10
+"""How far two ways to compute the same may be apart, in double precision."""
+RECORDED = 1e-5
+"""The same for what is recorded of the training batches, in single precision."""
+
+
+@dataclass
+class Course:
+    """Rounds of a population, by hand.
+
+    Args:
+        executor: Who trains.
+    """
+
+    executor: Executor
+    step: int = 0
+    round: int = 0
+    stored: dict[int, Stored] = field(default_factory=dict)
+    """The last state of each member that has one."""
+    failures: dict[int, Failure] = field(default_factory=dict)
+    reports: dict[int, Report] = field(default_factory=dict)
+    """Of the last round."""
+
+    def train(self, steps: int, hparams: Mapping[int, Values], sources: Mapping[int, int] | None = None) -> "Course":
+        """One round of these members, each from its own last state, or from that of its source."""
+        self.round += 1
+        tasks = []
+        for member, values in hparams.items():
+            source = (sources or {}).get(member, member)
+            start = (StateRef(source, self.round - 1), self.stored[source]) if self.round > 1 else None
+            given = {"hparams": values, "first_step": self.step, "steps": steps}
+            tasks.append(make_task(member, self.round, start, **given))
+        outcomes = {member: outcome for (member, _), outcome in finish(self.executor, tasks).items()}
+        self.step += steps
+        self.reports = {m: outcomes[m] for m in sorted(outcomes) if isinstance(outcomes[m], Report)}  # type: ignore[misc]
+        self.failures = {m: outcomes[m] for m in sorted(outcomes) if isinstance(outcomes[m], Failure)}  # type: ignore[misc]
+        self.stored.update({member: report.stored for member, report in self.reports.items()})
+        return self
+
+    @property
+    def digests(self) -> dict[int, str]:
+        """What the members of the last round ended with."""
+        return {member: report.stored.digest for member, report in self.reports.items()}
+
+
+def state_of(stored: Stored) -> Any:
+    """The state that lies in this record."""
+    return StateFiles(None).get(StateRef(0, 0), stored.digest, stored.blob)
+
+
+def check_close(found: Any, expected: Any, where: str = "state", tolerance: float = CLOSE) -> None:
+    """Assert that two nested containers have the same keys and types in the same order, and numbers this close."""
+    assert type(found) is type(expected), f"{where}: {type(found).__name__} instead of {type(expected).__name__}"
+    if isinstance(expected, Tensor):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), where
+        apart = (found.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
+        assert apart <= tolerance, f"{where}: {apart} apart"
+    elif isinstance(expected, Mapping):
+        assert list(found) == list(expected), where
+        for key, value in expected.items():
+            check_close(found[key], value, f"{where}.{key}", tolerance)
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for i, value in enumerate(expected):
+            check_close(found[i], value, f"{where}.{i}", tolerance)
+    elif isinstance(expected, float):
+        assert abs(found - expected) <= tolerance, f"{where}: {found} instead of {expected}"
+    else:
+        assert found == expected, f"{where}: {found!r} instead of {expected!r}"
+
+
+def check_same_course(found: Course, expected: Course) -> None:
+    """Assert that the last round gave the same: failures, states, scores and whatever else was reported."""
+    assert {m: f.cause for m, f in found.failures.items()} == {m: f.cause for m, f in expected.failures.items()}
+    assert list(found.reports) == list(expected.reports)
+    for member, report in expected.reports.items():
+        own = found.reports[member]
+        check_close(state_of(own.stored), state_of(report.stored), f"member {member}")
+        check_close(own.scores, report.scores, f"scores of member {member}")
+        for training, tolerance in ((True, RECORDED), (False, CLOSE)):
+            told, wanted = (
+                {name: value for name, value in one.reported.items() if name.startswith("train") == training}
+                for one in (own, report)
+            )
+            check_close(told, wanted, f"reported of member {member}", tolerance)
