@@ -57,6 +57,8 @@ class Measures:
     ) -> Tensor:
         """The loss of each member (members,), each under its own settings."""
         if all(own == settings[0] for own in settings):
+            if loss is F.cross_entropy and _is_plain(settings[0], outputs, targets, shared=shared):
+                return _cross_entropies(outputs, targets, **settings[0])
             return self.each("loss", partial(loss, **settings[0]), outputs, targets, shared=shared)
         if loss is F.cross_entropy and not targets.is_floating_point() and all(map(_only_smoothing, settings)):
             amounts = [own.get("label_smoothing", 0.0) for own in settings]
@@ -91,6 +93,23 @@ def quiet() -> Iterator[None]:
 def _only_smoothing(settings: Mapping[str, Any]) -> bool:
     """Whether a loss has no setting but a `label_smoothing` that torch accepts."""
     return set(settings) <= {"label_smoothing"} and 0 <= settings.get("label_smoothing", 0.0) <= 1
+
+
+def _is_plain(settings: Mapping[str, Any], outputs: Outputs, targets: Tensor, *, shared: bool) -> bool:
+    """Whether outputs (members, n, classes) meet class numbers, (n,) or each member's own."""
+    if not isinstance(outputs, Tensor) or targets.is_floating_point() or not _only_smoothing(settings):
+        return False
+    return outputs.dim() == 3 and targets.dim() == (1 if shared else 2)
+
+
+def _cross_entropies(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """`F.cross_entropy` of each member, all rows in one pass."""
+    members, n, _ = outputs.shape
+    all_targets = targets.expand(members, n)
+    rows = F.cross_entropy(
+        outputs.flatten(0, 1), all_targets.reshape(-1), reduction="none", label_smoothing=label_smoothing
+    )
+    return rows.view(members, n).sum(dim=1) / (all_targets != _IGNORED).sum(dim=1)
 
 
 def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, smoothing: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pbt.errors import TaskError
+from pbt.executors.vectorized.chain import chain_of
 from pbt.executors.vectorized.noise import StackedDropout
 from pbt.executors.vectorized.rules import Rules
 from pbt.executors.vectorized.settings import Settings
@@ -44,6 +45,7 @@ class StackedNet:
             for key, tensor in holder.items()
             if tensor is not None
         ]
+        self._chain = chain_of(model, names, device)
         self._usual: dict[str, Any] = {}
         self.attributes: dict[str, Tensor] = {}
         """By path, for all members, where they differ."""
@@ -98,6 +100,17 @@ class StackedNet:
                     f"the network uses its parameter '{name}' by another way than as an attribute of a module, where "
                     "members cannot have values of their own; use executor='processes'"
                 )
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether `run_chain` can run it, as members are now."""
+        return self._chain is not None and not self.attributes
+
+    def run_chain(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The outputs of all members: tensors by name and x with members in front; buffers are changed in place."""
+        for layer in self._chain or ():
+            x = layer(x, tensors)
+        return x
 
     def run(
         self,

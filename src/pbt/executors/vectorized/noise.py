@@ -35,14 +35,18 @@ class StackedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """One member's input as `vmap` sees it; ReLU first where that was taken in."""
         if not self.training:
-            return F.relu(x) if self.relu else x
+            return self.undropped(x)
         result: Tensor = _Dropped.apply(x, self.row, self)  # type: ignore[no-untyped-call]
         return result
+
+    def undropped(self, x: Tensor) -> Tensor:
+        """What is left without dropout: nothing, or the ReLU that was taken in."""
+        return F.relu(x) if self.relu else x
 
     def stacked(self, x: Tensor) -> Tensor:
         """All members' inputs, (members, *shape)."""
         if not any(threshold_of(0.0) != threshold for threshold in self._thresholds):
-            return F.relu(x) if self.relu else x
+            return self.undropped(x)
         bits = self._noise.bits(self._decisions(x.shape[1:]), self._layer).to(wide(x).dtype)
         act = relu_drop if self.relu else drop
         if len(set(self._thresholds)) == 1:

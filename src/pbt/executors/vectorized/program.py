@@ -156,6 +156,9 @@ class Program:
         return self._measures.each(metric, metric, outputs, targets, shared=shared)
 
     def _outputs(self, params: Mapping[str, Tensor], inputs: Inputs, *, shared: bool) -> Outputs:
+        if self._net.is_chain and len(inputs) == 1:
+            x = inputs[0].expand(self.members, *inputs[0].shape) if shared else inputs[0]
+            return self._net.run_chain({**params, **self.buffers.views}, x)
         dims = (0, 0, 0, 0, *[None if shared else 0 for _ in inputs])
         run = vmap(self._net.run, dims, randomness="different")
         with quiet():
