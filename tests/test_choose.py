@@ -76,7 +76,7 @@ def test_what_was_measured_decides(together, executor, monkeypatch) -> None:
     choice = choose(CPU, TASK, BIRTHS)
     assert choice.placement.executor == executor
     assert choice.placement.chunk == (4 if executor == "vectorized" else None)
-    assert f"takes {1000 * together:.3g} ms as one program, 20 apart" in choice.why
+    assert f"takes {1000 * together:,.1f} ms as one program, 20.0 apart" in choice.why
 
 
 def test_what_is_measured() -> None:

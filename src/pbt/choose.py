@@ -40,10 +40,9 @@ def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]
     """
     if wanted.executor == "vectorized":
         if not _is_supervised(task):
-            raise TaskError(
-                "executor='vectorized' trains a SupervisedTask, of which it knows what a step is; got "
-                f"{type(task).__name__}, which runs its own loop: use executor='processes'"
-            )
+            from pbt.executors.vectorized.executor import refusal
+
+            raise TaskError(refusal(task))
         fitted, why = _fitted(wanted, _probe(wanted, task, births), len(births))
         return Choice(placement=fitted, why=why)
     if wanted.executor != "auto":
@@ -56,7 +55,9 @@ def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]
         found = _probe(together, task, births, apart)
     except TaskError as error:
         return Choice(placement=apart, why=f"{why}; {error}")
-    rates = f"a step of all members takes {1000 * found.together:.3g} ms as one program, {1000 * found.apart:.3g} apart"
+    rates = (
+        f"a step of all members takes {1000 * found.together:,.1f} ms as one program, {1000 * found.apart:,.1f} apart"
+    )
     if found.together >= found.apart:
         return Choice(placement=apart, why=f"{why}; {rates}")
     fitted, room = _fitted(together, found, len(births))

@@ -216,7 +216,7 @@ def demo(
     rounds: int | None = None,
     seed: int = 117,
     out: Path | None = None,
-    executor: Literal["inline", "processes"] | None = None,
+    executor: Literal["auto", "inline", "processes", "vectorized"] | None = None,
     device: str | None = None,
     no_progress: Flag = False,
 ) -> int:
@@ -228,7 +228,7 @@ def demo(
         rounds: Epochs of every member. Default: as many as take a minute or two on two cores.
         seed: Of everything that is drawn.
         out: The run directory. Default: a new one in runs.
-        executor: In this process, or in worker processes. Default: what is faster.
+        executor: In this process, in worker processes, or all members as one program. Default: what is faster.
         device: cpu, cuda or cuda:N.
         no_progress: Show nothing while it trains.
     """

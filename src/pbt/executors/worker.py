@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from pbt.core.population import StateRef
+from pbt.core.population import StateRef, Stored
 from pbt.core.rng import Key, Rng, seed_of
 from pbt.errors import CorruptError, PBTError, TaskError
 from pbt.executors.base import Failure, Outcome, Report, State, States, Task
@@ -96,38 +96,22 @@ class Worker:
             state = None
             if task.start is not None:
                 state = self._setup.states.get(task.start, task.digest or "", task.blob)
-            context = Context(
-                seed=task.seed,
-                member=task.member,
-                round=task.round,
-                first_step=task.first_step,
-                device=self._setup.device,
-                threads=self._setup.threads,
-            )
+            context = context_of(task, self._setup)
             use_threads(self._setup.threads)
             with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                 state, metrics = self._train(dict(task.hparams), state, task.steps, context)
             measured = settle(metrics, self._setup.objective)
             if not all(math.isfinite(score) for score in measured.scores):
-                return _failure(task, "score", f"the score is not a finite number: {measured.scores}")
+                return failure(task, "score", f"the score is not a finite number: {measured.scores}")
             stored = self._setup.states.put(StateRef(task.member, task.round), state)
         except CorruptError as error:
-            return _failure(task, "corrupt", str(error))
+            return failure(task, "corrupt", str(error))
         except PBTError as error:
             # The user's task was used wrongly, not this member alone: the engine ends the run with this message.
-            return _failure(task, "refused", str(error))
+            return failure(task, "refused", str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
-            return _failure(task, "exception", f"{type(error).__name__}: {error}", traceback.format_exc())
-        return Report(
-            member=task.member,
-            round=task.round,
-            attempt=task.attempt,
-            scores=measured.scores,
-            series=measured.series,
-            reported=measured.reported,
-            stored=stored,
-            seconds=time.monotonic() - started,
-        )
+            return failure(task, "exception", f"{type(error).__name__}: {error}", traceback.format_exc())
+        return report(task, measured, stored, time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +169,34 @@ def plain(value: Any, name: str) -> Any:
     raise TaskError(f"the metric '{name}' must be a number, a string or a list of them, got {type(value).__name__}")
 
 
-def _failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:
+def context_of(task: Task, setup: Setup) -> Context:
+    """Where and when a round is trained."""
+    return Context(
+        seed=task.seed,
+        member=task.member,
+        round=task.round,
+        first_step=task.first_step,
+        device=setup.device,
+        threads=setup.threads,
+    )
+
+
+def report(task: Task, measured: Measured, stored: Stored, seconds: float) -> Report:
+    """The outcome of a round that was trained."""
+    return Report(
+        member=task.member,
+        round=task.round,
+        attempt=task.attempt,
+        scores=measured.scores,
+        series=measured.series,
+        reported=measured.reported,
+        stored=stored,
+        seconds=seconds,
+    )
+
+
+def failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:
+    """The outcome of a round that gave nothing."""
     return Failure(
         member=task.member, round=task.round, attempt=task.attempt, cause=cause, message=message, traceback=trace
     )

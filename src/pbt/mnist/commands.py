@@ -97,7 +97,7 @@ def demo(
         rounds: Epochs; None: as many as take a minute or two on two cores.
         seed: Of everything that is drawn.
         device: `cpu`, `cuda` or `cuda:N`.
-        executor: `inline` or `processes`; None: what is faster.
+        executor: `inline`, `processes`, `vectorized` or `auto`; None: what is faster.
         show: Show the live table.
         begun: Gets the run directory as soon as there is one.
 

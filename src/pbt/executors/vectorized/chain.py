@@ -44,7 +44,8 @@ def chain_of(model: nn.Module, names: Mapping[int, str], device: str) -> Sequenc
 def _layer(module: Any, names: Mapping[int, str], device: str) -> Layer | None:
     kind = type(module)
     if kind in _ELEMENTWISE:
-        return lambda x, _: module(x)
+        # What it would change in place may be the batch that all members share.
+        return lambda x, _: module(x.clone() if getattr(module, "inplace", False) else x)
     if kind is StackedDropout:
         return lambda x, _: module.stacked(x) if module.training else module.undropped(x)
     if kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):

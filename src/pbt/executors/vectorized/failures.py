@@ -5,6 +5,7 @@ import traceback
 
 from pbt.errors import CorruptError, PBTError
 from pbt.executors.base import Failure, Task
+from pbt.executors.worker import failure
 
 
 def broken(error: BaseException) -> str:
@@ -28,10 +29,3 @@ def blamed(task: Task, error: BaseException) -> Failure:
         return failure(task, "corrupt" if isinstance(error, CorruptError) else "refused", str(error))
     trace = "".join(traceback.format_exception(error))
     return failure(task, "exception", f"{type(error).__name__}: {error}", trace)
-
-
-def failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:
-    """The outcome of a round that gave nothing."""
-    return Failure(
-        member=task.member, round=task.round, attempt=task.attempt, cause=cause, message=message, traceback=trace
-    )

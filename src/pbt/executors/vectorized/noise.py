@@ -1,12 +1,12 @@
 """Dropout for a whole population: each member's own noise and probability, in one pass."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pbt.executors.vectorized.rules import for_all
 from pbt.pytorch.noise import KeyedDropout, Noise, drop, relu_drop, scale_of, threshold_of, wide
 
 
@@ -36,8 +36,7 @@ class StackedDropout(nn.Module):
         """One member's input as `vmap` sees it; ReLU first where that was taken in."""
         if not self.training:
             return self.undropped(x)
-        result: Tensor = _Dropped.apply(x, self.row, self)  # type: ignore[no-untyped-call]
-        return result
+        return for_all(lambda stacked, _: self.stacked(stacked), x, self.row)
 
     def undropped(self, x: Tensor) -> Tensor:
         """What is left without dropout: nothing, or the ReLU that was taken in."""
@@ -56,22 +55,3 @@ class StackedDropout(nn.Module):
         return act(
             x, bits.expand_as(x), 0.0, torch.tensor(self._scales, dtype=bits.dtype, device=x.device).view(column)
         )
-
-
-class _Dropped(torch.autograd.Function):
-    """The way from one member, as `vmap` sees it, to all of them."""
-
-    @staticmethod
-    def forward(*_: Any) -> Tensor:
-        """Never without `vmap`, because `row` differs between members."""
-        raise AssertionError
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing: gradients are those of `stacked`."""
-
-    @staticmethod
-    def vmap(info: Any, dims: Any, x: Tensor, _: Tensor, layer: StackedDropout) -> tuple[Tensor, int]:
-        """All members at once."""
-        stacked = x.expand(info.batch_size, *x.shape) if dims[0] is None else x.movedim(dims[0], 0)
-        return layer.stacked(stacked), 0

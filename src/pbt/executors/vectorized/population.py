@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pbt.core.population import StateRef
 from pbt.errors import PBTError
-from pbt.executors.base import Outcome, Report, State, Task
-from pbt.executors.vectorized.failures import blamed, broken, failure
+from pbt.executors.base import Outcome, State, Task
+from pbt.executors.vectorized.failures import blamed, broken
 from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
-from pbt.executors.worker import Context, Metrics, Setup, settle
+from pbt.executors.worker import Context, Metrics, Setup, context_of, failure, report, settle
 from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.state import seed_global
@@ -92,7 +92,7 @@ class Population:
             for i, hparams in enumerate(births)
         ]
         program = self._load([self._start(task) for task in wave])
-        contexts = [_context(task, self._setup) for task in wave]
+        contexts = [context_of(task, self._setup) for task in wave]
 
         def step() -> None:
             inputs, targets, keys = self._batch(program, wave, contexts, 0)
@@ -135,7 +135,7 @@ class Population:
             state = self._setup.states.get(task.start, task.digest or "", task.blob)
             self._desk.check(state)
             return state
-        key = _context(task, self._setup).key("init", task.member)
+        key = context_of(task, self._setup).key("init", task.member)
         model = self._task.build(self._setup.device, Noise("cpu"), key).parts["model"]
         fresh = {"model": model.state_dict(), "optimizer": {"state": {}, "param_groups": None}}
         self._desk.check(fresh)
@@ -153,7 +153,7 @@ class Population:
 
     def _train(self, program: Program, wave: Sequence[Task]) -> list[Metrics]:
         first = wave[0]
-        contexts = [_context(task, self._setup) for task in wave]
+        contexts = [context_of(task, self._setup) for task in wave]
         losses = torch.zeros((len(wave), first.steps), device=self._setup.device)
         measured = torch.zeros_like(losses)
         measure = self._task.metrics.get(self._task.score)
@@ -221,27 +221,7 @@ class Population:
         except PBTError as error:
             return failure(task, "refused", str(error))
         self._rows[ref] = row, stored.digest
-        return Report(
-            member=task.member,
-            round=task.round,
-            attempt=task.attempt,
-            scores=measured.scores,
-            series=measured.series,
-            reported=measured.reported,
-            stored=stored,
-            seconds=seconds,
-        )
-
-
-def _context(task: Task, setup: Setup) -> Context:
-    return Context(
-        seed=task.seed,
-        member=task.member,
-        round=task.round,
-        first_step=task.first_step,
-        device=setup.device,
-        threads=setup.threads,
-    )
+        return report(task, measured, stored, seconds)
 
 
 def _groups(state: State) -> Groups | None:

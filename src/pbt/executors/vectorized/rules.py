@@ -43,7 +43,7 @@ class Rules(TorchFunctionMode):
         if rule is not None:
             given = [*args, *({**rule.defaults, **(kwargs or {})}[name] for name in [*rule.defaults][len(args) :])]
             if any(map(_differs, given)) and rule.fits(*given):
-                return _Ruled.apply(rule, *given)  # type: ignore[no-untyped-call]
+                return for_all(rule.run, *given)
         return func(*args, **(kwargs or {}))
 
 
@@ -52,8 +52,14 @@ def _differs(value: Any) -> bool:
     return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)
 
 
-class _Ruled(torch.autograd.Function):
-    """The way from one member, as `vmap` sees it, to all of them; gradients are those of what the rule does."""
+def for_all(run: Callable[..., Tensor], *args: Any) -> Tensor:
+    """From inside of `vmap`: run on the arguments with members in front; some of them must differ between members."""
+    result: Tensor = _ForAll.apply(run, *args)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _ForAll(torch.autograd.Function):
+    """The way from one member, as `vmap` sees it, to all of them; gradients are those of what is run."""
 
     @staticmethod
     def forward(*_: Any) -> Tensor:
@@ -65,9 +71,9 @@ class _Ruled(torch.autograd.Function):
         """Nothing."""
 
     @staticmethod
-    def vmap(info: Any, dims: Any, rule: Rule, *args: Any) -> tuple[Tensor, int]:
+    def vmap(info: Any, dims: Any, run: Callable[..., Tensor], *args: Any) -> tuple[Tensor, int]:
         """All members at once."""
-        return rule.run(*(_stacked(x, dim, info.batch_size) for x, dim in zip(args, dims[1:], strict=True))), 0
+        return run(*(_stacked(x, dim, info.batch_size) for x, dim in zip(args, dims[1:], strict=True))), 0
 
 
 def _stacked(value: Any, dim: int | None, members: int) -> Any:

@@ -141,7 +141,7 @@ class TrainSection(Section):
         0.2, "share of the population that is replaced by copies of the best share"
     )
     executor: Annotated[Executor, BeforeValidator(one_of(get_args(Executor)))] = _key(
-        "auto", "how members are run; auto chooses by device and network"
+        "auto", "how members are run; auto tries what is faster here"
     )
     data_order: Annotated[DataOrder, BeforeValidator(one_of(get_args(DataOrder)))] = _key(
         "shared", "order of the images: the same for all members, or each its own"
