@@ -1,6 +1,8 @@
 """What `executor="auto"` means, and what is recorded of it."""
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 import pbt
 from pbt.choose import choose
 from pbt.errors import TaskError, UsageError
-from pbt.executors.vectorized.probe import Probe, probe
+from pbt.executors.vectorized.probe import Layout, Probe, probe
 from pbt.executors.worker import Setup
 from pbt.placement import Placement
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
@@ -71,7 +73,8 @@ def test_rules(task, births, wanted, executor, why) -> None:
 @pytest.mark.parametrize(("together", "executor"), [(0.01, "vectorized"), (0.03, "processes")])
 def test_what_was_measured_decides(together, executor, monkeypatch) -> None:
     """The faster way is taken; both times are named."""
-    found = Probe(member_bytes=1, free_bytes=100, room=4, together=together, threads=1, apart=0.02)
+    layout = Layout(workers=1, threads=1)
+    found = Probe(member_bytes=1, free_bytes=100, room=4, layout=layout, together=together, apart=0.02)
     monkeypatch.setattr("pbt.choose._probe", lambda *_: found)
     choice = choose(CPU, TASK, BIRTHS)
     assert choice.placement.executor == executor
@@ -82,14 +85,15 @@ def test_what_was_measured_decides(together, executor, monkeypatch) -> None:
 def test_what_is_measured() -> None:
     """Both ways are timed on the task itself, with the number of threads that is faster for one program."""
     setup = Setup(task=TASK, states=StateFiles(None))
-    found = probe(TASK, setup, BIRTHS, [1, 2], (2, 1))
+    layouts = [Layout(workers=1, threads=1), Layout(workers=1, threads=2), Layout(workers=2, threads=1)]
+    found = probe(TASK, setup, BIRTHS, layouts, (2, 1))
     assert 0 < found.together < 10
     assert 0 < found.apart < 10
-    assert found.threads in {1, 2}
-    assert found.room == len(BIRTHS)
+    assert found.layout in layouts
+    assert found.room >= len(BIRTHS)
     # Four times two by three weights and two biases of four bytes, aligned to 64, and what a step keeps.
     assert 4 * 8 * 4 < found.member_bytes < 10_000
-    assert probe(TASK, setup, BIRTHS, [1], None).apart == 0
+    assert probe(TASK, setup, BIRTHS, layouts[:1], None).apart == 0
 
 
 def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
@@ -145,3 +149,33 @@ def test_bad_chunks() -> None:
     """A chunk holds at least one member."""
     with pytest.raises(UsageError, match="at least 1 of chunk"):
         Placement(chunk=0)
+
+
+def test_programs_of_a_task_that_stays_here() -> None:
+    """A task that cannot be sent to workers is one program in this process; workers asked for are refused."""
+    task = replace(TASK, model=lambda: nn.Linear(3, 2))
+    assert choose(Placement(executor="vectorized", device="cpu"), task, BIRTHS).placement.workers == 1
+    with pytest.raises(TaskError, match="top level"):
+        choose(Placement(executor="vectorized", device="cpu", workers=2), task, BIRTHS)
+
+
+@pytest.mark.parametrize("layout", [Layout(workers=2, threads=1), Layout(workers=1, threads=2)])
+def test_shares(layout, monkeypatch) -> None:
+    """A worker has its share of the members, as far as its part of the memory has room."""
+    found = Probe(member_bytes=1, free_bytes=100, room=32, layout=layout, together=0.01, apart=0.02)
+    monkeypatch.setattr("pbt.choose._probe", lambda *_: found)
+    choice = choose(replace(CPU, workers=None), TASK, BIRTHS * 10)
+    chosen = choice.placement
+    assert (chosen.executor, chosen.workers, chosen.threads) == ("vectorized", layout.workers, layout.threads)
+    assert chosen.chunk == (16 if layout.workers == 2 else 32)
+    assert choose(replace(CPU, workers=None), TASK, BIRTHS * 5).placement.chunk == 20 // layout.workers
+    assert ("2 programs at once" in choice.why) == (layout.workers == 2)
+    assert f"{chosen.chunk} in one program" in choice.why
+
+
+def test_a_task_from_a_prompt() -> None:
+    """What is defined where no other process can find it is refused before anything starts."""
+    task = "def task(h, s, n, c): return s, 1.0"
+    program = f"import pbt\n{task}\npbt.run(task, {{'a': pbt.Float(0, 1)}}, executor='processes')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert "TaskError: the task is defined at a prompt or in a notebook" in ended.stderr

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pbt.errors import TaskError
 from pbt.executors.processes import check_sendable
 from pbt.executors.worker import Setup, Train, Trainable
-from pbt.placement import Placement, place
+from pbt.placement import Placement, cores_here, place
 from pbt.space import HParams
 from pbt.store.files import StateFiles
 
 if TYPE_CHECKING:
-    from pbt.executors.vectorized.probe import Probe
+    from pbt.executors.vectorized.probe import Layout, Probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +43,25 @@ def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]
             from pbt.executors.vectorized.executor import refusal
 
             raise TaskError(refusal(task))
-        fitted, why = _fitted(wanted, _probe(wanted, task, births), len(births))
+        if wanted.workers is not None and wanted.workers > 1:
+            check_sendable(task)
+        layouts = _layouts(wanted, len(births), None if _is_sendable(task) else 1)
+        fitted, why = _fitted(wanted, _probe(wanted, task, births, layouts), len(births))
         return Choice(placement=fitted, why=why)
     if wanted.executor != "auto":
         return Choice(placement=wanted)
     apart, why = _apart(wanted, task, len(births))
     if 1 in (len(births), wanted.chunk) or not _is_supervised(task):
         return Choice(placement=apart, why=why)
-    together = replace(wanted, executor="vectorized")
+    together = replace(wanted, executor="vectorized", workers=None)
     try:
-        found = _probe(together, task, births, apart)
+        most = wanted.workers if apart.executor == "processes" else 1
+        found = _probe(together, task, births, _layouts(together, len(births), most), apart)
     except TaskError as error:
         return Choice(placement=apart, why=f"{why}; {error}")
-    rates = (
-        f"a step of all members takes {1000 * found.together:,.1f} ms as one program, {1000 * found.apart:,.1f} apart"
-    )
+    programs = found.layout.workers
+    way = "as one program" if programs == 1 else f"as {programs} programs at once"
+    rates = f"a step of all members takes {1000 * found.together:,.1f} ms {way}, {1000 * found.apart:,.1f} apart"
     if found.together >= found.apart:
         return Choice(placement=apart, why=f"{why}; {rates}")
     fitted, room = _fitted(together, found, len(births))
@@ -72,32 +76,66 @@ def _apart(wanted: Placement, task: Train | Trainable, population: int) -> tuple
         return inline, "inline: there is one member"
     if workers == 1:
         return inline, "inline: there is room for one worker"
-    try:
-        check_sendable(task)
-    except TaskError:
+    if not _is_sendable(task):
         return inline, "inline: the task cannot be sent to other processes"
     return replace(wanted, executor="processes"), f"processes: {workers} workers"
 
 
+def _is_sendable(task: Any) -> bool:
+    try:
+        check_sendable(task)
+    except TaskError:
+        return False
+    return True
+
+
 def _fitted(wanted: Placement, found: "Probe", population: int) -> tuple[Placement, str]:
-    """With as many threads as pay, and as many members in one program as memory has room for."""
-    fitted = replace(wanted, threads=found.threads, chunk=wanted.chunk or found.room)
-    if found.room >= population or wanted.chunk:
+    """With as many workers and threads as pay, and as many members in one program as memory has room for."""
+    layout = found.layout
+    share, room = -(-population // layout.workers), max(1, found.room // layout.workers)
+    fitted = replace(
+        wanted, workers=layout.workers, threads=layout.threads, chunk=min(share, wanted.chunk or min(room, share))
+    )
+    if room >= share or wanted.chunk:
         return fitted, ""
     return fitted, (
         f"{population} members take {found.member_bytes / 2**20:.3g} MiB each, {found.free_bytes / 2**30:.3g} GiB are "
-        f"free: {found.room} in one program"
+        f"free: {room} in one program"
     )
 
 
-def _probe(wanted: Placement, task: Any, births: Sequence[HParams], apart: Placement | None = None) -> "Probe":
+def _probe(
+    wanted: Placement,
+    task: Any,
+    births: Sequence[HParams],
+    layouts: "Sequence[Layout]",
+    apart: Placement | None = None,
+) -> "Probe":
     from pbt.executors.vectorized.probe import probe
 
-    spot = place(wanted, len(births))
-    setup = Setup(task=task, states=StateFiles(None), device=spot.devices[0])
-    threads = sorted({1, spot.threads} if wanted.threads is None else {spot.threads})
+    setup = Setup(task=task, states=StateFiles(None), device=place(wanted, len(births)).devices[0])
     alone = None if apart is None else place(apart, len(births))
-    return probe(task, setup, births, threads, None if alone is None else (len(alone.devices), alone.threads))
+    return probe(task, setup, births, layouts, None if alone is None else (len(alone.devices), alone.threads))
+
+
+def _layouts(wanted: Placement, population: int, most: int | None = None) -> "list[Layout]":
+    """The ways to share out the population that can be the fastest, as far as they were left open.
+
+    Args:
+        wanted: What the user asks for.
+        population: How many members there are.
+        most: Workers at most; None: no limit.
+    """
+    from pbt.executors.vectorized.probe import Layout
+
+    spot = place(wanted, population)
+    if wanted.workers is not None or spot.devices[0] != "cpu":
+        return [Layout(workers=min(len(spot.devices), most or population), threads=spot.threads)]
+    # On the CPU: one program on one core, one on all cores, or one on each core.
+    counts = {1, spot.threads} if wanted.threads is None else {spot.threads}
+    each = max(1, min(cores_here() // min(counts), population, most or population))
+    layouts = [Layout(workers=1, threads=count) for count in sorted(counts)]
+    return layouts if each == 1 else [*layouts, Layout(workers=each, threads=min(counts))]
 
 
 def _is_supervised(task: Any) -> bool:

@@ -189,6 +189,7 @@ class Experiment:
             # What results depend on in their last bits; with another executor they are others in any case.
             threads=wanted.threads or (recorded["threads"] if same else None),
             chunk=wanted.chunk or (recorded.get("chunk") if same else None),
+            workers=wanted.workers or (recorded.get("workers") if same else None),
             device=device,
         )
         return replace(self, rounds=max(self.rounds, meta["rounds"]), placement=placement)
@@ -252,7 +253,11 @@ def _taken_up(path: Path) -> Store | None:
 def _tell_changes(store: Store, spot: Place) -> None:
     """Warn of what makes the bits of a resumed run differ from those of an undisturbed one; it is not refused."""
     begun, now = store.meta["place"], spot.record()
-    changes = [f"{name} {begun.get(name)} -> {value}" for name, value in now.items() if begun.get(name) != value]
+    changes = [
+        f"{name} {begun.get(name)} -> {value}"
+        for name, value in now.items()
+        if name != "workers" and begun.get(name) != value
+    ]
     store.note("resumed", changes=changes)
     if changes:
         log.warning("resumed elsewhere: results may differ in their last bits (%s)", ", ".join(changes))

@@ -25,13 +25,16 @@ class Placement:
 
     Args:
         executor: `"inline"`: in this process, one member after the other; `"processes"`: in worker processes;
-            `"vectorized"`: all members as one program, for a `SupervisedTask`; `"auto"`: what is faster here for this
+            `"vectorized"`: many members as one program, for a `SupervisedTask`; `"auto"`: what is faster here for this
             task; or a function that makes an executor of a `Setup`.
-        workers: Worker processes. Default: as many as there is room for, and no more than members.
-        threads: CPU threads of one round. Default: all cores for one program, else the cores shared out over the
-            population, at least one, and never dependent on the number of workers, because results depend on it in
-            their last bits.
-        chunk: Members in one program, `"vectorized"`. Default: as many as memory has room for.
+        workers: Worker processes. Default: as many as there is room for, and no more than members; for
+            `"vectorized"` one on each GPU, each with its share of the members, and on the CPU one or several, whichever
+            is faster.
+        threads: CPU threads of one round. Default: for programs the cores shared out over them, else the cores shared
+            out over the population, at least one, and never dependent on the number of workers, because results depend
+            on it in their last bits.
+        chunk: Members in one program at most, `"vectorized"`. Default: what falls to a worker, or less if memory has
+            no room for so many.
         device: `"cpu"`, `"cuda"` (all devices, dealt round robin), `"cuda:1"`, or several joined by commas. Default:
             CUDA where torch is loaded and finds it, else the CPU.
         limits: When a worker counts as lost.
@@ -68,20 +71,23 @@ class Place:
         """The executor, not yet started."""
         if callable(self.executor):
             return self.executor(setup)
+        if self.executor == "vectorized":
+            from pbt.executors.vectorized import ProgramSetup, VectorizedExecutor
+
+            if len(self.devices) == 1:
+                return VectorizedExecutor(setup, self.chunk)
+            return ProcessExecutor(ProgramSetup.of(setup, self.chunk), self.devices, self.limits)
         if self.executor == "processes":
             return ProcessExecutor(setup, self.devices, self.limits)
-        if self.executor == "vectorized":
-            from pbt.executors.vectorized import VectorizedExecutor
-
-            return VectorizedExecutor(setup, self.chunk)
         return InlineExecutor(setup)
 
     def record(self) -> dict[str, Any]:
-        """What results depend on in their last bits, as plain values."""
+        """What results depend on in their last bits, and the workers that programs were made for, as plain values."""
         return {
             "executor": self.executor if isinstance(self.executor, str) else "custom",
             "threads": self.threads,
             "chunk": self.chunk,
+            "workers": len(self.devices) if self.executor == "vectorized" else None,
             "device": self.devices[0].partition(":")[0],
             "python": platform.python_version(),
             "torch": _version("torch"),
@@ -97,17 +103,22 @@ def place(wanted: Placement, population: int) -> Place:
         DeviceError: A device was named that is not there.
     """
     cores = cores_here()
-    shared = cores if wanted.executor == "vectorized" else max(1, cores // min(population, cores))
-    threads = wanted.threads or shared
-    devices = _devices(wanted.device)
-    room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
-    workers = min(wanted.workers or room, population)
+    devices, chunk = _devices(wanted.device), wanted.chunk
+    if wanted.executor == "vectorized":
+        workers = min(wanted.workers or len(devices), population)
+        threads = wanted.threads or max(1, cores // workers)
+        share = -(-population // workers)
+        chunk = chunk if workers == 1 else min(chunk or share, share)
+    else:
+        threads = wanted.threads or max(1, cores // min(population, cores))
+        room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
+        workers = min(wanted.workers or room, population)
     return Place(
         executor=wanted.executor,
         threads=threads,
         devices=tuple(devices[i % len(devices)] for i in range(workers)),
         limits=wanted.limits,
-        chunk=wanted.chunk,
+        chunk=chunk,
     )
 
 

@@ -29,7 +29,7 @@ def run_task(worker, member=0, round_=1, start=None, hparams=HPARAMS):
     if start is not None:
         given = {"start": StateRef(9, 9), "digest": start.digest, "blob": start.blob}
     task = Task(member=member, round=round_, **given, hparams=hparams, first_step=4 * (round_ - 1), steps=4, seed=2)
-    report = worker.run(task)
+    (report,) = worker.run((task,))
     assert isinstance(report, Report), report
     return report
 

@@ -36,7 +36,7 @@ def train(worker, rounds, hparams=HPARAMS, member=0, between=lambda: None):
     report, step, start = None, 0, {"start": None}
     for round_, steps in enumerate(rounds, 1):
         task = Task(member=member, round=round_, **start, hparams=hparams, first_step=step, steps=steps, seed=SEED)
-        report = worker.run(task)
+        (report,) = worker.run((task,))
         assert isinstance(report, Report), report
         step += steps
         start = {"start": StateRef(member, round_), "digest": report.stored.digest, "blob": report.stored.blob}
@@ -425,7 +425,7 @@ def test_a_state_that_does_not_fit() -> None:
         member=1, round=2, start=StateRef(0, 1), digest=first.stored.digest, blob=first.stored.blob,
         hparams=HPARAMS, first_step=1, steps=1, seed=SEED,
     )  # fmt: skip
-    outcome = worker_of(task).run(again)
+    (outcome,) = worker_of(task).run((again,))
     assert isinstance(outcome, Failure)
     assert outcome.cause == "refused"
     assert "must not change shapes" in outcome.message

@@ -29,7 +29,7 @@ class Where:
     Args:
         executor: In this process, in worker processes, all members as one program, or what is faster here. Default:
             as the experiment says.
-        workers: Worker processes. Default: as many as there is room for.
+        workers: Worker processes. Default: as many as there is room for; with vectorized as many as are fastest.
         threads: CPU threads of one round; results depend on it in their last bits.
         chunk: Members in one program, with vectorized. Default: as many as memory has room for.
         device: cpu, cuda, cuda:1, or several joined by commas.

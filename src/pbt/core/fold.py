@@ -1,7 +1,6 @@
 """From events to the population: the only way state is made."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.population import Best, Member, View
@@ -29,8 +28,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
                     history[member.id] = (*history.get(member.id, ()), member)[-view.lookback :]
             case Failed():
                 # The state stays the one it started from: nothing of a failed round is kept.
-                members[event.member] = replace(
-                    members[event.member],
+                members[event.member] = members[event.member]._replace(
                     round=event.round,
                     status="failed",
                     scores=(),
@@ -45,7 +43,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
             case Noted():
                 memory = event.memory
             case Retired():
-                members[event.member] = replace(members[event.member], status="retired")
+                members[event.member] = members[event.member]._replace(status="retired")
             case Ended():
                 ended = event.why
     ordered = tuple(members[id_] for id_ in sorted(members))
@@ -76,8 +74,7 @@ def _born(event: Born) -> Member:
 
 
 def _reported(member: Member, event: Reported) -> Member:
-    return replace(
-        member,
+    return member._replace(
         step=event.step,
         scores=event.scores,
         series=event.series,
@@ -90,8 +87,7 @@ def _reported(member: Member, event: Reported) -> Member:
 
 def _decided(member: Member, decision: Decision) -> Member:
     own = decision.start == member.state and member.status == "live"
-    return replace(
-        member,
+    return member._replace(
         hparams=decision.hparams,
         state=decision.start,
         step=member.step if own else decision.step,

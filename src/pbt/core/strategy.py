@@ -138,13 +138,11 @@ class Plan:
         view = view.ranked_by(self.rank)
         decisions, retirements = [], []
         for member in ready:
-            # Keyed by member and round, never by order of arrival.
-            rng = view.rng("decide", member.id, member.round)
-            choice = self._choose(member, view, rng)
+            choice = self._choose(member, view)
             if choice is None:
                 retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is copied"))
             else:
-                decisions.append(self._decision(choice, member, view, rng))
+                decisions.append(self._decision(choice, member, view))
         return Proposal(decisions=decisions, retirements=retirements)
 
     def retain(self, view: View) -> set[StateRef]:
@@ -155,13 +153,13 @@ class Plan:
         """Plain values that say which plan this is."""
         return describe_record(self)
 
-    def _choose(self, member: Member, view: View, rng: Rng) -> Copy | Mutate | Stay | None:
+    def _choose(self, member: Member, view: View) -> Copy | Mutate | Stay | None:
         if member.status == "failed":
-            return self._replacement(view, rng.child("replace"))
+            return self._replacement(view, _rng(view, member, "replace"))
         if member.step < self.burn_in:
             return Stay(why=f"burn-in until step {self.burn_in}")
-        choice = self.exploit(member, view, rng.child("exploit"))
-        if not isinstance(choice, Copy | Mutate | Stay):
+        choice = self.exploit(member, view, _rng(view, member, "exploit"))
+        if not isinstance(choice, (Copy, Mutate, Stay)):
             raise UsageError(f"plan: expected exploit to return Copy, Mutate or Stay, got {choice!r}")
         return choice
 
@@ -172,7 +170,7 @@ class Plan:
         donor = view.ranking[rng.below((len(view.ranking) + 1) // 2)]
         return Copy(donor=donor.id, why="failed")
 
-    def _decision(self, choice: Copy | Mutate | Stay, member: Member, view: View, rng: Rng) -> Decision:
+    def _decision(self, choice: Copy | Mutate | Stay, member: Member, view: View) -> Decision:
         donor = _donor(choice, view) if isinstance(choice, Copy) else None
         failed = member.status == "failed"
         # Neither the state nor the values of a failed member are worth keeping, whatever `inherit` says.
@@ -181,7 +179,7 @@ class Plan:
         hparams: HParams = origin.hparams
         draws: Mapping[str, Value] = {}
         if not isinstance(choice, Stay):
-            hparams, draws = self.explore(origin.hparams, member, view, rng.child("explore"))
+            hparams, draws = self.explore(origin.hparams, member, view, _rng(view, member, "explore"))
             hparams = view.space.check(hparams, f"explored hyperparameters of member {member.id}")
         return Decision(
             member=member.id,
@@ -197,6 +195,11 @@ class Plan:
             draws=draws,
             why=choice.why,
         )
+
+
+def _rng(view: View, member: Member, purpose: str) -> Rng:
+    """Keyed by member and round, never by order of arrival."""
+    return view.rng("decide", member.id, member.round, purpose)
 
 
 def _donor(copy: Copy, view: View) -> Member:

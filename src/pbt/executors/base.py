@@ -64,6 +64,8 @@ class Failure:
 
 
 Outcome = Report | Failure
+Share = tuple[Task, ...]
+"""Tasks that one worker trains at once: a single one, or what one program holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

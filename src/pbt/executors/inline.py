@@ -1,4 +1,4 @@
-"""One task at a time, in this process."""
+"""One share at a time, in this process."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,34 +6,37 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from pbt.executors.base import Incident, Outcome, Task
+from pbt.executors.base import Incident, Outcome, Share, Task
 from pbt.executors.seeding import preserved
-from pbt.executors.worker import Setup, Worker
+from pbt.executors.worker import Setup, Trainer
 
 
 class InlineExecutor:
-    """Trains in the calling process, each task when it is waited for. The reference that all others must equal."""
-
-    slots = 1
+    """Trains in the calling process, each share when it is waited for. The reference that all others must equal."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._worker: Worker | None = None
-        self._queue: deque[Task] = deque()
+        self._worker: Trainer | None = None
+        self._queue: deque[Share] = deque()
         self._outside = ExitStack()
+
+    @property
+    def slots(self) -> int:
+        """One: there is one process."""
+        return 1
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Put the tasks behind those that wait."""
-        self._queue.extend(tasks)
+        self._queue.extend(self._setup.shares(tasks))
 
     def wait(self) -> list[Outcome]:
-        """Train the next task."""
+        """Train the next share."""
         if not self._queue:
             return []
         if self._worker is None:
             self._outside.enter_context(preserved())
             self._worker = self._setup.open()
-        return [self._worker.run(self._queue.popleft())]
+        return self._worker.run(self._queue.popleft())
 
     def incidents(self) -> list[Incident]:
         """None: there is no worker that could be lost."""

@@ -26,9 +26,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from pbt.errors import PBTError, TaskError, WorkerError
-from pbt.executors.base import Failure, Incident, Outcome, Task
+from pbt.executors.base import Failure, Incident, Outcome, Share, Task
 from pbt.executors.worker import Setup, Train, Trainable
 
+LOST = "worker lost"
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 STOP_SECONDS = 3.0
@@ -48,9 +49,11 @@ class Limits:
     """When patience ends.
 
     Args:
-        attempts: How often a round is tried when its workers die or hang; then the member has failed.
+        attempts: How often a round is tried when its workers die or hang; then the member has failed. Members that
+            were one program are then tried each by itself, once more, so that one does not take the others along.
         silence: Seconds without a sign of life after which a worker counts as hung.
-        task_timeout: Seconds a round may take; None: as long as it likes.
+        task_timeout: Seconds a member's round may take, times the members that a worker trains together; None: as
+            long as it likes.
     """
 
     attempts: int = 3
@@ -66,7 +69,7 @@ class _Slot:
     process: SpawnProcess
     connection: Connection
     ready: bool = False
-    task: Task | None = None
+    share: Share | None = None
     heard: float = field(default_factory=lambda: time.monotonic() + START_SECONDS)
     started: float = 0.0
 
@@ -75,7 +78,8 @@ class ProcessExecutor:
     """Trains on `len(devices)` spawned workers.
 
     Args:
-        setup: What a worker is made of; its device is replaced by one of `devices`.
+        setup: What a worker is made of, which also says what it trains at once; its device is replaced by one of
+            `devices`.
         devices: One per worker, as `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`.
         limits: When a worker counts as lost, and a round as failed.
 
@@ -86,9 +90,9 @@ class ProcessExecutor:
     def __init__(self, setup: Setup, devices: Sequence[str], limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._payloads = {device: _payload(replace(setup, device=device)) for device in devices}
-        self._devices = list(devices)
+        self._setup, self._devices = setup, list(devices)
         self._slots: list[_Slot] = []
-        self._queue: deque[Task] = deque()
+        self._queue: deque[Share] = deque()
         self._outcomes: list[Outcome] = []
         self._incidents: list[Incident] = []
         self._deaths_at_start = 0
@@ -103,16 +107,16 @@ class ProcessExecutor:
         return len(self._devices)
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Queue the tasks; starts workers where there are more tasks than idle ones."""
-        self._queue.extend(tasks)
-        idle = sum(slot.task is None for slot in self._slots)
+        """Queue the tasks; starts workers where there is more to do than idle ones."""
+        self._queue.extend(self._setup.shares(tasks))
+        idle = sum(slot.share is None for slot in self._slots)
         for device in self._devices[len(self._slots) :][: max(0, len(self._queue) - idle)]:
             self._slots.append(self._spawn(device))
         self._deal()
 
     def wait(self) -> list[Outcome]:
         """Block until there is an outcome; every wait inside has a bound."""
-        while not self._outcomes and (self._queue or any(slot.task for slot in self._slots)):
+        while not self._outcomes and (self._queue or any(slot.share for slot in self._slots)):
             for source in wait([slot.connection for slot in self._slots], timeout=BEAT_SECONDS):
                 slot = next(slot for slot in self._slots if slot.connection is source)
                 self._listen(slot)
@@ -158,11 +162,11 @@ class ProcessExecutor:
 
     def _deal(self) -> None:
         for slot in self._slots:
-            if self._queue and slot.ready and slot.task is None:
-                slot.task, slot.started = self._queue.popleft(), time.monotonic()
+            if self._queue and slot.ready and slot.share is None:
+                slot.share, slot.started = self._queue.popleft(), time.monotonic()
                 try:
                     with self._bounded(slot):
-                        slot.connection.send(slot.task)
+                        slot.connection.send(slot.share)
                 except OSError:
                     self._lost(slot, "died before it could take its round")
 
@@ -177,9 +181,9 @@ class ProcessExecutor:
                     slot.ready, self._deaths_at_start = True, 0
                 elif kind == "broken":
                     raise TaskError(content)
-                elif kind == "outcome" and slot.task is not None:
-                    self._outcomes.append(content)
-                    slot.task = None
+                elif kind == "outcomes" and slot.share is not None:
+                    self._outcomes.extend(content)
+                    slot.share = None
         except (EOFError, OSError):
             slot.process.join(STOP_SECONDS)
             self._lost(slot, f"died ({_ending(slot.process.exitcode)})")
@@ -202,7 +206,7 @@ class ProcessExecutor:
         for slot in list(self._slots):
             if away > PAUSE_SECONDS:
                 slot.heard, slot.started = max(now, slot.heard), slot.started + away
-            limit = self._limits.task_timeout
+            limit = self._time_limit(slot)
             if not slot.process.is_alive():
                 # The pipe need not tell: a child that the worker forked can hold it open.
                 self._listen(slot)
@@ -210,11 +214,16 @@ class ProcessExecutor:
                     self._lost(slot, f"died ({_ending(slot.process.exitcode)})")
             elif now - slot.heard > self._limits.silence:
                 self._lost(slot, f"was silent for {self._limits.silence:g} s")
-            elif slot.task is not None and limit is not None and now - slot.started > limit:
+            elif limit is not None and now - slot.started > limit:
                 self._lost(slot, f"took longer than the time limit of {limit:g} s")
 
+    def _time_limit(self, slot: _Slot) -> float | None:
+        """Seconds that what it trains may take."""
+        each = self._limits.task_timeout
+        return None if each is None or slot.share is None else each * len(slot.share)
+
     def _lost(self, slot: _Slot, how: str) -> None:
-        """Replace a worker; its round is tried again or, tried often enough, has failed."""
+        """Replace a worker; what it trained is tried again."""
         _kill(slot.process)
         slot.connection.close()
         if not slot.ready:
@@ -223,24 +232,34 @@ class ProcessExecutor:
                 raise WorkerError(
                     f"a worker {how} while it started, {START_ATTEMPTS} times in a row; see its output above"
                 )
-        task = slot.task
-        self._incidents.append(
-            Incident(
-                kind="worker lost",
-                message=f"the worker {how}",
-                member=task.member if task else None,
-                round=task.round if task else None,
-                attempt=task.attempt if task else None,
-            )
-        )
-        if task is not None and task.attempt < self._limits.attempts:
-            self._queue.appendleft(replace(task, attempt=task.attempt + 1))
-        elif task is not None:
-            message = f"the worker {how}, {task.attempt} times"
-            self._outcomes.append(
-                Failure(member=task.member, round=task.round, attempt=task.attempt, cause="worker", message=message)
-            )
+        share, what = slot.share or (), f"the worker {how}"
+        self._incidents += [
+            Incident(kind=LOST, message=what, member=task.member, round=task.round, attempt=task.attempt)
+            for task in share
+        ] or [Incident(kind=LOST, message=what)]
+        if share:
+            self._retry(share, how)
         self._slots[self._slots.index(slot)] = self._spawn(slot.device)
+
+    def _retry(self, share: Share, how: str) -> None:
+        """Train it again or, tried often enough, give it up."""
+        again = tuple(replace(task, attempt=task.attempt + 1) for task in share)
+        if share[0].attempt < self._limits.attempts:
+            self._queue.appendleft(again)
+            return
+        if len(share) > 1:
+            self._queue.extendleft((task,) for task in reversed(again))
+            return
+        self._outcomes += [
+            Failure(
+                member=task.member,
+                round=task.round,
+                attempt=task.attempt,
+                cause="worker",
+                message=f"the worker {how}, {task.attempt} times",
+            )
+            for task in share
+        ]
 
 
 def _payload(setup: Setup) -> tuple[list[tuple[str, str]], bytes]:
@@ -250,7 +269,13 @@ def _payload(setup: Setup) -> tuple[list[tuple[str, str]], bytes]:
 
 def check_sendable(task: Train | Trainable) -> None:
     """Raise TaskError if the task cannot be sent to another process."""
-    _pickled(task)
+    main = sys.modules.get("__main__")
+    # A worker runs the file of the main program again to find what is defined there.
+    if b"__main__" in _pickled(task) and not hasattr(main, "__file__"):
+        raise TaskError(
+            "the task is defined at a prompt or in a notebook, where no other process can find it. Put it into a "
+            "module, or use executor='inline'"
+        )
 
 
 def _pickled(sent: Any) -> bytes:
@@ -321,7 +346,7 @@ def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: byte
     with contextlib.suppress(EOFError, OSError):
         say("ready")
         while True:
-            say("outcome", worker.run(connection.recv()))
+            say("outcomes", worker.run(connection.recv()))
 
 
 def _beat(say: Any) -> None:

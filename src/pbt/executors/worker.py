@@ -6,14 +6,14 @@ Every executor drives this same class, so that a round means the same wherever i
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import Key, Rng, seed_of
 from pbt.errors import CorruptError, PBTError, TaskError
-from pbt.executors.base import Failure, Outcome, Report, State, States, Task
+from pbt.executors.base import Failure, Outcome, Report, Share, State, States, Task
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.space import HParams
 
@@ -72,7 +72,11 @@ class Setup:
     threads: int = 1
     objective: Objective = "maximize"
 
-    def open(self) -> "Worker":
+    def shares(self, tasks: Sequence[Task]) -> list[Share]:
+        """What of these tasks a worker trains at once: each by itself."""
+        return [(task,) for task in tasks]
+
+    def open(self) -> "Trainer":
         """A worker, ready for its first round."""
         task = self.task
         if not isinstance(task, Trainable):
@@ -82,15 +86,25 @@ class Setup:
             return Worker(self, task.trainer(self.device, self.threads))
 
 
+class Trainer(Protocol):
+    """What a worker does, in whatever process it lives."""
+
+    def run(self, share: Share) -> list[Outcome]:
+        """Train, score and store a round of each; whatever goes wrong in it is returned, never raised."""
+
+
 class Worker:
-    """Trains one task at a time; whatever goes wrong in it is returned, never raised."""
+    """Trains one task at a time."""
 
     def __init__(self, setup: Setup, train: Train) -> None:
         self._setup = setup
         self._train = train
 
-    def run(self, task: Task) -> Outcome:
-        """Train, score and store one round."""
+    def run(self, share: Share) -> list[Outcome]:
+        """Train, score and store one round after the other."""
+        return [self._run(task) for task in share]
+
+    def _run(self, task: Task) -> Outcome:
         started = time.monotonic()
         try:
             state = None

@@ -149,8 +149,9 @@ def placement_of(config: Config, *, device: str | None = None, executor: str | N
             slots,
             ", ".join(dict.fromkeys(spot.devices)),
         )
-    chunk = train.num_workers_paral if train.num_workers_paral < train.num_worker_tot else None
-    return replace(asked, executor=wanted, workers=slots, chunk=chunk)
+    if train.num_workers_paral < train.num_worker_tot:
+        return replace(asked, executor=wanted, workers=slots, chunk=max(1, train.num_workers_paral // slots))
+    return replace(asked, executor=wanted, workers=slots if wanted == "processes" else None)
 
 
 def resume(

@@ -500,7 +500,7 @@ def test_batches_are_not_kept() -> None:
     """No more orders of examples are remembered than members need at a time."""
     with opened(replace(PLAIN, order="member")) as executor:
         Course(executor).train(20, VALUES)
-        assert len(executor._trainer._batches._drawn) <= len(VALUES)
+        assert len(executor._worker._batches._drawn) <= len(VALUES)
 
 
 def test_states_in_rows_are_not_fetched() -> None:
@@ -523,7 +523,7 @@ def test_states_in_rows_are_not_fetched() -> None:
         assert states.got == []
         start = StateRef(1, 2), course.stored[0]
         finish(executor, [make_task(1, 3, start, first_step=6)])
-        assert states.got == [StateRef(1, 2)]
+        assert set(states.got) == {StateRef(1, 2)}
 
 
 # Losses and metrics

@@ -1,9 +1,10 @@
-"""The population as one program keeps the contract of supervised tasks, whole and in chunks."""
+"""Programs keep the contract of supervised tasks: one for all, one after the other, and shared out over workers."""
 
 from pbt.executors.base import Executor
-from pbt.executors.vectorized import VectorizedExecutor
+from pbt.executors.processes import ProcessExecutor
+from pbt.executors.vectorized import ProgramSetup, VectorizedExecutor
 from pbt.executors.worker import Setup
-from pbt.testing.supervised import SupervisedContract
+from pbt.testing.supervised import AgreementContract, SupervisedContract
 from pbt.testing.varieties import NetworksContract
 
 
@@ -19,3 +20,10 @@ class TestInChunks(SupervisedContract):
 
     def make_executor(self, setup: Setup) -> Executor:
         return VectorizedExecutor(setup, chunk=2)
+
+
+class TestInWorkers(AgreementContract):
+    exact = False
+
+    def make_executor(self, setup: Setup) -> Executor:
+        return ProcessExecutor(ProgramSetup.of(setup, chunk=2), ["cpu"] * 2)

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import vectorized_tasks
-from vectorized_tasks import SINGLE, TASK, experiment
+from vectorized_tasks import DEADLY, SINGLE, SPACE, TASK, experiment
 
 import pbt
 from pbt import Float, Observer, Plan, keep, never, truncation
 from pbt.core.events import Decided, Failed, Reported
 from pbt.errors import TaskError
 from pbt.executors.vectorized import VectorizedExecutor
+from pbt.placement import Placement
 from pbt.store.reader import RunReader
 from pbt.store.verify import verify_run
 
@@ -187,7 +188,55 @@ def test_asynchronous() -> None:
 
 def test_by_name(whole) -> None:
     """The executor is there under its name too, and is the same."""
-    assert digests(experiment("vectorized").run()) == digests(whole)
+    one = Placement(executor="vectorized", workers=1, threads=1)
+    assert digests(experiment(placement=one).run()) == digests(whole)
+
+
+def test_shared_out_over_workers(inline, tmp_path) -> None:
+    """Two workers with a program each decide as separate runs do, twice with the same bits, killed and resumed too."""
+    runs = [experiment("vectorized").run() for _ in range(2)]
+    assert runs[0].meta["place"] | {"workers": 2, "chunk": 3} == runs[0].meta["place"]
+    check_same_decisions(runs[0], inline)
+    assert digests(runs[0]) == digests(runs[1])
+    # Somebody copies a state that another worker has.
+    crossed = {(d.member < 3, d.donor < 3) for d in decisions(runs[0]) if d.donor is not None}
+    assert crossed & {(True, False), (False, True)}
+    with pytest.raises(KeyboardInterrupt):
+        experiment("vectorized").run(tmp_path / "run", observers=[Stop()])
+    assert digests(experiment("vectorized").run(tmp_path / "run", resume=True)) == digests(runs[0])
+    assert verify_run(tmp_path / "run") == []
+
+
+def deadly_run(folder, monkeypatch, deaths):
+    """Five members in two workers; the loss of member 1 kills its process so many times."""
+    folder.mkdir()
+    monkeypatch.setenv("MARKS", str(folder))
+    monkeypatch.setenv("DEATHS", str(deaths))
+    values = {"lr": 0.01, "decay": 0.0, "p": 0.2, "clip": 1.0}
+    return experiment(
+        "vectorized",
+        task=DEADLY,
+        space=SPACE | {"fatal": Float(0.0, 1.0)},
+        plan=Plan(exploit=never, explore=keep, interval=3),
+        initial=[values | {"fatal": float(member == 1)} for member in range(5)],
+        rounds=2,
+    ).run()
+
+
+def test_killed_with_others(tmp_path, monkeypatch) -> None:
+    """Members whose worker dies are trained again together, with the same bits."""
+    undisturbed, killed = (deadly_run(tmp_path / str(deaths), monkeypatch, deaths) for deaths in (0, 2))
+    assert len(list((tmp_path / "2").iterdir())) == 2
+    assert digests(killed) == digests(undisturbed)
+    assert len(digests(killed)) == 10
+
+
+def test_a_member_that_kills_its_worker(tmp_path, monkeypatch) -> None:
+    """At last each is trained by itself, so that one member takes no other along."""
+    run = deadly_run(tmp_path / "run", monkeypatch, 1000)
+    assert [(e.member, e.round, e.cause) for e in run.events if isinstance(e, Failed)] == [(1, 1, "worker")]
+    assert len(list((tmp_path / "run").iterdir())) == 4
+    assert sorted(digests(run)) == [(member, round_) for member in (0, 2, 3, 4) for round_ in (1, 2)]
 
 
 def plain_task(hparams, state, steps, ctx):

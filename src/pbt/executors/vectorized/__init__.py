@@ -1,6 +1,6 @@
-"""The whole population as one program on one device."""
+"""Many members as one program."""
 
 from pbt.executors.vectorized.elementwise import ELEMENTWISE, Elementwise
-from pbt.executors.vectorized.executor import VectorizedExecutor
+from pbt.executors.vectorized.executor import ProgramSetup, VectorizedExecutor
 
-__all__ = ["ELEMENTWISE", "Elementwise", "VectorizedExecutor"]
+__all__ = ["ELEMENTWISE", "Elementwise", "ProgramSetup", "VectorizedExecutor"]

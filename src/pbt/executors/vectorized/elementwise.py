@@ -21,6 +21,8 @@ from pbt.executors.vectorized.stack import Rows
 
 SMALL = 2**14
 """Numbers per member up to which this pays: beyond, fused steps of one member after the other are faster."""
+BLOCK = 2**18
+"""Numbers of one kind that are stepped at once: what is made on the way stays small, and near the processor."""
 _PLAIN = {"maximize": False, "amsgrad": False, "differentiable": False, "capturable": False}
 """Options of torch's optimizers that are not done here."""
 
@@ -45,10 +47,12 @@ class Elementwise(ABC):
         self._gradients, self._gradient = _like(params, flat)
         kept = {name: _like(params, flat) for name in self.remembers}
         self._rows = {name: rows for name, (rows, _) in kept.items()}
-        self.kept = {name: tensor for name, (_, tensor) in kept.items()}
-        """What it keeps, (members, numbers)."""
-        self.settings: dict[str, Any] = {}
-        """By name: (members, 1) in double precision for `numbers`, plain values for the others."""
+        self._kept = {name: tensor for name, (_, tensor) in kept.items()}
+        self._settings: dict[str, Any] = {}
+        self.kept: Mapping[str, Tensor] = {}
+        """While rows are stepped: what is kept of them, (rows, numbers)."""
+        self.settings: Mapping[str, Any] = {}
+        """While rows are stepped, by name: (rows, 1) in double precision for `numbers`, plain values for the others."""
         self.using: Sequence[str] = ()
         """The names in `kept` that these settings use."""
         self._steps = [0] * params.members
@@ -57,7 +61,7 @@ class Elementwise(ABC):
 
     @abstractmethod
     def update(self, p: Tensor, g: Tensor, step: Tensor) -> None:
-        """One step of p (members, numbers) in place, by g, which may be changed; step (members, 1) counts it."""
+        """One step of p (rows, numbers) in place, by g, which may be changed; step (rows, 1) counts it."""
 
     @classmethod
     def used(cls, settings: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG003
@@ -88,7 +92,7 @@ class Elementwise(ABC):
         """Each member's settings, from now on."""
         flat = [flatten(own[0]) for own in groups]
         self.using = self.used(flat[0])
-        self.settings = {**flat[0], **{name: self._column([own[name] for own in flat]) for name in self.numbers}}
+        self._settings = {**flat[0], **{name: self._column([own[name] for own in flat]) for name in self.numbers}}
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
@@ -100,7 +104,13 @@ class Elementwise(ABC):
             self._steps = [count + 1 for count in self._steps]
         for there in self._there:
             there.update(self.using)
-        self.update(self._params, self._gradient, self._column(self._steps))
+        steps = self._column(self._steps)
+        count = max(1, BLOCK // max(1, self._params.shape[1]))
+        for start in range(0, len(self._params), count):
+            rows = slice(start, start + count)
+            self.kept = {name: tensor[rows] for name, tensor in self._kept.items()}
+            self.settings = {**self._settings, **{name: self._settings[name][rows] for name in self.numbers}}
+            self.update(self._params[rows], self._gradient[rows], steps[rows])
 
     def gather(self, sources: Sequence[int]) -> None:
         """One gather for each tensor that is kept."""

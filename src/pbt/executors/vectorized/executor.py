@@ -1,20 +1,64 @@
-"""The executor: takes a wave apart into what one program can train together."""
+"""Which tasks one program can train together, and the executor that does so in this process."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from types import TracebackType
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Self
 
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
-from pbt.executors.base import Incident, Outcome, Task
-from pbt.executors.seeding import preserved, seeded, sown, use_threads
+from pbt.executors.base import Share, Task
+from pbt.executors.inline import InlineExecutor
+from pbt.executors.seeding import seeded
 from pbt.executors.vectorized.population import Population
-from pbt.executors.worker import Setup
+from pbt.executors.worker import Setup, Trainer
 from pbt.pytorch.supervised import SupervisedTask
 
 
-class VectorizedExecutor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramSetup(Setup):
+    """Workers of which each trains its share of the population as one program.
+
+    Args:
+        chunk: Members in one program at most; None: all that come together.
+
+    Raises:
+        TaskError: The task is no `SupervisedTask`.
+    """
+
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.task, SupervisedTask):
+            raise TaskError(refusal(self.task))
+
+    @classmethod
+    def of(cls, setup: Setup, chunk: int | None) -> Self:
+        """The same setup, with programs in the place of single members."""
+        return cls(**{field.name: getattr(setup, field.name) for field in fields(Setup)}, chunk=chunk)
+
+    def shares(self, tasks: Sequence[Task]) -> list[Share]:
+        """Those that are at the same step, in the order they came, in as few parts as there is room for, all alike."""
+        together: dict[tuple[int, int, int], list[Task]] = {}
+        for task in tasks:
+            together.setdefault((task.first_step, task.steps, task.seed), []).append(task)
+        return [share for wave in together.values() for share in _parts(wave, self.chunk or len(wave))]
+
+    def open(self) -> Trainer:
+        """A worker, ready for its first share."""
+        task: Any = self.task
+        with seeded(seed_of("open"), self.device):
+            return Population(self, task)
+
+
+def _parts(wave: Sequence[Task], size: int) -> list[Share]:
+    """The wave in as many parts as it takes, none larger than another by more than one."""
+    count = -(-len(wave) // size)
+    ends = [-(-len(wave) * i // count) for i in range(count + 1)]
+    return [tuple(wave[start:end]) for start, end in pairwise(ends)]
+
+
+class VectorizedExecutor(InlineExecutor):
     """Trains all members of a wave together, in this process.
 
     Args:
@@ -26,63 +70,13 @@ class VectorizedExecutor:
     """
 
     def __init__(self, setup: Setup, chunk: int | None = None) -> None:
-        if not isinstance(setup.task, SupervisedTask):
-            raise TaskError(refusal(setup.task))
-        self._setup = setup
-        self._task = setup.task
+        super().__init__(ProgramSetup.of(setup, chunk))
         self._chunk = chunk
-        self._queue: list[Task] = []
-        self._outside = ExitStack()
-        self._trainer: Population | None = None
 
     @property
     def slots(self) -> int:
         """As many as there are, up to the chunk."""
         return self._chunk or 2**31
-
-    def submit(self, tasks: Sequence[Task]) -> None:
-        """Put the tasks behind those that wait."""
-        self._queue.extend(tasks)
-
-    def wait(self) -> list[Outcome]:
-        """Train the first task, and with it all others that are at the same step, as far as there is room."""
-        if not self._queue:
-            return []
-        if self._trainer is None:
-            self._outside.enter_context(preserved())
-            use_threads(self._setup.threads)
-            with seeded(seed_of("open"), self._setup.device):
-                self._trainer = Population(self._setup, self._task)
-        first = self._queue[0]
-        wave = [task for task in self._queue if _place(task) == _place(first)][: self._chunk]
-        taken = {(task.member, task.round) for task in wave}
-        self._queue = [task for task in self._queue if (task.member, task.round) not in taken]
-        use_threads(self._setup.threads)
-        with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
-            return self._trainer.run(wave)
-
-    def incidents(self) -> list[Incident]:
-        """None: there is no worker that could be lost."""
-        return []
-
-    def close(self) -> None:
-        """Drop what was not trained."""
-        self._queue.clear()
-        self._outside.close()
-        self._trainer = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _place(task: Task) -> tuple[int, int, int]:
-    """What the members of one program have in common."""
-    return task.first_step, task.steps, task.seed
 
 
 def refusal(task: Any) -> str:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from pbt.core.population import StateRef
+from pbt.core.rng import seed_of
 from pbt.errors import PBTError
-from pbt.executors.base import Outcome, State, Task
+from pbt.executors.base import Outcome, Share, State, Task
+from pbt.executors.seeding import sown, use_threads
 from pbt.executors.vectorized.failures import blamed, broken
 from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
@@ -32,9 +34,7 @@ class _Start:
 
     task: Task
     row: int | None
-    """Where its state is in the program."""
-    state: State | None
-    """The state itself, if it is in no row."""
+    """Where its state is in the program, if it is there."""
     settings: Settings
 
 
@@ -62,8 +62,14 @@ class Population:
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """What is in the program: the row and the digest of each state."""
 
-    def run(self, wave: Sequence[Task]) -> list[Outcome]:
+    def run(self, share: Share) -> list[Outcome]:
         """Train, score and store one round of these members, all from the same step on."""
+        first = share[0]
+        use_threads(self._setup.threads)
+        with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
+            return self._run(share)
+
+    def _run(self, wave: Share) -> list[Outcome]:
         started = time.monotonic()
         starts: list[_Start] = []
         outcomes: list[Outcome] = []
@@ -103,24 +109,29 @@ class Population:
     def _start(self, task: Task) -> _Start:
         """Find the state of a task, and settle what it is trained with."""
         row = self._row_of(task)
-        state = self._fetch(task) if row is None else None
-        groups = _groups(state) if row is None else self._settings[row].groups
-        return _Start(task=task, row=row, state=state, settings=self._desk.settle(task.hparams, groups))
+        # The state is let go of, and fetched again when its row is there: all of them at once would take as much
+        # memory again as the program.
+        groups = _groups(self._fetch(task)) if row is None else self._settings[row].groups
+        return _Start(task=task, row=row, settings=self._desk.settle(task.hparams, groups))
 
     def _load(self, starts: Sequence[_Start]) -> Program:
         """Bring the states into the rows of a program, in this order."""
         program = self._program
         if program is None or program.members != len(starts):
-            # Its rows are read before it goes.
-            starts = [s if s.row is None else replace(s, row=None, state=self._state(s.row)) for s in starts]
+            # The rows of the one before are read before it goes.
+            kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
+            rows: list[int | None] = [None] * len(starts)
             program = Program(self._task, len(starts), self._setup.device)
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
+        else:
+            kept, rows = {}, [start.row for start in starts]
         self._rows = {}
         program.configure([start.settings for start in starts])
-        program.gather([i if start.row is None else start.row for i, start in enumerate(starts)])
-        for i, start in enumerate(starts):
-            if start.state is not None:
-                program.load(i, start.state["model"], start.state["optimizer"]["state"])
+        program.gather([i if row is None else row for i, row in enumerate(rows)])
+        for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
+            if row is None:
+                state = kept.pop(i) if i in kept else self._fetch(start.task)
+                program.load(i, state["model"], state["optimizer"]["state"])
         self._program, self._settings = program, [start.settings for start in starts]
         return program
 

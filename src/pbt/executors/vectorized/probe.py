@@ -1,4 +1,4 @@
-"""Before a run begins: how much memory a member takes in a program, and whether one program is faster than several.
+"""Before a run begins: how much memory a member takes in a program, and which way to train them all is the fastest.
 
 Both are found out on the task itself, with its first batch, in a few steps.
 """
@@ -31,6 +31,19 @@ _TRAINED = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A way to share out the population.
+
+    Args:
+        workers: Over so many programs that run at the same time.
+        threads: With so many CPU threads each: small programs lose by more than one.
+    """
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """What was found.
 
@@ -38,30 +51,36 @@ class Probe:
         member_bytes: Memory of one member in training.
         free_bytes: Memory that was free.
         room: Members that fit into the share of it that a population may take, at least one.
-        together: Seconds of a step of all members as one program.
-        threads: With so many CPU threads: small programs lose by more than one.
+        layout: The fastest of those that were tried.
+        together: Seconds of a step of all members in that layout.
         apart: Seconds of a step of all members in separate workers; 0: not asked.
     """
 
     member_bytes: int
     free_bytes: int
     room: int
+    layout: Layout
     together: float
-    threads: int
     apart: float
 
 
 def probe(
-    task: SupervisedTask, setup: Setup, births: Sequence[HParams], threads: Sequence[int], apart: tuple[int, int] | None
+    task: SupervisedTask,
+    setup: Setup,
+    births: Sequence[HParams],
+    layouts: Sequence[Layout],
+    apart: tuple[int, int] | None,
 ) -> Probe:
     """Try the task.
+
+    One worker is timed, while the others that there will be do nothing: they would share the machine's memory with it.
 
     Args:
         task: What shall be trained.
         setup: Where.
         births: What the members start with.
-        threads: The numbers of threads that one program may have.
-        apart: How many workers would train instead, and the threads of each; None: that is not asked.
+        layouts: What programs may be shared out over.
+        apart: How many workers would train members one by one, and the threads of each; None: that is not asked.
 
     Raises:
         TaskError: The task cannot be one program.
@@ -71,33 +90,27 @@ def probe(
             population = Population(setup, task)
             step, size = population.try_out(births[:1])
             member, free = _TRAINED * size + _kept_bytes(step), free_memory(setup.device)
-            room = _room(member, free, len(births))
-            some = births[: min(MEMBERS, room)]
-            times = _timed(population.try_out(some)[0], threads)
+            room = max(1, int(SHARE * free / max(1, member)))
+            times = {layout: _step_of_all(population, births, layout, room) for layout in layouts}
         except PBTError:
             raise
         except Exception as error:
             raise TaskError(broken(error)) from error
-        best = min(times, key=lambda count: times[count])
+        best = min(times, key=lambda layout: times[layout])
         alone = 0.0
         if apart is not None:
             workers, each = apart
             trainer = SupervisedTrainer(task, setup.device, each)
             context = Context(seed=0, member=0, round=1, first_step=0, device=setup.device, threads=each)
-            alone = _timed(lambda: trainer.try_out(births[0], context), [each])[each] * -(-len(births) // workers)
+            alone = _timed(lambda: trainer.try_out(births[0], context), each) * -(-len(births) // workers)
     return Probe(
         member_bytes=member,
         free_bytes=free,
         room=room,
-        together=times[best] * len(births) / len(some),
-        threads=best,
+        layout=best,
+        together=times[best],
         apart=alone,
     )
-
-
-def _room(member: int, free: int, population: int) -> int:
-    """Members that fit into memory at once, at least one."""
-    return max(1, min(population, int(SHARE * free / max(1, member))))
 
 
 def free_memory(device: str) -> int:
@@ -125,15 +138,19 @@ def _kept_bytes(step: Callable[[], None]) -> int:
     return 2 * sum(saved.values())
 
 
-def _timed(step: Callable[[], None], threads: Sequence[int]) -> dict[int, float]:
-    """Seconds of a step, by the number of threads."""
-    found = {}
-    for count in threads:
-        use_threads(count)
-        times = []
-        for _ in range(_STEPS + 1):
-            started = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - started)
-        found[count] = median(times[1:])
-    return found
+def _step_of_all(population: Population, births: Sequence[HParams], layout: Layout, room: int) -> float:
+    """Seconds of a step of all members, as long as that of the largest share."""
+    share = -(-len(births) // layout.workers)
+    some = min(share, room, MEMBERS)
+    return _timed(population.try_out(births[:some])[0], layout.threads) * share / some
+
+
+def _timed(step: Callable[[], None], threads: int) -> float:
+    """Seconds of a step."""
+    use_threads(threads)
+    times = []
+    for _ in range(_STEPS + 1):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return median(times[1:])
