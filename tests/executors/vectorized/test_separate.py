@@ -38,7 +38,25 @@ def plain(values, make, seeds, member):
     return [p.detach() for p in params], optimizer.state_dict()["state"]
 
 
-@pytest.mark.parametrize("make", [torch.optim.NAdam, torch.optim.Adagrad, partial(torch.optim.Adam, fused=True)])
+def backwards(params):
+    return torch.optim.Adam(list(params)[::-1], fused=True)
+
+
+def partly(params):
+    return torch.optim.Adam(list(params)[:1], fused=True)
+
+
+ADAMS = [
+    partial(torch.optim.Adam, fused=True),
+    partial(torch.optim.Adam, fused=True, maximize=True, weight_decay=0.1, betas=(0.8, 0.99), eps=1e-3),
+    partial(torch.optim.AdamW, fused=True, weight_decay=0.1),
+    partial(torch.optim.Adam, fused=True, amsgrad=True),
+    backwards,
+    partly,
+]
+
+
+@pytest.mark.parametrize("make", [torch.optim.NAdam, torch.optim.Adagrad, *ADAMS])
 def test_any_optimizer(make) -> None:
     """Each member's row is stepped as torch steps it alone, to the bit."""
     rows = make_rows()
@@ -49,7 +67,42 @@ def test_any_optimizer(make) -> None:
     for i in range(3):
         values, memory = plain(before[i], make, range(4), i)
         assert all(torch.equal(a, b) for a, b in zip(rows.row(i).values(), values, strict=True))
-        assert separate.dump(i).keys() == memory.keys()
+        found = separate.dump(i)
+        assert found.keys() == memory.keys()
+        for place, kept in memory.items():
+            assert all(torch.equal(found[place][name], value) for name, value in kept.items())
+
+
+def test_hooks_are_called() -> None:
+    """What a user hangs on an optimizer's step happens at every step."""
+    called = []
+
+    def make(params):
+        optimizer = torch.optim.Adam(params, fused=True)
+        optimizer.register_step_post_hook(lambda *_: called.append(1))
+        return optimizer
+
+    separate = Separate(make, make_rows(), [True, True])
+    for seed in range(3):
+        separate.step(gradients(seed))
+    assert len(called) == 9
+
+
+def test_new_settings_and_missing_gradients() -> None:
+    """Settings that change between steps, and a step without some gradient, are as torch does them."""
+    rows = make_rows(1)
+    params = [x.clone().requires_grad_() for x in rows.row(0).values()]
+    alone = torch.optim.Adam(params, lr=0.1, fused=True)
+    separate = Separate(partial(torch.optim.Adam, lr=0.1, fused=True), rows, [True, True])
+    for seed, lr in enumerate((0.1, 0.1, 0.5, 0.5, 0.5)):
+        given = [g if seed != 3 or place else None for place, g in enumerate(gradients(seed, 1))]
+        separate.configure([[{"lr": lr}]])
+        separate.step(given)
+        alone.param_groups[0]["lr"] = lr
+        for p, g in zip(params, given, strict=True):
+            p.grad = None if g is None else g[0]
+        alone.step()
+    assert all(torch.equal(a, b) for a, b in zip(rows.row(0).values(), params, strict=True))
 
 
 def test_settings() -> None:

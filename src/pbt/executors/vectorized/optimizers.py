@@ -8,11 +8,12 @@ costs more than its work.
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from pbt.executors.vectorized.stack import Rows
 
@@ -56,20 +57,32 @@ class Separate:
             for i in range(params.members)
         ]
         self._optimizers = [make(iter(own)) for own in self._params]
+        self._fused: list[FusedAdam | None] = [None] * params.members
 
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
         """Each member's settings, from now on."""
+        self._fused = [None] * len(groups)
         for optimizer, own in zip(self._optimizers, groups, strict=True):
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings)
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One member after the other."""
-        split = [None if gradient is None else gradient.unbind() for gradient in gradients]
+        there = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        split = [gradient.unbind() for gradient in gradients if gradient is not None]
+        whole = len(there) == len(gradients)
         for i, (params, optimizer) in enumerate(zip(self._params, self._optimizers, strict=True)):
-            for param, gradient in zip(params, split, strict=True):
-                param.grad = None if gradient is None else gradient[i]
+            own = [gradient[i] for gradient in split]
+            fused = self._fused[i]
+            if fused is not None and whole:
+                fused.step(own)
+                continue
+            for param in params:
+                param.grad = None
+            for place, gradient in zip(there, own, strict=True):
+                params[place].grad = gradient
             optimizer.step()
+            self._fused[i] = FusedAdam.of(optimizer, params)
 
     def gather(self, sources: Sequence[int]) -> None:
         """All is read before one is set; setting puts other tensors in the place of those that were read.
@@ -81,7 +94,7 @@ class Separate:
 
     def load(self, index: int, memory: Memory) -> None:
         """Through the optimizer's own `load_state_dict`, which takes tensors as they are and steps them in place."""
-        optimizer = self._optimizers[index]
+        optimizer, self._fused[index] = self._optimizers[index], None
         own = {place: {name: _copied(value) for name, value in kept.items()} for place, kept in memory.items()}
         optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -89,6 +102,58 @@ class Separate:
         """From the optimizer's own `state_dict`."""
         memory: Memory = self._optimizers[index].state_dict()["state"]
         return memory
+
+
+class FusedAdam:
+    """One member's step by torch's fused Adam kernel.
+
+    It is what `step` of a fused `Adam` or `AdamW` comes to; the way there takes as long as the kernel itself where a
+    network has a few hundred thousand numbers.
+
+    Args:
+        optimizer: One that `of` accepts.
+        params: What it steps.
+    """
+
+    def __init__(self, optimizer: Optimizer, params: list[Tensor]) -> None:
+        (group,) = optimizer.param_groups
+        kept = [optimizer.state[param] for param in params]
+        beta1, beta2 = group["betas"]
+        self._steps = [own["step"] for own in kept]
+        self._lists = params, [own["exp_avg"] for own in kept], [own["exp_avg_sq"] for own in kept]
+        self._kernel: Any = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        self._settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "amsgrad", "maximize")}
+        self._settings |= {"beta1": beta1, "beta2": beta2}
+
+    @classmethod
+    def of(cls, optimizer: Optimizer, params: list[Tensor]) -> Self | None:
+        """The step of these parameters as the optimizer is now; None: it is another, or has not begun."""
+        if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) != 1 or is_hooked(optimizer):
+            return None
+        (group,) = optimizer.param_groups
+        plain = not any(group[name] for name in ("amsgrad", "capturable", "differentiable"))
+        numbers = all(isinstance(number, float) for number in (group["lr"], *group["betas"]))
+        same = [id(param) for param in group["params"]] == [id(param) for param in params]
+        begun = all(optimizer.state.get(param) for param in params)
+        return cls(optimizer, params) if group["fused"] and plain and numbers and same and begun else None
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor]) -> None:
+        """One step; there must be a gradient of every parameter."""
+        params, first, second = self._lists
+        torch._foreach_add_(self._steps, 1)
+        self._kernel(params, gradients, first, second, [], self._steps, **self._settings)
+
+
+def is_hooked(optimizer: Optimizer) -> bool:
+    """Whether something else happens when it steps."""
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+        or "step" in vars(optimizer)
+    )
 
 
 def _copied(value: Any) -> Any:

@@ -13,7 +13,7 @@ from pbt.errors import TaskError
 from pbt.executors.vectorized.elementwise import ELEMENTWISE, SMALL, Elementwise
 from pbt.executors.vectorized.measures import Measures, Metric, Outputs, quiet
 from pbt.executors.vectorized.network import StackedNet
-from pbt.executors.vectorized.optimizers import Separate, Stepper, clip
+from pbt.executors.vectorized.optimizers import Separate, Stepper, clip, is_hooked
 from pbt.executors.vectorized.settings import Settings
 from pbt.executors.vectorized.stack import Rows
 from pbt.pytorch.data import Inputs
@@ -202,9 +202,8 @@ def _rule(optimizer: Optimizer, made_of: list[Tensor], params: Rows, device: str
         return None
     if device == "cpu" and flat.shape[1] > SMALL:
         return None
-    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
     whole = len(groups) == 1 and [id(p) for p in groups[0]["params"]] == [id(p) for p in made_of]
-    return ELEMENTWISE.get(type(optimizer)) if whole and not hooked else None
+    return ELEMENTWISE.get(type(optimizer)) if whole and not is_hooked(optimizer) else None
 
 
 def _saved_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
