@@ -354,6 +354,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "run_dir": tmp_path,
         "resume": True,
         "observers": [Observer()],
+        "callbacks": [pbt.Callback()],
     }
     assert set(given) == set(inspect.signature(pbt.run).parameters)
     assert pbt.run(**given) == "the run"

@@ -55,7 +55,7 @@ def test_jsonl_is_the_history(run):
 @pytest.mark.parametrize("library", ["polars", "pyarrow"])
 def test_parquet_is_the_history(run, tmp_path, monkeypatch, library):
     """Either library writes the same rows; columns of mixed numbers are floats."""
-    module = pytest.importorskip(library)
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
     if library == "pyarrow":
         monkeypatch.setitem(sys.modules, "polars", None)
     write_parquet(run.history(), tmp_path / "history.parquet")
@@ -184,7 +184,7 @@ def test_ray_replays_the_ancestry(run):
 
 def test_ray_reads_the_files_itself(run, tmp_path):
     """Where Ray Tune is installed, its own replay takes the files, and means what we mean."""
-    schedulers = pytest.importorskip("ray.tune.schedulers")
+    schedulers = pytest.importorskip("ray.tune.schedulers", reason="Ray Tune is not installed")
     for name, text in ray_policies(run).items():
         (tmp_path / name).write_text(text)
         found = schedulers.PopulationBasedTrainingReplay(str(tmp_path / name))

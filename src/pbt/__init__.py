@@ -1,5 +1,6 @@
 """Population Based Training for PyTorch: a trained network and the hyperparameter schedule that made it."""
 
+from pbt.callbacks import Callback
 from pbt.core.exploit import at_random, binary_tournament, never, t_test, truncation
 from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
 from pbt.core.lineage import Schedule, Segment
@@ -15,6 +16,7 @@ from pbt.schedules import read_schedule
 from pbt.space import Choice, Float, Int, Space
 
 __all__ = [
+    "Callback",
     "Choice",
     "Context",
     "Course",

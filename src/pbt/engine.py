@@ -14,10 +14,11 @@ from pbt.core.events import Decided, Ended, Event, Failed, Noted, Reported, Reti
 from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, Stored, View
 from pbt.core.strategy import Proposal, Strategy
-from pbt.errors import CorruptError, PopulationLostError, TaskError, UsageError, WorkerError
+from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError
 from pbt.executors.base import Executor, Failure, Outcome, Report, Task
 from pbt.space import HParams, Space
 from pbt.store.base import Note, Store
+from pbt.store.files import REMEDY
 
 log = logging.getLogger("pbt")
 
@@ -137,6 +138,7 @@ class Engine:
         Raises:
             TaskError: An outcome says that the task was used wrongly; the log stays as it was.
             CorruptError: An outcome says that a stored state is damaged; the log stays as it was.
+            DiskError: An outcome says that a state cannot be written; the log stays as it was.
             PopulationLostError: Every member failed.
         """
         for outcome in outcomes:
@@ -145,7 +147,9 @@ class Engine:
                 self.store.note("dropped", member=outcome.member, round=outcome.round, attempt=outcome.attempt)
                 continue
             if isinstance(outcome, Failure) and outcome.cause in FATAL:
-                raise FATAL[outcome.cause](outcome.message)
+                # Outcomes cross processes as words: a full disk under a state is told by its remedy.
+                disk = outcome.cause == "refused" and outcome.message.endswith(REMEDY)
+                raise DiskError(outcome.message) if disk else FATAL[outcome.cause](outcome.message)
             del self._in_flight[outcome.member]
             self._wave[outcome.member] = task, outcome
         if self.course.strategy.mode == "sync":

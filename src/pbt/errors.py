@@ -15,7 +15,8 @@
     │       ├── RunExistsError  it is already there
     │       ├── RunLockedError  another process writes to it
     │       ├── RunFormatError  another version wrote it, or it is no run directory
-    │       └── CorruptError    its bytes are not the bytes that were written
+    │       ├── CorruptError    its bytes are not the bytes that were written
+    │       └── DiskError       its disk is full, failing or read-only: the run stopped, and can go on
     ├── PopulationLostError     every member failed, nothing is left to train
     └── WorkerError             the executor itself cannot go on
 
@@ -91,6 +92,15 @@ class RunFormatError(RunError):
 
 class CorruptError(RunError):
     """The bytes of a run directory are not the bytes that were written."""
+
+
+class DiskError(RunError):
+    """The disk of a run directory cannot be written or read: full, failing, read-only, or at a bound that was set.
+
+    What was logged stays, so the run can go on: `exit_code` is the customary one of a failure that may pass.
+    """
+
+    exit_code = 75
 
 
 class PopulationLostError(PBTError):

@@ -1,16 +1,19 @@
 """One call from a task and a space to a trained population: `run`, and the record behind it."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pbt.callbacks import Callback, Callbacks
 from pbt.choose import choose
 from pbt.core.naming import describe
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
+from pbt.disk import Disk, sized
 from pbt.engine import Course, Engine, Observer, drive
 from pbt.errors import RunFormatError, TaskError, UsageError
 from pbt.executors.processes import check_sendable
@@ -43,6 +46,7 @@ class Experiment:
         initial: Values that the first members start with; the others draw theirs.
         objective: `"maximize"` or `"minimize"` the score that the task returns.
         placement: Where it is trained.
+        callbacks: Who is told what happens; see docs/callbacks.md.
 
     Raises:
         UsageError: A value outside these.
@@ -58,6 +62,7 @@ class Experiment:
     initial: Sequence[HParams] = ()
     objective: Objective = "maximize"
     placement: Placement = field(default_factory=Placement)
+    callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
         if self.objective not in ("maximize", "minimize"):
@@ -70,6 +75,7 @@ class Experiment:
         *,
         resume: bool = False,
         observers: Sequence[Observer] = (),
+        callbacks: Sequence[Callback] = (),
         application: Mapping[str, Any] | None = None,
     ) -> Run:
         """Train the population to the end.
@@ -77,7 +83,8 @@ class Experiment:
         Args:
             run_dir: Where the run is kept; None: in memory only.
             resume: Go on with the run that is there, or start it; with more `rounds` than before it is extended.
-            observers: Who watches.
+            observers: Who watches from inside: what an observer raises ends the run.
+            callbacks: Who is told what happens, after those of the experiment: what a callback raises does not.
             application: Plain values by which a command line finds this experiment again; recorded with the run.
 
         Raises:
@@ -86,6 +93,7 @@ class Experiment:
             PopulationLostError: Every member failed.
         """
         train = trainable(self.task)
+        Callbacks([*self.callbacks, *callbacks])  # refused before anything is written, if it is
         store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
         found, experiment, why = store is not None, self, ""
         if store is None:
@@ -103,6 +111,11 @@ class Experiment:
             elif why:
                 log.info("executor %s", why)
                 store.note("executor", why=why)
+            watch = list(observers)
+            if self.callbacks or callbacks:
+                # Counted before the engine adds the decisions that a finished run had withheld.
+                watch.append(Callbacks([*self.callbacks, *callbacks], known=len(store.events())))
+            watch.append(Disk())
             engine = Engine(experiment._course(), store)
             setup = Setup(
                 task=train,
@@ -111,7 +124,7 @@ class Experiment:
                 threads=spot.threads,
                 objective=self.objective,
             )
-            drive(engine, spot.open(setup), observers)
+            drive(engine, spot.open(setup), watch)
             if store.path is None:
                 return Run(store)
         return Run.open(store.path)
@@ -128,6 +141,7 @@ class Experiment:
 
     def _check(self, train: Train | Trainable) -> list[HParams]:
         """Find what can be found before anything is written; returns what the members start with."""
+        check_population(self.population)
         course = self._course()
         first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
         if isinstance(train, Trainable):
@@ -212,11 +226,12 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     run_dir: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train a population; what comes out is a trained network and the hyperparameter schedule that made it.
 
     The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device) and of
-    `Experiment.run` (run_dir to observers), where each is explained.
+    `Experiment.run` (run_dir to callbacks), where each is explained.
 
     Raises:
         UsageError: Something cannot be done as asked; nothing was started.
@@ -234,7 +249,29 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         objective=objective,
         placement=Placement(executor=executor, workers=workers, threads=threads, device=device),
     )
-    return experiment.run(run_dir, resume=resume, observers=observers)
+    return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks)
+
+
+MOST_MEMBERS = 1_000_000
+INSIST = "PBT_MAX_POPULATION"
+"""The variable that sets another bound."""
+_MEMBER_BYTES, _ROUND_SECONDS = 4000, 2e-4
+"""What a member takes of memory and its round of time beside any training, measured."""
+
+
+def check_population(population: int) -> None:
+    """Refuse a population that is more likely a slip of the finger than a wish.
+
+    Raises:
+        UsageError: It is beyond the bound.
+    """
+    told = os.environ.get(INSIST, "")
+    if population > (int(told) if told.isdecimal() else MOST_MEMBERS):
+        raise UsageError(
+            f"population: expected at most {MOST_MEMBERS:,} members, got {population:,}, which take about "
+            f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes a "
+            f"round beside any training; if that is what you want, set {INSIST}={population}"
+        )
 
 
 def _taken_up(path: Path) -> Store | None:

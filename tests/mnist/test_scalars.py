@@ -6,36 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from pbt.core.events import Reported
-from pbt.core.population import StateRef
+from pbt.callbacks import MemberReport
 from pbt.mnist.scalars import WorkerScalars, scalars
 from pbt.space import HParams
 
 HPARAMS: HParams = {"lr": 0.25, "keep_prob": 0.5}
 
 
-def report(step: int, *, member: int = 3, tested: bool = True, held_out: bool = True) -> Reported:
+def report(step: int, *, member: int = 3, tested: bool = True, held_out: bool = True) -> MemberReport:
     """What a worker says after a round, every number another one."""
     said = {"train_loss": 0.5, "train_accuracy": 0.6, "rows": [[step - 5, 0.7, 0.1], [step, 0.3, 0.2]]}
     if tested:
         said |= {"test_loss": 0.4, "test_accuracy": 0.8}
     if held_out:
         said |= {"val_loss": 0.45, "val_accuracy": 0.85}
-    return Reported(
-        member=member,
-        round=2,
-        step=step,
-        scores=(0.9,),
-        series=(),
-        state=StateRef(member, 2),
-        digest="",
-        reported=said,
+    return MemberReport(
+        member=member, round=2, first_step=step - 10, step=step, scores=(0.9,), hparams=HPARAMS, reported=said
     )
 
 
 def test_a_worker_shows_losses_and_accuracies_against_steps_and_the_rest_against_epochs() -> None:
     """Every number that the original shows of a worker is there once, at its place."""
-    assert list(WorkerScalars(10)(report(20), HPARAMS)) == [
+    assert list(WorkerScalars(10)(report(20))) == [
         ("train_loss/worker_3", 0.7, 15),
         ("train_acc/worker_3", 0.1, 15),
         ("train_loss/worker_3", 0.3, 20),
@@ -51,20 +43,20 @@ def test_a_worker_shows_losses_and_accuracies_against_steps_and_the_rest_against
 
 def test_a_network_alone_needs_no_worker_in_its_tags() -> None:
     """The tags of a single network are the same without the worker."""
-    many, alone = (WorkerScalars(10, alone)(report(20), HPARAMS) for alone in (False, True))
+    many, alone = (WorkerScalars(10, alone)(report(20)) for alone in (False, True))
     assert [(tag.removesuffix("/worker_3"), *rest) for tag, *rest in many] == list(alone)
 
 
 def test_what_was_not_measured_is_not_shown() -> None:
     """Where a tester of its own tests, or nothing is held out, these tags are left out."""
-    tags = {tag for tag, _, _ in WorkerScalars(10, alone=True)(report(20, tested=False, held_out=False), HPARAMS)}
+    tags = {tag for tag, _, _ in WorkerScalars(10, alone=True)(report(20, tested=False, held_out=False))}
     assert tags == {"train_loss", "train_acc", "epoch_loss", "epoch_lr", "epoch_keep_prob"}
 
 
 @pytest.mark.parametrize(("step", "epoch"), [(4, None), (8, None), (10, 1), (14, None), (20, 2)])
 def test_an_epoch_has_one_value(step: int, epoch: int | None) -> None:
     """A checkpoint inside an epoch is shown against its step; only the one at the end is shown against the epoch."""
-    found = {tag: place for tag, _, place in WorkerScalars(10, alone=True)(report(step), HPARAMS)}
+    found = {tag: place for tag, _, place in WorkerScalars(10, alone=True)(report(step))}
     assert (found["train_loss"], found.get("epoch_loss"), found.get("epoch_lr")) == (step, epoch, epoch)
 
 
@@ -76,7 +68,7 @@ def test_without_tensorboardx_there_is_a_notice_and_no_observer(
     with caplog.at_level(logging.INFO, "pbt"):
         assert scalars(10) == []
     assert "no TensorBoard scalars" in caplog.text
-    assert "mnist" in caplog.text
+    assert "tensorboard" in caplog.text
 
 
 def test_with_tensorboardx_there_is_one_observer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
-from pbt.cli import ancestry, digits, export, replay, report
-from pbt.cli.look import opened, print_problems, print_runs, print_status, watch
+from pbt.cli import ancestry, dashboard, digits, export, replay, report
+from pbt.cli.look import mend, opened, print_problems, print_runs, print_status, watch
 from pbt.cli.options import Flag, Screen, Where
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
 from pbt.errors import MissingExtraError, UsageError
@@ -39,7 +39,8 @@ app = App(
 Example: pbt run task.py:experiment --executor processes
 
 Exit codes: 0 all well, 1 the run failed, 2 wrong input, 3 finished with failed members, 130 and 143 stopped by
-Ctrl-C and SIGTERM with the state kept.""",
+Ctrl-C and SIGTERM with the state kept, 75 stopped by a disk that is full, failing or at --max-disk, with the state
+kept.""",
     help_format="plaintext",
     version=_version,
     suppress_keyboard_interrupt=False,
@@ -47,6 +48,7 @@ Ctrl-C and SIGTERM with the state kept.""",
 
 app.command(digits.app)
 app.command(report.report)
+app.command(dashboard.dashboard)
 app.command(ancestry.lineage)
 app.command(ancestry.schedule)
 app.command(replay.replay)
@@ -54,7 +56,7 @@ app.command(export.export)
 
 
 @app.command
-def run(
+def run(  # noqa: PLR0913 (a flag each)
     named: Annotated[str, Parameter(name="FILE.py:object")],
     /,
     *,
@@ -63,6 +65,7 @@ def run(
     seed: int | None = None,
     out: Path | None = None,
     resume: Flag = False,
+    max_disk: str | None = None,
     where: Where | None = None,
     screen: Screen | None = None,
 ) -> int:
@@ -79,6 +82,7 @@ def run(
         seed: Of everything that is drawn. Default: as the experiment says.
         out: The run directory. Default: a new one in runs, which runs/latest then points to.
         resume: Go on with the run in --out, or begin it.
+        max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
         where: Where it is trained.
         screen: What is shown.
     """
@@ -96,7 +100,9 @@ def run(
         placement=(where or Where()).over(experiment.placement),
     )
     path = out or new_run_dir(Path(named.rpartition(":")[0]).stem)
-    return train_file(experiment, path, application, screen or Screen(), latest=out is None, resume=resume)
+    return train_file(
+        experiment, path, application, screen or Screen(), latest=out is None, resume=resume, max_disk=max_disk
+    )
 
 
 @app.command
@@ -106,6 +112,8 @@ def resume(
     /,
     *,
     rounds: int | None = None,
+    repair: Flag = False,
+    max_disk: str | None = None,
     where: Where | None = None,
     screen: Screen | None = None,
 ) -> int:
@@ -119,11 +127,15 @@ def resume(
         named: The run directory.
         file: The Python file and the name in it, where the run was begun with one.
         rounds: Rounds per member, no fewer than before.
+        repair: Go back to the newest whole round first, where the run is damaged, and say what that drops.
+        max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
         where: Where it is trained. Default: as it was begun.
         screen: What is shown.
     """
     path = find_run(named)
     where, screen = where or Where(), screen or Screen()
+    if repair:
+        mend(path)
     with opened(path) as (begun, _):
         meta = begun.meta
     if rounds is not None and rounds < meta["rounds"]:
@@ -132,7 +144,7 @@ def resume(
     if application.get("name") == REPLAY:
         raise UsageError(f"{path}: is a replay; go on with it: {resume_command(path, application)}")
     if application.get("name") in APPLICATIONS and file is None:
-        return go_on_with(path, meta, rounds, where, screen)
+        return go_on_with(path, meta, rounds, where, screen, max_disk)
     if file is None:
         raise UsageError(name_it_again(path, application))
     experiment = load_experiment(file)
@@ -144,7 +156,9 @@ def resume(
         rounds=rounds or meta["rounds"],
         placement=where.over_recorded(meta.get("place") or {}, experiment.placement),
     )
-    return train_file(experiment, path, {"name": "file", "object": file}, screen, latest=False, resume=True)
+    return train_file(
+        experiment, path, {"name": "file", "object": file}, screen, latest=False, resume=True, max_disk=max_disk
+    )
 
 
 @app.command
@@ -218,6 +232,7 @@ def demo(
     out: Path | None = None,
     executor: Literal["auto", "inline", "processes", "vectorized"] | None = None,
     device: str | None = None,
+    max_disk: str | None = None,
     no_progress: Flag = False,
 ) -> int:
     """Train a population on handwritten digits, with every table and picture, in a minute or two.
@@ -230,6 +245,7 @@ def demo(
         out: The run directory. Default: a new one in runs.
         executor: In this process, in worker processes, or all members as one program. Default: what is faster.
         device: cpu, cuda or cuda:N.
+        max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
         no_progress: Show nothing while it trains.
     """
     try:
@@ -238,6 +254,7 @@ def demo(
         raise MissingExtraError("pbt demo", "mnist") from error
     begun: list[Path] = []
     flags = {"out": out, "rounds": rounds, "seed": seed, "executor": executor, "device": device, "begun": begun}
+    flags["max_disk"] = max_disk
     return exit_code_of(
         lambda: commands.demo(**flags, show=not no_progress), lambda: commands.resume_line(begun) if begun else None
     )

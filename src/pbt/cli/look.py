@@ -18,10 +18,11 @@ from pbt.errors import RunError, RunFormatError, UsageError
 from pbt.results import Run
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
+from pbt.store.repair import repair_run
 from pbt.store.verify import verify_run
 from pbt.terminal.exit import FAILED, OK, tell
 from pbt.terminal.outlet import can_redraw, outlet
-from pbt.terminal.runs import find_run, resume_command, runs_in, state_of
+from pbt.terminal.runs import UNREADABLE, find_run, resume_command, runs_in, state_of
 from pbt.terminal.summary import summary
 from pbt.terminal.text import NONE, printable, scored, sign_of
 from pbt.terminal.views import Column, as_json, grid, rounds_done
@@ -43,7 +44,7 @@ def opened(path: Path) -> Iterator[tuple[Run, str]]:
         if missing:
             raise RunFormatError(f"{path}: expected a run with a recorded {', '.join(missing)}, found none")
         run = Run(reader, path)
-        yield run, state_of(run, reader)
+        yield run, state_of(run.view, writing=reader.is_writing())
 
 
 def print_status(named: str, *, json: bool) -> int:
@@ -52,11 +53,7 @@ def print_status(named: str, *, json: bool) -> int:
     if not (folder / DATABASE).is_file() and runs_in(folder):
         if not json:
             return print_runs(folder, json=False)
-        found = []
-        for path in runs_in(folder):
-            with opened(path) as (run, state):
-                found.append(as_json(run, state))
-        print_json(found)
+        print_json([_status(path) for path in runs_in(folder)])
         return OK
     with opened(find_run(named)) as (run, state):
         if json:
@@ -64,6 +61,16 @@ def print_status(named: str, *, json: bool) -> int:
             return OK
         _show(run, state, outlet())
     return OK
+
+
+def _status(path: Path) -> dict[str, Any]:
+    """A run of a folder in full; one that cannot be read says why, as the others' readers expect it."""
+    try:
+        with opened(path) as (run, state):
+            return as_json(run, state)
+    except RunError as error:
+        tell(f"warning: {error}")
+        return {"run": str(path), "state": UNREADABLE, "error": str(error)}
 
 
 def _show(run: Run, state: str, console: Console) -> None:
@@ -86,7 +93,7 @@ class Listed:
     path: Path
     run: Run | None = None
     """None: it cannot be read."""
-    state: str = "unreadable"
+    state: str = UNREADABLE
     times: tuple[float, ...] = ()
     """When something was added, in seconds since 1970."""
 
@@ -193,6 +200,12 @@ def _changes(path: Path) -> Iterator[tuple[Run, str]]:
         if state != "running":
             return
         time.sleep(PACE)
+
+
+def mend(path: Path) -> None:
+    """Bring a damaged run back to its newest whole round, and say what that drops."""
+    repaired = repair_run(path)
+    tell(f"{path}: sound, nothing to repair" if repaired is None else f"{path}: repaired: {repaired}")
 
 
 def print_problems(named: str) -> int:

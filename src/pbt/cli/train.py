@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.cli.options import Screen, Where
+from pbt.disk import bounded
 from pbt.errors import MissingExtraError, RunExistsError
 from pbt.experiment import Experiment
 from pbt.placement import Placement
@@ -32,26 +33,42 @@ def name_it_again(path: Path, application: Mapping[str, Any]) -> str:
 
 
 def train_file(
-    experiment: Experiment, path: Path, application: Mapping[str, Any], screen: Screen, *, latest: bool, resume: bool
+    experiment: Experiment,
+    path: Path,
+    application: Mapping[str, Any],
+    screen: Screen,
+    *,
+    latest: bool,
+    resume: bool,
+    max_disk: str | None = None,
 ) -> int:
     """Train, or go on, with the experiment of a user's file; answers the exit code."""
     links = [LatestLink()] if latest else []
+    bound = bounded(max_disk)
 
     def train() -> int:
         with Vacated(path), screen.progress(application["object"], {}, experiment.placement) as progress:
-            found = experiment.run(path, resume=resume, observers=[*links, progress], application=application)
+            found = experiment.run(path, resume=resume, observers=[*links, progress, *bound], application=application)
         return screen.result(found)
 
     return exit_code_of(train, _line(path, application))
 
 
-def go_on_with(path: Path, meta: Mapping[str, Any], rounds: int | None, where: Where, screen: Screen) -> int:
+def go_on_with(
+    path: Path,
+    meta: Mapping[str, Any],
+    rounds: int | None,
+    where: Where,
+    screen: Screen,
+    max_disk: str | None = None,
+) -> int:
     """Go on with a run of a registered application; answers the exit code."""
     application = meta["application"]
     module, _, function = APPLICATIONS[application["name"]].partition(":")
     place = where.over_recorded(meta.get("place") or {}, Placement())
     # Where nothing is asked for the application decides, as it did at the start.
     placement = None if where == Where() else place
+    bound = bounded(max_disk)
 
     def train() -> int:
         try:
@@ -59,7 +76,7 @@ def go_on_with(path: Path, meta: Mapping[str, Any], rounds: int | None, where: W
         except ImportError as error:
             raise MissingExtraError(f"a run of {application['name']}", application["name"]) from error
         with screen.progress(str(path), application, place) as progress:
-            found = go_on(path, rounds=rounds, placement=placement, observers=[progress])
+            found = go_on(path, rounds=rounds, placement=placement, observers=[progress, *bound])
         return screen.result(found)
 
     return exit_code_of(train, _line(path, application))

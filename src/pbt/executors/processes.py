@@ -27,13 +27,12 @@ from typing import Any, Self
 
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Share, Task
+from pbt.executors.endings import DEATH_SECONDS, end, ending
 from pbt.executors.worker import Setup, Train, Trainable
 
 LOST = "worker lost"
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
-STOP_SECONDS = 3.0
-"""How long a worker may take to stop by itself before it is killed."""
 PAUSE_SECONDS = 5.0
 """A longer gap between two looks means that this process did not look, not that the workers were silent."""
 _MARK = "__pbt_file__"
@@ -137,11 +136,7 @@ class ProcessExecutor:
         for slot in self._slots:
             # Closing the pipe ends an idle worker, and a busy one at its next heartbeat.
             slot.connection.close()
-        deadline = time.monotonic() + STOP_SECONDS
-        for slot in self._slots:
-            slot.process.join(max(0.0, deadline - time.monotonic()))
-        for slot in self._slots:
-            _kill(slot.process)
+        end([slot.process for slot in self._slots])
         self._slots.clear()
 
     def __enter__(self) -> Self:
@@ -156,8 +151,14 @@ class ProcessExecutor:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, *self._payloads[device]))
-        process.start()
-        theirs.close()
+        try:
+            process.start()
+        except BaseException:
+            # Interrupted, or no room for one more process: nobody waits for this one.
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         return _Slot(device=device, process=process, connection=ours)
 
     def _deal(self) -> None:
@@ -185,8 +186,9 @@ class ProcessExecutor:
                     self._outcomes.extend(content)
                     slot.share = None
         except (EOFError, OSError):
-            slot.process.join(STOP_SECONDS)
-            self._lost(slot, f"died ({_ending(slot.process.exitcode)})")
+            # A pipe is closed a moment before its process is gone, and how that ended is known.
+            end([slot.process], DEATH_SECONDS)
+            self._lost(slot, f"died ({ending(slot.process.exitcode)})")
 
     @contextlib.contextmanager
     def _bounded(self, slot: _Slot) -> Iterator[None]:
@@ -211,7 +213,7 @@ class ProcessExecutor:
                 # The pipe need not tell: a child that the worker forked can hold it open.
                 self._listen(slot)
                 if slot in self._slots:
-                    self._lost(slot, f"died ({_ending(slot.process.exitcode)})")
+                    self._lost(slot, f"died ({ending(slot.process.exitcode)})")
             elif now - slot.heard > self._limits.silence:
                 self._lost(slot, f"was silent for {self._limits.silence:g} s")
             elif limit is not None and now - slot.started > limit:
@@ -224,7 +226,7 @@ class ProcessExecutor:
 
     def _lost(self, slot: _Slot, how: str) -> None:
         """Replace a worker; what it trained is tried again."""
-        _kill(slot.process)
+        end([slot.process], 0.0)
         slot.connection.close()
         if not slot.ready:
             self._deaths_at_start += 1
@@ -310,19 +312,6 @@ def load_module(name: str, file: Path) -> Any:
     return module
 
 
-def _kill(process: SpawnProcess) -> None:
-    if process.is_alive():
-        process.kill()
-    # With a bound, because a process inside a stuck driver cannot even be killed.
-    process.join(STOP_SECONDS)
-
-
-def _ending(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-
-
 def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: bytes) -> None:
     """A worker's life: open the task, then train whatever comes until the pipe closes."""
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
@@ -333,7 +322,7 @@ def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: byte
         with lock:
             connection.send((kind, content))
 
-    threading.Thread(target=_beat, args=(say,), daemon=True).start()
+    threading.Thread(target=_beat, args=(say, os.getppid()), daemon=True).start()
     try:
         for name, file in modules:
             load_module(name, Path(file))
@@ -349,10 +338,13 @@ def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: byte
             say("outcomes", worker.run(connection.recv()))
 
 
-def _beat(say: Any) -> None:
+def _beat(say: Any, parent: int) -> None:
     """A sign of life each second. Where nobody listens any more the parent is gone, and so is the worker."""
     while True:
         time.sleep(BEAT_SECONDS)
+        if os.getppid() != parent:
+            # The pipe need not tell: a process that the parent had forked can hold its end open.
+            os._exit(1)
         try:
             say("beat")
         except (OSError, ValueError):

@@ -124,8 +124,22 @@ class Worker:
             # The user's task was used wrongly, not this member alone: the engine ends the run with this message.
             return failure(task, "refused", str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
-            return failure(task, "exception", f"{type(error).__name__}: {error}", traceback.format_exc())
+            return failure(task, "exception", *told(error))
         return report(task, measured, stored, time.monotonic() - started)
+
+
+def told(error: BaseException) -> tuple[str, str]:
+    """What an error says, and its traceback; an error that cannot be told is one all the same."""
+    kind = type(error).__name__
+    try:
+        return writable(f"{kind}: {error}"), writable(traceback.format_exc())
+    except Exception as another:  # noqa: BLE001 (whatever its own code does wrong)
+        return f"{kind}, whose text cannot be made: {type(another).__name__}", ""
+
+
+def writable(text: str) -> str:
+    """The text with what no file can hold, as half a character out of a file name, spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +186,9 @@ def plain(value: Any, name: str) -> Any:
     Raises:
         TaskError: It holds something else.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):
+        return writable(value)
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{name}.{key}") for key, item in value.items()}

@@ -2,25 +2,22 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pbt.core.events import Born, Decided, Event, Reported
-from pbt.engine import Engine, Observer
+from pbt.callbacks import Callback, MemberReport, RoundEnd, RunEnd, RunStart, past
 from pbt.errors import MissingExtraError
-from pbt.space import HParams
+from pbt.integrations.curves import Curves, numbers, values
 
 FOLDER = "tensorboard"
-Scalars = Callable[[Reported, HParams], Iterable[tuple[str, float, int]]]
-"""From a report, and the values it was trained with, to (tag, value, place on the x axis)."""
+Scalars = Callable[[MemberReport], Iterable[tuple[str, float, int]]]
+"""From a report to (tag, value, place on the x axis)."""
 
 
-def everything(report: Reported, hparams: HParams) -> Iterable[tuple[str, float, int]]:
+def everything(report: MemberReport) -> Iterable[tuple[str, float, int]]:
     """Score, reported numbers and hyperparameters against training steps, a tag per member."""
-    values = {"score": report.scores[0], **report.reported, **hparams}
-    for name, value in values.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield f"{name}/member_{report.member}", float(value), report.step
+    for name, value in numbers(values(report)).items():
+        yield f"{name}/member_{report.member}", value, report.step
 
 
 class ScalarWriter:
@@ -61,12 +58,15 @@ def writer_maker() -> Callable[[str], ScalarWriter]:
     try:
         import tensorboardX  # noqa: F401 (only whether it is there)
     except ImportError as error:
-        raise MissingExtraError("TensorBoard scalars", "mnist") from error
+        raise MissingExtraError("TensorBoard scalars", "tensorboard") from error
     return ScalarWriter
 
 
-class TensorBoard(Observer):
+class TensorBoard(Callback):
     """Writes scalars into a folder of the run directory, anew from the log whenever a run starts.
+
+    A curve of a member that copies another with fewer training steps than its own goes on under a name of its own,
+    `score/member_3.from_round_6`, because it would run backwards.
 
     Args:
         scalars: What to write of a report.
@@ -81,33 +81,33 @@ class TensorBoard(Observer):
         self._scalars = scalars
         self._folder = folder
         self._writer: ScalarWriter | None = None
-        # The values of each member's open round, by the time its report comes.
-        self._open: dict[int, HParams] = {}
+        self._curves = Curves()
 
-    def on_start(self, engine: Engine) -> None:
+    def on_run_start(self, start: RunStart) -> None:
         """Write what the log has."""
-        if engine.store.path is None:
+        self._writer, self._curves = None, Curves()
+        if start.run.path is None:
             return
-        folder = engine.store.path / self._folder
+        folder = start.run.path / self._folder
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = self._make_writer(str(folder))
-        self.on_commit(engine, engine.store.events())
+        for record in past(start.run):
+            if isinstance(record, MemberReport):
+                self.on_member_reported(record)
 
-    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
+    def on_member_reported(self, report: MemberReport) -> None:
         """Write what was reported."""
-        if self._writer is None:
-            return
-        for event in events:
-            match event:
-                case Born():
-                    self._open[event.member] = event.hparams
-                case Decided(decision=decision):
-                    self._open[decision.member] = decision.hparams
-                case Reported():
-                    for tag, value, place in self._scalars(event, self._open[event.member]):
-                        self._writer.add_scalar(tag, value, place)
+        if self._writer is not None:
+            suffix = self._curves.suffix(report)
+            for tag, value, place in self._scalars(report):
+                self._writer.add_scalar(f"{tag}{suffix}", value, place)
 
-    def close(self) -> None:
+    def on_round_end(self, end: RoundEnd) -> None:  # noqa: ARG002 (a hook's form)
+        """Let readers see the round."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def on_run_end(self, end: RunEnd) -> None:  # noqa: ARG002 (a hook's form)
         """Close the file."""
         if self._writer is not None:
             self._writer.close()

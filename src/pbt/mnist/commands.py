@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pbt.disk import bounded
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.config.values import plain
@@ -48,6 +49,7 @@ def population(argv: Sequence[str] | None = None) -> int:
         data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
         train_dir: Annotated[Path | None, Parameter(name=["--train-dir", "--train_dir"])] = None,
         out: Path | None = None,
+        max_disk: Annotated[str | None, Parameter(name=["--max-disk", "--max_disk"])] = None,
         set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
         progress: bool = True,
     ) -> int:
@@ -63,6 +65,7 @@ def population(argv: Sequence[str] | None = None) -> int:
             data_dir: Overrides the configuration's.
             train_dir: Overrides the configuration's.
             out: The training directory itself, instead of a dated one in train_dir.
+            max_disk: Stop, with everything kept, before the directory takes more than this, as 2G. Default: no bound.
             set_: Other keys, as --set num_epochs_tot=5.
             progress: Show the live table.
         """
@@ -75,7 +78,7 @@ def population(argv: Sequence[str] | None = None) -> int:
         path = new_path(settings, out)
         prepared = _prepare(settings, device=device, executor=executor, debug=debug, show=progress)
         begun.append(path)
-        return train(prepared, path, show=progress)
+        return train(prepared, path, show=progress, max_disk=max_disk)
 
     return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), program)
 
@@ -89,6 +92,7 @@ def demo(
     executor: str | None = None,
     show: bool = True,
     begun: list[Path] | None = None,
+    max_disk: str | None = None,
 ) -> int:
     """Population based training of the fully connected network, small enough to watch.
 
@@ -100,6 +104,7 @@ def demo(
         executor: `inline`, `processes`, `vectorized` or `auto`; None: what is faster.
         show: Show the live table.
         begun: Gets the run directory as soon as there is one.
+        max_disk: What the run directory may take, as `2G`; None: no bound.
 
     Returns:
         The exit code.
@@ -112,7 +117,7 @@ def demo(
     if begun is not None:
         begun.append(path)
     demonstration = PopulationRun(config=config, data=prepared.data, placement=prepared.placement)
-    return train(demonstration, path, show=show)
+    return train(demonstration, path, show=show, max_disk=max_disk)
 
 
 def check_new(path: Path) -> None:
@@ -134,9 +139,10 @@ def new_path(config: Config, out: Path | None) -> Path:
     return path
 
 
-def train(prepared: PopulationRun, path: Path, *, show: bool) -> int:
+def train(prepared: PopulationRun, path: Path, *, show: bool, max_disk: str | None = None) -> int:
     """Train with a live table, and say at the end what came out; returns the exit code."""
     train_ = prepared.config.train
+    bound = bounded(max_disk)
     title = f"{train_.model} network, {train_.num_worker_tot} workers, {prepared.rounds} rounds"
     watch = ProgressObserver(
         show=show,
@@ -146,7 +152,7 @@ def train(prepared: PopulationRun, path: Path, *, show: bool) -> int:
         placement=prepared.placement,
     )
     with watch:
-        run = prepared.train(path, resume=False, observers=[LatestLink(), watch])
+        run = prepared.train(path, resume=False, observers=[LatestLink(), watch, *bound])
     summary(run)
     return SOME_FAILED if any(member.status == "failed" for member in run.view.population) else OK
 

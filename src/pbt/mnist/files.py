@@ -20,7 +20,7 @@ from pbt.engine import Engine, Observer
 from pbt.mnist.config.record import Config
 from pbt.mnist.metrics import beside
 from pbt.store.base import Store
-from pbt.store.files import file_name, write_durable
+from pbt.store.files import file_name, replacing, write_durable
 
 Row = Sequence[Any]
 
@@ -175,27 +175,26 @@ def copy_state(store: Store, ref: StateRef, target: Path) -> None:
         write_durable(target, stored.blob)
         return
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
     folder = store.states.folder
     if folder is None:
         raise ValueError("a state without bytes in its record has a file")
     source = folder / file_name(ref)
     if target.exists() and target.samefile(source):
         return  # renaming one name of a file to another of its names does nothing, and would leave both
-    try:
-        # States never change, so a second name for the same bytes is as good as a copy.
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with replacing(target, temporary):
+        try:
+            # States never change, so a second name for the same bytes is as good as a copy.
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary, follow_symlinks=False)
 
 
 def write(path: Path, text: str) -> None:
     """Replace a text file; readers see the old one or the new one."""
     # One name for all: what a killed run leaves half-written is overwritten by the next, not left for ever.
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path, temporary), temporary.open("x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def write_table(path: Path, head: Row, rows: Iterable[Row], note: str = "") -> None:

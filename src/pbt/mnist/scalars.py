@@ -4,11 +4,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pbt.core.events import Reported
+from pbt.callbacks import Callbacks, MemberReport
 from pbt.engine import Observer
 from pbt.errors import MissingExtraError
 from pbt.integrations.tensorboard import FOLDER, TensorBoard
-from pbt.space import HParams
 
 log = logging.getLogger("pbt")
 
@@ -25,7 +24,7 @@ class WorkerScalars:
     steps_per_epoch: int
     alone: bool = False
 
-    def __call__(self, report: Reported, hparams: HParams) -> Iterable[tuple[str, float, int]]:
+    def __call__(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
         """(tag, value, place) of everything that is shown."""
         said, tail = report.reported, "" if self.alone else f"/worker_{report.member}"
         for step, loss, accuracy in said.get("rows", ()):
@@ -38,14 +37,14 @@ class WorkerScalars:
         if inside:
             return  # what is shown against epochs has one value for each
         yield f"epoch_loss{tail}", said["train_loss"], epoch
-        for name, value in hparams.items():
+        for name, value in report.hparams.items():
             yield f"epoch_{name}{tail}", float(str(value)), epoch
 
 
 def scalars(steps_per_epoch: int, *, alone: bool = False, folder: str = FOLDER) -> Sequence[Observer]:
     """An observer that writes them; none, and a notice, where tensorboardX is not installed."""
     try:
-        return [TensorBoard(WorkerScalars(steps_per_epoch, alone), folder)]
+        return [Callbacks([TensorBoard(WorkerScalars(steps_per_epoch, alone), folder)])]
     except MissingExtraError as error:
         log.info("no TensorBoard scalars: %s", error)
         return []

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from pbt.disk import bounded
 from pbt.engine import Engine, Observer
 from pbt.errors import ConfigError
 from pbt.mnist.commands import (
@@ -57,6 +58,7 @@ def single(argv: Sequence[str] | None = None) -> int:
         data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
         train_dir: Annotated[Path | None, Parameter(name=["--train-dir", "--train_dir"])] = None,
         out: Path | None = None,
+        max_disk: Annotated[str | None, Parameter(name=["--max-disk", "--max_disk"])] = None,
         set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
         progress: bool = True,
     ) -> int:
@@ -71,6 +73,7 @@ def single(argv: Sequence[str] | None = None) -> int:
             data_dir: Overrides the configuration's.
             train_dir: Overrides the configuration's.
             out: The training directory itself, instead of a dated one in train_dir.
+            max_disk: Stop, with everything kept, before the directory takes more than this, as 2G. Default: no bound.
             set_: Other keys, as --set num_epochs=5.
             progress: Show the live display.
         """
@@ -96,7 +99,8 @@ def single(argv: Sequence[str] | None = None) -> int:
                 find_data(settings.test, advance)  # what is wrong with it is told before anything is trained
         tell_start(settings, prepared.data)
         begun.append(path)
-        return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress)
+        bound = bounded(max_disk)
+        return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress, bound=bound)
 
     return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), PROGRAM)
 
@@ -115,7 +119,9 @@ class _Beside(Observer):
         self._stack.enter_context(self._tester)
 
 
-def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: bool) -> int:
+def _train(
+    prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: bool, bound: Sequence[Observer] = ()
+) -> int:
     config, tests = prepared.config, _tests(prepared.config, mode)
     beside = None
     if tests and mode == "parallel":
@@ -130,7 +136,7 @@ def _train(prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: b
     with contextlib.ExitStack() as stack:
         stack.enter_context(watch)
         others = [] if beside is None else [_Beside(beside, stack)]
-        run = prepared.train(path, resume=resume, observers=[LatestLink(), watch, *others])
+        run = prepared.train(path, resume=resume, observers=[LatestLink(), watch, *others, *bound])
     failure = "" if beside is None else beside.failure
     tested = best_tested(run, "test", config.test.data_dir) if tests and not failure else None
     if tests and not prepared.debug:

@@ -18,6 +18,7 @@ from pbt.mnist.task import as_data, find_data, normalize
 from pbt.pytorch import Split
 from pbt.results import Run
 from pbt.store.codec import decode, digest
+from pbt.store.files import read_plain
 
 BATCH = 1000
 _WORKER = re.compile(r"_(\d+)\.safetensors$")
@@ -111,7 +112,7 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
         CorruptError: It is damaged, or something else than a checkpoint (a pickle, for one).
     """
     try:
-        state = decode(path.read_bytes())
+        state = decode(read_plain(path.resolve()))
     except OSError as error:
         raise ConfigError(f"load_ckpt: expected a checkpoint, cannot read {path}: {error.strerror}") from error
     except PBTError as error:

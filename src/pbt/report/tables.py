@@ -30,6 +30,12 @@ class Table:
     all_rows: int
     """Rows before thinning."""
 
+    @property
+    def summary(self) -> str:
+        """What is in it, before it is opened."""
+        shown = "" if len(self.rows) == self.all_rows else f", {len(self.rows):,} of {self.all_rows:,} rows"
+        return f"The numbers: a row is {self.what}{shown}"
+
 
 def table(name: str, pictures: Pictures, story: Story) -> Table | None:
     """The table behind a picture; None: there is no such picture."""

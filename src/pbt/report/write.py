@@ -8,6 +8,7 @@ from typing import Any
 
 from pbt.errors import MissingExtraError, RunError, UsageError
 from pbt.report import interactive
+from pbt.report.content import content
 from pbt.report.data.pictures import NAMES, Pictures, pictures
 from pbt.report.interactive.parts import Figure
 from pbt.report.page import page
@@ -27,7 +28,7 @@ def figures(run: Run | str | Path) -> dict[str, Figure]:
     Args:
         run: A run, or its directory, which may still be written.
     """
-    return _figures(pictures(read_story(run)))
+    return drawn(pictures(read_story(run)))
 
 
 def write_report(run: Run | str | Path, out: str | Path | None = None) -> Path:
@@ -46,13 +47,13 @@ def write_report(run: Run | str | Path, out: str | Path | None = None) -> Path:
         UsageError: A run in memory, and no `out`.
         RunError: The file cannot be written.
     """
-    library = _plotly_js()
+    library = plotly_js("the report", "report")
     path = Path(out) if out is not None else _home(run) / PAGE
     if path.is_dir():
         raise UsageError(f"{path}: expected the name of a file to write, found a folder")
     story = read_story(run)
     shown = pictures(story)
-    _write(path, page(story, shown, _figures(shown), library).encode())
+    _write(path, page(content(story, shown), drawn(shown), library).encode())
     return path
 
 
@@ -99,7 +100,8 @@ def write_pictures(run: Run | str | Path, formats: Iterable[str], out: str | Pat
     return written
 
 
-def _figures(shown: Pictures) -> dict[str, Figure]:
+def drawn(shown: Pictures) -> dict[str, Figure]:
+    """The pictures as plotly figures, by name."""
     records = {name: getattr(shown, name) for name in NAMES}
     return {name: _PLOTLY[name](record) for name, record in records.items() if record is not None}
 
@@ -111,11 +113,16 @@ def _home(run: Run | str | Path) -> Path:
     return path / FOLDER
 
 
-def _plotly_js() -> str:
+def plotly_js(what: str, extra: str) -> str:
+    """The script that draws plotly figures.
+
+    Raises:
+        MissingExtraError: plotly is not installed; the message says that `what` needs the `extra`.
+    """
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise MissingExtraError("the report", "report") from error
+        raise MissingExtraError(what, extra) from error
     library: str = get_plotlyjs()
     return library
 

@@ -22,6 +22,8 @@ FORMAT = "1"
 
 _FORMAT_KEY, _STRUCTURE_KEY = "pbt.format", "pbt.structure"
 _ALIGN = 8
+_MOST_HEADER = 100_000_000
+"""Bytes; the library's own limit. What is read from a header takes some dozen times as much memory."""
 
 _dump: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _dump_unicode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -114,24 +116,43 @@ def _pack(structure: Any, entries: Iterable[Entry]) -> bytes:
             f"state: expected keys of valid Unicode, got {error.object[error.start : error.end]!r}"
         ) from None
     text += b" " * (-len(text) % _ALIGN)
+    if len(text) > _MOST_HEADER:
+        raise StateError(
+            f"state: expected at most {_MOST_HEADER:,} bytes beside tensors and arrays, got {len(text):,}; "
+            "store long lists of numbers as arrays"
+        )
     return b"".join((len(text).to_bytes(8, "little"), text, *(entry.data for entry in ordered)))
 
 
 def _parse(blob: bytes) -> tuple[Any, dict[str, Entry]]:
     """The structure and the entries by name, everything checked against the length of the file."""
     try:
-        start = 8 + int.from_bytes(blob[:8], "little")
+        start = _data_start(blob)
         header = json.loads(bytes(blob[8:start]))
         metadata = header.pop("__metadata__")
         version = metadata[_FORMAT_KEY]
         structure = json.loads(metadata[_STRUCTURE_KEY])
         data = memoryview(blob)[start:]
         entries = {name: _entry(name, fields, data) for name, fields in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _check_shared(entries, data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CorruptError(f"expected an encoded state, found {len(blob)} bytes that are none ({error!r})") from error
     if version != FORMAT:
         raise CorruptError(f"expected a state of format {FORMAT}, found format {version}; another version wrote it")
     return structure, entries
+
+
+def _data_start(blob: bytes) -> int:
+    length = int.from_bytes(blob[:8], "little")
+    if length > min(_MOST_HEADER, len(blob) - 8):
+        raise ValueError(f"a header of {length:,} bytes")
+    return 8 + length
+
+
+def _check_shared(entries: Mapping[str, Entry], data: memoryview) -> None:
+    # Entries that share bytes would take more memory than the file has.
+    if sum(len(entry.data) for entry in entries.values()) != len(data):
+        raise ValueError("bytes that belong to no entry, or to several")
 
 
 def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> Entry:
@@ -147,6 +168,10 @@ def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> Entry:
 
 def _rebuild(structure: Any, entries: Mapping[str, Entry]) -> Any:
     try:
-        return build(structure, entries)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # Each entry is used up: one that stood in many places would take its memory as often.
+        state = build(structure, left := dict(entries))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError, OverflowError) as error:
         raise CorruptError(f"expected an encoded state, found a structure that is none ({error!r})") from error
+    if left:
+        raise CorruptError(f"expected an encoded state, found an entry '{next(iter(left))}' without a place in it")
+    return state

@@ -1,16 +1,21 @@
 """The database of a run directory: opening it, checking that it is one, transactions, and errors for people."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt.errors import CorruptError, RunError, RunFormatError
+from pbt.errors import CorruptError, DiskError, RunError, RunFormatError
 
 APPLICATION_ID = 0x70627431
 """In the header of every run database ("pbt1"), so that `file` and we know one when we see it."""
 USER_VERSION = 1
 """Version of tables and texts; raised with every change that older readers would misread."""
+MOST_BYTES = 1 << 28
+"""Of one row: far more than any of a run, and little enough to be held in memory."""
+LOOK = "`pbt verify` lists everything that is damaged, `pbt resume --repair` goes back to the newest whole round"
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
 def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
@@ -22,7 +27,36 @@ def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
         patience: Seconds to wait for somebody else's lock.
     """
     uri = f"{database.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
+    try:
+        # The file may be anybody's: no definition in it has a side effect, no row takes all memory, no cell of a
+        # damaged page is believed.
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_journal(journal: Path) -> None:
+    """Check that a journal left by a killed writer can be rolled back without harm.
+
+    It may name another file, which SQLite deletes when it is done. That is for transactions over several databases,
+    which a run never has: somebody wrote it who wants to have a file deleted.
+
+    Raises:
+        CorruptError: It names one.
+    """
+    try:
+        with journal.open("rb") as file:
+            file.seek(-min(8, journal.stat().st_size), os.SEEK_END)
+            tail = file.read(8)
+    except FileNotFoundError:
+        return
+    if tail == _SUPER_JOURNAL:
+        raise CorruptError(f"{journal}: expected the journal of a run, found one that names another file; remove it")
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -51,12 +85,15 @@ def is_empty(connection: sqlite3.Connection) -> bool:
     return count == 0
 
 
-_REMEDIES = {
+_OF_THE_DISK = {
     "SQLITE_FULL": "the disk is full; make room, then resume the run",
-    "SQLITE_IOERR": "the disk cannot be read or written; repair it, then resume the run",
+    # Where there is no room for it, SQLite cannot open its journal, and does not tell why.
+    "SQLITE_IOERR": "the disk cannot be read or written; make room or repair it, then resume the run",
+    "SQLITE_CANTOPEN": "it, or its journal, cannot be opened; is there room, and may its folder be written?",
+    "SQLITE_READONLY": "it may not be written; change its permissions, then resume the run",
+}
+_REMEDIES = {
     "SQLITE_BUSY": "another program holds the database for too long; end it, then resume the run",
-    "SQLITE_READONLY": "it may not be written; change its permissions",
-    "SQLITE_CANTOPEN": "it cannot be opened; is it there, and may it be read?",
 }
 
 
@@ -67,6 +104,7 @@ def plain_errors(database: Path) -> Iterator[None]:
     Raises:
         CorruptError: The database is damaged.
         RunFormatError: It is no database.
+        DiskError: Its disk cannot be read or written.
         RunError: It cannot be used for any other reason.
     """
     try:
@@ -75,8 +113,16 @@ def plain_errors(database: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", "")
         if name == "SQLITE_NOTADB":
             raise RunFormatError(f"{database}: expected the database of a run, found something else") from error
-        if name.startswith("SQLITE_CORRUPT"):
-            raise CorruptError(f"{database}: damaged ({error}); `pbt verify` lists everything that is") from error
+        if name == "SQLITE_TOOBIG":
+            raise CorruptError(
+                f"{database}: expected rows of at most {MOST_BYTES:,} bytes, found a larger one"
+            ) from error
+        # A text that is no text any more has no name of its own; a new row whose id is taken, no place in the log.
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_CONSTRAINT")) or "decode to UTF-8" in str(error):
+            raise CorruptError(f"{database}: damaged ({error}); {LOOK}") from error
+        for known, remedy in _OF_THE_DISK.items():
+            if name.startswith(known):
+                raise DiskError(f"{database}: {remedy} ({name})") from error
         for known, remedy in _REMEDIES.items():
             if name.startswith(known):
                 raise RunError(f"{database}: {remedy} ({name})") from error

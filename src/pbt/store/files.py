@@ -1,18 +1,24 @@
 """Where states are kept: one immutable file each, or inside the record that goes to the database if they are small."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pbt.core.population import StateRef, Stored
-from pbt.errors import CorruptError, RunError
+from pbt.errors import CorruptError, DiskError
 from pbt.store.codec import decode_checked, encode_with_digest
+from pbt.store.database import LOOK
 
 SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
+REMEDY = "make room or repair the disk, then resume the run"
 INLINE_LIMIT = 32768
 """Encoded bytes up to which a state lives in the database: there it costs no file, and no fsync of its own."""
 
@@ -34,7 +40,7 @@ class StateFiles:
 
         Raises:
             StateError: The state holds something that cannot be stored; the message names the key.
-            RunError: The file cannot be written; nothing of it is left.
+            DiskError: The file cannot be written; nothing of it is left.
         """
         blob, digest = encode_with_digest(state)
         if self.folder is None or len(blob) <= self.inline_limit:
@@ -47,7 +53,7 @@ class StateFiles:
 
         Raises:
             CorruptError: It is not there, or its content does not hash to `digest`.
-            RunError: The file cannot be read.
+            DiskError: The file cannot be read.
         """
         where = f"state of member {ref.member}, round {ref.round}"
         if blob is None:
@@ -58,7 +64,7 @@ class StateFiles:
         try:
             return decode_checked(blob, digest)
         except CorruptError as error:
-            raise CorruptError(f"{where}: {error}; `pbt verify` lists everything that is damaged") from error
+            raise CorruptError(f"{where}: {error}; {LOOK}") from error
 
     def remove(self, ref: StateRef) -> None:
         """Remove the file of this state, if it has one."""
@@ -84,7 +90,7 @@ def write_durable(path: Path, content: bytes) -> None:
     """Write a file so that at every instant, and after a power loss, it is whole or not there.
 
     Raises:
-        RunError: It cannot be written; nothing of it is left.
+        DiskError: It cannot be written; nothing of it is left.
     """
     # A name of its own per attempt: a worker that was given up may still be writing the same state.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
@@ -101,10 +107,29 @@ def write_durable(path: Path, content: bytes) -> None:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path} ({len(content)} bytes): {error.strerror or error}; "
-            "make room or repair the disk, then resume the run"
-        ) from error
+        raise DiskError(f"cannot write {path} ({len(content)} bytes): {error.strerror or error}; {REMEDY}") from error
+
+
+@contextmanager
+def replacing(path: Path, temporary: Path) -> Iterator[None]:
+    """Around the making of a temporary file that then takes the place of another; for files that can be made again.
+
+    Whatever has the temporary name goes first: what a killed run left, or a link, which would be written through.
+
+    Raises:
+        DiskError: It cannot be written; the temporary file is gone.
+    """
+    try:
+        try:
+            temporary.unlink(missing_ok=True)
+            yield
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DiskError(f"cannot write {path}: {error.strerror or error}; {REMEDY}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -116,12 +141,32 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_plain(path: Path) -> bytes:
+    """The bytes of a plain file that memory has room for: no link is followed, no pipe or device is waited for.
+
+    Raises:
+        CorruptError: It is none.
+        OSError: It cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CorruptError(f"{path}: expected a plain file, found a link") from error
+        raise
+    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, no path)
+        found, memory = os.fstat(descriptor), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptError(f"{path}: expected a plain file, found something else")
+        if found.st_size > memory:
+            raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
+        return file.read(found.st_size + 1)
+
+
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except FileNotFoundError:
-        raise CorruptError(
-            f"{path}: expected the file of a state, found none; `pbt verify` lists everything that is damaged"
-        ) from None
+        raise CorruptError(f"{path}: expected the file of a state, found none; {LOOK}") from None
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}; repair the disk, then resume") from error
+        raise DiskError(f"cannot read {path}: {error.strerror or error}; {REMEDY}") from error

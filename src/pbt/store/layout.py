@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt.errors import RunError, RunExistsError, UsageError
+from pbt.errors import DiskError, RunExistsError, RunFormatError, UsageError
 
 DATABASE = "run.db"
 STATES = "states"
 LOCK = "lock"
-OWN_NAMES = frozenset({DATABASE, f"{DATABASE}-journal", STATES, LOCK})
+JOURNAL = f"{DATABASE}-journal"
+OWN_NAMES = frozenset({DATABASE, JOURNAL, STATES, LOCK})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -28,6 +29,21 @@ def check_run_name(name: str) -> str:
             f"and are no device name of Windows, got {name!r}"
         )
     return name
+
+
+def check_own(path: Path) -> None:
+    """Check that the parts of a run directory are its own: a link in it would be written, or swept, elsewhere.
+
+    The directory itself may be a link.
+
+    Raises:
+        RunFormatError: One of them is a link.
+    """
+    for name in sorted(OWN_NAMES):
+        if (path / name).is_symlink():
+            raise RunFormatError(
+                f"{path / name}: expected a part of the run itself, found a link; put what it points to in its place"
+            )
 
 
 def check_vacant(path: Path) -> None:
@@ -57,11 +73,12 @@ def os_errors(path: Path) -> Iterator[None]:
     """Turn what the system raises into errors that say what to do.
 
     Raises:
-        RunError: The directory cannot be used.
+        DiskError: The directory cannot be used.
     """
     try:
         yield
     except OSError as error:
-        raise RunError(
-            f"{path}: cannot be used as a run directory ({error.strerror or error}); check its disk and permissions"
+        raise DiskError(
+            f"{path}: cannot be used as a run directory ({error.strerror or error}); "
+            "make room or check its disk and permissions, then resume the run"
         ) from error

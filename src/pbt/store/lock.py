@@ -11,7 +11,8 @@ from pbt.errors import RunLockedError
 
 _PATIENCE = 0.5
 """Seconds a writer keeps trying: a reader's probe holds the lock for some microseconds."""
-
+_CAREFUL = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""What is written here must not go elsewhere through a link, and a pipe of this name must not hold anybody up."""
 
 _held: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
 
@@ -29,7 +30,7 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CAREFUL, 0o666)
         try:
             self._take(path)
             holder = f"pid {os.getpid()} on host {socket.gethostname()}\n".encode()
@@ -82,7 +83,7 @@ def is_locked(path: Path) -> bool:
     two probes do not see each other.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | _CAREFUL)
     except FileNotFoundError:
         return False
     try:

@@ -5,7 +5,7 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any, Self, TypeVar
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError
-from pbt.store import tables
+from pbt.store import seals, tables
 from pbt.store.base import Entry
-from pbt.store.database import check_format, connect, plain_errors
+from pbt.store.database import check_format, check_journal, connect, plain_errors
 from pbt.store.files import StateFiles
-from pbt.store.layout import DATABASE, LOCK, STATES
+from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own
 from pbt.store.lock import is_locked
 from pbt.store.rows import to_event
 
@@ -39,6 +39,18 @@ class Logged:
     event: Event
     clock: float
     """Seconds since 1970, when it was committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """A run as it is written, not decoded."""
+
+    lines: Mapping[str, Sequence[seals.Line]]
+    """The log and the journal, as they are sealed."""
+    sealed: Mapping[str, Sequence[seals.Seal]]
+    """Their seals; empty: an earlier version wrote the run."""
+    head_is_whole: bool
+    stored: Mapping[StateRef, Stored]
 
 
 class RunReader:
@@ -65,7 +77,13 @@ class RunReader:
         self._remove: Callable[[], object] | None = None
         if not (self.path / DATABASE).is_file():
             raise RunFormatError(f"{self.path}: expected a run directory, with {DATABASE} in it, found none")
-        self._ask(lambda connection: check_format(connection, self.path))
+        check_own(self.path)
+
+        def check(connection: sqlite3.Connection) -> None:
+            check_format(connection, self.path)
+            tables.check_tables(connection, self.path)
+
+        self._ask(check)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -90,16 +108,36 @@ class RunReader:
         return [Logged(id=row.id, event=to_event(row.data, row.id), clock=row.clock) for row in rows]
 
     def rows(self, after: int = 0) -> list[tables.EventRow]:
-        """The log behind this id as it is written, not decoded."""
-        return self._ask(lambda connection: tables.read_events(connection, after))
+        """The log behind this id as it is written, not decoded.
+
+        Raises:
+            CorruptError: Its rows are not those that were written.
+        """
+
+        def question(connection: sqlite3.Connection) -> list[tables.EventRow]:
+            connection.execute("BEGIN")  # rows and seals of the same moment
+            return tables.read_events(connection, after)
+
+        return self._ask(question)
 
     def contents(self) -> tuple[list[tables.EventRow], dict[StateRef, Stored]]:
-        """The log as it is written and every state that is kept, both at the same moment."""
+        """The log as it is written and every state that is kept, both at the same moment, unchecked."""
+        found = self.everything()
+        rows = [tables.EventRow(*line) for line in found.lines[seals.EVENTS]]  # type: ignore[arg-type]
+        return rows, dict(found.stored)
 
-        def question(connection: sqlite3.Connection) -> tuple[list[tables.EventRow], dict[StateRef, Stored]]:
+    def everything(self) -> "Contents":
+        """Log, journal, seals and states as they are written, all at the same moment, unchecked."""
+
+        def question(connection: sqlite3.Connection) -> Contents:
             connection.execute("BEGIN")
-            refs = tables.read_refs(connection)
-            return tables.read_events(connection), {ref: tables.read_state(connection, ref) for ref in refs}
+            is_sealed = seals.has_seals(connection)
+            return Contents(
+                lines={what: seals.read_lines(connection, what) for what in seals.COLUMNS},
+                sealed={what: seals.read_seals(connection, what)[1] for what in seals.COLUMNS} if is_sealed else {},
+                head_is_whole=not is_sealed or seals.head_is_whole(connection),
+                stored={ref: tables.read_state(connection, ref) for ref in tables.read_refs(connection)},
+            )
 
         return self._ask(question)
 
@@ -179,8 +217,9 @@ class RunReader:
     def _rolled_back(self) -> Path | None:
         """A copy of the database as its last commit left it; None: it changed while it was copied."""
         database = self.path / DATABASE
-        journal = database.with_name(f"{DATABASE}-journal")
+        journal = database.with_name(JOURNAL)
         try:
+            check_journal(journal)
             before = _stamp(database, journal)
             if before != self._copied:
                 self.close()

@@ -46,7 +46,7 @@ def to_event(data: str, id_: int) -> Event:
     """
     try:
         return from_plain(json.loads(data))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, LookupError) as error:
         raise CorruptError(f"event {id_}: expected an event, found {data[:80]!r} ({error!r})") from error
 
 

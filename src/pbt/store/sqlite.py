@@ -14,12 +14,12 @@ from typing import Any, Self
 
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
-from pbt.errors import RunError, RunFormatError
-from pbt.store import tables
+from pbt.errors import CorruptError, RunError, RunFormatError
+from pbt.store import seals, tables
 from pbt.store.base import Entry, Note, Problem
-from pbt.store.database import check_format, connect, is_empty, plain_errors, transaction
+from pbt.store.database import LOOK, check_format, check_journal, connect, is_empty, plain_errors, transaction
 from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of, sync_folder
-from pbt.store.layout import DATABASE, LOCK, STATES, already_there, check_vacant, os_errors
+from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, already_there, check_own, check_vacant, os_errors
 from pbt.store.lock import WriterLock
 from pbt.store.rows import check_named, to_event, to_json, to_row
 from pbt.store.verify import verify_run
@@ -63,6 +63,7 @@ class RunStore:
         path = Path(path)
         texts = {key: to_json(value, f"meta '{key}'") for key, value in meta.items()}
         check_vacant(path)
+        check_own(path)
         with os_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(path / LOCK)
@@ -82,6 +83,7 @@ class RunStore:
         if not (path / DATABASE).is_file():
             found = "a directory without one" if path.is_dir() else "nothing there" if not path.exists() else "a file"
             raise RunFormatError(f"{path}: expected a run directory, with {DATABASE} in it, found {found}")
+        check_own(path)
         with os_errors(path):
             lock = WriterLock(path / LOCK)
         return cls._start(path, lock, "rw")
@@ -99,13 +101,16 @@ class RunStore:
         try:
             with os_errors(path), plain_errors(path / DATABASE):
                 (path / STATES).mkdir(exist_ok=True)
+                check_journal(path / JOURNAL)
                 connection = connect(path / DATABASE, mode, _PATIENCE)
                 connection.execute("PRAGMA synchronous = EXTRA")
                 if new is not None:
                     _create(connection, path, new, hparams)
                 check_format(connection, path)
+                tables.check_tables(connection, path)
                 # Kept in the file, so not before it is known to be ours.
                 connection.execute("PRAGMA journal_mode = DELETE")
+                _check_head(connection, path)
                 return cls(path, lock, connection)
         except BaseException:
             if connection is not None:
@@ -275,6 +280,15 @@ class RunStore:
             ref = ref_of(path.name)
             if path.name.endswith(TEMPORARY) or (ref is not None and not refs.get(ref, False)):
                 path.unlink(missing_ok=True)
+
+
+def _check_head(connection: sqlite3.Connection, path: Path) -> None:
+    """Check the seal of what decides how a run goes on; a run of an earlier version is sealed as it is."""
+    if not seals.has_seals(connection):
+        with transaction(connection):
+            seals.seal_all(connection)
+    elif not seals.head_is_whole(connection):
+        raise CorruptError(f"{path / DATABASE}: expected the meta values that were written, found others; {LOOK}")
 
 
 def _create(connection: sqlite3.Connection, path: Path, meta: Mapping[str, str], hparams: Sequence[str]) -> None:

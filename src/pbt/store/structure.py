@@ -171,8 +171,11 @@ def _refusal(value: Any, path: Path) -> str:
     )
 
 
-def build(node: Any, entries: Mapping[str, Entry]) -> Any:
-    """The state of this structure, in fresh memory. What is malformed raises KeyError, TypeError or ValueError."""
+def build(node: Any, entries: dict[str, Entry]) -> Any:
+    """The state of this structure, in fresh memory; entries are taken out as they are used.
+
+    What is malformed raises one of KeyError, TypeError, ValueError, AttributeError, RuntimeError and OverflowError.
+    """
     if type(node) is list:
         return [build(item, entries) for item in node]
     if type(node) is not dict:
@@ -191,17 +194,17 @@ def _unkey(key: str) -> str | int:
     return key[1:] if key.startswith("##") else int(key[1:])
 
 
-def _to_array(name: str, entries: Mapping[str, Entry]) -> np.ndarray[Any, Any]:
-    entry = entries[name]
+def _to_array(name: str, entries: dict[str, Entry]) -> np.ndarray[Any, Any]:
+    entry = entries.pop(name)
     # newbyteorder("=") is the same dtype on little-endian machines; copy() makes it writable and aligned.
     array = np.frombuffer(entry.data, _TO_ARRAY[entry.dtype]).reshape(entry.shape)
     return array.astype(array.dtype.newbyteorder("="), copy=True)
 
 
-def _to_tensor(name: str, entries: Mapping[str, Entry]) -> "Tensor":
+def _to_tensor(name: str, entries: dict[str, Entry]) -> "Tensor":
     import torch
 
-    entry = entries[name]
+    entry = entries.pop(name)
     # Memory from torch's own allocator: aligned as everything else it computes with, so that a kernel that
     # looks at the alignment takes the same path, and gives the same bits, as before the state was stored.
     raw = torch.empty(len(entry.data), dtype=torch.uint8, device="cpu")
@@ -209,10 +212,10 @@ def _to_tensor(name: str, entries: Mapping[str, Entry]) -> "Tensor":
     return raw.view(getattr(torch, _TO_TENSOR[entry.dtype])).reshape(entry.shape)
 
 
-_LEAVES: Mapping[str, Callable[[Any, Mapping[str, Entry]], Any]] = {
+_LEAVES: Mapping[str, Callable[[Any, dict[str, Entry]], Any]] = {
     "int": lambda body, _: int(body, 16),
     "float": lambda body, _: float(body),
-    "bytes": lambda body, entries: bytes(entries[body].data),
+    "bytes": lambda body, entries: bytes(entries.pop(body).data),
     "array": _to_array,
     "tensor": _to_tensor,
 }

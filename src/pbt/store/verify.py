@@ -4,16 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pbt.core.events import Event
+from pbt.core.events import Event, Reported
 from pbt.core.fold import fold
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.space import Space
+from pbt.store import seals
 from pbt.store.base import Problem
 from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
-from pbt.store.reader import RunReader
+from pbt.store.reader import Contents, RunReader
 from pbt.store.rows import to_event
+from pbt.store.tables import EventRow, damaged
 
 
 def verify_run(path: str | Path) -> list[Problem]:
@@ -47,7 +49,11 @@ def verify_content(
         if ref not in stored:
             message = f"expected the state of member {ref.member}, round {ref.round}, found none; it cannot be resumed"
             problems.append(Problem(what=file_name(ref), message=message))
+    digests = {event.state: event.digest for event in events if isinstance(event, Reported)}
     for ref, there in stored.items():
+        if not problems and digests.get(ref) != there.digest:
+            message = f"expected SHA-256 {digests.get(ref, 'of no state')}, as the log says, found {there.digest}"
+            problems.append(Problem(what=file_name(ref), message=message))
         try:
             states.get(ref, there.digest, there.blob)
         except RunError as error:
@@ -57,13 +63,48 @@ def verify_content(
 
 def _verify(reader: RunReader, folder: Path) -> list[Problem]:
     files = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    rows, stored = reader.contents()
-    problems = verify_content(reader.meta, [row.data for row in rows], stored, reader.states)
+    contents = reader.everything()
+    stored = contents.stored
+    texts = [str(EventRow(*line).data) for line in contents.lines[seals.EVENTS]]  # type: ignore[arg-type]
+    problems = _unsealed(contents) + verify_content(reader.meta, texts, stored, reader.states)
+    told = {problem.what for problem in problems}
+    problems += [
+        Problem(what=file_name(ref), message=f"expected {there.size:,} bytes, found {size:,}")
+        for ref, there in stored.items()
+        if file_name(ref) not in told and (size := _size(folder, ref, there)) not in (None, there.size)
+    ]
     # A running writer may have swept a state since; and a file without a row may be one it is about to name.
     refs = reader.refs()
     swept = {file_name(ref) for ref in stored if ref not in refs}
     problems = [problem for problem in problems if problem.what not in swept]
     return problems if reader.is_writing() else problems + [_stray(name) for name in files if not _belongs(name, refs)]
+
+
+def _unsealed(contents: Contents) -> list[Problem]:
+    """The rows that are not what was sealed."""
+    if not contents.sealed:
+        message = "an earlier version wrote this run: its rows have no seals to be checked by, until it goes on"
+        return [Problem(what=DATABASE, message=message, harmless=True)]
+    problems = []
+    if not contents.head_is_whole:
+        problems.append(Problem(what="meta", message="expected the values that were written, found others"))
+    for what, lines in contents.lines.items():
+        problems += [
+            Problem(what=what, message=damaged(stretch).replace("event", what.removesuffix("s"), 1))
+            for stretch in seals.stretches(lines, contents.sealed[what])
+            if not stretch.whole
+        ]
+    return problems
+
+
+def _size(folder: Path, ref: StateRef, there: Stored) -> int | None:
+    """The bytes that a state really takes; None: it is not there, which another check tells."""
+    if there.blob is not None:
+        return len(there.blob)
+    try:
+        return (folder / file_name(ref)).lstat().st_size
+    except OSError:
+        return None
 
 
 def _decoded(texts: Sequence[str]) -> tuple[list[Event], list[Problem]]:

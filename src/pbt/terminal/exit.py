@@ -1,10 +1,13 @@
 """How a command ends: one place that turns errors and signals into a message and an exit code.
 
 Ctrl-C and SIGTERM raise KeyboardInterrupt, once, wherever the program is; the log is durable round by round, so
-nothing has to be saved then. A second one, or five seconds without an end, ends the process at once.
+nothing has to be saved then. A second one, or five seconds without an end, ends the process at once. Signals are also
+heard by a thread of their own: Python calls a handler only between two of its own instructions, and a program can be
+in a library's or the system's for a long time.
 """
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,13 +17,18 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self, TextIO
 
-from pbt.errors import PBTError
+from pbt.errors import DiskError, PBTError
+from pbt.executors.endings import end
 from pbt.terminal.text import printable
 
 OK, FAILED, USAGE, SOME_FAILED = 0, 1, 2, 3
 """Exit codes: all well; the run failed; asked for in a wrong way; finished, but not with every member."""
+STOPPED = DiskError.exit_code
+"""Exit code: stopped before its end by a disk that is full, failing or at its bound, and can go on."""
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM})
 PATIENCE = 4.5
 """Seconds that an orderly end may take."""
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 ResumeLine = Callable[[], str | None]
 """The command that goes on with what was interrupted; None: nothing was begun."""
@@ -51,8 +59,10 @@ def exit_code_of(call: Callable[[], int | None], resume_line: ResumeLine = lambd
             return OK
         except OSError as error:
             silence(sys.stdout)
-            tell(f"error: {error.filename or 'the system'}: {error.strerror or error}", program)
-            return FAILED
+            line = resume_line() if error.errno in OF_THE_DISK else None
+            remedy = "" if line is None else f"; what was logged is kept; make room or repair the disk, then: {line}"
+            tell(f"error: {error.filename or 'the system'}: {error.strerror or error}{remedy}", program)
+            return STOPPED if remedy else FAILED
     return code
 
 
@@ -79,6 +89,20 @@ def silence(stream: TextIO | None) -> None:
         os.close(nowhere)
 
 
+_told: set[int] = set()
+"""Where signals are told to."""
+
+
+def _be_deaf() -> None:
+    if _told:
+        signal.set_wakeup_fd(-1)
+        _told.clear()
+
+
+# A forked child (of a data loader, say) would tell us the signals that it is sent.
+os.register_at_fork(after_in_child=_be_deaf)
+
+
 class _Signals:
     """The handlers of SIGINT and SIGTERM for a while; elsewhere than in the main thread nothing is changed."""
 
@@ -87,39 +111,64 @@ class _Signals:
         self._resume_line = resume_line
         self._program = program
         self._before: dict[int, object] = {}
-        self._timer: threading.Timer | None = None
+        self._handled, self._heard = 0, 0
+        self._timer = threading.Timer(PATIENCE, self._late)
+        self._timer.daemon = True
+        self._told = -1
+        self._told_before = -1
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _STOPPING:
                 self._before[number] = signal.signal(number, self._handle)
+            heard, self._told = os.pipe()
+            os.set_blocking(self._told, False)
+            self._told_before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+            _told.add(self._told)
+            threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
+        if self._told >= 0:
+            signal.set_wakeup_fd(self._told_before)
+            _told.discard(self._told)
+            os.close(self._told)  # which ends the thread
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._timer is not None:
+        self._handled += 1
+        self._arrived(number, self._handled)
+        raise KeyboardInterrupt
+
+    def _listen(self, heard: int) -> None:
+        """Take the number of each signal, as soon as it comes, until nobody tells any more."""
+        while number := os.read(heard, 1):
+            if number[0] in _STOPPING:
+                self._heard += 1
+                self._arrived(number[0], self._heard)
+        os.close(heard)
+
+    def _arrived(self, number: int, count: int) -> None:
+        """The first one starts the clock, the second one ends it, whichever way they are counted."""
+        if count > 1:
             self._end()
         self.code = 128 + number
-        self._timer = threading.Timer(PATIENCE, self._late)
-        self._timer.daemon = True
-        self._timer.start()
-        raise KeyboardInterrupt
+        with contextlib.suppress(RuntimeError):  # it runs already
+            self._timer.start()
 
     def _late(self) -> None:
         """The orderly end does not come: somebody swallowed the exception, or hangs."""
-        tell(stopped(self._resume_line), self._program)
-        self._end()
+        try:
+            tell(stopped(self._resume_line), self._program)
+        finally:
+            self._end()
 
     def _end(self) -> None:
-        for child in multiprocessing.active_children():
-            child.kill()
+        end(multiprocessing.active_children(), patience=0.0)
         if sys.stderr is not None and sys.stderr.isatty():
             os.write(2, b"\x1b[?25h\n")  # a live display had hidden the cursor
         os._exit(self.code)

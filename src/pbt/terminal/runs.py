@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pbt.core.population import View
 from pbt.engine import FINISHED, Engine, Observer
-from pbt.errors import RunFormatError, TaskError, UsageError, nearest
+from pbt.errors import DiskError, RunFormatError, TaskError, UsageError, nearest
 from pbt.executors.processes import load_module
 from pbt.experiment import Experiment
 from pbt.results import Run
 from pbt.store.layout import DATABASE, OWN_NAMES, check_run_name
-from pbt.store.reader import RunReader
 from pbt.terminal.text import printable
 
 RUNS = Path("runs")
@@ -32,6 +32,8 @@ APPLICATIONS: Mapping[str, str] = {
 }
 """What a run may name as its origin, and the function that goes on with it: nothing else that a run directory says
 is ever imported."""
+UNREADABLE = "unreadable"
+"""The state of a run that cannot be read."""
 REPLAY = "replay"
 """What the replay of a run names as its origin."""
 
@@ -151,7 +153,8 @@ class Vacated:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, UsageError) or self._path not in self._made or not self._path.is_dir():
+        refused = isinstance(error, UsageError) and not isinstance(error, DiskError)
+        if not refused or self._path not in self._made or not self._path.is_dir():
             return
         own = {entry.name for entry in self._path.iterdir()} <= OWN_NAMES
         with contextlib.suppress(UsageError, OSError):
@@ -198,13 +201,13 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.is_symlink() and (path / DATABASE).is_file())
 
 
-def state_of(run: Run, reader: RunReader) -> str:
+def state_of(view: View, *, writing: bool) -> str:
     """`running`, `finished`, `lost` (every member failed) or `interrupted`."""
-    if reader.is_writing():
+    if writing:
         return "running"
-    if run.view.ended is None:
+    if view.ended is None:
         return "interrupted"
-    return "finished" if run.view.ended == FINISHED else "lost"
+    return "finished" if view.ended == FINISHED else "lost"
 
 
 def resume_command(path: Path, application: Mapping[str, Any]) -> str:

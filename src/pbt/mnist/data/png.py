@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pbt.errors import DataError, MissingExtraError, PBTError
 from pbt.store.codec import decode, encode
-from pbt.store.files import write_durable
+from pbt.store.files import read_plain, write_durable
 
 log = logging.getLogger("pbt")
 
@@ -109,9 +109,11 @@ def _key(root: Path, paths: Sequence[Path]) -> str:
 def _kept(path: Path) -> list[Bytes] | None:
     """What was kept; None where it is absent or damaged: a cache is only a cache."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
     except FileNotFoundError:
         return None
+    except PBTError:
+        content = b""
     except OSError as error:
         log.warning("%s: cannot be read (%s); the PNG files are decoded again", path, error.strerror or error)
         return None

@@ -73,8 +73,8 @@ def plot_health(record: Health) -> Figure:
         line(Curve(rounds, tuple(record.founders)), "founders", POPULATION, yaxis="y", **many),
         _bars(rounds, percents, "copied, %", POPULATION, "y2"),
         _bars(rounds, tuple(record.failed), "failed", FAILED, "y3"),
-        line(Curve(rounds, record.slowest), "slowest member", OTHERS, yaxis="y4", width=1),
-        line(Curve(rounds, record.seconds), "median member", POPULATION, yaxis="y4", width=2),
+        line(Curve(rounds, record.slowest), "slowest", OTHERS, yaxis="y4", width=1),
+        line(Curve(rounds, record.seconds), "median", POPULATION, yaxis="y4", width=2),
     ]
     for name in ("yaxis", "yaxis2", "yaxis3", "yaxis4"):
         axes[name] |= axis("", rangemode="tozero", nticks=4)

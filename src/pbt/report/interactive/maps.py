@@ -10,6 +10,9 @@ from pbt.report.interactive.parts import Figure, axis, hparam_axis, layout, shor
 from pbt.report.palette import WINNER, cividis
 from pbt.report.words import number
 
+_MARGIN = {"l": 60, "r": 20, "t": 24, "b": 52}
+"""With no room for a legend."""
+
 
 def plot_exploits(record: Exploits) -> Figure:
     """A heat map, donors downwards and the members that copied them across."""
@@ -35,7 +38,7 @@ def plot_exploits(record: Exploits) -> Figure:
     x = axis("member that copied", **common)
     y = axis("donor", autorange="reversed", **common)
     height = min(680, 260 + 16 * len(names))
-    return {"data": [trace], "layout": layout(height, xaxis=x, yaxis=y)}
+    return {"data": [trace], "layout": layout(height, xaxis=x, yaxis=y, margin=_MARGIN)}
 
 
 def plot_plane(record: Plane) -> Figure:
@@ -70,7 +73,7 @@ def plot_plane(record: Plane) -> Figure:
     start = _traces(record, record.frames[-1])
     return {
         "data": [points | {"marker": marker | start[0].pop("marker")} | start[0], winner | start[1]],
-        "layout": layout(540, xaxis=_axis(record, record.x, "x"), yaxis=_axis(record, record.y, "y"))
+        "layout": layout(540, xaxis=_axis(record, record.x, "x"), yaxis=_axis(record, record.y, "y"), margin=_MARGIN)
         | {"sliders": [_slider(record)] if len(record.frames) > 1 else []},
         "frames": [
             {"name": str(frame.round), "data": _traces(record, frame), "traces": [0, 1]}

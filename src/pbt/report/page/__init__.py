@@ -4,55 +4,50 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
 
-from pbt.report.advice import Advice, advice
-from pbt.report.data.pictures import NAMES, Pictures
-from pbt.report.facts import environment, results, setting
-from pbt.report.sentences import HOW, NOTHING, TITLES, aside, shows
-from pbt.report.story import Story
-from pbt.report.tables import Table, table
-from pbt.report.words import count, plain
-
-WELL = "None of the usual warnings applies to this run."
+from pbt.report.content import Content, Section, Warned
+from pbt.report.tables import Table
+from pbt.report.words import plain
 
 
-def page(story: Story, pictures: Pictures, figures: Mapping[str, Any], library: str) -> str:
+def page(said: Content, figures: Mapping[str, Any], library: str) -> str:
     """The whole file; equal runs give equal bytes.
 
     Args:
-        story: The run.
-        pictures: What its pictures show.
-        figures: The same as plotly figures, by name.
+        said: The words.
+        figures: The pictures as plotly figures, by name.
         library: plotly.js.
     """
-    own = _file("page.js")
-    return Template(_file("page.html")).substitute(
-        title=_escaped(story.name),
+    own = look("look.js") + look("page.js")
+    return Template(look("page.html")).substitute(
+        title=_escaped(said.title),
         policy=_policy(library, own),
-        style=_file("page.css"),
-        lead=_escaped(_lead(story)),
-        results=_facts(results(story)),
-        advice=_advice(advice(story), story),
-        contents=_contents() if story.path else "",
-        sections="".join(_section(name, pictures, story) for name in NAMES) if story.path else "",
-        setting=_facts(setting(story)),
-        environment=_facts(environment(story)) or "<p>Not recorded.</p>",
+        style=look("page.css"),
+        lead=_escaped(said.lead),
+        results=_facts(said.results),
+        advice=_advice(said.warnings, said.praise),
+        contents=_contents(said.sections),
+        sections="".join(map(_section, said.sections)),
+        setting=_facts(said.setting),
+        environment=_facts(said.environment) or "<p>Not recorded.</p>",
         # A "<" could end the element; in JSON it may be written otherwise.
-        figures=_json(figures).replace("<", "\\u003c"),
+        figures=json_text(figures).replace("<", "\\u003c"),
         library=library,
         script=own,
     )
 
 
-def _file(name: str) -> str:
+def look(name: str) -> str:
+    """A file beside this one, part of every page that looks like the report."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Plain values as the JSON that browsers read: short, and without NaN."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
@@ -70,48 +65,33 @@ def _policy(*scripts: str) -> str:
     )
 
 
-def _lead(story: Story) -> str:
-    if not story.path:
-        return NOTHING
-    if story.status == "running":
-        return f"This run is still being trained; the page shows it as it was after round {story.rounds:,}."
-    if story.status == "interrupted":
-        return f"This run was interrupted after round {story.rounds:,} and can be resumed."
-    members, rounds = count(len(story.members), "member"), count(story.rounds, "round")
-    return f"{members}, {rounds}; {story.generations[-1].step:,} training steps in the state that has most."
-
-
 def _facts(facts: Mapping[str, str]) -> str:
     items = "".join(f"<div><dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd></div>" for name, value in facts.items())
     return f"<dl>{items}</dl>" if items else ""
 
 
-def _advice(found: Iterable[Advice], story: Story) -> str:
+def _advice(warnings: Sequence[Warned], praise: str) -> str:
     items = "".join(
-        f'<li>{_escaped(one.text)} <a href="#{one.figure}">{_escaped(TITLES[one.figure])}</a></li>' for one in found
+        f'<li>{_escaped(one.text)} <a href="#{one.figure}">{_escaped(one.title)}</a></li>' for one in warnings
     )
-    if not story.path:
-        return ""
-    return f"<ul>{items}</ul>" if items else f"<p>{WELL}</p>"
+    if items:
+        return f"<ul>{items}</ul>"
+    return f"<p>{_escaped(praise)}</p>" if praise else ""
 
 
-def _contents() -> str:
-    links = "".join(f'<li><a href="#{name}">{_escaped(TITLES[name])}</a></li>' for name in NAMES)
-    return f'<nav aria-label="Contents"><ol>{links}</ol></nav>'
+def _contents(sections: Sequence[Section]) -> str:
+    links = "".join(f'<li><a href="#{one.name}">{_escaped(one.title)}</a></li>' for one in sections)
+    return f'<nav aria-label="Contents"><ol>{links}</ol></nav>' if links else ""
 
 
-def _section(name: str, pictures: Pictures, story: Story) -> str:
-    record = getattr(pictures, name)
-    said = _escaped(shows(name, pictures, story))
-    head = f'<section id="{name}"><h2>{_escaped(TITLES[name])}</h2><p class="shows">{said}</p>'
-    if record is None:
+def _section(one: Section) -> str:
+    head = f'<section id="{one.name}"><h2>{_escaped(one.title)}</h2><p class="shows">{_escaped(one.shows)}</p>'
+    if not one.drawn:
         return f"{head}</section>"
-    note = f'<p class="note">Thinned to keep this file small: {_escaped(record.note)}.</p>' if record.note else ""
-    how = f"{HOW[name]} {aside(record)}".strip()
-    label = _escaped(f"{TITLES[name]}. {shows(name, pictures, story)}")
+    note = f'<p class="note">{_escaped(one.note)}</p>' if one.note else ""
     return (
-        f'{head}<div class="figure" id="figure-{name}" role="img" aria-label="{label}"></div>'
-        f'<p class="how">{_escaped(how)}</p>{note}{_table(table(name, pictures, story))}</section>'
+        f'{head}<div class="figure" id="figure-{one.name}" role="img" aria-label="{_escaped(one.label)}"></div>'
+        f'<p class="how">{_escaped(one.how)}</p>{note}{_table(one.table)}</section>'
     )
 
 
@@ -120,8 +100,7 @@ def _table(made: Table | None) -> str:
         return ""
     head = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in made.head)
     rows = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in made.rows)
-    shown = "" if len(made.rows) == made.all_rows else f", {len(made.rows):,} of {made.all_rows:,} rows"
     return (
-        f"<details><summary>The numbers: a row is {_escaped(made.what)}{shown}</summary>"
+        f"<details><summary>{_escaped(made.summary)}</summary>"
         f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )

@@ -1,0 +1,131 @@
+// One run: the words of its report, its figures and their numbers, in place, so that nothing jumps when they change.
+
+import { element, facts, fill, say } from "./parts.js";
+import * as figures from "./figures.js";
+
+const main = document.getElementById("run");
+let shownKey = null;
+
+export function clear(...children) {
+  figures.forgetAll();
+  shownKey = null;
+  main.replaceChildren(...children);
+}
+
+export function problem(title, text) {
+  clear(
+    element("header", { children: [element("h1", { text: title })] }),
+    element("p", { class: "problem", role: "alert", text }),
+  );
+}
+
+export function show(key, run) {
+  if (run.problem) return problem(run.title, run.problem);
+  if (shownKey !== key) {
+    clear(...frame());
+    shownKey = key;
+  }
+  const at = (id) => main.querySelector(`#${id}`);
+  say(at("title"), run.title);
+  say(at("lead"), run.lead);
+  fill(at("results"), facts(run.results));
+  at("advice").hidden = !(run.warnings.length || run.praise);
+  fill(at("advice-text"), run.warnings.length ? warnings(run.warnings) : element("p", { text: run.praise }));
+  fill(at("contents"), element("ol", { children: run.sections.map(link) }));
+  at("contents").hidden = run.sections.length === 0;
+  sections(at("sections"), run);
+  fill(at("setting-facts"), facts(run.setting));
+  fill(at("environment-facts"), run.environment.length ? facts(run.environment) : element("p", { text: "Not recorded." }));
+}
+
+function frame() {
+  const titled = (id, text, inner) => element("section", {
+    id, "aria-labelledby": `${id}-title`,
+    children: [element("h2", { id: `${id}-title`, text }), element("div", { id: inner })],
+  });
+  const advice = titled("advice", "Worth knowing", "advice-text");
+  return [
+    element("header", { children: [element("h1", { id: "title" }), element("p", { id: "lead" })] }),
+    element("section", { id: "results", "aria-label": "Results" }),
+    advice,
+    element("nav", { id: "contents", "aria-label": "Pictures" }),
+    element("div", { id: "sections" }),
+    titled("setting", "What was asked for", "setting-facts"),
+    titled("environment", "Where it was made", "environment-facts"),
+  ];
+}
+
+function link({ name, title }) {
+  return element("li", { children: [element("a", { href: `#${name}`, text: title })] });
+}
+
+function warnings(found) {
+  const items = found.map(({ figure, title, text }) =>
+    element("li", { children: [`${text} `, element("a", { href: `#${figure}`, text: title })] }));
+  return element("ul", { children: items });
+}
+
+function sections(place, run) {
+  const wanted = run.sections.map(({ name }) => name);
+  for (const old of [...place.children]) {
+    if (wanted.includes(old.id)) continue;
+    figures.forget(old.id);
+    old.remove();
+  }
+  run.sections.forEach((one, i) => {
+    let there = place.querySelector(`:scope > #${one.name}`);
+    // A picture that could not be drawn before has no room for a figure yet.
+    if (there === null || Boolean(there.querySelector(".figure")) !== one.drawn) {
+      figures.forget(one.name);
+      there?.remove();
+      there = section(one);
+      place.insertBefore(there, place.children[i] ?? null);
+    }
+    tell(there, one);
+    if (one.drawn) figures.show(one.name, there, run.figures[one.name]);
+  });
+}
+
+function section({ name, title, drawn }) {
+  const children = [element("h2", { id: `${name}-title`, text: title }), element("p", { class: "shows", id: `${name}-shows` })];
+  if (drawn) {
+    const table = element("details", { children: [element("summary"), element("div", { class: "table", tabindex: 0, role: "region" })] });
+    table.addEventListener("toggle", () => rows(table));
+    children.push(
+      element("div", { class: "figure", role: "img", "aria-labelledby": `${name}-title ${name}-shows` }),
+      element("div", { class: "slider" }),
+      element("p", { class: "how" }), element("p", { class: "note", hidden: true }), table,
+    );
+  }
+  return element("section", { id: name, "aria-labelledby": `${name}-title`, children });
+}
+
+function tell(there, one) {
+  say(there.querySelector(".shows"), one.shows);
+  if (!one.drawn) return;
+  say(there.querySelector(".how"), one.how);
+  const note = there.querySelector(".note"), table = there.querySelector("details");
+  note.hidden = !one.note;
+  say(note, one.note);
+  table.hidden = !one.table;
+  if (!one.table) return;
+  table.numbers = one.table;
+  say(table.querySelector("summary"), one.table.summary);
+  table.querySelector(".table").setAttribute("aria-label", `Numbers of: ${one.title}`);
+  rows(table);
+}
+
+// Hundreds of rows are made only for whoever opened them.
+function rows(table) {
+  if (!table.open || table.made === table.numbers) return;
+  table.made = table.numbers;
+  const { head, rows } = table.numbers;
+  const line = (tag, cells, more) => element("tr", { children: cells.map((text) => element(tag, { text, ...more })) });
+  const made = element("table", {
+    children: [
+      element("thead", { children: [line("th", head, { scope: "col" })] }),
+      element("tbody", { children: rows.map((cells) => line("td", cells)) }),
+    ],
+  });
+  table.querySelector(".table").replaceChildren(made);
+}

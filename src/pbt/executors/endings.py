@@ -1,0 +1,81 @@
+"""How worker processes end: asked, waited for with a bound, killed, and nothing that they had started left behind."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+STOP_SECONDS = 3.0
+"""How long a worker may take to stop by itself before it is killed."""
+DEATH_SECONDS = 1.0
+"""How long a killed process may take to be gone. A bound, because one inside a stuck driver cannot even be killed."""
+_LOOK = 0.01
+
+Started = tuple[int, str]
+"""A process: its id, and when it was started, because ids are used again."""
+
+
+def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> None:
+    """Wait until these processes have ended; kill those that take too long, and what any of them had started.
+
+    Args:
+        processes: They were asked already, if they were to be.
+        patience: Seconds for all of them together.
+    """
+    children = descendants(process.pid for process in processes if process.is_alive())
+    _wait(processes, patience)
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+    _wait(processes, DEATH_SECONDS)
+    # What watches its parent is about to end, and cleans up before.
+    deadline = time.monotonic() + DEATH_SECONDS / 2
+    while any(_lives(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+    for child in children:
+        if _lives(child):
+            with contextlib.suppress(OSError):
+                os.kill(child[0], signal.SIGKILL)
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+
+
+def descendants(pids: Iterable[int | None]) -> list[Started]:
+    """The processes that these had started, and that those had, where the system tells."""
+    found: list[Started] = []
+    waiting = [pid for pid in pids if pid is not None]
+    while waiting:
+        for file in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for pid in map(int, file.read_text().split()):
+                    waiting.append(pid)
+                    found.append((pid, _start_of(pid)))
+    return found
+
+
+def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:
+    # Not `join`, which waits for a pipe to close that a process which a worker had forked may hold open.
+    deadline = time.monotonic() + seconds
+    while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+        time.sleep(_LOOK)
+
+
+def _lives(process: Started) -> bool:
+    return process[1] != "" and _start_of(process[0]) == process[1]
+
+
+def _start_of(pid: int) -> str:
+    """When a process was started, in the system's own unit; empty: it is not there, or dead and not waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,47 @@
+// How figures look in every page of this package, on light ground and on dark.
+
+"use strict";
+const look = {
+  template(isDark) {
+    const [ink, grid, ground] = isDark ? ["#d5d9de", "#343a42", "#15181c"] : ["#1d2126", "#e3e6ea", "#ffffff"];
+    const axis = { gridcolor: grid, linecolor: grid, tickcolor: grid };
+    const font = { color: ink, family: "system-ui, sans-serif", size: 13 };
+    const slider = { bgcolor: "#8a9099", bordercolor: grid, activebgcolor: "#d55e00", font: { color: ink } };
+    return {
+      layout: {
+        font, xaxis: axis, yaxis: axis, sliderdefaults: slider,
+        hoverlabel: { bgcolor: ground, bordercolor: grid, font: { color: ink } },
+        modebar: { bgcolor: "rgba(0,0,0,0)", color: "#8a9099", activecolor: ink },
+      },
+    };
+  },
+
+  // A figure for this many pixels. On a narrow screen words are smaller, the scale of colors lies above the figure,
+  // and a finger that moves over it scrolls the page.
+  fit(data, layout, width) {
+    if (width >= 560) return;
+    layout.dragmode = false;
+    layout.font = { size: 11 };
+    layout.margin = { ...layout.margin, l: 44, r: Math.min(layout.margin.r, 64) };
+    for (const axis of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+      layout[axis].title = { ...layout[axis].title, font: { size: 11 } };
+    }
+    const above = { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", len: 1, thickness: 10 };
+    for (const { colorbar } of data.flatMap((trace) => [trace, trace.marker ?? {}])) {
+      if (colorbar === undefined) continue;
+      Object.assign(colorbar, above);
+      colorbar.title = { ...colorbar.title, side: "top" };
+      layout.margin.t = 64;
+    }
+  },
+
+  config(name) {
+    return {
+      // Nothing is sent anywhere, and no button offers it.
+      showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true,
+      displayModeBar: window.innerWidth > 640 ? "hover" : false,
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"],
+      toImageButtonOptions: { format: "svg", filename: name },
+    };
+  },
+};

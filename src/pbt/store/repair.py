@@ -1,0 +1,257 @@
+"""Going back: a damaged run as it stood after its newest whole round, and what that costs.
+
+The log is cut behind a transaction, as if the run had been killed there; what was trained since is trained again, to
+the same bits. Nothing is guessed: kept are rows that their seals vouch for and states that hash to what those rows
+say. The damaged database stays beside the new one.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pbt.core.events import Event, Failed, Reported
+from pbt.core.fold import apply
+from pbt.core.population import StateRef, Stored, View
+from pbt.errors import CorruptError, PBTError
+from pbt.space import Space
+from pbt.store import seals, tables
+from pbt.store.base import Note
+from pbt.store.database import check_format, check_journal, connect, plain_errors, transaction
+from pbt.store.files import StateFiles, file_name, read_plain, sync_folder
+from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own, os_errors
+from pbt.store.lock import WriterLock
+from pbt.store.rows import from_json, to_event
+from pbt.store.verify import verify_run
+
+DAMAGED = f"{DATABASE}.damaged"
+_NEW = f"{DATABASE}.tmp"
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """What a repair came to."""
+
+    round: int
+    """The newest round that is whole."""
+    dropped: tuple[StateRef, ...]
+    """The reports and failures that were taken back, as member and round."""
+    events: int
+    """Events that were taken back, as far as they could be counted."""
+    states: tuple[str, ...]
+    """States that were damaged or gone, by the names of their files."""
+    notes: int
+    """Notes of the journal that were lost."""
+    best_lost: bool
+    """Whether the best state so far is among those; better ones to come take its place."""
+    kept: Path
+    """The damaged database."""
+
+    def __str__(self) -> str:
+        """What was dropped, in words."""
+        parts = [f"goes on after round {self.round}"]
+        if self.events:
+            rounds = sorted({ref.round for ref in self.dropped})
+            members = sorted({ref.member for ref in self.dropped})
+            whose = f" (rounds {_few(rounds)} of members {_few(members)})" if self.dropped else ""
+            parts.append(f"dropped {self.events} events{whose}, which are trained again")
+        if self.states:
+            parts.append(f"{len(self.states)} states were damaged or gone: {_few(self.states)}")
+        if self.best_lost:
+            parts.append("the best state so far is one of them, and lost")
+        if self.notes:
+            parts.append(f"dropped {self.notes} notes of the journal")
+        return f"{'; '.join(parts)}; the damaged database is kept as {self.kept.name}"
+
+
+def repair_run(path: str | Path) -> Repaired | None:
+    """Bring a run back to its newest whole round; None: nothing is wrong with it, and nothing was changed.
+
+    Raises:
+        RunLockedError: Somebody writes it.
+        RunFormatError: This is no run directory, or one of another version.
+        CorruptError: Nothing whole is left to go back to.
+        DiskError: The disk cannot be written; the run is as it was.
+    """
+    path = Path(path)
+    check_own(path)
+    if all(problem.harmless for problem in verify_run(path)):
+        return None
+    with os_errors(path):
+        lock = WriterLock(path / LOCK)
+        try:
+            (path / _NEW).unlink(missing_ok=True)
+            with plain_errors(path / DATABASE):
+                return _repaired(path)
+        finally:
+            (path / _NEW).unlink(missing_ok=True)
+            lock.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What is left of a database."""
+
+    meta: dict[str, str]
+    lines: dict[str, list[seals.Stretch]]
+    """Of each list the transactions that are whole, from the first one without a gap."""
+    lost: dict[str, int]
+    """Of each list the rows behind them."""
+    blobs: dict[StateRef, bytes]
+
+
+def _repaired(path: Path) -> Repaired:
+    check_journal(path / JOURNAL)
+    connection = connect(path / DATABASE, "rw", _PATIENCE)
+    try:
+        check_format(connection, path)  # which also rolls back what a killed writer left
+        tables.check_tables(connection, path)
+        found = _salvaged(connection, path)
+    finally:
+        connection.close()
+    events = [[to_event(str(line[5]), int(str(line[0]))) for line in part.lines] for part in found.lines[seals.EVENTS]]
+    whole = _whole_states(path, events, found.blobs)
+    cut, best_lost = _newest_whole(found.meta, events, whole)
+    if not any(isinstance(event, Reported) for part in events[:cut] for event in part):
+        raise _hopeless(path, "no round is whole from its log to its states")
+    kept_refs = {event.state for part in events[:cut] for event in part if isinstance(event, Reported)}
+    dropped = [event for part in events[cut:] for event in part]
+    repaired = Repaired(
+        round=max(ref.round for ref in kept_refs),
+        dropped=tuple(StateRef(e.member, e.round) for e in dropped if isinstance(e, Reported | Failed)),
+        events=len(dropped) + found.lost[seals.EVENTS],
+        states=tuple(file_name(ref) for ref in sorted(whole) if whole[ref] is None),
+        notes=found.lost[seals.JOURNAL],
+        best_lost=best_lost,
+        kept=_free_name(path),
+    )
+    states = {ref: there for ref, there in whole.items() if there is not None and ref in kept_refs}
+    _write(path / _NEW, found, cut, states, str(repaired))
+    # A second name first: at every moment there is a database under the name of one.
+    try:
+        repaired.kept.hardlink_to(path / DATABASE)
+    except OSError:
+        shutil.copyfile(path / DATABASE, repaired.kept)
+    (path / _NEW).replace(path / DATABASE)
+    sync_folder(path)
+    return repaired
+
+
+def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
+    if not seals.has_seals(connection):
+        # What an earlier version wrote has nothing to be checked by: it is taken as one transaction, or not at all.
+        ends = {what: [seals.sealed(seals.NOTHING, seals.read_lines(connection, what))] for what in seals.COLUMNS}
+    else:
+        if not seals.head_is_whole(connection):
+            raise _hopeless(path, "its meta values are damaged, by which everything else is read")
+        ends = {what: seals.read_seals(connection, what)[1] for what in seals.COLUMNS}
+    lines, lost = {}, {}
+    for what in seals.COLUMNS:
+        rows = _rows(connection, f"SELECT {seals.COLUMNS[what]} FROM {what} NOT INDEXED ORDER BY id")  # noqa: S608
+        parts = seals.stretches(rows, ends[what])
+        good = next((i for i, part in enumerate(parts) if not part.whole), len(parts))
+        lines[what] = parts[:good]
+        lost[what] = max([0, *(part.last for part in parts)]) - max([0, *(part.last for part in parts[:good])])
+    states = _rows(connection, "SELECT member, round, blob FROM states NOT INDEXED WHERE blob IS NOT NULL")
+    return _Found(
+        meta=dict(connection.execute("SELECT key, value FROM meta").fetchall()),
+        lines=lines,
+        lost=lost,
+        blobs={StateRef(m, r): blob for m, r, blob in states if isinstance(blob, bytes)},  # type: ignore[arg-type]
+    )
+
+
+def _rows(connection: sqlite3.Connection, query: str) -> list[seals.Line]:
+    """The rows up to the first that cannot be read."""
+    rows: list[seals.Line] = []
+    with contextlib.suppress(sqlite3.Error):
+        rows.extend(connection.execute(query))
+    return rows
+
+
+def _whole_states(
+    path: Path, events: Sequence[Sequence[Event]], blobs: dict[StateRef, bytes]
+) -> dict[StateRef, Stored | None]:
+    """Every state of which something is left; None: not what the log says."""
+    files = StateFiles(path / STATES)
+    found: dict[StateRef, Stored | None] = {}
+    for event in (event for part in events for event in part if isinstance(event, Reported)):
+        ref, blob = event.state, blobs.get(event.state)
+        there = os.path.lexists(path / STATES / file_name(ref))
+        if blob is None and not there:
+            continue
+        found[ref] = None
+        with contextlib.suppress(PBTError, OSError):
+            files.get(ref, event.digest, blob)
+            size = len(blob) if blob is not None else len(read_plain(path / STATES / file_name(ref)))
+            found[ref] = Stored(digest=event.digest, size=size, blob=blob)
+    return found
+
+
+def _newest_whole(
+    meta: dict[str, str], events: Sequence[Sequence[Event]], whole: dict[StateRef, Stored | None]
+) -> tuple[int, bool]:
+    """How many transactions lead to the newest moment that can be gone on from, and whether its best state is gone."""
+    values = {key: from_json(text) for key, text in meta.items()}
+    view = View(seed=int(values.get("seed", 0)), space=Space.from_dict(values.get("space", {})))
+    there = {ref for ref, stored in whole.items() if stored is not None}
+    complete = without_best = 0
+    for count, part in enumerate(events, 1):
+        view = apply(view, part)
+        needed = {member.state for member in view.members if member.status == "live" and member.state is not None}
+        if needed <= there:
+            without_best = count
+            if view.best is None or view.best.state in there:
+                complete = count
+    if any(isinstance(event, Reported) for part in events[:complete] for event in part):
+        return complete, False
+    return without_best, True  # the best state is gone at every moment: the run can go on all the same
+
+
+def _write(path: Path, found: _Found, cut: int, states: dict[StateRef, Stored], what: str) -> None:
+    """The new database, durable under its temporary name."""
+    hparams = list(from_json(found.meta.get("space", "{}")))
+    parts = {**found.lines, seals.EVENTS: found.lines[seals.EVENTS][:cut]}
+    connection = connect(path, "rwc", _PATIENCE)
+    try:
+        with transaction(connection):
+            tables.create_tables(connection, found.meta, hparams)
+            for name, stretches in parts.items():
+                for part in stretches:
+                    tables.append(connection, name, part.lines)
+            tables.write_states(connection, states)
+            tables.write_journal(
+                connection, tables.note_rows([Note(kind="repaired", details={"message": what})], time.time())
+            )
+    finally:
+        connection.close()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while os.path.lexists(path / f"{DAMAGED}-{number}"):
+        number += 1
+    return path / f"{DAMAGED}-{number}"
+
+
+def _hopeless(path: Path, why: str) -> CorruptError:
+    return CorruptError(
+        f"{path}: nothing whole is left to go back to ({why}); everything is as it was; "
+        "start the run again in another directory"
+    )
+
+
+def _few(items: Sequence[object]) -> str:
+    if all(isinstance(item, int) for item in items) and len(items) > 1:
+        numbers = [int(str(item)) for item in items]
+        if numbers == list(range(numbers[0], numbers[-1] + 1)):
+            return f"{numbers[0]} to {numbers[-1]}"
+    shown = ", ".join(map(str, items[:5]))
+    return shown if len(items) <= 5 else f"{shown} and {len(items) - 5} more"
