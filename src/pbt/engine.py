@@ -18,12 +18,11 @@ from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, 
 from pbt.executors.base import Executor, Failure, Outcome, Report, Task
 from pbt.space import HParams, Space
 from pbt.store.base import Note, Store
-from pbt.store.files import REMEDY
 
 log = logging.getLogger("pbt")
 
 FINISHED, LOST = "finished", "every member failed"
-FATAL = {"refused": TaskError, "corrupt": CorruptError}
+FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError}
 """Failures that are no member's: the run stops with this error and stays as it was."""
 
 
@@ -147,9 +146,7 @@ class Engine:
                 self.store.note("dropped", member=outcome.member, round=outcome.round, attempt=outcome.attempt)
                 continue
             if isinstance(outcome, Failure) and outcome.cause in FATAL:
-                # Outcomes cross processes as words: a full disk under a state is told by its remedy.
-                disk = outcome.cause == "refused" and outcome.message.endswith(REMEDY)
-                raise DiskError(outcome.message) if disk else FATAL[outcome.cause](outcome.message)
+                raise FATAL[outcome.cause](outcome.message)
             del self._in_flight[outcome.member]
             self._wave[outcome.member] = task, outcome
         if self.course.strategy.mode == "sync":

@@ -21,6 +21,8 @@ FORMATS = ("json", "csv", "toml")
 _EDGES = ("start", "stop")
 _LONGER = "hparams."
 """What stands before a hyperparameter whose name is a column's already."""
+_MOST_BYTES = 1 << 26
+"""Of a file: more than a schedule of a million segments."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -53,13 +55,21 @@ def read_schedule(path: str | Path) -> Schedule:
     if format_ not in FORMATS:
         raise UsageError(f"{path}: expected a schedule in a file that ends in .json, .csv or .toml")
     try:
-        return schedule_of(path.read_text(encoding="utf-8"), format_)
+        return schedule_of(_text(path), format_)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: expected text in UTF-8, found something else") from error
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        blob = file.read(_MOST_BYTES + 1)
+    if len(blob) > _MOST_BYTES:
+        raise UsageError(f"expected at most {_MOST_BYTES:,} bytes, found more; is this the file you mean?")
+    return blob.decode("utf-8")
 
 
 def _known(format_: str) -> str:
@@ -75,7 +85,7 @@ def _to_json(schedule: Schedule) -> str:
 def _from_json(text: str) -> Schedule:
     try:
         plain = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"schedule: expected JSON, found something else ({error})") from error
     return Schedule.from_dict(plain)
 
@@ -130,7 +140,7 @@ def _cell(value: Value) -> str:
 def _value(cell: str) -> Any:
     try:
         return json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
 
 
@@ -146,7 +156,7 @@ def _to_toml(schedule: Schedule) -> str:
 def _from_toml(text: str) -> Schedule:
     try:
         plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"schedule: expected TOML, found something else ({error})") from error
     return Schedule.from_dict(plain)
 

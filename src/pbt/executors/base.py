@@ -58,7 +58,7 @@ class Failure:
     round: int
     attempt: int
     cause: str
-    """`score`, `exception` or `worker`: the member failed. `refused` or `corrupt`: the run must stop."""
+    """`score`, `exception` or `worker`: the member failed. `refused`, `corrupt` or `disk`: the run must stop."""
     message: str
     traceback: str = ""
 

@@ -27,18 +27,19 @@ def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> Non
     """
     children = descendants(process.pid for process in processes if process.is_alive())
     _wait(processes, patience)
-    for process in processes:
-        if process.is_alive():
-            process.kill()
+    _kill(process.pid for process in processes if process.is_alive())
     _wait(processes, DEATH_SECONDS)
     # What watches its parent is about to end, and cleans up before.
     deadline = time.monotonic() + DEATH_SECONDS / 2
     while any(_lives(child) for child in children) and time.monotonic() < deadline:
         time.sleep(_LOOK)
-    for child in children:
-        if _lives(child):
-            with contextlib.suppress(OSError):
-                os.kill(child[0], signal.SIGKILL)
+    _kill(pid for pid, _ in filter(_lives, children))
+
+
+def kill(processes: Sequence[BaseProcess]) -> None:
+    """Kill these processes and what they had started, and wait for nothing."""
+    pids = [process.pid for process in processes if process.is_alive()]
+    _kill([*pids, *(pid for pid, _ in descendants(pids))])
 
 
 def ending(code: int | None) -> str:
@@ -59,6 +60,13 @@ def descendants(pids: Iterable[int | None]) -> list[Started]:
                     waiting.append(pid)
                     found.append((pid, _start_of(pid)))
     return found
+
+
+def _kill(pids: Iterable[int | None]) -> None:
+    for pid in pids:
+        if pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:

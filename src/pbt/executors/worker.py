@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import Key, Rng, seed_of
-from pbt.errors import CorruptError, PBTError, TaskError
+from pbt.errors import CorruptError, DiskError, PBTError, TaskError
 from pbt.executors.base import Failure, Outcome, Report, Share, State, States, Task
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.space import HParams
@@ -118,14 +118,19 @@ class Worker:
             if not all(math.isfinite(score) for score in measured.scores):
                 return failure(task, "score", f"the score is not a finite number: {measured.scores}")
             stored = self._setup.states.put(StateRef(task.member, task.round), state)
-        except CorruptError as error:
-            return failure(task, "corrupt", str(error))
         except PBTError as error:
-            # The user's task was used wrongly, not this member alone: the engine ends the run with this message.
-            return failure(task, "refused", str(error))
+            return failure(task, fatal_cause(error), str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
             return failure(task, "exception", *told(error))
         return report(task, measured, stored, time.monotonic() - started)
+
+
+def fatal_cause(error: PBTError) -> str:
+    """What is not this member's fault alone: the engine ends the run with the message."""
+    for kind, cause in ((CorruptError, "corrupt"), (DiskError, "disk")):
+        if isinstance(error, kind):
+            return cause
+    return "refused"
 
 
 def told(error: BaseException) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The database of a run directory: opening it, checking that it is one, transactions, and errors for people."""
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -25,7 +26,11 @@ def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
         database: The file.
         mode: `ro`, `rw` or `rwc`, as in SQLite's URIs.
         patience: Seconds to wait for somebody else's lock.
+
+    Raises:
+        CorruptError: Its header asks for another kind of journal, with which even a reader would write files.
     """
+    _check_mode(database)
     uri = f"{database.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
     try:
@@ -38,6 +43,15 @@ def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _check_mode(database: Path) -> None:
+    with contextlib.suppress(OSError), database.open("rb") as file:
+        header = file.read(20)
+        if header.startswith(b"SQLite format 3\0") and header[18:20] != b"\1\1":
+            raise CorruptError(
+                f"{database}: expected a database with a rollback journal, found another kind in its header"
+            )
 
 
 def check_journal(journal: Path) -> None:

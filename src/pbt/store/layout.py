@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt.errors import DiskError, RunExistsError, RunFormatError, UsageError
+from pbt.errors import OF_THE_DISK, DiskError, RunError, RunExistsError, RunFormatError, UsageError
 
 DATABASE = "run.db"
 STATES = "states"
@@ -73,12 +73,13 @@ def os_errors(path: Path) -> Iterator[None]:
     """Turn what the system raises into errors that say what to do.
 
     Raises:
-        DiskError: The directory cannot be used.
+        DiskError: Its disk is full, failing or read-only.
+        RunError: The directory cannot be used for any other reason.
     """
     try:
         yield
     except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be used as a run directory ({error.strerror or error}); "
-            "make room or check its disk and permissions, then resume the run"
-        ) from error
+        what = f"{path}: cannot be used as a run directory ({error.strerror or error})"
+        if error.errno in OF_THE_DISK:
+            raise DiskError(f"{what}; make room or check its disk and permissions, then resume the run") from error
+        raise RunError(f"{what}; check its disk and permissions") from error

@@ -7,7 +7,6 @@ in a library's or the system's for a long time.
 """
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import signal
@@ -17,15 +16,14 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self, TextIO
 
-from pbt.errors import DiskError, PBTError
-from pbt.executors.endings import end
+from pbt.errors import OF_THE_DISK, DiskError, PBTError
+from pbt.executors.endings import kill
 from pbt.terminal.text import printable
 
 OK, FAILED, USAGE, SOME_FAILED = 0, 1, 2, 3
 """Exit codes: all well; the run failed; asked for in a wrong way; finished, but not with every member."""
 STOPPED = DiskError.exit_code
 """Exit code: stopped before its end by a disk that is full, failing or at its bound, and can go on."""
-OF_THE_DISK = frozenset({errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM})
 PATIENCE = 4.5
 """Seconds that an orderly end may take."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -114,6 +112,7 @@ class _Signals:
         self._handled, self._heard = 0, 0
         self._timer = threading.Timer(PATIENCE, self._late)
         self._timer.daemon = True
+        self._first = threading.Lock()
         self._told = -1
         self._told_before = -1
 
@@ -157,7 +156,8 @@ class _Signals:
         if count > 1:
             self._end()
         self.code = 128 + number
-        with contextlib.suppress(RuntimeError):  # it runs already
+        # A handler may not wait for a lock, but ask for one: the clock is started once.
+        if self._first.acquire(blocking=False):
             self._timer.start()
 
     def _late(self) -> None:
@@ -168,7 +168,7 @@ class _Signals:
             self._end()
 
     def _end(self) -> None:
-        end(multiprocessing.active_children(), patience=0.0)
+        kill(multiprocessing.active_children())
         if sys.stderr is not None and sys.stderr.isatty():
             os.write(2, b"\x1b[?25h\n")  # a live display had hidden the cursor
         os._exit(self.code)

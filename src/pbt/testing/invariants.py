@@ -1,7 +1,7 @@
 """What is true of every run, however it was trained, killed and resumed: `violations(path)` is empty.
 
-It may be asked of a run that goes on as well. `pbt verify` asks whether the bytes of a run directory are whole; this asks
-whether what they say can have happened: no hand-over without the state it names, no round missing or told twice.
+It may be asked of a run that goes on as well. `pbt verify` asks whether the bytes of a run directory are whole; this
+asks whether what they say can have happened: no hand-over without the state it names, no round missing or told twice.
 """
 
 import math
@@ -64,7 +64,9 @@ def log_violations(events: Iterable[Event], space: Space, population: int) -> li
         log.take(event)
     counted = [id_ for id_, birth in log.births.items() if birth.role == "member"]
     if counted and not len(log.retired & set(counted)) >= len(counted) - population >= 0:
-        log.found.append(f"expected {population} members at a time, found {len(counted)} born, {log.retired} retired")
+        log.found.append(
+            f"expected {population} members at a time, found {len(counted)} born, {len(log.retired)} retired"
+        )
     return log.found
 
 

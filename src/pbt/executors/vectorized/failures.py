@@ -3,9 +3,9 @@
 import re
 import traceback
 
-from pbt.errors import CorruptError, PBTError
+from pbt.errors import PBTError
 from pbt.executors.base import Failure, Task
-from pbt.executors.worker import failure
+from pbt.executors.worker import failure, fatal_cause
 
 
 def broken(error: BaseException) -> str:
@@ -26,6 +26,6 @@ def broken(error: BaseException) -> str:
 def blamed(task: Task, error: BaseException) -> Failure:
     """What went wrong with one member, as a worker would tell it."""
     if isinstance(error, PBTError):
-        return failure(task, "corrupt" if isinstance(error, CorruptError) else "refused", str(error))
+        return failure(task, fatal_cause(error), str(error))
     trace = "".join(traceback.format_exception(error))
     return failure(task, "exception", f"{type(error).__name__}: {error}", trace)

@@ -17,7 +17,7 @@ from pbt.executors.seeding import sown, use_threads
 from pbt.executors.vectorized.failures import blamed, broken
 from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
-from pbt.executors.worker import Context, Metrics, Setup, context_of, failure, report, settle
+from pbt.executors.worker import Context, Metrics, Setup, context_of, failure, fatal_cause, report, settle
 from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.state import seed_global
@@ -85,9 +85,11 @@ class Population:
             metrics = self._train(program, [start.task for start in starts])
         except (Exception, SystemExit) as error:  # noqa: BLE001 (whose fault it is cannot be told)
             self._program, self._rows = None, {}
-            message = str(error) if isinstance(error, PBTError) else broken(error)
-            trace = "" if isinstance(error, PBTError) else traceback.format_exc()
-            return outcomes + [failure(start.task, "refused", message, trace) for start in starts]
+            if isinstance(error, PBTError):
+                told = fatal_cause(error), str(error), ""
+            else:
+                told = "refused", broken(error), traceback.format_exc()
+            return outcomes + [failure(start.task, *told) for start in starts]
         seconds = (time.monotonic() - started) / len(starts)
         return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
 
@@ -230,7 +232,7 @@ class Population:
             ref = StateRef(task.member, task.round)
             stored = self._setup.states.put(ref, self._state(row))
         except PBTError as error:
-            return failure(task, "refused", str(error))
+            return failure(task, fatal_cause(error), str(error))
         self._rows[ref] = row, stored.digest
         return report(task, measured, stored, seconds)
 
