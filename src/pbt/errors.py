@@ -25,7 +25,6 @@ traceback and exits with `exit_code`.
 """
 
 import difflib
-import errno
 from collections.abc import Iterable
 
 
@@ -102,10 +101,6 @@ class DiskError(RunError):
     """
 
     exit_code = 75
-
-
-OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
-"""What the system says of a disk or folder that somebody can mend."""
 
 
 class PopulationLostError(PBTError):

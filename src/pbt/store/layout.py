@@ -1,17 +1,20 @@
 """What a run directory looks like: its file names, when it is free to be made, and which names a run may have."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt.errors import OF_THE_DISK, DiskError, RunError, RunExistsError, RunFormatError, UsageError
+from pbt.errors import DiskError, RunError, RunExistsError, RunFormatError, UsageError
 
 DATABASE = "run.db"
 STATES = "states"
 LOCK = "lock"
 JOURNAL = f"{DATABASE}-journal"
 OWN_NAMES = frozenset({DATABASE, JOURNAL, STATES, LOCK})
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
+"""What the system says of a disk or folder that somebody can mend."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self, TextIO
 
-from pbt.errors import OF_THE_DISK, DiskError, PBTError
+from pbt.errors import DiskError, PBTError
 from pbt.executors.endings import kill
+from pbt.store.layout import OF_THE_DISK
 from pbt.terminal.text import printable
 
 OK, FAILED, USAGE, SOME_FAILED = 0, 1, 2, 3
