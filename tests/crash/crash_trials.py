@@ -258,6 +258,8 @@ class Bench:
         accepted = {128 + number, *([-number] if finished or not logged else []), *([0] if finished else [])}
         if code not in accepted:
             wrong.append(f"{number.name} gave the exit code {code}: {path.with_suffix('.log').read_text()[-500:]}")
+        if logged and not finished and "Traceback" in path.with_suffix(".log").read_text():
+            wrong.append(f"{number.name} was told with a traceback: {path.with_suffix('.log').read_text()[-2000:]}")
         if took > STOP_SECONDS + LATE:
             wrong.append(f"{number.name} took {took:.1f} s")
         left = gone(program.pid, 2.0)
