@@ -163,6 +163,17 @@ def test_a_cut_file_is_found(run, name, share) -> None:
     assert findings(run)
 
 
+def test_a_cut_off_zero_is_found(run) -> None:
+    """SQLite reads zeros behind the end of a file: its own check sees no difference."""
+    edit(run, "CREATE TABLE room AS SELECT zeroblob(20000) AS zeros")
+    edit(run, "DROP TABLE room")
+    assert not findings(run)
+    whole = (run / "run.db").read_bytes()
+    assert whole.endswith(bytes(100))
+    (run / "run.db").write_bytes(whole[:-1])
+    assert findings(run) == [f"run.db: expected {len(whole):,} bytes, found {len(whole) - 1:,}"]
+
+
 def test_a_writer_does_not_go_on_with_a_damaged_log(run) -> None:
     """Neither with other events nor with other meta values; the error says how to go back."""
     edit(run, "UPDATE events SET data = replace(data, '\"step\":4', '\"step\":5')")

@@ -123,6 +123,8 @@ def plain_errors(database: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UnicodeDecodeError as error:  # which the name of a column may raise
+        raise CorruptError(f"{database}: damaged ({error}); {LOOK}") from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
         if name == "SQLITE_NOTADB":

@@ -136,7 +136,7 @@ class RunReader:
                 lines={what: seals.read_lines(connection, what) for what in seals.COLUMNS},
                 sealed={what: seals.read_seals(connection, what)[1] for what in seals.COLUMNS} if is_sealed else {},
                 head_is_whole=not is_sealed or seals.head_is_whole(connection),
-                stored={ref: tables.read_state(connection, ref) for ref in tables.read_refs(connection)},
+                stored=tables.read_states(connection),
             )
 
         return self._ask(question)
@@ -173,9 +173,17 @@ class RunReader:
             raise
 
     def damage(self) -> list[str]:
-        """What SQLite's own check finds; empty: nothing."""
-        found = self._ask(lambda connection: connection.execute("PRAGMA integrity_check").fetchall())
-        return [text for (text,) in found if text != "ok"]
+        """What SQLite's own check finds, and whether the file has its length; empty: nothing."""
+
+        def check(connection: sqlite3.Connection) -> list[str]:
+            connection.execute("BEGIN")
+            found = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
+            # SQLite reads zeros behind the end of a file: a cut off zero changes nothing that its check could see.
+            expected, size = _lengths(connection)
+            connection.execute("ROLLBACK")
+            return found if size == expected else [*found, f"expected {expected:,} bytes, found {size:,}"]
+
+        return self._ask(check)
 
     def is_writing(self) -> bool:
         """Whether a writer holds the run at this moment."""
@@ -258,3 +266,10 @@ def _is_hot(error: sqlite3.Error) -> bool:
 
 def _stamp(*paths: Path) -> _Stamp:
     return tuple((found.st_ino, found.st_size, found.st_mtime_ns) for found in (path.stat() for path in paths))
+
+
+def _lengths(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The bytes that the pages of a database take, and those of its file."""
+    (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+    _, _, file = connection.execute("PRAGMA database_list").fetchone()
+    return pages * size, Path(file).stat().st_size

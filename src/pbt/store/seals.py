@@ -44,10 +44,7 @@ def sealed(before: Seal, lines: Sequence[Line]) -> Seal:
     # The texts are JSON, which holds no line end, so that no two lists of rows give the same stream of bytes.
     form = " ".join(["%s"] * len(lines[0]))
     text = "\n".join([before.digest, *[form % line for line in lines]])
-    last = lines[-1][0]
-    if not isinstance(last, int):
-        raise TypeError(f"a row has a whole number for its id, not {last!r}")
-    return Seal(last, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
+    return Seal(_id(lines[-1]), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
 
 class Stretch(NamedTuple):
@@ -94,7 +91,7 @@ def read_seals(connection: sqlite3.Connection, what: str, after: int = 0) -> tup
     behind = connection.execute(
         "SELECT last, digest FROM seals WHERE what = ? AND last > ? ORDER BY last", (what, after)
     ).fetchall()
-    return Seal(*last) if last is not None else NOTHING, [Seal(*row) for row in behind]
+    return _seal(last), [_seal(row) for row in behind]
 
 
 def newest_seal(connection: sqlite3.Connection, what: str) -> Seal:
@@ -102,7 +99,15 @@ def newest_seal(connection: sqlite3.Connection, what: str) -> Seal:
     row = connection.execute(
         "SELECT last, digest FROM seals WHERE what = ? ORDER BY last DESC LIMIT 1", (what,)
     ).fetchone()
-    return NOTHING if row is None else Seal(*row)
+    return _seal(row)
+
+
+def _seal(row: Line | None) -> Seal:
+    if row is None:
+        return NOTHING
+    # A damaged seal may be anything; it seals nothing then.
+    last, digest = row
+    return Seal(last if isinstance(last, int) else 0, digest if isinstance(digest, str) else "")
 
 
 def read_lines(connection: sqlite3.Connection, what: str, after: int = 0) -> list[Line]:

@@ -164,10 +164,28 @@ def read_state(connection: sqlite3.Connection, ref: StateRef) -> Stored:
     row = connection.execute(query, ref).fetchone()
     if row is None:
         raise KeyError(ref)
-    return Stored(digest=row[0], size=row[1], blob=row[2])
+    return _stored(*row)
+
+
+def read_states(connection: sqlite3.Connection) -> dict[StateRef, Stored]:
+    """Where every state is, by the table itself: a damaged index leads nowhere."""
+    rows = connection.execute("SELECT member, round, digest, size, blob FROM states NOT INDEXED")
+    return {_ref(m, r): _stored(*rest) for m, r, *rest in rows}
 
 
 def read_refs(connection: sqlite3.Connection) -> dict[StateRef, bool]:
     """Every state that has a row, and whether it has a file of its own."""
     rows = connection.execute("SELECT member, round, blob IS NULL FROM states")
-    return {StateRef(member, round_): bool(in_file) for member, round_, in_file in rows}
+    return {_ref(member, round_): bool(in_file) for member, round_, in_file in rows}
+
+
+def _ref(member: object, round_: object) -> StateRef:
+    if not (isinstance(member, int) and isinstance(round_, int)):
+        raise CorruptError(f"expected the number of a member and of a round in 'states', found {member!r}, {round_!r}")
+    return StateRef(member, round_)
+
+
+def _stored(digest: object, size: object, blob: object) -> Stored:
+    if not (isinstance(digest, str) and isinstance(size, int) and isinstance(blob, bytes | None)):
+        raise CorruptError(f"expected a digest, a size and bytes or none in 'states', found {digest!r:.80}, {size!r}")
+    return Stored(digest=digest, size=size, blob=blob)
