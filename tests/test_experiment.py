@@ -23,7 +23,7 @@ from pbt.errors import (
     UsageError,
 )
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.processes import Limits
+from pbt.executors.patience import Limits
 from pbt.placement import place
 from pbt.store.reader import RunReader
 
@@ -335,6 +335,8 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
     def spy(self, run_dir=None, **others):
         seen.update(vars(self), run_dir=run_dir, **others)
         seen.update({name: getattr(self.placement, name) for name in ("executor", "workers", "threads", "device")})
+        seen.update(per_worker=self.placement.chunk, address=self.placement.cluster.address)
+        seen.update(cluster=replace(self.placement.cluster, address=None))
         return "the run"
 
     monkeypatch.setattr(Experiment, "run", spy)
@@ -351,6 +353,9 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "workers": 2,
         "threads": 4,
         "device": "cpu",
+        "address": "head:6379",
+        "per_worker": 2,
+        "cluster": pbt.Cluster(cpus=2.0),
         "run_dir": tmp_path,
         "resume": True,
         "observers": [Observer()],

@@ -184,7 +184,7 @@ def test_ray_replays_the_ancestry(run):
 
 def test_ray_reads_the_files_itself(run, tmp_path):
     """Where Ray Tune is installed, its own replay takes the files, and means what we mean."""
-    schedulers = pytest.importorskip("ray.tune.schedulers", reason="Ray Tune is not installed")
+    schedulers = pytest.importorskip("ray.tune.schedulers", reason="Ray Tune is not installed", exc_type=ImportError)
     for name, text in ray_policies(run).items():
         (tmp_path / name).write_text(text)
         found = schedulers.PopulationBasedTrainingReplay(str(tmp_path / name))

@@ -7,6 +7,7 @@ from pbt.core.lineage import Schedule, Segment
 from pbt.core.strategy import Plan, Proposal, Strategy
 from pbt.engine import Course, Engine, Observer
 from pbt.errors import PBTError
+from pbt.executors.ray import Cluster
 from pbt.executors.worker import Context
 from pbt.experiment import Experiment, run
 from pbt.placement import Placement
@@ -18,6 +19,7 @@ from pbt.space import Choice, Float, Int, Space
 __all__ = [
     "Callback",
     "Choice",
+    "Cluster",
     "Context",
     "Course",
     "Engine",

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pbt.errors import TaskError
-from pbt.executors.processes import check_sendable
+from pbt.executors.ray import check_room, connected
+from pbt.executors.sending import check_sendable, pickled
 from pbt.executors.worker import Setup, Train, Trainable
 from pbt.placement import Placement, cores_here, place
 from pbt.space import HParams
@@ -36,20 +37,11 @@ def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]
 
     Raises:
         TaskError: One program was asked for, and the task cannot be one.
-        DeviceError: A device was named that is not there.
+        DeviceError: A device was named that is not there, or a cluster has no room for a single worker.
+        WorkerError: No cluster can be reached.
     """
-    if wanted.executor == "vectorized":
-        if not _is_supervised(task):
-            from pbt.executors.vectorized.executor import refusal
-
-            raise TaskError(refusal(task))
-        if wanted.workers is not None and wanted.workers > 1:
-            check_sendable(task)
-        layouts = _layouts(wanted, len(births), None if _is_sendable(task) else 1)
-        fitted, why = _fitted(wanted, _probe(wanted, task, births, layouts), len(births))
-        return Choice(placement=fitted, why=why)
     if wanted.executor != "auto":
-        return Choice(placement=wanted)
+        return _as_asked(wanted, task, births)
     apart, why = _apart(wanted, task, len(births))
     if 1 in (len(births), wanted.chunk) or not _is_supervised(task):
         return Choice(placement=apart, why=why)
@@ -66,6 +58,36 @@ def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]
         return Choice(placement=apart, why=f"{why}; {rates}")
     fitted, room = _fitted(together, found, len(births))
     return Choice(placement=fitted, why="; ".join(filter(None, [f"vectorized: {rates}", room])))
+
+
+def _as_asked(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]) -> Choice:
+    """The executor is known; for programs it is left to be measured how many, and of how many members."""
+    if wanted.executor == "ray":
+        return _on_ray(wanted, task)
+    if wanted.executor != "vectorized":
+        return Choice(placement=wanted)
+    _check_one_program(task)
+    if wanted.workers is not None and wanted.workers > 1:
+        check_sendable(task)
+    layouts = _layouts(wanted, len(births), None if _is_sendable(task) else 1)
+    fitted, why = _fitted(wanted, _probe(wanted, task, births, layouts), len(births))
+    return Choice(placement=fitted, why=why)
+
+
+def _on_ray(wanted: Placement, task: Train | Trainable) -> Choice:
+    """Connect, so that what is wrong with the cluster is told before anything is written."""
+    if (wanted.chunk or 1) > 1:
+        _check_one_program(task)
+    pickled(task)
+    check_room(connected(wanted.cluster), wanted.cluster)
+    return Choice(placement=wanted)
+
+
+def _check_one_program(task: Train | Trainable) -> None:
+    if not _is_supervised(task):
+        from pbt.executors.vectorized.executor import refusal
+
+        raise TaskError(refusal(task))
 
 
 def _apart(wanted: Placement, task: Train | Trainable, population: int) -> tuple[Placement, str]:

@@ -16,7 +16,8 @@ from pbt.core.strategy import Plan, Strategy
 from pbt.disk import Disk, sized
 from pbt.engine import Course, Engine, Observer, drive
 from pbt.errors import RunFormatError, TaskError, UsageError
-from pbt.executors.processes import check_sendable
+from pbt.executors.ray import Cluster
+from pbt.executors.sending import check_sendable
 from pbt.executors.worker import Objective, Setup, Train, Trainable
 from pbt.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
 from pbt.results import Run
@@ -204,7 +205,8 @@ class Experiment:
             threads=wanted.threads or (recorded["threads"] if same else None),
             chunk=wanted.chunk or (recorded.get("chunk") if same else None),
             workers=wanted.workers or (recorded.get("workers") if same else None),
-            device=device,
+            device=None if executor == "ray" else device,
+            cluster=wanted.cluster.asking(recorded.get("need") or {}),
         )
         return replace(self, rounds=max(self.rounds, meta["rounds"]), placement=placement)
 
@@ -223,6 +225,9 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     workers: int | None = None,
     threads: int | None = None,
     device: str | None = None,
+    address: str | None = None,
+    per_worker: int | None = None,
+    cluster: Cluster | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),
@@ -230,8 +235,9 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
 ) -> Run:
     """Train a population; what comes out is a trained network and the hyperparameter schedule that made it.
 
-    The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device) and of
-    `Experiment.run` (run_dir to callbacks), where each is explained.
+    The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device, and cluster) and
+    of `Experiment.run` (run_dir to callbacks), where each is explained; `address` is the cluster's, and `per_worker`
+    the number of members that a worker trains as one program, which a placement calls its chunk.
 
     Raises:
         UsageError: Something cannot be done as asked; nothing was started.
@@ -247,7 +253,14 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         seed=seed,
         initial=initial,
         objective=objective,
-        placement=Placement(executor=executor, workers=workers, threads=threads, device=device),
+        placement=Placement(
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            device=device,
+            chunk=per_worker,
+            cluster=(cluster or Cluster()).at(address),
+        ),
     )
     return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks)
 
@@ -293,7 +306,7 @@ def _tell_changes(store: Store, spot: Place) -> None:
     changes = [
         f"{name} {begun.get(name)} -> {value}"
         for name, value in now.items()
-        if name != "workers" and begun.get(name) != value
+        if name not in ("workers", "need") and begun.get(name) != value
     ]
     store.note("resumed", changes=changes)
     if changes:

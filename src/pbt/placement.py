@@ -12,11 +12,13 @@ from typing import Any
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.processes import Limits, ProcessExecutor
+from pbt.executors.patience import Limits
+from pbt.executors.processes import ProcessExecutor
+from pbt.executors.ray import Cluster, RayExecutor
 from pbt.executors.worker import Setup
 
 ExecutorFactory = Callable[[Setup], Executor]
-EXECUTORS = ("auto", "inline", "processes", "vectorized")
+EXECUTORS = ("auto", "inline", "processes", "vectorized", "ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,18 +28,19 @@ class Placement:
     Args:
         executor: `"inline"`: in this process, one member after the other; `"processes"`: in worker processes;
             `"vectorized"`: many members as one program, for a `SupervisedTask`; `"auto"`: what is faster here for this
-            task; or a function that makes an executor of a `Setup`.
+            task; `"ray"`: on a Ray cluster; or a function that makes an executor of a `Setup`.
         workers: Worker processes. Default: as many as there is room for, and no more than members; for
             `"vectorized"` one on each GPU, each with its share of the members, and on the CPU one or several, whichever
-            is faster.
+            is faster; for `"ray"` as many as the cluster has room for, also on nodes that come later.
         threads: CPU threads of one round. Default: for programs the cores shared out over them, else the cores shared
             out over the population, at least one, and never dependent on the number of workers, because results depend
-            on it in their last bits.
-        chunk: Members in one program at most, `"vectorized"`. Default: what falls to a worker, or less if memory has
-            no room for so many.
+            on it in their last bits; for `"ray"` the cores of a worker.
+        chunk: Members in one program at most, `"vectorized"` and `"ray"`. Default: what falls to a worker, or less if
+            memory has no room for so many; for `"ray"` every member by itself.
         device: `"cpu"`, `"cuda"` (all devices, dealt round robin), `"cuda:1"`, or several joined by commas. Default:
-            CUDA where torch is loaded and finds it, else the CPU.
+            CUDA where torch is loaded and finds it, else the CPU; for `"ray"` CUDA if a worker takes a GPU.
         limits: When a worker counts as lost.
+        cluster: Where Ray is, and what a worker takes of it.
     """
 
     executor: str | ExecutorFactory = "inline"
@@ -46,6 +49,7 @@ class Placement:
     device: str | None = None
     chunk: int | None = None
     limits: Limits = field(default_factory=Limits)
+    cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
@@ -63,9 +67,12 @@ class Place:
     executor: str | ExecutorFactory
     threads: int
     devices: tuple[str, ...]
-    """One per worker."""
+    """One per worker; for `"ray"` the one that all have."""
     limits: Limits
     chunk: int | None = None
+    cluster: Cluster = field(default_factory=Cluster)
+    most: int | None = None
+    """Workers at most, where their number is only known while it runs."""
 
     def open(self, setup: Setup) -> Executor:
         """The executor, not yet started."""
@@ -79,6 +86,12 @@ class Place:
             return ProcessExecutor(ProgramSetup.of(setup, self.chunk), self.devices, self.limits)
         if self.executor == "processes":
             return ProcessExecutor(setup, self.devices, self.limits)
+        if self.executor == "ray":
+            if self.chunk is not None and self.chunk > 1:
+                from pbt.executors.vectorized import ProgramSetup
+
+                setup = ProgramSetup.of(setup, self.chunk)
+            return RayExecutor(setup, self.cluster, self.most, self.limits)
         return InlineExecutor(setup)
 
     def record(self) -> dict[str, Any]:
@@ -88,6 +101,7 @@ class Place:
             "threads": self.threads,
             "chunk": self.chunk,
             "workers": len(self.devices) if self.executor == "vectorized" else None,
+            "need": self.cluster.need if self.executor == "ray" else None,
             "device": self.devices[0].partition(":")[0],
             "python": platform.python_version(),
             "torch": _version("torch"),
@@ -102,6 +116,8 @@ def place(wanted: Placement, population: int) -> Place:
     Raises:
         DeviceError: A device was named that is not there.
     """
+    if wanted.executor == "ray":
+        return _place_on_ray(wanted)
     cores = cores_here()
     devices, chunk = _devices(wanted.device), wanted.chunk
     if wanted.executor == "vectorized":
@@ -119,6 +135,24 @@ def place(wanted: Placement, population: int) -> Place:
         devices=tuple(devices[i % len(devices)] for i in range(workers)),
         limits=wanted.limits,
         chunk=chunk,
+    )
+
+
+def _place_on_ray(wanted: Placement) -> Place:
+    device = "cuda:0" if wanted.cluster.gpus else "cpu"  # what Ray gives a worker is the first that it sees
+    if wanted.device is not None and not device.startswith(wanted.device):
+        raise DeviceError(
+            f"device '{wanted.device}' with executor='ray': a worker has '{device}', because it takes "
+            f"{wanted.cluster.gpus:g} GPU; leave the device out, and say how many GPUs a worker takes"
+        )
+    return Place(
+        executor="ray",
+        threads=wanted.threads or max(1, int(wanted.cluster.cpus)),
+        devices=(device,),
+        limits=wanted.limits,
+        chunk=wanted.chunk,
+        cluster=wanted.cluster,
+        most=wanted.workers,
     )
 
 

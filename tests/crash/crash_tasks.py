@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pbt import Experiment, Float, Placement, Plan, truncation
-from pbt.executors.processes import Limits
+from pbt.executors.patience import Limits
 from pbt.terminal.exit import exit_code_of
 
 HERE = Path(__file__).parent

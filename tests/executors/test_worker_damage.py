@@ -13,7 +13,8 @@ import pytest
 
 from pbt import Experiment, Float, Placement, Plan, truncation
 from pbt.core.events import Failed
-from pbt.executors.processes import Limits, ProcessExecutor
+from pbt.executors.patience import Limits
+from pbt.executors.processes import ProcessExecutor
 from pbt.executors.worker import Setup
 from pbt.store.files import StateFiles
 from pbt.testing.executors import CLOSE_SECONDS, finish, make_task, reports

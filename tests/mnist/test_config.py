@@ -231,7 +231,7 @@ def test_flags(load: Load, value: object, flag: bool) -> None:
         ("decreasing_lr_epochs", "0"),
         ("decreasing_lr_epochs", "5,5"),
         ("batch_norm", 2),
-        ("executor", "ray"),
+        ("executor", "cluster"),
         ("data_order", "random"),
         ("threads", 0),
         ("exploit_fraction", 0.6),

@@ -230,8 +230,9 @@ def demo(
     rounds: int | None = None,
     seed: int = 117,
     out: Path | None = None,
-    executor: Literal["auto", "inline", "processes", "vectorized"] | None = None,
+    executor: Literal["auto", "inline", "processes", "vectorized", "ray"] | None = None,
     device: str | None = None,
+    address: str | None = None,
     max_disk: str | None = None,
     no_progress: Flag = False,
 ) -> int:
@@ -243,8 +244,10 @@ def demo(
         rounds: Epochs of every member. Default: as many as take a minute or two on two cores.
         seed: Of everything that is drawn.
         out: The run directory. Default: a new one in runs.
-        executor: In this process, in worker processes, or all members as one program. Default: what is faster.
+        executor: In this process, in worker processes, all members as one program, or on a Ray cluster. Default: what
+            is faster.
         device: cpu, cuda or cuda:N.
+        address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else a Ray of its own on this machine.
         max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
         no_progress: Show nothing while it trains.
     """
@@ -254,7 +257,7 @@ def demo(
         raise MissingExtraError("pbt demo", "mnist") from error
     begun: list[Path] = []
     flags = {"out": out, "rounds": rounds, "seed": seed, "executor": executor, "device": device, "begun": begun}
-    flags["max_disk"] = max_disk
+    flags |= {"address": address, "max_disk": max_disk}
     return exit_code_of(
         lambda: commands.demo(**flags, show=not no_progress), lambda: commands.resume_line(begun) if begun else None
     )

@@ -27,30 +27,39 @@ class Where:
     """Where a run is trained.
 
     Args:
-        executor: In this process, in worker processes, all members as one program, or what is faster here. Default:
-            as the experiment says.
+        executor: In this process, in worker processes, all members as one program, on a Ray cluster, or what is
+            faster here. Default: as the experiment says.
         workers: Worker processes. Default: as many as there is room for; with vectorized as many as are fastest.
         threads: CPU threads of one round; results depend on it in their last bits.
-        chunk: Members in one program, with vectorized. Default: as many as memory has room for.
+        chunk: Members in one program, with vectorized or ray. Default: as many as memory has room for; with ray one.
         device: cpu, cuda, cuda:1, or several joined by commas.
+        address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else a Ray of its own on this machine.
+        cpus: CPU cores that a worker takes of the Ray cluster.
+        gpus: GPUs that a worker takes of it, also a part of one, as 0.25.
     """
 
-    executor: Literal["auto", "inline", "processes", "vectorized"] | None = None
+    executor: Literal["auto", "inline", "processes", "vectorized", "ray"] | None = None
     workers: int | None = None
     threads: int | None = None
-    chunk: int | None = None
+    chunk: Annotated[int | None, Parameter(name=["--chunk", "--per-worker"])] = None
     device: str | None = None
+    address: str | None = None
+    cpus: float | None = None
+    gpus: float | None = None
 
     def over(self, placement: Placement) -> Placement:
         """A placement with what was asked for instead of its own."""
         asked = {name: getattr(self, name) for name in ("executor", "workers", "threads", "chunk", "device")}
+        of_ray = {name: getattr(self, name) for name in ("address", "cpus", "gpus")}
+        of_ray = {name: value for name, value in of_ray.items() if value is not None}
+        asked["cluster"] = replace(placement.cluster, **of_ray)
         return replace(placement, **{name: value for name, value in asked.items() if value is not None})
 
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
         """The place that a run was begun in, with what was asked for instead of its own."""
         if recorded.get("executor") in EXECUTORS:
             base = replace(base, executor=recorded["executor"])
-        if recorded.get("device") == "cpu":
+        if recorded.get("device") == "cpu" and base.executor != "ray":
             base = replace(base, device="cpu")
         return self.over(base)
 

@@ -7,12 +7,10 @@ is run again by a fresh one, from the same state with the same seed, so with the
 
 import atexit
 import contextlib
-import importlib.util
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -21,43 +19,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pbt.errors import PBTError, TaskError, WorkerError
-from pbt.executors.base import Failure, Incident, Outcome, Share, Task
+from pbt.executors.base import Incident, Outcome, Share, Task
 from pbt.executors.endings import DEATH_SECONDS, end, ending
-from pbt.executors.worker import Setup, Train, Trainable
-
-LOST = "worker lost"
-BEAT_SECONDS = 1.0
-SILENCE_SECONDS = 30.0
-PAUSE_SECONDS = 5.0
-"""A longer gap between two looks means that this process did not look, not that the workers were silent."""
-_MARK = "__pbt_file__"
-"""The attribute of a module that `load_module` loaded: where from."""
-START_SECONDS = 120.0
-"""How much later than usual a new worker may give its first sign of life: it imports the user's program before."""
-START_ATTEMPTS = 3
-"""How often in a row workers may die before the first one is ready."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When patience ends.
-
-    Args:
-        attempts: How often a round is tried when its workers die or hang; then the member has failed. Members that
-            were one program are then tried each by itself, once more, so that one does not take the others along.
-        silence: Seconds without a sign of life after which a worker counts as hung.
-        task_timeout: Seconds a member's round may take, times the members that a worker trains together; None: as
-            long as it likes.
-    """
-
-    attempts: int = 3
-    silence: float = SILENCE_SECONDS
-    task_timeout: float | None = None
+from pbt.executors.patience import (
+    BEAT_SECONDS,
+    PAUSE_SECONDS,
+    START_ATTEMPTS,
+    START_SECONDS,
+    Limits,
+    incidents_of,
+    tried_again,
+)
+from pbt.executors.sending import Source, load_sources, pickled, sources
+from pbt.executors.worker import Setup
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -88,7 +66,7 @@ class ProcessExecutor:
 
     def __init__(self, setup: Setup, devices: Sequence[str], limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._payloads = {device: _payload(replace(setup, device=device)) for device in devices}
+        self._payloads = {device: (sources(), pickled(replace(setup, device=device))) for device in devices}
         self._setup, self._devices = setup, list(devices)
         self._slots: list[_Slot] = []
         self._queue: deque[Share] = deque()
@@ -208,7 +186,7 @@ class ProcessExecutor:
         for slot in list(self._slots):
             if away > PAUSE_SECONDS:
                 slot.heard, slot.started = max(now, slot.heard), slot.started + away
-            limit = self._time_limit(slot)
+            limit = None if slot.share is None else self._limits.seconds(slot.share)
             if not slot.process.is_alive():
                 # The pipe need not tell: a child that the worker forked can hold it open.
                 self._listen(slot)
@@ -218,11 +196,6 @@ class ProcessExecutor:
                 self._lost(slot, f"was silent for {self._limits.silence:g} s")
             elif limit is not None and now - slot.started > limit:
                 self._lost(slot, f"took longer than the time limit of {limit:g} s")
-
-    def _time_limit(self, slot: _Slot) -> float | None:
-        """Seconds that what it trains may take."""
-        each = self._limits.task_timeout
-        return None if each is None or slot.share is None else each * len(slot.share)
 
     def _lost(self, slot: _Slot, how: str) -> None:
         """Replace a worker; what it trained is tried again."""
@@ -234,85 +207,15 @@ class ProcessExecutor:
                 raise WorkerError(
                     f"a worker {how} while it started, {START_ATTEMPTS} times in a row; see its output above"
                 )
-        share, what = slot.share or (), f"the worker {how}"
-        self._incidents += [
-            Incident(kind=LOST, message=what, member=task.member, round=task.round, attempt=task.attempt)
-            for task in share
-        ] or [Incident(kind=LOST, message=what)]
-        if share:
-            self._retry(share, how)
+        share = slot.share or ()
+        self._incidents += incidents_of(share, how)
+        shares, failures = tried_again(share, how, self._limits)
+        self._queue.extendleft(reversed(shares))
+        self._outcomes += failures
         self._slots[self._slots.index(slot)] = self._spawn(slot.device)
 
-    def _retry(self, share: Share, how: str) -> None:
-        """Train it again or, tried often enough, give it up."""
-        again = tuple(replace(task, attempt=task.attempt + 1) for task in share)
-        if share[0].attempt < self._limits.attempts:
-            self._queue.appendleft(again)
-            return
-        if len(share) > 1:
-            self._queue.extendleft((task,) for task in reversed(again))
-            return
-        self._outcomes += [
-            Failure(
-                member=task.member,
-                round=task.round,
-                attempt=task.attempt,
-                cause="worker",
-                message=f"the worker {how}, {task.attempt} times",
-            )
-            for task in share
-        ]
 
-
-def _payload(setup: Setup) -> tuple[list[tuple[str, str]], bytes]:
-    """What a worker is sent: the modules it could not find by itself, and the pickled setup."""
-    return _modules_by_file(), _pickled(setup)
-
-
-def check_sendable(task: Train | Trainable) -> None:
-    """Raise TaskError if the task cannot be sent to another process."""
-    main = sys.modules.get("__main__")
-    # A worker runs the file of the main program again to find what is defined there.
-    if b"__main__" in _pickled(task) and not hasattr(main, "__file__"):
-        raise TaskError(
-            "the task is defined at a prompt or in a notebook, where no other process can find it. Put it into a "
-            "module, or use executor='inline'"
-        )
-
-
-def _pickled(sent: Any) -> bytes:
-    try:
-        return pickle.dumps(sent)
-    except Exception as error:
-        raise TaskError(
-            f"the task cannot be sent to another process ({error}). Define its functions and classes at the top level "
-            "of a module (no lambda, no closure), or use executor='inline'"
-        ) from error
-
-
-def _modules_by_file() -> list[tuple[str, str]]:
-    """The modules that `load_module` loaded and no import would find, in that order: the task may use any of them."""
-    marked = [(name, getattr(module, "__dict__", {}).get(_MARK)) for name, module in list(sys.modules.items())]
-    return [(name, file) for name, file in marked if file is not None]
-
-
-def load_module(name: str, file: Path) -> Any:
-    """Import a file under a name, and mark it so that workers can do the same."""
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise TaskError(f"{file}: expected a Python file")
-    module = importlib.util.module_from_spec(spec)
-    setattr(module, _MARK, str(file.resolve()))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: bytes) -> None:
+def _serve(connection: Connection, modules: list[Source], payload: bytes) -> None:
     """A worker's life: open the task, then train whatever comes until the pipe closes."""
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -324,9 +227,8 @@ def _serve(connection: Connection, modules: list[tuple[str, str]], pickled: byte
 
     threading.Thread(target=_beat, args=(say, os.getppid()), daemon=True).start()
     try:
-        for name, file in modules:
-            load_module(name, Path(file))
-        worker = pickle.loads(pickled).open()  # noqa: S301 (from our own parent, through our own pipe)
+        load_sources(modules)
+        worker = pickle.loads(payload).open()  # noqa: S301 (from our own parent, through our own pipe)
     except Exception as error:  # noqa: BLE001 (told to the parent)
         usage = isinstance(error, PBTError)
         say("broken", str(error) if usage else f"the task could not be opened:\n{traceback.format_exc()}")

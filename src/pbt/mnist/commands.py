@@ -45,7 +45,8 @@ def population(argv: Sequence[str] | None = None) -> int:
         mode: Annotated[Literal["train", "test", "val"], Parameter(name=["--mode", "-m"])] = "train",
         debug: bool = False,
         device: str | None = None,
-        executor: Literal["auto", "inline", "processes", "vectorized"] | None = None,
+        executor: Literal["auto", "inline", "processes", "vectorized", "ray"] | None = None,
+        address: str | None = None,
         data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
         train_dir: Annotated[Path | None, Parameter(name=["--train-dir", "--train_dir"])] = None,
         out: Path | None = None,
@@ -62,6 +63,7 @@ def population(argv: Sequence[str] | None = None) -> int:
             debug: Write no tables, no figures, no TensorBoard scalars and no best checkpoint.
             device: cpu, cuda or cuda:N; must be there. Default: what the configuration's gpus name, if there.
             executor: Overrides the configuration's.
+            address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else one of its own on this machine.
             data_dir: Overrides the configuration's.
             train_dir: Overrides the configuration's.
             out: The training directory itself, instead of a dated one in train_dir.
@@ -76,20 +78,21 @@ def population(argv: Sequence[str] | None = None) -> int:
         if settings.train.load_ckpt:
             raise ConfigError("load_ckpt: expected none to train a population; go on with a run by: pbt resume RUN")
         path = new_path(settings, out)
-        prepared = _prepare(settings, device=device, executor=executor, debug=debug, show=progress)
+        prepared = _prepare(settings, device=device, executor=executor, address=address, debug=debug, show=progress)
         begun.append(path)
         return train(prepared, path, show=progress, max_disk=max_disk)
 
     return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), program)
 
 
-def demo(
+def demo(  # noqa: PLR0913 (a flag each)
     *,
     out: Path | None = None,
     rounds: int | None = None,
     seed: int = 117,
     device: str | None = None,
     executor: str | None = None,
+    address: str | None = None,
     show: bool = True,
     begun: list[Path] | None = None,
     max_disk: str | None = None,
@@ -101,7 +104,8 @@ def demo(
         rounds: Epochs; None: as many as take a minute or two on two cores.
         seed: Of everything that is drawn.
         device: `cpu`, `cuda` or `cuda:N`.
-        executor: `inline`, `processes`, `vectorized` or `auto`; None: what is faster.
+        executor: `inline`, `processes`, `vectorized`, `ray` or `auto`; None: what is faster.
+        address: Of the Ray cluster; None: what `RAY_ADDRESS` says, else one of its own.
         show: Show the live table.
         begun: Gets the run directory as soon as there is one.
         max_disk: What the run directory may take, as `2G`; None: no bound.
@@ -111,7 +115,9 @@ def demo(
     """
     path = out or new_run_dir("demo")
     check_new(path)
-    prepared = _prepare(demo_config({"seed": seed}), device=device, executor=executor, debug=False, show=show)
+    prepared = _prepare(
+        demo_config({"seed": seed}), device=device, executor=executor, address=address, debug=False, show=show
+    )
     epochs = demo_epochs(prepared.data) if rounds is None else rounds
     config = demo_config({"seed": seed, "num_epochs_tot": epochs})
     if begun is not None:
@@ -157,10 +163,12 @@ def train(prepared: PopulationRun, path: Path, *, show: bool, max_disk: str | No
     return SOME_FAILED if any(member.status == "failed" for member in run.view.population) else OK
 
 
-def _prepare(config: Config, *, device: str | None, executor: str | None, debug: bool, show: bool) -> PopulationRun:
+def _prepare(
+    config: Config, *, device: str | None, executor: str | None, address: str | None, debug: bool, show: bool
+) -> PopulationRun:
     """Find the data, and say what is used."""
     report_notices()
-    placement = placement_of(config, device=device, executor=executor)
+    placement = placement_of(config, device=device, executor=executor, address=address)
     with searching(show) as advance:
         prepared = prepare(config, placement, debug=debug, progress=advance)
     tell_start(config, prepared.data)

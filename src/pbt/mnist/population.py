@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
 from pbt.engine import Observer
 from pbt.errors import ConfigError, MissingExtraError, RunError
+from pbt.executors.ray import Cluster
 from pbt.experiment import Experiment
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
@@ -126,19 +128,24 @@ def prepare(config: Config, placement: Placement, *, debug: bool = False, progre
     return PopulationRun(config=config, data=find_data(config.train, progress), placement=placement, debug=debug)
 
 
-def placement_of(config: Config, *, device: str | None = None, executor: str | None = None) -> Placement:
+def placement_of(
+    config: Config, *, device: str | None = None, executor: str | None = None, address: str | None = None
+) -> Placement:
     """Where a configuration's run is trained, with a notice where it is not as asked.
 
     Args:
         config: Its `gpus` and `num_workers_paral` are upper bounds: what is not there is not used.
         device: From the command line; must be there.
         executor: From the command line.
+        address: Of the Ray cluster, from the command line.
 
     Raises:
         DeviceError: The device from the command line is not there.
     """
     train = config.train
     wanted = executor or train.executor
+    if wanted == "ray":
+        return _on_ray(config, Cluster(address=address), device)
     asked = Placement(threads=train.threads, device=device if device is not None else gpus_of(train.gpus))
     spot = place(replace(asked, executor="processes"), train.num_worker_tot)
     slots = min(train.num_workers_paral, len(spot.devices))
@@ -152,6 +159,22 @@ def placement_of(config: Config, *, device: str | None = None, executor: str | N
     if train.num_workers_paral < train.num_worker_tot:
         return replace(asked, executor=wanted, workers=slots, chunk=max(1, train.num_workers_paral // slots))
     return replace(asked, executor=wanted, workers=slots if wanted == "processes" else None)
+
+
+def _on_ray(config: Config, cluster: Cluster, device: str | None) -> Placement:
+    """As many actors as `num_workers_paral` says, which share the GPUs that `gpus` names, wherever those are."""
+    train = config.train
+    if cluster.where is None and device is None:
+        device = gpus_of(train.gpus)  # of this machine, with a notice if they are not there
+    count = 0 if device == "cpu" else len(device.split(",")) if device else len(train.gpus)
+    workers = train.num_workers_paral
+    share = min(1.0, math.floor(10_000 * count / workers) / 10_000)  # Ray counts no smaller parts
+    return Placement(
+        executor="ray",
+        workers=workers,
+        threads=train.threads,
+        cluster=replace(cluster, cpus=max(1.0, float(train.threads or 1)), gpus=share),
+    )
 
 
 def resume(

@@ -42,9 +42,16 @@ class StateFiles:
             StateError: The state holds something that cannot be stored; the message names the key.
             DiskError: The file cannot be written; nothing of it is left.
         """
-        blob, digest = encode_with_digest(state)
+        return self.keep(ref, *encode_with_digest(state))
+
+    def keep(self, ref: StateRef, blob: bytes, digest: str) -> Stored:
+        """Store an encoded state under this name, as `put` does.
+
+        Raises:
+            DiskError: The file cannot be written; nothing of it is left.
+        """
         if self.folder is None or len(blob) <= self.inline_limit:
-            return Stored(digest=digest, size=len(blob), blob=blob)
+            return Stored(digest=digest, size=len(blob), blob=bytes(blob))
         write_durable(self.folder / file_name(ref), blob)
         return Stored(digest=digest, size=len(blob))
 
@@ -57,14 +64,25 @@ class StateFiles:
         """
         where = f"state of member {ref.member}, round {ref.round}"
         if blob is None:
-            if self.folder is None:
-                raise CorruptError(f"{where}: expected its bytes in memory, found none")
-            path = self.folder / file_name(ref)
-            blob, where = _read(path), str(path)
+            blob = self.read(ref)
+            where = str(self.folder / file_name(ref)) if self.folder is not None else where
         try:
             return decode_checked(blob, digest)
         except CorruptError as error:
             raise CorruptError(f"{where}: {error}; {LOOK}") from error
+
+    def read(self, ref: StateRef) -> bytes:
+        """The bytes of a state's file, unchecked.
+
+        Raises:
+            CorruptError: It is not there.
+            DiskError: It cannot be read.
+        """
+        if self.folder is None:
+            raise CorruptError(
+                f"state of member {ref.member}, round {ref.round}: expected its bytes in memory, found none"
+            )
+        return _read(self.folder / file_name(ref))
 
     def remove(self, ref: StateRef) -> None:
         """Remove the file of this state, if it has one."""

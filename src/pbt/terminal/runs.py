@@ -17,7 +17,7 @@ from typing import Any
 from pbt.core.population import View
 from pbt.engine import FINISHED, Engine, Observer
 from pbt.errors import DiskError, RunFormatError, TaskError, UsageError, nearest
-from pbt.executors.processes import load_module
+from pbt.executors.sending import load_module
 from pbt.experiment import Experiment
 from pbt.results import Run
 from pbt.store.layout import DATABASE, OWN_NAMES, check_run_name

@@ -26,7 +26,7 @@ from pbt.mnist.config.values import (
 
 Model = Literal["fc", "conv"]
 Metric = Literal["accuracy_categ", "accuracy_onehot", "accuracy", "error", "loss"]
-Executor = Literal["auto", "inline", "processes", "vectorized"]
+Executor = Literal["auto", "inline", "processes", "vectorized", "ray"]
 DataOrder = Literal["shared", "member"]
 TestVersion = Literal["test_MPL", "test_none"]
 

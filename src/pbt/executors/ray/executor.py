@@ -1,0 +1,346 @@
+"""The same worker as an actor per slot, on whatever nodes Ray finds for it.
+
+Tasks and states travel through Ray's object store: a member starts from what its donor's worker left there, node to
+node; a copy of each state comes to the driver, which makes it durable before anybody hears of it. A lost actor, node
+or object is not the member's fault: its round is run again, from the durable copy, with the same seed.
+"""
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from pbt.core.population import StateRef, Stored
+from pbt.errors import PBTError, TaskError, WorkerError
+from pbt.executors.base import Incident, Outcome, Report, Share, Task
+from pbt.executors.patience import (
+    BEAT_SECONDS,
+    PAUSE_SECONDS,
+    START_ATTEMPTS,
+    START_SECONDS,
+    Limits,
+    incidents_of,
+    tried_again,
+)
+from pbt.executors.ray.actor import Actor, Cargo, Opened, versions
+from pbt.executors.ray.cluster import Cluster, amounts, check_room, connected, disconnect, nodes, room
+from pbt.executors.ray.holdings import Holdings
+from pbt.executors.sending import pickled, sources
+from pbt.executors.worker import Setup, failure, fatal_cause
+from pbt.store.codec import digest_of
+from pbt.store.files import StateFiles, file_name
+
+log = logging.getLogger("pbt")
+
+_HELD = 0.3
+"""The share of the object store that states may take which wait to be handed over."""
+_PULSES = 6
+"""Signs of life that a worker is asked for until it counts as silent."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Slot:
+    """An actor, and what it was asked for."""
+
+    actor: Any
+    opening: Any
+    """The reference to how its start went; None: it is ready."""
+    share: Share | None = None
+    answer: Any = None
+    """The reference to the outcomes of its share."""
+    parcels: list[Any] = field(default_factory=list)
+    """The references to the states that belong to them."""
+    started: float = 0.0
+    born: float = field(default_factory=time.monotonic)
+    pulse: Any = None
+    heard: float = 0.0
+
+
+class RayExecutor:
+    """Trains on the actors that a Ray cluster has room for.
+
+    Args:
+        setup: What a worker is made of, which also says what it trains at once.
+        cluster: Where Ray is, and what a worker takes of it.
+        workers: Actors at most. Default: as many as there is room for.
+        limits: When a worker counts as lost, and a round as failed.
+
+    Raises:
+        TaskError: The task cannot be sent to another process.
+    """
+
+    def __init__(
+        self, setup: Setup, cluster: Cluster | None = None, workers: int | None = None, limits: Limits | None = None
+    ) -> None:
+        self._setup, self._cluster, self._most = setup, cluster or Cluster(), workers
+        self._limits = limits or Limits()
+        pickled(setup.task)
+        self._ray: Any = None
+        self._actors: Any = None
+        self._payload = b""
+        self._held = Holdings(0)
+        self._slots: list[_Slot] = []
+        self._queue: deque[Share] = deque()
+        self._outcomes: list[Outcome] = []
+        self._incidents: list[Incident] = []
+        self._deaths_at_start = 0
+        self._looked = self._progress = time.monotonic()
+
+    @property
+    def slots(self) -> int:
+        """The actors there are, or those that were asked for."""
+        return max(1, len(self._slots), self._most or 0)
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queue the tasks; starts actors where there is more to do, and room."""
+        self._queue.extend(self._setup.shares(tasks))
+        if self._ray is None:
+            self._connect()
+        self._grow()
+        self._deal()
+
+    def wait(self) -> list[Outcome]:
+        """Block until there is an outcome and its state is durable; every wait inside has a bound."""
+        while not self._outcomes and (self._queue or any(slot.share for slot in self._slots)):
+            ready = self._ready()
+            opened = [slot for slot in self._slots if slot.opening in ready]
+            for slot in opened:
+                self._opened(slot)
+            answered = [slot for slot in self._slots if slot.share and slot.answer in ready]
+            arrived = [found for slot in answered for found in self._answered(slot)]
+            self._watch()
+            if self._queue and not answered:
+                self._grow()
+            # The workers have their next share before the driver fetches and writes what they made of the last.
+            self._deal()
+            for outcome, parcel, task in arrived:
+                self._keep(outcome, parcel, task)
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def incidents(self) -> list[Incident]:
+        """Lost workers and repeated rounds since this was last asked."""
+        incidents, self._incidents = self._incidents, []
+        return incidents
+
+    def close(self) -> None:
+        """End the actors, and the connection if it is ours."""
+        self._queue.clear()
+        slots, self._slots = self._slots, []
+        if self._ray is not None and self._ray.is_initialized():
+            for slot in slots:
+                self._ray.kill(slot.actor)
+        self._ray = None
+        self._held = Holdings(0)
+        disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> None:
+        ray = connected(self._cluster)
+        count = check_room(ray, self._cluster)
+        if self._most is not None and self._most > count:
+            log.info("ray: %d workers were asked for, there is room for %d", self._most, count)
+        self._ray = ray
+        need = self._cluster.need
+        self._actors = ray.remote(
+            num_cpus=need.pop("CPU"),
+            num_gpus=need.pop("GPU"),
+            resources=need,
+            runtime_env=dict(self._cluster.runtime_env) or None,
+            max_restarts=0,
+            concurrency_groups={"pulse": 1},
+            scheduling_strategy="SPREAD",
+        )(Actor)
+        folder = self._cluster.folder
+        states = Cargo() if folder is None else StateFiles(Path(folder))
+        # By value what the main program defines: a node has no copy of its file.
+        self._payload = ray.cloudpickle.dumps(replace(self._setup, states=states))
+        self._held = Holdings(_HELD * sum(node.get("object_store_memory", 0.0) for node in nodes(ray)))
+
+    def _grow(self) -> None:
+        """As many actors as there is work and room for, also on nodes that came since."""
+        wanted = min(self._most or 2**31, len(self._queue) + sum(slot.share is not None for slot in self._slots))
+        if wanted > len(self._slots):
+            there = room(nodes(self._ray), self._cluster.need)
+            for _ in range(min(wanted, there) - len(self._slots)):
+                actor = self._actors.remote(sources(), self._payload, sys.path)
+                self._slots.append(_Slot(actor=actor, opening=actor.open.remote()))
+
+    def _deal(self) -> None:
+        for slot in self._slots:
+            while self._queue and slot.opening is None and slot.share is None:
+                share = self._queue.popleft()
+                refs = sorted({t.start for t in share if t.start is not None and t.blob is None})
+                try:
+                    parcels = [self._parcel(ref) for ref in refs]
+                except PBTError as error:
+                    self._outcomes += [failure(task, fatal_cause(error), str(error)) for task in share]
+                    continue
+                call = slot.actor.run.options(num_returns=1 + len(share))
+                slot.answer, *slot.parcels = call.remote(share, refs, *parcels)
+                slot.share, slot.started = share, time.monotonic()
+                slot.heard, slot.pulse = slot.started, None
+
+    def _parcel(self, ref: StateRef) -> Any:
+        """A reference to a state: the one that its worker left in the cluster, else one to the durable copy."""
+        if self._cluster.folder is not None:
+            return None
+        held = self._held.get(ref)
+        if held is None:
+            blob = self._states.read(ref)
+            held = self._ray.put(np.frombuffer(blob, dtype=np.uint8))
+            self._held.add(ref, held, len(blob))
+        return held
+
+    def _ready(self) -> set[Any]:
+        """What has come in, waited for no longer than a beat."""
+        waiting = [slot.opening for slot in self._slots if slot.opening is not None]
+        waiting += [slot.answer for slot in self._slots if slot.share is not None]
+        if not waiting:
+            time.sleep(BEAT_SECONDS / 10)  # until a node comes, or patience ends
+            return set()
+        self._ray.wait(waiting, timeout=BEAT_SECONDS, fetch_local=False)
+        return set(self._ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0])
+
+    def _opened(self, slot: _Slot) -> None:
+        """An actor's start came to an end."""
+        try:
+            opened: Opened = self._ray.get(slot.opening)
+        except self._ray.exceptions.RuntimeEnvSetupError as error:
+            raise TaskError(f"ray: the runtime environment cannot be set up: {error}") from error
+        except self._ray.exceptions.RayError as error:
+            self._deaths_at_start += 1
+            if self._deaths_at_start >= START_ATTEMPTS:
+                raise WorkerError(
+                    f"a worker died while it started, {START_ATTEMPTS} times in a row: {_told(error)}"
+                ) from error
+            self._lost(slot, f"died while it started ({_told(error)})")
+            return
+        if opened.trouble:
+            raise TaskError(opened.trouble)
+        here = versions()
+        other = [f"{name} {there}, here {here[name]}" for name, there in opened.versions.items() if there != here[name]]
+        if other:
+            raise WorkerError(
+                f"ray: a node has other versions: {'; '.join(other)}. Results depend on them: "
+                "install the same everywhere, or give the workers a runtime environment"
+            )
+        slot.opening, self._deaths_at_start = None, 0
+        self._progress = time.monotonic()
+
+    def _answered(self, slot: _Slot) -> Iterator[tuple[Outcome, Any, Task]]:
+        """The outcomes of a share, each with the reference to its state."""
+        try:
+            outcomes = self._ray.get(slot.answer)
+        except self._ray.exceptions.RayActorError as error:
+            self._lost(slot, f"died ({_told(error)})")
+            return
+        except self._ray.exceptions.RayError as error:
+            # What it was to start from is gone from the cluster, or Ray failed it otherwise.
+            for task in slot.share or ():
+                if task.start is not None:
+                    self._held.drop(task.start)
+            self._lost(slot, f"could not train ({_told(error)})")
+            return
+        yield from zip(outcomes, slot.parcels, slot.share or (), strict=True)
+        slot.share, slot.answer, slot.parcels = None, None, []
+        self._progress = time.monotonic()
+
+    def _keep(self, outcome: Outcome, parcel: Any, task: Task) -> None:
+        """Make its state durable; only then it is an outcome."""
+        if isinstance(outcome, Report) and outcome.stored.blob is None:
+            ref, digest = StateRef(outcome.member, outcome.round), outcome.stored.digest
+            try:
+                if self._cluster.folder is not None:
+                    self._check_shared(ref, outcome.stored)
+                else:
+                    blob = self._ray.get(parcel, timeout=START_SECONDS).data
+                    if digest_of(blob) != digest:
+                        self._again((task,), "made a state that arrived damaged")
+                        return
+                    outcome = replace(outcome, stored=self._states.keep(ref, blob, digest))
+                    self._held.add(ref, parcel, len(blob))
+            except self._ray.exceptions.RayError as error:
+                self._again((task,), f"was lost with the state that it had made ({_told(error)})")
+                return
+            except PBTError as error:
+                outcome = failure(task, fatal_cause(error), str(error))
+        self._outcomes.append(outcome)
+
+    def _check_shared(self, ref: StateRef, stored: Stored) -> None:
+        mine = self._states.folder
+        file = None if mine is None else mine / file_name(ref)
+        if file is None or not file.exists() or file.stat().st_size != stored.size:
+            raise TaskError(
+                f"states_url: expected the workers' {self._cluster.folder} to be the states folder of the run, "
+                f"{mine or 'which is in memory'}; found no {file_name(ref)} there"
+            )
+
+    @property
+    def _states(self) -> StateFiles:
+        states = self._setup.states
+        if not isinstance(states, StateFiles):
+            raise TaskError(f"executor='ray' keeps states as files or in records, got {type(states).__name__}")
+        return states
+
+    def _watch(self) -> None:
+        """Give up the actors that are silent or too long at one round, and a cluster without room."""
+        now = time.monotonic()
+        away, self._looked = now - self._looked, now
+        for slot in [slot for slot in self._slots if slot.share is not None]:
+            if away > PAUSE_SECONDS:
+                slot.heard, slot.started = now, slot.started + away
+            self._feel(slot, now)
+            limit = None if slot.share is None else self._limits.seconds(slot.share)
+            if now - slot.heard > self._limits.silence:
+                self._lost(slot, f"was silent for {self._limits.silence:g} s")
+            elif limit is not None and now - slot.started > limit:
+                self._lost(slot, f"took longer than the time limit of {limit:g} s")
+        if any(slot.share is not None for slot in self._slots) or not self._queue:
+            self._progress = now
+        elif now - self._progress > START_SECONDS:
+            raise WorkerError(
+                f"ray: no worker started in {START_SECONDS:g} s; each asks for {amounts(self._cluster.need)}, and "
+                f"free are {amounts(self._ray.available_resources())} of {amounts(self._ray.cluster_resources())}. "
+                "Wait until others are done, ask for less, or add a node; then resume"
+            )
+
+    def _feel(self, slot: _Slot, now: float) -> None:
+        """Ask for a sign of life from time to time."""
+        if slot.pulse is None:
+            if now - slot.heard > self._limits.silence / _PULSES:
+                slot.pulse = slot.actor.pulse.options(concurrency_group="pulse").remote()
+        elif self._ray.wait([slot.pulse], timeout=0)[0]:
+            slot.pulse, slot.heard = None, now
+
+    def _lost(self, slot: _Slot, how: str) -> None:
+        """Give an actor up; what it trained is tried again, by another one."""
+        self._ray.kill(slot.actor)
+        self._slots.remove(slot)
+        self._again(slot.share or (), how)
+
+    def _again(self, share: Share, how: str) -> None:
+        self._incidents += incidents_of(share, how)
+        shares, failures = tried_again(share, how, self._limits)
+        self._queue.extendleft(reversed(shares))
+        self._outcomes += failures
+
+
+def _told(error: BaseException) -> str:
+    """What an error of Ray says, without the pages behind its first lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300].rstrip(".") or type(error).__name__

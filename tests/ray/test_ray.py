@@ -1,0 +1,256 @@
+"""Ray actors keep the contract of executors, and give the bits of the inline one, whatever befalls an actor."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray_tasks
+import small_net
+
+import pbt
+from pbt import Choice, Cluster, Float, Placement, Plan, truncation
+from pbt.core.events import Decided, Failed
+from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
+from pbt.executors.patience import Limits
+from pbt.executors.ray import RayExecutor
+from pbt.executors.ray.cluster import amounts, room
+from pbt.store.reader import RunReader
+from pbt.testing.executors import ExecutorContract
+
+SPACE = {"lr": Float(0.01, 0.5, "log")}
+EVOLVE = Plan(exploit=truncation(0.4), interval=3)
+HERE = Path(__file__).parent
+
+
+def train(task, run_dir=None, *, population=5, rounds=4, space=SPACE, resume=False, **where):
+    placement = Placement(**where)
+    experiment = pbt.Experiment(
+        task=task, space=space, plan=EVOLVE, population=population, rounds=rounds, seed=5, placement=placement
+    )
+    return experiment.run(run_dir, resume=resume)
+
+
+def states(path):
+    with RunReader(path) as reader:
+        return {ref: reader.stored(ref).digest for ref in reader.refs()}
+
+
+@pytest.mark.usefixtures("local_ray")
+class TestRay(ExecutorContract):
+    def make_executor(self, setup):
+        return RayExecutor(setup, workers=2)
+
+
+@pytest.fixture
+def inline(tmp_path):
+    return train(ray_tasks.walk, tmp_path / "inline")
+
+
+@pytest.mark.usefixtures("local_ray")
+class TestBits:
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_a_run_has_the_bits_of_inline(self, workers, tmp_path, inline):
+        """Events with scores and digests of every state, whatever the number of actors; every state is a file."""
+        run = train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=workers)
+        assert run.events == inline.events
+        assert states(tmp_path / "ray") == states(tmp_path / "inline")
+        assert {p.name for p in (tmp_path / "ray/states").iterdir()} == {
+            p.name for p in (tmp_path / "inline/states").iterdir()
+        }
+
+    def test_a_run_goes_on_where_it_was(self, tmp_path, inline):
+        """States come from the files of the run when nobody in the cluster has them; so from inline, and back."""
+        train(ray_tasks.walk, tmp_path / "run", rounds=2, executor="ray", workers=2)
+        train(ray_tasks.walk, tmp_path / "run", rounds=3, resume=True, executor="inline")
+        run = train(ray_tasks.walk, tmp_path / "run", rounds=4, resume=True, executor="ray", workers=2)
+        assert run.view.members == inline.view.members
+
+    def test_in_memory(self, inline):
+        """Without a run directory the states are in records."""
+        assert train(ray_tasks.walk, executor="ray", workers=2).events == inline.events
+
+    def test_workers_write_where_all_see_it(self, tmp_path, inline):
+        """With `states_url` nothing travels through the driver; the files are the same."""
+        url = f"file://{tmp_path / 'ray' / 'states'}"
+        run = train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2, cluster=Cluster(states_url=url))
+        assert run.events == inline.events
+        assert states(tmp_path / "ray") == states(tmp_path / "inline")
+
+    def test_a_folder_that_is_not_the_runs(self, tmp_path):
+        """Written elsewhere, states would be lost: found at the first one."""
+        (tmp_path / "elsewhere").mkdir()
+        cluster = Cluster(states_url=f"file://{tmp_path / 'elsewhere'}")
+        with pytest.raises(TaskError, match="states folder of the run"):
+            train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2, cluster=cluster)
+
+    def test_islands_repeat_themselves(self, tmp_path):
+        """Programs of three members in two actors: the same bits again, also in one actor; exploit crosses them."""
+        space = {"lr": Float(0.001, 0.5, "log"), "p": Float(0.1, 0.6)}
+        runs = [
+            train(small_net.TASK, population=6, rounds=4, space=space, executor="ray", workers=workers, chunk=3)
+            for workers in (2, 1)
+        ]
+        assert runs[0].events == runs[1].events
+        decisions = [event.decision for event in runs[0].events if isinstance(event, Decided)]
+        assert any(d.donor is not None and d.donor // 3 != d.member // 3 for d in decisions)
+
+
+@pytest.mark.usefixtures("local_ray")
+class TestFaults:
+    def test_an_actor_that_dies_again_and_again(self, tmp_path, inline):
+        """Its round is run again, with the same bits, and the journal tells of every time."""
+        (tmp_path / "tries").mkdir()
+        task = ray_tasks.Falls(str(tmp_path / "tries"), 2, 2, times=2)
+        run = train(task, tmp_path / "ray", executor="ray", workers=2)
+        assert run.events == inline.events
+        with RunReader(tmp_path / "ray") as reader:
+            lost = [note.details for note in reader.journal() if note.kind == "worker lost"]
+        assert [(note["member"], note["round"], note["attempt"]) for note in lost] == [(2, 2, 1), (2, 2, 2)]
+
+    def test_attempts_have_an_end(self, tmp_path):
+        """A round whose actors always die is a failed member, and the others go on."""
+        (tmp_path / "tries").mkdir()
+        run = train(ray_tasks.Falls(str(tmp_path / "tries"), 2, 2, times=9), executor="ray", workers=2)
+        failed = [event for event in run.events if isinstance(event, Failed)]
+        assert [(event.member, event.round, event.cause) for event in failed] == [(2, 2, "worker")]
+        assert len(list((tmp_path / "tries").iterdir())) == Limits().attempts
+
+    def test_an_actor_that_hangs(self, tmp_path):
+        """One that gives no sign of life is given up."""
+        space = SPACE | {"folder": Choice([str(tmp_path), str(tmp_path) + "/."])}
+        limits = Limits(silence=3.0)
+        run = train(ray_tasks.hang, tmp_path / "ray", space=space, rounds=1, executor="ray", workers=2, limits=limits)
+        with RunReader(tmp_path / "ray") as reader:
+            lost = [note.details["message"] for note in reader.journal() if note.kind == "worker lost"]
+        assert lost == ["the worker was silent for 3 s"]
+        assert not [event for event in run.events if isinstance(event, Failed)]
+
+    def test_a_round_that_takes_too_long(self):
+        """The time limit is one on a member's round."""
+        limits = Limits(attempts=1, task_timeout=1.0)
+        with pytest.raises(pbt.PBTError, match="time limit of 1 s"):
+            train(ray_tasks.Slow(30), population=1, rounds=1, executor="ray", limits=limits)
+
+    def test_other_versions(self, tmp_path):
+        """A node with another torch gives other bits: it is refused, by name."""
+        info = tmp_path / "torch-9.9.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n")
+        env = {"env_vars": {"PYTHONPATH": str(tmp_path)}}
+        with pytest.raises(WorkerError, match=r"torch 9\.9, here"):
+            train(ray_tasks.walk, executor="ray", cluster=Cluster(runtime_env=env))
+
+    def test_no_room(self, tmp_path):
+        """What was asked for, and what is there; nothing was started."""
+        with pytest.raises(DeviceError, match=r"asks for 1 CPU, 2 GPU.*node 1 has 3 CPU"):
+            train(ray_tasks.walk, tmp_path / "run", executor="ray", cluster=Cluster(gpus=2))
+        assert not (tmp_path / "run").exists()
+
+    def test_more_workers_than_room(self, inline):
+        """As many as there is room for."""
+        assert train(ray_tasks.walk, executor="ray", workers=50).events == inline.events
+
+
+def test_room_is_counted_by_node():
+    """A worker never stretches over two nodes, and parts of a GPU add up."""
+    there = [{"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}, {"memory": 5.0}]
+    assert room(there, {"CPU": 1.0, "GPU": 0.0}) == 5
+    assert room(there, {"CPU": 2.0, "GPU": 0.0}) == 2
+    assert room(there, {"CPU": 1.0, "GPU": 0.3}) == 4
+    assert room(there, {"CPU": 0.1, "GPU": 1 / 3}) == 6
+    assert room([], {"CPU": 1.0}) == 0
+    assert amounts({"CPU": 2.0, "node:10.0.0.1": 1.0, "memory": 5.0, "fast": 0.5}) == "2 CPU, 0.5 fast"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"cpus": -1}, "CPU"), ({"cpus": 0}, "take some"), ({"states_url": "s3://bucket/states"}, "file:///")],
+)
+def test_what_is_no_cluster(asked, told):
+    with pytest.raises(UsageError, match=told):
+        Cluster(**asked)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("127.0.0.1:1", "answers at 127.0.0.1:1"), ("ray://head:10001", "host:port"), ("head", "host")],
+)
+def test_no_such_address(address, told, tmp_path):
+    """Told within seconds, in a line, with nothing written."""
+    command = [sys.executable, "-m", "pbt", "run", f"{HERE / 'ray_experiment.py'}:experiment"]
+    flags = ["--executor", "ray", "--address", address, "--out", str(tmp_path / "run")]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1 if "127" in address else 2, "")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_ray(tmp_path):
+    """The extra is named."""
+    (tmp_path / "ray.py").write_text("raise ImportError('not here')")
+    command = [sys.executable, "-m", "pbt", "run", f"{HERE / 'ray_experiment.py'}:experiment", "--executor", "ray"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 2
+    assert "pip install 'population-based-training[ray]'" in done.stderr
+
+
+def test_a_ray_of_its_own(tmp_path):
+    """Nothing given: one that starts and ends with the command, and leaves no process; the bits of `inline`."""
+    command = [sys.executable, "-m", "pbt", "run", f"{HERE / 'ray_experiment.py'}:experiment", "--quiet"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    for name in ("inline", "ray"):
+        flags = ["--executor", name, "--out", str(tmp_path / name)]
+        subprocess.run([*command, *flags], timeout=120, check=True, env=environment)
+    assert pbt.Run.open(tmp_path / "ray").events == pbt.Run.open(tmp_path / "inline").events
+    assert not left_over(str(tmp_path))
+
+
+def test_ctrl_c(tmp_path):
+    """Ended in seconds with the customary code, no process left; and it goes on to the same bits."""
+    file = f"{HERE / 'ray_experiment.py'}:slow"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "pbt", "run", file, "--quiet", "--executor"]
+    child = subprocess.Popen([*command, "ray", "--out", str(tmp_path / "run")], env=environment, start_new_session=True)
+    wait_for_round(tmp_path / "run", 1)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(20) == 130
+    assert not left_over(f"session={child.pid}", child.pid)
+    resume = [sys.executable, "-m", "pbt", "resume", str(tmp_path / "run"), file, "--quiet"]
+    subprocess.run(resume, timeout=120, check=True, env=environment)
+    subprocess.run([*command, "inline", "--out", str(tmp_path / "whole")], timeout=120, check=True)
+    assert pbt.Run.open(tmp_path / "run").events == pbt.Run.open(tmp_path / "whole").events
+
+
+def wait_for_round(path, number):
+    import time
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (path / "run.db").exists():
+            try:
+                if pbt.Run.open(path).view.round >= number:
+                    return
+            except pbt.PBTError:
+                pass
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not get to round {number}")
+
+
+def left_over(marker, session=None):
+    """Processes of the session, or whose command or folder names the marker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                text = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if fields[0] != "Z" and (marker in text or (session is not None and int(fields[3]) == session)):
+                found.append(text)
+    return found
