@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accelerator, conv, convolution, decision, fc, memory, mlp, toy
+from benchmarks import accelerator, cluster, conv, convolution, decision, fc, memory, mlp, toy
 from benchmarks.base import Asked, Row
 
 BENCHMARKS: dict[str, Callable[[Asked], Sequence[Row]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Asked], Sequence[Row]]] = {
     "decision": decision.measure,
     "memory": memory.measure,
     "convolution": convolution.measure,
+    "ray": cluster.measure,
     "accelerator": accelerator.measure,
 }
 

@@ -1,0 +1,208 @@
+"""How far one driver reaches: a discrete-event simulation of a population on a cluster, with costs measured here.
+
+    python -m benchmarks.scaling
+
+The driver serves one thing at a time: it hands out a task, takes an answer, makes its state durable, decides, commits.
+Workers, one per member, train for a time that varies. What is printed for each size and mode: the share of the time
+that the driver is busy, and the share that workers wait. docs/scaling.md explains the table.
+"""
+
+import argparse
+import heapq
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+import pbt
+from pbt.store.codec import digest_of, encode_with_digest
+from pbt.store.files import write_durable
+from pbt.testing.problems import NQM_SPACE, noisy_quadratic
+
+SIZES = (100, 300, 1_000, 3_000, 10_000)
+ROUNDS = 12
+"""Simulated; times settle after two or three."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Seconds of the driver.
+
+    Args:
+        answer: To hand out a task and take its answer, one member.
+        decide: To decide on a member and log it, in a wave of a thousand.
+        commit: A transaction, beside what it holds.
+        durable: To check and write a byte of a state.
+    """
+
+    answer: float
+    decide: float
+    commit: float
+    durable: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is simulated.
+
+    Args:
+        members: Also the number of workers.
+        seconds: A round of training, in the mean.
+        spread: Of the logarithm of that time: 0.1 alike machines, 0.5 stragglers.
+        lost: The share of rounds whose worker dies half way, and that are trained again.
+        size: Bytes of a state that the driver writes; 0: workers write to a shared file system.
+        mode: `sync` or `async`.
+    """
+
+    members: int
+    seconds: float
+    spread: float = 0.1
+    lost: float = 0.0
+    size: float = 0.0
+    mode: str = "sync"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Shares of the time, 0 to 1."""
+
+    driver: float
+    """That the driver is busy."""
+    waiting: float
+    """That a worker waits, in the mean over workers."""
+
+
+def simulate(case: Case, costs: Costs, rounds: int = ROUNDS, seed: int = 0) -> Outcome:
+    """Run the model, and measure it."""
+    rng = np.random.default_rng(seed)
+    times = case.seconds * rng.lognormal(-(case.spread**2) / 2, case.spread, (rounds, case.members))
+    times += np.where(rng.random(times.shape) < case.lost, rng.uniform(0, 1, times.shape) * times, 0.0)
+    take = costs.answer + costs.durable * case.size
+    return _barrier(times, take, costs) if case.mode == "sync" else _queue(times, take, costs)
+
+
+def _barrier(times: np.ndarray, take: float, costs: Costs) -> Outcome:
+    """Everybody waits for the last: its training, its answer, and the decisions about all."""
+    members, now, busy = times.shape[1], 0.0, 0.0
+    for wave in times:
+        free = now
+        for done in np.sort(now + wave):
+            free = max(free, done) + take
+        decided = costs.decide * members + costs.commit
+        busy += take * members + decided
+        now = free + decided
+    return Outcome(driver=busy / now, waiting=1 - times.sum() / (now * members))
+
+
+def _queue(times: np.ndarray, take: float, costs: Costs) -> Outcome:
+    """Everybody waits only for the driver, which decides about one at a time and commits each."""
+    rounds, members = times.shape
+    each = take + costs.decide + costs.commit
+    answers = [(float(times[0, member]), member) for member in range(members)]
+    heapq.heapify(answers)
+    trained, free, busy = [1] * members, 0.0, 0.0
+    while min(trained) < rounds and answers:
+        done, member = heapq.heappop(answers)
+        free = max(free, done) + each
+        busy += each
+        if trained[member] < rounds:
+            heapq.heappush(answers, (free + float(times[trained[member], member]), member))
+            trained[member] += 1
+    worked = sum(times[:count, member].sum() for member, count in enumerate(trained))
+    return Outcome(driver=min(1.0, busy / free), waiting=max(0.0, 1 - worked / (free * members)))
+
+
+def measured(members: int = 1000, rounds: int = 6, size: int = 32 * 2**20) -> Costs:
+    """The costs of this machine."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        # A population whose training costs nothing, with durable commits, at two sizes: a line through both.
+        one, two = (_round(Path(folder) / str(n), n, rounds) for n in (members, 20))
+        decide = (one - two) / (members - 20)
+        blob, digest = encode_with_digest({"weights": np.zeros(size // 4, np.float32)})
+        seconds = []
+        for turn in range(3):
+            started = time.perf_counter()
+            assert digest_of(blob) == digest
+            write_durable(Path(folder) / f"{turn}.state", blob)
+            seconds.append(time.perf_counter() - started)
+    return Costs(answer=_answer(), decide=decide, commit=max(0.0, two - 20 * decide), durable=median(seconds) / size)
+
+
+def _round(path: Path, members: int, rounds: int) -> float:
+    """Seconds of a round."""
+    times: list[float] = []
+
+    class Watch(pbt.Observer):
+        def on_commit(self, engine: object, events: object) -> None:
+            times.append(time.perf_counter())
+
+    pbt.run(_nothing, NQM_SPACE, population=members, rounds=rounds, run_dir=path, observers=[Watch()])
+    return median(after - before for before, after in pairwise(times[1:]))
+
+
+def _nothing(hparams: dict[str, float], *_: object) -> tuple[object, float]:
+    return None, hparams["lr"]
+
+
+def _answer(members: int = 100) -> float:
+    """Seconds of a task through two Ray actors that do next to nothing, as the driver spends them."""
+    times: list[float] = []
+
+    class Watch(pbt.Observer):
+        def on_commit(self, engine: object, events: object) -> None:
+            times.append(time.process_time())
+
+    plan = pbt.Plan(interval=20)
+    pbt.run(
+        noisy_quadratic,
+        NQM_SPACE,
+        plan=plan,
+        population=members,
+        rounds=8,
+        executor="ray",
+        workers=2,
+        observers=[Watch()],
+    )
+    return median(after - before for before, after in pairwise(times[2:])) / members
+
+
+def table(costs: Costs, sizes: Sequence[int] = SIZES) -> list[str]:
+    """Lines of Markdown."""
+    cases = [
+        ("minutes, small state, alike machines", {"seconds": 120.0, "size": 1e6}),
+        ("minutes, small state, stragglers", {"seconds": 120.0, "size": 1e6, "spread": 0.5}),
+        ("minutes, 200 MB, alike machines", {"seconds": 120.0, "size": 200e6}),
+        ("the same, workers write themselves", {"seconds": 120.0, "size": 0.0}),
+        ("seconds, small state", {"seconds": 5.0, "size": 1e6}),
+        ("minutes, small state, 2 % of the rounds lost", {"seconds": 120.0, "size": 1e6, "lost": 0.02}),
+    ]
+    lines = [
+        "| a round of training | mode | " + " | ".join(f"{size:,}" for size in sizes) + " |",
+        "|---|---|" + "---|" * len(sizes),
+    ]
+    for name, fields in cases:
+        for mode in ("sync", "async"):
+            found = [simulate(Case(members=size, mode=mode, **fields), costs) for size in sizes]  # type: ignore[arg-type]
+            cells = [f"{100 * one.driver:.0f} % / {100 * one.waiting:.0f} %" for one in found]
+            lines.append(f"| {name} | {mode} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Measure, simulate, print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    costs = measured()
+    print(
+        f"measured: {1000 * costs.answer:.2f} ms an answer, {1e6 * costs.decide:.0f} us a decision, "
+        f"{1000 * costs.commit:.1f} ms a commit, {1e-6 / costs.durable:,.0f} MB/s checked and durable\n"
+    )
+    print("\n".join(table(costs)))
+
+
+if __name__ == "__main__":
+    main()
