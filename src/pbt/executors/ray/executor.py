@@ -103,6 +103,7 @@ class RayExecutor:
         self._queue.extend(self._setup.shares(tasks))
         if self._ray is None:
             self._connect()
+        self._looked = self._progress = time.monotonic()
         self._grow()
         self._deal()
 
