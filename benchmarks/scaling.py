@@ -37,6 +37,7 @@ class Costs:
         answer: To hand out a task and take its answer, one member.
         decide: To decide on a member and log it, in a wave of a thousand.
         commit: A transaction, beside what it holds.
+        look: To look at one member of the population, which an asynchronous decision does with all of them.
         durable: To check and write a byte of a state.
     """
 
@@ -44,6 +45,7 @@ class Costs:
     decide: float
     commit: float
     durable: float
+    look: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def _barrier(times: np.ndarray, take: float, costs: Costs) -> Outcome:
 def _queue(times: np.ndarray, take: float, costs: Costs) -> Outcome:
     """Everybody waits only for the driver, which decides about one at a time and commits each."""
     rounds, members = times.shape
-    each = take + costs.decide + costs.commit
+    each = take + costs.decide + costs.commit + costs.look * members
     answers = [(float(times[0, member]), member) for member in range(members)]
     heapq.heapify(answers)
     trained, free, busy, waited, worked = [0] * members, 0.0, 0.0, 0.0, 0.0
@@ -123,7 +125,9 @@ def measured(members: int = 1000, rounds: int = 6, size: int = 32 * 2**20) -> Co
     """The costs of this machine."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         # A population whose training costs nothing, with durable commits, at two sizes: a line through both.
-        one, two = (_round(Path(folder) / str(n), n, rounds) for n in (members, 20))
+        one, two = (_commit(Path(folder) / str(n), n, rounds, pbt.Plan()) for n in (members, 20))
+        alone = pbt.Plan(mode="async")
+        among, few = (_commit(Path(folder) / f"{n}-alone", n, 3, alone) for n in (members, 20))
         decide = (one - two) / (members - 20)
         blob, digest = encode_with_digest({"weights": np.zeros(size // 4, np.float32)})
         seconds = []
@@ -132,19 +136,27 @@ def measured(members: int = 1000, rounds: int = 6, size: int = 32 * 2**20) -> Co
             assert digest_of(blob) == digest
             write_durable(Path(folder) / f"{turn}.state", blob)
             seconds.append(time.perf_counter() - started)
-    return Costs(answer=_answer(), decide=decide, commit=max(0.0, two - 20 * decide), durable=median(seconds) / size)
+    return Costs(
+        answer=_answer(),
+        decide=decide,
+        commit=max(0.0, two - 20 * decide),
+        durable=median(seconds) / size,
+        look=max(0.0, (among - few) / (members - 20)),
+    )
 
 
-def _round(path: Path, members: int, rounds: int) -> float:
-    """Seconds of a round."""
+def _commit(path: Path, members: int, rounds: int, plan: pbt.Plan) -> float:
+    """Seconds from one transaction to the next: a round, or an answer where each is decided on alone."""
     times: list[float] = []
 
     class Watch(pbt.Observer):
         def on_commit(self, engine: object, events: object) -> None:
             times.append(time.perf_counter())
 
-    pbt.run(_nothing, NQM_SPACE, population=members, rounds=rounds, run_dir=path, observers=[Watch()])
-    return median(after - before for before, after in pairwise(times[1:]))
+    pbt.run(_nothing, NQM_SPACE, plan=plan, population=members, rounds=rounds, run_dir=path, observers=[Watch()])
+    # The first round has nobody to compare with.
+    start = members if plan.mode == "async" else 1
+    return median(after - before for before, after in pairwise(times[start:]))
 
 
 def _nothing(hparams: dict[str, float], *_: object) -> tuple[object, float]:
@@ -201,7 +213,8 @@ def main() -> None:
     costs = measured()
     print(
         f"measured: {1000 * costs.answer:.2f} ms an answer, {1e6 * costs.decide:.0f} us a decision, "
-        f"{1000 * costs.commit:.1f} ms a commit, {1e-6 / costs.durable:,.0f} MB/s checked and durable\n"
+        f"{1000 * costs.commit:.1f} ms a commit, {1e6 * costs.look:.2f} us a look, "
+        f"{1e-6 / costs.durable:,.0f} MB/s checked and durable\n"
     )
     print("\n".join(table(costs)))
 
