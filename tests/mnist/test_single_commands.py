@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -572,3 +573,18 @@ def test_help_names_every_option(capfd: Any) -> None:
     said = capfd.readouterr().out
     for option in ("--mode", "--debug", "--device", "--data-dir", "--train-dir", "--out", "--set", "traintest"):
         assert option in said
+
+
+@pytest.mark.needs("ray")
+@pytest.mark.xdist_group("ray")
+def test_on_ray_the_same_network_comes_out(digits: Path, tmp_path: Path) -> None:
+    """One worker on a Ray of its own, and this process: the same weights, the same tables."""
+    command = [sys.executable, str(ROOT / "main.py"), str(ROOT / "config" / "fc.json"), "-m", "train", "--no-progress"]
+    for name in ("inline", "ray"):
+        flags = ["--executor", name, "--out", str(tmp_path / name), *words(digits, num_epochs=1)]
+        subprocess.run([*command, *flags], check=True, timeout=120, cwd=tmp_path)
+    inline, ray = Run.open(tmp_path / "inline"), Run.open(tmp_path / "ray")
+    assert ray.meta["place"]["executor"] == "ray"
+    assert ray.events == inline.events
+    tables = [(tmp_path / name / "loss_summary.csv").read_bytes() for name in ("inline", "ray")]
+    assert tables[0] == tables[1]

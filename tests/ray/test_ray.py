@@ -13,10 +13,12 @@ import small_net
 import pbt
 from pbt import Choice, Cluster, Float, Placement, Plan, truncation
 from pbt.core.events import Decided, Failed
+from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
 from pbt.executors.patience import Limits
 from pbt.executors.ray import RayExecutor
 from pbt.executors.ray.cluster import amounts, room
+from pbt.executors.ray.holdings import Holdings
 from pbt.store.reader import RunReader
 from pbt.testing.executors import ExecutorContract
 
@@ -152,6 +154,22 @@ class TestFaults:
     def test_more_workers_than_room(self, inline):
         """As many as there is room for."""
         assert train(ray_tasks.walk, executor="ray", workers=50).events == inline.events
+
+
+def test_what_is_held_has_a_bound():
+    """The least used goes first, and what is two rounds old; the newest stays however large it is."""
+    held = Holdings(10)
+    for member in range(3):
+        held.add(StateRef(member, 1), f"m{member}", 4)
+    assert [held.get(StateRef(member, 1)) for member in range(3)] == [None, "m1", "m2"]
+    held.get(StateRef(1, 1))
+    held.add(StateRef(3, 1), "m3", 4)
+    assert [held.get(StateRef(member, 1)) for member in (1, 2, 3)] == ["m1", None, "m3"]
+    held.add(StateRef(3, 3), "later", 4)
+    assert held.get(StateRef(3, 1)) is None
+    assert held.get(StateRef(1, 1)) == "m1"
+    held.add(StateRef(4, 1), "huge", 100)
+    assert [held.get(ref) for ref in (StateRef(1, 1), StateRef(3, 3), StateRef(4, 1))] == [None, None, "huge"]
 
 
 def test_room_is_counted_by_node():

@@ -145,7 +145,7 @@ def placement_of(
     train = config.train
     wanted = executor or train.executor
     if wanted == "ray":
-        return _on_ray(config, Cluster(address=address), device)
+        return placement_on_ray(config, Cluster(address=address), device, train.num_workers_paral)
     asked = Placement(threads=train.threads, device=device if device is not None else gpus_of(train.gpus))
     spot = place(replace(asked, executor="processes"), train.num_worker_tot)
     slots = min(train.num_workers_paral, len(spot.devices))
@@ -161,13 +161,12 @@ def placement_of(
     return replace(asked, executor=wanted, workers=slots if wanted == "processes" else None)
 
 
-def _on_ray(config: Config, cluster: Cluster, device: str | None) -> Placement:
-    """As many actors as `num_workers_paral` says, which share the GPUs that `gpus` names, wherever those are."""
+def placement_on_ray(config: Config, cluster: Cluster, device: str | None, workers: int) -> Placement:
+    """So many actors at most, which share the GPUs that `gpus` names, wherever those are."""
     train = config.train
     if cluster.where is None and device is None:
         device = gpus_of(train.gpus)  # of this machine, with a notice if they are not there
     count = 0 if device == "cpu" else len(device.split(",")) if device else len(train.gpus)
-    workers = train.num_workers_paral
     share = min(1.0, math.floor(10_000 * count / workers) / 10_000)  # Ray counts no smaller parts
     return Placement(
         executor="ray",

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from pbt.disk import bounded
 from pbt.engine import Engine, Observer
 from pbt.errors import ConfigError
+from pbt.executors.ray import Cluster
 from pbt.mnist.commands import (
     new_path,
     overrides_of,
@@ -21,7 +22,7 @@ from pbt.mnist.commands import (
     tell_start,
 )
 from pbt.mnist.config.record import Config, load_config
-from pbt.mnist.population import gpus_of
+from pbt.mnist.population import gpus_of, placement_on_ray
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
 from pbt.mnist.single_files import add_test, take_tests
@@ -55,6 +56,8 @@ def single(argv: Sequence[str] | None = None) -> int:
         mode: Annotated[Mode, Parameter(name=["--mode", "-m"])] = "parallel",
         debug: bool = False,
         device: str | None = None,
+        executor: Literal["inline", "ray"] = "inline",
+        address: str | None = None,
         data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
         train_dir: Annotated[Path | None, Parameter(name=["--train-dir", "--train_dir"])] = None,
         out: Path | None = None,
@@ -70,6 +73,8 @@ def single(argv: Sequence[str] | None = None) -> int:
                 after the other; val: evaluate the held-out images.
             debug: Write no tables, no TensorBoard scalars and no best checkpoint.
             device: cpu or cuda:N; must be there. Default: the first of the configuration's gpus, if there.
+            executor: In this process, or in one worker on a Ray cluster.
+            address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else one of its own on this machine.
             data_dir: Overrides the configuration's.
             train_dir: Overrides the configuration's.
             out: The training directory itself, instead of a dated one in train_dir.
@@ -92,6 +97,8 @@ def single(argv: Sequence[str] | None = None) -> int:
         placement = Placement(
             executor="inline", threads=settings.train.threads, device=device or gpus_of(settings.train.gpus[:1])
         )
+        if executor == "ray":
+            placement = placement_on_ray(settings, Cluster(address=address), device, workers=1)
         place(placement, 1)  # a device that is not there is told before data is looked for
         with searching(progress) as advance:
             prepared = prepare_single(settings, placement, debug=debug, progress=advance)
