@@ -63,6 +63,7 @@ def report(events: list[Event], **changes: Any) -> list[Event]:
 CHANGES: Mapping[str, tuple[Change, str]] = {
     "born twice": (lambda e: [e[0], *e], "born twice"),
     "one too many": (lambda e: [*e[:4], Born(member=9, hparams={"lr": 0.01}), *e[4:]], "4 members at a time"),
+    "born with steps of no state": (lambda e: [replace(e[0], step=7), *e[1:]], "7 steps"),
     "a report is missing": (lambda e: e[:4] + e[5:], "was closed"),
     "told twice": (lambda e: [*e[:5], e[4], *e[5:]], "twice"),
     "a decision is missing": (lambda e: e[: exploit(e)] + e[exploit(e) + 1 :], "without being open"),

@@ -53,6 +53,9 @@ class Born:
     """The round that birth opens."""
     hparams: HParams
     start: StateRef | None = None
+    """The state to start from; None: freshly built."""
+    step: int = 0
+    """Training steps that are in `start`."""
     role: Role = "member"
     group: int = 0
 

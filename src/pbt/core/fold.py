@@ -65,6 +65,7 @@ def _born(event: Born) -> Member:
     return Member(
         id=event.member,
         hparams=event.hparams,
+        step=event.step,
         state=event.start,
         round=event.round - 1,
         opened=event.round,

@@ -78,6 +78,52 @@ def births(view: View, population: int, initial: Sequence[HParams]) -> list[Born
     ]
 
 
+def replacement(member: Member, view: View) -> Member | None:
+    """A donor for a failed member: any of the better half, each equally likely; None: nobody is healthy."""
+    if not view.ranking:
+        return None
+    return view.ranking[_rng(view, member, "replace").below((len(view.ranking) + 1) // 2)]
+
+
+def hand_over(
+    member: Member,
+    hparams: HParams,
+    *,
+    source: Member | None = None,
+    origin: Member | None = None,
+    draws: Mapping[str, Value] | None = None,
+    why: str = "",
+) -> Decision:
+    """The decision that opens a member's next round.
+
+    Args:
+        member: Who goes on.
+        hparams: The complete values it goes on with.
+        source: Whose state it starts from, as that member was when it stood on it; None: its own.
+        origin: Whose hyperparameters these were before they were explored; None: its own.
+        draws: What was drawn per changed name.
+        why: For people.
+    """
+    donor = source or origin
+    failed = member.status == "failed"
+    start = source or member
+    kind: Kind = "exploit" if donor is not None else "explore" if hparams != member.hparams else "continue"
+    return Decision(
+        member=member.id,
+        round=member.round + 1,
+        start=start.state,
+        step=start.step,
+        scores=() if source is None else source.scores,
+        series=() if source is None else source.series,
+        hparams=hparams,
+        donor=None if donor is None else donor.id,
+        hparams_from=(origin or member).id,
+        kind="replace" if failed else kind,
+        draws=draws or {},
+        why=why,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Population Based Training as one exploit and one explore (Jaderberg et al. 2017, arXiv 1711.09846).
@@ -155,7 +201,8 @@ class Plan:
 
     def _choose(self, member: Member, view: View) -> Copy | Mutate | Stay | None:
         if member.status == "failed":
-            return self._replacement(view, _rng(view, member, "replace"))
+            donor = None if isinstance(self.exploit, Never) else replacement(member, view)
+            return None if donor is None else Copy(donor=donor.id, why="failed")
         if member.step < self.burn_in:
             return Stay(why=f"burn-in until step {self.burn_in}")
         choice = self.exploit(member, view, _rng(view, member, "exploit"))
@@ -163,38 +210,18 @@ class Plan:
             raise UsageError(f"plan: expected exploit to return Copy, Mutate or Stay, got {choice!r}")
         return choice
 
-    def _replacement(self, view: View, rng: Rng) -> Copy | None:
-        """A donor for a failed member: any of the better half, whatever the exploit's own number is."""
-        if isinstance(self.exploit, Never) or not view.ranking:
-            return None
-        donor = view.ranking[rng.below((len(view.ranking) + 1) // 2)]
-        return Copy(donor=donor.id, why="failed")
-
     def _decision(self, choice: Copy | Mutate | Stay, member: Member, view: View) -> Decision:
         donor = _donor(choice, view) if isinstance(choice, Copy) else None
-        failed = member.status == "failed"
         # Neither the state nor the values of a failed member are worth keeping, whatever `inherit` says.
-        source = donor if donor is not None and (failed or self.inherit != "hparams") else member
-        origin = donor if donor is not None and (failed or self.inherit != "state") else member
-        hparams: HParams = origin.hparams
+        whole = donor is not None and (member.status == "failed" or self.inherit == "both")
+        source = donor if whole or self.inherit == "state" else None
+        origin = donor if whole or self.inherit == "hparams" else None
+        hparams: HParams = (origin or member).hparams
         draws: Mapping[str, Value] = {}
         if not isinstance(choice, Stay):
-            hparams, draws = self.explore(origin.hparams, member, view, _rng(view, member, "explore"))
+            hparams, draws = self.explore(hparams, member, view, _rng(view, member, "explore"))
             hparams = view.space.check(hparams, f"explored hyperparameters of member {member.id}")
-        return Decision(
-            member=member.id,
-            round=member.round + 1,
-            start=source.state,
-            step=source.step,
-            scores=source.scores if source is donor else (),
-            series=source.series if source is donor else (),
-            hparams=hparams,
-            donor=donor.id if donor is not None else None,
-            hparams_from=origin.id,
-            kind=_kind(donor, failed=failed, changed=hparams != member.hparams),
-            draws=draws,
-            why=choice.why,
-        )
+        return hand_over(member, hparams, source=source, origin=origin, draws=draws, why=choice.why)
 
 
 def _rng(view: View, member: Member, purpose: str) -> Rng:
@@ -213,11 +240,3 @@ def _donor(copy: Copy, view: View) -> Member:
     raise UsageError(
         f"plan: expected a state among the last {view.lookback} reports, got {copy.state}; raise the plan's lookback"
     )
-
-
-def _kind(donor: Member | None, *, failed: bool, changed: bool) -> Kind:
-    if failed:
-        return "replace"
-    if donor is not None:
-        return "exploit"
-    return "explore" if changed else "continue"

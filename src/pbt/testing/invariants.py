@@ -114,6 +114,7 @@ class _Log:
             self.found.append(f"{who} was born twice")
         self.births[birth.member] = birth
         self._open(birth.member, birth.round, birth.start, birth.hparams)
+        self._steps(who, birth.start, birth.step)
         self.closed.setdefault(birth.member, birth.round - 1)
 
     def _decided(self, decision: Decision) -> None:
@@ -123,9 +124,8 @@ class _Log:
         elif not self.opened[decision.member] == self.closed[decision.member] == decision.round - 1:
             self.found.append(f"{who}: opened after round {self.closed[decision.member]} was closed")
         self._open(decision.member, decision.round, decision.start, decision.hparams)
+        self._steps(who, decision.start, decision.step)
         source = self.reports.get(decision.start) if decision.start is not None else None
-        if decision.step != (0 if source is None else source.step):
-            self.found.append(f"{who}: says {decision.step} steps of a state that has another number")
         if source is not None and decision.scores not in ((), source.scores):
             self.found.append(f"{who}: says scores of {decision.start} that it has not")
         for donor in (decision.donor, decision.hparams_from):
@@ -144,6 +144,11 @@ class _Log:
             self.space.check(hparams, f"member {member}, round {round_}")
         except SpaceError as error:
             self.found.append(str(error))
+
+    def _steps(self, who: str, start: StateRef | None, said: int) -> None:
+        source = self.reports.get(start) if start is not None else None
+        if said != (0 if source is None else source.step):
+            self.found.append(f"{who}: says {said} steps of a state that has another number")
 
     def _reported(self, event: Reported) -> None:
         who = f"member {event.member}, round {event.round}"
