@@ -234,6 +234,8 @@ def test_memory_is_the_last_note():
 
 def test_born_with_a_state():
     """Who enters with another's state stands at its step."""
-    view = apply(EMPTY, [born(0), reported(0, 1, 0.5), born(1, round=2, start=StateRef(0, 1), step=10, role="evaluator")])
+    view = apply(
+        EMPTY, [born(0), reported(0, 1, 0.5), born(1, round=2, start=StateRef(0, 1), step=10, role="evaluator")]
+    )
     late = view.member(1)
     assert (late.step, late.state, late.round, late.opened) == (10, StateRef(0, 1), 1, 2)
