@@ -136,7 +136,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_unrelated_build_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where PyPI's `pbt` is installed too, the conflict is a failure with the lines that end it."""
-    monkeypatch.setattr(doctor, "version", lambda name: "1.5.1" if name == "pbt" else "0.1.0")
+    monkeypatch.setattr(doctor, "version_of", lambda name: "1.5.1" if name == "pbt" else "0.1.0")
     (found,) = doctor._command()
     assert found.status == "fail"
     assert "pip uninstall pbt" in found.remedy
@@ -144,7 +144,7 @@ def test_the_unrelated_build_tool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whose_command_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command on the PATH is looked into: ours, another program's, or none."""
-    monkeypatch.setattr(doctor, "version", lambda name: None)
+    monkeypatch.setattr(doctor, "version_of", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert next(iter(doctor._command())).status == "warn"
     script = tmp_path / "pbt"

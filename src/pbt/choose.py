@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pbt.errors import TaskError
+from pbt.executors.here import cores_here
 from pbt.executors.ray import check_room, connected
 from pbt.executors.sending import check_sendable, pickled
 from pbt.executors.worker import Setup, Train, Trainable
-from pbt.placement import Placement, cores_here, place
+from pbt.placement import Placement, place
 from pbt.space import HParams
 from pbt.store.files import StateFiles
 

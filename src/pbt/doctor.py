@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.errors import PBTError, RunLockedError
+from pbt.executors.here import version_of
 from pbt.store.sqlite import RunStore
 from pbt.terminal.text import printable
 
@@ -97,8 +97,8 @@ def _versions() -> Iterator[Check]:
         status="fail" if old else "ok",
         remedy="Python 3.11 or newer is needed" if old else "",
     )
-    yield Check(name="pbt", found=f"{version(DISTRIBUTION) or 'not installed'}, {Path(__file__).parent}")
-    yield Check(name="numpy", found=version("numpy") or "not installed")
+    yield Check(name="pbt", found=f"{version_of(DISTRIBUTION) or 'not installed'}, {Path(__file__).parent}")
+    yield Check(name="numpy", found=version_of("numpy") or "not installed")
     yield Check(name="sqlite", found=sqlite3.sqlite_version)
 
 
@@ -226,7 +226,7 @@ def _extras() -> Iterator[Check]:
 
 def _command() -> Iterator[Check]:
     """PyPI has a build tool of the same short name, which brings a command and a package `pbt` of its own."""
-    other, path = version("pbt"), shutil.which("pbt")
+    other, path = version_of("pbt"), shutil.which("pbt")
     if other is not None:
         yield Check(
             name="command",
@@ -250,14 +250,6 @@ def _is_ours(path: Path) -> bool:
             return b"pbt.cli" in file.read(4096)
     except OSError:
         return False
-
-
-def version(distribution: str) -> str | None:
-    """The version of an installed distribution; None: it is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @contextmanager

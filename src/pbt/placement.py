@@ -1,16 +1,14 @@
 """Where a run is trained: which executor, how many workers, on which devices, with how many threads."""
 
-import functools
-import os
 import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
 
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import Executor
+from pbt.executors.here import cores_here, version_of
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.patience import Limits
 from pbt.executors.processes import ProcessExecutor
@@ -104,8 +102,8 @@ class Place:
             "need": self.cluster.need if self.executor == "ray" else None,
             "device": self.devices[0].partition(":")[0],
             "python": platform.python_version(),
-            "torch": _version("torch"),
-            "pbt": _version("population-based-training"),
+            "torch": version_of("torch"),
+            "pbt": version_of("population-based-training"),
             "machine": platform.machine(),
         }
 
@@ -156,11 +154,6 @@ def _place_on_ray(wanted: Placement) -> Place:
     )
 
 
-def cores_here() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _devices(wanted: str | None) -> list[str]:
     if wanted == "cpu":
         return ["cpu"]
@@ -178,11 +171,3 @@ def _devices(wanted: str | None) -> list[str]:
     if missing or not devices:
         raise DeviceError(f"device '{wanted}' is not there: expected one of {', '.join(['cpu', *there])}")
     return devices
-
-
-@functools.cache
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -94,6 +94,17 @@ def test_num_workers_paral_limits_the_workers(configured: Configure) -> None:
         assert (found.workers, found.chunk, found.executor) == (1, 1, executor)
 
 
+def test_workers_on_ray_share_the_gpus(configured: Configure) -> None:
+    """`gpus` says how many GPUs there are for `num_workers_paral` workers, wherever the cluster has them."""
+    for gpus, workers, share in (("0,1", 4, 0.5), ("0,1", 2, 1.0), ("0", 3, 0.3333), ("", 4, 0.0)):
+        config = configured(num_worker_tot=4, num_workers_paral=workers, gpus=gpus)
+        found = placement_of(config, executor="ray", address="head:6379")
+        assert (found.workers, found.cluster.gpus) == (workers, share)
+        assert placement_of(config, executor="ray", address="head:6379", device="cpu").cluster.gpus == 0
+        # On a Ray of this machine: those that are here.
+        assert placement_of(config, executor="ray").cluster.gpus == 0
+
+
 def test_configured_devices_that_are_absent_are_a_notice(
     configured: Configure, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,8 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray_tasks
 import small_net
@@ -16,15 +20,19 @@ from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
 from pbt.executors.patience import Limits
-from pbt.executors.ray import RayExecutor
-from pbt.executors.ray.cluster import amounts, room
+from pbt.executors.ray import RayExecutor, executor
+from pbt.executors.ray.cluster import amounts, knock, room
 from pbt.executors.ray.holdings import Holdings
+from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
 from pbt.testing.executors import ExecutorContract
 
 SPACE = {"lr": Float(0.01, 0.5, "log")}
 EVOLVE = Plan(exploit=truncation(0.4), interval=3)
 HERE = Path(__file__).parent
+SLOW = f"{HERE / 'ray_experiment.py'}:slow"
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+"""The environment of a user who has heard nothing of Ray."""
 
 
 def train(task, run_dir=None, *, population=5, rounds=4, space=SPACE, resume=False, **where):
@@ -81,6 +89,11 @@ class TestBits:
         assert run.events == inline.events
         assert states(tmp_path / "ray") == states(tmp_path / "inline")
 
+    def test_starts_come_from_the_cluster(self, tmp_path, inline, monkeypatch):
+        """A hand-over does not go through the driver's files while somebody in the cluster has the state."""
+        monkeypatch.setattr(StateFiles, "read", unreadable)
+        assert train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2).events == inline.events
+
     def test_a_folder_that_is_not_the_runs(self, tmp_path):
         """Written elsewhere, states would be lost: found at the first one."""
         (tmp_path / "elsewhere").mkdir()
@@ -108,9 +121,8 @@ class TestFaults:
         task = ray_tasks.Falls(str(tmp_path / "tries"), 2, 2, times=2)
         run = train(task, tmp_path / "ray", executor="ray", workers=2)
         assert run.events == inline.events
-        with RunReader(tmp_path / "ray") as reader:
-            lost = [note.details for note in reader.journal() if note.kind == "worker lost"]
-        assert [(note["member"], note["round"], note["attempt"]) for note in lost] == [(2, 2, 1), (2, 2, 2)]
+        lost = [(note["member"], note["round"], note["attempt"]) for note in incidents(tmp_path / "ray")]
+        assert lost == [(2, 2, 1), (2, 2, 2)]
 
     def test_attempts_have_an_end(self, tmp_path):
         """A round whose actors always die is a failed member, and the others go on."""
@@ -125,10 +137,38 @@ class TestFaults:
         space = SPACE | {"folder": Choice([str(tmp_path), str(tmp_path) + "/."])}
         limits = Limits(silence=3.0)
         run = train(ray_tasks.hang, tmp_path / "ray", space=space, rounds=1, executor="ray", workers=2, limits=limits)
-        with RunReader(tmp_path / "ray") as reader:
-            lost = [note.details["message"] for note in reader.journal() if note.kind == "worker lost"]
+        lost = [note["message"] for note in incidents(tmp_path / "ray")]
         assert lost == ["the worker was silent for 3 s"]
         assert not [event for event in run.events if isinstance(event, Failed)]
+
+    def test_a_state_that_arrives_damaged(self, tmp_path, inline, monkeypatch):
+        """What was sent is compared with what came before anything names it; the round is run again."""
+        right, wrong = executor.digest_of, iter(["0" * 64])
+        monkeypatch.setattr(executor, "digest_of", lambda blob: next(wrong, None) or right(blob))
+        assert train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2).events == inline.events
+        (lost,) = incidents(tmp_path / "ray")
+        assert "arrived damaged" in lost["message"]
+
+    def test_a_state_that_is_gone(self, tmp_path, inline, monkeypatch, local_ray):
+        """What a member was to start from went with its owner: it starts from the durable copy, on the same worker."""
+
+        class Owner:  # here, because workers have no module of tests
+            def parcel(self):
+                import ray
+
+                return [ray.put(np.zeros(100_000))]
+
+        deadline = time.monotonic() + 20
+        owner = local_ray.remote(num_cpus=0)(Owner).remote()
+        gone = local_ray.get(owner.parcel.remote())
+        local_ray.kill(owner)
+        while time.monotonic() < deadline and not is_lost(local_ray, gone[0]):
+            time.sleep(0.1)
+        held = Holdings.get
+        monkeypatch.setattr(Holdings, "get", lambda self, ref: gone.pop() if gone else held(self, ref))
+        assert train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2).events == inline.events
+        (lost,) = incidents(tmp_path / "ray")
+        assert "a state that is gone" in lost["message"]
 
     def test_a_round_that_takes_too_long(self):
         """The time limit is one on a member's round."""
@@ -154,6 +194,30 @@ class TestFaults:
     def test_more_workers_than_room(self, inline):
         """As many as there is room for."""
         assert train(ray_tasks.walk, executor="ray", workers=50).events == inline.events
+
+
+def is_lost(ray, parcel):
+    try:
+        ray.get(parcel)
+    except ray.exceptions.ObjectLostError:
+        return True
+    return False
+
+
+def unreadable(self, ref):
+    raise AssertionError(f"{ref} was read from its file")
+
+
+def incidents(path):
+    with RunReader(path) as reader:
+        return [note.details for note in reader.journal() if note.kind == "worker lost"]
+
+
+def test_the_address_of_the_environment(monkeypatch):
+    """Ray's own variable, unless something else is asked for."""
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert Cluster().where == "head:6379"
+    assert Cluster(address="auto").where == "auto"
 
 
 def test_what_is_held_has_a_bound():
@@ -207,6 +271,15 @@ def test_no_such_address(address, told, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_something_else_listens():
+    """Ray would wait for minutes at a port where something else answers."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(WorkerError, match="is no Ray cluster"):
+            knock(f"127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
 def test_without_ray(tmp_path):
     """The extra is named."""
     (tmp_path / "ray.py").write_text("raise ImportError('not here')")
@@ -220,33 +293,55 @@ def test_without_ray(tmp_path):
 def test_a_ray_of_its_own(tmp_path):
     """Nothing given: one that starts and ends with the command, and leaves no process; the bits of `inline`."""
     command = [sys.executable, "-m", "pbt", "run", f"{HERE / 'ray_experiment.py'}:experiment", "--quiet"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     for name in ("inline", "ray"):
         flags = ["--executor", name, "--out", str(tmp_path / name)]
-        subprocess.run([*command, *flags], timeout=120, check=True, env=environment)
+        subprocess.run([*command, *flags], timeout=120, check=True, env=OUTSIDE)
     assert pbt.Run.open(tmp_path / "ray").events == pbt.Run.open(tmp_path / "inline").events
     assert not left_over(str(tmp_path))
 
 
-def test_ctrl_c(tmp_path):
+@pytest.fixture
+def running(tmp_path):
+    """A command that trains on a Ray of its own, in its second round."""
+    command = [sys.executable, "-m", "pbt", "run", SLOW, "--quiet", "--executor", "ray", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, env=OUTSIDE, start_new_session=True) as child:
+        wait_for_round(tmp_path / "run", 1)
+        yield child
+        child.kill()
+
+
+def test_ctrl_c(running, tmp_path):
     """Ended in seconds with the customary code, no process left; and it goes on to the same bits."""
-    file = f"{HERE / 'ray_experiment.py'}:slow"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-m", "pbt", "run", file, "--quiet", "--executor"]
-    child = subprocess.Popen([*command, "ray", "--out", str(tmp_path / "run")], env=environment, start_new_session=True)
-    wait_for_round(tmp_path / "run", 1)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(20) == 130
-    assert not left_over(f"session={child.pid}", child.pid)
-    resume = [sys.executable, "-m", "pbt", "resume", str(tmp_path / "run"), file, "--quiet"]
-    subprocess.run(resume, timeout=120, check=True, env=environment)
-    subprocess.run([*command, "inline", "--out", str(tmp_path / "whole")], timeout=120, check=True)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) == 130
+    assert not left_over(f"session={running.pid}", running.pid)
+    command = [sys.executable, "-m", "pbt"]
+    subprocess.run([*command, "resume", str(tmp_path / "run"), SLOW, "--quiet"], timeout=120, check=True, env=OUTSIDE)
+    whole = ["run", SLOW, "--quiet", "--executor", "inline", "--out", str(tmp_path / "whole")]
+    subprocess.run([*command, *whole], timeout=120, check=True)
     assert pbt.Run.open(tmp_path / "run").events == pbt.Run.open(tmp_path / "whole").events
 
 
-def wait_for_round(path, number):
-    import time
+def test_terminated(running):
+    """Ray's own handler of the signal has another code. A Ray that lives for a minute asks for a token as well."""
+    assert b"RAY_AUTH_MODE=token" in environment_of("gcs_server", running.pid)
+    running.terminate()
+    assert running.wait(20) == 143
+    assert not left_over(f"session={running.pid}", running.pid)
 
+
+def environment_of(name, session):
+    """The environment of a process by its name."""
+    for process in Path("/proc").iterdir():
+        try:
+            if name in (process / "cmdline").read_text() and os.getsid(int(process.name)) == session:
+                return (process / "environ").read_bytes()
+        except (OSError, ValueError):
+            continue
+    raise AssertionError(f"no process {name}")
+
+
+def wait_for_round(path, number):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (path / "run.db").exists():

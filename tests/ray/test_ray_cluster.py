@@ -166,7 +166,7 @@ def test_the_driver_is_killed_and_the_run_goes_on_on_another_cluster(nodes, tmp_
 
 
 def test_a_cluster_without_a_token_is_not_entered(nodes, tmp_path):
-    """Ours asks for one: a program without it is told so, in a line."""
+    """The cluster of these tests asks for one: a program without it is told so, in a line."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-m", "pbt", "run", f"{HERE / 'ray_experiment.py'}:experiment", "--quiet"]
     done = subprocess.run(

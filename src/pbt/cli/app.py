@@ -27,9 +27,10 @@ from pbt.terminal.runs import APPLICATIONS, REPLAY, RUNS, find_run, load_experim
 
 def _version() -> str:
     # By name: PyPI has an unrelated distribution `pbt`.
-    from pbt.doctor import DISTRIBUTION, version
+    from pbt.doctor import DISTRIBUTION
+    from pbt.executors.here import version_of
 
-    return f"pbt {version(DISTRIBUTION) or '(not installed)'}"
+    return f"pbt {version_of(DISTRIBUTION) or '(not installed)'}"
 
 
 app = App(

@@ -94,12 +94,7 @@ def single(argv: Sequence[str] | None = None) -> int:
         if going_on and out is not None:
             raise ConfigError("--out: expected none with load_ckpt, which goes on in the directory of its checkpoint")
         settings, path = going_on or (settings, new_path(settings, out))
-        placement = Placement(
-            executor="inline", threads=settings.train.threads, device=device or gpus_of(settings.train.gpus[:1])
-        )
-        if executor == "ray":
-            placement = placement_on_ray(settings, Cluster(address=address), device, workers=1)
-        place(placement, 1)  # a device that is not there is told before data is looked for
+        placement = _placement_of(settings, device, executor, address)
         with searching(progress) as advance:
             prepared = prepare_single(settings, placement, debug=debug, progress=advance)
             if _tests(settings, mode) and settings.test.data_dir != settings.train.data_dir:
@@ -110,6 +105,21 @@ def single(argv: Sequence[str] | None = None) -> int:
         return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress, bound=bound)
 
     return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), PROGRAM)
+
+
+def _placement_of(config: Config, device: str | None, executor: str, address: str | None) -> Placement:
+    """The first of the configured devices, or a worker on a cluster.
+
+    Raises:
+        DeviceError: It is not there, which is told before data is looked for.
+    """
+    train = config.train
+    if executor == "ray":
+        placement = placement_on_ray(config, Cluster(address=address), device, workers=1)
+    else:
+        placement = Placement(executor="inline", threads=train.threads, device=device or gpus_of(train.gpus[:1]))
+    place(placement, 1)
+    return placement
 
 
 def _tests(config: Config, mode: Mode) -> bool:

@@ -5,17 +5,17 @@ import platform
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import metadata
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pbt.core.population import StateRef, Stored
-from pbt.errors import CorruptError, PBTError
+from pbt.errors import PBTError
 from pbt.executors.base import Outcome, Report, Share, State
+from pbt.executors.here import version_of
 from pbt.executors.sending import Source, load_sources
-from pbt.store.codec import decode_checked, encode_with_digest
-from pbt.store.files import INLINE_LIMIT
+from pbt.store.files import INLINE_LIMIT, StateFiles
 
 if TYPE_CHECKING:
     from pbt.executors.worker import Setup, Trainer
@@ -30,6 +30,7 @@ class Cargo:
     def __init__(self) -> None:
         self.came: dict[StateRef, Parcel] = {}
         self.made: dict[StateRef, bytes] = {}
+        self._records = StateFiles(None)
 
     def put(self, ref: StateRef, state: State) -> Stored:
         """Keep it until the share is done; a small one goes in its record.
@@ -37,11 +38,11 @@ class Cargo:
         Raises:
             StateError: The state holds something that cannot be stored; the message names the key.
         """
-        blob, digest = encode_with_digest(state)
-        if len(blob) <= INLINE_LIMIT:
-            return Stored(digest=digest, size=len(blob), blob=blob)
-        self.made[ref] = blob
-        return Stored(digest=digest, size=len(blob))
+        stored = self._records.put(ref, state)
+        if stored.blob is None or stored.size <= INLINE_LIMIT:
+            return stored
+        self.made[ref] = stored.blob
+        return replace(stored, blob=None)
 
     def get(self, ref: StateRef, digest: str, blob: bytes | None = None) -> State:
         """A fresh copy of a state that came along.
@@ -49,12 +50,9 @@ class Cargo:
         Raises:
             CorruptError: It did not, or it is not the one that was meant.
         """
-        if blob is None and ref not in self.came:
-            raise CorruptError(f"state of member {ref.member}, round {ref.round}: it did not come along")
-        try:
-            return decode_checked(self.came[ref].data if blob is None else blob, digest)
-        except CorruptError as error:
-            raise CorruptError(f"state of member {ref.member}, round {ref.round}: {error}") from error
+        if blob is None and ref in self.came:
+            blob = self.came[ref].data
+        return self._records.get(ref, digest, blob)
 
 
 class Opened(NamedTuple):
@@ -120,10 +118,5 @@ class Actor:
 
 def versions() -> dict[str, str]:
     """What results depend on, and what must be alike on all nodes."""
-    found = {"python": platform.python_version()}
-    for name in ("population-based-training", "numpy", "torch"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+    names = ("population-based-training", "numpy", "torch")
+    return {"python": platform.python_version(), **{name: version_of(name) or "none" for name in names}}

@@ -13,12 +13,17 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pbt.errors import DeviceError, MissingExtraError, UsageError, WorkerError
+from pbt.executors.here import cores_here
 
 log = logging.getLogger("pbt")
 
 ADDRESS = "RAY_ADDRESS"
 """Ray's own variable: where the cluster is, if nothing else says so."""
 _CONNECT_SECONDS = 5.0
+_FRAME, _KIND, _SETTINGS = 9, 3, b"\x04"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
+"""How a client of HTTP/2 begins, on which Ray's protocol (gRPC) stands; the answer is a frame of settings too (RFC
+9113, sections 3.4 and 4.1). Ray itself would wait for minutes where something else listens."""
 _TENTHS = 10_000
 """Ray counts shares of a resource in these."""
 
@@ -106,10 +111,9 @@ def connected(cluster: Cluster) -> Any:
     # What workers print stays in Ray's own logs: on the driver's stdout it would stand in the middle of a result.
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": None}
     if where is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options |= {"address": "local", "include_dashboard": False, "num_cpus": cores}
+        options |= {"address": "local", "include_dashboard": False, "num_cpus": cores_here()}
     else:
-        _knock(where)
+        knock(where)
         options["address"] = where
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -194,8 +198,13 @@ def _imported(*, private: bool) -> Any:
     return ray
 
 
-def _knock(where: str) -> None:
-    """Whether anybody is there: Ray itself would ask for two minutes."""
+def knock(where: str) -> None:
+    """Whether a Ray cluster is there: Ray itself would ask for minutes.
+
+    Raises:
+        UsageError: The address is of another form.
+        WorkerError: Nothing answers there, or something else.
+    """
     if where in ("auto", "local"):
         return
     host, colon, port = where.rpartition(":")
@@ -205,11 +214,16 @@ def _knock(where: str) -> None:
             "the cluster, or sent there with 'ray job submit'"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as line:
+            line.sendall(_GREETING)
+            answer = line.makefile("rb").read(_FRAME)
     except (OSError, OverflowError) as error:
         raise WorkerError(
             f"no Ray cluster answers at {where} ({error}); start one with 'ray start --head', or check the address"
         ) from error
+    # Encrypted connections begin otherwise.
+    if os.environ.get("RAY_USE_TLS", "0") != "1" and answer[_KIND : _KIND + 1] != _SETTINGS:
+        raise WorkerError(f"what listens at {where} is no Ray cluster; check the port: 'ray start --head' has 6379")
 
 
 def _first_line(error: BaseException) -> str:

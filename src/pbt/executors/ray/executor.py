@@ -58,9 +58,14 @@ class _Slot:
     parcels: list[Any] = field(default_factory=list)
     """The references to the states that belong to them."""
     started: float = 0.0
-    born: float = field(default_factory=time.monotonic)
     pulse: Any = None
     heard: float = 0.0
+
+    def released(self) -> Share:
+        """What it had to train; it is free for the next."""
+        share = self.share or ()
+        self.share, self.answer, self.parcels = None, None, []
+        return share
 
 
 class RayExecutor:
@@ -250,15 +255,19 @@ class RayExecutor:
         except self._ray.exceptions.RayActorError as error:
             self._lost(slot, f"died ({_told(error)})")
             return
-        except self._ray.exceptions.RayError as error:
-            # What it was to start from is gone from the cluster, or Ray failed it otherwise.
-            for task in slot.share or ():
+        except self._ray.exceptions.ObjectLostError as error:
+            # What it was to start from went with another node, and this worker is as good as before. The next try
+            # starts from the durable copy.
+            share = slot.released()
+            for task in share:
                 if task.start is not None:
                     self._held.drop(task.start)
+            self._again(share, f"was to start from a state that is gone ({_told(error)})")
+            return
+        except self._ray.exceptions.RayError as error:
             self._lost(slot, f"could not train ({_told(error)})")
             return
-        yield from zip(outcomes, slot.parcels, slot.share or (), strict=True)
-        slot.share, slot.answer, slot.parcels = None, None, []
+        yield from zip(outcomes, slot.parcels, slot.released(), strict=True)
         self._progress = time.monotonic()
 
     def _keep(self, outcome: Outcome, parcel: Any, task: Task) -> None:
