@@ -45,6 +45,7 @@ MATRIX = {
         ("inline", "walk"), ("inline", "network"), ("inline", "digits"), ("processes", "walk"),
         ("vectorized", "network"), ("programs", "network"),
     )},
+    ("ray", "walk", "instant"): 50,
     ("processes", "walk", "workers"): 50,
     ("programs", "network", "workers"): 10,
     ("inline", "walk", "stop"): 50,

@@ -76,7 +76,7 @@ LR = Float(0.001, 0.1, "log")
 # The first member starts with a rate at which the loss is no number: it fails, and is replaced.
 WIDE = Float(0.001, 1e38, "log", prior=(0.001, 0.1))
 LOST = {"lr": 1e38, "p": 0.3}
-EXECUTORS = ("inline", "processes", "vectorized", "programs")
+EXECUTORS = ("inline", "processes", "vectorized", "programs", "ray")
 """`programs`: vectorized, in two worker processes."""
 TASKS = ("walk", "network", "digits")
 

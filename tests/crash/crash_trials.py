@@ -285,7 +285,7 @@ class Bench:
             return [*wrong, "hangs when it is resumed"]
         if code != 0:
             return [*wrong, f"cannot be resumed ({code}): {path.with_suffix('.log').read_text()[-2000:]}"]
-        return [*wrong, *differences(path, expected, strays=executor in ("processes", "programs"))]
+        return [*wrong, *differences(path, expected, strays=executor in ("processes", "programs", "ray"))]
 
     def _marks(self, path):
         marks = path.with_name(f"{path.name}-marks")
