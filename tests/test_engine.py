@@ -414,15 +414,15 @@ def _twice(proposal):
 
 
 def _wrong_round(proposal):
-    return replace(proposal, decisions=[replace(d, round=d.round + 1) for d in proposal.decisions])
+    return replace(proposal, decisions=[d._replace(round=d.round + 1) for d in proposal.decisions])
 
 
 def _out_of_bounds(proposal):
-    return replace(proposal, decisions=[replace(d, hparams={"lr": 5.0}) for d in proposal.decisions])
+    return replace(proposal, decisions=[d._replace(hparams={"lr": 5.0}) for d in proposal.decisions])
 
 
 def _no_such_state(proposal):
-    return replace(proposal, decisions=[replace(d, start=StateRef(0, 9)) for d in proposal.decisions])
+    return replace(proposal, decisions=[d._replace(start=StateRef(0, 9)) for d in proposal.decisions])
 
 
 def _born_twice(proposal):
@@ -543,6 +543,21 @@ def test_drive() -> None:
     assert noted[0] == {"message": "it shook", "member": 1, "round": 2, "attempt": 3}
     drive(engine, None, [diary])
     assert diary.pages[-2:] == ["start", "end"]
+
+
+def test_every_observer_is_closed() -> None:
+    """What one of them raises while it closes keeps no other one open."""
+
+    class Clumsy(Diary):
+        def close(self):
+            self.pages.append("closed")
+            raise OSError("stumbled")
+
+    diaries = [Clumsy(), Clumsy()]
+    engine = Engine(course(rounds=1), new_store())
+    with pytest.raises(OSError, match="stumbled"):
+        drive(engine, Desk(engine), diaries)
+    assert [diary.pages[-1] for diary in diaries] == ["closed", "closed"]
 
 
 def test_an_executor_that_loses_tasks() -> None:

@@ -52,7 +52,7 @@ def put(events: list[Event], place: int, event: Event) -> list[Event]:
 def decision(events: list[Event], place: int, **changes: Any) -> list[Event]:
     event = events[place]
     assert isinstance(event, Decided)
-    return put(events, place, Decided(decision=replace(event.decision, **changes)))
+    return put(events, place, Decided(decision=event.decision._replace(**changes)))
 
 
 def report(events: list[Event], **changes: Any) -> list[Event]:

@@ -51,7 +51,9 @@ class Disk(Observer):
         """Before anything is trained: with the lower bound, or with the states that are there."""
         if engine.store.path is None or engine.finished:
             return
-        stored = [engine.store.stored(m.state).size for m in engine.view.members if m.state is not None]
+        # The state of a retired member may have been swept.
+        kept = [m.state for m in engine.view.members if m.state is not None and m.status != "retired"]
+        stored = [engine.store.stored(state).size for state in kept]
         self._largest = max(stored, default=0)
         self._check(engine, engine.store.path)
 

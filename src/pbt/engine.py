@@ -7,7 +7,7 @@ store keeps, so a resumed run starts on the same path as a fresh one.
 import gc
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.events import Decided, Ended, Event, Failed, Noted, Reported, Retired
@@ -281,7 +281,10 @@ def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()
         WorkerError: The executor has nothing to do although tasks are out.
         PBTError: What `Engine.tell` raises; the run can be resumed.
     """
-    try:
+    with ExitStack() as closing:
+        # In their order, and each of them whatever another one raises.
+        for observer in observers[::-1]:
+            closing.callback(observer.close)
         for observer in observers:
             observer.on_start(engine)
         if not engine.finished:
@@ -290,9 +293,6 @@ def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()
                     _turn(engine, executor, observers)
         for observer in observers:
             observer.on_end(engine)
-    finally:
-        for observer in observers:
-            observer.close()
 
 
 def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.callbacks import Callback, Callbacks
+from pbt.cautions import Founders, cautions
 from pbt.choose import choose
 from pbt.core.naming import describe
 from pbt.core.population import View
@@ -116,8 +117,11 @@ class Experiment:
             if self.callbacks or callbacks:
                 # Counted before the engine adds the decisions that a finished run had withheld.
                 watch.append(Callbacks([*self.callbacks, *callbacks], known=len(store.events())))
-            watch.append(Disk())
-            engine = Engine(experiment._course(), store)
+            watch += [Founders(), Disk()]
+            course = experiment._course()
+            for note in () if found else cautions(course):
+                log.info("note: %s", note)
+            engine = Engine(course, store)
             setup = Setup(
                 task=train,
                 states=store.states,

@@ -15,14 +15,16 @@ from typing import Annotated, Literal
 import cyclopts
 from cyclopts import App, Parameter
 
-from pbt.cli import ancestry, dashboard, digits, export, replay, report
+from pbt.cli import ancestry, compare, dashboard, digits, export, replay, report
 from pbt.cli.look import mend, opened, print_problems, print_runs, print_status, watch
 from pbt.cli.options import Flag, Screen, Where
+from pbt.cli.plans import under
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
+from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, UsageError
 from pbt.terminal.exit import OK, USAGE, exit_code_of, tell
 from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import APPLICATIONS, REPLAY, RUNS, find_run, load_experiment, new_run_dir, resume_command
+from pbt.terminal.runs import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, resume_command
 
 
 def _version() -> str:
@@ -54,6 +56,7 @@ app.command(ancestry.lineage)
 app.command(ancestry.schedule)
 app.command(replay.replay)
 app.command(export.export)
+app.command(compare.compare)
 
 
 @app.command
@@ -61,6 +64,8 @@ def run(  # noqa: PLR0913 (a flag each)
     named: Annotated[str, Parameter(name="FILE.py:object")],
     /,
     *,
+    plan: str | None = None,
+    of: str | None = None,
     population: int | None = None,
     rounds: int | None = None,
     seed: int | None = None,
@@ -72,12 +77,16 @@ def run(  # noqa: PLR0913 (a flag each)
 ) -> int:
     """Train the population that a file of yours describes.
 
-    The object is a pbt.Experiment, or a function without arguments that returns one.
+    The object is a pbt.Experiment, or a function without arguments that returns one. A problem that comes with pbt,
+    such as digits or cartpole, is named alone.
 
     Example: pbt run task.py:experiment --population 20 --rounds 30
 
     Args:
         named: The Python file and the name in it.
+        plan: Another algorithm, or a control, by name: pbt, no-evolution, selection-only, mf-pbt, pb2, fire, ...;
+            docs/comparing.md has them all. Default: as the experiment says.
+        of: The finished run that the plans constant, replay and final are made of.
         population: Members. Default: as the experiment says.
         rounds: Rounds per member. Default: as the experiment says.
         seed: Of everything that is drawn. Default: as the experiment says.
@@ -89,10 +98,10 @@ def run(  # noqa: PLR0913 (a flag each)
     """
     if resume and out is None:
         raise UsageError(f"--resume: expected --out RUN_DIR with it; to go on with a run: pbt resume RUN {named}")
-    application = {"name": "file", "object": named}
+    application = {"name": "file", "object": named} | ({} if plan is None else {"plan": plan})
     if out is not None and not resume:
         check_new(out, application)
-    experiment = load_experiment(named)
+    experiment = under(experiment_of(named), plan, of)
     experiment = replace(
         experiment,
         population=experiment.population if population is None else population,
@@ -100,7 +109,7 @@ def run(  # noqa: PLR0913 (a flag each)
         seed=experiment.seed if seed is None else seed,
         placement=(where or Where()).over(experiment.placement),
     )
-    path = out or new_run_dir(Path(named.rpartition(":")[0]).stem)
+    path = out or new_run_dir(Path(named.rpartition(":")[0] or named).stem)
     return train_file(
         experiment, path, application, screen or Screen(), latest=out is None, resume=resume, max_disk=max_disk
     )
@@ -148,7 +157,7 @@ def resume(
         return go_on_with(path, meta, rounds, where, screen, max_disk)
     if file is None:
         raise UsageError(name_it_again(path, application))
-    experiment = load_experiment(file)
+    experiment = planned_again(experiment_of(file), meta)
     experiment = replace(
         experiment,
         seed=meta["seed"],
@@ -158,7 +167,13 @@ def resume(
         placement=where.over_recorded(meta.get("place") or {}, experiment.placement),
     )
     return train_file(
-        experiment, path, {"name": "file", "object": file}, screen, latest=False, resume=True, max_disk=max_disk
+        experiment,
+        path,
+        {**application, "name": "file", "object": file},
+        screen,
+        latest=False,
+        resume=True,
+        max_disk=max_disk,
     )
 
 

@@ -108,4 +108,4 @@ def print_json(value: Any, indent: int | None = 2) -> None:
 
 
 def _gone(run: Run) -> set[int]:
-    return {member.id for member in run.view.members if member.status != "live"}
+    return {member.id for member in run.view.members if member.role == "member" and member.status != "live"}

@@ -7,7 +7,7 @@ number is written as `{"float": "inf"}`, and a mapping that looks like this is w
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pbt.core.population import Role, StateRef
 from pbt.space import HParams, Value
@@ -15,9 +15,11 @@ from pbt.space import HParams, Value
 Kind = Literal["continue", "explore", "exploit", "replace"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """The hand-over: everything a member starts its next round with, read from one view."""
+class Decision(NamedTuple):
+    """The hand-over: everything a member starts its next round with, read from one view.
+
+    A tuple, as `Member` is: one is made per member and round.
+    """
 
     member: int
     round: int
@@ -38,7 +40,7 @@ class Decision:
     """The member whose hyperparameters these were before they were explored."""
     kind: Kind = "continue"
     """`continue` unchanged; `explore` own values changed; `exploit` a donor copied; `replace` a failed one renewed."""
-    draws: Mapping[str, Value] = field(default_factory=dict)
+    draws: Mapping[str, Value] = {}
     """What was drawn per changed name: a factor, a shift, or "resample"."""
     why: str = ""
 
@@ -129,8 +131,10 @@ class Ended:
 Event = Born | Reported | Failed | Decided | Noted | Retired | Ended
 _KINDS: Mapping[str, type[Any]] = {cls.kind: cls for cls in (Born, Reported, Failed, Decided, Noted, Retired, Ended)}
 
-_RECORDS: tuple[type[Any], ...] = (Decision, *_KINDS.values())
-_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in _RECORDS}
+_NAMES: Mapping[type[Any], tuple[str, ...]] = {
+    Decision: Decision._fields,
+    **{cls: tuple(f.name for f in fields(cls)) for cls in _KINDS.values()},
+}
 _PLAIN = frozenset((int, str, bool, type(None)))
 
 

@@ -119,7 +119,7 @@ def hand_over(
         donor=None if donor is None else donor.id,
         hparams_from=(origin or member).id,
         kind="replace" if failed else kind,
-        draws=draws or {},
+        draws={} if draws is None else draws,
         why=why,
     )
 

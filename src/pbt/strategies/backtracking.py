@@ -187,7 +187,7 @@ class Backtracking(Rounds):
             return self._explored(member, stand, stand, view, "failed"), replace(elites[donor.id], restored=0)
         decision = self._explored(member, own.of(member), stand, view, "failed, goes back")
         # Its own state, another's values: the donor is whose values these are.
-        return replace(decision, donor=donor.id), replace(own, restored=own.restored + 1)
+        return decision._replace(donor=donor.id), replace(own, restored=own.restored + 1)
 
     def _explored(self, member: Member, source: Member | None, origin: Member | None, view: View, why: str) -> Decision:
         rng = view.rng("decide", member.id, member.round, "explore")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.core.events import Decided, Decision, Event, Reported
-from pbt.core.population import Best, Member
+from pbt.core.population import Member, View
 from pbt.engine import Engine, Observer
 from pbt.executors.base import Failure, Outcome
 from pbt.placement import Placement, place
@@ -167,7 +167,7 @@ class ProgressObserver(Observer):
             done=sum(min(row.round, rounds) for row in rows),
             total=len(rows) * rounds,
             rounds=rounds,
-            best=self._leader(view.best),
+            best=self._leader(view),
             failed=sum(row.status == "failed" for row in rows),
         )
 
@@ -181,11 +181,13 @@ class ProgressObserver(Observer):
         best = max(outcome.scores[0], self._bests.get(member.id, -math.inf))
         return replace(row, round=outcome.round, score=self._sign * outcome.scores[0], best=self._sign * best)
 
-    def _leader(self, best: Best | None) -> Leader | None:
-        """The best state, with what came back and is not logged yet."""
-        leader = None if best is None else (best.score, *best.state)
+    def _leader(self, view: View) -> Leader | None:
+        """The best state, with what came back of the population and is not logged yet."""
+        leader = None if view.best is None else (view.best.score, *view.best.state)
         for outcome in self._back.values():
-            if not isinstance(outcome, Failure) and (leader is None or outcome.scores[0] > leader[0]):
+            if isinstance(outcome, Failure) or view.member(outcome.member).role != "member":
+                continue
+            if leader is None or outcome.scores[0] > leader[0]:
                 leader = outcome.scores[0], outcome.member, outcome.round
         return leader
 

@@ -40,7 +40,7 @@ def scores(run):
 
 
 def check_same_decisions(found, expected, tolerance=1e-8):
-    taken, wanted = ([replace(decision, scores=()) for decision in decisions(run)] for run in (found, expected))
+    taken, wanted = ([decision._replace(scores=()) for decision in decisions(run)] for run in (found, expected))
     assert taken == wanted
     assert any(decision.kind == "exploit" for decision in decisions(found))
     assert scores(found).keys() == scores(expected).keys()

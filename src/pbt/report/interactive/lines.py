@@ -44,15 +44,20 @@ def plot_schedules(record: Schedules) -> Figure:
     data: list[dict[str, Any]] = []
     panels = len(record.panels)
     axes, titles = _stack([panel.axis.title for panel in record.panels])
+    shown: set[str] = set()
     for index, panel in enumerate(record.panels):
         name = _axis_name(index)
-        more = {"yaxis": f"y{name}", "showlegend": index == 0}
-        data.append(line(panel.members, "members", QUIET, width=1, shape="hv", hoverinfo="skip", **more))
-        data.append(line(panel.winner, "the winner's ancestry", WINNER, width=3, shape="hv", **more, **_values(panel)))
+        more = {"yaxis": f"y{name}", "shape": "hv"}
+        rows = [
+            line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
+            line(panel.winner, "the winner's ancestry", WINNER, width=3, **more, **_values(panel)),
+        ]
         if panel.handovers.x:
-            data.append(
-                dots(panel.handovers, "handed over", WINNER, size=7, symbol="circle-open", hoverinfo="skip", **more)
-            )
+            marks = {"size": 7, "symbol": "circle-open", "hoverinfo": "skip"}
+            rows.append(dots(panel.handovers, "handed over", WINNER, yaxis=more["yaxis"], **marks))
+        # One entry of the legend for all panels, which shows and hides in all of them.
+        data += [row | {"legendgroup": row["name"], "showlegend": row["name"] not in shown} for row in rows]
+        shown |= {row["name"] for row in rows}
         axes[f"yaxis{name}"] |= hparam_axis(panel.axis, (*panel.members.y, *panel.winner.y)) | _ticks(panel)
     return {
         "data": data,

@@ -1,0 +1,174 @@
+"""`pbt compare`: does it help? Several plans, the same budget, common seeds."""
+
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+from cyclopts import Parameter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from pbt.cli.options import Screen, print_json
+from pbt.compare.design import Design, Trial
+from pbt.errors import UsageError
+from pbt.executors.here import cores_here
+from pbt.store.layout import DATABASE
+from pbt.terminal.exit import OK, exit_code_of
+from pbt.terminal.outlet import can_redraw, outlet
+from pbt.terminal.runs import RUNS, own_command
+from pbt.terminal.text import printable, span
+
+if TYPE_CHECKING:
+    from pbt.compare.results import Comparison
+
+
+def compare(  # noqa: PLR0913 (a flag each)
+    task: Annotated[str, Parameter(name="TASK")],
+    /,
+    *,
+    plans: str = "pbt,no-evolution",
+    seeds: int = 10,
+    first_seed: int = 0,
+    out: Path | None = None,
+    workers: int | None = None,
+    population: int | None = None,
+    rounds: int | None = None,
+    screen: Screen | None = None,
+) -> int:
+    """Train several plans with the same budget on common seeds, and say whether one is really better.
+
+    Every run is kept, and the same command goes on where it was stopped. The others are compared with the first plan.
+    Plans: own, pbt, tournament, t-test, guarded, mf-pbt, pb2, pb2-mix, fire, backtracking, gpbt-pl; controls:
+    no-evolution, selection-only, explore-only, constant, replay, final. See docs/comparing.md.
+
+    Example: pbt compare nqm --plans pbt,no-evolution,replay --seeds 10
+
+    Args:
+        task: A problem that comes with pbt (nqm, toy-deceptive, digits, cartpole, ...), or FILE.py:object.
+        plans: Their names, joined by commas; the first is what the others are compared with.
+        seeds: How many independent runs of the whole population each plan gets.
+        first_seed: The seeds are this one and those after it.
+        out: The directory of everything. Default: compare-TASK in runs.
+        workers: Runs at a time, one thread each. Default: as many as there are cores.
+        population: Members. Default: as the experiment says.
+        rounds: Rounds per member. Default: as the experiment says.
+        screen: What is shown.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds: expected at least 1, got {seeds}")
+    names = tuple(filter(None, (name.strip() for name in plans.split(","))))
+    folder = out or RUNS / f"compare-{_stem(task)}"
+    if (folder / DATABASE).is_file():
+        raise UsageError(f"{folder}: expected a directory for a comparison, found a run; name another one (--out)")
+    design = Design(
+        task=task,
+        asked=names,
+        seeds=tuple(range(first_seed, first_seed + seeds)),
+        out=folder,
+        population=population,
+        rounds=rounds,
+    )
+    line = _again(design, plans, workers, named=out is not None)
+    return exit_code_of(
+        lambda: _compare(design, workers or cores_here(), screen or Screen()), lambda: line if folder.exists() else None
+    )
+
+
+def _compare(design: Design, workers: int, screen: Screen) -> int:
+    # What needs scipy, matplotlib or torch is loaded now: not for the help, and not after hours.
+    from pbt.compare.pool import train_all
+    from pbt.compare.results import compared
+    from pbt.compare.trials import measured
+    from pbt.compare.written import as_plain, check_packages, write
+
+    check_packages()
+    experiment = design.experiment()
+    design.check(experiment)
+    trials = design.trials()
+    with _Told(trials, show=not (screen.quiet or screen.no_progress)) as told:
+        train_all(design, experiment, workers, told)
+    found = compared(design, experiment, [measured(trial) for trial in trials])
+    files = write(found, design.out)
+    if screen.as_json:
+        print_json(as_plain(found))
+    elif not screen.quiet:
+        _show(found, files)
+    return OK
+
+
+def _show(found: "Comparison", files: Sequence[Path]) -> None:
+    from pbt.compare.sentences import sentences
+    from pbt.compare.table import comparison_table
+
+    console = outlet()
+    console.print(comparison_table(found, console.width))
+    console.print()
+    for sentence in sentences(found):
+        console.print(Text(printable(sentence)))
+    console.print(Text(f"\nWritten: {', '.join(map(printable, files))}"), soft_wrap=True)
+
+
+class _Told:
+    """How far it is, on stderr: a bar on a terminal, a line for each run elsewhere.
+
+    Args:
+        trials: Every run.
+        show: Show anything at all.
+    """
+
+    def __init__(self, trials: Sequence[Trial], *, show: bool) -> None:
+        self._total, self._done, self._before = len(trials), 0, 0
+        self._show, self._began = show, time.monotonic()
+        self._console = outlet(stderr=True)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __call__(self, trial: Trial, before: bool) -> None:
+        """A run is finished."""
+        self._done += 1
+        self._before += before
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, description=_name(trial))
+        elif self._show and not before:
+            done, elapsed = f"{self._done}/{self._total} runs", span(time.monotonic() - self._began)
+            self._console.print(Text(f"{done} · {_name(trial)} · {elapsed}"), soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if self._show and can_redraw(self._console):
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task("comparing", total=self._total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if kind is None and self._show and self._before:
+            self._console.print(f"{self._before} of {self._total} runs were there already", soft_wrap=True)
+
+
+def _name(trial: Trial) -> str:
+    return printable(f"{trial.plan}, seed {trial.seed}")
+
+
+def _stem(task: str) -> str:
+    """A name for a directory."""
+    file, colon, name = task.rpartition(":")
+    text = f"{Path(file).stem}-{name}" if colon else Path(task).stem
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:60] or "task"
+
+
+def _again(design: Design, plans: str, workers: int | None, *, named: bool) -> str:
+    """The command that goes on with this one."""
+    words = ["compare", design.task, "--plans", plans, "--seeds", str(len(design.seeds))]
+    given = {"--first-seed": design.seeds[0] or None, "--out": design.out if named else None, "--workers": workers}
+    given |= {"--population": design.population, "--rounds": design.rounds}
+    words += [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    return " ".join([own_command(), *map(shlex.quote, words)])

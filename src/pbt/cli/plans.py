@@ -1,0 +1,34 @@
+"""`--plan` and `--of`: an experiment under another plan than its own."""
+
+from pbt.cli.look import opened
+from pbt.compare.design import planned
+from pbt.errors import UsageError
+from pbt.experiment import Experiment
+from pbt.strategies.registry import NEED_A_RUN
+from pbt.terminal.runs import find_run
+
+
+def under(experiment: Experiment, plan: str | None, of: str | None) -> Experiment:
+    """The experiment under the plan of this name; itself, if none is asked for.
+
+    Args:
+        experiment: As its file says.
+        plan: What `--plan` says.
+        of: What `--of` says, the run that the plan is made of.
+
+    Raises:
+        UsageError: There is no such plan, or the run is missing, not wanted or not finished.
+    """
+    if plan is None:
+        if of is not None:
+            raise UsageError(f"--of: expected --plan {', '.join(NEED_A_RUN)} with it, got none")
+        return experiment
+    if plan in NEED_A_RUN and of is None:
+        raise UsageError(f"--plan {plan}: expected --of RUN, the finished run that it is made of, got none")
+    if of is None:
+        return planned(experiment, plan)
+    path = find_run(of)
+    with opened(path) as (run, state):
+        if state != "finished":
+            raise UsageError(f"--of {of}: expected a finished run, found one that is {state}")
+        return planned(experiment, plan, run)

@@ -1,0 +1,122 @@
+"""GPBT-PL: pairwise learning between a loser and a winner (Bai and Cheng 2024, arXiv 2404.08233)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pbt.core.events import Decision, Retired
+from pbt.core.explore import RESAMPLED
+from pbt.core.population import Member, View
+from pbt.core.rng import Rng
+from pbt.core.strategy import Proposal, hand_over, replacement
+from pbt.errors import UsageError
+from pbt.space import Choice, HParams, Value
+from pbt.strategies.base import Rounds
+from pbt.strategies.gains import share
+
+Velocity = Mapping[str, float]
+"""By name, as a share of the range, measured in its scale."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairwiseLearning(Rounds):
+    """The worst take over the weights of the best, keep their own hyperparameters, and move these towards the winner's.
+
+    Each member has a velocity per number, which starts at 0: v becomes r1 v + r2 (winner's - own), with r1 and r2 drawn
+    from 0 .. 1 for each name, and the value moves by v inside its bounds. Differences are measured in the scale of
+    the domain, so a log domain moves by factors. With some probability a value is drawn anew instead, and the winner's
+    velocity taken over. A choice moves to a neighbor of the winner's option; unordered ones are drawn anew.
+
+    Use it for many hyperparameters in small populations, where a copy of the winner's values would throw the
+    losers' search away. Not where the prior is badly centered: between members there is nothing to learn
+    outside of what they span, except by the values that are drawn anew.
+
+    Args:
+        interval: Training steps of a round.
+        quantile: Share of the population that learns, 0 to 0.5; rounded up, at most half.
+        resample: Probability that a value is drawn anew, for each name alone.
+
+    Raises:
+        UsageError: A value outside these.
+    """
+
+    quantile: float = 0.25
+    resample: float = 0.25
+
+    def __post_init__(self) -> None:
+        Rounds.__post_init__(self)
+        if not 0 <= self.quantile <= 0.5:
+            raise UsageError(f"PairwiseLearning: expected a quantile from 0 to 0.5, got {self.quantile!r}")
+        if not 0 <= self.resample <= 1:
+            raise UsageError(f"PairwiseLearning: expected resample to be a probability, got {self.resample!r}")
+
+    def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
+        """A winner for each loser; everybody else goes on."""
+        decisions: list[Decision] = []
+        retirements: list[Retired] = []
+        velocities = {**view.memory.get("velocities", {})}
+        known: Mapping[str, Velocity] = view.memory.get("velocities", {})
+        for member in sorted(ready, key=lambda member: member.id):
+            winner, why = self._winner(member, view)
+            if winner is None and member.status == "failed":
+                retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is healthy"))
+                velocities.pop(str(member.id), None)
+            elif winner is None:
+                decisions.append(hand_over(member, member.hparams, why=why))
+            else:
+                # Neither the values nor the velocity of a failed member are worth keeping.
+                own = winner if member.status == "failed" else member
+                pair = (own.hparams, known.get(str(own.id), {})), (winner.hparams, known.get(str(winner.id), {}))
+                hparams, velocity, draws = self._learn(*pair, view, _rng(view, member, "explore"))
+                velocities[str(member.id)] = velocity
+                origin = winner if own is winner else None
+                decisions.append(hand_over(member, hparams, source=winner, origin=origin, draws=draws, why=why))
+        return Proposal(decisions=decisions, retirements=retirements, memory={"velocities": velocities})
+
+    def _winner(self, member: Member, view: View) -> tuple[Member | None, str]:
+        """Any of the best for one of the worst; nobody for the others."""
+        if member.status == "failed":
+            return replacement(member, view), "failed"
+        healthy = len(view.ranking)
+        n = min(number_of_losers(self.quantile, len(view.population)), healthy // 2)
+        place = view.position[member.id]
+        if place < healthy - n:
+            return None, f"rank {place + 1} of {healthy}"
+        winner = view.ranking[_rng(view, member, "exploit").below(n)]
+        if winner.score == member.score:
+            return None, f"as good as the drawn winner {winner.id}"
+        return winner, f"rank {place + 1} of {healthy}, winner {view.position[winner.id] + 1}"
+
+    def _learn(
+        self, own: tuple[HParams, Velocity], winner: tuple[HParams, Velocity], view: View, rng: Rng
+    ) -> tuple[HParams, dict[str, float], dict[str, Value]]:
+        """The loser's values moved towards the winner's, its velocity, and what was drawn."""
+        values, velocity = dict(own[0]), dict(own[1])
+        draws: dict[str, Value] = {}
+        for name, theirs in winner[0].items():
+            domain = view.space[name]
+            anew = rng.random() < self.resample
+            if anew:
+                values[name], draws[name] = domain.sample(rng), RESAMPLED
+            elif isinstance(domain, Choice):
+                draws[name] = by = rng.choice((-1, 1))
+                values[name] = domain.shift(theirs, by, rng)
+            elif name not in values:
+                values[name] = theirs
+            else:
+                gap = share(domain, theirs) - share(domain, values[name])
+                move = rng.random() * velocity.get(name, 0.0) + rng.random() * gap
+                values[name], draws[name] = domain.shift(values[name], move, rng), move
+                velocity[name] = move
+            if not isinstance(domain, Choice) and (anew or name not in own[0]):
+                velocity[name] = winner[1].get(name, 0.0)
+        return view.space.settle(values, rng), velocity, draws
+
+
+def number_of_losers(quantile: float, population: int) -> int:
+    """How many learn: as Ray Tune counts, the share of the population rounded up, at most half."""
+    return min(math.ceil(quantile * population - 1e-9), population // 2)
+
+
+def _rng(view: View, member: Member, purpose: str) -> Rng:
+    return view.rng("decide", member.id, member.round, purpose)

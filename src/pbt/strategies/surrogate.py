@@ -1,0 +1,257 @@
+"""The time-varying Gaussian process of PB2 and PB2-Mix, and the search for the point that it says to try next.
+
+The kernel is that of Bogunovic et al. 2016 (arXiv 1601.06650) as Parker-Holder et al. use it for PB2 (2020, arXiv
+2002.02518) and, with categories, for PB2-Mix (2021, arXiv 2106.15883). Plain linear algebra in float64 on one thread,
+gradients by autograd, a fixed number of steps: the same rows give the same bits. Starting points are the caller's, so
+torch's own generator is never used. Torch is imported when the first kernel is fitted, and not before.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Acquisition = Literal["variance", "std"]
+
+KERNEL_STEPS = 40
+POINT_STEPS = 25
+FITTED_ROWS = 128
+"""A kernel is fitted to no more, evenly spread over time; all 1,000 would take fifty times as long."""
+_BOXES: Mapping[str, tuple[float, float]] = {
+    "variance": (1e-2, 1e2),
+    "length": (1e-5, 1.0),
+    "noise": (1e-4, 1.0),
+}
+"""Searched in the logarithm. Rows may be equal, and with less noise their matrix would have no root."""
+
+
+class Points(NamedTuple):
+    """Where something was or would be observed, a row each."""
+
+    times: Sequence[float]
+    places: Sequence[Sequence[float]]
+    """The score before, and the hyperparameters; each about 0 .. 1."""
+    kinds: Sequence[Sequence[int]] = ()
+    """The option of each choice, by number; nothing at all for a kernel without categories."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """How alike two observations are, and how noisy each is; numbers, or tensors while it is fitted.
+
+    Without categories: `variance * exp(-|x - x'|^2 / length) * (1 - eps)^(|t - t'| / 2)`. With them k1 is that without
+    the variance, k2 the share of equal choices times `(1 - eps_kinds)^(|t - t'| / 2)`, and the kernel
+    `variance * mixed(mix, k1, k2)`.
+    """
+
+    variance: Any = 1.0
+    length: Any = 1.0
+    noise: Any = 0.1
+    """Variance of a single observation's noise."""
+    eps: Any = 0.1
+    """How fast the past is forgotten, 0: never."""
+    eps_kinds: Any = 0.0
+    mix: Any = 0.5
+    """0: half the sum of both kernels; 1: their product."""
+
+    def __call__(self, squared: "Tensor", gaps: "Tensor", same: "Tensor | None" = None) -> "Tensor":
+        """The covariances, from squared distances, distances in time, and shares of equal choices."""
+        near = (gaps * _fading(self.eps) - squared / self.length).exp()
+        if same is not None:
+            near = mixed(self.mix, near, same * (gaps * _fading(self.eps_kinds)).exp())
+        covariance: Tensor = self.variance * near
+        return covariance
+
+
+def _fading(eps: Any) -> Any:
+    """The logarithm of what is left of a correlation after a unit of time."""
+    return (math.log1p(-eps) if isinstance(eps, float) else (-eps).log1p()) / 2
+
+
+def mixed(mix: Any, k1: Any, k2: Any) -> Any:
+    """Two kernels as one: `(1 - mix) (k1 + k2) / 2 + mix k1 k2`."""
+    return (1 - mix) * (k1 + k2) / 2 + mix * k1 * k2
+
+
+def confidence(rows: int) -> float:
+    """How much uncertainty is worth after this many rows: the root of `0.2 ln(0.4 rows)`, 0 below three rows."""
+    return math.sqrt(max(0.0, 0.2 * math.log(0.4 * rows))) if rows else 0.0
+
+
+def fit(seen: Points, values: Sequence[float], *, eps: float = 0.1, eps_cap: float = 0.5) -> Kernel:
+    """The kernel under which these observations are most likely.
+
+    Args:
+        seen: Where, oldest first.
+        values: What, standardized.
+        eps: Where the search for `eps` begins.
+        eps_cap: The most that `eps` and `eps_kinds` may be, below 1; 0 makes a kernel that never forgets.
+    """
+    import torch
+
+    rows = min(len(values), FITTED_ROWS)
+    chosen = [i * len(values) // rows for i in range(rows)]
+    boxes = {**_BOXES, "eps": (0.0, eps_cap)} | ({"eps_kinds": (0.0, eps_cap), "mix": (0.0, 1.0)} if seen.kinds else {})
+    with _one_thread():
+        targets = _tensor([[values[i]] for i in chosen])
+        points = _tensors(_only(seen, chosen))
+        between, eye = _between(points, points), _eye(rows)
+
+        def likelihood(places: "Tensor") -> "Tensor":
+            kernel = _kernel(places[0], boxes)
+            root = torch.linalg.cholesky(kernel(*between) + kernel.noise * eye)
+            residual = torch.linalg.solve_triangular(root, targets, upper=False)
+            height: Tensor = -(residual**2).sum().reshape(1) / 2 - root.diagonal().log().sum()
+            return height
+
+        first = Kernel(eps=min(eps, eps_cap))
+        best, _ = _climb(
+            likelihood, _tensor([[_place(name, getattr(first, name), boxes[name]) for name in boxes]]), KERNEL_STEPS
+        )
+        return _kernel(best[0].tolist(), boxes)
+
+
+def _place(name: str, value: float, box: tuple[float, float]) -> float:
+    """Where a parameter of a kernel is in its box, 0 .. 1."""
+    value, low, high = map(math.log, (value, *box)) if name in _BOXES else (value, *box)
+    return (value - low) / (high - low) if high > low else 0.0
+
+
+def _kernel(places: Any, boxes: Mapping[str, tuple[float, float]]) -> Kernel:
+    """The inverse of `_place`, for all parameters, numbers or tensors."""
+    return Kernel(
+        **{
+            name: low * (high / low) ** places[i] if name in _BOXES else low + places[i] * (high - low)
+            for i, (name, (low, high)) in enumerate(boxes.items())
+        }
+    )
+
+
+def propose(
+    kernel: Kernel,
+    seen: Points,
+    values: Sequence[float],
+    pending: Points,
+    here: Points,
+    starts: Sequence[Mapping[int, float]],
+    acquisition: Acquisition,
+) -> dict[int, float]:
+    """The point where mean plus weighted uncertainty is highest.
+
+    Args:
+        kernel: As fitted.
+        seen: Where something was observed.
+        values: What, standardized.
+        pending: Where something will be observed: less uncertain from now on, but not known to be good or bad.
+        here: One row: now, the place to move, and its choices.
+        starts: Where the searches begin: the columns of the place that shall move, the same in each, and their values.
+        acquisition: Uncertainty as `"variance"` (what the published programs do) or `"std"` (the published formula).
+
+    Returns:
+        The best value, 0 .. 1, by column.
+    """
+    import torch
+
+    columns, n = list(starts[0]), len(values)
+    with _one_thread():
+        both = _tensors(_joined(seen, pending))
+        # The root of the observed rows is the first corner of the root of all, so one decomposition is enough.
+        root = torch.linalg.cholesky(kernel(*_between(both, both)) + kernel.noise * _eye(len(both[0])))
+        weights = torch.cholesky_solve(_tensor([[value] for value in values]), root[:n, :n])
+        now, place, kinds = _tensors(_only(here, [0] * len(starts)))
+
+        def worth(free: "Tensor") -> "Tensor":
+            moved = place.clone()
+            moved[:, columns] = free
+            cross = kernel(*_between((now, moved, kinds), both))
+            known = torch.linalg.solve_triangular(root, cross.T, upper=False)
+            variance = (kernel.variance - (known**2).sum(0)).clamp(min=1e-12)
+            unsure = variance if acquisition == "variance" else variance.sqrt()
+            height: Tensor = (cross[:, :n] @ weights)[:, 0] + confidence(n) * unsure
+            return height
+
+        found, worths = _climb(worth, _tensor([[start[column] for column in columns] for start in starts]), POINT_STEPS)
+        best = max(range(len(starts)), key=worths.tolist().__getitem__)
+        return dict(zip(columns, found[best].tolist(), strict=True))
+
+
+def _climb(objective: Callable[["Tensor"], "Tensor"], start: "Tensor", steps: int) -> tuple["Tensor", "Tensor"]:
+    """Projected gradient ascent with Adam's step sizes (arXiv 1412.6980) in the unit box, each row for itself.
+
+    Returns:
+        The best point that each row visited, and its value.
+    """
+    import torch
+
+    point, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
+    best, height = start, torch.full_like(start[:, 0], -math.inf)
+    for step in range(1, steps + 1):
+        with torch.enable_grad():
+            point = point.detach().requires_grad_()
+            value = objective(point)
+            (gradient,) = torch.autograd.grad(value.sum(), point)
+        point, value = point.detach(), value.detach()
+        higher = value > height
+        best, height = torch.where(higher[:, None], point, best), torch.where(higher, value, height)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
+        size = 0.1 * (1 - (step - 1) / steps) / (1 - 0.9**step)
+        point = (point + size * mean / ((square / (1 - 0.99**step)).sqrt() + 1e-12)).clamp(0, 1)
+    return best, height
+
+
+def _only(points: Points, rows: Sequence[int]) -> Points:
+    kinds = [points.kinds[i] for i in rows] if points.kinds else ()
+    return Points([points.times[i] for i in rows], [points.places[i] for i in rows], kinds)
+
+
+def _joined(one: Points, other: Points) -> Points:
+    return Points([*one.times, *other.times], [*one.places, *other.places], [*one.kinds, *other.kinds])
+
+
+_Places = tuple["Tensor", "Tensor", "Tensor | None"]
+
+
+def _tensors(points: Points) -> _Places:
+    return _tensor(points.times), _tensor(points.places), _tensor(points.kinds) if points.kinds else None
+
+
+def _between(one: _Places, other: _Places) -> tuple["Tensor", "Tensor", "Tensor | None"]:
+    """Squared distances, distances in time, and shares of equal choices, of all pairs."""
+    squared = ((one[1] ** 2).sum(1)[:, None] + (other[1] ** 2).sum(1) - 2 * one[1] @ other[1].T).clamp(min=0)
+    gaps = (one[0][:, None] - other[0]).abs()
+    if one[2] is None or other[2] is None:
+        return squared, gaps, None
+    same = [(mine[:, None] == theirs).double() for mine, theirs in zip(one[2].T, other[2].T, strict=True)]
+    return squared, gaps, sum(same[1:], same[0]) / len(same)
+
+
+def _tensor(values: Any) -> "Tensor":
+    # A user may have set another device or type as torch's default.
+    import torch
+
+    made: Tensor = torch.tensor(values, dtype=torch.float64, device="cpu")
+    return made
+
+
+def _eye(rows: int) -> "Tensor":
+    import torch
+
+    return torch.eye(rows, dtype=torch.float64, device="cpu")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of floating-point numbers depend on how many threads share them, and decisions must not."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode(mode=False), torch.no_grad():
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,151 @@
+"""What repeated runs show: against constants, against scipy, and against simulations whose truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pbt.compare import statistics
+from pbt.compare.statistics import bootstrap, friedman, holm, iqm, least_seeds, paired, seeds_needed, summary, wilcoxon
+
+values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
+
+
+def by_seed(numbers):
+    """Results as a comparison has them."""
+    return dict(enumerate(map(float, numbers)))
+
+
+@given(values)
+def test_iqm_is_the_trimmed_mean(numbers):
+    """A quarter is dropped at either end, rounded down."""
+    assert iqm(numbers) == pytest.approx(stats.trim_mean(numbers, 0.25), rel=1e-9, abs=1e-6)
+
+
+@given(values, st.randoms())
+def test_iqm_knows_no_order_and_lies_inside(numbers, random):
+    """The order of the runs does not matter, and the mean of the middle is between the lowest and the highest."""
+    turned = random.sample(numbers, len(numbers))
+    assert iqm(turned) == pytest.approx(iqm(numbers), rel=1e-12, abs=1e-9)
+    assert min(numbers) - 1e-6 <= iqm(numbers) <= max(numbers) + 1e-6
+
+
+def test_iqm_of_rows():
+    """Samples lie along the last axis."""
+    assert iqm([[0, 1, 2, 99], [5, 5, 5, 5]]).tolist() == [1.5, 5.0]
+
+
+def test_the_interval_is_the_same_for_the_same_key():
+    """The bootstrap draws by key; another key gives another interval of nearly the same width."""
+    sample = np.random.default_rng(1).normal(size=20)
+    first, other = bootstrap(sample, "a"), bootstrap(sample, "b")
+    assert first == bootstrap(sample, "a") != other
+    assert first == pytest.approx(other, abs=0.05)
+
+
+def test_the_interval_covers_what_it_should():
+    """Of many samples about 95 % have intervals with the true mean inside; the bootstrap is a little too narrow."""
+    rng = np.random.default_rng(2)
+    intervals = [bootstrap(rng.normal(3.0, 1.0, 25), "coverage", i) for i in range(200)]
+    covered = np.mean([low <= 3.0 <= high for low, high in intervals])
+    assert 0.88 <= covered <= 0.98
+
+
+def test_one_run_has_an_interval_without_width():
+    """With one seed everything is that seed's value."""
+    one = summary([2.5], "k")
+    assert (one.iqm, one.low, one.high, one.median, one.deviation) == (2.5, 2.5, 2.5, 2.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [([1, 2, 3, 4, 5, 6.5], 0.03125), ([0, 0, 0], 1.0), ([0, 1, 2, 3, 4, 5, 6.5], 0.03125), ([-3.0], 1.0)],
+)
+def test_wilcoxon(differences, expected):
+    """Six differences of one sign give 2 / 2^6; zeros are left out; nothing but zeros shows nothing."""
+    assert wilcoxon(differences) == pytest.approx(expected)
+
+
+def test_holm():
+    """The example of three p-values: the lowest times three, and none below one before it."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(("comparisons", "least"), [(1, 6), (3, 7), (5, 8), (7, 9)])
+def test_fewest_seeds(comparisons, least):
+    """With one seed fewer not even differences of one sign could be shown, with so many they are."""
+    for seeds, real in ((least - 1, False), (least, True)):
+        ones = [by_seed(np.arange(seeds) + 1 + i) for i in range(comparisons)]
+        assert all(pair.real is real for pair in paired(ones, by_seed(np.zeros(seeds)), "least"))
+    assert least_seeds(comparisons) == least
+
+
+def test_seeds_needed_gives_the_power():
+    """As many seeds as were named show a difference of that size in about 80 % of simulated comparisons."""
+    seen = np.array([-0.5, 1.5] * 20) * np.sqrt(39 / 40)
+    seen = 0.5 + (seen - seen.mean())
+    needed = seeds_needed(seen)
+    assert needed is not None
+    rng = np.random.default_rng(3)
+    shown = np.mean([wilcoxon(rng.normal(0.5, 1.0, needed)) < 0.05 for _ in range(600)])
+    assert shown == pytest.approx(0.8, abs=0.05)
+
+
+def test_seeds_needed_has_ends():
+    """A difference without spread needs the fewest that a test takes; one of 0, or alone, no number of seeds."""
+    assert seeds_needed([1.0] * 10) == 6
+    assert seeds_needed([1.0] * 10, comparisons=5) == 8
+    assert seeds_needed([0.0] * 10) is None
+    assert seeds_needed([1.0]) is None
+    assert seeds_needed([1.0, -1.0001] * 5) is None
+
+
+def test_a_difference_that_is_there_is_real():
+    """Ten seeds, a shift of three standard deviations: shown, with its size and sign."""
+    rng = np.random.default_rng(4)
+    base = rng.normal(size=10)
+    (pair,) = paired([by_seed(base - 3 + 0.5 * rng.normal(size=10))], by_seed(base), "there")
+    assert pair.real
+    assert pair.low <= pair.iqm <= pair.high < 0
+    assert pair.iqm == pytest.approx(-3, abs=0.5)
+
+
+def test_what_is_not_there_is_rarely_real(monkeypatch):
+    """Of comparisons of a plan with itself at most about 5 % call the difference real, with four plans as with one."""
+    monkeypatch.setattr(statistics, "REPETITIONS", 1000)
+    rng = np.random.default_rng(5)
+    for others in (1, 4):
+        alarms = 0
+        for trial in range(200):
+            found = [by_seed(row) for row in rng.normal(size=(others + 1, 10))]
+            alarms += any(pair.real for pair in paired(found[1:], found[0], trial))
+        assert alarms <= 20
+
+
+def test_only_common_seeds_are_paired():
+    """A seed that one plan lacks is left out of the difference."""
+    (pair,) = paired([{1: 2.0, 2: 5.0, 9: 1.0}], {2: 1.0, 1: 1.0, 3: 7.0}, "k")
+    assert pair.seeds == (1, 2)
+    assert pair.differences == (1.0, 4.0)
+
+
+def test_equal_plans_differ_by_nothing():
+    """The same results on each seed are no difference, and no error."""
+    same = by_seed(range(10))
+    (pair,) = paired([same], same, "k")
+    assert (pair.iqm, pair.low, pair.high, pair.p, pair.real, pair.needed) == (0, 0, 0, 1.0, False, None)
+
+
+def test_friedman():
+    """Mean ranks count the best as 1; four plans on 14 seeds have the critical difference of Demšar's (2006) table."""
+    rows = np.tile([4.0, 3.0, 2.0, 1.0], (14, 1)) + 0.01 * np.arange(14)[:, None]
+    found = friedman(rows)
+    assert found.ranks == (1, 2, 3, 4)
+    assert found.p < 0.001
+    assert found.critical == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
+    assert friedman(np.ones((5, 3))).p == 1.0
