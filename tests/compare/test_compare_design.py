@@ -121,8 +121,9 @@ def test_a_run_goes_on_under_the_plan_it_names() -> None:
     """What a run recorded names its plan; an experiment under none is left as it is; a stranger's name is refused."""
     own = experiment_of("nqm")
     assert planned_again(own, {"application": None}) is own
-    assert planned_again(own, {"application": {"plan": "tournament"}}).plan.exploit == pbt.binary_tournament()
+    tournament = planned_again(own, {"application": {"plan": "tournament"}, "plan": {}})
+    assert tournament.plan.exploit == pbt.binary_tournament()
     with pytest.raises(UsageError, match="name of a plan"):
-        planned_again(own, {"application": {"plan": ["pbt"]}})
+        planned_again(own, {"application": {"plan": ["pbt"]}, "plan": {}})
     with pytest.raises(UsageError, match="follows a schedule"):
         planned_again(own, {"application": {"plan": "replay"}, "plan": own.plan.describe()})

@@ -60,6 +60,8 @@ def compare(  # noqa: PLR0913 (a flag each)
     """
     if seeds < 1:
         raise UsageError(f"--seeds: expected at least 1, got {seeds}")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers: expected at least 1, got {workers}")
     names = tuple(filter(None, (name.strip() for name in plans.split(","))))
     folder = out or RUNS / f"compare-{_stem(task)}"
     if (folder / DATABASE).is_file():

@@ -4,6 +4,7 @@ from pbt.cli.look import opened
 from pbt.compare.design import planned
 from pbt.errors import UsageError
 from pbt.experiment import Experiment
+from pbt.results import Run
 from pbt.strategies.registry import NEED_A_RUN
 from pbt.terminal.runs import find_run
 
@@ -19,16 +20,28 @@ def under(experiment: Experiment, plan: str | None, of: str | None) -> Experimen
     Raises:
         UsageError: There is no such plan, or the run is missing, not wanted or not finished.
     """
+    check_flags(plan, of)
     if plan is None:
-        if of is not None:
-            raise UsageError(f"--of: expected --plan {', '.join(NEED_A_RUN)} with it, got none")
         return experiment
+    return planned(experiment, plan, None if of is None else finished(of))
+
+
+def check_flags(plan: str | None, of: str | None) -> None:
+    """UsageError where one of the flags lacks the other."""
+    if plan is None and of is not None:
+        raise UsageError(f"--of: expected --plan {', '.join(NEED_A_RUN)} with it, got none")
     if plan in NEED_A_RUN and of is None:
         raise UsageError(f"--plan {plan}: expected --of RUN, the finished run that it is made of, got none")
-    if of is None:
-        return planned(experiment, plan)
+
+
+def finished(of: str) -> Run:
+    """The run that `--of` names.
+
+    Raises:
+        UsageError: There is none, or it is not finished.
+    """
     path = find_run(of)
-    with opened(path) as (run, state):
+    with opened(path) as (_, state):
         if state != "finished":
             raise UsageError(f"--of {of}: expected a finished run, found one that is {state}")
-        return planned(experiment, plan, run)
+    return Run.open(path)

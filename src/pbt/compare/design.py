@@ -12,8 +12,7 @@ from pbt.placement import Placement
 from pbt.problems import PROBLEMS, load
 from pbt.results import Run
 from pbt.space import Space
-from pbt.strategies.controls import along_again
-from pbt.strategies.registry import NEED_A_RUN, PLANS, named
+from pbt.strategies.registry import PLANS, named, named_again
 from pbt.terminal.runs import load_experiment
 
 FRESH = 1_000_000
@@ -55,8 +54,6 @@ def planned(experiment: Experiment, name: str, of: Run | None = None) -> Experim
 def planned_again(experiment: Experiment, meta: Mapping[str, Any]) -> Experiment:
     """The experiment of a run that goes on, under the plan that it was begun with by name; itself, if by none.
 
-    What the run recorded is enough: the run that a schedule came from may be gone.
-
     Args:
         experiment: As its file says.
         meta: What was recorded when the run was begun.
@@ -65,11 +62,9 @@ def planned_again(experiment: Experiment, meta: Mapping[str, Any]) -> Experiment
         UsageError: The run names no plan of ours.
     """
     name = (meta.get("application") or {}).get("plan")
-    if name is None:
-        return experiment
-    if name in NEED_A_RUN:
-        return replace(experiment, plan=along_again(experiment.plan, meta["plan"]))
-    return planned(experiment, str(name))
+    return (
+        experiment if name is None else replace(experiment, plan=named_again(str(name), experiment.plan, meta["plan"]))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

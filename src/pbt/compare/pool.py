@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pbt.compare.design import Design, Trial, next_trial
 from pbt.compare.trials import Trained, is_done, train
-from pbt.errors import UsageError, WorkerError
+from pbt.errors import WorkerError
 from pbt.executors.endings import end
 from pbt.experiment import Experiment
 
@@ -32,7 +32,7 @@ def train_all(design: Design, experiment: Experiment, workers: int, told: Told =
     Args:
         design: The comparison.
         experiment: As `design.experiment` gives it.
-        workers: Processes at most.
+        workers: Processes at most, at least 1.
         told: Who is told of each finished run.
 
     Raises:
@@ -40,8 +40,6 @@ def train_all(design: Design, experiment: Experiment, workers: int, told: Told =
         DiskError: The disk is full or failing.
         WorkerError: A worker died.
     """
-    if workers < 1:
-        raise UsageError(f"--workers: expected at least 1, got {workers}")
     waiting = design.trials()
     finished = _finished(design, experiment, waiting)
     for trial in [trial for trial in waiting if trial.path in finished]:

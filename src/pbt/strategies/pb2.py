@@ -196,7 +196,8 @@ class PB2(Bandits):
         time: `"run"`: from the oldest row to now is one unit, as published, so that with `eps_cap` 0.5 the oldest row
             still correlates by 0.71 with the newest. `"rounds"`: a round is one unit, which forgets as fast as needed.
         eps_cap: The most that is forgotten per two units of time, as a share of the correlation; 0 forgets nothing.
-        rows: Rounds of single members that are remembered, 2 to 1000. They are logged every round.
+        rows: Rounds of single members that are remembered, 2 to 1000. All are logged every round: about 100 kB
+            for 1000 rows of three values.
 
     Raises:
         UsageError: A value outside these.

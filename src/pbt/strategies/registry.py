@@ -100,7 +100,8 @@ PLANS: Mapping[str, Entry] = {
         line="elites of each lineage are kept and can be gone back to", make=partial(_of, "backtracking:Backtracking")
     ),
     "gpbt-pl": Entry(
-        line="pairs in which the slower learner learns from the faster", make=partial(_of, "gpbt_pl:PairwiseLearning")
+        line="the worst take the weights of the best, and move their own values towards theirs",
+        make=partial(_of, "gpbt_pl:PairwiseLearning"),
     ),
 }
 """Name to what makes the plan, in the order in which they are listed."""
@@ -129,3 +130,17 @@ def named(name: str, like: Strategy, of: "Run | None" = None) -> Strategy:
     if of is None:
         raise UsageError(f"plan {name}: expected a finished run that it is made of, got none")
     return entry.make(like, of)
+
+
+def named_again(name: str, like: Strategy, plain: Any) -> Strategy:
+    """The plan of a run that goes on: what it recorded is enough, also where the run that it was made of is gone.
+
+    Args:
+        name: The name that it was begun with.
+        like: The experiment's own plan.
+        plain: The description of the plan that the run recorded.
+
+    Raises:
+        UsageError: There is no such plan, or the description is another one's.
+    """
+    return controls.along_again(like, plain) if name in NEED_A_RUN else named(name, like)
