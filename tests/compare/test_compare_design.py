@@ -110,9 +110,9 @@ def test_all_runs_are_trained_in_the_same_way(monkeypatch) -> None:
 
 def test_values_to_start_with_do_not_come_before_a_schedule() -> None:
     """A plan that follows what was found starts all members with it; every other keeps the given values."""
-    own = replace(experiment_of("nqm"), population=3, rounds=2, initial=[{"lr": 1.5}])
+    own = replace(experiment_of("nqm"), population=3, rounds=2, initial=[{"lr": 1e-4}])
     found = planned(own, "no-evolution").run()
-    assert found.tree.births[0].hparams["lr"] == 1.5
+    assert found.tree.births[0].hparams["lr"] == 1e-4
     again = planned(own, "constant", found).run()
     assert {b.hparams["lr"] for b in again.tree.births.values()} == {found.best.hparams["lr"]}
 
