@@ -4,6 +4,7 @@ Every run is durable round by round, so stopping is killing the workers: the sam
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -110,6 +111,8 @@ def _submit(pool: ProcessPoolExecutor, design: Design, trial: Trial) -> "Future[
 def _begin() -> None:
     """In a worker: leave Ctrl-C to the parent, and end with it, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What each of many runs has to say of itself is in its report.
+    logging.getLogger("pbt").setLevel(logging.ERROR)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
