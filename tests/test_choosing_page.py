@@ -34,7 +34,7 @@ def test_plans_and_problems_exist() -> None:
     assert set(re.findall(r"`([\w-]+)`", advised)) - {"series"} <= PLANS.keys() | PROBLEMS.keys()
 
 
-@pytest.mark.parametrize("column", range(1, 5))
+@pytest.mark.parametrize("column", range(1, 6))
 def test_bold_is_better_and_italics_are_worse(column: int) -> None:
     """Than `pbt`, in every column."""
     rows = tables()["plan"]
