@@ -317,6 +317,17 @@ class TestBadInput:
         assert "pbt resume runs/one task.py:experiment" in done.stderr
         assert (finished / "runs/one/run.db").read_bytes() == before
 
+    def test_an_interrupted_creation_is_begun_again(self, folder: Path) -> None:
+        """Where a run was killed before it was there nothing is to resume, and the same command begins it."""
+        (folder / "half").mkdir()
+        (folder / "half" / "run.db").touch()
+        assert "start it again" in pbt(folder, "resume", "half", "task.py:experiment", code=2).stderr
+        pbt(folder, "run", "task.py:experiment", "--out", "half", "-q")
+        (folder / "half-replay").mkdir()
+        (folder / "half-replay" / "run.db").touch()
+        pbt(folder, "replay", "half", "task.py:experiment", "--out", "half-replay", "-q")
+        assert Run.open(folder / "half-replay").view.ended == "finished"
+
     def test_a_strange_database(self, folder: Path) -> None:
         """A folder whose run.db is no database, or no run of this package, is refused by every command."""
         (folder / "odd").mkdir()

@@ -90,6 +90,10 @@ class RunFormatError(RunError):
     """The run directory was written by another version, or is none."""
 
 
+class RunUnbegunError(RunFormatError):
+    """The creation of the run was interrupted: the directory holds nothing yet, and the run can be started in it."""
+
+
 class CorruptError(RunError):
     """The bytes of a run directory are not the bytes that were written."""
 

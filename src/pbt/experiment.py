@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.disk import Disk, sized
 from pbt.engine import Course, Engine, Observer, drive
-from pbt.errors import RunFormatError, TaskError, UsageError
+from pbt.errors import RunUnbegunError, TaskError, UsageError
 from pbt.executors.ray import Cluster
 from pbt.executors.sending import check_sendable
 from pbt.executors.worker import Objective, Setup, Train, Trainable
@@ -24,7 +23,6 @@ from pbt.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
 from pbt.results import Run
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
-from pbt.store.database import connect, is_empty, plain_errors
 from pbt.store.layout import DATABASE, check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.rows import from_json, to_json
@@ -297,11 +295,8 @@ def _taken_up(path: Path) -> Store | None:
         return None
     try:
         return RunStore.open(path)
-    except RunFormatError:
-        with plain_errors(path / DATABASE), closing(connect(path / DATABASE, "ro", patience=1.0)) as connection:
-            if is_empty(connection):
-                return None
-        raise
+    except RunUnbegunError:
+        return None
 
 
 def _tell_changes(store: Store, spot: Place) -> None:

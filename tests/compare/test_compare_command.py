@@ -196,6 +196,15 @@ def test_a_worker_that_dies_is_told(folder, capsys):
     compare("--seeds", 1, "--out", "out", "-q")
 
 
+def test_a_run_whose_creation_was_interrupted_is_trained(folder):
+    """A worker may die before its run is there: the comparison begins it again."""
+    half = Path("out/no-evolution/seed-0")
+    half.mkdir(parents=True)
+    (half / "run.db").touch()
+    compare("--seeds", 1, "--out", "out", "-q")
+    assert violations(folder / half) == []
+
+
 def test_one_run_under_another_plan(folder, capsys):
     """`--plan` trains under another plan, which the run remembers: it goes on under it, without being told again."""
     assert main(["run", "task.py:experiment", "--plan", "no-evolution", "--out", "random", "-q"]) == 0

@@ -22,6 +22,7 @@ from pbt.mnist import population as population_module
 from pbt.mnist.commands import check_new, overrides_of, population, resume_line
 from pbt.mnist.config.record import Config
 from pbt.results import Run
+from pbt.store import RunStore
 
 ROOT = Path(__file__).parents[2]
 Trained = Callable[..., Run]
@@ -213,8 +214,8 @@ WRONG = {
     "unknown option": Wrong(["--learn"], "--learn"),
     "unknown mode": Wrong(["-m", "trian"], "trian"),
     "absent device": Wrong(["--device", "cuda:1000"], "device 'cuda:1000' is not there"),
-    "directory that is taken": Wrong(["--out", "taken"], "taken: expected a new directory, found one with files"),
-    "file in the way": Wrong(["--out", "file"], "file: expected a new directory, found a file"),
+    "directory that is taken": Wrong(["--out", "taken"], "taken: expected a new or empty directory, found one"),
+    "file in the way": Wrong(["--out", "file"], "file: expected a new or empty directory, found a file"),
     "truncated images": Wrong(["--set", "data_dir=cut"], "train-images-idx3-ubyte: expected 470,400 bytes of data"),
     "corrupt labels": Wrong(["--set", "data_dir=other"], "t10k-labels-idx1-ubyte: expected IDX magic"),
     "missing file": Wrong(["--set", "data_dir=three"], "expected the four MNIST files, found only 3"),
@@ -347,8 +348,13 @@ def test_before_a_run_there_is_nothing_to_go_on_with(tmp_path: Path) -> None:
     assert resume_line([]) is None
     assert resume_line([tmp_path]) is None
     (tmp_path / "a b").mkdir()
-    (tmp_path / "a b" / "run.db").touch()
+    (tmp_path / "a b" / "run.db").touch()  # its creation was interrupted
+    assert resume_line([tmp_path / "a b"]) is None
+    check_new(tmp_path / "a b")
+    RunStore.create(tmp_path / "a b", {}).close()
     assert resume_line([tmp_path / "a b"]) == f"pbt resume '{tmp_path}/a b'"
+    with pytest.raises(RunExistsError, match=f"go on with it: pbt resume '{tmp_path}/a b'"):
+        check_new(tmp_path / "a b")
 
 
 # Small things

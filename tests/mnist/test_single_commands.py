@@ -500,7 +500,7 @@ WRONG = {
     "unknown mode": Wrong(("-m", "tset"), "tset"),
     "crop without a shift": Wrong(("--set", "crop=1"), "crop: expected crop_shift"),
     "absent device": Wrong(("--device", "cuda:1000"), "device 'cuda:1000' is not there"),
-    "directory that is taken": Wrong(("--out", "taken"), "taken: expected a new directory, found one with files"),
+    "directory that is taken": Wrong(("--out", "taken"), "taken: expected a new or empty directory, found one"),
     "no checkpoint": Wrong(
         ("--set", "load_ckpt=nowhere/ckpts/latest.safetensors"), "expected a checkpoint in the ckpts"
     ),

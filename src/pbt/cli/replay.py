@@ -16,7 +16,7 @@ from pbt.placement import Placement
 from pbt.replays import Comparison, compare, place_of
 from pbt.replays import replay as train_again
 from pbt.results import Run
-from pbt.store.layout import DATABASE
+from pbt.store.reader import is_begun
 from pbt.terminal.exit import OK, exit_code_of
 from pbt.terminal.outlet import outlet
 from pbt.terminal.runs import REPLAY, Vacated, find_run, load_experiment, new_run_dir, own_command, resume_command
@@ -62,7 +62,7 @@ def replay(
     with opened(path) as (run, _):
         run.lineage(member)
         application = _application(run, path, file, seed, member)
-        if out is not None and not resume and (out / DATABASE).is_file():
+        if out is not None and not resume and is_begun(out):
             check_new(out, Run.open(out).meta.get("application") or {})
         task = _task(run.meta.get("application") or {}, path, file)
         wanted = where.over(Placement(executor="auto"))
@@ -85,9 +85,7 @@ def replay(
             _show(run, found, member, screen)
             return OK
 
-        return exit_code_of(
-            train, lambda: resume_command(target, application) if (target / DATABASE).is_file() else None
-        )
+        return exit_code_of(train, lambda: resume_command(target, application) if is_begun(target) else None)
 
 
 def _application(run: Run, path: Path, file: str | None, seed: int | None, member: int | None) -> dict[str, Any]:

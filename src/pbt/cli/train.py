@@ -10,7 +10,7 @@ from pbt.disk import bounded
 from pbt.errors import MissingExtraError, RunExistsError
 from pbt.experiment import Experiment
 from pbt.placement import Placement
-from pbt.store.layout import DATABASE
+from pbt.store.reader import is_begun
 from pbt.terminal.exit import exit_code_of
 from pbt.terminal.runs import APPLICATIONS, LatestLink, Vacated, resume_command
 from pbt.terminal.text import printable
@@ -18,7 +18,7 @@ from pbt.terminal.text import printable
 
 def check_new(path: Path, application: Mapping[str, Any]) -> None:
     """RunExistsError, with the line that goes on, where a run is already."""
-    if (path / DATABASE).is_file():
+    if is_begun(path):
         line = resume_command(path, application)
         raise RunExistsError(f"{path}: expected a new directory, found a run; go on with it: {line}")
 
@@ -84,4 +84,4 @@ def go_on_with(
 
 def _line(path: Path, application: Mapping[str, Any]) -> Callable[[], str | None]:
     """What to say after an interruption: nothing where the run was not begun."""
-    return lambda: resume_command(path, application) if (path / DATABASE).is_file() else None
+    return lambda: resume_command(path, application) if is_begun(path) else None

@@ -10,8 +10,7 @@ from pbt.errors import DiskError, PBTError, PopulationLostError, UsageError
 from pbt.experiment import Experiment
 from pbt.results import Run
 from pbt.space import Space
-from pbt.store.layout import DATABASE
-from pbt.store.reader import RunReader
+from pbt.store.reader import RunReader, is_begun
 from pbt.store.rows import from_json, to_json
 from pbt.terminal.text import sign_of
 
@@ -74,7 +73,7 @@ def is_done(design: Design, experiment: Experiment, trial: Trial) -> bool:
     Raises:
         UsageError: What is there is another run.
     """
-    if not (trial.path / DATABASE).is_file():
+    if not is_begun(trial.path):
         return False
     run = Run.open(trial.path)
     wanted = design.made(experiment, trial)

@@ -20,6 +20,8 @@ from pbt.mnist.demo import demo_config, demo_epochs
 from pbt.mnist.models import Shape, count_parameters
 from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
 from pbt.mnist.tester import Tested, run_test
+from pbt.store.layout import check_vacant
+from pbt.store.reader import is_begun
 from pbt.terminal.exit import OK, SOME_FAILED, exit_code_of, tell
 from pbt.terminal.outlet import can_redraw, outlet
 from pbt.terminal.progress import ProgressObserver
@@ -132,10 +134,9 @@ def check_new(path: Path) -> None:
     Raises:
         RunExistsError: Something is there.
     """
-    if path.is_dir() and any(path.iterdir()):
-        raise RunExistsError(f"{path}: expected a new directory, found one with files; resume it: {_resume(path)}")
-    if path.exists() and not path.is_dir():
-        raise RunExistsError(f"{path}: expected a new directory, found a file")
+    if is_begun(path):
+        raise RunExistsError(f"{path}: expected a new directory, found a run; go on with it: {_resume(path)}")
+    check_vacant(path)
 
 
 def new_path(config: Config, out: Path | None) -> Path:
@@ -244,7 +245,7 @@ def parse(app: App, argv: Sequence[str] | None) -> int:
 
 def resume_line(begun: Sequence[Path]) -> str | None:
     """The command that goes on with what was begun; None: nothing was."""
-    if not begun or not (begun[-1] / "run.db").exists():
+    if not begun or not is_begun(begun[-1]):
         return None
     return _resume(begun[-1])
 

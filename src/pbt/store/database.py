@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt.errors import CorruptError, DiskError, RunError, RunFormatError
+from pbt.errors import CorruptError, DiskError, RunError, RunFormatError, RunUnbegunError
 
 APPLICATION_ID = 0x70627431
 """In the header of every run database ("pbt1"), so that `file` and we know one when we see it."""
@@ -82,7 +82,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == 0 and version == 0 and is_empty(connection):
-        raise RunFormatError(f"{path}: expected a run, found one whose creation was interrupted; start it again")
+        raise RunUnbegunError(f"{path}: expected a run, found one whose creation was interrupted; start it again")
     if application != APPLICATION_ID:
         raise RunFormatError(f"{path}: expected a run directory, found a database of another program ({application})")
     if version != USER_VERSION:

@@ -57,8 +57,10 @@ def check_vacant(path: Path) -> None:
     """
     if not path.exists():
         return
-    held = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    if path.is_dir() and held <= OWN_NAMES and not ((path / STATES).is_dir() and any((path / STATES).iterdir())):
+    if not path.is_dir():
+        raise RunExistsError(f"{path}: expected a new or empty directory, found a file")
+    held = {entry.name for entry in path.iterdir()}
+    if held <= OWN_NAMES and not ((path / STATES).is_dir() and any((path / STATES).iterdir())):
         return  # whether its database holds a run is asked under the lock
     raise already_there(path, ", ".join(sorted(held)[:5]))
 

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
-from pbt.errors import CorruptError, RunError, RunFormatError
+from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
 from pbt.store import seals, tables
 from pbt.store.base import Entry
 from pbt.store.database import check_format, check_journal, connect, plain_errors
@@ -248,6 +248,19 @@ class RunReader:
                 f"({error.strerror or error}); make room there, or resume the run"
             ) from error
         return self._copy / DATABASE if self._copy is not None else None
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a run is there, in whatever condition; it is not where nothing is, or only its creation was begun."""
+    if not (path / DATABASE).is_file():
+        return False
+    try:
+        RunReader(path).close()
+    except RunUnbegunError:
+        return False
+    except RunError:
+        pass  # found at the first use of it, with its remedy
+    return True
 
 
 @contextmanager
