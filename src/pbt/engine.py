@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from pbt.core.events import Decided, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, Stored, View
 from pbt.core.strategy import Proposal, Strategy
@@ -106,6 +106,9 @@ class Engine:
         self._in_flight: dict[int, Task] = {}
         self._wave: dict[int, tuple[Task, Outcome]] = {}
         self._recent: dict[int, tuple[StateRef, ...]] = {}
+        self._starts: dict[int, StateRef | None] = {}
+        self._founders: dict[StateRef, int] = {}
+        """By state that is kept, the member whose birth began its lineage."""
         self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
         self._due: list[Member] = []
         self._take(store.events())
@@ -225,6 +228,7 @@ class Engine:
             first_step=member.step,
             steps=self.course.strategy.next_ready(member.step) - member.step,
             seed=self.course.seed,
+            founder=member.id if member.state is None else self._founders.get(member.state, member.id),
         )
 
     def _commit(
@@ -243,7 +247,13 @@ class Engine:
         # Asked after every outcome, and a scan of all members each time would be felt from a thousand on.
         self._due = self._open(self.view)
         for event in events:
-            if isinstance(event, Reported):
+            if isinstance(event, Born):
+                self._starts[event.member] = event.start
+            elif isinstance(event, Decided):
+                self._starts[event.decision.member] = event.decision.start
+            elif isinstance(event, Reported):
+                start = self._starts.get(event.member)
+                self._founders[event.state] = event.member if start is None else self._founders.get(start, event.member)
                 self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
             elif isinstance(event, Retired):
                 self._recent.pop(event.member, None)
@@ -255,6 +265,7 @@ class Engine:
         keep |= self.course.strategy.retain(self.view)
         if self.view.best is not None:
             keep.add(self.view.best.state)
+        self._founders = {ref: founder for ref, founder in self._founders.items() if ref in keep}
         self.store.sweep(keep)
 
     def _lost(self) -> str:

@@ -431,6 +431,7 @@ def test_a_state_that_does_not_fit() -> None:
     assert "must not change shapes" in outcome.message
 
 
-def test_values_that_a_task_reads_itself() -> None:
-    """`argument()` satisfies the check, although nothing is set."""
-    replace(NET, bind={**NET.bind, "mine": argument()}).check({**HPARAMS, "mine": 3})
+def test_values_that_nothing_reads() -> None:
+    """`argument()` is refused: nothing in a SupervisedTask reads hparams."""
+    with pytest.raises(TaskError, match=r"'mine' has no effect.*batch_size\(\)"):
+        replace(NET, bind={**NET.bind, "mine": argument()}).check({**HPARAMS, "mine": 3})

@@ -12,8 +12,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import Key, Rng, seed_of
-from pbt.errors import CorruptError, DiskError, PBTError, TaskError
+from pbt.errors import CorruptError, DiskError, PBTError, TaskError, nearest
 from pbt.executors.base import Failure, Outcome, Report, Share, State, States, Task
+from pbt.executors.base_values import chosen_groups, is_number, rebase, same
+from pbt.executors.base_values import plain as plain_number
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.space import HParams
 
@@ -34,14 +36,104 @@ class Context:
     device: str = "cpu"
     threads: int = 1
     """CPU threads this round may use."""
+    founder: int | None = None
+    """The member whose birth began the lineage of the state; None: this member's own."""
+    hparams: HParams = field(default_factory=dict)
+    """The hyperparameters of the round."""
+    checked: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Names of hyperparameters that `apply` and `in_effect` found in effect."""
 
     def key(self, *parts: Key) -> int:
         """A seed for any generator: the same for all members, whatever the round, unless the parts say otherwise."""
         return seed_of(self.seed, "task", *parts)
 
+    @property
+    def init_key(self) -> int:
+        """The seed of everything that is drawn while a member's parts are built: one for a whole lineage.
+
+        So a random projection that no state holds stays the one that the weights were trained with.
+        """
+        return self.key("init", self.member if self.founder is None else self.founder)
+
     def rng(self, *parts: Key) -> Rng:
         """A plain generator under that key."""
         return Rng(self.seed, "task", *parts)
+
+    def apply(self, optimizer: Any, *, schedulers: Any = (), group: int | str | None = None, **settings: Any) -> None:
+        """Make values take effect on an optimizer, after its state was loaded, and read them back.
+
+        Each value is the base value of a setting: the one that the optimizer would be built with, before a scheduler
+        changes it. Parameter groups keep their ratios, a group at 0 stays at 0, schedulers keep their phase; where the
+        value is the one that the loaded state was trained with, nothing is touched.
+
+        ```python
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 100)
+        if state is not None:
+            optimizer.load_state_dict(state["optimizer"])
+            scheduler.load_state_dict(state["scheduler"])
+        ctx.apply(optimizer, schedulers=scheduler, lr=hparams["lr"])
+        ```
+
+        Args:
+            optimizer: Any `torch.optim.Optimizer`.
+            schedulers: The learning-rate scheduler of this optimizer, or a sequence of them.
+            group: One parameter group, by its number or by its entry `name`; None: all.
+            **settings: Values by the name of the setting: `lr=0.1`, `betas=(0.9, 0.99)`.
+
+        Raises:
+            TaskError: The optimizer has no such setting; a scheduler was left out; a value that has the name of a
+                hyperparameter is another one; or a value is not in effect after it was set.
+        """
+        given = list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers]
+        chosen = chosen_groups(optimizer, group, "ctx.apply")
+        if not given and "lr" in settings and any("initial_lr" in optimizer.param_groups[i] for i in chosen):
+            raise TaskError(
+                "ctx.apply(lr=...): the optimizer has a learning-rate scheduler, which would undo the value; pass "
+                "it, as in ctx.apply(optimizer, schedulers=scheduler, lr=...)"
+            )
+        for setting, value in settings.items():
+            if setting in self.hparams and not same(self.hparams[setting], value):
+                raise _not_in_effect(setting, self.hparams[setting], value, "ctx.apply sets it to")
+            parts = enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
+            for index, part in parts:
+                what = f"ctx.apply({setting}=...)"
+                written = rebase(optimizer, setting, part, index=index, groups=chosen, schedulers=given, what=what)
+                for number in written:
+                    if not same(part, found := number.in_effect()):
+                        raise _not_in_effect(setting, part, found, "it is")
+                self._found(setting, part)
+
+    def _found(self, setting: str, value: Any) -> None:
+        """Record the hyperparameters that this value is."""
+        if setting in self.hparams:
+            self.checked.add(setting)
+        elif is_number(value):
+            self.checked.update(name for name, own in self.hparams.items() if is_number(own) and own == value)
+
+    def in_effect(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """State which hyperparameters are in effect; each is compared with the value that was decided on.
+
+        For settings that `apply` cannot reach: `ctx.in_effect(lr=trainer.learning_rate)`, from any framework.
+
+        Args:
+            values: Values by the name of the hyperparameter, for names that are no Python names.
+            **more: Further values by name.
+
+        Raises:
+            TaskError: A name is no hyperparameter of this round, or its value is another one.
+        """
+        for name, value in {**(values or {}), **more}.items():
+            if name not in self.hparams:
+                raise TaskError(f"ctx.in_effect: '{name}' is no hyperparameter{nearest(name, self.hparams)}")
+            found = plain_number(value)
+            if not same(self.hparams[name], found):
+                raise _not_in_effect(name, self.hparams[name], found, "it is")
+            self.checked.add(name)
+
+
+def _not_in_effect(name: str, wanted: Any, found: Any, how: str) -> TaskError:
+    return TaskError(f"the hyperparameter '{name}' should be {wanted!r} after a hand-over, but {how} {found!r}")
 
 
 Train = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
@@ -122,7 +214,8 @@ class Worker:
             return failure(task, fatal_cause(error), str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
             return failure(task, "exception", *told(error))
-        return report(task, measured, stored, time.monotonic() - started)
+        unread = sorted(task.hparams.keys() - context.checked)
+        return report(task, measured, stored, time.monotonic() - started, unread)
 
 
 def fatal_cause(error: PBTError) -> str:
@@ -213,10 +306,12 @@ def context_of(task: Task, setup: Setup) -> Context:
         first_step=task.first_step,
         device=setup.device,
         threads=setup.threads,
+        founder=task.founder,
+        hparams=task.hparams,
     )
 
 
-def report(task: Task, measured: Measured, stored: Stored, seconds: float) -> Report:
+def report(task: Task, measured: Measured, stored: Stored, seconds: float, unread: Sequence[str] = ()) -> Report:
     """The outcome of a round that was trained."""
     return Report(
         member=task.member,
@@ -227,6 +322,7 @@ def report(task: Task, measured: Measured, stored: Stored, seconds: float) -> Re
         reported=measured.reported,
         stored=stored,
         seconds=seconds,
+        unread=tuple(unread),
     )
 
 

@@ -184,7 +184,7 @@ class Population:
                 None if measure is None else measured[i],
                 {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in found.items()},
                 first.first_step,
-                self._batches.per_epoch,
+                self._batches.per_epoch(),
             )
             for i in range(len(wave))
         ]
