@@ -167,7 +167,8 @@ def clip(gradients: Sequence[Tensor | None], norms: Sequence[float | None]) -> N
     there = [gradient for gradient in gradients if gradient is not None]
     if not there or all(norm is None for norm in norms):
         return
-    squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in there]).sum(dim=0)
+    sizes = [gradient.abs() if gradient.is_complex() else gradient for gradient in there]
+    squares = torch.stack([size.flatten(1).square().sum(dim=1) for size in sizes]).sum(dim=0)
     wanted = torch.tensor([math.inf if norm is None else norm for norm in norms], dtype=torch.float64).to(squares)
     # An infinite gradient times zero is NaN, as there; without a norm nothing is touched.
     factor = torch.where(wanted.isinf(), 1.0, (wanted / (squares.sqrt() + 1e-6)).clamp(max=1.0))
