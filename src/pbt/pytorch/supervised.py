@@ -18,6 +18,7 @@ from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, Train
 from pbt.pytorch.bind import Binding, Live, bind_all, check_bound
 from pbt.pytorch.data import Batches, Data, Order, Split
+from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
 from pbt.space import HParams
@@ -170,7 +171,9 @@ class SupervisedTrainer:
         with threads_of(self._threads):
             live = self._load(hparams, state, ctx)
             bind_all(live, hparams, self._task.bind)
+            set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
+            set_mode(live.of(Optimizer), training=False)
             found = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
         return capture(live.parts), self._task.report(losses, measured, found, ctx.first_step, self._batches.per_epoch)
 
@@ -178,7 +181,9 @@ class SupervisedTrainer:
         """One step of a member, which is new at the first call; nothing is evaluated."""
         with threads_of(self._threads):
             if self._live is None:
-                bind_all(self._load(hparams, None, ctx), hparams, self._task.bind)
+                live = self._load(hparams, None, ctx)
+                bind_all(live, hparams, self._task.bind)
+                set_mode(live.of(Optimizer), training=True)
             assert self._live is not None  # noqa: S101 (loaded just now)
             self._step(self._live, 0, ctx)
 

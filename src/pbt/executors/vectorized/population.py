@@ -58,7 +58,6 @@ class Population:
         self._held_out = held_out(data, setup.device)
         self._desk = Desk(task)
         self._program: Program | None = None
-        self._settings: Sequence[Settings] = ()
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """What is in the program: the row and the digest of each state."""
 
@@ -101,6 +100,7 @@ class Population:
         ]
         program = self._load([self._start(task) for task in wave])
         contexts = [context_of(task, self._setup) for task in wave]
+        program.set_mode(training=True)
 
         def step() -> None:
             inputs, targets, keys = self._batch(program, wave, contexts, 0)
@@ -113,7 +113,11 @@ class Population:
         row = self._row_of(task)
         # The state is let go of, and fetched again when its row is there: all of them at once would take as much
         # memory again as the program.
-        groups = _groups(self._fetch(task)) if row is None else self._settings[row].groups
+        if row is None:
+            groups = _groups(self._fetch(task))
+        else:
+            assert self._program is not None  # noqa: S101 (the row is in it)
+            groups = self._program.groups(row)
         return _Start(task=task, row=row, settings=self._desk.settle(task.hparams, groups))
 
     def _load(self, starts: Sequence[_Start]) -> Program:
@@ -134,7 +138,7 @@ class Population:
             if row is None:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
                 program.load(i, state["model"], state["optimizer"]["state"])
-        self._program, self._settings = program, [start.settings for start in starts]
+        self._program = program
         return program
 
     def _row_of(self, task: Task) -> int | None:
@@ -160,7 +164,7 @@ class Population:
         model, memory = self._program.dump(row)
         groups = [
             {**settings, "params": places}
-            for settings, places in zip(self._settings[row].groups, self._desk.places, strict=True)
+            for settings, places in zip(self._program.groups(row), self._desk.places, strict=True)
         ]
         return {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
 
@@ -170,12 +174,14 @@ class Population:
         losses = torch.zeros((len(wave), first.steps), device=self._setup.device)
         measured = torch.zeros_like(losses)
         measure = self._task.metrics.get(self._task.score)
+        program.set_mode(training=True)
         for i in range(first.steps):
             step = first.first_step + i
             inputs, targets, keys = self._batch(program, wave, contexts, step)
             losses[:, i], outputs = program.fit(inputs, targets, shared=self._batches.shared, keys=keys)
             if measure is not None:
                 measured[:, i] = program.measure(measure, outputs, targets, shared=self._batches.shared)
+        program.set_mode(training=False)
         found = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
         losses, measured = losses.cpu(), measured.cpu()
         return [

@@ -14,7 +14,7 @@ from pbt.executors.vectorized.elementwise import ELEMENTWISE, SMALL, Elementwise
 from pbt.executors.vectorized.measures import Measures, Metric, Outputs, quiet
 from pbt.executors.vectorized.network import StackedNet
 from pbt.executors.vectorized.optimizers import Separate, Stepper, clip, is_hooked
-from pbt.executors.vectorized.settings import Settings
+from pbt.executors.vectorized.settings import Groups, Settings
 from pbt.executors.vectorized.stack import Rows
 from pbt.pytorch.data import Inputs
 from pbt.pytorch.noise import Noise
@@ -167,6 +167,15 @@ class Program:
             for name, value in replaced.items():
                 self.buffers.views[name].copy_(value)
         return outputs
+
+    def set_mode(self, *, training: bool) -> None:
+        """Training or evaluation, for optimizers that tell them apart."""
+        if isinstance(self._stepper, Separate):
+            self._stepper.set_mode(training=training)
+
+    def groups(self, index: int) -> Groups:
+        """The settings of one member's optimizer, with what it counts in them."""
+        return self._stepper.groups(index) if isinstance(self._stepper, Separate) else self._settings[index].groups
 
     def gather(self, sources: Sequence[int]) -> None:
         """Give every member everything of the member at its place in `sources`, as if it came from its state."""
