@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +18,11 @@ from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, Train
 from pbt.pytorch.bind import Binding, Live, bind_all, check_bound
 from pbt.pytorch.data import Batches, Data, Order, Split
+from pbt.pytorch.evaluation import Measured, accuracy, detached, evaluate
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
 from pbt.space import HParams
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of rows of outputs (n, classes) whose largest entry is the target (n,)."""
-    return (outputs.argmax(dim=1) == targets).double().mean()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +37,15 @@ class SupervisedTask:
         optimizer: Makes the optimizer of some parameters, as `functools.partial(torch.optim.Adam, lr=1e-3)`.
         bind: Where each hyperparameter takes effect, as `{"lr": optimizer("lr")}`.
         loss: `(outputs, targets, **settings) -> scalar`, default cross-entropy.
-        metrics: Names to functions `(outputs, targets) -> mean over the batch`; `loss` is always there too.
+        metrics: Names to functions `(outputs, targets) -> number`; `loss` is always there too. Each is computed over
+            a whole split, for which the outputs of all its batches are kept.
+        means: Names of metrics, or `"loss"`, that are means over examples: these are averaged over batches, and keep
+            nothing. `accuracy` of this package and torch's losses with `reduction="mean"` and without class weights
+            are known to be.
         score: The metric on validation data that is the score.
         batch_size: Training examples per step; the last batch of an epoch may be smaller.
-        evaluation_batch: Examples per step of evaluation; no result depends on it.
+        evaluation_batch: Examples per step of evaluation. No score depends on it, unless the network itself mixes
+            the examples of a batch, as `BatchNorm` without running statistics does.
         augment: `(inputs, generator) -> inputs` for stored training batches; its draws are keyed by (seed, member,
             step).
         prepare: Turns a batch of stored inputs into the network's, as from bytes to normalized floats.
@@ -62,6 +63,7 @@ class SupervisedTask:
     loss: Callable[..., Tensor] = F.cross_entropy
     metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=lambda: {"accuracy": accuracy})
     score: str = "accuracy"
+    means: Collection[str] = ()
     batch_size: int = 100
     evaluation_batch: int = 1000
     prepare: Callable[[Tensor], Tensor] | None = None
@@ -73,6 +75,9 @@ class SupervisedTask:
     def __post_init__(self) -> None:
         if self.score != "loss" and self.score not in self.metrics:
             raise TaskError(f"the score '{self.score}' is not among the metrics {['loss', *self.metrics]}")
+        if isinstance(self.means, str) or not set(self.means) <= {"loss", *self.metrics}:
+            known = ["loss", *self.metrics]
+            raise TaskError(f"expected means to be names of metrics {known}, as in ('loss',), got {self.means!r}")
         if self.batch_size < 1 or self.evaluation_batch < 1:
             raise TaskError(f"batch sizes must be at least 1, got {self.batch_size} and {self.evaluation_batch}")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -109,6 +114,10 @@ class SupervisedTask:
             prepare=self.prepare,
             members=members,
         )
+
+    def measured(self, split: Split) -> Measured:
+        """The loss and the metrics, as they are computed over this split."""
+        return Measured.of({"loss": self.loss, **self.metrics}, self.means, split)
 
     def report(
         self,
@@ -219,21 +228,14 @@ class SupervisedTrainer:
             nn.utils.clip_grad_norm_(model.parameters(), live.clip_norm)
         optimizer.step()
         measure = task.metrics.get(task.score)
-        return value.detach(), 0.0 if measure is None else measure(outputs.detach(), targets)
+        return value.detach(), 0.0 if measure is None else measure(detached(outputs), targets)
 
     @torch.no_grad()
     def _evaluate(self, live: Live, split: Split) -> dict[str, float]:
-        """Each metric's mean over the split; the loss without the settings that hyperparameters give it."""
+        """Each metric over the split; the loss without the settings that hyperparameters give it."""
         task, model = self._task, live.parts["model"]
         model.eval()
-        measures = {"loss": task.loss, **task.metrics}
-        totals = dict.fromkeys(measures, 0.0)
-        for start in range(0, len(split), task.evaluation_batch):
-            inputs, targets = split.take(slice(start, start + task.evaluation_batch))
-            outputs = model(*(inputs if task.prepare is None else map(task.prepare, inputs)))
-            for name, measure in measures.items():
-                totals[name] += float(measure(outputs, targets)) * len(targets)
-        return {name: total / max(len(split), 1) for name, total in totals.items()}
+        return evaluate(model, task.measured(split), split, task.evaluation_batch, task.prepare)
 
 
 def _rows(losses: Tensor, measured: Tensor, first_step: int, every: int, per_epoch: int) -> list[list[float]]:

@@ -19,13 +19,14 @@ from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
 from pbt.executors.worker import Context, Metrics, Setup, context_of, failure, fatal_cause, report, settle
 from pbt.pytorch.data import Inputs, Split
+from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
-"""Examples of one evaluation step at least, however many members share the task's `evaluation_batch`."""
+"""Examples per member of one evaluation step, if that is more than the task's `evaluation_batch` in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,18 +214,32 @@ class Population:
         return inputs, torch.stack([targets for _, targets in each]), keys
 
     def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
-        """Each metric's mean over the split, for each member; the loss without settings from hyperparameters."""
-        task = self._task
-        measures = {"loss": task.loss, **task.metrics}
-        totals = {name: torch.zeros(program.members, dtype=torch.float64) for name in measures}
-        size = max(_EVALUATED_TOGETHER, -(-task.evaluation_batch // program.members))
-        for start in range(0, len(split), size):
-            inputs, targets = split.take(slice(start, start + size))
-            outputs = program.outputs(inputs if task.prepare is None else tuple(map(task.prepare, inputs)))
-            for name, measure in measures.items():
-                values = program.measure(measure, outputs, targets, shared=True)
-                totals[name] += values.detach().cpu().double() * len(targets)
-        return {name: total / len(split) for name, total in totals.items()}
+        """Each metric over the split, for each member; the loss without settings from hyperparameters.
+
+        The batches are those of every executor, because a network may mix the examples of a batch. Memory is kept low
+        by evaluating some members at a time.
+        """
+        task, measured, size = self._task, self._task.measured(split), min(self._task.evaluation_batch, len(split))
+        some = max(1, max(task.evaluation_batch, _EVALUATED_TOGETHER * program.members) // size)
+        values = {name: torch.zeros(program.members, dtype=torch.float64) for name in measured.names}
+        kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
+
+        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
+            # A copy, because a metric may change it in place.
+            found = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
+            values[name][first : first + some] += found.detach().cpu().double() * (len(targets) / len(split))
+
+        for inputs, targets in batches(split, size, task.prepare):
+            for first, outs in kept.items():
+                outputs = program.outputs(inputs, first, first + some)
+                for name, metric in measured.means.items():
+                    measure(name, metric, outputs, targets, first)
+                if measured.whole:
+                    outs.append(outputs)
+        for first, outs in kept.items():
+            for name, metric in measured.whole.items():
+                measure(name, metric, joined(outs, [size, len(split)], dim=1), split.targets, first)
+        return values
 
     def _outcome(self, task: Task, row: int, metrics: Metrics, seconds: float) -> Outcome:
         """Settle and store one member's round."""
