@@ -15,11 +15,12 @@ from pbt.pytorch.bind import (
     optimizer,
 )
 from pbt.pytorch.data import Data, Split
+from pbt.pytorch.evaluation import accuracy
 from pbt.pytorch.modules import Buildable, ModuleTask
 from pbt.pytorch.noise import KeyedDropout, Noise, key_dropout
 from pbt.pytorch.schedules import ScheduleLR, apply_schedule
 from pbt.pytorch.state import capture, restore
-from pbt.pytorch.supervised import SupervisedTask, accuracy
+from pbt.pytorch.supervised import SupervisedTask
 
 __all__ = [
     "Binding",

@@ -33,7 +33,7 @@ class Average:
         for name, parameter in model.named_parameters():
             self.weights[name].lerp_(parameter, rate)
 
-    def outputs(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    def outputs(self, model: nn.Module, *inputs: Tensor) -> Any:
         """The outputs of the network with these weights and its own buffers."""
         return functional_call(model, dict(self.weights), inputs)
 

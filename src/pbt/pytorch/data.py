@@ -31,8 +31,11 @@ class Split:
         return Split(moved, self.targets.to(device))
 
     def take(self, index: Tensor | slice) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The inputs and targets at these places."""
+        """Copies of the inputs and targets at these places: whoever takes them may change them in place."""
         inputs = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        if isinstance(index, slice):
+            # Indexing by a tensor copies, by a slice it does not.
+            return tuple(x[index].clone() for x in inputs), self.targets[index].clone()
         return tuple(x[index] for x in inputs), self.targets[index]
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,14 +31,11 @@ from pbt.pytorch.bind import (
     check_disjoint,
 )
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split
+from pbt.pytorch.evaluation import Measured, accuracy, detached, evaluate
+from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
 from pbt.space import HParams
-
-
-def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of rows of outputs (n, classes) whose largest entry is the target (n,)."""
-    return (outputs.argmax(dim=1) == targets).double().mean()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +50,15 @@ class SupervisedTask:
         optimizer: Makes the optimizer of some parameters, as `functools.partial(torch.optim.Adam, lr=1e-3)`.
         bind: Where each hyperparameter takes effect, as `{"lr": optimizer("lr")}`.
         loss: `(outputs, targets, **settings) -> scalar`, default cross-entropy.
-        metrics: Names to functions `(outputs, targets) -> mean over the batch`; `loss` is always there too.
+        metrics: Names to functions `(outputs, targets) -> number`; `loss` is always there too. Each is computed over
+            a whole split, for which the outputs of all its batches are kept.
+        means: Names of metrics, or `"loss"`, that are means over examples: these are averaged over batches, and keep
+            nothing. `accuracy` of this package and torch's losses with `reduction="mean"` and without class weights
+            are known to be.
         score: The metric on validation data that is the score.
         batch_size: Training examples per step and accumulated batch; the last batch of an epoch may be smaller.
-        evaluation_batch: Examples per step of evaluation; no result depends on it.
+        evaluation_batch: Examples per step of evaluation. No score depends on it, unless the network itself mixes
+            the examples of a batch, as `BatchNorm` without running statistics does.
         augment: `(inputs, generator, **settings) -> inputs` for stored training batches; its draws are keyed by (seed,
             member, step), and its settings are hyperparameters bound by `augment("strength")`.
         prepare: Turns a batch of stored inputs into the network's, as from bytes to normalized floats.
@@ -79,6 +82,7 @@ class SupervisedTask:
     loss: Callable[..., Tensor] = F.cross_entropy
     metrics: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=lambda: {"accuracy": accuracy})
     score: str = "accuracy"
+    means: Collection[str] = ()
     batch_size: int = 100
     evaluation_batch: int = 1000
     prepare: Callable[[Tensor], Tensor] | None = None
@@ -93,6 +97,9 @@ class SupervisedTask:
     def __post_init__(self) -> None:
         if self.score != "loss" and self.score not in self.metrics:
             raise TaskError(f"the score '{self.score}' is not among the metrics {['loss', *self.metrics]}")
+        if isinstance(self.means, str) or not set(self.means) <= {"loss", *self.metrics}:
+            known = ["loss", *self.metrics]
+            raise TaskError(f"expected means to be names of metrics {known}, as in ('loss',), got {self.means!r}")
         if self.batch_size < 1 or self.evaluation_batch < 1:
             raise TaskError(f"batch sizes must be at least 1, got {self.batch_size} and {self.evaluation_batch}")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -159,6 +166,10 @@ class SupervisedTask:
             members=members,
         )
 
+    def measured(self, split: Split) -> Measured:
+        """The loss and the metrics, as they are computed over this split."""
+        return Measured.of({"loss": self.loss, **self.metrics}, self.means, split)
+
     def report(
         self,
         losses: Tensor,
@@ -218,7 +229,9 @@ class SupervisedTrainer:
         """One round."""
         with threads_of(self._threads):
             live = self._load(hparams, state, ctx)
+            set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
+            set_mode(live.of(Optimizer), training=False)
             found = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
             scheduler: Any = live.parts.get("scheduler")
             if steps_by_score(scheduler) and "val" in found:
@@ -231,6 +244,7 @@ class SupervisedTrainer:
         with threads_of(self._threads):
             if self._tried is None:
                 self._tried = self._load(hparams, None, ctx)
+                set_mode(self._tried.of(Optimizer), training=True)
             self._step(self._tried, 0, ctx)
 
     def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:
@@ -280,23 +294,16 @@ class SupervisedTrainer:
             value = task.loss(outputs, targets[batch], **live.loss)
             (value if share == 1 else value * share).backward()  # type: ignore[no-untyped-call]
             losses.append(value.detach() * share)
-            measured.append(0.0 if measure is None else measure(outputs.detach(), targets[batch]) * share)
+            measured.append(0.0 if measure is None else measure(detached(outputs), targets[batch]) * share)
         return (losses[0], measured[0]) if len(losses) == 1 else (torch.stack(losses).sum(), sum(measured))
 
     @torch.no_grad()
     def _evaluate(self, live: Live, split: Split) -> dict[str, float]:
-        """Each metric's mean over the split; the loss without the settings that hyperparameters give it."""
+        """Each metric over the split; the loss without the settings that hyperparameters give it."""
         task, model, average = self._task, live.parts["model"], live.parts.get("ema")
         model.eval()
-        measures = {"loss": task.loss, **task.metrics}
-        totals = dict.fromkeys(measures, 0.0)
-        for start in range(0, len(split), task.evaluation_batch):
-            inputs, targets = split.take(slice(start, start + task.evaluation_batch))
-            inputs = inputs if task.prepare is None else tuple(map(task.prepare, inputs))
-            outputs = model(*inputs) if average is None else average.outputs(model, inputs)
-            for name, measure in measures.items():
-                totals[name] += float(measure(outputs, targets)) * len(targets)
-        return {name: total / max(len(split), 1) for name, total in totals.items()}
+        network = model if average is None else partial(average.outputs, model)
+        return evaluate(network, task.measured(split), split, task.evaluation_batch, task.prepare)
 
 
 def size_of(live: Live) -> int:

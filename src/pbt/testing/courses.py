@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pbt.core.population import StateRef, Stored
@@ -70,7 +71,8 @@ def check_close(found: Any, expected: Any, where: str = "state", tolerance: floa
     assert type(found) is type(expected), f"{where}: {type(found).__name__} instead of {type(expected).__name__}"
     if isinstance(expected, Tensor):
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape), where
-        apart = (found.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
+        wide = torch.promote_types(expected.dtype, torch.float64)
+        apart = (found.to(wide) - expected.to(wide)).abs().max().item() if expected.numel() else 0.0
         assert apart <= tolerance, f"{where}: {apart} apart"
     elif isinstance(expected, Mapping):
         assert list(found) == list(expected), where

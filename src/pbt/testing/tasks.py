@@ -32,6 +32,7 @@ from pbt.testing.networks import (
     layer_norms,
     plain,
 )
+from pbt.testing.optimizers import ScheduleFree
 
 
 def doubled(make: Callable[..., nn.Module], *args: Any) -> nn.Module:
@@ -144,6 +145,7 @@ OPTIMIZERS: Mapping[str, Optimized] = {
             "weight_decay": _DECAYS,
         },
     ),
+    "schedule_free": Optimized(ScheduleFree, {"lr": (0.1, 0.05, 0.2, 0.01), "beta": (0.9, 0.8, 0.95, 0.9)}),
     "nadam": Optimized(torch.optim.NAdam, {"lr": _RATES, "weight_decay": _DECAYS}),
 }
 """By name."""

@@ -117,6 +117,10 @@ class NetworksContract(SupervisedContract):
         """`RMSprop`, centered, with momentum."""
         self.optimize("rmsprop")
 
+    def test_counts_in_parameter_groups(self) -> None:
+        """An optimizer that counts in its groups, and evaluates other weights than it trains."""
+        self.optimize("schedule_free")
+
     def test_any_other_optimizer(self) -> None:
         """An optimizer that nobody prepared for."""
         self.optimize("nadam")

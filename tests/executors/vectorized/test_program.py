@@ -126,6 +126,30 @@ def test_unused_parameters() -> None:
         assert Course(executor, step=4, round=1, stored=kept).train(3, VALUES).digests == digests
 
 
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(6, 8, dtype=torch.complex64)
+        self.turn = nn.Conv1d(1, 2, 3, dtype=torch.complex64)
+        self.head = nn.Linear(12, 3).double()
+
+    def forward(self, x):
+        z = self.first(torch.polar(torch.ones_like(x), x).to(torch.complex64))
+        return self.head(self.turn(z.unsqueeze(1)).abs().flatten(1).double())
+
+
+def test_complex_numbers() -> None:
+    """Complex layers, linear and convolutional, are trained as alone, and clipped to the norm of all numbers."""
+    task = replace(PLAIN, model=Complex, clip_norm=0.5)
+    courses = []
+    for executor in (InlineExecutor, VectorizedExecutor):
+        with opened(task, executor) as one:
+            courses.append(Course(one).train(8, VALUES))
+    for member in VALUES:
+        found, expected = (state_of(course.stored[member])["model"] for course in courses[::-1])
+        check_close(found, expected, f"member {member}", 1e-5)
+
+
 class Alternating(nn.Module):
     """Uses one of its layers only now and then."""
 

@@ -10,8 +10,8 @@ from pbt.executors.vectorized.rules import RULES, Rules
 MEMBERS = 3
 
 
-def draw(*shape):
-    return torch.randn(*shape, dtype=torch.float64, generator=draw.generator)
+def draw(*shape, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, generator=draw.generator)
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +19,16 @@ def _seed():
     draw.generator = torch.Generator().manual_seed(5)
 
 
+def differentiable(x):
+    return x.is_floating_point() or x.is_complex()
+
+
 def compare(function, stacked, shared=(), used=None):
     """Run it for all members and for each alone; assert that outputs and gradients agree.
 
     `stacked` and `shared` are the arguments by name; floating ones of `stacked` are differentiated.
     """
-    leaves = {name: x.clone().requires_grad_(x.is_floating_point()) for name, x in stacked.items()}
+    leaves = {name: x.clone().requires_grad_(differentiable(x)) for name, x in stacked.items()}
     shared = dict(shared)
 
     def one(own):
@@ -43,12 +47,12 @@ def compare(function, stacked, shared=(), used=None):
     if used is not None:
         assert bool(seen) == used
     weights = draw(*outputs.shape)
-    (outputs * weights).sum().backward()
+    (outputs * weights).abs().sum().backward()
     for i in range(MEMBERS):
-        own = {name: x[i].clone().requires_grad_(x.is_floating_point()) for name, x in stacked.items()}
+        own = {name: x[i].clone().requires_grad_(differentiable(x)) for name, x in stacked.items()}
         expected = function(**own, **shared)
         torch.testing.assert_close(outputs[i], expected, rtol=0, atol=1e-12)
-        (expected * weights[i]).sum().backward()
+        (expected * weights[i]).abs().sum().backward()
         for name, x in own.items():
             if x.grad is not None:
                 torch.testing.assert_close(leaves[name].grad[i], x.grad, rtol=0, atol=1e-12)
@@ -76,6 +80,17 @@ def test_linear(shape, used, bias, shared) -> None:
     elif bias == "shared":
         common["bias"] = draw(7)
     compare(F.linear, given, common, used=used)
+
+
+@pytest.mark.parametrize("operation", [F.linear, F.conv1d])
+def test_complex_numbers(operation) -> None:
+    """Complex weights have the conjugated gradients that torch gives them."""
+    shapes = {F.linear: ((4, 5), (7, 5)), F.conv1d: ((4, 5, 9), (7, 5, 3))}[operation]
+    given = {
+        name: draw(MEMBERS, *shape, dtype=torch.complex128)
+        for name, shape in zip(("input", "weight", "bias"), (*shapes, (7,)), strict=True)
+    }
+    compare(operation, given, used=True)
 
 
 def test_linear_with_shared_weights() -> None:
@@ -160,13 +175,13 @@ def test_batch_norm(members, shape, affine, tracked, training) -> None:
             return call(own, kept)
 
     outputs, weights = vmap(one)(leaves, kept), draw(members, *shape)
-    (outputs * weights).sum().backward()
+    (outputs * weights).abs().sum().backward()
     for i in range(members):
         own = {name: x[i].clone().requires_grad_() for name, x in given.items()}
         statistics = {name: x[i].clone() for name, x in running.items()}
         expected = call(own, statistics)
         torch.testing.assert_close(outputs[i], expected, rtol=0, atol=1e-12)
-        (expected * weights[i]).sum().backward()
+        (expected * weights[i]).abs().sum().backward()
         for name, x in own.items():
             torch.testing.assert_close(leaves[name].grad[i], x.grad, rtol=0, atol=1e-11)
         for name, x in statistics.items():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 Metric = Callable[..., Tensor]
 Outputs = Any
@@ -34,7 +34,9 @@ class Measures:
         self.faults: dict[int, Exception] = {}
         """By member, what was first raised for it."""
 
-    def each(self, name: Any, function: Metric, outputs: Outputs, targets: Tensor, *, shared: bool) -> Tensor:
+    def each(
+        self, name: Any, function: Metric, outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0
+    ) -> Tensor:
         """The function of each member's outputs (members,); where `vmap` cannot run it, one after the other.
 
         Args:
@@ -43,6 +45,7 @@ class Measures:
             outputs: With members in front.
             targets: (n, ...) if shared, else (members, n, ...).
             shared: Whether all members have the same targets.
+            first: The number of the first member, where the outputs are those of some members.
         """
         if name not in self._slow:
             try:
@@ -50,7 +53,8 @@ class Measures:
                     return vmap(function, (0, None if shared else 0), randomness="different")(outputs, targets)
             except Exception:  # noqa: BLE001 (whatever it is, the loop will do it or say it)
                 self._slow.add(name)
-        return self._one_by_one([function] * self._members, outputs, targets, shared=shared)
+        members = len(tree_leaves(outputs)[0])
+        return self._one_by_one([function] * members, outputs, targets, shared=shared, first=first)
 
     def losses(
         self, loss: Metric, settings: Sequence[Mapping[str, Any]], outputs: Outputs, targets: Tensor, *, shared: bool
@@ -66,15 +70,19 @@ class Measures:
             return vmap(_smoothed_cross_entropy, (0, None if shared else 0, 0))(outputs, targets, stacked)
         return self._one_by_one([partial(loss, **own) for own in settings], outputs, targets, shared=shared)
 
-    def _one_by_one(self, functions: Sequence[Metric], outputs: Outputs, targets: Tensor, *, shared: bool) -> Tensor:
+    def _one_by_one(
+        self, functions: Sequence[Metric], outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0
+    ) -> Tensor:
         """Each member's function of its outputs; NaN where it raises, which is that member's fault alone."""
         values = []
         for i, function in enumerate(functions):
             value: Any = math.nan
             try:
-                value = function(tree_map(lambda x, i=i: x[i], outputs), targets if shared else targets[i])
+                # What one member's function changes in place is not the next one's.
+                own = targets.clone() if shared else targets[i]
+                value = function(tree_map(lambda x, i=i: x[i], outputs), own)
             except Exception as error:  # noqa: BLE001 (a failed member is data)
-                self.faults.setdefault(i, error)
+                self.faults.setdefault(first + i, error)
             values.append(torch.as_tensor(value, device=self._device))
         dtype = reduce(torch.promote_types, (value.dtype for value in values))
         return torch.stack([value.to(dtype) for value in values])

@@ -16,6 +16,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from pbt.executors.vectorized.stack import Rows
+from pbt.pytorch.modes import set_mode
 
 Group = Mapping[str, Any]
 """An optimizer's settings, as in `param_groups` without the parameters."""
@@ -57,14 +58,27 @@ class Separate:
             for i in range(params.members)
         ]
         self._optimizers = [make(iter(own)) for own in self._params]
+        self._fresh = [set(group) for group in self._optimizers[0].param_groups]
         self._fused: list[FusedAdam | None] = [None] * params.members
 
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
         """Each member's settings, from now on."""
         self._fused = [None] * len(groups)
         for optimizer, own in zip(self._optimizers, groups, strict=True):
-            for group, settings in zip(optimizer.param_groups, own, strict=True):
+            for group, settings, fresh in zip(optimizer.param_groups, own, self._fresh, strict=True):
+                # What the optimizer of the member before has added since is not this member's.
+                for name in group.keys() - fresh - settings.keys():
+                    del group[name]
                 group.update(settings)
+
+    def groups(self, index: int) -> list[dict[str, Any]]:
+        """One member's settings as its optimizer has left them: many count in them; copied."""
+        groups = self._optimizers[index].param_groups
+        return [{name: copy.deepcopy(value) for name, value in own.items() if name != "params"} for own in groups]
+
+    def set_mode(self, *, training: bool) -> None:
+        """Training or evaluation, for optimizers that tell them apart."""
+        set_mode(self._optimizers, training=training)
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One member after the other."""
@@ -167,7 +181,8 @@ def clip(gradients: Sequence[Tensor | None], norms: Sequence[float | None]) -> N
     there = [gradient for gradient in gradients if gradient is not None]
     if not there or all(norm is None for norm in norms):
         return
-    squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in there]).sum(dim=0)
+    sizes = [gradient.abs() if gradient.is_complex() else gradient for gradient in there]
+    squares = torch.stack([size.flatten(1).square().sum(dim=1) for size in sizes]).sum(dim=0)
     wanted = torch.tensor([math.inf if norm is None else norm for norm in norms], dtype=torch.float64).to(squares)
     # An infinite gradient times zero is NaN, as there; without a norm nothing is touched.
     factor = torch.where(wanted.isinf(), 1.0, (wanted / (squares.sqrt() + 1e-6)).clamp(max=1.0))

@@ -19,13 +19,14 @@ from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
 from pbt.executors.worker import Context, Metrics, Setup, context_of, failure, fatal_cause, report, settle
 from pbt.pytorch.data import Inputs, Split
+from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
-"""Examples of one evaluation step at least, however many members share the task's `evaluation_batch`."""
+"""Examples per member of one evaluation step, if that is more than the task's `evaluation_batch` in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,6 @@ class Population:
         self._held_out = held_out(data, setup.device)
         self._desk = Desk(task)
         self._program: Program | None = None
-        self._settings: Sequence[Settings] = ()
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """What is in the program: the row and the digest of each state."""
 
@@ -101,6 +101,7 @@ class Population:
         ]
         program = self._load([self._start(task) for task in wave])
         contexts = [context_of(task, self._setup) for task in wave]
+        program.set_mode(training=True)
 
         def step() -> None:
             inputs, targets, keys = self._batch(program, wave, contexts, 0)
@@ -113,7 +114,11 @@ class Population:
         row = self._row_of(task)
         # The state is let go of, and fetched again when its row is there: all of them at once would take as much
         # memory again as the program.
-        groups = _groups(self._fetch(task)) if row is None else self._settings[row].groups
+        if row is None:
+            groups = _groups(self._fetch(task))
+        else:
+            assert self._program is not None  # noqa: S101 (the row is in it)
+            groups = self._program.groups(row)
         return _Start(task=task, row=row, settings=self._desk.settle(task.hparams, groups))
 
     def _load(self, starts: Sequence[_Start]) -> Program:
@@ -134,7 +139,7 @@ class Population:
             if row is None:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
                 program.load(i, state["model"], state["optimizer"]["state"])
-        self._program, self._settings = program, [start.settings for start in starts]
+        self._program = program
         return program
 
     def _row_of(self, task: Task) -> int | None:
@@ -160,7 +165,7 @@ class Population:
         model, memory = self._program.dump(row)
         groups = [
             {**settings, "params": places}
-            for settings, places in zip(self._settings[row].groups, self._desk.places, strict=True)
+            for settings, places in zip(self._program.groups(row), self._desk.places, strict=True)
         ]
         return {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
 
@@ -170,12 +175,14 @@ class Population:
         losses = torch.zeros((len(wave), first.steps), device=self._setup.device)
         measured = torch.zeros_like(losses)
         measure = self._task.metrics.get(self._task.score)
+        program.set_mode(training=True)
         for i in range(first.steps):
             step = first.first_step + i
             inputs, targets, keys = self._batch(program, wave, contexts, step)
             losses[:, i], outputs = program.fit(inputs, targets, shared=self._batches.shared, keys=keys)
             if measure is not None:
                 measured[:, i] = program.measure(measure, outputs, targets, shared=self._batches.shared)
+        program.set_mode(training=False)
         found = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
         losses, measured = losses.cpu(), measured.cpu()
         return [
@@ -207,18 +214,32 @@ class Population:
         return inputs, torch.stack([targets for _, targets in each]), keys
 
     def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
-        """Each metric's mean over the split, for each member; the loss without settings from hyperparameters."""
-        task = self._task
-        measures = {"loss": task.loss, **task.metrics}
-        totals = {name: torch.zeros(program.members, dtype=torch.float64) for name in measures}
-        size = max(_EVALUATED_TOGETHER, -(-task.evaluation_batch // program.members))
-        for start in range(0, len(split), size):
-            inputs, targets = split.take(slice(start, start + size))
-            outputs = program.outputs(inputs if task.prepare is None else tuple(map(task.prepare, inputs)))
-            for name, measure in measures.items():
-                values = program.measure(measure, outputs, targets, shared=True)
-                totals[name] += values.detach().cpu().double() * len(targets)
-        return {name: total / len(split) for name, total in totals.items()}
+        """Each metric over the split, for each member; the loss without settings from hyperparameters.
+
+        The batches are those of every executor, because a network may mix the examples of a batch. Memory is kept low
+        by evaluating some members at a time.
+        """
+        task, measured, size = self._task, self._task.measured(split), min(self._task.evaluation_batch, len(split))
+        some = max(1, max(task.evaluation_batch, _EVALUATED_TOGETHER * program.members) // size)
+        values = {name: torch.zeros(program.members, dtype=torch.float64) for name in measured.names}
+        kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
+
+        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
+            # A copy, because a metric may change it in place.
+            found = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
+            values[name][first : first + some] += found.detach().cpu().double() * (len(targets) / len(split))
+
+        for inputs, targets in batches(split, size, task.prepare):
+            for first, outs in kept.items():
+                outputs = program.outputs(inputs, first, first + some)
+                for name, metric in measured.means.items():
+                    measure(name, metric, outputs, targets, first)
+                if measured.whole:
+                    outs.append(outputs)
+        for first, outs in kept.items():
+            for name, metric in measured.whole.items():
+                measure(name, metric, joined(outs, [size, len(split)], dim=1), split.targets, first)
+        return values
 
     def _outcome(self, task: Task, row: int, metrics: Metrics, seconds: float) -> Outcome:
         """Settle and store one member's round."""

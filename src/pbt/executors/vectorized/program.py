@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
 from pbt.errors import TaskError
 from pbt.executors.vectorized.elementwise import ELEMENTWISE, SMALL, Elementwise
 from pbt.executors.vectorized.measures import Measures, Metric, Outputs, quiet
 from pbt.executors.vectorized.network import StackedNet
 from pbt.executors.vectorized.optimizers import Separate, Stepper, clip, is_hooked
-from pbt.executors.vectorized.settings import Settings
+from pbt.executors.vectorized.settings import Groups, Settings
 from pbt.executors.vectorized.stack import Rows
 from pbt.pytorch.data import Inputs
+from pbt.pytorch.evaluation import detached
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
@@ -135,7 +135,9 @@ class Program:
         # For noise that is hidden inside layers or written in functional form.
         seed_global(keys[0], self._device)
         self._net.train()
-        outputs = self._outputs(self._leaves, inputs, shared=shared)
+        outputs = self._outputs(
+            self._leaves, self.buffers.views, self._net.attributes, self._rows, inputs, shared=shared
+        )
         losses = self._measures.losses(
             self._task.loss, [own.loss for own in self._settings], outputs, targets, shared=shared
         )
@@ -143,30 +145,61 @@ class Program:
             # The gradient of a sum is each member's own: no loss depends on another member.
             losses.sum().backward()  # type: ignore[no-untyped-call]
         self._net.check_reached()
-        return losses.detach(), tree_map(torch.detach, outputs)
+        return losses.detach(), detached(outputs)
 
     @torch.no_grad()
-    def outputs(self, inputs: Inputs) -> Outputs:
-        """What all members say of the same inputs (n, ...) in evaluation: (members, n, ...)."""
+    def outputs(self, inputs: Inputs, first: int, last: int) -> Outputs:
+        """What these members say of the same inputs (n, ...) in evaluation: (members, n, ...).
+
+        Args:
+            inputs: They are left as they are.
+            first: The first member.
+            last: The one after the last member.
+        """
         self._net.eval()
-        return self._outputs(self.params.views, inputs, shared=True)
+        views = (self.params.views, self.buffers.views, self._net.attributes)
+        params, buffers, attributes = ({name: view[first:last] for name, view in of.items()} for of in views)
+        if not self._is_chain(inputs):
+            inputs = tuple(x.clone() for x in inputs)
+        return self._outputs(params, buffers, attributes, self._rows[first:last], inputs, shared=True)
 
-    def measure(self, metric: Metric, outputs: Outputs, targets: Tensor, *, shared: bool) -> Tensor:
-        """A metric of each member (members,)."""
-        return self._measures.each(metric, metric, outputs, targets, shared=shared)
+    def measure(self, metric: Metric, outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0) -> Tensor:
+        """A metric of the outputs (members, ...) of all members, or of those from `first` on: (members,)."""
+        return self._measures.each(metric, metric, outputs, targets, shared=shared, first=first)
 
-    def _outputs(self, params: Mapping[str, Tensor], inputs: Inputs, *, shared: bool) -> Outputs:
-        if self._net.is_chain and len(inputs) == 1:
-            x = inputs[0].expand(self.members, *inputs[0].shape) if shared else inputs[0]
-            return self._net.run_chain({**params, **self.buffers.views}, x)
+    def _is_chain(self, inputs: Inputs) -> bool:
+        return self._net.is_chain and len(inputs) == 1
+
+    def _outputs(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        attributes: Mapping[str, Tensor],
+        rows: Tensor,
+        inputs: Inputs,
+        *,
+        shared: bool,
+    ) -> Outputs:
+        if self._is_chain(inputs):
+            x = inputs[0].expand(len(rows), *inputs[0].shape) if shared else inputs[0]
+            return self._net.run_chain({**params, **buffers}, x)
         dims = (0, 0, 0, 0, *[None if shared else 0 for _ in inputs])
         run = vmap(self._net.run, dims, randomness="different")
         with quiet():
-            outputs, replaced = run(params, self.buffers.views, self._net.attributes, self._rows, *inputs)
+            outputs, replaced = run(params, buffers, attributes, rows, *inputs)
         with torch.no_grad():
             for name, value in replaced.items():
-                self.buffers.views[name].copy_(value)
+                buffers[name].copy_(value)
         return outputs
+
+    def set_mode(self, *, training: bool) -> None:
+        """Training or evaluation, for optimizers that tell them apart."""
+        if isinstance(self._stepper, Separate):
+            self._stepper.set_mode(training=training)
+
+    def groups(self, index: int) -> Groups:
+        """The settings of one member's optimizer, with what it counts in them."""
+        return self._stepper.groups(index) if isinstance(self._stepper, Separate) else self._settings[index].groups
 
     def gather(self, sources: Sequence[int]) -> None:
         """Give every member everything of the member at its place in `sources`, as if it came from its state."""

@@ -99,9 +99,10 @@ class _Linear(torch.autograd.Function):
         (gradient,) = gradients
         x, w = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad
+        # The conjugate of real numbers is the tensor itself.
         return (
-            torch.bmm(gradient, w) if of_x else None,
-            torch.bmm(gradient.transpose(1, 2), x) if of_w else None,
+            torch.bmm(gradient, w.conj()) if of_x else None,
+            torch.bmm(gradient.transpose(1, 2), x.conj()) if of_w else None,
             gradient.sum(dim=1) if of_b else None,
         )
 

@@ -94,7 +94,8 @@ class Desk:
             self._lives[names] = live, groups_of(live)
         live, fresh = self._lives[names]
         for group, settings in zip(live.parts["optimizer"].param_groups, groups or fresh, strict=True):
-            for name in group.keys() - {"params"}:
+            # Nor what the optimizer of a member before has added to its groups.
+            for name in group.keys() - settings.keys() - {"params"}:
                 del group[name]
             group.update(copy.deepcopy(settings))
         bind_all(live, hparams, self._task.bind)

@@ -1,0 +1,139 @@
+"""Metrics of a network over a whole split, whatever the batches in which it is evaluated.
+
+A mean over examples is summed batch by batch. Any other metric, as F1 or a class-weighted loss, is computed once from
+the outputs of all batches.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from pbt.errors import TaskError
+from pbt.pytorch.data import Inputs, Split
+
+Metric = Callable[..., Tensor]
+Outputs = Any
+"""What a network returns: a tensor, or tuples, lists and dictionaries of tensors."""
+
+_FUNCTIONS: Sequence[Any] = (
+    F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.cross_entropy, F.huber_loss, F.kl_div, F.l1_loss,
+    F.mse_loss, F.nll_loss, F.smooth_l1_loss,
+)  # fmt: skip
+_MODULES: Sequence[type[nn.Module]] = (
+    nn.BCELoss, nn.BCEWithLogitsLoss, nn.CrossEntropyLoss, nn.HuberLoss, nn.KLDivLoss, nn.L1Loss, nn.MSELoss,
+    nn.NLLLoss, nn.SmoothL1Loss,
+)  # fmt: skip
+_SETTINGS = {"label_smoothing", "beta", "delta"}
+"""Settings under which those functions stay means."""
+_IGNORED = -100
+"""The target that torch's losses of classes leave out of their mean."""
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The share of rows of outputs (n, classes) whose largest entry is the target (n,)."""
+    return (outputs.argmax(dim=1) == targets).double().mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The metrics of a split by name, in order, in two kinds."""
+
+    names: Sequence[str]
+    means: Mapping[str, Metric]
+    """Means over examples."""
+    whole: Mapping[str, Metric]
+    """All others."""
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: Split) -> "Measured":
+        """The metrics of a task; `means` are the names that it declares to be means."""
+        found = {name for name, metric in metrics.items() if name in means or _is_mean(metric, split.targets)}
+        return cls(
+            [*metrics],
+            {name: metric for name, metric in metrics.items() if name in found},
+            {name: metric for name, metric in metrics.items() if name not in found},
+        )
+
+
+def _is_mean(metric: Any, targets: Tensor) -> bool:
+    """Whether it is known to be a mean over these examples."""
+    if isinstance(metric, partial):
+        return not metric.args and set(metric.keywords) <= _SETTINGS and _is_mean(metric.func, targets)
+    if isinstance(metric, nn.Module):
+        plain = metric.__dict__.get("reduction") == "mean" and getattr(metric, "weight", None) is None
+        counted = getattr(metric, "ignore_index", _IGNORED) == _IGNORED
+        known = type(metric) in _MODULES and plain and counted
+    else:
+        known = metric is accuracy or metric in _FUNCTIONS
+    return known and (targets.is_floating_point() or not bool((targets == _IGNORED).any()))
+
+
+def batches(
+    split: Split, size: int, prepare: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[tuple[Inputs, Tensor]]:
+    """The split in batches of this size, as the network takes them; copies, which may be changed in place."""
+    for start in range(0, len(split), size):
+        inputs, targets = split.take(slice(start, start + size))
+        yield inputs if prepare is None else tuple(map(prepare, inputs)), targets
+
+
+def evaluate(
+    model: Callable[..., Outputs],
+    measured: Measured,
+    split: Split,
+    size: int,
+    prepare: Callable[[Tensor], Tensor] | None,
+) -> dict[str, float]:
+    """Each metric over the split, by a network in evaluation mode, in batches of this size.
+
+    Raises:
+        TaskError: The outputs of several batches cannot be joined for a metric that is no mean.
+    """
+    values = dict.fromkeys(measured.names, 0.0)
+    kept: list[Outputs] = []
+    for inputs, targets in batches(split, size, prepare):
+        outputs = model(*inputs)
+        for name, metric in measured.means.items():
+            values[name] += float(metric(outputs, targets)) * (len(targets) / len(split))
+        if measured.whole:
+            kept.append(outputs)
+    if measured.whole:
+        outputs, targets = joined(kept, [size, len(split)]), split.targets.clone()
+        values.update({name: float(metric(outputs, targets)) for name, metric in measured.whole.items()})
+    return values
+
+
+def detached(outputs: Outputs) -> Outputs:
+    """The same outputs without their graph."""
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
+
+
+def joined(parts: Sequence[Outputs], sizes: Sequence[int], dim: int = 0) -> Outputs:
+    """The outputs of batches as if it had been one.
+
+    Args:
+        parts: The outputs of each batch.
+        sizes: Examples of each batch but the last, and of all.
+        dim: Of the examples.
+
+    Raises:
+        TaskError: Some output has no such dimension.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    flat, structure = zip(*(tree_flatten(part) for part in parts), strict=True)
+    for leaf in flat[0]:
+        if not isinstance(leaf, Tensor) or leaf.dim() <= dim or leaf.shape[dim] != sizes[0]:
+            what = f"a tensor of shape {tuple(leaf.shape[dim:])}" if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise TaskError(
+                f"expected outputs of the network with the {sizes[0]} examples of a batch in front, got {what}; for "
+                "metrics that are no means the outputs of all batches are joined: declare those that are, as in "
+                f'means=("loss",), or set evaluation_batch to {sizes[1]}'
+            )
+    return tree_unflatten([torch.cat(same, dim) for same in zip(*flat, strict=True)], structure[0])
