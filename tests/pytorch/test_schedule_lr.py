@@ -51,7 +51,7 @@ def test_apply_of_nothing_is_an_error():
 
 
 def test_the_scheduler_gives_each_step_its_rate():
-    """Stepped once per training step, the groups have the schedule's rate in their ratio, the last one behind the end."""
+    """Stepped once per training step, groups have the schedule's rate in their ratio, the last one behind the end."""
     found = optimizer()
     scheduler = ScheduleLR(found, SCHEDULE)
     seen = []

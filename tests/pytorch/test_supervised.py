@@ -418,7 +418,7 @@ def wider_each_time():
 
 
 def test_a_state_that_does_not_fit() -> None:
-    """A network that is built with other shapes each time cannot take a state over: the run stops and says why."""
+    """A network that is built with other shapes each time cannot take a state over: its member fails and says why."""
     task = replace(NET, model=wider_each_time)
     first = train(worker_of(task), [1])
     again = Task(
@@ -427,7 +427,7 @@ def test_a_state_that_does_not_fit() -> None:
     )  # fmt: skip
     (outcome,) = worker_of(task).run((again,))
     assert isinstance(outcome, Failure)
-    assert outcome.cause == "refused"
+    assert outcome.cause == "exception"
     assert "must not change shapes" in outcome.message
 
 

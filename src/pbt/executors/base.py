@@ -81,9 +81,17 @@ class Failure:
     round: int
     attempt: int
     cause: str
-    """`score`, `exception` or `worker`: the member failed. `refused`, `corrupt` or `disk`: the run must stop."""
+    """Why there is no result.
+
+    The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (lost
+    too often). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`.
+    """
     message: str
+    """One line, with the place in the user's code if there is one."""
     traceback: str = ""
+    file: str = ""
+    """The user's source file; empty: none is known."""
+    line: int | None = None
 
 
 Outcome = Report | Failure

@@ -457,7 +457,7 @@ def bind_all(live: Live, hparams: HParams, bind: Mapping[str, Binding], ctx: Con
             if not same(value, one):
                 raise TaskError(f"the hyperparameter '{name}' should be {value!r} after a hand-over, but is {one!r}")
         if found and ctx is not None:
-            ctx.in_effect({name: value})
+            ctx.checked.add(name)
 
 
 def _release(live: Live, bindings: Sequence[Binding]) -> None:

@@ -1,11 +1,9 @@
 """What went wrong, as outcomes: with one member, or with the program that all share."""
 
 import re
-import traceback
 
-from pbt.errors import PBTError
 from pbt.executors.base import Failure, Task
-from pbt.executors.worker import failure, fatal_cause
+from pbt.executors.worker import blame
 
 
 def broken(error: BaseException) -> str:
@@ -24,8 +22,9 @@ def broken(error: BaseException) -> str:
 
 
 def blamed(task: Task, error: BaseException) -> Failure:
-    """What went wrong with one member, as a worker would tell it."""
-    if isinstance(error, PBTError):
-        return failure(task, fatal_cause(error), str(error))
-    trace = "".join(traceback.format_exception(error))
-    return failure(task, "exception", f"{type(error).__name__}: {error}", trace)
+    """What went wrong with one member, as a worker would tell it.
+
+    Raises:
+        KeyboardInterrupt: An interrupt lies behind it, which is no member's failure.
+    """
+    return blame(task, error)
