@@ -88,7 +88,7 @@ def test_values_that_come_and_go() -> None:
 
 
 def test_what_was_decided_wins_over_what_was_restored() -> None:
-    """What was never bound stays as in the state; what is bound moves in proportion; what is no more bound goes back."""
+    """What was never bound stays as stored; what is bound moves in proportion; what is not bound any more goes back."""
     desk = Desk(TASK)
     (group,) = desk.settle({"lr": 0.5, "beta": 0.8}, None).groups
     restored = [{**group, "lr": 0.05, "weight_decay": 0.3}]
