@@ -10,7 +10,7 @@ from torch import nn
 from pbt.errors import TaskError
 from pbt.executors.base_values import MARK
 from pbt.executors.vectorized.settings import Desk
-from pbt.pytorch import argument, attribute, clip_norm, dropout, loss, optimizer
+from pbt.pytorch import attribute, clip_norm, dropout, loss, optimizer
 from pbt.testing.tasks import DENSE
 
 
@@ -43,7 +43,6 @@ TASK = replace(
         "clip": clip_norm(),
         "t": attribute("model.inner.temperature"),
         "eps": attribute("optimizer.defaults"),
-        "mine": argument(),
     },
     clip_norm=7.0,
 )
@@ -55,17 +54,17 @@ def test_as_the_task_made_it() -> None:
     (group,) = found.groups
     assert (group["lr"], group["betas"]) == (0.25, (0.9, 0.999))
     assert "params" not in group
-    assert (found.dropout, found.loss, found.clip_norm, found.attributes) == ((0.1, 0.2), {}, 7.0, {})
+    assert (found.dropout, found.loss, found.task["clip_norm"], found.attributes) == ((0.1, 0.2), {}, 7.0, {})
 
 
 def test_every_kind_of_binding() -> None:
     """Each value is found where its binding puts it."""
-    found = Desk(TASK).settle({"lr": 0.5, "beta": 0.8, "p": 0.4, "s": 0.1, "clip": 2.0, "t": 3.0, "mine": "x"}, None)
+    found = Desk(TASK).settle({"lr": 0.5, "beta": 0.8, "p": 0.4, "s": 0.1, "clip": 2.0, "t": 3.0}, None)
     (group,) = found.groups
     assert (group["lr"], group["betas"]) == (0.5, (0.9, 0.8))
     assert found.dropout == (0.4, 0.4)
     assert found.loss == {"label_smoothing": 0.1}
-    assert found.clip_norm == 2.0
+    assert found.task["clip_norm"] == 2.0
     assert found.attributes == {"inner.temperature": 3.0}
 
 

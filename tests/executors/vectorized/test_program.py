@@ -367,7 +367,8 @@ def steppers(program):
 
 
 def program_of(task, members=2, hparams=VALUES):
-    desk, program = Desk(task), Program(task, members, "cpu")
+    desk = Desk(task)
+    program = Program(task, members, "cpu", desk.stand_in)
     program.configure([desk.settle(hparams[i], None) for i in range(members)])
     return program
 

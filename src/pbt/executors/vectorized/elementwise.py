@@ -96,6 +96,10 @@ class Elementwise(ABC):
         self.using = self.used(flat[0])
         self._settings = {**flat[0], **{name: self._column([own[name] for own in flat]) for name in self.numbers}}
 
+    def adjust(self, groups: Sequence[Sequence[Group]]) -> None:
+        """The same settings with other numbers."""
+        self.configure(groups)
+
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One step; there must be a gradient of every parameter."""

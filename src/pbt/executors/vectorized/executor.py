@@ -12,6 +12,7 @@ from pbt.executors.inline import InlineExecutor
 from pbt.executors.seeding import seeded
 from pbt.executors.vectorized.population import Population
 from pbt.executors.worker import Setup, Trainer
+from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.supervised import SupervisedTask
 
 
@@ -39,10 +40,20 @@ class ProgramSetup(Setup):
 
     def shares(self, tasks: Sequence[Task]) -> list[Share]:
         """Those that are at the same step, in the order they came, in as few parts as there is room for, all alike."""
-        together: dict[tuple[int, int, int], list[Task]] = {}
+        together: dict[tuple[Any, ...], list[Task]] = {}
         for task in tasks:
-            together.setdefault((task.first_step, task.steps, task.seed), []).append(task)
+            sizes = [task.hparams.get(name) for name in self._sizes()]
+            together.setdefault((task.first_step, task.steps, task.seed, *sizes), []).append(task)
         return [share for wave in together.values() for share in _parts(wave, self.chunk or len(wave))]
+
+    def _sizes(self) -> list[str]:
+        """Hyperparameters that give a step its examples: one program has one number of them."""
+        task: Any = self.task
+        return [
+            name
+            for name, binding in task.bind.items()
+            if isinstance(binding, SettingBinding) and binding.name in ("batch_size", "accumulate")
+        ]
 
     def open(self) -> Trainer:
         """A worker, ready for its first share."""

@@ -30,6 +30,9 @@ class Stepper(Protocol):
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
         """Each member's settings, from now on."""
 
+    def adjust(self, groups: Sequence[Sequence[Group]]) -> None:
+        """The same settings with other numbers, as a scheduler gives them from step to step."""
+
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One step; gradients (members, *shape) in the order of the parameters, None where there is none."""
 
@@ -57,6 +60,7 @@ class Separate:
             [tensor.detach().requires_grad_(has) for tensor, has in zip(params.row(i).values(), trained, strict=True)]
             for i in range(params.members)
         ]
+        self._make = make
         self._optimizers = [make(iter(own)) for own in self._params]
         self._fresh = [set(group) for group in self._optimizers[0].param_groups]
         self._fused: list[FusedAdam | None] = [None] * params.members
@@ -64,12 +68,23 @@ class Separate:
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
         """Each member's settings, from now on."""
         self._fused = [None] * len(groups)
+        for i, (params, before) in enumerate(zip(self._params, self._optimizers, strict=True)):
+            # Made anew for each round: what an optimizer keeps beside its state belongs to the member before.
+            self._optimizers[i] = self._make(iter(params))
+            self._optimizers[i].state = before.state
         for optimizer, own in zip(self._optimizers, groups, strict=True):
             for group, settings, fresh in zip(optimizer.param_groups, own, self._fresh, strict=True):
                 # What the optimizer of the member before has added since is not this member's.
                 for name in group.keys() - fresh - settings.keys():
                     del group[name]
                 group.update(settings)
+
+    def adjust(self, groups: Sequence[Sequence[Group]]) -> None:
+        """The same settings with other numbers."""
+        for i, (optimizer, own) in enumerate(zip(self._optimizers, groups, strict=True)):
+            for group, settings in zip(optimizer.param_groups, own, strict=True):
+                group.update(settings)
+            self._fused[i] = FusedAdam.of(optimizer, self._params[i]) if self._fused[i] is not None else None
 
     def groups(self, index: int) -> list[dict[str, Any]]:
         """One member's settings as its optimizer has left them: many count in them; copied."""

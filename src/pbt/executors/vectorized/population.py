@@ -60,6 +60,8 @@ class Population:
         self._held_out = held_out(data, setup.device)
         self._desk = Desk(task)
         self._program: Program | None = None
+        self._settings: Sequence[Settings] = ()
+        """Of the members in the program."""
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """What is in the program: the row and the digest of each state."""
 
@@ -118,11 +120,13 @@ class Population:
         # The state is let go of, and fetched again when its row is there: all of them at once would take as much
         # memory again as the program.
         if row is None:
-            groups = _groups(self._fetch(task))
+            state = self._fetch(task)
+            groups, schedule = _groups(state), state.get("scheduler")
         else:
             assert self._program is not None  # noqa: S101 (the row is in it)
-            groups = self._program.groups(row)
-        return _Start(task=task, row=row, settings=self._desk.settle(task.hparams, groups))
+            groups, schedules = self._program.groups(row), self._program.schedules
+            schedule = None if schedules is None else schedules.dump(row)
+        return _Start(task=task, row=row, settings=self._desk.settle(task.hparams, groups, schedule))
 
     def _load(self, starts: Sequence[_Start]) -> Program:
         """Bring the states into the rows of a program, in this order."""
@@ -131,7 +135,7 @@ class Population:
             # The rows of the one before are read before it goes.
             kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
             rows: list[int | None] = [None] * len(starts)
-            program = Program(self._task, len(starts), self._setup.device)
+            program = Program(self._task, len(starts), self._setup.device, self._desk.stand_in)
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
         else:
             kept, rows = {}, [start.row for start in starts]
@@ -141,8 +145,8 @@ class Population:
         for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
             if row is None:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
-                program.load(i, state["model"], state["optimizer"]["state"])
-        self._program = program
+                program.load(i, state)
+        self._program, self._settings = program, [start.settings for start in starts]
         return program
 
     def _row_of(self, task: Task) -> int | None:
@@ -156,9 +160,10 @@ class Population:
             state = self._setup.states.get(task.start, task.digest or "", task.blob)
             self._desk.check(state)
             return state
-        key = context_of(task, self._setup).key("init", task.member)
-        model = self._task.build(self._setup.device, Noise("cpu"), key).parts["model"]
-        fresh = {"model": model.state_dict(), "optimizer": {"state": {}, "param_groups": None}}
+        key = context_of(task, self._setup).init_key
+        parts = self._task.build(self._setup.device, Noise("cpu"), key).parts
+        fresh = {name: part.state_dict() for name, part in parts.items()}
+        fresh["optimizer"] = {"state": {}, "param_groups": None}
         self._desk.check(fresh)
         return fresh
 
@@ -170,7 +175,12 @@ class Population:
             {**settings, "params": places}
             for settings, places in zip(self._program.groups(row), self._desk.places, strict=True)
         ]
-        return {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
+        state = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
+        if self._program.schedules is not None:
+            state["scheduler"] = self._program.schedules.dump(row)
+        if self._program.average is not None:
+            state["ema"] = self._program.average.row(row)
+        return state
 
     def _train(self, program: Program, wave: Sequence[Task]) -> list[Metrics]:
         first = wave[0]
@@ -182,11 +192,14 @@ class Population:
         for i in range(first.steps):
             step = first.first_step + i
             inputs, targets, keys = self._batch(program, wave, contexts, step)
-            losses[:, i], outputs = program.fit(inputs, targets, shared=self._batches.shared, keys=keys)
+            shared = self._batches.shared
+            losses[:, i], done = program.fit(inputs, targets, shared=shared, keys=keys, step=step)
             if measure is not None:
-                measured[:, i] = program.measure(measure, outputs, targets, shared=self._batches.shared)
+                measured[:, i] = sum(of * program.measure(measure, out, own, shared=shared) for out, own, of in done)
         program.set_mode(training=False)
         found = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
+        if "val" in found:
+            program.schedule_by(found["val"]["loss"].tolist())
         losses, measured = losses.cpu(), measured.cpu()
         return [
             self._task.report(
@@ -194,7 +207,7 @@ class Population:
                 None if measure is None else measured[i],
                 {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in found.items()},
                 first.first_step,
-                self._batches.per_epoch(),
+                self._batches.per_epoch(self._size),
             )
             for i in range(len(wave))
         ]
@@ -207,14 +220,19 @@ class Population:
         count = None if program.draws or not self._batches.shared else 1
         keys = [ctx.key("noise", ctx.member, step) for ctx in contexts[:count]]
         if self._batches.shared:
-            return *self._batches.at(step, wave[0].seed, wave[0].member, keys[0]), keys
+            return *self._batches.at(step, wave[0].seed, wave[0].member, keys[0], self._size), keys
         each = []
-        for task, key in zip(wave, keys, strict=True):
+        for task, key, own in zip(wave, keys, self._settings, strict=True):
             # For augmentation that draws from the global generator.
             seed_global(key, self._setup.device)
-            each.append(self._batches.at(step, task.seed, task.member, key))
+            each.append(self._batches.at(step, task.seed, task.member, key, self._size, own.augment))
         inputs = tuple(torch.stack(same) for same in zip(*(own for own, _ in each), strict=True))
         return inputs, torch.stack([targets for _, targets in each]), keys
+
+    @property
+    def _size(self) -> int:
+        """Examples of a step, which all members of a program have in common."""
+        return int(self._settings[0].task["batch_size"]) * int(self._settings[0].task["accumulate"])
 
     def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
         """Each metric over the split, for each member; the loss without settings from hyperparameters.

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,25 @@ from pbt.executors.vectorized.elementwise import ELEMENTWISE, SMALL, Elementwise
 from pbt.executors.vectorized.measures import Measures, Metric, Outputs, quiet
 from pbt.executors.vectorized.network import StackedNet
 from pbt.executors.vectorized.optimizers import Separate, Stepper, clip, is_hooked
+from pbt.executors.vectorized.schedules import Schedules
 from pbt.executors.vectorized.settings import Groups, Settings
 from pbt.executors.vectorized.stack import Rows
+from pbt.pytorch.average import decay_at
 from pbt.pytorch.data import Inputs
 from pbt.pytorch.evaluation import detached
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
+
+
+class Batch(NamedTuple):
+    """A batch whose gradient was accumulated in a step."""
+
+    outputs: Outputs
+    """With members in front."""
+    targets: Tensor
+    share: float
+    """Its part of the step's examples."""
 
 
 class Program:
@@ -30,12 +42,13 @@ class Program:
         task: What is trained.
         members: How many.
         device: Where.
+        stand_in: A network whose parameters optimizers can be made of that are never stepped.
 
     Raises:
         TaskError: The network keeps state that is no tensor, or cannot stand for all members.
     """
 
-    def __init__(self, task: SupervisedTask, members: int, device: str) -> None:
+    def __init__(self, task: SupervisedTask, members: int, device: str, stand_in: nn.Module) -> None:
         self.members = members
         self._task = task
         self._device = device
@@ -58,6 +71,12 @@ class Program:
         self._measures = Measures(members, device)
         self._stepper: Stepper | None = None
         self._settings: Sequence[Settings] = ()
+        self._groups: list[Groups] = []
+        """Each member's optimizer settings, as its scheduler has left them."""
+        self.average = None if task.ema is None else Rows(params, members, device)
+        """The averaged weights."""
+        stand_ins = [] if task.scheduler is None else [task.optimizer(stand_in.parameters()) for _ in range(members)]
+        self.schedules = Schedules(task, stand_ins) if stand_ins else None
 
     @property
     def draws(self) -> bool:
@@ -72,11 +91,13 @@ class Program:
     @property
     def nbytes(self) -> int:
         """Memory of all parameters and buffers."""
-        return self.params.nbytes + self.buffers.nbytes
+        return self.params.nbytes + self.buffers.nbytes + (0 if self.average is None else self.average.nbytes)
 
     def configure(self, settings: Sequence[Settings]) -> None:
         """Each member's settings, from now on."""
-        self._settings = settings
+        self._settings, self._groups = settings, [own.groups for own in settings]
+        if self.schedules is not None:
+            self.schedules.configure(settings)
         self._measures.faults.clear()
         self._net.configure(settings)
         self._use(self._fitting())
@@ -84,7 +105,7 @@ class Program:
     def _fitting(self) -> type[Any]:
         """How these members can be stepped; the same whether they were in memory or are loaded later."""
         rule = self._rule
-        if rule is None or not rule.suits([own.groups for own in self._settings]):
+        if rule is None or not rule.suits(self._groups):
             return Separate
         remembered = [self._stepper.dump(i) for i in range(self.members)] if type(self._stepper) is Separate else []
         return rule if all(rule.holds(memory, len(self._leaves)) for memory in remembered) else Separate
@@ -97,7 +118,7 @@ class Program:
             self._stepper = stepper = self._make(kind)
             for i, memory in enumerate(memories):
                 stepper.load(i, memory)
-        stepper.configure([own.groups for own in self._settings])
+        stepper.configure(self._groups)
 
     def _make(self, kind: type[Any]) -> Stepper:
         if kind is Separate:
@@ -105,7 +126,9 @@ class Program:
         stepper: Stepper = kind(self.params, self.params.flat)
         return stepper
 
-    def fit(self, inputs: Inputs, targets: Tensor, *, shared: bool, keys: Sequence[int]) -> tuple[Tensor, Outputs]:
+    def fit(
+        self, inputs: Inputs, targets: Tensor, *, shared: bool, keys: Sequence[int], step: int = 0
+    ) -> tuple[Tensor, list[Batch]]:
         """One training step of all members.
 
         Args:
@@ -113,28 +136,53 @@ class Program:
             targets: Likewise.
             shared: Whether all members see the same batch.
             keys: What each member's noise is drawn from.
+            step: Its number, from 0.
 
         Returns:
-            The loss of each member (members,), and the outputs (members, n, ...), both detached.
+            The loss of each member (members,), and the batches whose gradients were accumulated, all detached.
         """
-        losses, outputs = self._gradient(inputs, targets, shared=shared, keys=keys)
-        gradients = [leaf.grad for leaf in self._leaves.values()]
-        assert self._stepper is not None  # noqa: S101 (configured before)
-        if any(gradient is None for gradient in gradients) and not isinstance(self._stepper, Separate):
-            # Torch leaves alone what has no gradient.
-            self._use(Separate)
-        clip(gradients, [own.clip_norm for own in self._settings])
-        self._stepper.step(gradients)
-        return losses, outputs
-
-    def _gradient(
-        self, inputs: Inputs, targets: Tensor, *, shared: bool, keys: Sequence[int]
-    ) -> tuple[Tensor, Outputs]:
         for leaf in self._leaves.values():
             leaf.grad = None
         self._noise.at(*keys)
         # For noise that is hidden inside layers or written in functional form.
         seed_global(keys[0], self._device)
+        size, dim = int(self._settings[0].task["batch_size"]), 0 if shared else 1
+        count, losses, done = targets.shape[dim], [], []
+        for start in range(0, count, size):
+            some = tuple(x.narrow(dim, start, min(size, count - start)) for x in inputs)
+            of = targets.narrow(dim, start, min(size, count - start))
+            share = of.shape[dim] / count
+            loss, outputs = self._gradient(some, of, share, shared=shared)
+            losses.append(loss)
+            done.append(Batch(outputs, of, share))
+        self._advance(step)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0), done
+
+    def _advance(self, step: int) -> None:
+        """Step the optimizers by the gradients that were accumulated, then the schedulers and the averages."""
+        gradients = [leaf.grad for leaf in self._leaves.values()]
+        assert self._stepper is not None  # noqa: S101 (configured before)
+        if any(gradient is None for gradient in gradients) and not isinstance(self._stepper, Separate):
+            # Torch leaves alone what has no gradient.
+            self._use(Separate)
+        clip(gradients, [own.task["clip_norm"] for own in self._settings])
+        self._stepper.step(gradients)
+        if self.schedules is not None and not self.schedules.by_score:
+            self._groups = self.schedules.step()
+            self._stepper.adjust(self._groups)
+        if self.average is not None:
+            rates = [1 - decay_at(own.task["ema"], step) for own in self._settings]
+            self.average.approach(self.params, rates)
+
+    def schedule_by(self, losses: Sequence[float]) -> None:
+        """After a round: step schedulers that go by the validation loss of each member."""
+        if self.schedules is not None and self.schedules.by_score:
+            assert self._stepper is not None  # noqa: S101 (trained before)
+            self._groups = self.schedules.step(losses)
+            self._stepper.adjust(self._groups)
+
+    def _gradient(self, inputs: Inputs, targets: Tensor, share: float, *, shared: bool) -> tuple[Tensor, Outputs]:
+        """The loss over a batch times its share of the step, whose gradient is accumulated, and the outputs."""
         self._net.train()
         outputs = self._outputs(
             self._leaves, self.buffers.views, self._net.attributes, self._rows, inputs, shared=shared
@@ -144,9 +192,9 @@ class Program:
         )
         if len(self.faults) < self.members:
             # The gradient of a sum is each member's own: no loss depends on another member.
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            (losses.sum() if share == 1 else losses.sum() * share).backward()  # type: ignore[no-untyped-call]
         self._net.check_reached()
-        return losses.detach(), detached(outputs)
+        return losses.detach() * share, detached(outputs)
 
     @torch.no_grad()
     def outputs(self, inputs: Inputs, first: int, last: int) -> Outputs:
@@ -158,7 +206,8 @@ class Program:
             last: The one after the last member.
         """
         self._net.eval()
-        views = (self.params.views, self.buffers.views, self._net.attributes)
+        weights = self.params if self.average is None else self.average
+        views = (weights.views, self.buffers.views, self._net.attributes)
         params, buffers, attributes = ({name: view[first:last] for name, view in of.items()} for of in views)
         if not self._is_chain(inputs):
             inputs = tuple(x.clone() for x in inputs)
@@ -200,21 +249,26 @@ class Program:
 
     def groups(self, index: int) -> Groups:
         """The settings of one member's optimizer, with what it counts in them."""
-        return self._stepper.groups(index) if isinstance(self._stepper, Separate) else self._settings[index].groups
+        return self._stepper.groups(index) if isinstance(self._stepper, Separate) else self._groups[index]
 
     def gather(self, sources: Sequence[int]) -> None:
         """Give every member everything of the member at its place in `sources`, as if it came from its state."""
         self.params.gather(sources)
         self.buffers.gather(sources)
+        if self.average is not None:
+            self.average.gather(sources)
         with torch.no_grad():
             for name, buffer in self._passing.items():
                 self.buffers.views[name].copy_(buffer)
         if self._stepper is not None:
             self._stepper.gather(sources)
 
-    def load(self, index: int, model: Mapping[str, Tensor], memory: dict[int, dict[str, Any]]) -> None:
+    def load(self, index: int, state: Mapping[str, Any]) -> None:
         """Set one member; the state must be of this network."""
+        model, memory = state["model"], state["optimizer"]["state"]
         given = {name: model[key] for key, name in self._saved.items()}
+        if self.average is not None:
+            self.average.load(index, state["ema"])
         self.params.load(index, given)
         self.buffers.load(index, {**self._passing, **given})
         assert self._stepper is not None  # noqa: S101 (configured before)

@@ -58,6 +58,13 @@ class Rows:
             flat.copy_(flat.index_select(0, index))
 
     @torch.no_grad()
+    def approach(self, others: "Rows", rates: Sequence[float]) -> None:
+        """Move every row towards the same row of the others, by a share of the distance for each member."""
+        for dtype, flat in self._flats.items():
+            shares = torch.tensor(rates, dtype=torch.float64, device=flat.device).to(dtype).unsqueeze(1)
+            flat.lerp_(others._flats[dtype], shares.expand_as(flat))
+
+    @torch.no_grad()
     def load(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         """Set one row; the names must be those of the rows.
 
