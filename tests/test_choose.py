@@ -119,7 +119,7 @@ def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
 
 def test_one_program_is_refused_for_its_evaluation(tmp_path) -> None:
     """What one program cannot evaluate is refused before there is a run."""
-    with pytest.raises(TaskError, match="it decides by the values in a tensor.*use executor='processes'"):
+    with pytest.raises(TaskError, match=r"it decides by the values in a tensor.*use executor='processes'"):
         pbt.run(
             replace(TASK, model=branching_later), SPACE, population=3, executor="vectorized", run_dir=tmp_path / "run"
         )
