@@ -30,6 +30,17 @@ class Branching(nn.Linear):
         return super().forward(x if float(x.detach().sum() + self.weight.detach().sum()) > 0 else -x)
 
 
+class BranchingLater(nn.Linear):
+    """The same in evaluation alone."""
+
+    def forward(self, x):
+        return super().forward(x if self.training or float(x.sum() + self.weight.sum()) > 0 else -x)
+
+
+def branching_later():
+    return BranchingLater(3, 2)
+
+
 def branching():
     return Branching(3, 2)
 
@@ -61,6 +72,7 @@ def own_loop(hparams, state, steps, ctx):
         (lambda *_: None, BIRTHS, CPU, "inline", "cannot be sent"),
         (TASK, BIRTHS, replace(CPU, chunk=1), "processes", "2 workers"),
         (replace(TASK, model=branching), BIRTHS, CPU, "processes", "cannot be trained as one program"),
+        (replace(TASK, model=branching_later), BIRTHS, CPU, "processes", "cannot be trained as one program"),
     ],
 )
 def test_rules(task, births, wanted, executor, why) -> None:
@@ -103,6 +115,15 @@ def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
     assert 1 <= choice.placement.chunk < 32
     assert f"{choice.placement.chunk} in one program" in choice.why
     assert choose(Placement(executor="vectorized", device="cpu", chunk=7), TASK, BIRTHS * 8).placement.chunk == 7
+
+
+def test_one_program_is_refused_for_its_evaluation(tmp_path) -> None:
+    """What one program cannot evaluate is refused before there is a run."""
+    with pytest.raises(TaskError, match=r"it decides by the values in a tensor.*use executor='processes'"):
+        pbt.run(
+            replace(TASK, model=branching_later), SPACE, population=3, executor="vectorized", run_dir=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_program_is_refused_with_the_reason() -> None:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pbt.errors import TaskError
+
 _LEVELS = 2**16
 _GOLDEN = 0x9E3779B97F4A7C15
 """2**64 over the golden ratio: spreads small layer numbers over all bits of a seed (Knuth, TAOCP 3, 6.4)."""
@@ -21,7 +23,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 class Noise:
     """The source that all dropout layers of one network share; `at` names the step.
 
-    A layer that is used several times within a step draws anew each time, as `nn.Dropout` does.
+    A layer that is used several times within a step draws anew each time, as `nn.Dropout` does. Where
+    `torch.utils.checkpoint` computes a part of the network again on the way back, the layer draws what it drew before.
     """
 
     def __init__(self, device: str) -> None:
@@ -29,11 +32,15 @@ class Noise:
         self._device = device
         self._keys: tuple[int, ...] = (0,)
         self._calls: dict[int, int] = {}
+        """By layer, its uses within this step."""
+        self._marks: dict[tuple[int, int], int] = {}
+        """By layer and mark, the number of a use that may be computed again."""
 
     def at(self, *keys: int) -> None:
         """From now on draw what belongs to this key, or to each of these in a row of its own."""
         self._keys = keys
         self._calls.clear()
+        self._marks.clear()
 
     def bits(self, shape: torch.Size, layer: int) -> Tensor:
         """Sixteen random bits for each element, as int16 (keys, *shape).
@@ -41,10 +48,33 @@ class Noise:
         On the CPU they are NumPy's SFC64, faster than torch's generator, which besides reads no more than 32 bits of a
         seed; NumPy promises the stream of a bit generator for good.
         """
-        call = self._calls[layer] = self._calls.get(layer, -1) + 1
+        call = self._use(layer)
         rows = [self._words((shape.numel() + 3) // 4, key, layer, call) for key in self._keys]
         words = torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
         return words[:, : shape.numel()].reshape(len(rows), *shape)
+
+    def _use(self, layer: int) -> int:
+        """The number of this use of the layer within the step; computed again, it has the number it had.
+
+        Checkpointing sets torch's global generator back to where it was, so a number from that generator marks the use.
+        Outside of checkpointing, which shows by saved-tensor hooks or by a forward pass without gradients, nothing is
+        drawn from it.
+        """
+        uses = self._calls.get(layer, 0)
+        again = torch._C._current_graph_task_id() != -1
+        hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        if again or hooked or not torch.is_grad_enabled():
+            mark = layer, int(torch.empty((), dtype=torch.int64).random_(generator=torch.default_generator))
+            if again and uses:
+                if uses > 1 and mark not in self._marks:
+                    raise TaskError(
+                        "a dropout layer that is used several times in a step is checkpointed without the random "
+                        "state; use torch.utils.checkpoint with preserve_rng_state=True, its default"
+                    )
+                return self._marks.get(mark, 0)
+            self._marks[mark] = uses
+        self._calls[layer] = uses + 1
+        return uses
 
     def _words(self, count: int, key: int, layer: int, call: int) -> Tensor:
         if self._generator is None:

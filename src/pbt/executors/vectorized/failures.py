@@ -5,6 +5,9 @@ import re
 from pbt.executors.base import Failure, Task
 from pbt.executors.worker import blame
 
+CHECKPOINTED = "what torch.utils.checkpoint or another saved-tensor hook computes again on the way back is one member's"
+"""Why a network with such a hook cannot stand for all members."""
+
 
 def broken(error: BaseException) -> str:
     """What a user is told whose task cannot be one program."""
@@ -14,6 +17,13 @@ def broken(error: BaseException) -> str:
         text = f"torch.func.vmap has no rule for the operation '{operation[1]}'"
     elif "data-dependent control flow" in text or ".item()" in text:
         text = "it decides by the values in a tensor, which members do not share"
+    elif CHECKPOINTED in text:
+        text = CHECKPOINTED
+    elif "must override the setup_context" in text:
+        text = (
+            "an autograd.Function, of the task or of torch.utils.checkpoint with use_reentrant=True, has no rule for "
+            "several members"
+        )
     else:
         text = f"{type(error).__name__}: {text}"
     return (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pbt.errors import TaskError
 from pbt.executors.vectorized.chain import chain_of
+from pbt.executors.vectorized.failures import CHECKPOINTED
 from pbt.executors.vectorized.noise import StackedDropout
 from pbt.executors.vectorized.rules import Rules
 from pbt.executors.vectorized.settings import Settings
@@ -49,6 +50,7 @@ class StackedNet:
         self._chain = chain_of(model, names, device)
         self._usual: dict[str, Any] = {}
         self._as_built = _plain_attributes(model)
+        self._tried = False
         self.attributes: dict[str, Tensor] = {}
         """By path, for all members, where they differ."""
 
@@ -127,7 +129,7 @@ class StackedNet:
         """The outputs, and the buffers that the network replaced instead of changing them in place."""
         for layer in self._dropouts:
             layer.row = row
-        with self._holding({**params, **buffers}), self._having(attributes), Rules():
+        with self._holding({**params, **buffers}), self._having(attributes), Rules(), self._unhooked():
             outputs = self._model(*inputs)
             replaced = {
                 name: holder[key]
@@ -147,6 +149,23 @@ class StackedNet:
         finally:
             for (_, holder, key), tensor in zip(self._places, before, strict=True):
                 holder[key] = tensor
+
+    @contextmanager
+    def _unhooked(self) -> Iterator[None]:
+        """Refuse saved-tensor hooks in the first training step: what they do on the way back is outside of `vmap`.
+
+        Only then, and not while the memory of a step is measured by such hooks, because they are off meanwhile.
+        """
+        hooks = torch._C._autograd
+        if self._tried or not self._model.training or hooks._top_saved_tensors_default_hooks(True) is not None:
+            yield
+            return
+        hooks._saved_tensors_hooks_disable(CHECKPOINTED, False)
+        try:
+            yield
+        finally:
+            hooks._saved_tensors_hooks_enable()
+        self._tried = True
 
     @contextmanager
     def _having(self, attributes: Mapping[str, Tensor]) -> Iterator[None]:

@@ -114,6 +114,14 @@ class Population:
 
         return step, program.nbytes // len(wave)
 
+    def try_evaluation(self) -> None:
+        """An evaluation of the members that were tried out last, on the first batch of each split."""
+        assert self._program is not None  # noqa: S101 (called after `try_out`)
+        self._program.set_mode(training=False)
+        for split in self._held_out.values():
+            inputs, targets = split.take(slice(0, self._task.evaluation_batch))
+            self._evaluate(self._program, Split(inputs, targets))
+
     def _start(self, task: Task) -> _Start:
         """Find the state of a task, and settle what it is trained with."""
         row = self._row_of(task)

@@ -89,6 +89,10 @@ def probe(
         try:
             population = Population(setup, task)
             step, size = population.try_out(births[:1])
+            # Once without hooks that measure: the network may not have any.
+            step()
+            population.try_evaluation()
+            step, size = population.try_out(births[:1])
             member, free = _TRAINED * size + _kept_bytes(step), free_memory(setup.device)
             room = max(1, int(SHARE * free / max(1, member)))
             times = {layout: _step_of_all(population, births, layout, room) for layout in layouts}
