@@ -1,5 +1,6 @@
 """For all tests: the commands of this installation come first, and what a test needs from the system is named."""
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -12,11 +13,14 @@ import pytest
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+MODULES = {"mlflow": "mlflow", "polars": "polars", "pyarrow": "pyarrow", "ray": "ray", "wandb": "wandb"}
 THERE = {
     "strace": lambda: shutil.which("strace") is not None,
+    "sqlite3": lambda: shutil.which("sqlite3") is not None,
     "browser": lambda: any(map(shutil.which, BROWSERS)),
-    "ray": lambda: importlib.util.find_spec("ray") is not None,
-}
+    **{name: functools.partial(lambda module: importlib.util.find_spec(module) is not None, module)
+       for name, module in MODULES.items()},
+}  # fmt: skip
 """By the name that `@pytest.mark.needs` and `PBT_REQUIRE` call it: whether it is there."""
 
 
@@ -26,14 +30,27 @@ def pytest_configure(config):
     )
 
 
+def need(tool):
+    """Skip the test where the tool is not there; fail it where PBT_REQUIRE lists the tool."""
+    if THERE[tool]():
+        return
+    if tool in os.environ.get("PBT_REQUIRE", "").split(","):
+        pytest.fail(f"needs {tool}, which PBT_REQUIRE lists and which is not there", pytrace=False)
+    pytest.skip(f"needs {tool}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    required = set(filter(None, os.environ.get("PBT_REQUIRE", "").split(",")))
-    for tool in (tool for mark in item.iter_markers("needs") for tool in mark.args):
-        if not THERE[tool]():
-            if tool in required:
-                pytest.fail(f"needs {tool}, which PBT_REQUIRE lists and which is not there", pytrace=False)
-            pytest.skip(f"needs {tool}")
+    for mark in item.iter_markers("needs"):
+        for tool in mark.args:
+            need(tool)
+
+
+def pytest_collection_modifyitems(items):
+    unknown = {tool for item in items for mark in item.iter_markers("needs") for tool in mark.args} - THERE.keys()
+    unknown |= set(filter(None, os.environ.get("PBT_REQUIRE", "").split(","))) - THERE.keys()
+    if unknown:
+        raise pytest.UsageError(f"needs or PBT_REQUIRE name {sorted(unknown)}; known: {sorted(THERE)}")
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -32,11 +32,10 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert len(BLOCKS) == 3
 
 
+@pytest.mark.needs("mlflow", "wandb")
 @pytest.mark.filterwarnings("ignore")
 def test_the_trackers_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where both are installed, they leave the files that the page names, and no warning of ours."""
-    for name in ("mlflow", "wandb"):
-        pytest.importorskip(name, reason=f"{name} is not installed: pip install '.[{name}]'")
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))

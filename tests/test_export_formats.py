@@ -1,6 +1,7 @@
 """A run for other programs: tables, the tree, and what Ray Tune replays."""
 
 import csv
+import importlib
 import io
 import json
 import math
@@ -52,17 +53,19 @@ def test_jsonl_is_the_history(run):
     assert {tuple(row) for row in rows} == {tuple(history)}
 
 
-@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+@pytest.mark.parametrize(
+    "library", [pytest.param(name, marks=pytest.mark.needs(name)) for name in ("polars", "pyarrow")]
+)
 def test_parquet_is_the_history(run, tmp_path, monkeypatch, library):
     """Either library writes the same rows; columns of mixed numbers are floats."""
-    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    module = importlib.import_module(library)
     if library == "pyarrow":
         monkeypatch.setitem(sys.modules, "polars", None)
     write_parquet(run.history(), tmp_path / "history.parquet")
     if library == "polars":
         found = module.read_parquet(tmp_path / "history.parquet").to_dict(as_series=False)
     else:
-        found = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "history.parquet").to_pydict()
+        found = importlib.import_module("pyarrow.parquet").read_table(tmp_path / "history.parquet").to_pydict()
     assert list(found) == list(run.history())
     assert found["score"] == run.history()["score"]
     assert found["rule"] == run.history()["rule"]
@@ -182,9 +185,10 @@ def test_ray_replays_the_ancestry(run):
         assert values_by_round(*replayed(text), len(links)) == [link.hparams for link in links]
 
 
+@pytest.mark.needs("ray", "pyarrow")
 def test_ray_reads_the_files_itself(run, tmp_path):
     """Where Ray Tune is installed, its own replay takes the files, and means what we mean."""
-    schedulers = pytest.importorskip("ray.tune.schedulers", reason="Ray Tune is not installed", exc_type=ImportError)
+    schedulers = importlib.import_module("ray.tune.schedulers")
     for name, text in ray_policies(run).items():
         (tmp_path / name).write_text(text)
         found = schedulers.PopulationBasedTrainingReplay(str(tmp_path / name))

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -100,7 +99,7 @@ def test_the_queries(place: Path) -> None:
     assert len(found[2]) == len([ref for ref in run.tree.reports if run.tree.decisions.get(ref) in copies])
 
 
-@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="no sqlite3 command")
+@pytest.mark.needs("sqlite3")
 def test_the_sqlite_command(place: Path) -> None:
     """The page's `sqlite3` line prints the schedule."""
     (words,) = (words for words in lines(SQL) if words[0] == "sqlite3")
@@ -109,10 +108,11 @@ def test_the_sqlite_command(place: Path) -> None:
     assert len(done.stdout.splitlines()) == 2 + len(Run.open(place / "runs/one").lineage())
 
 
+@pytest.mark.needs("polars")
 def test_the_duckdb_query(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where DuckDB and a writer of Parquet are installed, the page's query on an exported history gives all members."""
-    duckdb = pytest.importorskip("duckdb")
-    pytest.importorskip("polars")
+    import duckdb
+
     monkeypatch.chdir(place)
     export, query = (words for words in lines(SQL) if words[0] in {"pbt", "duckdb"})
     assert main(export[1:]) == 0

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of is 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of a store of its own."""
-    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install '.[mlflow]'")
+    import mlflow
+
     monkeypatch.chdir(tmp_path)
     return mlflow.MlflowClient(tracking_uri=uri(tmp_path))
 
@@ -76,6 +77,7 @@ def check(client: Any, run: Any) -> None:
     assert Schedule.from_dict(json.loads(text)) == run.best_schedule
 
 
+@pytest.mark.needs("mlflow")
 def test_a_run_is_a_parent_with_a_child_per_member(client: Any, tmp_path: Path) -> None:
     """Scores, hyperparameters, copies, failures, settings and the schedule are there, each once."""
     check(client, hills().run(tmp_path / "run", callbacks=[MLflow("hills", tracking_uri=uri(tmp_path))]))
@@ -84,6 +86,7 @@ def test_a_run_is_a_parent_with_a_child_per_member(client: Any, tmp_path: Path) 
     assert members[2].info.run_name == "member 2"
 
 
+@pytest.mark.needs("mlflow")
 def test_a_resumed_and_extended_run_goes_on_in_the_same_runs(client: Any, tmp_path: Path) -> None:
     """After Ctrl-C, and given more rounds later, it is still one parent and one child per member, nothing twice."""
     tracker = MLflow("hills", name="mine", tracking_uri=uri(tmp_path))
@@ -98,6 +101,7 @@ def test_a_resumed_and_extended_run_goes_on_in_the_same_runs(client: Any, tmp_pa
     assert runs_of(client)[0].data.tags["rounds"] == "5"
 
 
+@pytest.mark.needs("mlflow")
 def test_no_curve_runs_backwards(client: Any, tmp_path: Path) -> None:
     """Curves of members that copy others with fewer steps go on under another name."""
     uneven().run(callbacks=[MLflow("hills", tracking_uri=uri(tmp_path))])
@@ -112,6 +116,7 @@ def test_no_curve_runs_backwards(client: Any, tmp_path: Path) -> None:
         assert steps == sorted(set(steps))
 
 
+@pytest.mark.needs("mlflow")
 def test_a_resumed_run_is_running(client: Any, tmp_path: Path) -> None:
     """While it goes on, parent and children have the status that says so."""
     statuses = []
@@ -127,6 +132,7 @@ def test_a_resumed_run_is_running(client: Any, tmp_path: Path) -> None:
     assert statuses == [{"RUNNING"}]
 
 
+@pytest.mark.needs("mlflow")
 def test_a_deleted_run_is_not_revived(client: Any, tmp_path: Path) -> None:
     """Where the parent was deleted in MLflow, or another store is asked, a new one gets everything."""
     tracker = MLflow("hills", tracking_uri=uri(tmp_path))
@@ -143,6 +149,7 @@ def test_a_deleted_run_is_not_revived(client: Any, tmp_path: Path) -> None:
     check(mlflow.MlflowClient(tracking_uri=uri(other)), run)
 
 
+@pytest.mark.needs("mlflow")
 def test_a_run_that_fails_and_one_in_memory(client: Any, tmp_path: Path) -> None:
     """The status says it; without a run directory there is no file and every run is a new one."""
 
@@ -156,6 +163,7 @@ def test_a_run_that_fails_and_one_in_memory(client: Any, tmp_path: Path) -> None
     assert client.list_artifacts(parent.info.run_id) == []
 
 
+@pytest.mark.needs("mlflow")
 def test_a_tracker_that_cannot_be_reached_does_not_stop_the_run(client: Any, tmp_path: Path) -> None:
     """A store that is no store: the run is trained, with a warning."""
     assert hills().run(callbacks=[MLflow(tracking_uri=f"sqlite:///{tmp_path}/no/such/folder/x.db")]).best

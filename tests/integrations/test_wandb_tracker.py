@@ -24,7 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of is 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B without a network, and without files elsewhere."""
-    pytest.importorskip("wandb", reason="wandb is not installed: pip install '.[wandb]'")
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
@@ -128,6 +127,7 @@ def check(folder: Path, run: Any) -> Read:
     return found
 
 
+@pytest.mark.needs("wandb")
 def test_a_run_is_a_group_with_a_run_per_member(offline: None, tmp_path: Path) -> None:
     """Scores, hyperparameters, copies, failures and the schedule are in the offline files of the run directory."""
     run = hills().run(tmp_path / "run", callbacks=[WandB("hills", mode="offline")])
@@ -140,6 +140,7 @@ def test_a_run_is_a_group_with_a_run_per_member(offline: None, tmp_path: Path) -
     assert Schedule.from_dict(json.loads(Path(entry.local_path).read_text())) == run.best_schedule
 
 
+@pytest.mark.needs("wandb")
 def test_a_resumed_run_goes_on_in_the_same_group(offline: None, tmp_path: Path) -> None:
     """After Ctrl-C the same ids are used, and both files together hold everything once."""
     with pytest.raises(KeyboardInterrupt):
@@ -151,6 +152,7 @@ def test_a_resumed_run_goes_on_in_the_same_group(offline: None, tmp_path: Path) 
     assert list(found.codes.values()) == [[1, 0]] * 4
 
 
+@pytest.mark.needs("wandb")
 def test_settings_of_wandb_hold(offline: None, tmp_path: Path) -> None:
     """Where nothing is asked for `WANDB_MODE` decides; a folder and a name can be given; disabled leaves nothing."""
     (tmp_path / "there").mkdir()
@@ -173,6 +175,7 @@ hills().run("off", callbacks=[WandB("hills", mode="disabled")])
     assert not list((tmp_path / "off").glob("wandb/*run-*"))
 
 
+@pytest.mark.needs("wandb")
 def test_no_curve_runs_backwards(offline: None, tmp_path: Path) -> None:
     """Curves of members that copy others with fewer steps go on under another name."""
     uneven().run(tmp_path / "run", callbacks=[WandB("hills", mode="offline")])
@@ -188,6 +191,7 @@ def test_no_curve_runs_backwards(offline: None, tmp_path: Path) -> None:
     assert all(steps == sorted(set(steps)) for steps in curves.values())
 
 
+@pytest.mark.needs("wandb")
 def test_steps_are_the_axis(offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Curves are against training steps, copies and failures against rounds: not against the order of calls."""
     import wandb
