@@ -57,7 +57,7 @@ def varied(
     """The true loss of the member that was chosen at the end, and how many founders have descendants."""
     plan = pbt.Plan(exploit=pbt.truncation(share), explore=pbt.perturb(factors), interval=interval)
     if not evolve:
-        plan = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=STEPS)
+        plan = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=STEPS)
         interval = STEPS
     run = pbt.run(
         Noisy(deviation=error),

@@ -77,7 +77,7 @@ def share_above(bar: float) -> Number:
 
 
 STATE_ONLY = under(FIG2, inherit="state") | {"task": Fig2(lr=0.02)}
-NEVER = under(TOY_DECEPTIVE, exploit=pbt.never, explore=pbt.keep)
+NEVER = under(TOY_DECEPTIVE, exploit=pbt.never(), explore=pbt.keep())
 CURVES = TOY_DECEPTIVE | {"task": ToyDeceptive(curve=True)}
 FIRE = CURVES | {"plan": Fire(interval=20, explore=pbt.perturb((0.8, 1.25))), "population": 16}
 FREQUENCIES = TOY_DECEPTIVE | {"plan": MultipleFrequencies(interval=20), "population": 32}
@@ -86,7 +86,7 @@ LADDER = [
     ("all inherited", NQM),
     ("weights alone inherited", under(NQM, inherit="state")),
     ("explore alone", under(NQM, exploit=pbt.at_random(0.2))),
-    ("exploit alone", under(NQM, explore=pbt.keep)),
+    ("exploit alone", under(NQM, explore=pbt.keep())),
 ]
 """The plans of gate N4, the one with the lowest loss first."""
 
@@ -111,7 +111,7 @@ GATES = [
     Gate(
         name="F7",
         what="Fig. 2, explore alone: mean",
-        scores=partial(reached, under(FIG2, exploit=pbt.never)),
+        scores=partial(reached, under(FIG2, exploit=pbt.never())),
         seeds=400,
         low=1.103,
         high=1.137,

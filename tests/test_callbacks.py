@@ -210,7 +210,7 @@ def test_a_round_ends_when_everybody_is_through(mode: str) -> None:
 def test_retired_members_hold_no_round_up() -> None:
     """Under `never` a failed member retires, and the rounds of the others go on ending."""
     listener = Listener()
-    experiment(plan=pbt.Plan(exploit=pbt.never, interval=5)).run(callbacks=[listener])
+    experiment(plan=pbt.Plan(exploit=pbt.never(), interval=5)).run(callbacks=[listener])
     ends = listener.of("on_round_end")
     assert [end.round for end in ends] == [1, 2, 3, 4]
     assert [len(end.reports) for end in ends] == [4, 3, 3, 3]

@@ -32,7 +32,7 @@ def narrow(high: float, factors: tuple[float, ...]) -> Course:
         (course(), []),
         (course(population=9), ["9 members"]),
         (course(population=1), []),
-        (course(population=9, strategy=pbt.Plan(exploit=pbt.never, explore=pbt.keep)), []),
+        (course(population=9, strategy=pbt.Plan(exploit=pbt.never(), explore=pbt.keep())), []),
         (drifting(50), ["drift"]),
         (drifting(20), []),
         # Ten moves by 1.25 make 9.3.

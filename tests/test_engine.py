@@ -228,7 +228,7 @@ def test_everybody_failed() -> None:
 
 def test_never_retires_who_failed() -> None:
     """Where nobody is copied a failed member leaves for good, and the others train to the end."""
-    engine = Engine(course(Plan(exploit=never)), new_store())
+    engine = Engine(course(Plan(exploit=never())), new_store())
     events = finish(engine, fails={(2, 1)})
     assert [(e.member, e.round) for e in events if isinstance(e, Retired)] == [(2, 1)]
     trained = [(e.member, e.round) for e in events if isinstance(e, Reported)]
@@ -635,7 +635,7 @@ class TestPlan(StrategyContract):
 
 class TestPlanWithoutExploit(StrategyContract):
     def make_strategy(self):
-        return Plan(exploit=never, interval=lambda step: step * 2 + 1)
+        return Plan(exploit=never(), interval=lambda step: step * 2 + 1)
 
 
 class TestAsyncTournament(StrategyContract):

@@ -340,7 +340,7 @@ def test_the_seed_decides() -> None:
 
 def test_a_population_of_one() -> None:
     """Vanilla training is a population of one that never copies: a round follows another, unchanged."""
-    run = replace(EXPERIMENT, population=1, plan=Plan(exploit=never, explore=pbt.keep, interval=2)).run()
+    run = replace(EXPERIMENT, population=1, plan=Plan(exploit=never(), explore=pbt.keep(), interval=2)).run()
     decisions = [event.decision for event in run.events if isinstance(event, Decided)]
     assert [(d.kind, d.donor, d.step) for d in decisions] == [("continue", None, 2), ("continue", None, 4)]
 
@@ -360,7 +360,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
     given = {
         "task": train,
         "space": pbt.Space(SPACE),
-        "plan": Plan(exploit=never),
+        "plan": Plan(exploit=never()),
         "population": 3,
         "rounds": 7,
         "seed": 5,

@@ -197,7 +197,7 @@ def test_ray_reads_the_files_itself(run, tmp_path):
 
 def test_ray_needs_a_first_line():
     """A schedule without a change is a file with one change to the same values: Ray takes its values from there."""
-    run = pbt.run(climb, SPACE, plan=Plan(exploit=never, explore=keep), population=1, rounds=3)
+    run = pbt.run(climb, SPACE, plan=Plan(exploit=never(), explore=keep()), population=1, rounds=3)
     (line,) = ray_policies(run)["pbt_policy_best.txt"].splitlines()
     values = dict(run.best.hparams)
     assert json.loads(line) == ["member_0", "member_0", 0, 0, values, values]

@@ -111,7 +111,7 @@ def test_an_extended_run(tmp_path: Path) -> None:
 
 def test_without_hand_overs(tmp_path: Path) -> None:
     """Where nobody copies, a failed member retires, and the others are as many as there are."""
-    experiment(plan=pbt.Plan(exploit=pbt.never, explore=pbt.keep)).run(tmp_path / "run")
+    experiment(plan=pbt.Plan(exploit=pbt.never(), explore=pbt.keep())).run(tmp_path / "run")
     assert violations(tmp_path / "run") == []
 
 

@@ -202,7 +202,7 @@ class Backwards:
 def test_no_curve_runs_backwards(tmp_path: Path) -> None:
     """Where a member goes on from a state with fewer steps than its own, its curves go on under another name; along the
     lineage of every state steps grow."""
-    plan = pbt.Plan(exploit=Backwards(), explore=pbt.keep, interval=5, lookback=3)
+    plan = pbt.Plan(exploit=Backwards(), explore=pbt.keep(), interval=5, lookback=3)
     run = pbt.run(
         lagging,
         {"rate": Float(0.1, 1.0)},

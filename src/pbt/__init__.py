@@ -1,7 +1,7 @@
 """Population Based Training for PyTorch: a trained network and the hyperparameter schedule that made it."""
 
 from pbt.callbacks import Callback
-from pbt.core.exploit import at_random, binary_tournament, never, t_test, truncation
+from pbt.core.exploit import Copy, Mutate, Stay, at_random, binary_tournament, never, t_test, truncation
 from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
 from pbt.core.lineage import Schedule, Segment
 from pbt.core.strategy import Plan, Proposal, Strategy
@@ -22,11 +22,13 @@ __all__ = [
     "Choice",
     "Cluster",
     "Context",
+    "Copy",
     "Course",
     "Engine",
     "Experiment",
     "Float",
     "Int",
+    "Mutate",
     "Observer",
     "PBTError",
     "Placement",
@@ -36,6 +38,7 @@ __all__ = [
     "Schedule",
     "Segment",
     "Space",
+    "Stay",
     "Strategy",
     "at_random",
     "binary_tournament",

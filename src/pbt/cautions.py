@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pbt.core.events import Born, Decided, Decision, Event, Reported
-from pbt.core.exploit import Never
+from pbt.core.exploit import BinaryTournament, Never, Truncation
 from pbt.core.explore import Perturb
 from pbt.core.strategy import Plan
 from pbt.engine import Course, Engine, Observer
@@ -30,6 +30,22 @@ def cautions(course: Course) -> list[str]:
     if not isinstance(plan, Plan) or course.population == 1:
         return []
     return [*_size(plan, course), *_drift(plan, course), *_reach(plan, course)]
+
+
+def never_evolves(course: Course) -> str | None:
+    """What to say where the burn-in of a plan outlasts the run, so that nothing is ever copied or changed."""
+    plan = course.strategy
+    if not isinstance(plan, Plan) or plan.burn_in == 0 or course.rounds < 2:
+        return None
+    step = 0
+    for _ in range(course.rounds - 1):
+        step = plan.next_ready(step)
+        if step >= plan.burn_in:
+            return None
+    return (
+        f"burn_in={plan.burn_in} is later than the last decision, at step {step}: no member copies or explores in this "
+        f"run; use a burn_in of at most {step}, or more rounds"
+    )
 
 
 def _size(plan: Plan, course: Course) -> Iterator[str]:
@@ -69,6 +85,53 @@ def _reach(plan: Plan, course: Course) -> Iterator[str]:
                 f"factors up to {most:g} do not reach the bounds {domain.low:g} .. {domain.high:g}; use larger "
                 "factors, more rounds or a wider prior"
             )
+
+
+class Level(Observer):
+    """Says it once when the first round leaves all members with one score, under a rule that copies no equal."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[float, ...]] = {}
+        self._told = False
+
+    def on_start(self, engine: Engine) -> None:
+        """A run that goes on is past its first round."""
+        self._told = engine.view.round > 0
+
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
+        """Compare the first scores once they are all there."""
+        if self._told:
+            return
+        for event in events:
+            if isinstance(event, Reported):
+                self._first.setdefault(event.member, event.scores)
+        population = engine.view.population
+        if any(member.round < 1 for member in population):
+            return
+        self._told = True
+        rule = _stays_on_ties(engine.course.strategy)
+        if rule and len(population) > 1 and len(self._first) > 1 and len(set(self._first.values())) == 1:
+            (scores,) = set(self._first.values())
+            log.warning(
+                "note: all %d members have the score %g after their first round, and %s copies none that is equal: "
+                "while this lasts nothing evolves; use truncation(ties='copy') with explore=jitter(0.1), or a score "
+                "that tells members apart",
+                len(population),
+                scores[0],
+                rule,
+            )
+
+
+def _stays_on_ties(strategy: object) -> str | None:
+    """The rule of the plan under which equal members never move, as it is written."""
+    rule = getattr(strategy, "exploit", None)
+    while not isinstance(rule, Truncation | BinaryTournament):
+        rule = getattr(rule, "rule", None)
+        if rule is None:
+            return None
+    if isinstance(rule, BinaryTournament):
+        return "binary_tournament()"
+    return "truncation(ties='stay')" if rule.ties == "stay" and rule.fraction else None
 
 
 class Founders(Observer):

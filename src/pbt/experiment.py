@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.callbacks import Callback, Callbacks
-from pbt.cautions import Founders, cautions
+from pbt.cautions import Founders, Level, cautions, never_evolves
 from pbt.choose import choose
 from pbt.core.naming import describe
 from pbt.core.population import View
@@ -20,6 +20,7 @@ from pbt.executors.ray import Cluster
 from pbt.executors.sending import check_sendable
 from pbt.executors.worker import Objective, Setup, Train, Trainable
 from pbt.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
+from pbt.rehearsal import rehearse
 from pbt.results import Run
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
@@ -94,6 +95,7 @@ class Experiment:
         """
         train = trainable(self.task)
         Callbacks([*self.callbacks, *callbacks])  # refused before anything is written, if it is
+        rehearse(self._course())
         store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
         found, experiment, why = store is not None, self, ""
         if store is None:
@@ -115,8 +117,10 @@ class Experiment:
             if self.callbacks or callbacks:
                 # Counted before the engine adds the decisions that a finished run had withheld.
                 watch.append(Callbacks([*self.callbacks, *callbacks], known=len(store.events())))
-            watch += [Founders(), Disk()]
+            watch += [Founders(), Level(), Disk()]
             course = experiment._course()
+            if idle := never_evolves(course):
+                log.warning("%s", idle)
             for note in () if found else cautions(course):
                 log.info("note: %s", note)
             engine = Engine(course, store)

@@ -71,7 +71,7 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     experiment = Experiment(
         task=task,
         space=run.space,
-        plan=Plan(exploit=never, explore=follow(schedule), interval=Cuts(tuple(link.last_step for link in links))),
+        plan=Plan(exploit=never(), explore=follow(schedule), interval=Cuts(tuple(link.last_step for link in links))),
         population=1,
         rounds=len(links),
         seed=seed,

@@ -5,7 +5,7 @@ ones. A name may be dotted (`"optimizer.lr"`), and a domain may exist only under
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -202,7 +202,7 @@ class Int:
         return f"int {self.low} .. {self.high} ({self.scale})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Choice:
     """One of several values.
 
@@ -220,8 +220,23 @@ class Choice:
     when: When | None = None
     kind: ClassVar[str] = "choice"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "options", tuple(self.options))
+    def __init__(self, options: Sequence[Value], *others: Any, ordered: Any = False, when: When | None = None) -> None:
+        # `others` is here for the message: Choice("a", "b") would otherwise be one option that is ordered.
+        if isinstance(options, str) or (others and not isinstance(others[0], bool)) or len(others) > 2:
+            given = (options, *others)
+            raise SpaceError(f"Choice: expected one tuple of options, as Choice({given!r}), got Choice{_call(given)}")
+        if not isinstance(options, (list, tuple)):
+            raise SpaceError(f"Choice: expected a tuple of options, as Choice(('a', 'b')), got {options!r:.80}")
+        ordered = others[0] if others else ordered
+        when = others[1] if len(others) > 1 else when
+        if not isinstance(ordered, bool):
+            raise SpaceError(f"Choice: expected ordered to be True or False, got {ordered!r}")
+        object.__setattr__(self, "options", tuple(options))
+        object.__setattr__(self, "ordered", ordered)
+        object.__setattr__(self, "when", when)
+        self._check()
+
+    def _check(self) -> None:
         for option in self.options:
             # A NaN is not equal to itself, so it could be drawn but would never be found again.
             plain = option is None or isinstance(option, (str, int, float))
@@ -263,6 +278,10 @@ class Choice:
     def describe(self) -> str:
         """One line for people."""
         return f"{'ordered ' if self.ordered else ''}choice of {', '.join(map(str, self.options))}"
+
+
+def _call(given: tuple[Any, ...]) -> str:
+    return repr(given) if len(given) > 1 else f"({given[0]!r})"
 
 
 Domain = Float | Int | Choice

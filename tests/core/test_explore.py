@@ -53,7 +53,7 @@ CHANGING = (
     random_subset(),
     random_subset(resample()),
 )
-ALL = (*CHANGING, keep, follow(SCHEDULE))
+ALL = (*CHANGING, keep(), follow(SCHEDULE))
 
 
 def explored(rule, hparams=HPARAMS, seed=0, space=SPACE, step=0):
@@ -221,7 +221,7 @@ class TestConditions:
 class TestFixed:
     def test_keep_changes_nothing(self):
         """The same values, and no draws."""
-        assert explored(keep) == (HPARAMS, {})
+        assert explored(keep()) == (HPARAMS, {})
 
     @pytest.mark.parametrize(("step", "lr"), [(0, 0.1), (9, 0.1), (10, 0.2), (24, 0.2), (25, 0.3), (99, 0.3)])
     def test_follow_gives_the_values_at_the_step(self, step, lr):

@@ -176,7 +176,7 @@ def test_following_its_schedule_reproduces_the_winner(seed, num_members, rounds,
     events, weights = run(plan, seed, num_members, rounds)
     winner = max((StateRef(i, rounds) for i in range(num_members)), key=weights.__getitem__)
     schedule = Lineage(events).schedule(winner)
-    replay = Plan(exploit=never, explore=follow(schedule), interval=interval)
+    replay = Plan(exploit=never(), explore=follow(schedule), interval=interval)
     again, replayed = run(replay, seed + 1, 1, rounds, [schedule.at(0)])
     assert replayed[StateRef(0, rounds)] == weights[winner]
     assert Lineage(again).schedule(StateRef(0, rounds)) == schedule

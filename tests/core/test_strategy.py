@@ -128,7 +128,7 @@ class TestInherit:
     @pytest.mark.parametrize("inherit", ["both", "state", "hparams"])
     def test_a_failed_member_takes_everything(self, view_of, inherit):
         """Neither state nor values of a failed member are kept, whatever `inherit` says."""
-        decision = decided(Plan(explore=keep, inherit=inherit), view_of([None, 0.9]))[0]
+        decision = decided(Plan(explore=keep(), inherit=inherit), view_of([None, 0.9]))[0]
         assert (decision.start, decision.hparams_from, decision.donor) == (StateRef(1, 1), 1, 1)
         assert (decision.kind, decision.scores) == ("replace", (0.9,))
 
@@ -149,7 +149,7 @@ class TestOlderStates:
         def back(member, view, rng):
             return Copy(donor=1, state=StateRef(1, 2)) if member.id == 0 else Stay()
 
-        decision = decided(Plan(exploit=back, explore=keep, lookback=3), view)[0]
+        decision = decided(Plan(exploit=back, explore=keep(), lookback=3), view)[0]
         assert (decision.start, decision.step, decision.scores) == (StateRef(1, 2), 20, (0.2,))
         assert decision.hparams == {"lr": 0.5, "decay": 0.2}
 
@@ -161,7 +161,7 @@ class TestOlderStates:
 
 
 class TestBurnIn:
-    @pytest.mark.parametrize("exploit", [truncation(0.5), never, STAYING[1]])
+    @pytest.mark.parametrize("exploit", [truncation(0.5), never(), STAYING[1]])
     def test_nobody_copies_or_changes_before(self, view_of, exploit):
         """Up to the step of the burn-in members go on unchanged; from it on they do not."""
         view = view_of([0.1, 0.9])  # both at step 10
@@ -207,11 +207,11 @@ class TestFailure:
 
     def test_under_never_a_failed_member_retires(self, view_of):
         """Where nobody copies, a failed member leaves, and the others go on."""
-        proposal = Plan(exploit=never, explore=keep).decide(view_of([0.5, None]), view_of([0.5, None]).population)
+        proposal = Plan(exploit=never(), explore=keep()).decide(view_of([0.5, None]), view_of([0.5, None]).population)
         assert [(r.member, r.round) for r in proposal.retirements] == [(1, 1)]
         assert [d.member for d in proposal.decisions] == [0]
 
-    @pytest.mark.parametrize("exploit", [*COPYING, never])
+    @pytest.mark.parametrize("exploit", [*COPYING, never()])
     def test_a_population_lost_is_retired(self, view_of, exploit):
         """When all have failed, all retire and nothing is decided."""
         view = view_of([None, None, None])
@@ -225,7 +225,7 @@ class TestOneView:
         """A copies B while B copies C: A gets what B was before, as everything is read before anything is applied."""
         view = view_of([0.1, 0.2, 0.3])
         plan = Plan(
-            exploit=lambda member, view, rng: Copy(donor=member.id + 1) if member.id < 2 else Stay(), explore=keep
+            exploit=lambda member, view, rng: Copy(donor=member.id + 1) if member.id < 2 else Stay(), explore=keep()
         )
         after = apply(view, [Decided(decision=decision) for decision in decided(plan, view).values()])
         assert [member.state for member in after.members] == [StateRef(1, 1), StateRef(2, 1), StateRef(2, 1)]
@@ -300,7 +300,7 @@ class TestSymmetries:
             decision = decided(Plan(exploit=exploit), view)[best.id]
             assert (decision.start, decision.donor, decision.hparams_from) == (best.state, None, best.id)
 
-    @pytest.mark.parametrize("plan", [Plan(), Plan(exploit=truncation(0.0)), Plan(exploit=never, explore=keep)])
+    @pytest.mark.parametrize("plan", [Plan(), Plan(exploit=truncation(0.0)), Plan(exploit=never(), explore=keep())])
     def test_one_member_or_no_fraction_is_ordinary_training(self, view_of, plan):
         """A population of one goes on unchanged for ever under any plan that changes only what was copied."""
         decision = decided(plan, view_of([0.5]))[0]
@@ -315,7 +315,7 @@ class TestKinds:
             (Stay(), perturb(), "continue"),
             (Mutate(), perturb(), "explore"),
             (Mutate(), keep, "continue"),
-            (Copy(donor=1), keep, "exploit"),
+            (Copy(donor=1), keep(), "exploit"),
         ],
     )
     def test_the_kind_says_what_happened(self, view_of, choice, explore, kind):
@@ -395,7 +395,7 @@ class TestPlan:
             "lookback": 0,
         }
         schedule = Schedule((Segment(start=0, stop=9, hparams={"lr": 0.1}),))
-        described = Plan(exploit=never, explore=follow(schedule)).describe()
+        described = Plan(exploit=never(), explore=follow(schedule)).describe()
         segment = {"name": "Segment", "start": 0, "stop": 9, "hparams": {"lr": 0.1}}
         assert described["explore"]["schedule"] == {"name": "Schedule", "segments": [segment]}
 
@@ -407,7 +407,7 @@ class TestPlan:
 @pytest.mark.gate
 def test_distinct_ancestors_under_noise():
     """With scores of pure noise, N=20 and q=0.2: 16, 8.75, 5.6, 3.3 and 1.7 founders after 1, 5, 10, 20, 50 rounds."""
-    plan, rounds, num_runs = Plan(exploit=truncation(0.2), explore=keep), (1, 5, 10, 20, 50), 200
+    plan, rounds, num_runs = Plan(exploit=truncation(0.2), explore=keep()), (1, 5, 10, 20, 50), 200
     space = Space({"lr": Float(0.0, 1.0)})
     survivors = np.zeros(len(rounds))
     for seed in range(num_runs):

@@ -36,19 +36,19 @@ def multiply(hparams, member, view, rng):
 
 def test_f1_grid():
     """F1: without evolution each worker shrinks one coordinate and keeps the other."""
-    assert q(exploit=pbt.never, explore=pbt.keep) == GRID
+    assert q(exploit=pbt.never(), explore=pbt.keep()) == GRID
 
 
 @pytest.mark.parametrize("kept", ["memory", "directory", "processes"])
 def test_f2_exploit_only(kept, tmp_path):
     """F2: copied weights under the copier's own h train both coordinates, wherever it runs and is kept."""
     options = {"memory": {}, "directory": {"run_dir": tmp_path / "run"}, "processes": {"executor": "processes"}}[kept]
-    assert q(explore=pbt.keep, inherit="state", **options) == pytest.approx(1.17151, abs=1e-4)
+    assert q(explore=pbt.keep(), inherit="state", **options) == pytest.approx(1.17151, abs=1e-4)
 
 
 def test_f3_ties_do_not_copy():
     """F3: both start alike and stay alike, so where only the strictly better is copied, nothing ever is."""
-    assert q(exploit=pbt.truncation(0.5), explore=pbt.keep, inherit="state") == GRID
+    assert q(exploit=pbt.truncation(0.5), explore=pbt.keep(), inherit="state") == GRID
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -73,6 +73,6 @@ def test_f6_weights_only():
 
 def test_f7_explore_only():
     """F7: shifting h without copying anybody is clearly worse."""
-    scores = [q(seed, exploit=pbt.never) for seed in SEEDS]
+    scores = [q(seed, exploit=pbt.never()) for seed in SEEDS]
     assert np.mean(scores) == pytest.approx(1.120, abs=0.017)
     assert np.mean(full()) - np.mean(scores) > 0.05

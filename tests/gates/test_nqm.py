@@ -24,7 +24,7 @@ VARIANTS = {
     "full": {},
     "weights only": {"inherit": "state"},
     "explore only": {"exploit": pbt.at_random(0.2)},
-    "exploit only": {"explore": pbt.keep},
+    "exploit only": {"explore": pbt.keep()},
 }
 """The plans of gate N4, the one with the lowest loss first."""
 
@@ -38,7 +38,7 @@ def nqm(**options):
 
 def follow(schedule, rounds=50):
     """The loss of a population of one that trains by a schedule."""
-    run = nqm(exploit=pbt.never, explore=pbt.follow(schedule), initial=[schedule.at(0)], population=1, rounds=rounds)
+    run = nqm(exploit=pbt.never(), explore=pbt.follow(schedule), initial=[schedule.at(0)], population=1, rounds=rounds)
     return loss_at_end(run)
 
 
@@ -76,7 +76,7 @@ def test_n1_initial_loss():
 def test_n1_constant_rates():
     """N1: a population that never evolves reaches the exact loss of each member's constant rate."""
     initial = [{"lr": lr} for lr in CONSTANT]
-    run = nqm(exploit=pbt.never, explore=pbt.keep, population=len(CONSTANT), initial=initial)
+    run = nqm(exploit=pbt.never(), explore=pbt.keep(), population=len(CONSTANT), initial=initial)
     assert [-member.score for member in run.view.members] == pytest.approx(list(CONSTANT.values()), abs=1e-6)
 
 

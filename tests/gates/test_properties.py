@@ -100,8 +100,8 @@ def test_nobody_replaced_is_ordinary_training(seed, population):
 @given(seed=seeds, interval=st.sampled_from([7, 20, 40, 100, 299]))
 def test_rounds_do_not_change_training(seed, interval):
     """Where training is cut into rounds changes no bit of it, on any toy."""
-    plan = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=lambda step: min(step + interval, 300))
-    whole = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=300)
+    plan = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=lambda step: min(step + interval, 300))
+    whole = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=300)
     for problem in (FIG2, NQM, TOY_PLAIN, TOY_DECEPTIVE):
         few_members = problem | {"population": 2, "seed": seed}
         cut = pbt.run(**few_members | {"plan": plan, "rounds": math.ceil(300 / interval)})
@@ -128,7 +128,7 @@ def test_the_best_is_never_overwritten(seed, exploit, population):
 @given(seed=seeds, explore=st.sampled_from(list(EXPLORES)), exploit=st.sampled_from([*EXPLOITS, "never"]))
 def test_values_stay_in_their_domains(seed, explore, exploit):
     """Property 6: whatever is explored, values stay inside their bounds, whole numbers whole and choices choices."""
-    plan = pbt.Plan(exploit=EXPLOITS.get(exploit, pbt.never), explore=EXPLORES[explore])
+    plan = pbt.Plan(exploit=EXPLOITS.get(exploit, pbt.never()), explore=EXPLORES[explore])
     run = pbt.run(lottery, SPACE, plan=plan, population=5, rounds=8, seed=seed)
     kinds = {name: {pbt.Float: float, pbt.Int: int}.get(type(domain)) for name, domain in SPACE.items()}
     for decision in decisions(run):
@@ -187,7 +187,7 @@ def round_robin(task, space, plan, population, rounds, seed):
 @given(seed=seeds, exploit=st.sampled_from([*EXPLOITS, "never"]), population=st.integers(1, 4))
 def test_asynchronous_with_one_worker_is_a_round_robin(seed, exploit, population):
     """Property 9: asynchronous with one worker is the plain loop over the members, each decided on as it finishes."""
-    plan = pbt.Plan(exploit=EXPLOITS.get(exploit, pbt.never), interval=5, mode="async")
+    plan = pbt.Plan(exploit=EXPLOITS.get(exploit, pbt.never()), interval=5, mode="async")
     options = {"plan": plan, "population": population, "rounds": 5, "seed": seed}
     run = pbt.run(**NQM | options)
     assert run.events[:-1] == round_robin(noisy_quadratic, run.space, plan, population, 5, seed)
@@ -202,7 +202,7 @@ def test_asynchronous_is_synchronous_where_nobody_is_copied(seed, explore, popul
     asynchronous one sees the members behind it one round earlier, and those before it already decided on.
     """
     options = {"population": population, "rounds": 5, "seed": seed}
-    plan = {"exploit": pbt.never, "explore": EXPLORES[explore], "interval": 5}
+    plan = {"exploit": pbt.never(), "explore": EXPLORES[explore], "interval": 5}
     runs = [pbt.run(**NQM | options | {"plan": pbt.Plan(**plan, mode=mode)}) for mode in ("sync", "async")]
     for select in (decisions, lambda run: [e for e in run.events if isinstance(e, Reported)]):
         together, alone = (select(run) for run in runs)
@@ -222,7 +222,7 @@ def test_replay_reproduces_the_winner(seed, problem, inherit, mode):
     small = problem | {"population": min(problem["population"], 6), "rounds": 10, "seed": seed}
     run = pbt.run(**small | {"plan": plan})
     schedule = run.best_schedule
-    replay = replace(plan, exploit=pbt.never, explore=pbt.follow(schedule))
+    replay = replace(plan, exploit=pbt.never(), explore=pbt.follow(schedule))
     # Not run.best.round: in asynchronous mode a copied state may be a round behind the one it replaced.
     rounds = run.best.step // plan.interval
     again = pbt.run(**problem | {"plan": replay, "population": 1, "rounds": rounds, "initial": [schedule.at(0)]})

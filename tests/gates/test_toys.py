@@ -35,7 +35,7 @@ def deceived():
 def test_t1_fixed_schedules(setting):
     """T1: a population of one that follows a schedule reaches its exact score."""
     schedule, *expected = FIXED[setting]
-    plan = pbt.Plan(exploit=pbt.never, explore=pbt.follow(schedule), interval=20)
+    plan = pbt.Plan(exploit=pbt.never(), explore=pbt.follow(schedule), interval=20)
     options = {"plan": plan, "population": 1, "initial": [schedule.at(0)]}
     scores = [best_at_end(problem, **options) for problem in (TOY_PLAIN, TOY_DECEPTIVE)]
     assert scores == pytest.approx(expected, abs=1e-5)
@@ -53,7 +53,7 @@ def test_t3_greed_is_wrong():
 
 def test_t3_below_no_evolution():
     """T3: on ToyDeceptive PBT ends below a population that never evolves."""
-    plan = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=1000)
+    plan = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=1000)
     never = np.mean([best_at_end(TOY_DECEPTIVE, seed=seed, plan=plan, rounds=1) for seed in SEEDS])
     assert deceived() < never
 

@@ -18,7 +18,7 @@ from pbt.store.codec import digest
 from pbt.testing.invariants import violations
 
 TOYS = {"fig2", "nqm", "toy-plain", "toy-deceptive"}
-ALONE = pbt.Plan(exploit=pbt.never, explore=pbt.keep)
+ALONE = pbt.Plan(exploit=pbt.never(), explore=pbt.keep())
 ONE_THREAD = pbt.Placement(threads=1)
 """So small networks gain nothing from more, and lose where the machine is busy."""
 

@@ -10,7 +10,7 @@ import pbt
 from pbt.problems import load
 from pbt.problems.vae import CODE, PIXELS, Autoencoder, Vae, tensors
 
-ALONE = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=100)
+ALONE = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=100)
 
 
 def test_both_terms_are_those_of_the_bound():

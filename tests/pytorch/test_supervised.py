@@ -123,7 +123,7 @@ def by_hand(model, steps, *, order, before_step=lambda step: None):
 def test_a_population_of_one_is_ordinary_training(order) -> None:
     """A population of one ends with the weights of a plain PyTorch loop with the same start, order and dropout."""
     task = replace(NET, augment=None, order=order)
-    plan = Plan(exploit=never, explore=keep, interval=5)
+    plan = Plan(exploit=never(), explore=keep(), interval=5)
     run = pbt.run(task, SPACE, plan=plan, population=1, rounds=3, seed=SEED, initial=[HPARAMS], threads=1)
     torch.manual_seed(seed_of(SEED, "task", "init", 0))
     model, noise = make_net(), Noise("cpu")
@@ -192,7 +192,7 @@ def test_hand_overs(executor) -> None:
 def test_divergence_is_a_failure() -> None:
     """A member whose loss is no number any more has failed, and goes on as a copy of a healthy one."""
     space = {**SPACE, "lr": Float(1e-3, 1e30, "log", prior=(0.01, 0.1))}
-    plan = Plan(exploit=truncation(0.0), explore=keep, interval=4)
+    plan = Plan(exploit=truncation(0.0), explore=keep(), interval=4)
     run = pbt.run(
         NET, space, plan=plan, population=3, rounds=2, seed=1, initial=[{"lr": 1e30, "p": 0.2, "smoothing": 0.0}]
     )

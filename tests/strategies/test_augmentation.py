@@ -66,7 +66,7 @@ def distribution(start):
     while paths:
         path = paths.pop()
         rng = Every(path)
-        result, _ = augmentation_step(rule=keep)(
+        result, _ = augmentation_step(rule=keep())(
             {"level": start}, Member(id=0, hparams={}), View(seed=0, space=POLICY), rng
         )
         for depth in range(len(path), len(rng.fans)):
@@ -120,7 +120,7 @@ def test_draws_say_what_was_done():
 def test_the_others_by_their_rule():
     """What is no whole number changes by the given rule, and not at all under `keep`."""
     start = {"lr": 0.01, "operation": "shear", "level": 3}
-    kept, draws = explored(augmentation_step(rule=keep), start)
+    kept, draws = explored(augmentation_step(rule=keep()), start)
     assert (kept["lr"], kept["operation"]) == (0.01, "shear")
     assert draws.keys() == {"level"}
     moved, draws = explored(augmentation_step(rule=pbt.perturb((2.0,))), start)

@@ -66,7 +66,7 @@ STEADY = [10, 11, 12, 13, 14, 15, 16, 17]
 
 def decide(view, **settings):
     """The decisions by member, and what is remembered."""
-    strategy = Backtracking(**{"explore": pbt.keep, "exploit": pbt.never, **settings})
+    strategy = Backtracking(**{"explore": pbt.keep(), "exploit": pbt.never(), **settings})
     proposal = strategy.decide(view, view.population)
     return {decision.member: decision for decision in proposal.decisions}, proposal.memory
 
@@ -231,7 +231,7 @@ def test_a_breakdown_costs_one_round(problem, after):
     """Where values stay, a run that broke down ends no worse than an undisturbed one a round earlier."""
     rounds = 20
     for seed in range(3):
-        calm, hit = pair(problem, after, rounds, seed, Backtracking(interval=20, explore=pbt.keep))
+        calm, hit = pair(problem, after, rounds, seed, Backtracking(interval=20, explore=pbt.keep()))
         assert best_after(hit, after + 1) < -100 * abs(best_after(calm, after))
         assert best_after(hit, after + 2) >= best_after(calm, after + 1)
         assert best_after(hit, rounds) >= best_after(calm, rounds - 1)

@@ -44,8 +44,8 @@ class TestAlong(StrategyContract):
 
 def test_a_control_differs_from_the_plan_in_one_thing() -> None:
     """No evolution, selection only and explore only keep interval, burn-in, mode and what is inherited."""
-    assert controls.no_evolution(PLAN) == replace(PLAN, exploit=pbt.never, explore=pbt.keep)
-    assert controls.selection_only(PLAN) == replace(PLAN, explore=pbt.keep)
+    assert controls.no_evolution(PLAN) == replace(PLAN, exploit=pbt.never(), explore=pbt.keep())
+    assert controls.selection_only(PLAN) == replace(PLAN, explore=pbt.keep())
     assert controls.explore_only(PLAN) == replace(PLAN, exploit=pbt.at_random(0.3))
     assert controls.explore_only(PLAN, 0.1) == replace(PLAN, exploit=pbt.at_random(0.1))
 
@@ -53,9 +53,9 @@ def test_a_control_differs_from_the_plan_in_one_thing() -> None:
 def test_a_strategy_of_another_kind_lends_its_rounds() -> None:
     """Where the experiment has another algorithm the controls are those of the default plan with its rounds."""
     like = Rounds(interval=5)
-    assert controls.selection_only(like) == pbt.Plan(explore=pbt.keep, interval=5)
+    assert controls.selection_only(like) == pbt.Plan(explore=pbt.keep(), interval=5)
     assert controls.explore_only(like) == pbt.Plan(exploit=pbt.at_random(0.2), interval=5)
-    still = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=doubled)
+    still = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=doubled)
     assert controls.evolving(still) == pbt.Plan(interval=doubled)
 
 

@@ -397,7 +397,7 @@ def test_the_result_was_lent():
     """The ancestry of the best goes through evaluators; the schedule that it makes replays to the same score."""
     run = a_run()
     assert {run.view.member(link.member).role for link in run.lineage()} == {"member", "evaluator"}
-    replay = Plan(exploit=pbt.never, explore=pbt.follow(run.best_schedule), interval=20)
+    replay = Plan(exploit=pbt.never(), explore=pbt.follow(run.best_schedule), interval=20)
     options = {"plan": replay, "population": 1, "rounds": 30, "initial": [run.best_schedule.at(0)]}
     assert pbt.run(**DECEPTIVE | options).best.score == run.best.score
 

@@ -270,7 +270,7 @@ def test_given_values_are_spread():
 
 def test_selection_only():
     """The control: with `keep` no value is ever new, and with equal first values they are constants."""
-    plan = MultipleFrequencies(frequencies=(1, 2), interval=20, explore=pbt.keep)
+    plan = MultipleFrequencies(frequencies=(1, 2), interval=20, explore=pbt.keep())
     run = pbt.run(**TOY_DECEPTIVE | {"plan": plan, "population": 8, "rounds": 8})
     born = [event.hparams for event in run.events if isinstance(event, Born)]
     assert any(decision.donor is not None for decision in decisions_of(run))
@@ -281,7 +281,7 @@ def test_selection_only():
 
 def test_no_evolution():
     """The control: the same population, in which nobody copies and nothing changes."""
-    plan = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=20)
+    plan = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=20)
     run = pbt.run(**TOY_DECEPTIVE | {"plan": plan, "population": 8, "rounds": 4})
     assert {decision.kind for decision in decisions_of(run)} == {"continue"}
 

@@ -45,11 +45,11 @@ def test_every_plan_keeps_the_explore(name) -> None:
 
 def test_an_experiment_that_does_not_evolve_has_an_evolving_counterpart() -> None:
     """`own` is the plan itself, `pbt` the default one where nobody copies; algorithms get no rule that keeps."""
-    still = pbt.Plan(exploit=pbt.never, explore=pbt.keep, interval=3)
+    still = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=3)
     assert named("own", still) is still
     assert named("pbt", still) == pbt.Plan(interval=3)
     assert named("pbt", LIKE) is LIKE
-    assert named("mf-pbt", still).explore != pbt.keep
+    assert named("mf-pbt", still).explore != pbt.keep()
 
 
 def test_another_algorithm_lends_its_rounds() -> None:

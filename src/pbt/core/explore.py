@@ -6,16 +6,34 @@ whatever a rule does, values stay inside their bounds. The lower-case names are 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pbt.core.lineage import Schedule
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
+from pbt.core.rules import checked_factors, is_number, resolved, rule_name
 from pbt.errors import UsageError
 from pbt.space import HParams, Value
 
 Explored = tuple[HParams, Mapping[str, Value]]
 Explore = Callable[[HParams, Member, View, Rng], Explored]
 """A rule: new values, and what was drawn per changed name. Pure; draws only from rng."""
+
+
+def explored(rule: Explore, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
+    """The rule's answer, after it was checked.
+
+    Raises:
+        UsageError: It is no pair of mappings.
+        SpaceError: The values are outside the space.
+    """
+    answer: Any = rule(hparams, member, view, rng)
+    if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Mapping) for part in answer)):
+        raise UsageError(
+            f"{rule_name(rule)}: expected an explore rule to return (hparams, draws), two mappings, got {answer!r:.80}"
+        )
+    return view.space.check(answer[0], f"explored hyperparameters of member {member.id}"), answer[1]
+
 
 RESAMPLED = "resample"
 """What `draws` says of a value that was drawn anew."""
@@ -36,8 +54,7 @@ class Perturb:
     factors: tuple[float, ...] = (0.8, 1.2)
 
     def __post_init__(self) -> None:
-        if not self.factors or not all(factor > 0 for factor in self.factors):
-            raise UsageError(f"perturb: expected one or more positive factors, got {self.factors!r}")
+        object.__setattr__(self, "factors", checked_factors("perturb", self.factors))
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
         """All values perturbed."""
@@ -85,7 +102,7 @@ class PerturbOrResample:
     probability: float = 0.25
 
     def __post_init__(self) -> None:
-        Perturb(self.factors)
+        object.__setattr__(self, "factors", checked_factors("perturb_or_resample", self.factors))
         _check_probability("perturb_or_resample", self.probability)
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
@@ -112,7 +129,7 @@ class Jitter:
     deviation: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.deviation > 0:
+        if not (is_number(self.deviation) and self.deviation > 0):
             raise UsageError(f"jitter: expected a positive deviation, got {self.deviation!r}")
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
@@ -138,6 +155,7 @@ class RandomSubset:
     probability: float = 0.5
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", resolved(self.rule, "explore", "random_subset"))
         _check_probability("random_subset", self.probability)
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
@@ -154,9 +172,18 @@ class Follow:
 
     Args:
         schedule: The schedule, as `run.best_schedule` gives it.
+
+    Raises:
+        UsageError: It is no schedule.
     """
 
     schedule: Schedule
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Schedule):
+            raise UsageError(
+                f"follow: expected a pbt.Schedule, as follow(run.best_schedule), got {self.schedule!r:.80}"
+            )
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
         """The schedule's values at the member's step."""
@@ -173,7 +200,7 @@ class Keep:
 
 
 def _check_probability(rule: str, probability: float) -> None:
-    if not 0 <= probability <= 1:
+    if not (is_number(probability) and 0 <= probability <= 1):
         raise UsageError(f"{rule}: expected a probability from 0 to 1, got {probability!r}")
 
 
@@ -183,4 +210,4 @@ perturb_or_resample = PerturbOrResample
 jitter = Jitter
 random_subset = RandomSubset
 follow = Follow
-keep = Keep()
+keep = Keep

@@ -10,10 +10,11 @@ from typing import Any, Literal, Protocol
 
 from pbt.core.events import Born, Decision, Kind, Retired
 from pbt.core.exploit import Copy, Exploit, Mutate, Never, Stay, Truncation
-from pbt.core.explore import Explore, Perturb
+from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.naming import describe_record
 from pbt.core.population import Member, Rank, StateRef, View, by_score
 from pbt.core.rng import Rng
+from pbt.core.rules import resolved, whole
 from pbt.errors import UsageError
 from pbt.space import HParams, Value
 
@@ -131,10 +132,10 @@ class Plan:
     `Plan(exploit=truncation(0.2), explore=perturb((0.8, 1.2)))` reads as what it does.
 
     Args:
-        exploit: Who copies whom: `truncation`, `binary_tournament`, `t_test`, `never`, or any function
+        exploit: Who copies whom: `truncation`, `binary_tournament`, `t_test`, `never()`, or any function
             `(member, view, rng) -> Copy | Mutate | Stay`.
         explore: How copied values change: `perturb`, `resample`, `perturb_or_resample`, `jitter`,
-            `random_subset`, `follow`, `keep`, or any function `(hparams, member, view, rng) -> (hparams, draws)`.
+            `random_subset`, `follow`, `keep()`, or any function `(hparams, member, view, rng) -> (hparams, draws)`.
         interval: Training steps of a round, or a function from a step to the next ready step.
         burn_in: Steps a member trains before it may copy or change.
         mode: `"sync"` (reproducible: the same seed and scores give the same decisions) or `"async"`.
@@ -142,6 +143,8 @@ class Plan:
             kept).
         rank: The order of the members, best first.
         lookback: Earlier reports per member that exploit and explore may see.
+
+    A rule that is passed without being called (`exploit=truncation`) is called with its defaults.
 
     Raises:
         UsageError: A value outside these.
@@ -161,8 +164,19 @@ class Plan:
             raise UsageError(f"plan: expected mode 'sync' or 'async', got {self.mode!r}")
         if self.inherit not in ("both", "state", "hparams"):
             raise UsageError(f"plan: expected inherit 'both', 'state' or 'hparams', got {self.inherit!r}")
-        if isinstance(self.interval, int) and self.interval < 1:
-            raise UsageError(f"plan: expected an interval of at least 1 step, got {self.interval}")
+        for kind in ("exploit", "explore", "rank"):
+            object.__setattr__(self, kind, resolved(getattr(self, kind), kind, "plan"))
+        if not callable(self.interval):
+            steps = whole(self.interval)
+            if steps is None or steps < 1:
+                raise UsageError(
+                    f"plan: expected an interval of at least 1 step, got {self.interval!r}; write a whole number, or a "
+                    "function from a step to the next ready step"
+                )
+            object.__setattr__(self, "interval", steps)
+        for name in ("burn_in", "lookback"):
+            if whole(getattr(self, name)) is None:
+                raise UsageError(f"plan: expected {name} to be a whole number, got {getattr(self, name)!r}")
         if self.burn_in < 0 or self.lookback < 0:
             raise UsageError(f"plan: burn_in ({self.burn_in}) and lookback ({self.lookback}) must not be negative")
 
@@ -170,9 +184,10 @@ class Plan:
         """The step at which a member that stands at `step` is ready again."""
         if isinstance(self.interval, int):
             return step + self.interval
-        ready = self.interval(step)
-        if ready <= step:
-            raise UsageError(f"plan: interval({step}) must give a later step, got {ready}")
+        given = self.interval(step)
+        ready = whole(given)
+        if ready is None or ready <= step:
+            raise UsageError(f"plan: interval({step}) must give a later step, got {given!r}; expected a whole number")
         return ready
 
     def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
@@ -219,8 +234,7 @@ class Plan:
         hparams: HParams = (origin or member).hparams
         draws: Mapping[str, Value] = {}
         if not isinstance(choice, Stay):
-            hparams, draws = self.explore(hparams, member, view, _rng(view, member, "explore"))
-            hparams = view.space.check(hparams, f"explored hyperparameters of member {member.id}")
+            hparams, draws = explored(self.explore, hparams, member, view, _rng(view, member, "explore"))
         return hand_over(member, hparams, source=source, origin=origin, draws=draws, why=choice.why)
 
 

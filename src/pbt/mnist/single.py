@@ -134,7 +134,7 @@ class SingleRun:
         return Experiment(
             task=supervised(self.config, test=False),
             space=Space({"lr": Float(lowest, 2 * self.config.train.lr)}),
-            plan=Plan(exploit=never, explore=follow(schedule), interval=self.checkpoints),
+            plan=Plan(exploit=never(), explore=follow(schedule), interval=self.checkpoints),
             population=1,
             rounds=self.checkpoints.count(self.config.train.num_epochs),
             seed=self.config.train.seed,

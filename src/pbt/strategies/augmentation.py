@@ -9,6 +9,7 @@ from typing import Any
 from pbt.core.explore import RESAMPLED, Explore, Explored, Perturb
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
+from pbt.core.rules import resolved
 from pbt.errors import UsageError
 from pbt.space import HParams, Int, Value
 
@@ -42,6 +43,7 @@ class AugmentationStep:
     rule: Explore = field(default_factory=Perturb)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", resolved(self.rule, "explore", "augmentation_step"))
         if not 0 <= self.probability <= 1:
             raise UsageError(f"augmentation_step: expected a probability from 0 to 1, got {self.probability!r}")
         if not self.amounts or not all(type(amount) is int and amount >= 0 for amount in self.amounts):

@@ -12,7 +12,7 @@ from typing import Any
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import Copy, Exploit, Stay, Truncation
-from pbt.core.explore import Explore, PerturbOrResample
+from pbt.core.explore import Explore, PerturbOrResample, explored
 from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Proposal, hand_over, replacement
 from pbt.errors import UsageError
@@ -191,8 +191,7 @@ class Backtracking(Rounds):
 
     def _explored(self, member: Member, source: Member | None, origin: Member | None, view: View, why: str) -> Decision:
         rng = view.rng("decide", member.id, member.round, "explore")
-        hparams, draws = self.explore((origin or member).hparams, member, view, rng)
-        hparams = view.space.check(hparams, f"explored hyperparameters of member {member.id}")
+        hparams, draws = explored(self.explore, (origin or member).hparams, member, view, rng)
         return hand_over(member, hparams, source=source, origin=origin, draws=draws, why=why)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pbt.core.naming import describe_record
 from pbt.core.population import StateRef, View
+from pbt.core.rules import resolved, whole
 from pbt.core.strategy import Mode, Proposal, births
 from pbt.errors import UsageError
 from pbt.space import HParams
@@ -25,8 +26,12 @@ class Rounds:
     interval: int = 1
 
     def __post_init__(self) -> None:
-        if self.interval < 1:
-            raise UsageError(f"{type(self).__name__}: expected an interval of at least 1 step, got {self.interval}")
+        owner, steps = type(self).__name__, whole(self.interval)
+        if steps is None or steps < 1:
+            raise UsageError(f"{owner}: expected an interval of at least 1 whole step, got {self.interval!r}")
+        for kind in ("exploit", "explore"):
+            if hasattr(self, kind):
+                object.__setattr__(self, kind, resolved(getattr(self, kind), kind, owner))
 
     @property
     def mode(self) -> Mode:

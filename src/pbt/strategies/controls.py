@@ -47,7 +47,7 @@ def no_evolution(like: Strategy) -> Plan:
 
     When to use: always. A plan that does not beat it has not shown that evolving the population is worth anything.
     """
-    return replace(as_plan(like), exploit=never, explore=keep)
+    return replace(as_plan(like), exploit=never(), explore=keep())
 
 
 def selection_only(like: Strategy) -> Plan:
@@ -56,7 +56,7 @@ def selection_only(like: Strategy) -> Plan:
     When to use: to see what is gained by keeping lucky weights alone, which improves scores even where every
     hyperparameter is constant.
     """
-    return replace(evolving(like), explore=keep)
+    return replace(evolving(like), explore=keep())
 
 
 def explore_only(like: Strategy, fraction: float | None = None) -> Plan:
@@ -161,7 +161,7 @@ class Along:
         return describe_record(self)
 
     def _plan(self) -> Plan:
-        return Plan(exploit=never, explore=follow(self.schedule), interval=self.interval, mode=self.mode)
+        return Plan(exploit=never(), explore=follow(self.schedule), interval=self.interval, mode=self.mode)
 
 
 def along_again(like: Strategy, plain: Any) -> Along:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pbt.core.events import Born, Decision, Retired
 from pbt.core.exploit import Truncation, number_replaced
-from pbt.core.explore import Explore, Perturb
+from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.population import Member, View, by_score
 from pbt.core.strategy import Proposal, births, hand_over
 from pbt.errors import UsageError
@@ -141,8 +141,7 @@ class Fire(Rounds):
             return None if failed else hand_over(member, member.hparams)
         donor = view.rng("decide", member.id, member.round, "exploit").choice(donors)
         rng = view.rng("decide", member.id, member.round, "explore")
-        hparams, draws = self.explore(donor.hparams, member, view, rng)
-        hparams = view.space.check(hparams, f"explored hyperparameters of member {member.id}")
+        hparams, draws = explored(self.explore, donor.hparams, member, view, rng)
         why = "failed" if failed else f"among the worst of group {member.group}"
         return hand_over(member, hparams, source=donor, origin=donor, draws=draws, why=why)
 

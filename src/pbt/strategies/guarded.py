@@ -13,6 +13,7 @@ from typing import Literal
 from pbt.core.exploit import Copy, Exploit, Mutate, Stay, Truncation
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
+from pbt.core.rules import is_number, resolved, whole
 from pbt.errors import UsageError
 
 Otherwise = Literal["stay", "mutate"]
@@ -42,7 +43,8 @@ class Guarded:
     otherwise: Otherwise = "stay"
 
     def __post_init__(self) -> None:
-        if not (self.relative >= 0 and self.absolute >= 0):
+        object.__setattr__(self, "rule", resolved(self.rule, "exploit", "guarded"))
+        if not all(is_number(gap) and gap >= 0 for gap in (self.relative, self.absolute)):
             raise UsageError(
                 f"guarded: expected gaps that are not negative, got relative {self.relative!r}, "
                 f"absolute {self.absolute!r}"
@@ -90,12 +92,12 @@ class TrimmedDeviation:
     otherwise: Otherwise = "mutate"
 
     def __post_init__(self) -> None:
-        if not (self.deviations >= 0 and self.absolute >= 0):
+        if not all(is_number(distance) and distance >= 0 for distance in (self.deviations, self.absolute)):
             raise UsageError(
                 f"trimmed_deviation: expected distances that are not negative, got {self.deviations!r} deviations, "
                 f"absolute {self.absolute!r}"
             )
-        if not 0 <= self.trim < 0.5:
+        if not (is_number(self.trim) and 0 <= self.trim < 0.5):
             raise UsageError(f"trimmed_deviation: expected a trim from 0 up to, not including, 0.5, got {self.trim!r}")
         _check_otherwise("trimmed_deviation", self.otherwise)
 
@@ -131,7 +133,8 @@ class SinceCopy:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
+        object.__setattr__(self, "rule", resolved(self.rule, "exploit", "since_copy"))
+        if (whole(self.steps) or 0) < 1:
             raise UsageError(f"since_copy: expected at least 1 step, got {self.steps!r}")
 
     def __call__(self, member: Member, view: View, rng: Rng) -> Copy | Mutate | Stay:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import number_replaced
-from pbt.core.explore import Explore, Perturb
+from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.population import Member, View
 from pbt.core.strategy import Proposal, births, hand_over, replacement
 from pbt.errors import UsageError
@@ -43,9 +43,9 @@ class MultipleFrequencies(Rounds):
     gets wrong, and where 16 members or more can be afforded over many rounds: the slowest sub-population should
     evolve a few times at least. Do not use it for small populations, nor where the greedy choice is the right one.
 
-    Two controls belong to it. Selection alone, which shows what lucky weights are worth: the same with `explore=keep`,
-    and with equal `initial` values for all members where the hyperparameters shall be constants. No evolution: the
-    same population under `Plan(exploit=never, explore=keep)`.
+    Two controls belong to it. Selection alone, which shows what lucky weights are worth: the same with
+    `explore=keep()`, and with equal `initial` values for all members where the hyperparameters shall be constants. No
+    evolution: the same population under `Plan(exploit=never(), explore=keep())`.
 
     Args:
         frequencies: After every how many rounds each sub-population evolves. The population is split evenly among
@@ -124,8 +124,7 @@ class MultipleFrequencies(Rounds):
         if not taking.explored:
             return hand_over(member, hparams, source=taking.source, origin=taking.origin, why=taking.why)
         rng = view.rng("decide", member.id, member.round, "explore")
-        hparams, draws = self.explore(hparams, member, view, rng)
-        hparams = view.space.check(hparams, f"explored hyperparameters of member {member.id}")
+        hparams, draws = explored(self.explore, hparams, member, view, rng)
         return hand_over(member, hparams, source=taking.source, origin=taking.origin, draws=draws, why=taking.why)
 
 

@@ -151,7 +151,7 @@ def test_a_broken_member_changes_nobody_else() -> None:
     values = [{"lr": 0.01, "decay": 0.01 * i, "p": 0.1 * i, "clip": 1.0} for i in range(4)]
     runs = []
     for rate in (0.02, 1e300):
-        plan = Plan(exploit=truncation(0.0), explore=keep, interval=5)
+        plan = Plan(exploit=truncation(0.0), explore=keep(), interval=5)
         initial = [*values, {**values[0], "lr": rate}]
         runs.append(experiment(plan=plan, initial=initial, rounds=4).run())
     healthy, broken = runs
@@ -166,7 +166,7 @@ def test_a_broken_member_changes_nobody_else() -> None:
 
 def test_a_member_that_retires() -> None:
     """Where nobody is replaced the program shrinks, and those that are left go on as they would alone."""
-    plan = Plan(exploit=never, explore=keep, interval=4)
+    plan = Plan(exploit=never(), explore=keep(), interval=4)
     initial = [{"lr": rate, "decay": 0.0, "p": 0.2, "clip": 1.0} for rate in (0.01, 1e300, 0.02)]
     runs = [
         experiment(e, plan=plan, initial=initial, population=3, rounds=3).run() for e in ("inline", VectorizedExecutor)
@@ -217,7 +217,7 @@ def deadly_run(folder, monkeypatch, deaths):
         "vectorized",
         task=DEADLY,
         space=SPACE | {"fatal": Float(0.0, 1.0)},
-        plan=Plan(exploit=never, explore=keep, interval=3),
+        plan=Plan(exploit=never(), explore=keep(), interval=3),
         initial=[values | {"fatal": float(member == 1)} for member in range(5)],
         rounds=2,
     ).run()

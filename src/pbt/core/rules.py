@@ -1,0 +1,79 @@
+"""Rules as users write them: resolve a rule that was not called, and check the arguments of rules."""
+
+import math
+import operator
+from typing import Any
+
+from pbt.errors import UsageError
+
+FORMS = {
+    "exploit": "truncation(0.2), never() or a function (member, view, rng) -> Copy | Mutate | Stay",
+    "explore": "perturb((0.8, 1.2)), keep() or a function (hparams, member, view, rng) -> (hparams, draws)",
+    "rank": "pareto() or a function from the members to the same members, best first",
+}
+"""What each kind of rule may be, for error messages."""
+
+
+def resolved(rule: Any, kind: str, owner: str) -> Any:
+    """The rule itself; a rule class that was passed without being called is called with its defaults.
+
+    Args:
+        rule: What the user passed.
+        kind: A key of `FORMS`.
+        owner: The plan or rule that takes it, for error messages.
+
+    Raises:
+        UsageError: It is no rule, or its class has settings without a default.
+    """
+    if isinstance(rule, type):
+        try:
+            rule = rule()
+        except TypeError as error:
+            written = rule_name(rule)
+            raise UsageError(
+                f"{owner}: expected {kind}={written}(...) with its settings, got {written} itself, "
+                f"which cannot be called without any ({error})"
+            ) from error
+    if not callable(rule):
+        hint = "; one function sets every hyperparameter, each by its name" if isinstance(rule, dict) else ""
+        raise UsageError(f"{owner}: expected {kind} to be {FORMS[kind]}, got {rule!r:.80}{hint}")
+    return rule
+
+
+def rule_name(rule: Any) -> str:
+    """The name of a rule for messages: that of its function or class."""
+    return str(getattr(rule, "__name__", None) or type(rule).__name__)
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number, and no boolean."""
+    if isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
+
+
+def whole(value: Any) -> int | None:
+    """The value as an `int` where it is a whole number of any integer type; else None."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def checked_factors(rule: str, factors: Any) -> tuple[float, ...]:
+    """The factors of a rule as a tuple.
+
+    Raises:
+        UsageError: No tuple of one or more positive numbers.
+    """
+    if is_number(factors):
+        raise UsageError(f"{rule}: expected a tuple of factors, as {rule}((0.8, 1.2)), got the number {factors!r}")
+    found = tuple(factors) if isinstance(factors, (tuple, list)) else ()
+    if not found or not all(is_number(factor) and factor > 0 for factor in found):
+        raise UsageError(f"{rule}: expected one or more positive factors, got {factors!r}, as in {rule}((0.8, 1.2))")
+    return found
