@@ -1,0 +1,44 @@
+"""The executors keep the laws of the hand-over."""
+
+import pytest
+
+from pbt.executors.inline import InlineExecutor
+from pbt.executors.processes import ProcessExecutor
+from pbt.testing.handover import HandoverContract
+
+
+class TestInline(HandoverContract):
+    def make_executor(self, setup):
+        return InlineExecutor(setup)
+
+
+class TestSmallChunks(HandoverContract):
+    forms = ("vectorized",)
+    chunk = 2
+
+    def make_executor(self, setup):
+        return InlineExecutor(setup)
+
+
+class TestTwoProcesses(HandoverContract):
+    def make_executor(self, setup):
+        return ProcessExecutor(setup, ["cpu"] * 2)
+
+
+class TestThreeProcesses(HandoverContract):
+    def make_executor(self, setup):
+        return ProcessExecutor(setup, ["cpu"] * 3)
+
+
+@pytest.mark.slow
+class TestOneProcess(HandoverContract):
+    def make_executor(self, setup):
+        return ProcessExecutor(setup, ["cpu"])
+
+
+@pytest.mark.slow
+class TestMorePrograms(HandoverContract):
+    each, start = 8, 1
+
+    def make_executor(self, setup):
+        return InlineExecutor(setup)
