@@ -37,6 +37,8 @@ from pbt.testing.recipes import FORMS, ROUNDS, STEPS, TOTAL, Form, Recipe, Value
 
 ALONE, COPIED, MOVED = 0, 1, 2
 """The members of the script: goes on alone; copies the first; gets other hyperparameters, then copies the second."""
+MARK = "pbt_base"
+"""The entry of a parameter group for the base values that are in effect."""
 WHICH = "program"
 """The hyperparameter that says which of several programs a round is of."""
 
@@ -140,6 +142,8 @@ class Script:
 
     key: Key
     which: int
+    number: int = 0
+    """Its place among the programs of its form: the same task in two forms has the same members."""
     outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     """By member and round; round 0 is all rounds of the first member as one."""
     hparams: dict[tuple[int, int], Values] = field(default_factory=dict)
@@ -171,12 +175,12 @@ class Script:
         """A task of this program, whose members have numbers of their own among all programs."""
         start: tuple[StateRef, Stored] | None = None
         if before is not None:
-            start = StateRef(10 * self.which + source, round_ - 1), before.stored
+            start = StateRef(10 * self.number + source, round_ - 1), before.stored
         more: Values = {}
         if "founder" in Task.__dataclass_fields__:
-            more["founder"] = 10 * self.which + self.founders[member, round_]
+            more["founder"] = 10 * self.number + self.founders[member, round_]
         return make_task(
-            10 * self.which + member,
+            10 * self.number + member,
             round_,
             start,
             hparams={**values, WHICH: self.which},
@@ -207,18 +211,19 @@ def perform(executor: Executor, keys: Sequence[Key], backwards: bool = False) ->
         backwards: Submit every wave in reverse order.
     """
     scripts = {key: Script(key, which) for which, key in enumerate(keys)}
-    for round_ in range(1, ROUNDS + 1):
-        _collect(executor, scripts.values(), [s.tasks(round_) for s in scripts.values()], round_, backwards)
-    _collect(executor, scripts.values(), [[s.whole()] for s in scripts.values()], 0, backwards)
+    for form in dict.fromkeys(form for form, _ in keys):
+        own = [script for script in scripts.values() if script.key[0] == form]
+        for number, script in enumerate(own):
+            script.number = number
+        for round_ in range(1, ROUNDS + 1):
+            _collect(executor, own, [task for script in own for task in script.tasks(round_)], round_, backwards)
+        _collect(executor, own, [script.whole() for script in own], 0, backwards)
     return scripts
 
 
-def _collect(executor: Executor, scripts: Any, waves: Sequence[list[Task]], round_: int, backwards: bool) -> None:
-    tasks = [task for wave in waves for task in wave]
-    outcomes = finish(executor, tasks[::-1] if backwards else tasks)
-    for (number, _), outcome in outcomes.items():
-        script = next(s for s in scripts if s.which == number // 10)
-        script.outcomes[number % 10, round_] = outcome
+def _collect(executor: Executor, own: Sequence[Script], tasks: list[Task], round_: int, backwards: bool) -> None:
+    for (member, _), outcome in finish(executor, tasks[::-1] if backwards else tasks).items():
+        own[member // 10].outcomes[member % 10, round_] = outcome
 
 
 Law = Callable[[Script, Script], None]
@@ -258,11 +263,18 @@ def cut(script: Script, wanted: Script) -> None:  # noqa: ARG001
     ):
         return  # what evaluation does, four evaluations do four times
     whole, last = script.report(ALONE, 0), script.report(ALONE, ROUNDS)
-    check_close(state_of(last.stored), state_of(whole.stored), tolerance=0.0)
+    check_close(unmarked(state_of(last.stored)), unmarked(state_of(whole.stored)), tolerance=0.0)
     assert last.scores == whole.scores
     if form != "vectorized":
         steps = [used for r in range(1, ROUNDS + 1) for used in script.report(ALONE, r).reported["used"]]
         assert steps == whole.reported["used"]
+
+
+def unmarked(state: Any) -> Any:
+    """The state without the base values that parameter groups are marked with, which is done once a round."""
+    if isinstance(state, dict):
+        return type(state)({key: unmarked(value) for key, value in state.items() if key != MARK})
+    return [unmarked(value) for value in state] if isinstance(state, list) else state
 
 
 def copied(script: Script, wanted: Script) -> None:  # noqa: ARG001

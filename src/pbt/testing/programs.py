@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, swa_utils
 from torch.optim.swa_utils import AveragedModel
 
-import pbt.pytorch
+import pbt.executors.base
 from pbt.executors.worker import Context, Metrics
 from pbt.pytorch import Binding, Data, Split, SupervisedTask, argument, attribute, optimizer
 from pbt.pytorch import modules as class_form
@@ -33,7 +33,7 @@ BUILT: Values = {"lr": BASE, "head_lr": 0.3 * BASE, "decay": DECAY}
 
 def scratch(part: Any) -> Any:
     """`pbt.scratch`, where there is one."""
-    return getattr(pbt.pytorch, "scratch", lambda part: part)(part)
+    return getattr(pbt.executors.base, "scratch", lambda part: part)(part)
 
 
 class Counting(Optimizer):
@@ -80,8 +80,9 @@ class Net(nn.Module):
     def __init__(self, recipe: Recipe, activation: str = "tanh") -> None:
         super().__init__()
         self.activation, self.slope, self.kept = activation, 0.2, recipe.buffers
-        self.first, self.head = nn.Linear(3, WIDTH).double(), nn.Linear(WIDTH, 1).double()
-        self.norm: nn.Module = nn.BatchNorm1d(WIDTH).double() if recipe.buffers == "batch_norm" else nn.Identity()
+        normed = recipe.buffers == "batch_norm"  # then a bias would have a gradient of nothing but rounding
+        self.first, self.head = nn.Linear(3, WIDTH, bias=not normed).double(), nn.Linear(WIDTH, 1).double()
+        self.norm: nn.Module = nn.BatchNorm1d(WIDTH).double() if normed else nn.Identity()
         self.features = torch.randn(3, 3).double() if recipe.features else None
         if recipe.buffers == "persistent":
             self.register_buffer("seen", torch.zeros(1).double())

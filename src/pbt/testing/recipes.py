@@ -99,13 +99,15 @@ def recipes(draw: Any, form: Form, scheduler: str | None = None) -> Recipe:
     if scheduler != "none" and unfreeze.endswith("group"):
         unfreeze = "flag"
     one = unfreeze.endswith("group")
-    kind = form == "class" and maybe()
-    if kind_of(scheduler) in ("OneCycleLR", "CyclicLR"):
-        kind = False  # they remember which setting of which optimizer they cycle
+    # The first two overwrite the rates that groups were built with, and remember which setting of the optimizer they
+    # cycle; the other two have a bound that all groups share.
+    cycles = kind_of(scheduler) in ("OneCycleLR", "CyclicLR")
+    apart = not cycles and kind_of(scheduler) not in ("CosineAnnealingLR", "CosineAnnealingWarmRestarts")
+    several = [] if one else ["rates", "no_decay"] + (["own"] if form != "function" and apart else [])
     return Recipe(
         scheduler=scheduler,
         optimizer=one_of("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "counting"),
-        groups="one" if one else one_of("one", "rates", "no_decay", *(["own"] if form != "function" else [])),
+        groups=one_of("one", *several),
         buffers=one_of("none", "persistent", "hidden", "batch_norm"),
         average=maybe(),
         counter=counter,
@@ -116,7 +118,7 @@ def recipes(draw: Any, form: Form, scheduler: str | None = None) -> Recipe:
         evaluation=evaluation,
         decay=maybe(),
         activation=not alone and maybe(),
-        kind=kind,
+        kind=form == "class" and not cycles and maybe(),
         slope=form != "function" and maybe(),
     )
 
