@@ -6,6 +6,9 @@ from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
 from pbt.testing.handover import HandoverContract
 
+# On one worker of pytest, so that the reference is trained once.
+pytestmark = pytest.mark.xdist_group("handover")
+
 
 class TestInline(HandoverContract):
     def make_executor(self, setup):
@@ -25,6 +28,7 @@ class TestTwoProcesses(HandoverContract):
         return ProcessExecutor(setup, ["cpu"] * 2)
 
 
+@pytest.mark.slow
 class TestThreeProcesses(HandoverContract):
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"] * 3)

@@ -101,8 +101,10 @@ def _sequential(optimizer: Optimizer, steps: int) -> Any:
 
 
 def _nested(optimizer: Optimizer, steps: int) -> Any:
-    first = lrs.ChainedScheduler([lrs.ConstantLR(optimizer, 0.5, steps // 4), lrs.ExponentialLR(optimizer, 0.9)])
-    return lrs.SequentialLR(optimizer, [first, lrs.StepLR(optimizer, 3, 0.5)], [steps // 2])
+    first = lrs.SequentialLR(
+        optimizer, [lrs.ConstantLR(optimizer, 0.5, steps // 4), lrs.ExponentialLR(optimizer, 0.9)], [steps // 3]
+    )
+    return lrs.ChainedScheduler([first, lrs.PolynomialLR(optimizer, steps + 5)])
 
 
 def _chained(optimizer: Optimizer, steps: int) -> Any:
@@ -127,8 +129,8 @@ SCHEDULERS: Mapping[str, Make] = {
         o, factor=0.5, patience=2, min_lr=_rates(o, 0.1), eps=0.0, cooldown=1
     ),
     "SequentialLR": _sequential,
-    "SequentialLR of a chain": _nested,
     "ChainedScheduler": _chained,
+    "ChainedScheduler of a sequence": _nested,
     "OneCycleLR": _one_cycle,
     "OneCycleLR in three phases": lambda o, n: _one_cycle(o, n, three=True),
     "OneCycleLR without momentum": lambda o, n: _one_cycle(o, n, cycle=False),
