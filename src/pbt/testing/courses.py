@@ -83,6 +83,7 @@ def check_close(found: Any, expected: Any, where: str = "state", tolerance: floa
         for i, value in enumerate(expected):
             check_close(found[i], value, f"{where}.{i}", tolerance)
     elif isinstance(expected, float):
+        # Equal first: the difference of two infinities is no number.
         assert found == expected or abs(found - expected) <= tolerance, f"{where}: {found} instead of {expected}"
     else:
         assert found == expected, f"{where}: {found!r} instead of {expected!r}"

@@ -1,0 +1,153 @@
+"""Little training programs as values: what a `Recipe` names is built by `pbt.testing.programs`.
+
+`recipes(form)` is the Hypothesis strategy that draws them, `drawn(form, ...)` a fixed list of draws.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from pbt.testing.schedulers import BASE, SCHEDULERS, kind_of
+
+Form = Literal["function", "class", "supervised", "vectorized"]
+FORMS: tuple[Form, ...] = ("function", "class", "supervised", "vectorized")
+Values = dict[str, Any]
+
+STEPS, ROUNDS = 3, 4
+TOTAL = STEPS * ROUNDS
+"""Steps of a round, rounds, and steps in all."""
+DECAY = 0.01
+"""The weight decay that optimizers are built with where it is a hyperparameter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a little program is made of."""
+
+    scheduler: str = "none"
+    """An entry of `SCHEDULERS`, or `none`."""
+    optimizer: str = "sgd"
+    """An entry of `programs.OPTIMIZERS`."""
+    groups: str = "one"
+    """Parameter groups: `one`; `rates` (each its own rate); `no_decay` (biases without decay); `own` (two named
+    groups, each bound to a hyperparameter of its own)."""
+    buffers: str = "none"
+    """`persistent` (counts batches), `hidden` (drawn in build, and a cache, neither in a state_dict), `batch_norm`."""
+    average: bool = False
+    """An exponential moving average of the weights, used in evaluation."""
+    counter: str = "none"
+    """A part that counts: in a `number`, or in a `Counter`."""
+    features: bool = False
+    """A random matrix that build draws and no state_dict holds."""
+    unfreeze: str = "never"
+    """How the head is unfrozen in training: `flag`, `group`, `default_group` (without a rate of its own)."""
+    at: int = 0
+    """The step at which it is."""
+    scratch: bool = False
+    """A part without state_dict, declared as scratch."""
+    evaluation: str = "pure"
+    """What evaluation changes: nothing; `kept`: a count that belongs to the state; `dropped`: one that does not."""
+    decay: bool = False
+    activation: bool = False
+    kind: bool = False
+    slope: bool = False
+    """Whether these are hyperparameters, besides the learning rate."""
+
+    def births(self) -> dict[int, Values]:
+        """The hyperparameters of the three members."""
+        values: Values = {"lr": (BASE, 0.05, 0.13)}
+        if self.groups == "own":
+            values["head_lr"] = (0.02, 0.04, 0.01)
+        if self.decay:
+            values["decay"] = (DECAY, 0.1, 0.002)
+        if self.activation:
+            values["activation"] = ("tanh", "sigmoid", "softplus")
+        if self.kind:
+            values["kind"] = ("momentum", "adamw", "momentum")
+        if self.slope:
+            values["slope"] = (0.1, 0.3, 0.05)
+        return {member: {name: of[member] for name, of in values.items()} for member in range(3)}
+
+    def changed(self, values: Values) -> Values:
+        """Other values of every hyperparameter."""
+        moved: Values = {name: value * 1.5 for name, value in values.items() if isinstance(value, float)}
+        if self.activation:
+            moved["activation"] = "sigmoid"
+        if self.kind:
+            moved["kind"] = "adamw"
+        return {**values, **moved}
+
+
+@st.composite
+def recipes(draw: Any, form: Form, scheduler: str | None = None) -> Recipe:
+    """A recipe that can be written in this form; with this scheduler, where one is given."""
+    alone = form in ("supervised", "vectorized")
+
+    def one_of(*options: str) -> Any:
+        return draw(st.sampled_from(options))
+
+    def maybe() -> Any:
+        return draw(st.booleans())
+
+    scheduler = scheduler or one_of("none", *SCHEDULERS)
+    counter = "none" if alone else one_of("none", "number", "Counter")
+    evaluation = "pure" if form != "class" or counter == "none" else one_of("pure", "kept", "dropped")
+    unfreeze = "never" if alone else one_of("never", "flag", "group", "default_group")
+    # A scheduler of torch goes on after `add_param_group` only where it does not know the groups by number.
+    if scheduler != "none" and unfreeze.endswith("group"):
+        unfreeze = "flag"
+    one = unfreeze.endswith("group")
+    # The first two overwrite the rates that groups were built with, and remember which setting of the optimizer they
+    # cycle; the other two have a bound that all groups share.
+    cycles = kind_of(scheduler) in ("OneCycleLR", "CyclicLR")
+    apart = not cycles and kind_of(scheduler) not in ("CosineAnnealingLR", "CosineAnnealingWarmRestarts")
+    several = [] if one else ["rates", "no_decay"] + (["own"] if form != "function" and apart else [])
+    return Recipe(
+        scheduler=scheduler,
+        optimizer=one_of("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "counting"),
+        groups=one_of("one", *several),
+        buffers=one_of("none", "persistent", "hidden", "batch_norm"),
+        average=maybe(),
+        counter=counter,
+        features=maybe(),
+        unfreeze=unfreeze,
+        at=draw(st.integers(0, TOTAL - 1)),
+        scratch=form == "class" and maybe(),
+        evaluation=evaluation,
+        decay=maybe(),
+        activation=not alone and maybe(),
+        kind=form == "class" and not cycles and maybe(),
+        slope=form != "function" and maybe(),
+    )
+
+
+def drawn(form: Form, each: int = 2, start: int = 0) -> list[Recipe]:
+    """The same recipes at every call: so many for every scheduler.
+
+    Args:
+        form: The form of task that they are written in.
+        each: Recipes per scheduler; ten times as many without one.
+        start: Another number gives other recipes.
+    """
+    wanted = ["none"] * 10 * each + [name for name in SCHEDULERS for _ in range(each)]
+    found = (_example(recipes(form, name), 1000 * start + number) for number, name in enumerate(wanted))
+    return list(dict.fromkeys(found))
+
+
+def _example(strategy: st.SearchStrategy[Recipe], number: int) -> Recipe:
+    """An example of a strategy, always the same one for a number."""
+    found: list[Recipe] = []
+
+    @seed(number)
+    @settings(
+        max_examples=8, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    @given(strategy)
+    def collect(recipe: Recipe) -> None:
+        found.append(recipe)
+
+    collect()
+    # The first examples of Hypothesis are the simplest.
+    return found[-1]

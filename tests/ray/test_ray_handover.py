@@ -1,0 +1,13 @@
+"""Ray actors keep the laws of the hand-over."""
+
+import pytest
+
+from pbt.executors.ray import RayExecutor
+from pbt.testing.handover import HandoverContract
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+class TestTwoActors(HandoverContract):
+    def make_executor(self, setup):
+        return RayExecutor(setup, workers=2)
