@@ -12,6 +12,7 @@ from pbt.core.exploit import BinaryTournament, Never, Truncation
 from pbt.core.explore import Perturb
 from pbt.core.strategy import Plan
 from pbt.engine import Course, Engine, Observer
+from pbt.executors.base import Outcome, Report
 from pbt.space import Choice
 
 log = logging.getLogger("pbt")
@@ -178,3 +179,33 @@ class Founders(Observer):
 
     def _few(self, engine: Engine) -> bool:
         return len(engine.view.population) >= SMALL and len(self._living(engine)) < FEW
+
+
+UNREAD = "unread"
+"""The kind of note in the journal that names hyperparameters which were not read back."""
+
+
+class Unread(Observer):
+    """Reports once which hyperparameters nothing found in effect after a hand-over."""
+
+    def __init__(self) -> None:
+        self._reported: set[str] = set()
+
+    def on_start(self, engine: Engine) -> None:
+        """Take up what an earlier part of the run reported."""
+        for entry in engine.store.journal():
+            if entry.kind == UNREAD:
+                self._reported.update(entry.details.get("names", ()))
+
+    def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
+        """Log the names of a finished round that were not reported before."""
+        names = sorted(set(outcome.unread) - self._reported) if isinstance(outcome, Report) else []
+        if names:
+            self._reported.update(names)
+            engine.store.note(UNREAD, names=names)
+            log.info(
+                "note: not read back after a hand-over: %s; the task reads the value itself. Call ctx.apply(optimizer, "
+                "lr=...) or ctx.in_effect(%s=...) in the task to have it checked",
+                ", ".join(names),
+                names[0] if names[0].isidentifier() else "name",
+            )

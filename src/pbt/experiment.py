@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pbt.callbacks import Callback, Callbacks
-from pbt.cautions import Founders, Level, cautions, never_evolves
+from pbt.cautions import Founders, Level, Unread, cautions, never_evolves
 from pbt.choose import choose
 from pbt.core.naming import describe
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.disk import Disk, sized
 from pbt.engine import Course, Engine, Observer, drive
-from pbt.errors import RunUnbegunError, TaskError, UsageError
+from pbt.errors import PBTError, RunUnbegunError, TaskError, UsageError
 from pbt.executors.ray import Cluster
 from pbt.executors.sending import check_sendable
 from pbt.executors.worker import Objective, Setup, Train, Trainable
@@ -117,7 +117,7 @@ class Experiment:
             if self.callbacks or callbacks:
                 # Counted before the engine adds the decisions that a finished run had withheld.
                 watch.append(Callbacks([*self.callbacks, *callbacks], known=len(store.events())))
-            watch += [Founders(), Level(), Disk()]
+            watch += [Founders(), Level(), Unread(), Disk()]
             course = experiment._course()
             if idle := never_evolves(course):
                 log.warning("%s", idle)
@@ -152,8 +152,7 @@ class Experiment:
         course = self._course()
         first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
         if isinstance(train, Trainable):
-            for birth in first[:1]:
-                train.check(birth.hparams)
+            _try_out(train, [birth.hparams for birth in first])
         if self.placement.executor == "processes":
             check_sendable(train)
         return [birth.hparams for birth in first]
@@ -291,6 +290,24 @@ def check_population(population: int) -> None:
             f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes a "
             f"round beside any training; if that is what you want, set {INSIST}={population}"
         )
+
+
+_TRIES = 4
+"""Members whose values are tried before the start: those of one may be a combination that the task refuses."""
+
+
+def _try_out(task: Trainable, births: Sequence[HParams]) -> None:
+    """Raise TaskError unless the task can be set up with the values of one of the first members."""
+    for i, hparams in enumerate(births[:_TRIES]):
+        try:
+            task.check(hparams)
+        except TaskError as error:
+            # What the user's own code raises may be the fault of these values alone.
+            own = error.__cause__ is not None and not isinstance(error.__cause__, PBTError)
+            if not own or i == min(_TRIES, len(births)) - 1:
+                raise
+        else:
+            return
 
 
 def _taken_up(path: Path) -> Store | None:

@@ -48,7 +48,10 @@ def results(story: Story) -> dict[str, str]:
 
 def setting(story: Story) -> dict[str, str]:
     """What was asked for."""
-    found = {name: domain.describe() for name, domain in story.space.items()}
+    found = {
+        name: domain.describe() + ("; not read back" if name in story.unread else "")
+        for name, domain in story.space.items()
+    }
     found["task"] = str(story.meta.get("task") or "not recorded")
     plan = story.meta.get("plan")
     if isinstance(plan, Mapping):

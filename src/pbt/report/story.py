@@ -89,6 +89,8 @@ class Story:
     """How long each member's round took, where that is known."""
     wall: float | None = None
     """Seconds from the first round's end to the last one's."""
+    unread: frozenset[str] = frozenset()
+    """Hyperparameters that nothing found in effect after a hand-over: the task reads them itself."""
 
     @property
     def score_name(self) -> str:
@@ -189,6 +191,7 @@ def story_of(run: Run, notes: Sequence[Entry] = (), *, writing: bool = False) ->
         reported=tree.reports[best.state].reported if best is not None else {},
         seconds={_ref(note): float(note.details["seconds"]) for note in timed if "seconds" in note.details},
         wall=max(clocks) - min(clocks) if clocks else None,
+        unread=frozenset(name for note in notes if note.kind == "unread" for name in note.details.get("names", ())),
     )
 
 
