@@ -109,7 +109,12 @@ def chosen_groups(optimizer: Any, group: int | str | None, what: str) -> list[in
 
 
 def built_base(
-    defaults: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], setting: str, index: int | None
+    defaults: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    setting: str,
+    index: int | None,
+    *,
+    cycled: bool = False,
 ) -> Any:
     """The base value of a setting in an optimizer as it was built.
 
@@ -120,17 +125,25 @@ def built_base(
         groups: Its parameter groups, or those that are meant.
         setting: Name of the setting.
         index: Which of several values, as in `betas`; None: the setting is one value.
+        cycled: Whether a scheduler has overwritten what the groups were built with; the default is what is left of it.
     """
     own = [as_built(group, setting, index) for group in groups]
     default = _entry(defaults, setting, index) if setting in defaults else None
-    # Cyclic schedulers overwrite what the groups were built with; the default is what is left of it.
-    cycled = any(key in group for group in groups for key in ("max_lr", "max_momentum"))
     if default is not None and (cycled or default in own):
         return default
     return next((value for value in own if value), own[0] if default is None else default)
 
 
-def mark(optimizer: Any, kind: str) -> None:
+def is_cycled(schedulers: Iterable[Any]) -> bool:
+    """Whether one of the schedulers goes between bounds of its own, as `OneCycleLR` and `CyclicLR` do."""
+    return any(
+        hasattr(one, "max_lrs") or any("max_lr" in group for group in one.optimizer.param_groups)
+        for one in each_scheduler(schedulers)
+        if hasattr(one, "optimizer")
+    )
+
+
+def mark(optimizer: Any, kind: str, *, cycled: bool = False) -> None:
     """Record the base value of every numeric setting of an optimizer as it was built, and its class."""
     groups = optimizer.param_groups
     for group in groups:
@@ -141,7 +154,7 @@ def mark(optimizer: Any, kind: str) -> None:
             parts = enumerate(held) if isinstance(held, (tuple, list)) else [(None, held)]
             for index, part in parts:
                 if is_number(plain(part)) and all(setting in other for other in groups):
-                    base = built_base(optimizer.defaults, groups, setting, index)
+                    base = built_base(optimizer.defaults, groups, setting, index, cycled=cycled)
                     key = setting if index is None else f"{setting}.{index}"
                     group[MARK][key] = [base, ratio_of(as_built(group, setting, index), base, groups, setting, index)]
 
@@ -199,7 +212,7 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
     _check(own, setting, index, value, what or f"optimizer({setting!r})")
     key = setting if index is None else f"{setting}.{index}"
     if base is None:
-        base = built_base(optimizer.defaults, own, setting, index)
+        base = built_base(optimizer.defaults, own, setting, index, cycled=is_cycled(schedulers))
     marks = [group.get(MARK, {}).get(key) for group in own]
     shared = next((mark[0] for mark in marks if mark is not None), base)
     every = list(each_scheduler(schedulers))

@@ -20,6 +20,7 @@ from pbt.executors.base_values import (
     built_base,
     chosen_groups,
     has_entry,
+    is_cycled,
     is_number,
     mark,
     plain,
@@ -55,15 +56,18 @@ class Built:
     defaults: Mapping[str, Any]
     groups: Sequence[Mapping[str, Any]]
     """Its parameter groups, without the parameters."""
+    cycled: bool
+    """Whether a scheduler overwrote what the groups were built with."""
 
     @classmethod
-    def of(cls, optimizer: Optimizer) -> "Built":
-        """Of an optimizer that was built just now."""
+    def of(cls, optimizer: Optimizer, schedulers: Iterable[Any] = ()) -> "Built":
+        """Of an optimizer that was built just now, with its schedulers."""
         kind = type(optimizer)
         return cls(
             kind=f"{kind.__module__}.{kind.__qualname__}",
             defaults=copied(optimizer.defaults),
             groups=[copied(group) for group in optimizer.param_groups],
+            cycled=is_cycled(schedulers),
         )
 
     def unit(self, setting: str, index: int | None, places: Sequence[int]) -> tuple[Any, dict[int, Any]]:
@@ -75,7 +79,7 @@ class Built:
         if not own or any(not has_entry(group, setting, index) for group in own.values()):
             return None, {}
         groups = list(own.values())
-        base = built_base(self.defaults, groups, setting, index)
+        base = built_base(self.defaults, groups, setting, index, cycled=self.cycled)
         return base, {
             place: ratio_of(as_built(one, setting, index), base, groups, setting, index) for place, one in own.items()
         }
@@ -149,9 +153,10 @@ class Live:
     """By binding, the numbers that it set last."""
 
     def __post_init__(self) -> None:
-        self.built = {name: Built.of(part) for name, part in self.parts.items() if isinstance(part, Optimizer)}
+        optimizers = {name: part for name, part in self.parts.items() if isinstance(part, Optimizer)}
+        self.built = {name: Built.of(part, self.schedulers(part)) for name, part in optimizers.items()}
         for name, built in self.built.items() if self.marked else ():
-            mark(self.parts[name], built.kind)
+            mark(self.parts[name], built.kind, cycled=built.cycled)
 
     @property
     def stateful(self) -> dict[str, Any]:
@@ -194,7 +199,7 @@ class OptimizerBinding:
         """Make it the base value of every group that is meant, and remember the numbers that were set."""
         written: list[Written] = []
         for name, part in self._optimizers(live).items():
-            built = live.built.get(name) or Built.of(part)
+            built = live.built.get(name) or Built.of(part, live.schedulers(part))
             written += built.rebase(live, name, self, value)
         live.written[self] = written
 
