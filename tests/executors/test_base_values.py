@@ -103,6 +103,7 @@ def test_a_group_that_is_added_later():
     rebase(found, "lr", 0.4)
     found.add_param_group({"params": parameters(1)})
     assert held(found, "lr") == [0.4, 0.4]
+    assert held(found, MARK) == [{"lr": [0.4, 1]}] * 2
     rebase(found, "lr", 0.2)
     assert held(found, "lr") == [0.2, 0.2]
 
@@ -266,4 +267,4 @@ def test_any_object_with_groups_and_defaults():
     found = SimpleNamespace(param_groups=[{"params": [], "lr": 0.5}], defaults={"lr": 0.5})
     rebase(found, "lr", 0.25)
     assert found.param_groups[0]["lr"] == found.defaults["lr"] == 0.25
-    assert found.param_groups[0][MARK] == {"lr": [0.25, 1]}
+    assert found.param_groups[0][MARK] == found.defaults[MARK] == {"lr": [0.25, 1]}

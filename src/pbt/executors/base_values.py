@@ -231,6 +231,7 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
         found += [(number, move.derived(plain(number.get()))) for number in alike]
         # For groups that are added in training.
         _set_default(optimizer, setting, index, value)
+        optimizer.defaults[MARK] = {**optimizer.defaults.get(MARK, {}), key: [value, 1]}
     # All are read before one is written: two schedulers may hold the same tensor.
     for number, new in found:
         if plain(number.get()) != new:

@@ -15,6 +15,7 @@ from pbt.errors import TaskError, nearest
 from pbt.executors.base_values import (
     KIND,
     MARK,
+    Number,
     Written,
     as_built,
     built_base,
@@ -316,16 +317,18 @@ class AttributeBinding:
         current = getattr(owner, name)
         if isinstance(current, nn.Parameter):
             raise TaskError(f"attribute({self.path!r}): expected an attribute, got a parameter, which is trained")
-        if isinstance(current, Tensor):
-            current.fill_(value)  # type: ignore[arg-type]
-        else:
-            setattr(owner, name, value)
+        if isinstance(current, Tensor) and (current.numel() != 1 or not is_number(value)):
+            raise TaskError(
+                f"attribute({self.path!r}): expected a buffer of one number and a number for it, got a buffer of shape "
+                f"{tuple(current.shape)} and {value!r}"
+            )
+        number = Number(owner, name)
+        number.set(value)
+        live.written[self] = [Written(number, value, value)]
 
     def read(self, live: Live) -> list[Value]:
-        """The value it has; of a buffer in the buffer's precision."""
-        owner, name = self._owner(live)
-        found = getattr(owner, name)
-        return found.flatten().tolist() if isinstance(found, Tensor) else [found]
+        """The value it has."""
+        return [number.in_effect() for number in live.written.get(self, ())]
 
     def _owner(self, live: Live) -> tuple[Any, str]:
         first, *names = self.path.split(".")
