@@ -33,6 +33,15 @@ def train(hparams: Mapping[str, Any], state: Any, steps: int, ctx: pbt.Context) 
     return {"theta": theta}, {"score": theta, "test_accuracy": 0.5, "curve": [1.0, 2.0]}
 
 
+def other_scores(hparams: Any, state: Any, steps: int, ctx: Any) -> Any:
+    state, metrics = train(hparams, state, steps, ctx)
+    return (state, {"scores": [1.0, 2.0]}) if (ctx.member, ctx.round) == (1, 2) else (state, metrics)
+
+
+def line_of(function: Any, offset: int) -> int:
+    return int(function.__code__.co_firstlineno) + offset
+
+
 def fail_once(hparams: Mapping[str, Any], state: Any, steps: int, ctx: pbt.Context) -> tuple[Any, Any]:
     if (ctx.member, ctx.round) == (1, 2):
         raise ValueError("no luck")
@@ -260,13 +269,23 @@ class TestLines:
         lines = self.lines(made(fail_once))
         assert [line.split(" · ")[0] for line in lines] == [
             "round 1/3",
-            "member 1 failed in round 2: ValueError: no luck",
+            f"member 1 failed in round 2: ValueError: no luck (test_console.py:{line_of(fail_once, 2)} in fail_once)",
             "round 2/3",
             "round 3/3",
         ]
         assert re.fullmatch(
             r"round 1/3 · best score \S+ \(member \d, round 1\) · 4/12 member rounds · .* left", lines[0]
         )
+
+    def test_another_number_of_scores(self) -> None:
+        """A failure that shows only beside the other reports is one line, too."""
+        lines = self.lines(made(other_scores))
+        assert [line.split(" · ")[0].split(";")[0] for line in lines] == [
+            "round 1/3",
+            "member 1 failed in round 2: the task returned 2 scores, the other reports of this run have 1",
+            "round 2/3",
+            "round 3/3",
+        ]
 
     def test_asynchronous_runs_have_rounds_too(self) -> None:
         """An asynchronous run has one line for as many member rounds as there are members."""

@@ -24,6 +24,7 @@ from pbt.errors import (
 from pbt.executors.base import Failure, Incident, Report
 from pbt.space import Space
 from pbt.store.memory import MemoryStore
+from pbt.strategies.multi_objective import pareto
 from pbt.testing.strategies import StrategyContract
 
 SPACE = Space({"lr": Float(1e-4, 1.0, "log")})
@@ -174,6 +175,17 @@ def test_another_number_of_scores_is_its_members_failure(mode) -> None:
     assert set(failed) == set(counts)
     assert {len(e.scores) for e in engine.store.events() if isinstance(e, Reported)} == {2}
     assert engine.store.verify() == []
+
+
+def test_the_first_to_report_does_not_make_the_others_fail() -> None:
+    """In asynchronous mode with several objectives, the first report waits for a second one that agrees with it."""
+    plan = Plan(exploit=truncation(0.4), interval=5, mode="async", rank=pareto())
+    engine = Engine(course(plan), new_store())
+    for task in engine.ask():
+        engine.tell([scored(engine, task, 1 if task.member == 0 else 2)])
+    events = engine.store.events()
+    assert [e.member for e in events if isinstance(e, Failed)] == [0]
+    assert [e.member for e in events if isinstance(e, Reported)] == [1, 2, 3]
 
 
 def test_the_number_of_scores_is_that_of_the_log() -> None:

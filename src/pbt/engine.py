@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pbt.core.events import Born, Decided, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.fold import apply
-from pbt.core.population import Member, StateRef, Stored, View
+from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
 from pbt.executors.base import Executor, Failure, Outcome, Report, Task
@@ -113,7 +113,7 @@ class Engine:
         self._founders: dict[StateRef, int] = {}
         """By state that is kept, the member whose birth began its lineage."""
         self._scores = 0
-        """How many scores every report has; 0: none was logged yet."""
+        """How many scores each report has; 0: not known yet."""
         self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
         self._due: list[Member] = []
         self._take(store.events())
@@ -158,7 +158,12 @@ class Engine:
             del self._in_flight[outcome.member]
             self._wave[outcome.member] = task, outcome
         if self.course.strategy.mode == "sync":
-            return [] if self._in_flight or not self._wave else self._settle(list(self._wave))
+            if self._in_flight or not self._wave:
+                return []
+            self._know_scores()
+            return self._settle(list(self._wave))
+        if not self._know_scores():
+            return []
         # Alone, each is decided on with the reports before it and nothing later.
         return [event for member in list(self._wave) for event in self._settle([member])]
 
@@ -177,18 +182,26 @@ class Engine:
         self._sweep()
         return events
 
-    def _alike(self, wave: list[tuple[Task, Outcome]]) -> list[tuple[Task, Outcome]]:
-        """The wave, in which a member fails whose scores are not as many as those of the run.
+    def _know_scores(self) -> bool:
+        """Whether it is known how many scores each report has: as many as the first in the log, or most that wait.
 
-        Their number is that of the first report in the log; in a first wave it is that of most members.
+        The very first ones wait until two agree, so that one member's mistake does not make all others fail; a single
+        score, where the rank is by that, is what was to be expected.
         """
-        numbers = [len(outcome.scores) for _, outcome in wave if isinstance(outcome, Report)]
-        if not numbers:
-            return wave
-        expected = self._scores or max(numbers, key=numbers.count)
+        numbers = [len(outcome.scores) for _, outcome in self._wave.values() if isinstance(outcome, Report)]
+        if self._scores == 0 and numbers:
+            most = max(numbers, key=numbers.count)
+            expected = most == 1 and getattr(self.course.strategy, "rank", by_score) is by_score
+            if self._in_flight and not expected and numbers.count(most) == 1:
+                return False
+            self._scores = most
+        return True
+
+    def _alike(self, wave: list[tuple[Task, Outcome]]) -> list[tuple[Task, Outcome]]:
+        """The wave, in which a member fails whose scores are not as many as those of the run."""
         return [
-            (task, _other_scores(outcome, expected))
-            if isinstance(outcome, Report) and len(outcome.scores) != expected
+            (task, _other_scores(outcome, self._scores))
+            if isinstance(outcome, Report) and len(outcome.scores) != self._scores
             else (task, outcome)
             for task, outcome in wave
         ]

@@ -44,7 +44,7 @@ class MemberFailure:
     member: int
     round: int
     cause: str
-    """`score` (it is no number), `exception` (the task raised) or `worker` (workers died too often)."""
+    """`score` (no usable metrics), `state` (it cannot be stored), `exception` or `worker` (lost too often)."""
     message: str
     hparams: HParams
     """What it was to be trained with."""

@@ -14,10 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pbt.core.events import Decided, Decision, Event, Reported
+from pbt.core.events import Decided, Decision, Event, Failed, Reported
 from pbt.core.population import Member, View
 from pbt.engine import Engine, Observer
-from pbt.executors.base import Failure, Outcome
+from pbt.executors.base import Failure, Outcome, Report
 from pbt.placement import Placement, place
 from pbt.terminal.outlet import can_redraw, is_terminal, outlet
 from pbt.terminal.text import printable, scored, sign_of, span
@@ -103,12 +103,16 @@ class ProgressObserver(Observer):
         """A member's round came back."""
         self._back[outcome.member] = outcome
         self._update(engine)
-        if isinstance(outcome, Failure) and self._show:
-            self._say(f"member {outcome.member} failed in round {outcome.round}: {outcome.message}", "red")
+        if isinstance(outcome, Failure):
+            self._tell_failure(outcome)
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
         """A wave was decided on."""
         self._learn(events)
+        for event in events:
+            # The engine fails a report whose scores are not as many as those of the run.
+            if isinstance(event, Failed) and isinstance(self._back.get(event.member), Report):
+                self._tell_failure(event)
         for member in [m for m in self._back if engine.view.member(m).round >= self._back[m].round]:
             del self._back[member]
         self._update(engine)
@@ -148,6 +152,10 @@ class ProgressObserver(Observer):
         bar.add_column(no_wrap=True)
         bar.add_row(ProgressBar(total=max(1, frame.total), completed=frame.done), Text(self._pace()))
         return Group(table, bar, Text(self._best(), style="bold"))
+
+    def _tell_failure(self, failed: Failed | Failure) -> None:
+        if self._show:
+            self._say(f"member {failed.member} failed in round {failed.round}: {failed.message}", "red")
 
     def _learn(self, events: Iterable[Event]) -> None:
         for event in events:
