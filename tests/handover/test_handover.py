@@ -4,6 +4,7 @@ import pytest
 
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
+from pbt.executors.vectorized.executor import ProgramSetup
 from pbt.testing.handover import HandoverContract
 
 # On one worker of pytest, so that the reference is trained once.
@@ -11,11 +12,14 @@ pytestmark = pytest.mark.xdist_group("handover")
 
 
 class TestInline(HandoverContract):
+    together = ProgramSetup.of
+
     def make_executor(self, setup):
         return InlineExecutor(setup)
 
 
 class TestSmallChunks(HandoverContract):
+    together = ProgramSetup.of
     forms = ("vectorized",)
     chunk = 2
 
@@ -24,24 +28,31 @@ class TestSmallChunks(HandoverContract):
 
 
 class TestTwoProcesses(HandoverContract):
+    together = ProgramSetup.of
+
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"] * 2)
 
 
 @pytest.mark.slow
 class TestThreeProcesses(HandoverContract):
+    together = ProgramSetup.of
+
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"] * 3)
 
 
 @pytest.mark.slow
 class TestOneProcess(HandoverContract):
+    together = ProgramSetup.of
+
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"])
 
 
 @pytest.mark.slow
 class TestMorePrograms(HandoverContract):
+    together = ProgramSetup.of
     each, start = 8, 1
 
     def make_executor(self, setup):

@@ -7,8 +7,8 @@ import pbt
 from pbt import Plan
 from pbt.core.exploit import Mutate
 from pbt.pytorch import optimizer
-from pbt.testing.handover import recorded
 from pbt.testing.schedulers import BASE, SCHEDULERS, advance, kind_of, shipped
+from pbt.testing.scripts import recorded
 
 STEPS, CHANGED = 40, 0.037
 each_scheduler = pytest.mark.parametrize("name", SCHEDULERS)

@@ -6,7 +6,6 @@ be compared with its donor bit by bit; `build` draws, also what no state_dict ho
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,11 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer, swa_utils
 from torch.optim.swa_utils import AveragedModel
 
-import pbt.executors.base
-from pbt.executors.worker import Context, Metrics
-from pbt.pytorch import Binding, Data, Split, SupervisedTask, argument, attribute, optimizer
-from pbt.pytorch import modules as class_form
-from pbt.testing.recipes import DECAY, TOTAL, Form, Recipe, Values
+from pbt.pytorch import Data, Split
+from pbt.testing.recipes import DECAY, TOTAL, Recipe, Values
 from pbt.testing.schedulers import BASE, SCHEDULERS, advance
 
 WIDTH, EXAMPLES, BATCH = 4, 12, 5
@@ -31,16 +27,11 @@ BUILT: Values = {"lr": BASE, "head_lr": 0.3 * BASE, "decay": DECAY}
 """The settings that optimizers are built with, under the names of the hyperparameters that are bound to them."""
 
 
-def scratch(part: Any) -> Any:
-    """`pbt.scratch`, where there is one."""
-    return getattr(pbt.executors.base, "scratch", lambda part: part)(part)
-
-
 class Counting(Optimizer):
     """SGD whose steps shrink with their number, which it counts in its parameter groups, as Prodigy does."""
 
     def __init__(self, params: Any, lr: float = BASE, weight_decay: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "steps": 0})
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "steps": 0, "differentiable": False})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002 (torch's signature)
@@ -246,114 +237,3 @@ def evaluate(recipe: Recipe, parts: Mapping[str, Any]) -> dict[str, Any]:
     inputs, targets = data().validation.take(slice(None))
     loss = F.mse_loss(network(*inputs), targets)
     return {"score": -float(loss), "found": model.found, "activation": model.activation, "slope": model.slope}
-
-
-@dataclass(frozen=True)
-class Program:
-    """A recipe as a class with `build`, `train` and `evaluate`."""
-
-    recipe: Recipe
-
-    @property
-    def bind(self) -> dict[str, Binding]:
-        """Where the hyperparameters take effect."""
-        return bindings(self.recipe)
-
-    def build(self, hparams: Values, ctx: Context) -> Mapping[str, Any]:  # noqa: ARG002 (torch's generator is seeded)
-        """Fresh parts."""
-        parts = build(self.recipe, hparams)
-        if self.recipe.scratch:
-            parts["recent"] = scratch(Recent())
-        return parts
-
-    def train(self, parts: Mapping[str, Any], hparams: Values, steps: int, ctx: Context) -> None:
-        """The steps of a round."""
-        train(self.recipe, parts, hparams["lr"], range(ctx.first_step, ctx.first_step + steps))
-
-    def evaluate(self, parts: Mapping[str, Any], ctx: Context) -> Metrics:  # noqa: ARG002 (nothing is drawn)
-        """The score and what was in effect."""
-        return evaluate(self.recipe, parts)
-
-
-class Apart(Program):
-    """A program whose evaluation is no part of the state."""
-
-    keep_evaluation = False
-
-
-def bindings(recipe: Recipe) -> dict[str, Binding]:
-    """Where the hyperparameters of a recipe take effect, in the forms that have bindings."""
-    table: dict[str, Binding] = {
-        "lr": optimizer("lr"),
-        "decay": optimizer("weight_decay"),
-        "activation": argument(),
-        "kind": argument(),
-        "slope": attribute("model.slope"),
-    }
-    if recipe.groups == "own":
-        table["lr"], table["head_lr"] = optimizer("lr", group=0), optimizer("lr", group="vectors")
-    return {name: table[name] for name in recipe.births()[0]}
-
-
-def loop(recipe: Recipe, hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Metrics]:
-    """A recipe as one function, which saves and loads all that it needs itself."""
-    parts = build(recipe, hparams)
-    model, of = parts["model"], parts["optimizer"]
-    if state is not None:
-        for p, trained in zip(model.parameters(), state["trained"], strict=True):
-            p.requires_grad_(trained)
-        if len(state["parts"]["optimizer"]["param_groups"]) > len(of.param_groups):
-            of.add_param_group({"params": list(model.head.parameters())})
-        for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
-        model.features = state["features"]
-        if recipe.buffers == "hidden":
-            model.shift.copy_(state["shift"])
-        if recipe.average:
-            parts["average"].module.features = state["features"]
-            if recipe.buffers == "hidden":
-                parts["average"].module.shift.copy_(state["shift"])
-    wanted = {"lr": hparams["lr"]} | ({"weight_decay": hparams["decay"]} if recipe.decay else {})
-    ctx.apply(of, **wanted, schedulers=parts.get("scheduler", ()))
-    if recipe.activation:
-        ctx.in_effect(activation=model.activation)
-    train(recipe, parts, hparams["lr"], range(ctx.first_step, ctx.first_step + steps))
-    metrics = evaluate(recipe, parts)
-    saved = {name: part.state_dict() for name, part in parts.items()}
-    trained = [p.requires_grad for p in model.parameters()]
-    return {
-        "parts": saved,
-        "trained": trained,
-        "features": model.features,
-        "shift": model.shift if recipe.buffers == "hidden" else None,
-    }, metrics
-
-
-def supervised(recipe: Recipe) -> SupervisedTask:
-    """A recipe as a `SupervisedTask`."""
-    more: Values = {}
-    if recipe.scheduler != "none":
-        more["scheduler"] = partial(make_scheduler, recipe)
-    if recipe.average:
-        more["ema"] = KEEP
-    return SupervisedTask(
-        model=partial(Net, recipe),
-        data=data,
-        optimizer=partial(make_optimizer, recipe),
-        bind=bindings(recipe),
-        loss=F.mse_loss,
-        metrics={},
-        score="loss",
-        batch_size=BATCH,
-        **more,
-    )
-
-
-def task_of(form: Form, recipe: Recipe) -> Any:
-    """What is given to `pbt.run`, ready to be opened by a worker."""
-    if form == "function":
-        return partial(loop, recipe)
-    if form == "class":
-        program: Any = (Apart if recipe.evaluation == "dropped" else Program)(recipe)
-        return class_form.ModuleTask(program)
-    return supervised(recipe)

@@ -15,7 +15,7 @@ Form = Literal["function", "class", "supervised", "vectorized"]
 FORMS: tuple[Form, ...] = ("function", "class", "supervised", "vectorized")
 Values = dict[str, Any]
 
-STEPS, ROUNDS = 3, 4
+STEPS, ROUNDS = 2, 4
 TOTAL = STEPS * ROUNDS
 """Steps of a round, rounds, and steps in all."""
 DECAY = 0.01
