@@ -2,7 +2,6 @@
 
 from pbt.pytorch.bind import (
     Binding,
-    Live,
     accumulate,
     argument,
     attribute,
@@ -16,6 +15,7 @@ from pbt.pytorch.bind import (
 )
 from pbt.pytorch.data import Data, Split
 from pbt.pytorch.evaluation import accuracy
+from pbt.pytorch.live import Live
 from pbt.pytorch.modules import Buildable, ModuleTask
 from pbt.pytorch.noise import KeyedDropout, Noise, key_dropout
 from pbt.pytorch.schedules import ScheduleLR, apply_schedule

@@ -21,13 +21,13 @@ from pbt.pytorch.bind import (
     ArgumentBinding,
     AugmentBinding,
     Binding,
-    Live,
     LossBinding,
     SettingBinding,
     bind_all,
     check_bound,
     check_disjoint,
 )
+from pbt.pytorch.live import Live
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, threads_of
 from pbt.space import HParams
 from pbt.store.codec import digest

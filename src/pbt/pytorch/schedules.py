@@ -9,7 +9,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from pbt.core.lineage import Schedule
 from pbt.errors import TaskError
 from pbt.executors.base_values import built_base, plain, ratio_of
-from pbt.pytorch.bind import Live, OptimizerBinding
+from pbt.pytorch.bind import OptimizerBinding
+from pbt.pytorch.live import Live
 from pbt.space import Value
 
 

@@ -24,7 +24,6 @@ from pbt.pytorch.bind import (
     ArgumentBinding,
     AugmentBinding,
     Binding,
-    Live,
     SettingBinding,
     bind_all,
     check_bound,
@@ -32,6 +31,7 @@ from pbt.pytorch.bind import (
 )
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split
 from pbt.pytorch.evaluation import Measured, accuracy, detached, evaluate
+from pbt.pytorch.live import Live
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of

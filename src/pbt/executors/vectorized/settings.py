@@ -17,12 +17,12 @@ from pbt.pytorch.bind import (
     AttributeBinding,
     AugmentBinding,
     DropoutBinding,
-    Live,
     LossBinding,
     OptimizerBinding,
     SettingBinding,
     bind_all,
 )
+from pbt.pytorch.live import Live
 from pbt.pytorch.noise import KeyedDropout, Noise
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.space import HParams, Value
