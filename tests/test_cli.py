@@ -202,10 +202,17 @@ class TestRun:
         assert "member 1 failed in round 3: ValueError: no luck" in done.stderr
         assert "failed" in done.stdout
 
-    def test_a_lost_population_gives_one(self, folder: Path) -> None:
-        """A run whose members all fail exits with 1, and its directory stays, to be looked at."""
-        done = pbt(folder, "run", "task.py:lost", "--out", "gone", code=1)
-        assert "every member failed" in done.stderr
+    @pytest.mark.parametrize(
+        ("task", "reason"),
+        [("lost", "not a finite number"), ("unscored", "'score' must be a number, got 'high'")],
+    )
+    def test_a_lost_population_gives_one(self, folder: Path, task: str, reason: str) -> None:
+        """A run whose members all fail exits with 1 and one line, and its directory stays, to be looked at."""
+        done = pbt(folder, "run", f"task.py:{task}", "--out", "gone", "-q", code=1)
+        (line,) = done.stderr.splitlines()
+        assert "every member failed" in line
+        assert "member 0 in round 1" in line
+        assert reason in line
         assert "lost" in pbt(folder, "status", "gone").stdout
 
     def test_a_reader_that_goes_away_ends_nothing(self, folder: Path) -> None:
@@ -278,7 +285,6 @@ BAD = [
     (["run", "task.py:experiment", "--resume"], ["--out RUN_DIR", "pbt resume RUN task.py:experiment"]),
     (["run", "task.py:experiment", "--out", "task.py"], ["task.py: expected a new or empty directory"]),
     (["run", "task.py:experiment", "--out", "task.py/run"], ["task.py/run"]),
-    (["run", "task.py:unscored"], ["a score must be a number, got ['high']"]),
     (["run", "task.py:closure", "--executor", "processes"], ["cannot be sent to another process", "inline"]),
     (["resume", "nowhere"], ["nowhere: expected a run directory, found nothing there"]),
     (["resume", "task.py"], ["task.py: expected a run directory, found a file"]),
@@ -371,6 +377,25 @@ class TestStops:
         pbt(folder, "run", "task.py:experiment", "--rounds", "12", "--out", "b", "-q")
         assert Run.open(folder / "a run").events == Run.open(folder / "b").events
         assert not [problem for problem in verify_run(folder / "a run") if not problem.harmless]
+
+    def test_an_interrupt_that_the_task_turns_into_an_exit(self, folder: Path) -> None:
+        """Ctrl-C is no failure of the member whose task answers it with `sys.exit(1)`: the run stops and can go on."""
+        (folder / "graceful.py").write_text(
+            "import sys, time, pbt\n"
+            "def train(hparams, state, steps, ctx):\n"
+            "    if ctx.round == 1: return {}, 1.0\n"
+            "    try: time.sleep(60)\n"
+            "    except KeyboardInterrupt: sys.exit(1)\n"
+            "x = pbt.Experiment(task=train, space={'lr': pbt.Float(0, 1)}, population=2)\n"
+        )
+        process = begin(folder, "run", "graceful.py:x", "--out", "a")
+        until_reported(folder / "a", process)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert errors.splitlines()[-1] == "pbt: stopped; state kept; go on with: pbt resume a graceful.py:x"
+        assert Run.open(folder / "a").failures() == []
 
     def test_a_second_signal_ends_at_once(self, folder: Path) -> None:
         """A task that swallows Ctrl-C is ended by the second one, without waiting."""

@@ -44,9 +44,16 @@ def slow(hparams, state, steps, ctx):
     return train(hparams, state, steps, ctx)
 
 
+def unlucky(hparams, state, steps, ctx):
+    if (ctx.member, ctx.round) == (1, 2):
+        raise ValueError("no \\x1b luck")
+    return train(hparams, state, steps, ctx)
+
+
 plan = pbt.Plan(exploit=pbt.truncation(0.4), interval=5)
 shared = {"space": {"lr": pbt.Float(1e-3, 1e-1, "log")}, "population": 5, "plan": plan, "objective": "minimize"}
 experiment = pbt.Experiment(task=train, rounds=6, seed=4, **shared)
+failing = pbt.Experiment(task=unlucky, rounds=3, **shared)
 watched = pbt.Experiment(task=slow, rounds=8, **shared)
 """
 Call = Callable[..., str]
@@ -408,3 +415,26 @@ def test_looking_imports_nothing_heavy(finished: Path) -> None:
         [sys.executable, "-c", code],
         cwd=finished, env={**os.environ, "PYTHONPATH": str(SOURCE)}, check=True, capture_output=True, timeout=60,
     )  # fmt: skip
+
+
+def test_errors_of_a_run(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`status --errors` prints each failed round with its place and traceback; a run without failures says so."""
+    monkeypatch.chdir(finished)
+    path = str(tmp_path / "run")
+    assert main(["run", "task.py:failing", "--out", path, "-q"]) == 0
+    capsys.readouterr()
+    line = TASK[: TASK.index("raise ValueError")].count("\n") + 1
+    assert main(["status", path, "--errors"]) == 0
+    shown = capsys.readouterr().out
+    assert f"member 1, round 2: ValueError: no ? luck (task.py:{line} in unlucky)" in shown
+    assert f"task.py:{line}" in shown.splitlines()[1]
+    assert "Traceback (most recent call last)" in shown
+    assert main(["status", path, "--errors", "--json"]) == 0
+    (failure,) = json.loads(capsys.readouterr().out)
+    assert (failure["member"], failure["round"], failure["cause"], failure["line"]) == (1, 2, "exception", line)
+    assert failure["traceback"].endswith("luck\n")
+    assert main(["status", "runs/one", "--errors"]) == 0
+    assert capsys.readouterr().out == "no round failed\n"
+    assert main(["status", path, "--errors", "--watch"]) == 2

@@ -11,7 +11,16 @@ from pbt.core.fold import fold
 from pbt.core.population import StateRef, View
 from pbt.core.rng import Rng
 from pbt.engine import FINISHED, LOST, drive
-from pbt.errors import CorruptError, PopulationLostError, RunError, SpaceError, TaskError, UsageError, WorkerError
+from pbt.errors import (
+    CorruptError,
+    OriginalError,
+    PopulationLostError,
+    RunError,
+    SpaceError,
+    TaskError,
+    UsageError,
+    WorkerError,
+)
 from pbt.executors.base import Failure, Incident, Report
 from pbt.space import Space
 from pbt.store.memory import MemoryStore
@@ -143,6 +152,53 @@ def test_fatal_failures(cause, error) -> None:
 
 
 # Failures
+
+
+def scored(engine, task, count):
+    return replace(report(engine, task), scores=(0.5,) * count)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_another_number_of_scores_is_its_members_failure(mode) -> None:
+    """A member that returns more or fewer scores than the run has failed; the others' round is kept."""
+    plan = Plan(exploit=truncation(0.4), interval=5, mode=mode)
+    engine = Engine(course(plan), new_store())
+    counts = {(1, 1): 1, (2, 2): 3}
+    while not engine.finished:
+        engine.tell([scored(engine, task, counts.get((task.member, task.round), 2)) for task in engine.ask()])
+    failed = {(e.member, e.round): e for e in engine.store.events() if isinstance(e, Failed)}
+    assert {(e.cause, e.message.split(";")[0]) for e in failed.values()} == {
+        ("score", "the task returned 1 score, the other reports of this run have 2"),
+        ("score", "the task returned 3 scores, the other reports of this run have 2"),
+    }
+    assert set(failed) == set(counts)
+    assert {len(e.scores) for e in engine.store.events() if isinstance(e, Reported)} == {2}
+    assert engine.store.verify() == []
+
+
+def test_the_number_of_scores_is_that_of_the_log() -> None:
+    """After a resume the log says how many scores there are, also where most members return another number."""
+    engine = Engine(course(), new_store())
+    engine.tell([scored(engine, task, 2) for task in engine.ask()])
+    again = Engine(course(), engine.store)
+    tasks = again.ask()
+    again.tell([scored(again, task, 1 + (task.member == 0)) for task in tasks])
+    failed = [e.member for e in engine.store.events() if isinstance(e, Failed)]
+    assert failed == [task.member for task in tasks if task.member != 0]
+
+
+def test_the_cause_of_a_lost_run_is_the_first_traceback() -> None:
+    """The error that ends the run has the traceback of the first failure as its cause, again after a resume."""
+    engine = Engine(course(), new_store())
+    told = [replace(failure(task), traceback=f"Traceback: line {task.member}") for task in engine.ask()]
+    with pytest.raises(PopulationLostError) as caught:
+        engine.tell(told)
+    with pytest.raises(PopulationLostError) as again:
+        Engine(course(), engine.store)
+    for error in (caught.value, again.value):
+        assert isinstance(error.__cause__, OriginalError)
+        assert "Traceback: line 0" in str(error.__cause__)
+        assert "\n" not in str(error)
 
 
 def test_failed_members_are_replaced() -> None:

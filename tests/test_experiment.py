@@ -12,7 +12,7 @@ import pytest
 
 import pbt
 from pbt import Choice, Experiment, Float, Int, Observer, Placement, Plan, never, truncation
-from pbt.core.events import Born, Decided, Ended, Reported
+from pbt.core.events import Born, Decided, Ended, Failed, Reported
 from pbt.errors import (
     DeviceError,
     PopulationLostError,
@@ -287,6 +287,23 @@ def test_a_lost_run_stays_lost(tmp_path) -> None:
     for resume in (False, True):
         with pytest.raises(PopulationLostError, match="ValueError: always"):
             lost.run(tmp_path / "run", resume=resume)
+
+
+def forgets(hparams, state, steps, ctx):
+    if (ctx.member, ctx.round) == (3, 2):
+        return {"place": {1, 2}, "thing": object()}, {}
+    return train(hparams, state, steps, ctx)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_mistake_of_one_member_costs_one_member(tmp_path, mode) -> None:
+    """A round without a score is its member's failure; the others' round is kept, and a resume has nothing to do."""
+    plan = Plan(exploit=truncation(0.4), interval=2, mode=mode)
+    careless = replace(EXPERIMENT, task=forgets, plan=plan)
+    run = careless.run(tmp_path / "run")
+    assert [(e.member, e.round, e.cause) for e in run.events if isinstance(e, Failed)] == [(3, 2, "score")]
+    assert len([e for e in run.events if isinstance(e, Reported)]) == 4 * 3 - 1
+    assert careless.run(tmp_path / "run", resume=True).events == run.events
 
 
 # What it computes

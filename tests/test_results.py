@@ -47,6 +47,38 @@ def run(tmp_path_factory):
     return pbt.run(train, SPACE, plan=plan, population=5, rounds=4, seed=6, run_dir=path)
 
 
+def trip(hparams, state, steps, ctx):
+    """Member 1 returns no score in round 2, and member 2 raises in round 3."""
+    if (ctx.member, ctx.round) == (1, 2):
+        return {"place": np.ones(3)}, {"loss": 1.0}
+    if (ctx.member, ctx.round) == (2, 3):
+        raise ValueError("no luck")
+    return train(hparams, state, steps, ctx)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_failures(tmp_path, in_memory) -> None:
+    """A failed round is a record with member, round, cause, one line, the traceback and the line of the task."""
+    plan = Plan(exploit=truncation(0.4), interval=2)
+    run = pbt.run(trip, SPACE, plan=plan, population=5, rounds=4, seed=6, run_dir=None if in_memory else tmp_path / "r")
+    unscored, raised = run.failures()
+    first = trip.__code__.co_firstlineno
+    assert (unscored.member, unscored.round, unscored.attempt, unscored.cause) == (1, 2, 1, "score")
+    assert (unscored.file, unscored.line, unscored.traceback) == (__file__, first, "")
+    assert "['loss']" in unscored.message
+    assert (raised.member, raised.round, raised.cause) == (2, 3, "exception")
+    assert raised.message == f"ValueError: no luck (test_results.py:{first + 5} in trip)"
+    assert (raised.file, raised.line) == (__file__, first + 5)
+    assert raised.traceback.endswith("ValueError: no luck\n")
+    assert {event.round for event in reported(run) if event.member == 1} == {1, 3, 4}
+    assert len(reported(run)) == 5 * 4 - 2
+
+
+def test_no_failures(run) -> None:
+    """A run without failed rounds has none to show."""
+    assert run.failures() == []
+
+
 def reported(run):
     return [event for event in run.events if isinstance(event, Reported)]
 

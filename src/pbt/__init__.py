@@ -7,6 +7,7 @@ from pbt.core.lineage import Schedule, Segment
 from pbt.core.strategy import Plan, Proposal, Strategy
 from pbt.engine import Course, Engine, Observer
 from pbt.errors import PBTError
+from pbt.executors.base import scratch
 from pbt.executors.ray import Cluster
 from pbt.executors.worker import Context
 from pbt.experiment import Experiment, run
@@ -49,6 +50,7 @@ __all__ = [
     "replay",
     "resample",
     "run",
+    "scratch",
     "t_test",
     "truncation",
 ]

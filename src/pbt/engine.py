@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from pbt.core.events import Decided, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, Stored, View
 from pbt.core.strategy import Proposal, Strategy
-from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError
+from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
 from pbt.executors.base import Executor, Failure, Outcome, Report, Task
 from pbt.space import HParams, Space
 from pbt.store.base import Note, Store
@@ -23,7 +23,10 @@ log = logging.getLogger("pbt")
 
 FINISHED, LOST = "finished", "every member failed"
 FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError}
-"""Failures that are no member's: the run stops with this error and stays as it was."""
+"""Failures that are no member's: the run stops with this error and stays as it was.
+
+`refused`: no member can be trained in the way that was chosen. A mistake in the round of one is that member's failure.
+"""
 
 
 @contextmanager
@@ -106,13 +109,18 @@ class Engine:
         self._in_flight: dict[int, Task] = {}
         self._wave: dict[int, tuple[Task, Outcome]] = {}
         self._recent: dict[int, tuple[StateRef, ...]] = {}
+        self._starts: dict[int, StateRef | None] = {}
+        self._founders: dict[StateRef, int] = {}
+        """By state that is kept, the member whose birth began its lineage."""
+        self._scores = 0
+        """How many scores every report has; 0: none was logged yet."""
         self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
         self._due: list[Member] = []
         self._take(store.events())
         if not self.view.members:
             self._commit(_entries(self.view, course.strategy.begin(self.view, course.population, course.initial)))
         elif self.view.ended == LOST:
-            raise PopulationLostError(self._lost())
+            raise self._lost()
         elif not self._open(self.view):
             self._commit(self._follow(self.view)[0])
         self._sweep()
@@ -135,7 +143,7 @@ class Engine:
         """Take outcomes; returns the events that became durable, none while a wave is incomplete.
 
         Raises:
-            TaskError: An outcome says that the task was used wrongly; the log stays as it was.
+            TaskError: An outcome says that no member can be trained in this way; the log stays as it was.
             CorruptError: An outcome says that a stored state is damaged; the log stays as it was.
             DiskError: An outcome says that a state cannot be written; the log stays as it was.
             PopulationLostError: Every member failed.
@@ -146,7 +154,7 @@ class Engine:
                 self.store.note("dropped", member=outcome.member, round=outcome.round, attempt=outcome.attempt)
                 continue
             if isinstance(outcome, Failure) and outcome.cause in FATAL:
-                raise FATAL[outcome.cause](outcome.message)
+                raise FATAL[outcome.cause](outcome.message) from original(outcome.traceback)
             del self._in_flight[outcome.member]
             self._wave[outcome.member] = task, outcome
         if self.course.strategy.mode == "sync":
@@ -158,16 +166,32 @@ class Engine:
     def _settle(self, members: Sequence[int]) -> list[Event]:
         """Log what these members' rounds came to, and what follows from it: one transaction."""
         # By member, so that the log of a synchronous run does not tell who was first.
-        wave = [self._wave.pop(member) for member in sorted(members)]
+        wave = self._alike([self._wave.pop(member) for member in sorted(members)])
         reports = [_event(task, outcome) for task, outcome in wave]
         following, after = self._follow(apply(self.view, reports))
         events = reports + following
         stored = {StateRef(o.member, o.round): o.stored for _, o in wave if isinstance(o, Report)}
         self._commit(events, stored, [_note(outcome) for _, outcome in wave], after)
         if self.view.ended == LOST:
-            raise PopulationLostError(self._lost())
+            raise self._lost()
         self._sweep()
         return events
+
+    def _alike(self, wave: list[tuple[Task, Outcome]]) -> list[tuple[Task, Outcome]]:
+        """The wave, in which a member fails whose scores are not as many as those of the run.
+
+        Their number is that of the first report in the log; in a first wave it is that of most members.
+        """
+        numbers = [len(outcome.scores) for _, outcome in wave if isinstance(outcome, Report)]
+        if not numbers:
+            return wave
+        expected = self._scores or max(numbers, key=numbers.count)
+        return [
+            (task, _other_scores(outcome, expected))
+            if isinstance(outcome, Report) and len(outcome.scores) != expected
+            else (task, outcome)
+            for task, outcome in wave
+        ]
 
     def _follow(self, view: View) -> tuple[list[Event], View]:
         """What follows from this view, decisions where they are due, or the end; and the view after it."""
@@ -225,6 +249,7 @@ class Engine:
             first_step=member.step,
             steps=self.course.strategy.next_ready(member.step) - member.step,
             seed=self.course.seed,
+            founder=member.id if member.state is None else self._founders.get(member.state, member.id),
         )
 
     def _commit(
@@ -243,8 +268,15 @@ class Engine:
         # Asked after every outcome, and a scan of all members each time would be felt from a thousand on.
         self._due = self._open(self.view)
         for event in events:
-            if isinstance(event, Reported):
+            if isinstance(event, Born):
+                self._starts[event.member] = event.start
+            elif isinstance(event, Decided):
+                self._starts[event.decision.member] = event.decision.start
+            elif isinstance(event, Reported):
+                start = self._starts.get(event.member)
+                self._founders[event.state] = event.member if start is None else self._founders.get(start, event.member)
                 self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
+                self._scores = self._scores or len(event.scores)
             elif isinstance(event, Retired):
                 self._recent.pop(event.member, None)
 
@@ -255,11 +287,23 @@ class Engine:
         keep |= self.course.strategy.retain(self.view)
         if self.view.best is not None:
             keep.add(self.view.best.state)
+        self._founders = {ref: founder for ref, founder in self._founders.items() if ref in keep}
         self.store.sweep(keep)
 
-    def _lost(self) -> str:
+    def _lost(self) -> PopulationLostError:
+        """The error that says so, with the traceback of the first failure as its cause."""
         first = next(event for event in self.store.events() if isinstance(event, Failed))
-        return f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
+        error = PopulationLostError(
+            f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
+        )
+        traces = [
+            str(entry.details.get("traceback", ""))
+            for entry in self.store.journal()
+            if entry.kind == "failure"
+            and (entry.details.get("member"), entry.details.get("round")) == (first.member, first.round)
+        ]
+        error.__cause__ = original("".join(traces[:1]))
+        return error
 
 
 def _entries(view: View, proposal: Proposal) -> list[Event]:
@@ -335,9 +379,23 @@ def _event(task: Task, outcome: Outcome) -> Event:
     )
 
 
+def _other_scores(report: Report, expected: int) -> Failure:
+    """The failure of a member that returned another number of scores than the run has."""
+    scores = "1 score" if len(report.scores) == 1 else f"{len(report.scores)} scores"
+    return Failure(
+        member=report.member,
+        round=report.round,
+        attempt=report.attempt,
+        cause="score",
+        message=f"the task returned {scores}, the other reports of this run have {expected}; return as many each time",
+    )
+
+
 def _note(outcome: Outcome) -> Note:
     """What the log leaves out because two equal runs differ in it: tries and times."""
     details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
     if isinstance(outcome, Failure):
-        return Note(kind="failure", details={**details, "message": outcome.message, "traceback": outcome.traceback})
+        text = {"message": outcome.message, "traceback": outcome.traceback}
+        place = {"file": outcome.file, "line": outcome.line} if outcome.file else {}
+        return Note(kind="failure", details={**details, **text, **place})
     return Note(kind="round", details={**details, "seconds": outcome.seconds})

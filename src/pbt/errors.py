@@ -111,8 +111,17 @@ class PopulationLostError(PBTError):
     """Every member failed, so that nothing is left to train."""
 
 
+class OriginalError(Exception):
+    """The traceback of an exception in a task, as text: the `__cause__` of the error that ended the run."""
+
+
 class WorkerError(PBTError):
     """The executor itself cannot go on."""
+
+
+def original(traceback: str) -> OriginalError | None:
+    """What to raise an error from whose first cause is this traceback; None: there is none."""
+    return OriginalError(f"\n\n{traceback.strip()}") if traceback.strip() else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

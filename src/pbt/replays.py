@@ -263,7 +263,8 @@ class RelivingExecutor:
         """
         past = self._past[task.round - 1]
         start = None if task.start is None else self._refs[task.start.round - 1]
-        relived = replace(task, member=past.ref.member, round=past.ref.round, start=start)
+        founder = self._refs[0].member
+        relived = replace(task, member=past.ref.member, round=past.ref.round, start=start, founder=founder)
         return [
             relived if member == past.ref.member else replace(relived, member=_EXTRA + member, hparams=hparams)
             for member, hparams in past.wave.items()

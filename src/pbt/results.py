@@ -6,12 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from pbt.core.events import Event, Reported
+from pbt.core.events import Event, Failed, Reported
 from pbt.core.fold import fold
 from pbt.core.lineage import Lineage, Link, Schedule
 from pbt.core.population import StateRef, View
 from pbt.errors import MissingExtraError, RunError, UsageError
 from pbt.space import HParams, Space
+from pbt.store.base import Entry
 from pbt.store.reader import RunReader
 
 
@@ -24,6 +25,9 @@ class Source(Protocol):
 
     def events(self) -> list[Event]:
         """The whole log, in order."""
+
+    def journal(self) -> list[Entry]:
+        """All notes, in order."""
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state."""
@@ -43,6 +47,25 @@ class BestMember:
     reported: Mapping[str, Any] = field(default_factory=dict)
     """Numbers that had no part in the choice, such as the test accuracy."""
     state: StateRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRound:
+    """A round of a member that gave no result."""
+
+    member: int
+    round: int
+    attempt: int
+    """How often the round was tried."""
+    cause: str
+    """`score` (no usable metrics), `state` (it cannot be stored), `exception` or `worker` (lost too often)."""
+    message: str
+    """One line, with the place in the task's code if there is one."""
+    traceback: str = ""
+    """Of the exception; empty: none was raised."""
+    file: str = ""
+    """The task's source file; empty: the failure has no place in it."""
+    line: int | None = None
 
 
 class History(Mapping[str, Sequence[Any]]):
@@ -186,6 +209,16 @@ class Run:
             columns[f"reported.{name}" if name in columns else name] = [r.reported.get(name) for r in reports]
         return History(columns)
 
+    def failures(self) -> list[FailedRound]:
+        """The rounds that failed, in the order of the log."""
+        notes = {
+            (entry.details.get("member"), entry.details.get("round")): entry.details
+            for entry in self._source.journal()
+            if entry.kind == "failure"
+        }
+        failed = [event for event in self.events if isinstance(event, Failed)]
+        return [_failed_round(event, notes.get((event.member, event.round), {})) for event in failed]
+
     def load_state(self, ref: StateRef | None = None) -> Any:
         """A fresh copy of a state; None: of the best one.
 
@@ -197,3 +230,16 @@ class Run:
 
     def _nothing_yet(self) -> RunError:
         return RunError(f"{self.path or 'the run'}: no member has finished a round yet")
+
+
+def _failed_round(event: Failed, note: Mapping[str, Any]) -> FailedRound:
+    return FailedRound(
+        member=event.member,
+        round=event.round,
+        attempt=note.get("attempt", 1),
+        cause=event.cause,
+        message=event.message,
+        traceback=str(note.get("traceback", "")),
+        file=str(note.get("file", "")),
+        line=note.get("line"),
+    )

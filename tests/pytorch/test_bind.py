@@ -22,10 +22,10 @@ def groups(live, name="optimizer"):
 
 
 def test_optimizer_setting() -> None:
-    """A setting is set in every parameter group."""
+    """A value is the optimizer's base value: every parameter group keeps its ratio to it."""
     live = make_live()
     bind_all(live, {"lr": 0.03, "decay": 0.2}, {"lr": optimizer("lr"), "decay": optimizer("weight_decay")})
-    assert [(group["lr"], group["weight_decay"]) for group in groups(live)] == [(0.03, 0.2)] * 2
+    assert [(group["lr"], group["weight_decay"]) for group in groups(live)] == [(0.03, 0.2), (0.15, 0.2)]
 
 
 def test_one_of_several_values() -> None:
@@ -43,11 +43,11 @@ def test_rate_under_a_scheduler() -> None:
     scheduler = torch.optim.lr_scheduler.LambdaLR(live.parts["optimizer"], lambda step: 0.5**step)
     live.parts["scheduler"] = scheduler
     bind_all(live, {"lr": 0.8}, {"lr": optimizer("lr")})
-    assert [(group["lr"], group["initial_lr"]) for group in groups(live)] == [(0.8, 0.8)] * 2
-    assert scheduler.base_lrs == [0.8, 0.8]
+    assert [(group["lr"], group["initial_lr"]) for group in groups(live)] == [(0.8, 0.8), (4.0, 4.0)]
+    assert scheduler.base_lrs == [0.8, 4.0]
     live.parts["optimizer"].step()
     scheduler.step()
-    assert [group["lr"] for group in groups(live)] == [0.4, 0.4]
+    assert [group["lr"] for group in groups(live)] == [0.4, 2.0]
 
 
 def test_schedulers_inside_a_scheduler() -> None:
@@ -57,7 +57,7 @@ def test_schedulers_inside_a_scheduler() -> None:
     inner = [rates.LambdaLR(live.parts["optimizer"], lambda step: 0.5**step) for _ in range(2)]
     live.parts["scheduler"] = rates.SequentialLR(live.parts["optimizer"], inner, milestones=[3])
     bind_all(live, {"lr": 0.8}, {"lr": optimizer("lr")})
-    assert [scheduler.base_lrs for scheduler in inner] == [[0.8, 0.8]] * 2
+    assert [scheduler.base_lrs for scheduler in inner] == [[0.8, 4.0]] * 2
 
 
 def test_two_optimizers_with_schedulers() -> None:
@@ -68,7 +68,7 @@ def test_two_optimizers_with_schedulers() -> None:
         live.parts[f"{name} schedule"] = torch.optim.lr_scheduler.StepLR(live.parts[name], 2)
     table = {"a": optimizer("lr", part="optimizer"), "b": optimizer("lr", part="other")}
     bind_all(live, {"a": 0.3, "b": 0.4}, table)
-    assert live.parts["optimizer schedule"].base_lrs == [0.3, 0.3]
+    assert live.parts["optimizer schedule"].base_lrs == pytest.approx([0.3, 1.5])
     assert live.parts["other schedule"].base_lrs == [0.4]
 
 
@@ -115,7 +115,7 @@ def test_deep_attribute() -> None:
         (optimizer("weight_decy"), 0.1, "did you mean 'weight_decay'"),
         (optimizer("lr", part="optimiser"), 0.1, "did you mean 'optimizer'"),
         (optimizer("lr", part="model"), 0.1, "no such optimizer"),
-        (optimizer("betas", index=2), 0.1, "not so many values"),
+        (optimizer("betas", index=2), 0.1, "index 2 is out of range"),
         (dropout(), 1.5, "expected a probability"),
         (dropout(), "high", "expected a probability"),
         (attribute("model.heat"), 1.0, "no such attribute"),

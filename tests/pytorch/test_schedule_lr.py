@@ -23,8 +23,8 @@ def rates(found):
 
 
 def test_apply_sets_what_the_optimizer_knows():
-    """Every setting of that name gets its value in every group, also where a scheduler remembers it; the rest is
-    handed back."""
+    """Every setting of that name gets its value, also where a scheduler remembers it, and groups keep their ratio; the
+    rest is handed back."""
     schedule = Schedule(
         (
             Segment(start=0, stop=5, hparams={"lr": 0.3, "momentum": 0.5, "p": 0.2}),
@@ -34,11 +34,14 @@ def test_apply_sets_what_the_optimizer_knows():
     found = optimizer()
     torch.optim.lr_scheduler.LambdaLR(found, lambda step: 1.0)
     assert apply_schedule(found, schedule, 4) == {"p": 0.2}
-    assert [(g["lr"], g["initial_lr"], g["momentum"]) for g in found.param_groups] == [(0.3, 0.3, 0.5)] * 2
+    assert [(g["lr"], g["initial_lr"], g["momentum"]) for g in found.param_groups] == [
+        (0.3, 0.3, 0.5),
+        (pytest.approx(2.7), pytest.approx(2.7), 0.5),
+    ]
     assert apply_schedule(found, schedule, 5) == {}
-    assert [(g["lr"], g["momentum"]) for g in found.param_groups] == [(0.1, 0.7)] * 2
+    assert [(g["lr"], g["momentum"]) for g in found.param_groups] == [(0.1, 0.7), (pytest.approx(0.9), 0.7)]
     apply_schedule(found, schedule, 1000)
-    assert rates(found) == [0.1, 0.1]
+    assert rates(found) == [0.1, pytest.approx(0.9)]
 
 
 def test_apply_of_nothing_is_an_error():
@@ -48,7 +51,7 @@ def test_apply_of_nothing_is_an_error():
 
 
 def test_the_scheduler_gives_each_step_its_rate():
-    """Stepped once per training step, every group has the schedule's rate at that step, the last one behind the end."""
+    """Stepped once per training step, groups have the schedule's rate in their ratio, the last one behind the end."""
     found = optimizer()
     scheduler = ScheduleLR(found, SCHEDULE)
     seen = []
@@ -56,8 +59,8 @@ def test_the_scheduler_gives_each_step_its_rate():
         seen.append(rates(found))
         found.step()
         scheduler.step()
-    assert seen == [[SCHEDULE.at(step)["lr"]] * 2 for step in range(11)]
-    assert scheduler.get_last_lr() == [0.1, 0.1]
+    assert seen == [[rate, rate * 9.0] for rate in (SCHEDULE.at(step)["lr"] for step in range(11))]
+    assert scheduler.get_last_lr() == [0.1, pytest.approx(0.9)]
 
 
 def test_the_scheduler_goes_on_from_its_state(tmp_path):
@@ -73,11 +76,11 @@ def test_the_scheduler_goes_on_from_its_state(tmp_path):
     again = ScheduleLR(other, SCHEDULE)
     other.load_state_dict(saved["optimizer"])
     again.load_state_dict(saved["scheduler"])
-    assert rates(other) == [0.2, 0.2]
+    assert rates(other) == [0.2, pytest.approx(1.8)]
     for _ in range(2):
         other.step()
         again.step()
-    assert rates(other) == [0.1, 0.1]
+    assert rates(other) == [0.1, pytest.approx(0.9)]
 
 
 @pytest.mark.parametrize(
@@ -95,5 +98,5 @@ def test_a_schedule_without_a_rate_is_refused(hparams, message):
         ScheduleLR(optimizer(), Schedule((Segment(start=0, stop=2, hparams=hparams),)))
     assert ScheduleLR(optimizer(), Schedule((Segment(start=0, stop=2, hparams={"eta": 1}),)), "eta").get_last_lr() == [
         1,
-        1,
+        9,
     ]

@@ -418,7 +418,7 @@ def wider_each_time():
 
 
 def test_a_state_that_does_not_fit() -> None:
-    """A network that is built with other shapes each time cannot take a state over: the run stops and says why."""
+    """A network that is built with other shapes each time cannot take a state over: its member fails and says why."""
     task = replace(NET, model=wider_each_time)
     first = train(worker_of(task), [1])
     again = Task(
@@ -427,10 +427,11 @@ def test_a_state_that_does_not_fit() -> None:
     )  # fmt: skip
     (outcome,) = worker_of(task).run((again,))
     assert isinstance(outcome, Failure)
-    assert outcome.cause == "refused"
+    assert outcome.cause == "exception"
     assert "must not change shapes" in outcome.message
 
 
-def test_values_that_a_task_reads_itself() -> None:
-    """`argument()` satisfies the check, although nothing is set."""
-    replace(NET, bind={**NET.bind, "mine": argument()}).check({**HPARAMS, "mine": 3})
+def test_values_that_nothing_reads() -> None:
+    """`argument()` is refused: nothing in a SupervisedTask reads hparams."""
+    with pytest.raises(TaskError, match=r"'mine' has no effect.*batch_size\(\)"):
+        replace(NET, bind={**NET.bind, "mine": argument()}).check({**HPARAMS, "mine": 3})

@@ -16,7 +16,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from pbt.cli import ancestry, compare, dashboard, digits, export, replay, report
-from pbt.cli.look import mend, opened, print_problems, print_runs, print_status, watch
+from pbt.cli.look import mend, opened, print_errors, print_problems, print_runs, print_status, watch
 from pbt.cli.options import Flag, Screen, Where
 from pbt.cli.plans import under
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
@@ -183,6 +183,7 @@ def status(
     /,
     *,
     watching: Annotated[Flag, Parameter(name=["--watch", "-w"])] = False,
+    errors: Flag = False,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
     """Show how a run stands, while it runs or afterwards; for a folder, the runs in it.
@@ -194,8 +195,13 @@ def status(
     Args:
         named: A run directory, or a folder that holds some.
         watching: Show it again whenever something was added, until it ends or Ctrl-C.
+        errors: Print the rounds that failed instead, each with its traceback.
         as_json: Print it as JSON; scores are as the task returned them. With --watch one line each time.
     """
+    if errors:
+        if watching:
+            raise UsageError("--errors prints the failed rounds once; leave out --watch")
+        return print_errors(named, json=as_json)
     return watch(named, json=as_json) if watching else print_status(named, json=as_json)
 
 

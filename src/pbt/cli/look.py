@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,28 @@ def print_status(named: str, *, json: bool) -> int:
             print_json(as_json(run, state))
             return OK
         _show(run, state, outlet())
+    return OK
+
+
+def print_errors(named: str, *, json: bool) -> int:
+    """The rounds of a run that failed, each with its traceback."""
+    with opened(find_run(named)) as (run, _):
+        failures = run.failures()
+    if json:
+        print_json([asdict(failure) for failure in failures])
+        return OK
+    console = outlet()
+    for i, failure in enumerate(failures):
+        title = f"member {failure.member}, round {failure.round}: {printable(failure.message)}"
+        console.print(Text(("\n" if i else "") + title, style="bold"), soft_wrap=True)
+        details = f"cause: {printable(failure.cause)}, attempt {failure.attempt}"
+        if failure.file:
+            details += f", at {printable(failure.file)}:{failure.line}"
+        console.print(Text(details, style="dim"), soft_wrap=True)
+        for line in failure.traceback.splitlines():
+            console.print(Text(printable(line)), soft_wrap=True)
+    if not failures:
+        console.print(Text("no round failed"))
     return OK
 
 

@@ -88,7 +88,7 @@ class Failed:
     member: int
     round: int
     cause: str
-    """`score`, `exception` or `worker`."""
+    """`score`, `state`, `exception` or `worker`."""
     message: str
 
 

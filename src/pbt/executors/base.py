@@ -12,6 +12,25 @@ State = Any
 """Nested dicts, lists and tuples of tensors, arrays and plain values."""
 
 
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """A part that is neither saved nor handed over: it starts every round as `build` makes it."""
+
+    part: Any
+
+
+def scratch(part: Any) -> Any:
+    """Declare a part of a class-form task that starts every round as `build` makes it, on every executor.
+
+    `build` returns `{"buffer": pbt.scratch(ReplayBuffer())}`; `train` and `evaluate` get the part itself. For what
+    has no `state_dict`: data loaders, environments, buffers that are filled anew in each round.
+
+    Args:
+        part: Anything.
+    """
+    return Scratch(part)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One round of one member, complete: whoever trains it needs nothing else but the user's task itself."""
@@ -32,6 +51,8 @@ class Task:
     """Training steps to do."""
     seed: int
     """The seed of the run; draws inside the task are keyed by it and by position."""
+    founder: int | None = None
+    """The member whose birth began the lineage of `start`; None: this member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +69,8 @@ class Report:
     stored: Stored
     seconds: float = 0.0
     """Time the round took, on a monotonic clock; never read by a decision."""
+    unread: tuple[str, ...] = ()
+    """Hyperparameters that nothing found in effect: the task reads them by itself, and said nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +81,17 @@ class Failure:
     round: int
     attempt: int
     cause: str
-    """`score`, `exception` or `worker`: the member failed. `refused`, `corrupt` or `disk`: the run must stop."""
+    """Why there is no result.
+
+    The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (lost
+    too often). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`.
+    """
     message: str
+    """One line, with the place in the user's code if there is one."""
     traceback: str = ""
+    file: str = ""
+    """The user's source file; empty: none is known."""
+    line: int | None = None
 
 
 Outcome = Report | Failure

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from pbt.executors.base import Incident, Outcome, Share, Task
+from pbt.executors.places import interruptible
 from pbt.executors.seeding import preserved
 from pbt.executors.worker import Setup, Trainer
 
@@ -30,13 +31,18 @@ class InlineExecutor:
         self._queue.extend(self._setup.shares(tasks))
 
     def wait(self) -> list[Outcome]:
-        """Train the next share."""
+        """Train the next share.
+
+        Raises:
+            KeyboardInterrupt: It was interrupted, also where the task caught that and went on.
+        """
         if not self._queue:
             return []
         if self._worker is None:
             self._outside.enter_context(preserved())
             self._worker = self._setup.open()
-        return self._worker.run(self._queue.popleft())
+        with interruptible():
+            return self._worker.run(self._queue.popleft())
 
     def incidents(self) -> list[Incident]:
         """None: there is no worker that could be lost."""

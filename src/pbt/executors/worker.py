@@ -3,46 +3,23 @@
 Every executor drives this same class, so that a round means the same wherever it runs.
 """
 
-import math
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from pbt.core.population import StateRef, Stored
-from pbt.core.rng import Key, Rng, seed_of
-from pbt.errors import CorruptError, DiskError, PBTError, TaskError
+from pbt.core.rng import seed_of
+from pbt.errors import CorruptError, DiskError, PBTError, StateError
 from pbt.executors.base import Failure, Outcome, Report, Share, State, States, Task
+from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
+from pbt.executors.metrics import Measured, MetricsError, pair_of, settle, writable
+from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
+from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part of a task's form)
+from pbt.executors.places import Place, is_interrupt, place_in, place_of
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.space import HParams
-
-Objective = Literal["maximize", "minimize"]
-Metrics = float | Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """Where and when a round is trained, for the user's code. All randomness can be keyed from here."""
-
-    seed: int
-    """The seed of the run."""
-    member: int
-    round: int
-    first_step: int
-    """Training steps done before this round."""
-    device: str = "cpu"
-    threads: int = 1
-    """CPU threads this round may use."""
-
-    def key(self, *parts: Key) -> int:
-        """A seed for any generator: the same for all members, whatever the round, unless the parts say otherwise."""
-        return seed_of(self.seed, "task", *parts)
-
-    def rng(self, *parts: Key) -> Rng:
-        """A plain generator under that key."""
-        return Rng(self.seed, "task", *parts)
-
 
 Train = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
 """`(hparams, state, steps, ctx) -> (state, metrics)`: go on from state (None: from the beginning) for that many steps.
@@ -113,95 +90,64 @@ class Worker:
             context = context_of(task, self._setup)
             use_threads(self._setup.threads)
             with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
-                state, metrics = self._train(dict(task.hparams), state, task.steps, context)
+                returned = self._train(dict(task.hparams), state, task.steps, context)
+            state, metrics = pair_of(returned)
             measured = settle(metrics, self._setup.objective)
-            if not all(math.isfinite(score) for score in measured.scores):
-                return failure(task, "score", f"the score is not a finite number: {measured.scores}")
             stored = self._setup.states.put(StateRef(task.member, task.round), state)
-        except PBTError as error:
-            return failure(task, fatal_cause(error), str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
-            return failure(task, "exception", *told(error))
-        return report(task, measured, stored, time.monotonic() - started)
+            return blame(task, error, self._setup.task)
+        unread = sorted(task.hparams.keys() - context.checked)
+        return report(task, measured, stored, time.monotonic() - started, unread)
+
+
+def blame(task: Task, error: BaseException, users: Any = None) -> Failure:
+    """The failure of the member in whose round this was raised.
+
+    Args:
+        task: The round.
+        error: What was raised.
+        users: The user's task, named where no line of it is in the traceback.
+
+    Raises:
+        KeyboardInterrupt: An interrupt lies behind it, which is no member's failure.
+    """
+    if is_interrupt(error):
+        raise KeyboardInterrupt from error
+    message, trace = told(error)
+    place = place_in(error.__traceback__)
+    if place is None and isinstance(error, (MetricsError, StateError)):
+        # Raised after the task had returned: no line of it is in the traceback.
+        place, trace = place_of(users), ""
+    return failure(task, cause_of(error), message, trace, place)
+
+
+def cause_of(error: BaseException) -> str:
+    """The `Failure.cause` of an error in a member's round; damage and a full disk are no member's fault."""
+    for kind, cause in (
+        (CorruptError, "corrupt"),
+        (DiskError, "disk"),
+        (MetricsError, "score"),
+        (StateError, "state"),
+    ):
+        if isinstance(error, kind):
+            return cause
+    return "exception"
 
 
 def fatal_cause(error: PBTError) -> str:
-    """What is not this member's fault alone: the engine ends the run with the message."""
-    for kind, cause in ((CorruptError, "corrupt"), (DiskError, "disk")):
-        if isinstance(error, kind):
-            return cause
-    return "refused"
+    """The `Failure.cause` of an error that is no member's: the engine ends the run with the message."""
+    cause = cause_of(error)
+    return cause if cause in ("corrupt", "disk") else "refused"
 
 
 def told(error: BaseException) -> tuple[str, str]:
     """What an error says, and its traceback; an error that cannot be told is one all the same."""
     kind = type(error).__name__
     try:
-        return writable(f"{kind}: {error}"), writable(traceback.format_exc())
+        text = str(error) if isinstance(error, PBTError) else f"{kind}: {error}"
+        return writable(text), writable("".join(traceback.format_exception(error)))
     except Exception as another:  # noqa: BLE001 (whatever its own code does wrong)
         return f"{kind}, whose text cannot be made: {type(another).__name__}", ""
-
-
-def writable(text: str) -> str:
-    """The text with what no file can hold, as half a character out of a file name, spelled out."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Metrics with their direction settled: higher scores are better."""
-
-    scores: tuple[float, ...]
-    series: tuple[float, ...] = ()
-    reported: Mapping[str, Any] = field(default_factory=dict)
-
-
-def settle(metrics: Metrics, objective: Objective) -> Measured:
-    """What a task returned, as scores of which higher is better.
-
-    Raises:
-        TaskError: There is no score in it, or it is no number.
-    """
-    values: dict[str, Any] = dict(metrics) if isinstance(metrics, Mapping) else {"score": metrics}
-    raw = values.pop("scores", None)
-    if raw is None:
-        if "score" not in values:
-            raise TaskError(f"a task must return metrics with 'score' or 'scores', got {sorted(values)}")
-        raw = [values.pop("score")]
-    try:
-        scores = [float(score) for score in raw]
-        series = [float(value) for value in values.pop("series", ())]
-    except (TypeError, ValueError) as error:
-        raise TaskError(f"a score must be a number, got {raw!r}") from error
-    if not scores:
-        raise TaskError("a task must return at least one score, got none in 'scores'")
-    sign = 1.0 if objective == "maximize" else -1.0
-    if objective == "minimize":
-        values["objective"] = scores[0] if len(scores) == 1 else scores
-    return Measured(
-        scores=tuple(sign * score for score in scores),
-        series=tuple(sign * value for value in series),
-        reported={name: plain(value, name) for name, value in values.items()},
-    )
-
-
-def plain(value: Any, name: str) -> Any:
-    """A reported value as numbers, strings and lists of them.
-
-    Raises:
-        TaskError: It holds something else.
-    """
-    if isinstance(value, str):
-        return writable(value)
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item, name) for item in value]
-    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
-        return value.tolist()
-    raise TaskError(f"the metric '{name}' must be a number, a string or a list of them, got {type(value).__name__}")
 
 
 def context_of(task: Task, setup: Setup) -> Context:
@@ -213,10 +159,12 @@ def context_of(task: Task, setup: Setup) -> Context:
         first_step=task.first_step,
         device=setup.device,
         threads=setup.threads,
+        founder=task.founder,
+        hparams=task.hparams,
     )
 
 
-def report(task: Task, measured: Measured, stored: Stored, seconds: float) -> Report:
+def report(task: Task, measured: Measured, stored: Stored, seconds: float, unread: Sequence[str] = ()) -> Report:
     """The outcome of a round that was trained."""
     return Report(
         member=task.member,
@@ -227,11 +175,26 @@ def report(task: Task, measured: Measured, stored: Stored, seconds: float) -> Re
         reported=measured.reported,
         stored=stored,
         seconds=seconds,
+        unread=tuple(unread),
     )
 
 
-def failure(task: Task, cause: str, message: str, trace: str = "") -> Failure:
-    """The outcome of a round that gave nothing."""
+def failure(task: Task, cause: str, message: str, trace: str = "", place: Place | None = None) -> Failure:
+    """The outcome of a round that gave nothing; the message is one line, with the place in the user's code."""
+    line = " ".join(message.split())
+    if len(line) > _MOST:
+        line = f"{line[:_MOST]}..."
     return Failure(
-        member=task.member, round=task.round, attempt=task.attempt, cause=cause, message=message, traceback=trace
+        member=task.member,
+        round=task.round,
+        attempt=task.attempt,
+        cause=cause,
+        message=line if place is None else f"{line} ({place})",
+        traceback=trace,
+        file="" if place is None else place.file,
+        line=None if place is None else place.line,
     )
+
+
+_MOST = 1000
+"""Characters of a message that the log keeps; the traceback has all of them."""

@@ -1,6 +1,19 @@
 """PyTorch tasks: what a user writes, how its state is captured, and where hyperparameters take effect."""
 
-from pbt.pytorch.bind import Binding, Live, argument, attribute, clip_norm, dropout, loss, optimizer
+from pbt.pytorch.bind import (
+    Binding,
+    Live,
+    accumulate,
+    argument,
+    attribute,
+    augment,
+    batch_size,
+    clip_norm,
+    dropout,
+    ema,
+    loss,
+    optimizer,
+)
 from pbt.pytorch.data import Data, Split
 from pbt.pytorch.evaluation import accuracy
 from pbt.pytorch.modules import Buildable, ModuleTask
@@ -20,13 +33,17 @@ __all__ = [
     "ScheduleLR",
     "Split",
     "SupervisedTask",
+    "accumulate",
     "accuracy",
     "apply_schedule",
     "argument",
     "attribute",
+    "augment",
+    "batch_size",
     "capture",
     "clip_norm",
     "dropout",
+    "ema",
     "key_dropout",
     "loss",
     "optimizer",

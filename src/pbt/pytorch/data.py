@@ -1,8 +1,8 @@
 """Examples held in memory, and which of them a training step sees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class Batches:
     Args:
         train: All training examples.
         device: Where batches are needed.
-        size: Examples per step; the last batch of an epoch may be smaller.
+        size: Examples per step, unless a step has its own number; the last step of an epoch may have fewer.
         order: As `SupervisedTask` says.
         augment: `(inputs, generator) -> inputs`, or None.
         prepare: From stored inputs to the network's, or None.
@@ -74,7 +74,7 @@ class Batches:
         size: int,
         *,
         order: Order,
-        augment: Callable[[Tensor, torch.Generator], Tensor] | None,
+        augment: Callable[..., Tensor] | None,
         prepare: Callable[[Tensor], Tensor] | None,
         members: int = 1,
     ) -> None:
@@ -89,28 +89,41 @@ class Batches:
         self._generator = torch.Generator(device=device)
         self._drawn: dict[int, Tensor] = {}
         self._members = members
-        self.per_epoch = -(-len(train) // size)
-        """Steps of an epoch."""
         self.shared = order != "member" and augment is None
         """Whether all members see the same batch at the same step."""
 
-    def at(self, step: int, seed: int, member: int, key: int) -> tuple[Inputs, Tensor]:
+    def per_epoch(self, size: int | None = None) -> int:
+        """Steps of an epoch, with so many examples per step; None: those of the task."""
+        return -(-len(self._train) // (size or self._size))
+
+    def at(
+        self,
+        step: int,
+        seed: int,
+        member: int,
+        key: int,
+        size: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> tuple[Inputs, Tensor]:
         """The inputs and targets of a step.
 
         Args:
-            step: Counted from the beginning of training.
+            step: Counted from the beginning of training, all steps as if they had this size.
             seed: Of the run.
             member: Who trains.
             key: What augmentation draws from.
+            size: Examples of the step; None: those of the task.
+            settings: Keyword arguments of the augmentation.
         """
-        epoch, place = divmod(step, self.per_epoch)
-        batch = slice(place * self._size, (place + 1) * self._size)
+        size = size or self._size
+        epoch, place = divmod(step, self.per_epoch(size))
+        batch = slice(place * size, (place + 1) * size)
         who = member if self._order == "member" else None
         index = batch if self._order == "stored" else self._permutation(seed, who, epoch)[batch]
         inputs, targets = self._train.take(index)
         if self._augment is not None:
             self._generator.manual_seed(seed_of(key, "augment"))
-            inputs = tuple(self._augment(x, self._generator) for x in inputs)
+            inputs = tuple(self._augment(x, self._generator, **(settings or {})) for x in inputs)
         if self._prepare is not None:
             inputs = tuple(self._prepare(x) for x in inputs)
         return inputs, targets

@@ -1,27 +1,59 @@
-"""A task as a class with `build`, `train` and `evaluate` over ordinary PyTorch."""
+"""A task as a class with `build`, `train` and `evaluate` over ordinary PyTorch.
 
+The parts are built anew at the start of every round. So a member trains with nothing of another's: neither what
+`build` made of other hyperparameters, nor buffers, attributes, modes or hooks that no state holds.
+"""
+
+import copy
 from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Protocol, runtime_checkable
 
-from pbt.errors import TaskError
-from pbt.executors.base import State
+import torch
+from torch.optim import Optimizer
+
+from pbt.errors import PBTError, TaskError
+from pbt.executors.base import Scratch, State
+from pbt.executors.base_values import KIND, MARK, is_number
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, Train
-from pbt.pytorch.bind import Binding, ClipBinding, Live, LossBinding, bind_all, check_bound
-from pbt.pytorch.state import capture, restore, threads_of
+from pbt.pytorch.bind import (
+    ArgumentBinding,
+    AugmentBinding,
+    Binding,
+    Live,
+    LossBinding,
+    SettingBinding,
+    bind_all,
+    check_bound,
+    check_disjoint,
+)
+from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, threads_of
 from pbt.space import HParams
+from pbt.store.codec import digest
+
+_PLAIN = (
+    bool, int, float, str, bytes, type, FunctionType, BuiltinFunctionType, MethodType, torch.device, torch.dtype
+)  # fmt: skip
+"""Types of parts that hold nothing which training could change."""
 
 
 @runtime_checkable
 class Buildable(Protocol):
-    """What the user writes. `bind` says where each hyperparameter takes effect."""
+    """What the user writes. `bind` says where each hyperparameter takes effect.
+
+    Set the class attribute `keep_evaluation = False` to keep out of the state what `evaluate` does to the parts.
+    """
 
     bind: Mapping[str, Binding]
 
     def build(self, hparams: HParams, ctx: Context) -> Mapping[str, Any]:
-        """Fresh parts by name: `{"model": ..., "optimizer": ...}`. Whatever has a `state_dict` is handed over.
+        """Fresh parts by name: `{"model": ..., "optimizer": ...}`; called at the start of every round of every member.
 
-        Global generators are seeded by (seed, member) here and by (seed, member, round) in `train`.
+        What has a `state_dict` and a `load_state_dict` is handed over. Anything else is refused, unless it is declared
+        with `pbt.scratch(part)`, or is a plain value or a function. Global generators are seeded by the run's seed and
+        the member that founded the lineage, so that what is drawn here stays with the weights; in `train` they are
+        seeded by (seed, member, round).
         """
 
     def train(self, parts: Mapping[str, Any], hparams: HParams, steps: int, ctx: Context) -> None:
@@ -44,14 +76,30 @@ class ModuleTask:
         self.__module__ = type(task).__module__
 
     def check(self, hparams: HParams) -> None:
-        """Raise TaskError unless every name is bound to something that a task of this form has."""
+        """Build the parts once, on the CPU, and find what would go wrong in every round.
+
+        Raises:
+            TaskError: A name is not bound, or to something that a task of this form has not; or a part is refused.
+            StateError: The state holds something that cannot be stored.
+        """
         check_bound(hparams, self.task.bind)
         for name in hparams:
-            if isinstance(self.task.bind[name], (ClipBinding, LossBinding)):
+            if isinstance(self.task.bind[name], (AugmentBinding, LossBinding, SettingBinding)):
                 raise TaskError(
-                    f"the hyperparameter '{name}' has no effect: loss() and clip_norm() are for a SupervisedTask; "
-                    "here the task computes its own loss, so bind argument() and read hparams"
+                    f"the hyperparameter '{name}' has no effect: loss(), augment(), clip_norm(), batch_size(), "
+                    "accumulate() and ema() are for a SupervisedTask; here the task has a loop of its own, so bind "
+                    "argument() and read hparams"
                 )
+        ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
+        try:
+            live, built = _build(self.task, hparams, ctx)
+        except PBTError:
+            raise
+        except Exception as error:
+            raise TaskError(f"build failed before the start: {type(error).__name__}: {error}") from error
+        check_disjoint(hparams, live, self.task.bind)
+        bind_all(live, hparams, self.task.bind)
+        digest(capture(live.stateful, built))
 
     def trainer(self, device: str, threads: int) -> Train:  # noqa: ARG002 (the device is in the context)
         """What trains rounds in this worker."""
@@ -62,21 +110,79 @@ class _ModuleTrainer:
     def __init__(self, task: Buildable, threads: int) -> None:
         self._task = task
         self._threads = threads
-        self._live: Live | None = None
-        self._names: set[str] = set()
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         task = self._task
         with threads_of(self._threads):
-            # Values that the member before had, and this one has not, must not stay in effect.
-            if state is None or self._live is None or self._names != set(hparams):
-                with seeded(ctx.key("init", ctx.member), ctx.device):
-                    self._live, self._names = Live(parts=task.build(hparams, ctx)), set(hparams)
-            live = self._live
+            live, built = _build(task, hparams, ctx)
             if state is not None:
-                restore(live.parts, state)
-            bind_all(live, hparams, task.bind)
-            # Seeded here, so that what is drawn does not tell whether something was built just now.
+                _load(live, state)
+            bind_all(live, hparams, task.bind, ctx)
+            # Seeded here, so that training does not depend on what building draws.
             with seeded(ctx.key("train", ctx.member, ctx.round), ctx.device):
                 task.train(live.parts, hparams, steps, ctx)
-                return capture(live.parts), task.evaluate(live.parts, ctx)
+                if getattr(task, "keep_evaluation", True):
+                    metrics = task.evaluate(live.parts, ctx)
+                    return capture(live.stateful, built), metrics
+                trained = copy.deepcopy(capture(live.stateful, built))
+                return trained, task.evaluate(live.parts, ctx)
+
+
+def _build(task: Buildable, hparams: HParams, ctx: Context) -> tuple[Live, AsBuilt]:
+    with seeded(ctx.init_key, ctx.device):
+        made = task.build(hparams, ctx)
+    if not isinstance(made, Mapping):
+        raise TaskError(f"build: expected parts by name, as in {{'model': model}}, got {type(made).__name__}")
+    _check_parts(made)
+    parts = {name: part.part if isinstance(part, Scratch) else part for name, part in made.items()}
+    scratch = frozenset(name for name, part in made.items() if isinstance(part, Scratch))
+    # `build` may make an optimizer of what it reads in hparams, and another of what another member has.
+    reads = any(isinstance(binding, ArgumentBinding) for binding in task.bind.values())
+    live = Live(parts=parts, scratch=scratch, marked=reads)
+    return live, AsBuilt.of(live.stateful)
+
+
+def _check_parts(made: Mapping[Any, Any]) -> None:
+    for name in made:
+        if not isinstance(name, str) or name == EXTRAS:
+            raise TaskError(f"build: expected names of parts that are strings other than {EXTRAS!r}, got {name!r}")
+    lost = [
+        name
+        for name, part in made.items()
+        if not (isinstance(part, Scratch) or _is_plain(part))
+        and not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict"))
+    ]
+    if lost:
+        listed = ", ".join(f"'{name}' ({type(made[name]).__name__})" for name in lost)
+        raise TaskError(
+            f"build: no state_dict and load_state_dict in {listed}, so what they hold would be lost at every round; "
+            "give them both, or declare that they start every round as they are built, as in "
+            f"{{'{lost[0]}': pbt.scratch({lost[0]})}}"
+        )
+
+
+def _is_plain(part: Any) -> bool:
+    """Whether a part holds nothing that training could change."""
+    if isinstance(part, (tuple, frozenset)):
+        return all(map(_is_plain, part))
+    return part is None or isinstance(part, _PLAIN)
+
+
+def _load(live: Live, state: State) -> None:
+    """Load a state, but for the memory of an optimizer that `build` has now made of another class."""
+    state = dict(state)
+    for name, built in live.built.items():
+        groups = state[name]["param_groups"] if live.marked and name in state else []
+        if groups and groups[0].get(MARK, {}).get(KIND, built.kind) != built.kind:
+            state[name] = _settings_alone(live.parts[name], groups)
+    restore(live.stateful, state)
+
+
+def _settings_alone(optimizer: Optimizer, groups: list[Any]) -> dict[str, Any]:
+    """The state of a fresh optimizer with the numbers of another one's groups, as far as it has them."""
+    fresh = optimizer.state_dict()
+    for group, other in zip(fresh["param_groups"], groups, strict=False):
+        group.update({key: value for key, value in other.items() if is_number(value) and is_number(group.get(key))})
+        shared = {key: mark for key, mark in other[MARK].items() if key in group[MARK] and key != KIND}
+        group[MARK] = {**group[MARK], **shared}
+    return fresh

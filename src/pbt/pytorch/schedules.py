@@ -8,12 +8,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pbt.core.lineage import Schedule
 from pbt.errors import TaskError
+from pbt.executors.base_values import built_base, plain, ratio_of
 from pbt.pytorch.bind import Live, OptimizerBinding
 from pbt.space import Value
 
 
 def apply_schedule(optimizer: Optimizer, schedule: Schedule, step: int) -> dict[str, Value]:
-    """Set what the schedule prescribes at a step, in every parameter group; call it before each training step.
+    """Set what the schedule prescribes at a step; call it before each training step.
+
+    Each value is the optimizer's base value, as in the run: parameter groups keep the ratios they were built with.
 
     Args:
         optimizer: Its settings are set that have the name of a hyperparameter: `lr`, `weight_decay`, `momentum`, ...
@@ -43,7 +46,7 @@ class ScheduleLR(LRScheduler):
     """The learning rate of a schedule as a scheduler of PyTorch: `step()` once after every training step.
 
     Args:
-        optimizer: Every parameter group gets the rate.
+        optimizer: Its parameter groups get the rate, in the ratio that they were built with.
         schedule: As `run.best_schedule` gives it.
         name: The hyperparameter that is the learning rate.
         last_epoch: Steps done before, less one, as in PyTorch's own schedulers.
@@ -65,9 +68,11 @@ class ScheduleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rate of every parameter group at this step."""
+        """The rate of every parameter group at this step; groups keep the ratios they were built with."""
         rate = cast("float", self._schedule.at(self.last_epoch)[self._name])
-        return [rate] * len(self.optimizer.param_groups)
+        groups = [{"lr": plain(built)} for built in self.base_lrs]
+        base = built_base(self.optimizer.defaults, groups, "lr", None)
+        return [rate * ratio_of(group["lr"], base, groups, "lr", None) for group in groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values: where it stands. The schedule itself is given again at construction."""

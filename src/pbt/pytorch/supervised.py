@@ -5,19 +5,32 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, Train
-from pbt.pytorch.bind import Binding, Live, bind_all, check_bound
-from pbt.pytorch.data import Batches, Data, Order, Split
+from pbt.pytorch.average import Average
+from pbt.pytorch.bind import (
+    SETTINGS,
+    ArgumentBinding,
+    AugmentBinding,
+    Binding,
+    Live,
+    SettingBinding,
+    bind_all,
+    check_bound,
+    check_disjoint,
+)
+from pbt.pytorch.data import Batches, Data, Inputs, Order, Split
 from pbt.pytorch.evaluation import Measured, accuracy, detached, evaluate
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
@@ -43,15 +56,21 @@ class SupervisedTask:
             nothing. `accuracy` of this package and torch's losses with `reduction="mean"` and without class weights
             are known to be.
         score: The metric on validation data that is the score.
-        batch_size: Training examples per step; the last batch of an epoch may be smaller.
+        batch_size: Training examples per step and accumulated batch; the last batch of an epoch may be smaller.
         evaluation_batch: Examples per step of evaluation. No score depends on it, unless the network itself mixes
             the examples of a batch, as `BatchNorm` without running statistics does.
-        augment: `(inputs, generator) -> inputs` for stored training batches; its draws are keyed by (seed, member,
-            step).
+        augment: `(inputs, generator, **settings) -> inputs` for stored training batches; its draws are keyed by (seed,
+            member, step), and its settings are hyperparameters bound by `augment("strength")`.
         prepare: Turns a batch of stored inputs into the network's, as from bytes to normalized floats.
         order: `"shared"`: all members see the same batches, in a new order each epoch; `"member"`: each has an
             order of its own; `"stored"`: as the data is stored, always.
         clip_norm: Gradients are scaled down to this norm where theirs is larger; None: they are taken as they are.
+        accumulate: A step's examples are `batch_size` times this many, and their gradient is accumulated over as many
+            batches; a step of the optimizer, of the scheduler and of a round is still one step.
+        scheduler: Makes the learning-rate scheduler of the optimizer, as `functools.partial(StepLR, step_size=1000)`;
+            it is stepped after every training step; a `ReduceLROnPlateau` after every round, with the validation loss.
+        ema: Decay of an exponential moving average of the weights, per step, from 0 to below 1; evaluation uses the
+            averaged weights, and the state holds both. None: no average.
         record_every: Steps between rows of training loss in the report, counted anew in each epoch, which ends with a
             row; None: no rows.
     """
@@ -67,9 +86,12 @@ class SupervisedTask:
     batch_size: int = 100
     evaluation_batch: int = 1000
     prepare: Callable[[Tensor], Tensor] | None = None
-    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    augment: Callable[..., Tensor] | None = None
     order: Order = "shared"
     clip_norm: float | None = None
+    accumulate: int = 1
+    scheduler: Callable[[Optimizer], Any] | None = None
+    ema: float | None = None
     record_every: int | None = None
 
     def __post_init__(self) -> None:
@@ -82,11 +104,24 @@ class SupervisedTask:
             raise TaskError(f"batch sizes must be at least 1, got {self.batch_size} and {self.evaluation_batch}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise TaskError(f"expected a clip_norm above 0, got {self.clip_norm}")
+        if self.accumulate < 1:
+            raise TaskError(f"expected accumulate to be at least 1, got {self.accumulate}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise TaskError(f"expected a decay ema from 0 to below 1, got {self.ema}")
 
     def check(self, hparams: HParams) -> None:
         """Raise TaskError unless every value is bound and takes effect on the network and optimizer that are built."""
         check_bound(hparams, self.bind)
+        for name in hparams:
+            if isinstance(self.bind[name], ArgumentBinding):
+                raise TaskError(
+                    f"the hyperparameter '{name}' has no effect: argument() is for a task that reads hparams by "
+                    "itself, and nothing in a SupervisedTask does; bind it to what it changes, as to batch_size(), "
+                    "accumulate(), ema(), augment('strength'), loss('weight') or attribute('model.temperature')"
+                )
+            self._check_unused(name)
         live = self.build("cpu", Noise("cpu"), seed=0)
+        check_disjoint(hparams, live, self.bind)
         bind_all(live, hparams, self.bind)
         # ValueError: a function that cannot be asked for its arguments; it will say for itself what it does not take.
         with contextlib.suppress(ValueError):
@@ -95,20 +130,36 @@ class SupervisedTask:
             except TypeError as error:
                 raise TaskError(f"the loss does not take what is bound to it: {error}") from error
 
+    def _check_unused(self, name: str) -> None:
+        """Raise TaskError if the value is bound to something that this task does not use."""
+        binding = self.bind[name]
+        if isinstance(binding, SettingBinding) and binding.name == "ema" and self.ema is None:
+            raise TaskError(
+                f"the hyperparameter '{name}' has no effect: ema() needs a task with an average, as ema=0.999"
+            )
+        if isinstance(binding, AugmentBinding) and self.augment is None:
+            raise TaskError(f"the hyperparameter '{name}' has no effect: augment() needs a task with augment=...")
+
     def build(self, device: str, noise: Noise, seed: int) -> Live:
-        """A fresh network and optimizer; dropout draws from `noise`."""
+        """A fresh network, optimizer, scheduler and average; dropout draws from `noise`."""
         with seeded(seed):
             model = self.model().to(device)
         key_dropout(model, noise)
-        parts = {"model": model, "optimizer": self.optimizer(model.parameters())}
-        return Live(parts=parts, clip_norm=self.clip_norm)
+        optimizer = self.optimizer(model.parameters())
+        parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
+        if self.scheduler is not None:
+            parts["scheduler"] = self.scheduler(optimizer)
+        if self.ema is not None:
+            parts["ema"] = Average(model)
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return Live(parts=parts, settings=settings)
 
     def batches(self, data: Data, device: str, members: int = 1) -> Batches:
         """The training batches, for so many members that take turns from step to step."""
         return Batches(
             data.train,
             device,
-            self.batch_size,
+            self.batch_size * self.accumulate,
             order=self.order,
             augment=self.augment,
             prepare=self.prepare,
@@ -162,7 +213,7 @@ def held_out(data: Data, device: str) -> dict[str, Split]:
 
 
 class SupervisedTrainer:
-    """Trains one member after another on one device: one live network, loaded with each member's state in turn."""
+    """Trains one member after another on one device; network and optimizer are built anew for each round."""
 
     def __init__(self, task: SupervisedTask, device: str, threads: int) -> None:
         self._task = task
@@ -172,38 +223,36 @@ class SupervisedTrainer:
         self._batches = task.batches(data, device)
         self._held_out = held_out(data, device)
         self._noise = Noise(device)
-        self._live: Live | None = None
-        self._names: set[str] = set()
+        self._tried: Live | None = None
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         """One round."""
         with threads_of(self._threads):
             live = self._load(hparams, state, ctx)
-            bind_all(live, hparams, self._task.bind)
             set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
             set_mode(live.of(Optimizer), training=False)
             found = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
-        return capture(live.parts), self._task.report(losses, measured, found, ctx.first_step, self._batches.per_epoch)
+            scheduler: Any = live.parts.get("scheduler")
+            if steps_by_score(scheduler) and "val" in found:
+                scheduler.step(found["val"]["loss"])
+        per_epoch = self._batches.per_epoch(size_of(live))
+        return capture(live.parts), self._task.report(losses, measured, found, ctx.first_step, per_epoch)
 
     def try_out(self, hparams: HParams, ctx: Context) -> None:
         """One step of a member, which is new at the first call; nothing is evaluated."""
         with threads_of(self._threads):
-            if self._live is None:
-                live = self._load(hparams, None, ctx)
-                bind_all(live, hparams, self._task.bind)
-                set_mode(live.of(Optimizer), training=True)
-            assert self._live is not None  # noqa: S101 (loaded just now)
-            self._step(self._live, 0, ctx)
+            if self._tried is None:
+                self._tried = self._load(hparams, None, ctx)
+                set_mode(self._tried.of(Optimizer), training=True)
+            self._step(self._tried, 0, ctx)
 
     def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:
-        # Values that the member before had, and this one has not, must not stay in effect.
-        if state is None or self._live is None or self._names != set(hparams):
-            self._live = self._task.build(self._device, self._noise, ctx.key("init", ctx.member))
-            self._names = set(hparams)
+        live = self._task.build(self._device, self._noise, ctx.init_key)
         if state is not None:
-            restore(self._live.parts, state)
-        return self._live
+            restore(live.parts, state)
+        bind_all(live, hparams, self._task.bind, ctx)
+        return live
 
     def _fit(self, live: Live, steps: int, ctx: Context) -> tuple[Tensor, Tensor | None]:
         """The loss and the score on the batch, of every step."""
@@ -214,28 +263,57 @@ class SupervisedTrainer:
         return losses, measured if self._task.score in self._task.metrics else None
 
     def _step(self, live: Live, step: int, ctx: Context) -> tuple[Tensor, Tensor | float]:
-        task, model, optimizer = self._task, live.parts["model"], live.parts["optimizer"]
+        model, optimizer, settings = live.parts["model"], live.parts["optimizer"], live.settings
         key = ctx.key("noise", ctx.member, step)
         self._noise.at(key)
         # For noise that is hidden inside layers or written in functional form.
         seed_global(key, self._device)
-        inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key)
-        outputs = model(*inputs)
-        value = task.loss(outputs, targets, **live.loss)
+        inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key, size_of(live), live.augment)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        if live.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), live.clip_norm)
+        value, measured = self._gradient(live, inputs, targets)
+        if settings["clip_norm"] is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
         optimizer.step()
+        scheduler, average = live.parts.get("scheduler"), live.parts.get("ema")
+        if scheduler is not None and not steps_by_score(scheduler):
+            scheduler.step()
+        if average is not None:
+            average.update(model, settings["ema"], step)
+        return value, measured
+
+    def _gradient(self, live: Live, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The gradient of the mean loss over a step's examples, a batch after the other; the loss and the score."""
+        task, model = self._task, live.parts["model"]
         measure = task.metrics.get(task.score)
-        return value.detach(), 0.0 if measure is None else measure(detached(outputs), targets)
+        size = int(live.settings["batch_size"])
+        losses, measured = [], []
+        for start in range(0, len(targets), size):
+            batch = slice(start, start + size)
+            outputs = model(*(x[batch] for x in inputs))
+            share = len(targets[batch]) / len(targets)
+            value = task.loss(outputs, targets[batch], **live.loss)
+            (value if share == 1 else value * share).backward()  # type: ignore[no-untyped-call]
+            losses.append(value.detach() * share)
+            measured.append(0.0 if measure is None else measure(detached(outputs), targets[batch]) * share)
+        return (losses[0], measured[0]) if len(losses) == 1 else (torch.stack(losses).sum(), sum(measured))
 
     @torch.no_grad()
     def _evaluate(self, live: Live, split: Split) -> dict[str, float]:
         """Each metric over the split; the loss without the settings that hyperparameters give it."""
-        task, model = self._task, live.parts["model"]
+        task, model, average = self._task, live.parts["model"], live.parts.get("ema")
         model.eval()
-        return evaluate(model, task.measured(split), split, task.evaluation_batch, task.prepare)
+        network = model if average is None else partial(average.outputs, model)
+        return evaluate(network, task.measured(split), split, task.evaluation_batch, task.prepare)
+
+
+def size_of(live: Live) -> int:
+    """Examples of a step: those of a batch, times the batches that are accumulated."""
+    return int(live.settings["batch_size"]) * int(live.settings["accumulate"])
+
+
+def steps_by_score(scheduler: Any) -> bool:
+    """Whether a scheduler is stepped by how training goes, and not by the number of steps."""
+    return isinstance(scheduler, ReduceLROnPlateau)
 
 
 def _rows(losses: Tensor, measured: Tensor, first_step: int, every: int, per_epoch: int) -> list[list[float]]:

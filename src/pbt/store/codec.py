@@ -15,12 +15,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pbt.errors import CorruptError, StateError
-from pbt.store.structure import SIZES, Entry, build, take_apart
+from pbt.store.structure import SIZES, Entry, Parts, build, take_apart
 
-FORMAT = "1"
-"""Version of the structure text, in the metadata of every file."""
+FORMATS = PLAIN, EXTENDED = "1", "2"
+"""Versions of the structure text, in the metadata of every file: a file has the lowest one that knows all its tags.
 
-_FORMAT_KEY, _STRUCTURE_KEY = "pbt.format", "pbt.structure"
+An earlier version of this package refuses a file of format 2. It reads one of format 1 with OrderedDicts, and gives
+dicts in their place, as it always did.
+"""
+
+_FORMAT_KEY, _STRUCTURE_KEY, _ORDERED_KEY = "pbt.format", "pbt.structure", "pbt.ordered"
+_HASH = 64
+"""Characters of the SHA-256 in front of the places of OrderedDicts, which the digest of the state does not know."""
 _ALIGN = 8
 _MOST_HEADER = 100_000_000
 """Bytes; the library's own limit. What is read from a header takes some dozen times as much memory."""
@@ -36,7 +42,7 @@ def encode(state: Any) -> bytes:
     Raises:
         StateError: It holds something that cannot be stored; the message names the key.
     """
-    return _pack(*take_apart(state))
+    return _pack(take_apart(state))
 
 
 def digest(state: Any) -> str:
@@ -45,7 +51,8 @@ def digest(state: Any) -> str:
     Raises:
         StateError: It holds something that cannot be stored; the message names the key.
     """
-    return _hash(*take_apart(state))
+    parts = take_apart(state)
+    return _hash(parts.structure, parts.entries)
 
 
 def encode_with_digest(state: Any) -> tuple[bytes, str]:
@@ -54,8 +61,8 @@ def encode_with_digest(state: Any) -> tuple[bytes, str]:
     Raises:
         StateError: It holds something that cannot be stored; the message names the key.
     """
-    structure, entries = take_apart(state)
-    return _pack(structure, entries), _hash(structure, entries)
+    parts = take_apart(state)
+    return _pack(parts), _hash(parts.structure, parts.entries)
 
 
 def decode(blob: bytes) -> Any:
@@ -73,7 +80,7 @@ def digest_of(blob: bytes) -> str:
     Raises:
         CorruptError: These bytes are no state.
     """
-    structure, entries = _parse(blob)
+    structure, _, entries = _parse(blob)
     return _hash(structure, entries.values())
 
 
@@ -83,11 +90,11 @@ def decode_checked(blob: bytes, digest: str) -> Any:
     Raises:
         CorruptError: These bytes are no state, or another one.
     """
-    structure, entries = _parse(blob)
+    structure, ordered, entries = _parse(blob)
     found = _hash(structure, entries.values())
     if found != digest:
         raise CorruptError(f"expected content with SHA-256 {digest}, found {found}")
-    return _rebuild(structure, entries)
+    return _rebuild(structure, ordered, entries)
 
 
 def _hash(structure: Any, entries: Iterable[Entry]) -> str:
@@ -100,10 +107,14 @@ def _hash(structure: Any, entries: Iterable[Entry]) -> str:
     return sha.hexdigest()
 
 
-def _pack(structure: Any, entries: Iterable[Entry]) -> bytes:
+def _pack(parts: Parts) -> bytes:
     # Wide types first keeps every entry aligned for programs that map the file.
-    ordered = sorted(entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
-    header: dict[str, Any] = {"__metadata__": {_FORMAT_KEY: FORMAT, _STRUCTURE_KEY: _dump(structure)}}
+    ordered = sorted(parts.entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
+    metadata = {_FORMAT_KEY: EXTENDED if parts.extended else PLAIN, _STRUCTURE_KEY: _dump(parts.structure)}
+    if parts.ordered:
+        places = _dump(parts.ordered)
+        metadata[_ORDERED_KEY] = hashlib.sha256(places.encode()).hexdigest() + places
+    header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
     for entry in ordered:
         end = offset + len(entry.data)
@@ -124,22 +135,37 @@ def _pack(structure: Any, entries: Iterable[Entry]) -> bytes:
     return b"".join((len(text).to_bytes(8, "little"), text, *(entry.data for entry in ordered)))
 
 
-def _parse(blob: bytes) -> tuple[Any, dict[str, Entry]]:
-    """The structure and the entries by name, everything checked against the length of the file."""
+def _parse(blob: bytes) -> tuple[Any, Any, dict[str, Entry]]:
+    """The structure, the places of OrderedDicts and the entries by name, all checked against the length of the file."""
     try:
         start = _data_start(blob)
         header = json.loads(bytes(blob[8:start]))
         metadata = header.pop("__metadata__")
         version = metadata[_FORMAT_KEY]
         structure = json.loads(metadata[_STRUCTURE_KEY])
+        ordered = _places(metadata)
         data = memoryview(blob)[start:]
         entries = {name: _entry(name, fields, data) for name, fields in header.items()}
         _check_shared(entries, data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CorruptError(f"expected an encoded state, found {len(blob)} bytes that are none ({error!r})") from error
-    if version != FORMAT:
-        raise CorruptError(f"expected a state of format {FORMAT}, found format {version}; another version wrote it")
-    return structure, entries
+    if version not in FORMATS:
+        raise CorruptError(
+            f"expected a state of format {' or '.join(FORMATS)}, found format {version}; another version wrote it"
+        )
+    return structure, ordered, entries
+
+
+def _places(metadata: Mapping[str, str]) -> Any:
+    """The places of OrderedDicts: beside the digest of the state, and so under a hash of their own."""
+    if metadata[_FORMAT_KEY] in FORMATS and not metadata.keys() <= {_FORMAT_KEY, _STRUCTURE_KEY, _ORDERED_KEY}:
+        raise ValueError("metadata that no state has")
+    text = metadata.get(_ORDERED_KEY)
+    if text is None:
+        return []
+    if hashlib.sha256(text[_HASH:].encode()).hexdigest() != text[:_HASH]:
+        raise ValueError("places of OrderedDicts that do not match their hash")
+    return json.loads(text[_HASH:])
 
 
 def _data_start(blob: bytes) -> int:
@@ -166,11 +192,11 @@ def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> Entry:
     return Entry(name, dtype, shape, data[begin:end])
 
 
-def _rebuild(structure: Any, entries: Mapping[str, Entry]) -> Any:
+def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, Entry]) -> Any:
     try:
         # Each entry is used up: one that stood in many places would take its memory as often.
-        state = build(structure, left := dict(entries))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError, OverflowError) as error:
+        state = build(structure, ordered, left := dict(entries))
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise CorruptError(f"expected an encoded state, found a structure that is none ({error!r})") from error
     if left:
         raise CorruptError(f"expected an encoded state, found an entry '{next(iter(left))}' without a place in it")

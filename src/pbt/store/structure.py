@@ -3,17 +3,24 @@
 A state is nested dicts (keys: strings or whole numbers), lists and tuples of torch tensors, numpy arrays and plain
 values. In its structure strings, booleans, None, finite floats, whole numbers and lists stand for themselves;
 everything else is a dict of one key that says what it is: `dict`, `tuple`, `int` (a large one), `float` (one that
-JSON does not know), `bytes`, `array`, `tensor`. The last three name an entry.
+JSON does not know), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 has more tags: `scalar` (a numpy
+one, also an entry) and those of `kinds`.
+
+An OrderedDict stands in the structure as a dict does, and its place in a list beside it: every `Module.state_dict()` is
+one, and the digest of such a state is that of plain dicts, as it has always been.
 """
 
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pbt.errors import StateError
+from pbt.store.kinds import BY_TAG, KINDS, inner, remedy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,17 +57,31 @@ class Entry(NamedTuple):
     """The bytes, as a flat buffer: of the tensor itself, or of the file that was read."""
 
 
-def take_apart(state: Any) -> tuple[Any, list[Entry]]:
-    """The structure of a state and its entries, whose data is the memory of the state itself.
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """A state, taken apart."""
+
+    structure: Any = None
+    entries: list[Entry] = field(default_factory=list)
+    """Their data is the memory of the state itself."""
+    ordered: list[Any] = field(default_factory=list)
+    """For each OrderedDict its place, and the structure and the `ordered` of its attributes (None: it has none)."""
+    extended: bool = False
+    """Whether the structure holds a tag that format 1 does not know."""
+
+
+def take_apart(state: Any) -> Parts:
+    """The structure of a state and its entries.
 
     Raises:
         StateError: It holds something that cannot be stored; the message names the key.
     """
-    entries: list[Entry] = []
-    return _flatten(state, (), entries), entries
+    parts = Parts()
+    parts.structure = _flatten(state, (), parts)
+    return parts
 
 
-def _flatten(value: Any, path: Path, entries: list[Entry]) -> Any:
+def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one for each form)
     kind = type(value)  # exact: a numpy float64 is a float, a named tuple a tuple, and neither would come back
     if value is None or kind is str or kind is bool:
         return value
@@ -68,21 +89,60 @@ def _flatten(value: Any, path: Path, entries: list[Entry]) -> Any:
         return value if -_EXACT <= value <= _EXACT else {"int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, dict):
+    if kind is dict or kind is OrderedDict:
         _check_depth(path)
-        return {"dict": {_key(key, path): _flatten(item, (*path, key), entries) for key, item in value.items()}}
+        if kind is OrderedDict:
+            parts.ordered.append(_mark(value, path))
+        return {"dict": {_key(key, path): _flatten(item, (*path, key), parts) for key, item in value.items()}}
     if kind is list or kind is tuple:
         _check_depth(path)
-        items = [_flatten(item, (*path, index), entries) for index, item in enumerate(value)]
+        items = [_flatten(item, (*path, index), parts) for index, item in enumerate(value)]
         return items if kind is list else {"tuple": items}
+    if kind in KINDS:
+        return _extended(value, path, parts)
+    return _entry(value, path, parts)
+
+
+def _entry(value: Any, path: Path, parts: Parts) -> dict[str, str]:
+    """A node that names an entry."""
+    kind = type(value)
     if kind is np.ndarray:
         tag, entry = "array", _of_array(value, path)
     elif kind is bytes:
         tag, entry = "bytes", Entry(_name(path), "U8", [len(value)], value)
+    elif isinstance(value, np.generic):
+        tag, entry, parts.extended = "scalar", _of_array(np.asarray(value), path), True
     else:
         tag, entry = "tensor", _of_tensor(value, path)
-    entries.append(entry)
+    parts.entries.append(entry)
     return {tag: entry.name}
+
+
+def _extended(value: Any, path: Path, parts: Parts) -> dict[str, Any]:
+    kind = KINDS[type(value)]
+    if getattr(value, "__dict__", None):
+        raise StateError(f"{_place(path)}: expected a {kind.tag} without attributes, got {sorted(vars(value))}")
+    parts.extended = True
+    try:
+        return {kind.tag: kind.down(value, lambda part: _flatten(part, path, parts))}
+    except StateError as error:
+        text = str(error)
+        raise StateError(text if text.startswith("state") else f"{_place(path)}: {text}") from None
+
+
+def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
+    """The place of an OrderedDict, written as keys are, and its attributes: `Module.state_dict()` has `_metadata`."""
+    place = [_key(part, ()) for part in path]
+    if not vars(value):
+        return [place, None]
+    refusal = f"{_place(path)}: expected an OrderedDict with attributes of plain values, got {sorted(vars(value))}"
+    try:
+        parts = take_apart(dict(vars(value)))
+    except StateError as error:
+        raise StateError(f"{refusal} ({error}); make them keys") from None
+    if parts.entries or parts.extended:
+        raise StateError(f"{refusal}; make them keys")
+    return [place, [parts.structure, parts.ordered]]
 
 
 def _of_array(array: np.ndarray[Any, Any], path: Path) -> Entry:
@@ -101,7 +161,10 @@ def _of_tensor(value: Any, path: Path) -> Entry:
     # A tensor can only be here if its library is; without one, nothing here imports it.
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
-        raise StateError(_refusal(value, path))
+        raise StateError(
+            f"{_place(path)}: expected dicts, lists and tuples of tensors, arrays, numbers, strings, bytes, "
+            f"booleans or None, got {type(value).__module__}.{type(value).__qualname__}; {remedy(value)}"
+        )
     tensor: Tensor = value
     dtype = _TENSORS.get(str(tensor.dtype).removeprefix("torch."))
     if dtype is None:
@@ -153,39 +216,55 @@ def _check_depth(path: Path) -> None:
         )
 
 
-def _refusal(value: Any, path: Path) -> str:
-    kind = type(value)
-    remedy = "store its parts"
-    if isinstance(value, np.generic):
-        remedy = f"write {'bool' if kind is np.bool_ else 'int' if isinstance(value, np.integer) else 'float'}(x)"
-    elif isinstance(value, np.ndarray):
-        remedy = "write numpy.array(x)"
-    elif isinstance(value, (str, int, float, list, tuple)):
-        base = next(base for base in (str, int, float, list, tuple) if isinstance(value, base))
-        remedy = f"write {base.__name__}(x)"
-    elif isinstance(value, (set, frozenset)):
-        remedy = "write sorted(x)"
-    return (
-        f"{_place(path)}: expected dicts, lists and tuples of tensors, arrays, numbers, strings, bytes, "
-        f"booleans or None, got {kind.__module__}.{kind.__qualname__}; {remedy}"
-    )
-
-
-def build(node: Any, entries: dict[str, Entry]) -> Any:
+def build(structure: Any, ordered: Any, entries: dict[str, Entry]) -> Any:
     """The state of this structure, in fresh memory; entries are taken out as they are used.
 
-    What is malformed raises one of KeyError, TypeError, ValueError, AttributeError, RuntimeError and OverflowError.
+    What is malformed raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
+    OverflowError.
     """
+    found = [(_at(structure, place), attributes) for place, attributes in ordered]
+    for node, attributes in found:
+        node[_ORDERED] = [node.pop("dict"), attributes]
+    return _build(structure, entries)
+
+
+_ORDERED: Any = object()
+"""A tag that can stand in no file."""
+
+
+def _at(node: Any, place: Any) -> Any:
+    """The node in this place."""
+    for step in place:
+        while type(node) is dict:
+            ((tag, body),) = node.items()
+            if tag in ("dict", "tuple"):
+                node = body
+                break
+            node = inner(tag, body)
+        node = node[int(step[1:]) if type(node) is list else step]
+    return node
+
+
+def _build(node: Any, entries: dict[str, Entry]) -> Any:  # noqa: PLR0911 (one for each form)
     if type(node) is list:
-        return [build(item, entries) for item in node]
+        return [_build(item, entries) for item in node]
     if type(node) is not dict:
         return node
     ((tag, body),) = node.items()
     if tag == "dict":
-        return {_unkey(key): build(item, entries) for key, item in body.items()}
+        return {_unkey(key): _build(item, entries) for key, item in body.items()}
     if tag == "tuple":
-        return tuple(build(item, entries) for item in body)
-    return _LEAVES[tag](body, entries)
+        return tuple(_build(item, entries) for item in body)
+    if tag in _LEAVES:
+        return _LEAVES[tag](body, entries)
+    if tag != _ORDERED:
+        return BY_TAG[tag].up(body, lambda part: _build(part, entries))
+    items, attributes = body
+    value = OrderedDict((_unkey(key), _build(item, entries)) for key, item in items.items())
+    if attributes is not None:
+        structure, ordered = attributes
+        vars(value).update(build(structure, ordered, {}))
+    return value
 
 
 def _unkey(key: str) -> str | int:
@@ -199,6 +278,13 @@ def _to_array(name: str, entries: dict[str, Entry]) -> np.ndarray[Any, Any]:
     # newbyteorder("=") is the same dtype on little-endian machines; copy() makes it writable and aligned.
     array = np.frombuffer(entry.data, _TO_ARRAY[entry.dtype]).reshape(entry.shape)
     return array.astype(array.dtype.newbyteorder("="), copy=True)
+
+
+def _to_scalar(name: str, entries: dict[str, Entry]) -> Any:
+    array = _to_array(name, entries)
+    if array.shape != ():
+        raise ValueError("expected an array of one number")
+    return array[()]
 
 
 def _to_tensor(name: str, entries: dict[str, Entry]) -> "Tensor":
@@ -217,5 +303,6 @@ _LEAVES: Mapping[str, Callable[[Any, dict[str, Entry]], Any]] = {
     "float": lambda body, _: float(body),
     "bytes": lambda body, entries: bytes(entries.pop(body).data),
     "array": _to_array,
+    "scalar": _to_scalar,
     "tensor": _to_tensor,
 }

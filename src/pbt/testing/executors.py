@@ -72,29 +72,39 @@ def trouble(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any,
             return {"inner": {"thing": object()}}, 1.0
         case "tuple":
             return 1.0  # type: ignore[return-value]
+        case "alone":
+            return {"state": 1, "metrics": 2}  # type: ignore[return-value]
     return None, METRICS[hparams["what"]]
 
 
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
 METRICS: Mapping[str, Any] = {
-    "fine": {"score": 2.0, "note": "good", "array": np.arange(3), "number": np.float32(0.5)},
+    "fine": {"score": np.ones((1, 1)) * 2, "note": "good", "array": np.arange(3), "number": np.float32(0.5)},
     "nan": math.nan,
     "infinite": {"score": -math.inf},
-    "none": {"loss": 1.0},
+    "missing": {"loss": 1.0},
+    "none": None,
+    "none inside": {"score": None},
     "empty": {"scores": []},
-    "text": {"score": "good"},
+    "text": {"score": "1.0"},
+    "truth": {"score": True},
+    "complex": {"score": 1j},
+    "several": {"score": np.arange(2.0)},
+    "one": {"scores": 1.0},
+    "series": {"score": 1.0, "series": [1.0, None]},
+    "huge score": {"score": 10**400},
     "thing": {"score": 1.0, "thing": object()},
+    "set": {"score": 1.0, "inner": {"thing": [{1}]}},
+    "huge": {"score": 1.0, "thing": 10**5000},
+    "circle": {"score": 1.0, "thing": CIRCLE},
+    "objects": {"score": 1.0, "thing": np.array([object()])},
 }
 FAILURES = {
     "raise": "exception",
     "exit": "exception",
-    "tuple": "exception",
-    "nan": "score",
-    "infinite": "score",
-    "state": "refused",
-    "none": "refused",
-    "empty": "refused",
-    "text": "refused",
-    "thing": "refused",
+    "state": "state",
+    **dict.fromkeys(("tuple", "alone", *(what for what in METRICS if what != "fine")), "score"),
 }
 """What goes wrong, and the cause that the outcome must name."""
 
@@ -206,6 +216,7 @@ class ExecutorContract(ABC):
             outcome = outcomes[member, 1]
             assert isinstance(outcome, Failure), what
             assert (outcome.cause, outcome.attempt, bool(outcome.message)) == (cause, 1, True), what
+            assert "\n" not in outcome.message, what
         raised, refused = outcomes[0, 1], outcomes[whats.index("state"), 1]
         assert isinstance(raised, Failure)
         assert "ValueError: it did not work" in raised.message

@@ -105,7 +105,7 @@ class AgreementContract(ABC):
         assert "touchy" in raised.traceback
         assert isinstance(fine, Report)
         assert isinstance(misfit, Failure)
-        assert misfit.cause == "refused"
+        assert misfit.cause == "exception"
         assert "must not change shapes" in misfit.message
 
 

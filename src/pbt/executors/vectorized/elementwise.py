@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
+from pbt.executors.base_values import MARK
 from pbt.executors.vectorized.optimizers import Group, Memory
 from pbt.executors.vectorized.stack import Rows
 
@@ -23,6 +24,7 @@ SMALL = 2**14
 """Numbers per member up to which this pays: beyond, fused steps of one member after the other are faster."""
 BLOCK = 2**18
 """Numbers of one kind that are stepped at once: what is made on the way stays small, and near the processor."""
+_BESIDE = {"betas", "foreach", "fused", "initial_lr", MARK}
 _PLAIN = {"maximize": False, "amsgrad": False, "differentiable": False, "capturable": False}
 """Options of torch's optimizers that are not done here."""
 
@@ -168,7 +170,7 @@ def _like(params: Rows, flat: Tensor) -> tuple[Rows, Tensor]:
 
 def flatten(group: Group) -> dict[str, Any]:
     """Settings with `betas` as `beta1` and `beta2`, and without what does not change the result."""
-    settings = {name: value for name, value in group.items() if name not in {"betas", "foreach", "fused", "initial_lr"}}
+    settings = {name: value for name, value in group.items() if name not in _BESIDE}
     for i, beta in enumerate(group.get("betas", ()), 1):
         settings[f"beta{i}"] = beta
     return settings

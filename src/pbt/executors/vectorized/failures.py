@@ -1,11 +1,9 @@
 """What went wrong, as outcomes: with one member, or with the program that all share."""
 
 import re
-import traceback
 
-from pbt.errors import PBTError
 from pbt.executors.base import Failure, Task
-from pbt.executors.worker import failure, fatal_cause
+from pbt.executors.worker import blame
 
 CHECKPOINTED = "what torch.utils.checkpoint or another saved-tensor hook computes again on the way back is one member's"
 """Why a network with such a hook cannot stand for all members."""
@@ -34,8 +32,9 @@ def broken(error: BaseException) -> str:
 
 
 def blamed(task: Task, error: BaseException) -> Failure:
-    """What went wrong with one member, as a worker would tell it."""
-    if isinstance(error, PBTError):
-        return failure(task, fatal_cause(error), str(error))
-    trace = "".join(traceback.format_exception(error))
-    return failure(task, "exception", f"{type(error).__name__}: {error}", trace)
+    """What went wrong with one member, as a worker would tell it.
+
+    Raises:
+        KeyboardInterrupt: An interrupt lies behind it, which is no member's failure.
+    """
+    return blame(task, error)

@@ -1,5 +1,6 @@
 """One network that stands for all members: what differs between them is handed in."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,7 @@ class StackedNet:
         self._chain = chain_of(model, names, device)
         self._usual: dict[str, Any] = {}
         self._tried = False
+        self._as_built = _plain_attributes(model)
         self.attributes: dict[str, Tensor] = {}
         """By path, for all members, where they differ."""
 
@@ -66,13 +68,15 @@ class StackedNet:
         self._model.eval()
 
     def configure(self, settings: Sequence[Settings]) -> None:
-        """Take each member's dropout and attributes.
+        """Take each member's dropout and attributes, for a round that begins with a network as it was built.
 
         Raises:
             TaskError: Members differ in an attribute that is no number.
         """
         for layer, own in zip(self._dropouts, zip(*(own.dropout for own in settings), strict=True), strict=True):
             layer.set(own)
+        for module, name, value in self._as_built:
+            setattr(module, name, copy.deepcopy(value))
         self.attributes = {}
         for path in {path: None for own in settings for path in own.attributes} | dict.fromkeys(self._usual):
             owner, name = self._owner(path)
@@ -181,6 +185,26 @@ class StackedNet:
         for name in names:
             owner = getattr(owner, name)
         return owner, last
+
+
+def _plain_attributes(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """The plain values that modules keep beside their tensors: no state holds them, and every round starts anew."""
+    own = vars(nn.Module()).keys()
+    return [
+        (module, name, copy.deepcopy(value))
+        for module in model.modules()
+        if not isinstance(module, StackedDropout)
+        for name, value in vars(module).items()
+        if name not in own and _is_plain(value)
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _stack_dropouts(model: nn.Module, noise: Noise) -> list[StackedDropout]:

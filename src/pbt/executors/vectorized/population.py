@@ -1,6 +1,5 @@
 """The members that are in memory, and a round of them: load, train, evaluate, store."""
 
-import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,11 +12,13 @@ from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
 from pbt.executors.base import Outcome, Share, State, Task
+from pbt.executors.metrics import Metrics, settle
+from pbt.executors.places import is_interrupt
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.vectorized.failures import blamed, broken
 from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
-from pbt.executors.worker import Context, Metrics, Setup, context_of, failure, fatal_cause, report, settle
+from pbt.executors.worker import Context, Setup, context_of, failure, fatal_cause, report
 from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
 from pbt.pytorch.noise import Noise
@@ -83,8 +84,10 @@ class Population:
         try:
             program = self._load(starts)
             metrics = self._train(program, [start.task for start in starts])
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (whose fault it is cannot be told)
+        except (Exception, SystemExit) as error:
             self._program, self._rows = None, {}
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
             if isinstance(error, PBTError):
                 told = fatal_cause(error), str(error), ""
             else:
@@ -199,7 +202,7 @@ class Population:
                 None if measure is None else measured[i],
                 {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in found.items()},
                 first.first_step,
-                self._batches.per_epoch,
+                self._batches.per_epoch(),
             )
             for i in range(len(wave))
         ]
@@ -256,12 +259,10 @@ class Population:
             return blamed(task, self._program.faults[row])
         try:
             measured = settle(metrics, self._setup.objective)
-            if not all(math.isfinite(score) for score in measured.scores):
-                return failure(task, "score", f"the score is not a finite number: {measured.scores}")
             ref = StateRef(task.member, task.round)
             stored = self._setup.states.put(ref, self._state(row))
         except PBTError as error:
-            return failure(task, fatal_cause(error), str(error))
+            return blamed(task, error)
         self._rows[ref] = row, stored.digest
         return report(task, measured, stored, seconds)
 

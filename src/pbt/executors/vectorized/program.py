@@ -1,5 +1,6 @@
 """The population as one program: forward, loss, gradient and step for all members at once."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -225,7 +226,9 @@ class Program:
         """One member's network and what its optimizer remembers; tensors are shared, not copied."""
         row = {**self.params.row(index), **self.buffers.row(index)}
         memory = {} if self._stepper is None else self._stepper.dump(index)
-        return {key: row[name] for key, name in self._saved.items()}, memory
+        model = OrderedDict((key, row[name]) for key, name in self._saved.items())
+        vars(model).update(vars(self._saved))  # `_metadata`: the versions of the layers
+        return model, memory
 
 
 def _rule(optimizer: Optimizer, made_of: list[Tensor], params: Rows, device: str) -> type[Elementwise] | None:
@@ -239,11 +242,13 @@ def _rule(optimizer: Optimizer, made_of: list[Tensor], params: Rows, device: str
     return ELEMENTWISE.get(type(optimizer)) if whole and not is_hooked(optimizer) else None
 
 
-def _saved_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _saved_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> OrderedDict[str, str]:
     """By key of the `state_dict`, the tensor's one name: tied weights have several keys."""
     names = {id(tensor): name for name, tensor in tensors.items()}
-    saved = {}
-    for key, value in model.state_dict(keep_vars=True).items():
+    state = model.state_dict(keep_vars=True)
+    saved: OrderedDict[str, str] = OrderedDict()
+    vars(saved).update(vars(state))
+    for key, value in state.items():
         if id(value) not in names:
             raise TaskError(
                 f"the network keeps '{key}', which is neither a parameter nor a buffer; use executor='processes'"

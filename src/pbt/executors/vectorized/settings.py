@@ -16,18 +16,18 @@ from pbt.executors.base import State
 from pbt.pytorch.bind import (
     ArgumentBinding,
     AttributeBinding,
-    ClipBinding,
     DropoutBinding,
     Live,
     LossBinding,
     OptimizerBinding,
+    SettingBinding,
     bind_all,
 )
 from pbt.pytorch.noise import KeyedDropout, Noise
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.space import HParams, Value
 
-_KNOWN = (ArgumentBinding, AttributeBinding, ClipBinding, DropoutBinding, LossBinding, OptimizerBinding)
+_KNOWN = (ArgumentBinding, AttributeBinding, DropoutBinding, LossBinding, OptimizerBinding, SettingBinding)
 Groups = list[dict[str, Any]]
 """An optimizer's `param_groups`, without the parameters."""
 
@@ -104,7 +104,7 @@ class Desk:
             groups=groups_of(live),
             dropout=tuple(m.p for m in live.parts["model"].modules() if isinstance(m, KeyedDropout)),
             loss=dict(live.loss),
-            clip_norm=live.clip_norm,
+            clip_norm=live.settings["clip_norm"],
             attributes={path: hparams[name] for name, path in _attributes(bound, live.parts["model"])},
         )
 

@@ -1,0 +1,317 @@
+"""Give an optimizer setting another base value, and move everything that was derived from the old one.
+
+The base value of a setting is the one the optimizer was built with, before any scheduler changed it. A scheduler
+derives the current value from it, and keeps numbers of the same unit: `initial_lr`, `base_lrs`, bounds such as
+`max_lr` or `eta_min`. Where the base value changes, all of them are multiplied by new/old, so the schedule goes on
+from the same phase at the new scale; where it does not change, nothing is touched. Parameter groups keep their ratios.
+
+Nothing here imports torch: an optimizer is anything with `param_groups` and `defaults`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pbt.errors import TaskError, nearest
+from pbt.space import Value
+
+MARK = "pbt_base"
+"""The key in a parameter group that records, by setting, `[base value, ratio]`: the group's own base value is their
+product. It travels with the optimizer's state, so that a loaded state says which base value its numbers stand for."""
+
+KIND = "class"
+"""The entry of a mark that names the optimizer's class, where hyperparameters may decide it."""
+
+_GROUP_KEYS = ("initial_{}", "base_{}", "max_{}", "min_{}", "swa_{}")
+_ATTRIBUTES = ("base_{}s", "max_{}s", "min_{}s", "_last_{}", "base_{}", "max_{}", "min_{}", "default_min_{}")
+_LR_ATTRIBUTES = ("eta_min", "base_values", "lr_min", "warmup_lr_init")
+"""Bounds of the learning rate under names of their own: torch's cosine schedulers, and timm's."""
+
+
+class Number(NamedTuple):
+    """A number that is measured in the unit of a setting: an entry of a group, or an attribute of a scheduler."""
+
+    holder: Any
+    key: str
+    place: int | None = None
+    """Which element, where the entry is a list or tuple."""
+
+    def _whole(self) -> Any:
+        return self.holder[self.key] if isinstance(self.holder, dict) else getattr(self.holder, self.key)
+
+    def get(self) -> Any:
+        """The number as it is, perhaps a tensor of no dimensions."""
+        whole = self._whole()
+        return whole if self.place is None else whole[self.place]
+
+    def set(self, number: Any) -> None:
+        """Write it; a tensor is filled in place, because a captured graph may hold it."""
+        current = self.get()
+        if hasattr(current, "fill_"):
+            current.fill_(number)
+            return
+        if self.place is not None:
+            whole = self._whole()
+            number = type(whole)([*whole[: self.place], number, *whole[self.place + 1 :]])
+        if isinstance(self.holder, dict):
+            self.holder[self.key] = number
+        else:
+            setattr(self.holder, self.key, number)
+
+
+class Written(NamedTuple):
+    """A number after it was set, to be read back."""
+
+    number: Number
+    value: Value
+    """The base value that was asked for."""
+    expected: Any
+
+    def in_effect(self) -> Any:
+        """The base value that the number stands for now: `value`, unless something else wrote the number since."""
+        held = self.number.get()
+        found = plain(held)
+        if not is_number(found) or not is_number(self.expected) or not is_number(self.value):
+            return self.value if found == self.expected else found
+        # A tensor holds the number in its own precision.
+        if math.isclose(found, self.expected, rel_tol=1e-6 if hasattr(held, "fill_") else 1e-9, abs_tol=1e-12):
+            return self.value
+        return float(self.value) * found / self.expected if self.expected else found  # type: ignore[arg-type]
+
+
+def plain(value: Any) -> Any:
+    """A tensor of one number as that number; anything else as it is."""
+    return value.item() if hasattr(value, "fill_") and hasattr(value, "item") else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether value is an int or a float, and no boolean."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def chosen_groups(optimizer: Any, group: int | str | None, what: str) -> list[int]:
+    """The numbers of the parameter groups that `group` names: all (None), one by its number, or by its `name` entry.
+
+    Raises:
+        TaskError: There is no such group.
+    """
+    groups = optimizer.param_groups
+    if group is None:
+        return list(range(len(groups)))
+    if isinstance(group, int) and 0 <= group < len(groups):
+        return [group]
+    names = [str(own["name"]) for own in groups if "name" in own]
+    found = [i for i, own in enumerate(groups) if own.get("name") == group]
+    if not found:
+        known = f"groups 0 .. {len(groups) - 1}" + (f", named {', '.join(names)}" if names else ", none of them named")
+        raise TaskError(f"{what}: expected a parameter group of the optimizer, got group={group!r}; it has {known}")
+    return found
+
+
+def built_base(
+    defaults: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], setting: str, index: int | None
+) -> Any:
+    """The base value of a setting in an optimizer as it was built.
+
+    It is the optimizer's default, or where every group was given a value of its own, the first one that is not 0.
+
+    Args:
+        defaults: The optimizer's `defaults`.
+        groups: Its parameter groups, or those that are meant.
+        setting: Name of the setting.
+        index: Which of several values, as in `betas`; None: the setting is one value.
+    """
+    own = [as_built(group, setting, index) for group in groups]
+    default = _entry(defaults, setting, index) if setting in defaults else None
+    # Cyclic schedulers overwrite what the groups were built with; the default is what is left of it.
+    cycled = any(key in group for group in groups for key in ("max_lr", "max_momentum"))
+    if default is not None and (cycled or default in own):
+        return default
+    return next((value for value in own if value), own[0] if default is None else default)
+
+
+def mark(optimizer: Any, kind: str) -> None:
+    """Record the base value of every numeric setting of an optimizer as it was built, and its class."""
+    groups = optimizer.param_groups
+    for group in groups:
+        group[MARK] = {**group.get(MARK, {}), KIND: kind}
+        for setting, held in list(group.items()):
+            if setting in ("params", MARK) or any(setting == form.format("lr") for form in _GROUP_KEYS):
+                continue
+            parts = enumerate(held) if isinstance(held, (tuple, list)) else [(None, held)]
+            for index, part in parts:
+                if is_number(plain(part)) and all(setting in other for other in groups):
+                    base = built_base(optimizer.defaults, groups, setting, index)
+                    key = setting if index is None else f"{setting}.{index}"
+                    group[MARK][key] = [base, ratio_of(as_built(group, setting, index), base, groups, setting, index)]
+
+
+def has_entry(group: Mapping[str, Any], setting: str, index: int | None) -> bool:
+    """Whether a group has this setting, with so many values."""
+    if index is None:
+        return setting in group
+    return isinstance(group.get(setting), (tuple, list)) and index < len(group[setting])
+
+
+def as_built(group: Mapping[str, Any], setting: str, index: int | None) -> Any:
+    """What a group's setting was before a scheduler changed it, as far as that can be told."""
+    return plain(group["initial_lr"]) if setting == "lr" and "initial_lr" in group else _entry(group, setting, index)
+
+
+def _entry(group: Mapping[str, Any], setting: str, index: int | None) -> Any:
+    value = group[setting] if index is None else group[setting][index]
+    return plain(value)
+
+
+def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first three by name)
+    optimizer: Any,
+    setting: str,
+    value: Value,
+    *,
+    index: int | None = None,
+    groups: Sequence[int] | None = None,
+    schedulers: Iterable[Any] = (),
+    base: Any = None,
+    ratios: Sequence[Any] | None = None,
+    what: str = "",
+) -> list[Written]:
+    """Make `value` the base value of a setting.
+
+    Args:
+        optimizer: Any `torch.optim.Optimizer`.
+        setting: A key of its parameter groups, such as `"lr"`.
+        value: The new base value.
+        index: Which of several values, as in `betas`.
+        groups: Numbers of the parameter groups; None: all.
+        schedulers: Whatever schedules this optimizer; schedulers inside of schedulers are found.
+        base: The base value as built, for groups without a mark; None: worked out from the optimizer as it is.
+        ratios: By group, its setting in units of the base as built; None: as marked, or as the optimizer is.
+        what: The call, for messages.
+
+    Returns:
+        Every number that was set or confirmed, to be read back.
+
+    Raises:
+        TaskError: The optimizer has no such setting, or the value is no number where one is expected.
+    """
+    chosen = list(range(len(optimizer.param_groups))) if groups is None else list(groups)
+    own = [optimizer.param_groups[place] for place in chosen]
+    _check(own, setting, index, value, what or f"optimizer({setting!r})")
+    key = setting if index is None else f"{setting}.{index}"
+    if base is None:
+        base = built_base(optimizer.defaults, own, setting, index)
+    marks = [group.get(MARK, {}).get(key) for group in own]
+    shared = next((mark[0] for mark in marks if mark is not None), base)
+    every = list(each_scheduler(schedulers))
+    found: list[tuple[Number, Any]] = []
+    for i, (place, group, mark) in enumerate(zip(chosen, own, marks, strict=True)):
+        old, before = mark or (shared, ratio_of(as_built(group, setting, index), shared, own, setting, index))
+        ratio = before if ratios is None else ratios[i]
+        group[MARK] = {**group.get(MARK, {}), key: [value, ratio]}
+        move = _Move(_times(old, before), _times(value, ratio))
+        found.append((number := Number(group, setting, index), move.own(plain(number.get()))))
+        derived = [*_derived(group, setting, index), *(n for s in every for n in _scheduled(s, setting, index, place))]
+        found += [(number, move.derived(plain(number.get()))) for number in derived]
+    if own and len(chosen) == len(optimizer.param_groups):
+        move = _Move((marks[0] or (shared,))[0], value)
+        alike = [number for scheduler in every for number in _scheduled(scheduler, setting, index, None)]
+        found += [(number, move.derived(plain(number.get()))) for number in alike]
+        # For groups that are added in training.
+        _set_default(optimizer, setting, index, value)
+    # All are read before one is written: two schedulers may hold the same tensor.
+    for number, new in found:
+        if plain(number.get()) != new:
+            number.set(new)
+    return [Written(number, value, new) for number, new in found]
+
+
+class _Move(NamedTuple):
+    """From an old base value to a new one."""
+
+    old: Any
+    new: Any
+
+    def own(self, current: Any) -> Any:
+        """The setting itself, which is current."""
+        if not all(map(is_number, (current, *self))) or (current == self.old != self.new):
+            return self.new
+        return current if self.old == self.new else current * (self.new / self.old) if self.old else self.new
+
+    def derived(self, current: Any) -> Any:
+        """A number that a scheduler derived from it; nothing can be said of one that was derived from 0."""
+        return self.own(current) if all(map(is_number, self)) and self.old else current
+
+
+def _times(base: Any, ratio: Any) -> Any:
+    return base * ratio if is_number(base) and ratio != 1 else base
+
+
+def _check(groups: Sequence[Mapping[str, Any]], setting: str, index: int | None, value: Value, what: str) -> None:
+    if not groups or any(setting not in group for group in groups):
+        known = sorted({name for group in groups for name in group if name not in ("params", MARK)})
+        raise TaskError(f"{what}: no such optimizer setting{nearest(setting, known)}")
+    for group in groups:
+        if not has_entry(group, setting, index):
+            raise TaskError(f"{what}: index {index} is out of range: {setting!r} is {group[setting]!r}")
+        if is_number(_entry(group, setting, index)) and not is_number(value):
+            raise TaskError(f"{what}: expected a number, got {value!r}")
+
+
+def ratio_of(current: Any, base: Any, groups: Sequence[Mapping[str, Any]], setting: str, index: int | None) -> Any:
+    """A group's setting in units of the base value; 1 for every group where all of them are at 0."""
+    if not is_number(current) or not is_number(base):
+        return 1
+    if base:
+        return 1 if current == base else current / base
+    return 0 if not current and any(_entry(group, setting, index) for group in groups) else 1
+
+
+def _derived(group: dict[str, Any], setting: str, index: int | None) -> Iterator[Number]:
+    for form in _GROUP_KEYS if not index else ():
+        key = form.format(_cycled_name(setting, index))
+        if key in group and is_number(plain(group[key])):
+            yield Number(group, key)
+
+
+def _scheduled(scheduler: Any, setting: str, index: int | None, place: int | None) -> Iterator[Number]:
+    """Numbers of a scheduler in the unit of a setting: those of one group, or (None) those that all groups share."""
+    if index:
+        return
+    names = [form.format(_cycled_name(setting, index)) for form in _ATTRIBUTES]
+    for name in (*names, *(_LR_ATTRIBUTES if setting == "lr" else ())):
+        held = getattr(scheduler, name, None)
+        if place is None:
+            if is_number(plain(held)):
+                yield Number(scheduler, name)
+        elif isinstance(held, (list, tuple)) and place < len(held) and is_number(plain(held[place])):
+            yield Number(scheduler, name, place)
+
+
+def _cycled_name(setting: str, index: int | None) -> str:
+    # Torch's cyclic schedulers cycle the first beta under the name of momentum.
+    return "momentum" if setting == "betas" and index == 0 else setting
+
+
+def each_scheduler(schedulers: Iterable[Any]) -> Iterator[Any]:
+    """The schedulers, and those inside of them."""
+    for scheduler in schedulers:
+        yield scheduler
+        yield from each_scheduler(getattr(scheduler, "_schedulers", ()))
+
+
+def _set_default(optimizer: Any, setting: str, index: int | None, value: Value) -> None:
+    if setting not in optimizer.defaults or hasattr(optimizer.defaults[setting], "fill_"):
+        return
+    if index is None:
+        optimizer.defaults[setting] = value
+    else:
+        values = list(optimizer.defaults[setting])
+        values[index] = value
+        optimizer.defaults[setting] = tuple(values)
+
+
+def same(wanted: Any, found: Any) -> bool:
+    """Whether a value read back is the one that was set, rounding aside."""
+    if is_number(wanted) and is_number(found):
+        return math.isclose(wanted, found, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(wanted == found)

@@ -1,0 +1,123 @@
+"""Where and when a round is trained, and which hyperparameters are in effect: the `ctx` of the user's code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pbt.core.rng import Key, Rng, seed_of
+from pbt.errors import TaskError, nearest
+from pbt.executors.base_values import chosen_groups, is_number, plain, rebase, same
+from pbt.space import HParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Where and when a round is trained, for the user's code. All randomness can be keyed from here."""
+
+    seed: int
+    """The seed of the run."""
+    member: int
+    round: int
+    first_step: int
+    """Training steps done before this round."""
+    device: str = "cpu"
+    threads: int = 1
+    """CPU threads this round may use."""
+    founder: int | None = None
+    """The member whose birth began the lineage of the state; None: this member's own."""
+    hparams: HParams = field(default_factory=dict)
+    """The hyperparameters of the round."""
+    checked: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Names of hyperparameters that `apply` and `in_effect` found in effect."""
+
+    def key(self, *parts: Key) -> int:
+        """A seed for any generator: the same for all members, whatever the round, unless the parts say otherwise."""
+        return seed_of(self.seed, "task", *parts)
+
+    @property
+    def init_key(self) -> int:
+        """The seed of everything that is drawn while a member's parts are built: one for a whole lineage.
+
+        So a random projection that no state holds stays the one that the weights were trained with.
+        """
+        return self.key("init", self.member if self.founder is None else self.founder)
+
+    def rng(self, *parts: Key) -> Rng:
+        """A plain generator under that key."""
+        return Rng(self.seed, "task", *parts)
+
+    def apply(self, optimizer: Any, *, schedulers: Any = (), group: int | str | None = None, **settings: Any) -> None:
+        """Make values take effect on an optimizer, after its state was loaded, and read them back.
+
+        Each value is the base value of a setting: the one that the optimizer would be built with, before a scheduler
+        changes it. Parameter groups keep their ratios, a group at 0 stays at 0, schedulers keep their phase; where the
+        value is the one that the loaded state was trained with, nothing is touched.
+
+        ```python
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 100)
+        if state is not None:
+            optimizer.load_state_dict(state["optimizer"])
+            scheduler.load_state_dict(state["scheduler"])
+        ctx.apply(optimizer, schedulers=scheduler, lr=hparams["lr"])
+        ```
+
+        Args:
+            optimizer: Any `torch.optim.Optimizer`.
+            schedulers: The learning-rate scheduler of this optimizer, or a sequence of them.
+            group: One parameter group, by its number or by its entry `name`; None: all.
+            **settings: Values by the name of the setting: `lr=0.1`, `betas=(0.9, 0.99)`.
+
+        Raises:
+            TaskError: The optimizer has no such setting; a scheduler was left out; a value that has the name of a
+                hyperparameter is another one; or a value is not in effect after it was set.
+        """
+        given = list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers]
+        chosen = chosen_groups(optimizer, group, "ctx.apply")
+        if not given and "lr" in settings and any("initial_lr" in optimizer.param_groups[i] for i in chosen):
+            raise TaskError(
+                "ctx.apply(lr=...): the optimizer has a learning-rate scheduler, which would undo the value; pass "
+                "it, as in ctx.apply(optimizer, schedulers=scheduler, lr=...)"
+            )
+        for setting, value in settings.items():
+            if setting in self.hparams and not same(self.hparams[setting], value):
+                raise _not_in_effect(setting, self.hparams[setting], value, "ctx.apply sets it to")
+            parts = enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
+            for index, part in parts:
+                what = f"ctx.apply({setting}=...)"
+                written = rebase(optimizer, setting, part, index=index, groups=chosen, schedulers=given, what=what)
+                for number in written:
+                    if not same(part, found := number.in_effect()):
+                        raise _not_in_effect(setting, part, found, "it is")
+                self._found(setting, part)
+
+    def _found(self, setting: str, value: Any) -> None:
+        """Record the hyperparameters that this value is."""
+        if setting in self.hparams:
+            self.checked.add(setting)
+        elif is_number(value):
+            self.checked.update(name for name, own in self.hparams.items() if is_number(own) and own == value)
+
+    def in_effect(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """State which hyperparameters are in effect; each is compared with the value that was decided on.
+
+        For settings that `apply` cannot reach: `ctx.in_effect(lr=trainer.learning_rate)`, from any framework.
+
+        Args:
+            values: Values by the name of the hyperparameter, for names that are no Python names.
+            **more: Further values by name.
+
+        Raises:
+            TaskError: A name is no hyperparameter of this round, or its value is another one.
+        """
+        for name, value in {**(values or {}), **more}.items():
+            if name not in self.hparams:
+                raise TaskError(f"ctx.in_effect: '{name}' is no hyperparameter{nearest(name, self.hparams)}")
+            found = plain(value)
+            if not same(self.hparams[name], found):
+                raise _not_in_effect(name, self.hparams[name], found, "it is")
+            self.checked.add(name)
+
+
+def _not_in_effect(name: str, wanted: Any, found: Any, how: str) -> TaskError:
+    return TaskError(f"the hyperparameter '{name}' should be {wanted!r} after a hand-over, but {how} {found!r}")

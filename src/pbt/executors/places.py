@@ -1,0 +1,118 @@
+"""Find the line of the user's code in a traceback, and recognize an interrupt behind another exception."""
+
+import functools
+import signal
+import site
+import sysconfig
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple
+
+_OURS = str(Path(__file__).parents[1])
+_LIBRARIES = tuple(
+    {site.getusersitepackages(), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
+)
+_PROMPTS = ("<stdin>", "<ipython-input", "<python-input")
+"""File names of code that was typed at a prompt; other names in angle brackets are generated code."""
+_INTERRUPTED = 128 + signal.SIGINT
+"""The exit code by which programs say that Ctrl-C ended them."""
+
+
+class Place(NamedTuple):
+    """A line of the user's code."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{Path(self.file).name}:{self.line} in {self.function}"
+
+
+def place_in(trace: TracebackType | None) -> Place | None:
+    """The innermost frame that belongs neither to this package nor to an installed library; None: there is none."""
+    found = None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if _is_users(code.co_filename):
+            found = Place(code.co_filename, trace.tb_lineno, code.co_name)
+        trace = trace.tb_next
+    return found
+
+
+def place_of(task: Any) -> Place | None:
+    """The function that returns a task's metrics: the task itself, or its `evaluate`; None: it is not the user's."""
+    task = getattr(task, "task", task)  # a class of the user's inside of what makes it trainable
+    function = getattr(task, "evaluate", task)
+    while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
+        function = function.func if isinstance(function, functools.partial) else function.__wrapped__
+    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
+    if code is None or not _is_users(code.co_filename):
+        return None
+    return Place(code.co_filename, code.co_firstlineno, code.co_name)
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<"):
+        return file.startswith(_PROMPTS)
+    inside = Path(file).parts
+    return not (
+        file.startswith((_OURS + "/", *(f"{path}/" for path in _LIBRARIES)))
+        or "site-packages" in inside
+        or "dist-packages" in inside
+    )
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether a KeyboardInterrupt is this exception or lies behind it: libraries turn one into `sys.exit(1)`."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, KeyboardInterrupt) or (isinstance(one, SystemExit) and one.code == _INTERRUPTED):
+            return True
+        # The context is kept also where `raise ... from None` hides it.
+        waiting += [one.__cause__, one.__context__]
+    return False
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end if the code inside caught one and went on.
+
+    A round that was cut short must not be taken for a whole one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    raised = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        handler = before[signal.Signals(number)]
+        assert callable(handler)  # noqa: S101 (installed only in place of one)
+        try:
+            handler(number, frame)
+        except KeyboardInterrupt:
+            raised = True
+            raise
+
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # Another handler is one that the code inside installed, to stay.
+            if signal.getsignal(number) is handle:
+                signal.signal(number, handler)
+    if raised:
+        raise KeyboardInterrupt

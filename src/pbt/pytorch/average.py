@@ -1,0 +1,52 @@
+"""An exponential moving average of a network's weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def decay_at(decay: float, step: int) -> float:
+    """The decay of a step, counted from 0: lower at first, so that the average soon leaves the initial weights.
+
+    `min(decay, (1 + step) / (10 + step))`, as TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+class Average:
+    """The averaged weights of a network; buffers are not averaged.
+
+    Args:
+        model: The network, as it begins.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, decay: float, step: int) -> None:
+        """Take in the weights after a step, counted from 0."""
+        rate = 1 - decay_at(decay, step)
+        for name, parameter in model.named_parameters():
+            self.weights[name].lerp_(parameter, rate)
+
+    def outputs(self, model: nn.Module, *inputs: Tensor) -> Any:
+        """The outputs of the network with these weights and its own buffers."""
+        return functional_call(model, dict(self.weights), inputs)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights by name."""
+        return dict(self.weights)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy the weights of a state.
+
+        Raises:
+            KeyError: A name is missing.
+            RuntimeError: A shape is another.
+        """
+        for name, weight in self.weights.items():
+            weight.copy_(state[name])

@@ -1,0 +1,155 @@
+"""Values in a state beyond plain dicts, lists, tuples, numbers and arrays: how each is taken apart and built again.
+
+A kind is known by its exact type, and stands in a file under a tag of this module: no name in a file is ever imported.
+"""
+
+import dataclasses
+import datetime as dt
+import enum
+import json
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pbt.errors import StateError
+
+Step = Callable[[Any], Any]
+"""Takes a plain container in the same place apart, or builds it again."""
+
+FACTORIES: Mapping[str, Any] = {
+    "none": None, "int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "tuple": tuple,
+    "set": set,
+}  # fmt: skip
+"""What a defaultdict may make, by its name in a file."""
+_order: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Kind(NamedTuple):
+    """How values of one type are kept."""
+
+    tag: str
+    down: Callable[[Any, Step], Any]
+    """`(value, step) -> body`; a StateError that it raises lacks the place."""
+    up: Callable[[Any, Step], Any]
+    """`(body, step) -> value`."""
+
+
+def _counter_up(body: Any, step: Step) -> "Counter[Any]":
+    found: Counter[Any] = Counter()
+    found.update(_a_dict(step(body)))
+    return found
+
+
+def _a_dict(value: Any) -> dict[Any, Any]:
+    if type(value) is not dict:
+        raise TypeError("expected a dict")
+    return value
+
+
+def _default_down(value: "defaultdict[Any, Any]", step: Step) -> Any:
+    for name, factory in FACTORIES.items():
+        if value.default_factory is factory:
+            return [name, step(dict(value))]
+    raise StateError(
+        f"expected a defaultdict of {', '.join(FACTORIES)}, got one of {value.default_factory!r}; write dict(x)"
+    )
+
+
+def _deque_up(body: Any, step: Step) -> "deque[Any]":
+    most, items = body
+    if type(items) is not list or (most is not None and (type(most) is not int or not len(items) <= most)):
+        raise TypeError("expected the items of a deque")
+    return deque(step(items), most)
+
+
+def _set_down(value: "set[Any] | frozenset[Any]", _: Step) -> Any:
+    # Sorted by their text: a set is walked in another order in each process.
+    return sorted(map(_item_down, value), key=_order)
+
+
+def _item_down(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return value
+    if kind is int:
+        return value if abs(value) <= 2**53 else {"int": hex(value)}
+    if kind is float:
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if kind is tuple:
+        return {"tuple": [_item_down(item) for item in value]}
+    if kind is frozenset:
+        return {"frozenset": _set_down(value, _item_down)}
+    raise StateError(
+        f"expected a set of strings, numbers, booleans, None and tuples of them, got one with {kind.__module__}."
+        f"{kind.__qualname__}; write list(x)"
+    )
+
+
+def _set_up(body: Any, step: Step) -> "set[Any]":
+    if type(body) is not list:
+        raise TypeError("expected the items of a set")
+    found = set(step(body))
+    if len(found) != len(body):
+        raise ValueError("expected different items of a set")
+    return found
+
+
+def _path_up(body: Any, _: Step) -> Path:
+    if type(body) is not str:
+        raise TypeError("expected the text of a path")
+    return Path(body)
+
+
+KINDS: Mapping[type, Kind] = {
+    Counter: Kind("counter", lambda value, step: step(dict(value)), _counter_up),
+    defaultdict: Kind(
+        "defaultdict", _default_down, lambda body, step: defaultdict(FACTORIES[body[0]], _a_dict(step(body[1])))
+    ),
+    deque: Kind("deque", lambda value, step: [value.maxlen, step(list(value))], _deque_up),
+    set: Kind("set", _set_down, _set_up),
+    frozenset: Kind("frozenset", _set_down, lambda body, step: frozenset(_set_up(body, step))),
+    type(Path()): Kind("path", lambda value, _: str(value), _path_up),
+}
+BY_TAG: Mapping[str, Kind] = {kind.tag: kind for kind in KINDS.values()}
+
+
+def inner(tag: str, body: Any) -> Any:
+    """The node of the plain container inside of a kind's body.
+
+    Raises:
+        TypeError: There is none.
+    """
+    if tag == "counter":
+        return body
+    if tag in ("defaultdict", "deque"):
+        return body[1]
+    raise TypeError(f"nothing lies inside of '{tag}'")
+
+
+_REMEDIES: tuple[tuple[Any, str], ...] = (
+    (enum.Enum, "write x.value"),
+    (np.ndarray, "write numpy.array(x)"),
+    (str, "write str(x)"),
+    (int, "write int(x)"),
+    (float, "write float(x)"),
+    (list, "write list(x)"),
+    (tuple, "write tuple(x)"),
+    ((set, frozenset), "write set(x)"),
+    (dt.timedelta, "write x.total_seconds()"),
+    ((dt.date, dt.time), "write x.isoformat()"),
+    ((bytearray, memoryview), "write bytes(x)"),
+    (Mapping, "write dict(x)"),
+)
+
+
+def remedy(value: Any) -> str:
+    """What to write instead of a value that cannot be stored."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return "write dataclasses.asdict(x)"
+    if hasattr(type(value), "state_dict"):
+        return "write x.state_dict()"
+    return next((write for kinds, write in _REMEDIES if isinstance(value, kinds)), "store its parts")
