@@ -13,6 +13,7 @@ from torch import nn
 
 from pbt.errors import TaskError
 from pbt.executors.base import State
+from pbt.executors.vectorized.unsaved import check_shareable
 from pbt.pytorch.bind import (
     ArgumentBinding,
     AttributeBinding,
@@ -52,6 +53,7 @@ class Desk:
         self._task = task
         self._lives: dict[frozenset[str], tuple[Live, Groups]] = {}
         parts = self._build().parts
+        check_shareable(lambda seed: task.build("cpu", Noise("cpu"), seed).parts["model"], parts["model"])
         self._shapes = _shapes(parts["model"].state_dict())
         self.places: Sequence[Sequence[int]] = [
             group["params"] for group in parts["optimizer"].state_dict()["param_groups"]
