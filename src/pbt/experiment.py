@@ -18,7 +18,7 @@ from pbt.engine import Course, Engine, Observer, drive
 from pbt.errors import RunUnbegunError, TaskError, UsageError
 from pbt.executors.ray import Cluster
 from pbt.executors.sending import check_sendable
-from pbt.executors.worker import Objective, Setup, Train, Trainable
+from pbt.executors.worker import ChecksData, Objective, Setup, Train, Trainable
 from pbt.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
 from pbt.results import Run
 from pbt.space import Domain, HParams, Space
@@ -150,6 +150,9 @@ class Experiment:
         if isinstance(train, Trainable):
             for birth in first[:1]:
                 train.check(birth.hparams)
+        task: Any = train
+        if isinstance(task, ChecksData):
+            task.check_data(self.population)
         if self.placement.executor == "processes":
             check_sendable(train)
         return [birth.hparams for birth in first]
