@@ -18,7 +18,7 @@ from pbt.engine import Course, Engine, Observer, drive
 from pbt.errors import PBTError, RunUnbegunError, TaskError, UsageError
 from pbt.executors.ray import Cluster
 from pbt.executors.sending import check_sendable
-from pbt.executors.worker import Objective, Setup, Train, Trainable
+from pbt.executors.worker import ChecksData, Objective, Setup, Train, Trainable
 from pbt.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
 from pbt.rehearsal import rehearse
 from pbt.results import Run
@@ -153,6 +153,9 @@ class Experiment:
         first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
         if isinstance(train, Trainable):
             _try_out(train, [birth.hparams for birth in first])
+        task: Any = train
+        if isinstance(task, ChecksData):
+            task.check_data(self.population)
         if self.placement.executor == "processes":
             check_sendable(train)
         return [birth.hparams for birth in first]

@@ -39,6 +39,14 @@ class Trainable(Protocol):
         """Raise TaskError unless each of these values has an effect. Asked once, before the start."""
 
 
+@runtime_checkable
+class ChecksData(Protocol):
+    """A task whose data can be looked at before the start."""
+
+    def check_data(self, members: int) -> None:
+        """Raise TaskError if so many members cannot be trained and compared on the task's data."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """Everything a worker is made of; picklable where the task is."""

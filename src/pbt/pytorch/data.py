@@ -21,6 +21,21 @@ class Split:
     inputs: Tensor | tuple[Tensor, ...]
     targets: Tensor
 
+    def __post_init__(self) -> None:
+        inputs = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        for tensor in (*inputs, self.targets):
+            if not isinstance(tensor, Tensor):
+                raise TaskError(
+                    f"expected a Split of tensors, got a {type(tensor).__name__}; use torch.as_tensor, and a tuple of "
+                    "tensors for several inputs"
+                )
+        lengths = [len(tensor) if tensor.dim() else 0 for tensor in inputs]
+        if any(length != len(self.targets) for length in lengths):
+            counts = " and ".join(map(str, lengths))
+            raise TaskError(
+                f"expected as many inputs as targets in a Split, got {counts} inputs, {len(self.targets)} targets"
+            )
+
     def __len__(self) -> int:
         return len(self.targets)
 

@@ -28,7 +28,7 @@ from pbt.pytorch.bind import (
     check_disjoint,
 )
 from pbt.pytorch.live import Live
-from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, threads_of
+from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
 from pbt.store.codec import digest
 
@@ -171,6 +171,7 @@ def _is_plain(part: Any) -> bool:
 def _load(live: Live, state: State) -> None:
     """Load a state, but for the memory of an optimizer that `build` has now made of another class."""
     state = dict(state)
+    restore_extras(live.stateful, state.get(EXTRAS, {}))
     for name, built in live.built.items():
         groups = state[name]["param_groups"] if live.marked and name in state else []
         if groups and groups[0].get(MARK, {}).get(KIND, built.kind) != built.kind:
@@ -183,6 +184,6 @@ def _settings_alone(optimizer: Optimizer, groups: list[Any]) -> dict[str, Any]:
     fresh = optimizer.state_dict()
     for group, other in zip(fresh["param_groups"], groups, strict=False):
         group.update({key: value for key, value in other.items() if is_number(value) and is_number(group.get(key))})
-        shared = {key: mark for key, mark in other[MARK].items() if key in group[MARK] and key != KIND}
-        group[MARK] = {**group[MARK], **shared}
+        own = group.get(MARK, {})
+        group[MARK] = {**own, **{key: mark for key, mark in other.get(MARK, {}).items() if key in own and key != KIND}}
     return fresh

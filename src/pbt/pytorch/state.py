@@ -96,7 +96,7 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     found = set(state) - {EXTRAS}
     if stateful != found:
         raise TaskError(f"expected a state of {sorted(stateful)}, got one of {sorted(found)}")
-    _restore_extras(parts, extras)
+    restore_extras(parts, extras)
     for name in sorted(stateful):
         try:
             parts[name].load_state_dict(state[name])
@@ -106,13 +106,21 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
             ) from error
 
 
-def _restore_extras(parts: Mapping[str, Any], extras: Mapping[str, Any]) -> None:
+def restore_extras(parts: Mapping[str, Any], extras: Mapping[str, Any]) -> None:
+    """Freeze, unfreeze and add parameter groups as training did; what is there already stays.
+
+    Raises:
+        TaskError: The parts are others.
+    """
     try:
         for name, flags in extras.get("trainable", {}).items():
             for key, flag in flags.items():
                 parts[name].get_parameter(key).requires_grad_(flag)
         for name, groups in extras.get("groups", {}).items():
+            there = {id(tensor) for group in parts[name].param_groups for tensor in group["params"]}
             for group in groups:
+                if any(id(parts[part].get_parameter(key)) in there for part, key in group):
+                    continue
                 parts[name].add_param_group({"params": [parts[part].get_parameter(key) for part, key in group]})
     except (AttributeError, KeyError, ValueError) as error:
         raise TaskError(

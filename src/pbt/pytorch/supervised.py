@@ -1,7 +1,5 @@
 """Supervised learning as a value: a model, data, a loss, an optimizer, and where the hyperparameters act."""
 
-import contextlib
-import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from pbt.core.rng import seed_of
 from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
@@ -29,9 +28,11 @@ from pbt.pytorch.bind import (
     check_bound,
     check_disjoint,
 )
+from pbt.pytorch.checks import check_fields, check_last_batch, check_network, check_selection, opened
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split
 from pbt.pytorch.evaluation import Measured, accuracy, detached, evaluate
 from pbt.pytorch.live import Live
+from pbt.pytorch.losses import check_loss, placed, training_loss
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
@@ -46,10 +47,12 @@ class SupervisedTask:
 
     Args:
         model: Makes a fresh network; initialized under a generator keyed by (seed, member).
-        data: Gives the data; called once per worker.
+        data: Gives the data; called once before the start, and once per worker.
         optimizer: Makes the optimizer of some parameters, as `functools.partial(torch.optim.Adam, lr=1e-3)`.
         bind: Where each hyperparameter takes effect, as `{"lr": optimizer("lr")}`.
-        loss: `(outputs, targets, **settings) -> scalar`, default cross-entropy.
+        loss: `(outputs, targets, **settings) -> scalar`, default cross-entropy: a function, or an object such as
+            `nn.CrossEntropyLoss(weight=...)`, whose tensors are moved to the device and whose settings are arguments or
+            attributes.
         metrics: Names to functions `(outputs, targets) -> number`; `loss` is always there too. Each is computed over
             a whole split, for which the outputs of all its batches are kept.
         means: Names of metrics, or `"loss"`, that are means over examples: these are averaged over batches, and keep
@@ -104,6 +107,8 @@ class SupervisedTask:
             raise TaskError(f"batch sizes must be at least 1, got {self.batch_size} and {self.evaluation_batch}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise TaskError(f"expected a clip_norm above 0, got {self.clip_norm}")
+        functions = {"loss": self.loss, **{f"the metric '{name}'": metric for name, metric in self.metrics.items()}}
+        check_fields(self.model, self.data, self.optimizer, self.bind, functions)
         if self.accumulate < 1:
             raise TaskError(f"expected accumulate to be at least 1, got {self.accumulate}")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -123,12 +128,18 @@ class SupervisedTask:
         live = self.build("cpu", Noise("cpu"), seed=0)
         check_disjoint(hparams, live, self.bind)
         bind_all(live, hparams, self.bind)
-        # ValueError: a function that cannot be asked for its arguments; it will say for itself what it does not take.
-        with contextlib.suppress(ValueError):
-            try:
-                inspect.signature(self.loss).bind(None, None, **live.loss)
-            except TypeError as error:
-                raise TaskError(f"the loss does not take what is bound to it: {error}") from error
+        check_loss(self.loss, live.loss)
+
+    def check_data(self, members: int) -> None:
+        """Raise TaskError if the data cannot be trained on, or cannot tell so many members apart."""
+        with seeded(seed_of("open")):
+            data = opened(self.data)
+        check_selection(data, members)
+        bound = any(isinstance(row, SettingBinding) and row.name == "batch_size" for row in self.bind.values())
+        if not bound:
+            model = self.build("cpu", Noise("cpu"), seed=0).parts["model"]
+            with seeded(0):
+                check_last_batch(model, data.train, self.batch_size, self.prepare)
 
     def _check_unused(self, name: str) -> None:
         """Raise TaskError if the value is bound to something that this task does not use."""
@@ -143,7 +154,9 @@ class SupervisedTask:
     def build(self, device: str, noise: Noise, seed: int) -> Live:
         """A fresh network, optimizer, scheduler and average; dropout draws from `noise`."""
         with seeded(seed):
-            model = self.model().to(device)
+            model = self.model()
+            check_network(model)
+            model = model.to(device)
         key_dropout(model, noise)
         optimizer = self.optimizer(model.parameters())
         parts: dict[str, Any] = {"model": model, "optimizer": optimizer}
@@ -168,7 +181,9 @@ class SupervisedTask:
 
     def measured(self, split: Split) -> Measured:
         """The loss and the metrics, as they are computed over this split."""
-        return Measured.of({"loss": self.loss, **self.metrics}, self.means, split)
+        metrics = {"loss": self.loss, **self.metrics}
+        device = str(split.targets.device)
+        return Measured.of({name: placed(metric, device) for name, metric in metrics.items()}, self.means, split)
 
     def report(
         self,
@@ -219,7 +234,8 @@ class SupervisedTrainer:
         self._task = task
         self._device = device
         self._threads = threads
-        data = task.data()
+        data = opened(task.data)
+        self._loss = training_loss(task.loss, device)
         self._batches = task.batches(data, device)
         self._held_out = held_out(data, device)
         self._noise = Noise(device)
@@ -291,7 +307,7 @@ class SupervisedTrainer:
             batch = slice(start, start + size)
             outputs = model(*(x[batch] for x in inputs))
             share = len(targets[batch]) / len(targets)
-            value = task.loss(outputs, targets[batch], **live.loss)
+            value = self._loss(outputs, targets[batch], **live.loss)
             (value if share == 1 else value * share).backward()  # type: ignore[no-untyped-call]
             losses.append(value.detach() * share)
             measured.append(0.0 if measure is None else measure(detached(outputs), targets[batch]) * share)

@@ -19,6 +19,7 @@ from pbt.executors.vectorized.failures import blamed, broken
 from pbt.executors.vectorized.program import Program
 from pbt.executors.vectorized.settings import Desk, Groups, Settings
 from pbt.executors.worker import Context, Setup, context_of, failure, fatal_cause, report
+from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
 from pbt.pytorch.noise import Noise
@@ -54,7 +55,7 @@ class Population:
     def __init__(self, setup: Setup, task: SupervisedTask) -> None:
         self._setup = setup
         self._task = task
-        data = task.data()
+        data = opened(task.data)
         self._data = replace(data, train=data.train.to(setup.device))
         self._batches = task.batches(self._data, setup.device)
         self._held_out = held_out(data, setup.device)

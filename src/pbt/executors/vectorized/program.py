@@ -20,6 +20,7 @@ from pbt.executors.vectorized.stack import Rows
 from pbt.pytorch.average import decay_at
 from pbt.pytorch.data import Inputs
 from pbt.pytorch.evaluation import detached
+from pbt.pytorch.losses import training_loss
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
@@ -68,6 +69,7 @@ class Program:
             for (name, view), trained in zip(self.params.views.items(), self._trained, strict=True)
         }
         self._rows = torch.arange(members, device=device)
+        self._loss = training_loss(task.loss, device)
         self._measures = Measures(members, device)
         self._stepper: Stepper | None = None
         self._settings: Sequence[Settings] = ()
@@ -188,7 +190,7 @@ class Program:
             self._leaves, self.buffers.views, self._net.attributes, self._rows, inputs, shared=shared
         )
         losses = self._measures.losses(
-            self._task.loss, [own.loss for own in self._settings], outputs, targets, shared=shared
+            self._loss, [own.loss for own in self._settings], outputs, targets, shared=shared
         )
         if len(self.faults) < self.members:
             # The gradient of a sum is each member's own: no loss depends on another member.

@@ -13,6 +13,7 @@ from torch import nn
 
 from pbt.errors import TaskError
 from pbt.executors.base import State
+from pbt.executors.vectorized.unsaved import check_shareable
 from pbt.pytorch.bind import (
     AttributeBinding,
     AugmentBinding,
@@ -56,6 +57,7 @@ class Desk:
         self._task = task
         self._lives: dict[frozenset[str], tuple[Live, Groups, Any]] = {}
         parts = self._build().parts
+        check_shareable(lambda seed: task.build("cpu", Noise("cpu"), seed).parts["model"], parts["model"])
         self.stand_in: nn.Module = parts["model"]
         """A network whose parameters optimizers can be made of that are never stepped."""
         self.names = set(parts)

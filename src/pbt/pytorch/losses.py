@@ -1,0 +1,86 @@
+"""Losses and metrics that are objects: modules, partial functions and whatever else can be called."""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from pbt.errors import TaskError
+from pbt.space import Value
+
+
+def placed(function: Any, device: str) -> Any:
+    """The function on a device: tensors of a module or a `functools.partial` are moved there, in a copy."""
+    if isinstance(function, partial):
+        args = [_moved(value, device) for value in function.args]
+        keywords = {name: _moved(value, device) for name, value in function.keywords.items()}
+        moved = [a is b for a, b in zip(args, function.args, strict=True)]
+        same = all(moved) and all(keywords[name] is value for name, value in function.keywords.items())
+        inner = placed(function.func, device)
+        return function if same and inner is function.func else partial(inner, *args, **keywords)
+    if isinstance(function, nn.Module):
+        tensors = [*function.parameters(), *function.buffers()]
+        there = all(_moved(tensor, device) is tensor for tensor in tensors)
+        return function if there else copy.deepcopy(function).to(device)
+    return function
+
+
+def _moved(value: Any, device: str) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def training_loss(loss: Any, device: str) -> Callable[..., Tensor]:
+    """The loss on a device, as `(outputs, targets, **settings)`.
+
+    A setting that an object does not take as an argument, as the `label_smoothing` of `nn.CrossEntropyLoss`, is set as
+    its attribute for the call.
+    """
+    on_device = placed(loss, device)
+    if inspect.isroutine(on_device) or isinstance(on_device, partial):
+        result: Callable[..., Tensor] = on_device
+        return result
+    return partial(_call, on_device)
+
+
+def _call(loss: Any, outputs: Any, targets: Tensor, /, **settings: Value) -> Tensor:
+    names = _attributes(loss, settings)
+    before = {name: getattr(loss, name) for name in names}
+    try:
+        for name in names:
+            setattr(loss, name, settings[name])
+        value: Tensor = loss(outputs, targets, **{name: own for name, own in settings.items() if name not in names})
+        return value
+    finally:
+        for name, own in before.items():
+            setattr(loss, name, own)
+
+
+def _attributes(loss: Any, settings: Mapping[str, Value]) -> list[str]:
+    """The settings that are attributes of the loss and no arguments."""
+    if not settings or inspect.isroutine(loss) or isinstance(loss, partial):
+        return []
+    arguments = _signature(loss).parameters
+    return [name for name in settings if name not in arguments and hasattr(loss, name)]
+
+
+def _signature(loss: Any) -> inspect.Signature:
+    return inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+
+
+def check_loss(loss: Any, settings: Mapping[str, Value]) -> None:
+    """Raise TaskError unless the loss takes outputs, targets and these settings, and has nothing to be trained."""
+    if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+        raise TaskError(
+            f"the loss {type(loss).__name__} has parameters, which no optimizer would step; make it a part of the model"
+        )
+    try:
+        names = _attributes(loss, settings)
+        _signature(loss).bind(None, None, **{name: own for name, own in settings.items() if name not in names})
+    except ValueError:
+        # A function that cannot be asked for its arguments; it will say for itself what it does not take.
+        return
+    except TypeError as error:
+        raise TaskError(f"the loss does not take what is bound to it: {error}") from error

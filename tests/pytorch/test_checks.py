@@ -1,0 +1,105 @@
+"""Mistakes in a supervised task are found before the start, in one line that says what to write."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch_tasks import EXAMPLES, NET, make_data, make_net
+
+import pbt
+from pbt.errors import TaskError
+from pbt.pytorch import Data, Split, optimizer
+
+SPACE = {"lr": pbt.Float(0.01, 0.5, "log")}
+PLAIN = replace(NET, bind={"lr": optimizer("lr")}, augment=None)
+
+
+def pair():
+    return make_data().train, make_data().validation
+
+
+def loader():
+    data = make_data().train
+    return DataLoader(TensorDataset(data.inputs, data.targets), batch_size=8)
+
+
+def nothing_held_out():
+    data = make_data()
+    return Data(train=data.train, validation=Split(data.train.inputs[:0], data.train.targets[:0]))
+
+
+def lists():
+    return Data(train=Split([[1.0]], [1]), validation=Split([[1.0]], [1]))
+
+
+def unequal():
+    data = make_data()
+    return Data(train=Split(data.train.inputs, data.train.targets[1:]), validation=data.validation)
+
+
+def split_of(count):
+    data = make_data()
+    return Data(train=Split(*(x[:count] for x in (data.train.inputs, data.train.targets))), validation=data.validation)
+
+
+def two_dimensional():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(12, 3)
+    )
+
+
+class MoreData(Data):
+    pass
+
+
+MISTAKES = {
+    "a network": ({"model": make_net()}, "model to be a function that makes a network.*got a Sequential; write model="),
+    "no network": ({"model": dict}, r"model\(\) to return a torch.nn.Module, got a dict"),
+    "no parameters": ({"model": nn.Flatten}, "Flatten has no parameters that could be trained"),
+    "a name": ({"optimizer": "sgd"}, "optimizer to be a function of parameters, got 'sgd'; write optimizer="),
+    "an optimizer": ({"optimizer": torch.optim.SGD(make_net().parameters())}, "function of parameters, got a SGD"),
+    "a binding by name": ({"bind": {"lr": "lr"}}, r"got 'lr'; write bind=\{'lr': optimizer\('lr'\)\}"),
+    "data": ({"data": make_data()}, r"data to be a function.*got a Data; write data=make_data"),
+    "a loader": ({"data": loader()}, "data to be a function.*got a DataLoader"),
+    "a tuple of data": ({"data": pair}, r"data\(\) to return Data\(train=.*got a tuple"),
+    "a loader of data": ({"data": loader}, r"data\(\) to return Data.*got a DataLoader; put all examples"),
+    "nothing held out": ({"data": nothing_held_out}, "validation split is empty, and 3 members cannot be compared"),
+    "lists": ({"data": lists}, "expected a Split of tensors, got a list; use torch.as_tensor"),
+    "lengths": ({"data": unequal}, f"as many inputs as targets.*got {EXAMPLES} inputs, {EXAMPLES - 1} targets"),
+    "a last batch": ({"data": partial(split_of, 49)}, "49 training examples in batches of 16 end with a batch of one"),
+    "batches of one": ({"batch_size": 1}, "56 training examples in batches of 1 end with a batch of one"),
+    "a loss by name": ({"loss": "cross_entropy"}, r"loss to be a function .*got 'cross_entropy'"),
+    "a class of losses": ({"loss": nn.CrossEntropyLoss}, r"got the class CrossEntropyLoss; write CrossEntropyLoss\(\)"),
+    "a metric by name": ({"metrics": {"f1": "f1"}}, r"the metric 'f1' to be a function .*got 'f1'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_mistakes(what, tmp_path) -> None:
+    """Each is a TaskError of one line, before there is a run directory."""
+    changes, message = MISTAKES[what]
+    with pytest.raises(TaskError, match=message) as caught:
+        pbt.run(replace(PLAIN, **changes), SPACE, population=3, run_dir=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": partial(split_of, 49), "model": partial(nn.Linear, 6, 3)},
+        {"data": partial(split_of, 49), "model": two_dimensional},
+        {"data": partial(split_of, 50)},
+    ],
+)
+def test_a_last_batch_of_one(changes) -> None:
+    """It is refused for batch normalization without places to average over, and for nothing else."""
+    replace(PLAIN, **changes).check_data(3)
+
+
+def test_one_member_needs_no_validation() -> None:
+    """One member is compared with nobody."""
+    replace(PLAIN, data=nothing_held_out).check_data(1)
