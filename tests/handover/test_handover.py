@@ -11,16 +11,8 @@ from pbt.testing.handover import HandoverContract
 pytestmark = pytest.mark.xdist_group("handover")
 
 
-class TestInline(HandoverContract):
+class TestInlineInChunks(HandoverContract):
     together = ProgramSetup.of
-
-    def make_executor(self, setup):
-        return InlineExecutor(setup)
-
-
-class TestSmallChunks(HandoverContract):
-    together = ProgramSetup.of
-    forms = ("vectorized",)
     chunk = 2
 
     def make_executor(self, setup):
@@ -28,6 +20,7 @@ class TestSmallChunks(HandoverContract):
 
 
 class TestTwoProcesses(HandoverContract):
+    forms = ("class", "supervised", "vectorized")  # a function saves and loads by itself; below it is there, too
     together = ProgramSetup.of
 
     def make_executor(self, setup):

@@ -123,7 +123,7 @@ def recipes(draw: Any, form: Form, scheduler: str | None = None) -> Recipe:
     )
 
 
-def drawn(form: Form, each: int = 2, start: int = 0) -> list[Recipe]:
+def drawn(form: Form, each: int = 1, start: int = 0) -> list[Recipe]:
     """The same recipes at every call: so many for every scheduler.
 
     Args:
