@@ -2,13 +2,25 @@
 
 import pytest
 
+from pbt.errors import TaskError
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.vectorized.executor import ProgramSetup
+from pbt.store.files import StateFiles
+from pbt.testing.forms import task_of
 from pbt.testing.handover import HandoverContract
+from pbt.testing.recipes import drawn
 
 # On one worker of pytest, so that the reference is trained once.
 pytestmark = pytest.mark.xdist_group("handover")
+
+
+@pytest.mark.parametrize("recipe", [r for r in drawn("supervised") if r != r.saved], ids=lambda r: r.scheduler)
+def test_what_a_network_draws_and_does_not_save_is_no_program(recipe):
+    """One program refuses it before the start, and says which executor trains it."""
+    task = task_of("supervised", recipe)
+    with pytest.raises(TaskError, match=r"which its state_dict does not save.*use executor='processes'"):
+        ProgramSetup(task=task, states=StateFiles(None)).open()
 
 
 class TestInlineInChunks(HandoverContract):

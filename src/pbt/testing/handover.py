@@ -210,6 +210,13 @@ class HandoverContract(ABC):
 
 @functools.cache
 def programs_of(forms: Sequence[Form], each: int, start: int) -> tuple[Key, ...]:
-    """The programs of these forms; what is trained as one program is also trained apart."""
-    own: Mapping[Form, Form] = {"vectorized": "supervised"}
-    return tuple((form, recipe) for form in forms for recipe in drawn(own.get(form, form), each, start))
+    """The programs of these forms; what is trained as one program is also trained apart.
+
+    One program cannot hold what a network draws and does not save; it is refused there.
+    """
+    found: list[Key] = []
+    for form in forms:
+        own = drawn("supervised" if form == "vectorized" else form, each, start)
+        one = [recipe.saved for recipe in own] if form in ("supervised", "vectorized") else []
+        found += [(form, recipe) for recipe in dict.fromkeys(one if form == "vectorized" else [*own, *one])]
+    return tuple(found)

@@ -3,7 +3,7 @@
 `recipes(form)` is the Hypothesis strategy that draws them, `drawn(form, ...)` a fixed list of draws.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -54,6 +54,12 @@ class Recipe:
     kind: bool = False
     slope: bool = False
     """Whether these are hyperparameters, besides the learning rate."""
+
+    @property
+    def saved(self) -> "Recipe":
+        """The same program without anything that build draws and no state_dict holds."""
+        buffers = "persistent" if self.buffers == "hidden" else self.buffers
+        return replace(self, features=False, buffers=buffers)
 
     def births(self) -> dict[int, Values]:
         """The hyperparameters of the three members."""

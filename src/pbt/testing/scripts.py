@@ -7,6 +7,7 @@ every step of every optimizer used.
 # ruff: noqa: S101 (these are assertions)
 
 import functools
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -137,14 +138,17 @@ class Script:
 
     key: Key
     which: int
-    number: int = 0
-    """Its place among the programs of its form: the same task in two forms has the same members."""
     outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     """By member and round; round 0 is all rounds of the first member as one."""
     hparams: dict[tuple[int, int], Values] = field(default_factory=dict)
     starts: dict[tuple[int, int], int] = field(default_factory=dict)
     """Whose state of the round before it was."""
     founders: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """A number of the recipe: the same program in two forms, or among other programs, has the same members."""
+        return zlib.crc32(repr(self.key[1]).encode())
 
     def tasks(self, round_: int) -> list[Task]:
         """The tasks of a round, of those members whose start is there."""
@@ -205,8 +209,6 @@ def perform(executor: Executor, keys: Sequence[Key], backwards: bool = False) ->
     scripts = {key: Script(key, which) for which, key in enumerate(keys)}
     for form in dict.fromkeys(form for form, _ in keys):
         own = [script for script in scripts.values() if script.key[0] == form]
-        for number, script in enumerate(own):
-            script.number = number
         for round_ in range(1, ROUNDS + 1):
             _collect(executor, own, [task for script in own for task in script.tasks(round_)], round_, backwards)
         _collect(executor, own, [script.whole() for script in own], 0, backwards)
@@ -214,5 +216,6 @@ def perform(executor: Executor, keys: Sequence[Key], backwards: bool = False) ->
 
 
 def _collect(executor: Executor, own: Sequence[Script], tasks: list[Task], round_: int, backwards: bool) -> None:
+    named = {script.number: script for script in own}
     for (member, _), outcome in finish(executor, tasks[::-1] if backwards else tasks).items():
-        own[member // 10].outcomes[member % 10, round_] = outcome
+        named[member // 10].outcomes[member % 10, round_] = outcome

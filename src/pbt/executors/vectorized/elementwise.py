@@ -50,6 +50,7 @@ class Elementwise(ABC):
         kept = {name: _like(params, flat) for name in self.remembers}
         self._rows = {name: rows for name, (rows, _) in kept.items()}
         self._kept = {name: tensor for name, (_, tensor) in kept.items()}
+        self._groups: Sequence[Sequence[Group]] = ()
         self._settings: dict[str, Any] = {}
         self.kept: Mapping[str, Tensor] = {}
         """While rows are stepped: what is kept of them, (rows, numbers)."""
@@ -92,13 +93,14 @@ class Elementwise(ABC):
 
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
         """Each member's settings, from now on."""
+        self._groups = groups
         flat = [flatten(own[0]) for own in groups]
         self.using = self.used(flat[0])
         self._settings = {**flat[0], **{name: self._column([own[name] for own in flat]) for name in self.numbers}}
 
-    def adjust(self, groups: Sequence[Sequence[Group]]) -> None:
-        """The same settings with other numbers."""
-        self.configure(groups)
+    def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
+        """Some settings with other numbers."""
+        self.configure([[{**own[0], **new[0]}] for own, new in zip(self._groups, changes, strict=True)])
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:

@@ -30,8 +30,8 @@ class Stepper(Protocol):
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
         """Each member's settings, from now on."""
 
-    def adjust(self, groups: Sequence[Sequence[Group]]) -> None:
-        """The same settings with other numbers, as a scheduler gives them from step to step."""
+    def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
+        """Some of each member's settings with other numbers, as a scheduler gives them from step to step."""
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One step; gradients (members, *shape) in the order of the parameters, None where there is none."""
@@ -79,9 +79,9 @@ class Separate:
                     del group[name]
                 group.update(settings)
 
-    def adjust(self, groups: Sequence[Sequence[Group]]) -> None:
-        """The same settings with other numbers."""
-        for i, (optimizer, own) in enumerate(zip(self._optimizers, groups, strict=True)):
+    def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
+        """Some settings with other numbers."""
+        for i, (optimizer, own) in enumerate(zip(self._optimizers, changes, strict=True)):
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings)
             self._fused[i] = FusedAdam.of(optimizer, self._params[i]) if self._fused[i] is not None else None

@@ -170,8 +170,7 @@ class Program:
         clip(gradients, [own.task["clip_norm"] for own in self._settings])
         self._stepper.step(gradients)
         if self.schedules is not None and not self.schedules.by_score:
-            self._groups = self.schedules.step()
-            self._stepper.adjust(self._groups)
+            self._adjust(self.schedules.step())
         if self.average is not None:
             rates = [1 - decay_at(own.task["ema"], step) for own in self._settings]
             self.average.approach(self.params, rates)
@@ -179,9 +178,14 @@ class Program:
     def schedule_by(self, losses: Sequence[float]) -> None:
         """After a round: step schedulers that go by the validation loss of each member."""
         if self.schedules is not None and self.schedules.by_score:
-            assert self._stepper is not None  # noqa: S101 (trained before)
-            self._groups = self.schedules.step(losses)
-            self._stepper.adjust(self._groups)
+            self._adjust(self.schedules.step(losses))
+
+    def _adjust(self, changes: Sequence[Groups]) -> None:
+        """Take what schedulers changed."""
+        assert self._stepper is not None  # noqa: S101 (configured before)
+        merged = [zip(own, new, strict=True) for own, new in zip(self._groups, changes, strict=True)]
+        self._groups = [[{**group, **change} for group, change in pairs] for pairs in merged]
+        self._stepper.adjust(changes)
 
     def _gradient(self, inputs: Inputs, targets: Tensor, share: float, *, shared: bool) -> tuple[Tensor, Outputs]:
         """The loss over a batch times its share of the step, whose gradient is accumulated, and the outputs."""

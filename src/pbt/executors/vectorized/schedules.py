@@ -37,17 +37,23 @@ class Schedules:
             scheduler.load_state_dict(copy.deepcopy(own.schedule))
 
     def step(self, losses: Sequence[float] | None = None) -> list[Groups]:
-        """Step every scheduler; the settings of each member's parameter groups from now on.
+        """Step every scheduler; the settings of each member's parameter groups that it changed.
 
         Args:
             losses: The validation loss of each member, for schedulers that are stepped by it.
         """
-        for i, scheduler in enumerate(self._schedulers):
+        changes = []
+        for i, (optimizer, scheduler) in enumerate(zip(self._optimizers, self._schedulers, strict=True)):
+            before = [dict(group) for group in optimizer.param_groups]
             scheduler.step(*([] if losses is None else [losses[i]]))
-        return [
-            [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-            for optimizer in self._optimizers
-        ]
+            # And no others: what the member's own optimizer counts in its groups is not known here.
+            changes.append(
+                [
+                    {name: value for name, value in group.items() if value is not old.get(name)}
+                    for group, old in zip(optimizer.param_groups, before, strict=True)
+                ]
+            )
+        return changes
 
     def dump(self, index: int) -> Mapping[str, Any]:
         """The state of one member's scheduler; copied."""
