@@ -236,6 +236,13 @@ def test_networks_that_are_refused(model, words) -> None:
     assert "use executor='processes'" in message
 
 
+def test_a_refusal_names_the_line_of_the_network() -> None:
+    """What stands in the way of one program is named with its place in the user's code."""
+    message = refused(replace(PLAIN, model=partial(doubled, partial(Deciding, True))))
+    line = Deciding.forward.__code__.co_firstlineno + 2
+    assert message.endswith(f"(test_program.py:{line} in forward)")
+
+
 def grows():
     grows.width += 1
     return nn.Sequential(nn.Linear(6, grows.width), nn.Linear(grows.width, 3)).double()
@@ -484,7 +491,8 @@ def test_a_metric_that_raises_for_one_member() -> None:
     task = replace(PLAIN, metrics={"strict": strict}, score="strict")
     course = compare(task, lambda course: course.train(5, values))
     assert course.failures[1].cause == "exception"
-    assert "outputs are out of bounds" in course.failures[1].message
+    line = strict.__code__.co_firstlineno + 2
+    assert course.failures[1].message == f"ValueError: outputs are out of bounds (test_program.py:{line} in strict)"
     assert "strict" in course.failures[1].traceback
 
 

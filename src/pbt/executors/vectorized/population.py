@@ -13,7 +13,7 @@ from pbt.core.rng import seed_of
 from pbt.errors import PBTError
 from pbt.executors.base import Outcome, Share, State, Task
 from pbt.executors.metrics import Metrics, settle
-from pbt.executors.places import is_interrupt
+from pbt.executors.places import is_interrupt, place_in
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.vectorized.failures import blamed, broken
 from pbt.executors.vectorized.program import Program
@@ -95,7 +95,8 @@ class Population:
                 told = fatal_cause(error), str(error), ""
             else:
                 told = "refused", broken(error), traceback.format_exc()
-            return outcomes + [failure(start.task, *told) for start in starts]
+            place = place_in(error.__traceback__)
+            return outcomes + [failure(start.task, *told, place) for start in starts]
         seconds = (time.monotonic() - started) / len(starts)
         return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
 
