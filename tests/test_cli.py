@@ -166,7 +166,7 @@ class TestRun:
         pbt(folder, "run", "task.py:make", *words)
         meta = Run.open(folder / "there" / "run").meta
         assert (meta["population"], meta["rounds"], meta["seed"], meta["place"]["threads"]) == (5, 2, 7, 1)
-        assert meta["application"] == {"name": "file", "object": "task.py:make"}
+        assert meta["application"] == {"name": "file", "object": "task.py:make", "population": 4}
 
     def test_processes_equal_inline_from_an_installed_command(self, folder: Path) -> None:
         """The command works where each worker imports the installed script again, with the same results."""
@@ -475,6 +475,23 @@ class TestResume:
         (finished / "other.py").write_text(TASK.format(pace=0.0).replace("1e-1", "2e-1"))
         assert "space" in pbt(finished, "resume", "runs/one", "other.py:experiment", code=2).stderr
 
+    def test_another_population_in_the_file_is_refused(self, finished: Path) -> None:
+        """A file that has another population than when the run was begun is refused, not overruled."""
+        (finished / "task.py").write_text(TASK.format(pace=0.0).replace('"population": 4', '"population": 5'))
+        done = pbt(finished, "resume", "runs/one", "task.py:experiment", code=2)
+        assert "population of 4" in done.stderr
+
+    def test_a_changed_plan_is_a_flag(self, finished: Path) -> None:
+        """Another plan in the file is refused by its field, and accepted with --changed-plan."""
+        (finished / "task.py").write_text(TASK.format(pace=0.0).replace("pbt.Plan(interval=5)", "pbt.Plan(interval=7)"))
+        words = ("resume", "runs/one", "task.py:experiment", "--rounds", "4")
+        done = pbt(finished, *words, code=2)
+        assert "plan.interval = 5" in done.stderr
+        assert "--changed-plan" in done.stderr
+        pbt(finished, *words, "--changed-plan", "-q")
+        assert Run.open(finished / "runs/one").meta["changed_plan"][0]["now"] == 7
+        assert "--resume" in pbt(finished, "run", "task.py:experiment", "--changed-plan", code=2).stderr
+
     def test_no_code_that_a_run_names_is_imported(self, folder: Path) -> None:
         """An application outside the registry is never imported, whatever the record says."""
         (folder / "evil.py").write_text("import pathlib\npathlib.Path('owned').touch()\ndef resume(*a, **k): pass\n")
@@ -491,7 +508,7 @@ class TestResume:
             "import pbt, task\ncalls = []\n"
             "def resume(path, *, rounds, placement, observers):\n"
             "    calls.append((rounds, placement))\n"
-            "    return task.make(rounds=rounds or 3).run(path, resume=True, observers=observers)\n"
+            "    return task.make(rounds=rounds or 4).run(path, resume=True, observers=observers)\n"
         )
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.chdir(folder)

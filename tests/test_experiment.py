@@ -223,21 +223,23 @@ def test_another_experiment_is_not_resumed(name, value, tmp_path) -> None:
     """What decisions depend on cannot change within a run: refused, naming what differs, and nothing is logged."""
     interrupted(EXPERIMENT, tmp_path / "run")
     events = RunReader(tmp_path / "run").events()
-    with pytest.raises(UsageError, match=f"begun with {name} = "):
+    with pytest.raises(UsageError, match=rf"begun with {name}\S* = "):
         replace(EXPERIMENT, **{name: value}).run(tmp_path / "run", resume=True)
     assert RunReader(tmp_path / "run").events() == events
     assert EXPERIMENT.run(tmp_path / "run", resume=True).events == EXPERIMENT.run().events
 
 
 def test_extended(tmp_path) -> None:
-    """More rounds extend a finished run to what the longer run is; fewer change nothing."""
+    """More rounds extend a finished run to what the longer run is; fewer are refused."""
     EXPERIMENT.run(tmp_path / "run")
     longer = replace(EXPERIMENT, rounds=5)
     extended = longer.run(tmp_path / "run", resume=True)
     rows = [event for event in extended.events if not isinstance(event, Ended)]
     assert rows == [event for event in longer.run().events if not isinstance(event, Ended)]
     assert extended.meta["rounds"] == 5
-    assert EXPERIMENT.run(tmp_path / "run", resume=True).events == extended.events
+    with pytest.raises(UsageError, match="at least the 5 rounds"):
+        EXPERIMENT.run(tmp_path / "run", resume=True)
+    assert longer.run(tmp_path / "run", resume=True).events == extended.events
 
 
 def test_threads_are_those_of_the_start(tmp_path, caplog) -> None:
@@ -377,6 +379,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "resume": True,
         "observers": [Observer()],
         "callbacks": [pbt.Callback()],
+        "changed_plan": True,
     }
     assert set(given) == set(inspect.signature(pbt.run).parameters)
     assert pbt.run(**given) == "the run"

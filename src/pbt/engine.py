@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from pbt.core.ages import Ages
 from pbt.core.events import Born, Decided, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, Stored, View, by_score
@@ -114,7 +115,9 @@ class Engine:
         """By state that is kept, the member whose birth began its lineage."""
         self._scores = 0
         """How many scores each report has; 0: not known yet."""
-        self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
+        self._budget = self._steps_asked() if course.strategy.mode == "async" else None
+        ages = Ages() if getattr(course.strategy, "by_age", False) else None
+        self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback, ages=ages)
         self._due: list[Member] = []
         self._take(store.events())
         if not self.view.members:
@@ -213,7 +216,7 @@ class Engine:
             return [*lost], apply(view, lost)
         events: list[Event] = []
         now = view
-        ready = [m for m in view.members if m.status != "retired" and m.opened == m.round < self.course.rounds]
+        ready = [m for m in view.members if m.status != "retired" and m.opened == m.round and self._has_left(m)]
         if self.course.strategy.mode == "sync":
             waves = [ready] if ready and not self._open(view) else []
         else:
@@ -248,10 +251,28 @@ class Engine:
 
     def _open(self, view: View) -> list[Member]:
         """The members whose round is open: waiting for a worker, or in training."""
-        return [m for m in view.members if m.status == "live" and m.round < m.opened <= self.course.rounds]
+        return [m for m in view.members if m.status == "live" and m.round < m.opened and self._has_left(m)]
+
+    def _has_left(self, member: Member) -> bool:
+        """Whether the member has anything left to train.
+
+        In synchronous mode that is a matter of its rounds. In asynchronous mode it is one of its state: who copies an
+        older one has less left, who copies a younger one more.
+        """
+        if self._budget is None:
+            return max(member.opened, member.round + 1) <= self.course.rounds
+        return member.step < self._budget
+
+    def _steps_asked(self) -> int:
+        """The steps of a state after all rounds."""
+        step = 0
+        for _ in range(self.course.rounds):
+            step = self.course.strategy.next_ready(step)
+        return step
 
     def _task(self, member: Member) -> Task:
         stored = None if member.state is None else self.store.stored(member.state)
+        ready = self.course.strategy.next_ready(member.step)
         return Task(
             member=member.id,
             round=member.opened,
@@ -260,7 +281,7 @@ class Engine:
             blob=None if stored is None else stored.blob,
             hparams=member.hparams,
             first_step=member.step,
-            steps=self.course.strategy.next_ready(member.step) - member.step,
+            steps=(ready if self._budget is None else min(ready, self._budget)) - member.step,
             seed=self.course.seed,
             founder=member.id if member.state is None else self._founders.get(member.state, member.id),
         )

@@ -10,7 +10,8 @@ from typing import Any
 from pbt.callbacks import Callback, Callbacks
 from pbt.cautions import Founders, Level, Unread, cautions, never_evolves
 from pbt.choose import choose
-from pbt.core.naming import describe
+from pbt.core.naming import Difference, difference
+from pbt.core.naming import place as place_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.disk import Disk, sized
@@ -78,6 +79,7 @@ class Experiment:
         observers: Sequence[Observer] = (),
         callbacks: Sequence[Callback] = (),
         application: Mapping[str, Any] | None = None,
+        changed_plan: bool = False,
     ) -> Run:
         """Train the population to the end.
 
@@ -87,6 +89,8 @@ class Experiment:
             observers: Who watches from inside: what an observer raises ends the run.
             callbacks: Who is told what happens, after those of the experiment: what a callback raises does not.
             application: Plain values by which a command line finds this experiment again; recorded with the run.
+            changed_plan: Resume under a plan that differs from the one that the run was begun with; each difference is
+                logged in the run. Default: a difference is refused.
 
         Raises:
             RunExistsError: The directory holds something, and `resume` was not asked for.
@@ -106,7 +110,7 @@ class Experiment:
             experiment, why = replace(self, placement=choice.placement), choice.why
             store = experiment._create(run_dir, application)
         with store:
-            experiment = experiment._recorded(store) if found else experiment
+            experiment = experiment._recorded(store, changed_plan=changed_plan) if found else experiment
             spot = place(experiment.placement, self.population)
             if found:
                 _tell_changes(store, spot)
@@ -169,13 +173,13 @@ class Experiment:
             "objective": self.objective,
             "space": Space(self.space).to_dict(),
             "plan": self.plan.describe(),
-            "task": describe(self.task) if callable(self.task) else type(self.task).__qualname__,
+            "task": place_of(self.task) if callable(self.task) else type(self.task).__qualname__,
             "application": dict(application or {}),
             "place": place(self.placement, self.population).record(),
         }
         return MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
 
-    def _recorded(self, store: Store) -> "Experiment":
+    def _recorded(self, store: Store, *, changed_plan: bool) -> "Experiment":
         """This experiment with the place that the run was begun in, where none is asked for.
 
         Raises:
@@ -187,15 +191,22 @@ class Experiment:
             "population": self.population,
             "objective": self.objective,
             "space": Space(self.space).to_dict(),
-            "plan": self.plan.describe(),
             "initial": [dict(hparams) for hparams in self.initial],
         }
         for name, value in now.items():
             if from_json(to_json(value, name)) != meta[name]:
-                raise UsageError(
-                    f"{store.path}: this run was begun with {name} = {meta[name]!r}, it cannot go on with {value!r}; "
-                    "use the same, or start another run"
-                )
+                raise UsageError(_differs(store, difference(meta[name], from_json(to_json(value, name)), name)))
+        plan = from_json(to_json(self.plan.describe(), "plan"))
+        found = difference(meta["plan"], plan, "plan")
+        if found is not None and not changed_plan:
+            raise UsageError(f"{_differs(store, found)}, or accept the change with changed_plan=True (--changed-plan)")
+        if self.rounds < meta["rounds"]:
+            raise UsageError(
+                f"{store.path}: expected at least the {meta['rounds']} rounds that this run was begun with, got "
+                f"rounds={self.rounds}"
+            )
+        if found is not None:
+            _record_change(store, found, plan)
         if self.rounds > meta["rounds"]:
             store.update_meta(rounds=self.rounds)
         wanted = self.placement
@@ -216,7 +227,7 @@ class Experiment:
             device=None if executor == "ray" else device,
             cluster=wanted.cluster.asking(recorded.get("need") or {}),
         )
-        return replace(self, rounds=max(self.rounds, meta["rounds"]), placement=placement)
+        return replace(self, placement=placement)
 
 
 def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
@@ -240,11 +251,12 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     resume: bool = False,
     observers: Sequence[Observer] = (),
     callbacks: Sequence[Callback] = (),
+    changed_plan: bool = False,
 ) -> Run:
     """Train a population; what comes out is a trained network and the hyperparameter schedule that made it.
 
     The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device, and cluster) and
-    of `Experiment.run` (run_dir to callbacks), where each is explained; `address` is the cluster's, and `per_worker`
+    of `Experiment.run` (run_dir to changed_plan), where each is explained; `address` is the cluster's, and `per_worker`
     the number of members that a worker trains as one program, which a placement calls its chunk.
 
     Raises:
@@ -270,7 +282,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
             cluster=(cluster or Cluster()).at(address),
         ),
     )
-    return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks)
+    return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks, changed_plan=changed_plan)
 
 
 MOST_MEMBERS = 1_000_000
@@ -311,6 +323,27 @@ def _try_out(task: Trainable, births: Sequence[HParams]) -> None:
                 raise
         else:
             return
+
+
+def _differs(store: Store, found: Difference | None) -> str:
+    """The error for a resume with another experiment, which names the one field that differs."""
+    if found is None:  # equal by its parts, as far as an earlier version recorded them
+        return f"{store.path}: this run was begun with another experiment; start another run"
+    if found.field.endswith(".code"):
+        rule = found.field.removesuffix(".code")
+        return f"{store.path}: this run was begun with another {rule}: its code has changed; use the same"
+    return (
+        f"{store.path}: this run was begun with {found.field} = {found.before!r}, it cannot go on with "
+        f"{found.now!r}; use the same, or start another run"
+    )
+
+
+def _record_change(store: Store, found: Difference, plan: Mapping[str, Any]) -> None:
+    """Log that a run goes on under another plan than it was begun with."""
+    change = {"field": found.field, "before": found.before, "now": found.now}
+    log.warning("%s: resumed with another %s: %r instead of %r", store.path, found.field, found.now, found.before)
+    store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), change])
+    store.note("changed_plan", **change)
 
 
 def _taken_up(path: Path) -> Store | None:

@@ -18,6 +18,7 @@ ALLOWED = {
     "difflib",
     "functools",
     "hashlib",
+    "inspect",  # the source of a rule, for the description of a plan; no decision reads it
     "itertools",
     "math",
     "operator",
@@ -25,6 +26,8 @@ ALLOWED = {
     "random",
     "statistics",
     "struct",
+    "textwrap",
+    "types",
     "typing",
 }
 DOORS = {"open", "print", "input", "eval", "exec", "compile", "__import__", "globals", "breakpoint"}

@@ -393,6 +393,7 @@ class TestPlan:
             "inherit": "both",
             "rank": "pbt.core.population:by_score",
             "lookback": 0,
+            "age_gap": 0,
         }
         schedule = Schedule((Segment(start=0, stop=9, hparams={"lr": 0.1}),))
         described = Plan(exploit=never(), explore=follow(schedule)).describe()

@@ -6,11 +6,11 @@ Data goes to stdout and progress to stderr. What is wrong with the input is one 
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import App, Parameter
@@ -71,6 +71,7 @@ def run(  # noqa: PLR0913 (a flag each)
     seed: int | None = None,
     out: Path | None = None,
     resume: Flag = False,
+    changed_plan: Flag = False,
     max_disk: str | None = None,
     where: Where | None = None,
     screen: Screen | None = None,
@@ -92,16 +93,20 @@ def run(  # noqa: PLR0913 (a flag each)
         seed: Of everything that is drawn. Default: as the experiment says.
         out: The run directory. Default: a new one in runs, which runs/latest then points to.
         resume: Go on with the run in --out, or begin it.
+        changed_plan: With --resume: accept a plan that differs from the one that the run was begun with; it is logged.
         max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
         where: Where it is trained.
         screen: What is shown.
     """
     if resume and out is None:
         raise UsageError(f"--resume: expected --out RUN_DIR with it; to go on with a run: pbt resume RUN {named}")
-    application = {"name": "file", "object": named} | ({} if plan is None else {"plan": plan})
+    if changed_plan and not resume:
+        raise UsageError("--changed-plan: expected --resume and --out RUN_DIR with it; a new run has no plan to change")
+    application: dict[str, Any] = {"name": "file", "object": named} | ({} if plan is None else {"plan": plan})
     if out is not None and not resume:
         check_new(out, application)
     experiment = under(experiment_of(named), plan, of)
+    application |= {"population": experiment.population}  # the file's own, whatever --population says
     experiment = replace(
         experiment,
         population=experiment.population if population is None else population,
@@ -111,7 +116,14 @@ def run(  # noqa: PLR0913 (a flag each)
     )
     path = out or new_run_dir(Path(named.rpartition(":")[0] or named).stem)
     return train_file(
-        experiment, path, application, screen or Screen(), latest=out is None, resume=resume, max_disk=max_disk
+        experiment,
+        path,
+        application,
+        screen or Screen(),
+        latest=out is None,
+        resume=resume,
+        max_disk=max_disk,
+        changed_plan=changed_plan,
     )
 
 
@@ -123,6 +135,7 @@ def resume(
     *,
     rounds: int | None = None,
     repair: Flag = False,
+    changed_plan: Flag = False,
     max_disk: str | None = None,
     where: Where | None = None,
     screen: Screen | None = None,
@@ -138,6 +151,7 @@ def resume(
         file: The Python file and the name in it, where the run was begun with one.
         rounds: Rounds per member, no fewer than before.
         repair: Go back to the newest whole round first, where the run is damaged, and say what that drops.
+        changed_plan: Accept a plan that differs from the one that the run was begun with; the change is logged.
         max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
         where: Where it is trained. Default: as it was begun.
         screen: What is shown.
@@ -157,7 +171,10 @@ def resume(
         return go_on_with(path, meta, rounds, where, screen, max_disk)
     if file is None:
         raise UsageError(name_it_again(path, application))
-    experiment = planned_again(experiment_of(file), meta)
+    own = experiment_of(file)
+    _check_population(path, own.population, meta)
+    # A plan that was named on the command line is made anew from what was recorded of it.
+    experiment = planned_again(own, meta)
     experiment = replace(
         experiment,
         seed=meta["seed"],
@@ -174,7 +191,20 @@ def resume(
         latest=False,
         resume=True,
         max_disk=max_disk,
+        changed_plan=changed_plan,
     )
+
+
+def _check_population(path: Path, own: int, meta: Mapping[str, Any]) -> None:
+    """UsageError where the file has another population than when the run was begun from it."""
+    application = meta.get("application") or {}
+    # Runs that an earlier version began from a file do not say whether --population was given.
+    known = meta["population"] if application.get("name") != "file" else application.get("population", own)
+    if own != known:
+        raise UsageError(
+            f"{path}: this run was begun with a population of {known}, it cannot go on with {own}; use the same, or "
+            "start another run"
+        )
 
 
 @app.command

@@ -41,6 +41,7 @@ def train_file(
     latest: bool,
     resume: bool,
     max_disk: str | None = None,
+    changed_plan: bool = False,
 ) -> int:
     """Train, or go on, with the experiment of a user's file; answers the exit code."""
     links = [LatestLink()] if latest else []
@@ -48,7 +49,13 @@ def train_file(
 
     def train() -> int:
         with Vacated(path), screen.progress(application["object"], {}, experiment.placement) as progress:
-            found = experiment.run(path, resume=resume, observers=[*links, progress, *bound], application=application)
+            found = experiment.run(
+                path,
+                resume=resume,
+                observers=[*links, progress, *bound],
+                application=application,
+                changed_plan=changed_plan,
+            )
         return screen.result(found)
 
     return exit_code_of(train, _line(path, application))

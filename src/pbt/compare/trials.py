@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pbt.compare.design import Design, Trial
+from pbt.core.naming import difference
 from pbt.engine import FINISHED, LOST
 from pbt.errors import DiskError, PBTError, PopulationLostError, UsageError
 from pbt.experiment import Experiment
@@ -89,10 +90,11 @@ def _check_same(run: Run, wanted: Experiment, trial: Trial) -> None:
         "population": wanted.population,
         "objective": wanted.objective,
         "space": Space(wanted.space).to_dict(),
-        "plan": wanted.plan.describe(),
         "initial": [dict(hparams) for hparams in wanted.initial],
     }
     other = [name for name, value in now.items() if from_json(to_json(value, name)) != run.meta.get(name)]
+    if difference(run.meta.get("plan"), from_json(to_json(wanted.plan.describe(), "plan")), "plan"):
+        other.append("plan")
     if run.meta["rounds"] > wanted.rounds:
         other.append("number of rounds")
     if other:

@@ -43,6 +43,8 @@ class Decision(NamedTuple):
     draws: Mapping[str, Value] = {}
     """What was drawn per changed name: a factor, a shift, or "resample"."""
     why: str = ""
+    compared: int | None = None
+    """The step at which the member was compared with its donor; None: with the scores of the moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,8 @@ def to_plain(event: Event) -> dict[str, Any]:
     plain: dict[str, Any] = {"kind": event.kind}
     for name in _NAMES[type(record)]:
         plain["how" if name == "kind" else name] = _encode(getattr(record, name))
+    if plain.get("compared", 0) is None:
+        del plain["compared"]  # most logs have none, and stay as they were
     return plain
 
 

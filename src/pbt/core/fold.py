@@ -1,7 +1,9 @@
 """From events to the population: the only way state is made."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
+from pbt.core.ages import Ageing
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.population import Best, Member, View
 
@@ -16,7 +18,8 @@ def apply(view: View, events: Iterable[Event]) -> View:
     members = {member.id: member for member in view.members}
     history = dict(view.history)
     memory, best, ended, last = view.memory, view.best, view.ended, view.round
-    for event in events:
+    ageing = None if view.ages is None else Ageing(view.ages)
+    for event in events if ageing is None else _aged(events, ageing, members):
         match event:
             case Born():
                 members[event.member] = _born(event)
@@ -58,7 +61,29 @@ def apply(view: View, events: Iterable[Event]) -> View:
         history=history,
         best=best,
         ended=ended,
+        ages=None if ageing is None else ageing.ages(),
     )
+
+
+def _aged(events: Iterable[Event], ageing: Ageing, members: Mapping[int, Member]) -> Iterator[Event]:
+    """The events, each after the ages have taken it; `members` are those before it."""
+    for event in events:
+        match event:
+            case Born(role="member"):
+                ageing.enter(event.member, event.step)
+            case Reported():
+                member = _reported(members[event.member], event)
+                if member.role == "member":
+                    ageing.report(member, partial(_population, members))
+            case Decided(decision=decision):
+                ageing.decide(decision, copied=decision.start != members[decision.member].state)
+            case Retired():
+                ageing.leave(event.member)
+        yield event
+
+
+def _population(members: Mapping[int, Member]) -> int:
+    return sum(member.role == "member" and member.status != "retired" for member in members.values())
 
 
 def _born(event: Born) -> Member:

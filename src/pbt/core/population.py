@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pbt.core.rng import Key, Rng
 from pbt.space import HParams, Space
+
+if TYPE_CHECKING:
+    from pbt.core.ages import Ages
 
 Role = Literal["member", "evaluator", "elite"]
 Status = Literal["live", "failed", "retired"]
@@ -113,6 +116,8 @@ class View:
     ended: str | None = None
     """Why the run ended, if it did."""
     rank: Rank = by_score
+    ages: "Ages | None" = None
+    """The reports at earlier steps that members are compared by, for strategies that ask for them with `by_age`."""
 
     @cached_property
     def population(self) -> tuple[Member, ...]:

@@ -5,11 +5,12 @@ keeps nothing, and draws only from generators that the view makes by key.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from pbt.core.ages import at_equal_age, renewal
 from pbt.core.events import Born, Decision, Kind, Retired
-from pbt.core.exploit import Copy, Exploit, Mutate, Never, Stay, Truncation
+from pbt.core.exploit import AtRandom, Copy, Exploit, Mutate, Never, Stay, Truncation
 from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.naming import describe_record
 from pbt.core.population import Member, Rank, StateRef, View, by_score
@@ -94,6 +95,7 @@ def hand_over(
     origin: Member | None = None,
     draws: Mapping[str, Value] | None = None,
     why: str = "",
+    compared: int | None = None,
 ) -> Decision:
     """The decision that opens a member's next round.
 
@@ -104,6 +106,7 @@ def hand_over(
         origin: Whose hyperparameters these were before they were explored; None: its own.
         draws: What was drawn per changed name.
         why: For people.
+        compared: The step at which the member was compared, where it was not at the present moment.
     """
     donor = source or origin
     failed = member.status == "failed"
@@ -122,6 +125,7 @@ def hand_over(
         kind="replace" if failed else kind,
         draws={} if draws is None else draws,
         why=why,
+        compared=compared,
     )
 
 
@@ -143,6 +147,14 @@ class Plan:
             kept).
         rank: The order of the members, best first.
         lookback: Earlier reports per member that exploit and explore may see.
+        age_gap: Asynchronous mode alone. 0: members are compared at the same step, and copy states of that age. A
+            larger number: a member is compared at once with those whose newest report is at most so many steps older
+            or younger than its own, and copies the state that they stand on.
+
+    In asynchronous mode a member is done when its state has as many steps as `rounds` rounds come to, whatever it
+    copied on the way. With `age_gap=0` the members that report a step one after the other, two thirds of the population
+    and then the rest, are compared with each other once all of them have; the decision follows at the next ready point
+    of each. docs/choosing.md has the reasons and the numbers.
 
     A rule that is passed without being called (`exploit=truncation`) is called with its defaults.
 
@@ -158,6 +170,7 @@ class Plan:
     inherit: Inherit = "both"
     rank: Rank = by_score
     lookback: int = 0
+    age_gap: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in ("sync", "async"):
@@ -174,11 +187,21 @@ class Plan:
                     "function from a step to the next ready step"
                 )
             object.__setattr__(self, "interval", steps)
-        for name in ("burn_in", "lookback"):
+        for name in ("burn_in", "lookback", "age_gap"):
             if whole(getattr(self, name)) is None:
                 raise UsageError(f"plan: expected {name} to be a whole number, got {getattr(self, name)!r}")
         if self.burn_in < 0 or self.lookback < 0:
             raise UsageError(f"plan: burn_in ({self.burn_in}) and lookback ({self.lookback}) must not be negative")
+        if self.age_gap < 0 or (self.age_gap and self.mode == "sync"):
+            raise UsageError(
+                f"plan: expected an age_gap of at least 0, and only with mode='async', got {self.age_gap} with "
+                f"mode={self.mode!r}"
+            )
+
+    @property
+    def by_age(self) -> bool:
+        """Whether the view shall hold the reports at earlier steps that members are compared by."""
+        return self.mode == "async" and self.age_gap == 0
 
     def next_ready(self, step: int) -> int:
         """The step at which a member that stands at `step` is ready again."""
@@ -199,34 +222,75 @@ class Plan:
         view = view.ranked_by(self.rank)
         decisions, retirements = [], []
         for member in ready:
-            choice = self._choose(member, view)
-            if choice is None:
+            if self.mode == "async" and self.age_gap:
+                decision = self._decided(member, _near(member, view, self.age_gap))
+            elif view.ages is not None and self.by_age and not isinstance(self.exploit, (Never, AtRandom)):
+                decision = self._decided_at_equal_age(member, view)
+            else:
+                decision = self._decided(member, view)
+            if decision is None:
                 retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is copied"))
             else:
-                decisions.append(self._decision(choice, member, view))
+                decisions.append(decision)
         return Proposal(decisions=decisions, retirements=retirements)
 
     def retain(self, view: View) -> set[StateRef]:
         """The states that exploit may still see in the history, and copy."""
-        return {past.state for pasts in view.history.values() for past in pasts if past.state is not None}
+        earlier = set() if view.ages is None else view.ages.states()
+        return earlier | {past.state for pasts in view.history.values() for past in pasts if past.state is not None}
 
     def describe(self) -> dict[str, Any]:
         """Plain values that say which plan this is."""
         return describe_record(self)
 
-    def _choose(self, member: Member, view: View) -> Copy | Mutate | Stay | None:
+    def _decided(self, member: Member, view: View) -> Decision | None:
+        """The decision by the scores of the moment; None: it failed, and nobody is copied."""
+        choice = self._choose(member, view)
+        return None if choice is None else self._decision(choice, member, view)
+
+    def _decided_at_equal_age(self, member: Member, view: View) -> Decision | None:
+        """The decision by the first complete cohort in which the rule does not let the member go on unchanged."""
+        ages = view.ages
+        if ages is None:
+            return self._decided(member, view)
+        if member.status == "failed":
+            donor = renewal(member, view, ages, self.next_ready(member.step))
+            return None if donor is None else self._decision(Copy(donor=donor.id, why="failed"), member, view, donor)
+        choice: Copy | Mutate | Stay = Stay(why="nobody to compare with yet")
+        for cohort in ages.pending(member):
+            equal = at_equal_age(member, cohort, view, ages)
+            found = self._choose(equal.member(member.id), equal, cohort.step)
+            choice = choice if found is None else found
+            if isinstance(choice, Copy):
+                # What the donor has become since, as far as it is no older than the member itself.
+                donor = ages.newest(choice.donor, cohort.step, member.step) if choice.state is None else None
+                choice = replace(choice, why=f"{choice.why}, at step {cohort.step}")
+                return self._decision(choice, member, view, donor, cohort.step)
+            if isinstance(choice, Mutate):
+                break
+        return self._decision(choice, member, view)
+
+    def _choose(self, member: Member, view: View, *key: int) -> Copy | Mutate | Stay | None:
         if member.status == "failed":
             donor = None if isinstance(self.exploit, Never) else replacement(member, view)
             return None if donor is None else Copy(donor=donor.id, why="failed")
         if member.step < self.burn_in:
             return Stay(why=f"burn-in until step {self.burn_in}")
-        choice = self.exploit(member, view, _rng(view, member, "exploit"))
+        choice = self.exploit(member, view, _rng(view, member, "exploit").child(*key))
         if not isinstance(choice, (Copy, Mutate, Stay)):
             raise UsageError(f"plan: expected exploit to return Copy, Mutate or Stay, got {choice!r}")
         return choice
 
-    def _decision(self, choice: Copy | Mutate | Stay, member: Member, view: View) -> Decision:
-        donor = _donor(choice, view) if isinstance(choice, Copy) else None
+    def _decision(
+        self,
+        choice: Copy | Mutate | Stay,
+        member: Member,
+        view: View,
+        then: Member | None = None,
+        compared: int | None = None,
+    ) -> Decision:
+        """The decision that a choice comes to; `then` is the donor as it was, where that is known already."""
+        donor = then or (_donor(choice, view) if isinstance(choice, Copy) else None)
         # Neither the state nor the values of a failed member are worth keeping, whatever `inherit` says.
         whole = donor is not None and (member.status == "failed" or self.inherit == "both")
         source = donor if whole or self.inherit == "state" else None
@@ -235,7 +299,14 @@ class Plan:
         draws: Mapping[str, Value] = {}
         if not isinstance(choice, Stay):
             hparams, draws = explored(self.explore, hparams, member, view, _rng(view, member, "explore"))
-        return hand_over(member, hparams, source=source, origin=origin, draws=draws, why=choice.why)
+        return hand_over(member, hparams, source=source, origin=origin, draws=draws, why=choice.why, compared=compared)
+
+
+def _near(member: Member, view: View, gap: int) -> View:
+    """The view with those members alone that are at most so many steps older or younger; all, where none is healthy."""
+    near = tuple(m for m in view.members if m.id == member.id or abs(m.step - member.step) <= gap)
+    seen = replace(view, members=near)
+    return seen if member.status == "live" or seen.ranking else view
 
 
 def _rng(view: View, member: Member, purpose: str) -> Rng:

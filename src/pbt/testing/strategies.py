@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pbt.core.ages import Ages
 from pbt.core.events import Decided, Event, Failed, Noted, Reported
 from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, View
@@ -164,7 +165,8 @@ class StrategyContract(ABC):
     def _run(self, score: Score, population: int | None = None) -> Iterator[Moment]:
         """The ready points of a run in which each round scores what `score` says."""
         strategy = self.make_strategy()
-        view = View(seed=3, space=self.space, lookback=strategy.lookback)
+        ages = Ages() if getattr(strategy, "by_age", False) else None
+        view = View(seed=3, space=self.space, lookback=strategy.lookback, ages=ages)
         begun = strategy.begin(view, population or self.population, ())
         view = apply(view, [*begun.starts, *_noted(view, begun)])
         for _ in range(self.rounds):
