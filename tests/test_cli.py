@@ -475,14 +475,16 @@ class TestResume:
         (finished / "other.py").write_text(TASK.format(pace=0.0).replace("1e-1", "2e-1"))
         assert "space" in pbt(finished, "resume", "runs/one", "other.py:experiment", code=2).stderr
 
-    def test_another_population_in_the_file_is_refused(self, finished: Path) -> None:
+    def test_another_population_in_the_file_is_refused(self, finished: Path, tmp_path: Path) -> None:
         """A file that has another population than when the run was begun is refused, not overruled."""
+        finished = shutil.copytree(finished, tmp_path / "own")
         (finished / "task.py").write_text(TASK.format(pace=0.0).replace('"population": 4', '"population": 5'))
         done = pbt(finished, "resume", "runs/one", "task.py:experiment", code=2)
         assert "population of 4" in done.stderr
 
-    def test_a_changed_plan_is_a_flag(self, finished: Path) -> None:
+    def test_a_changed_plan_is_a_flag(self, finished: Path, tmp_path: Path) -> None:
         """Another plan in the file is refused by its field, and accepted with --changed-plan."""
+        finished = shutil.copytree(finished, tmp_path / "own")
         (finished / "task.py").write_text(TASK.format(pace=0.0).replace("pbt.Plan(interval=5)", "pbt.Plan(interval=7)"))
         words = ("resume", "runs/one", "task.py:experiment", "--rounds", "4")
         done = pbt(finished, *words, code=2)

@@ -304,7 +304,10 @@ def test_a_mistake_of_one_member_costs_one_member(tmp_path, mode) -> None:
     careless = replace(EXPERIMENT, task=forgets, plan=plan)
     run = careless.run(tmp_path / "run")
     assert [(e.member, e.round, e.cause) for e in run.events if isinstance(e, Failed)] == [(3, 2, "score")]
-    assert len([e for e in run.events if isinstance(e, Reported)]) == 4 * 3 - 1
+    reports = [event for event in run.events if isinstance(event, Reported)]
+    # In asynchronous mode members are done by steps: the one that was replaced may need a round more.
+    assert len(reports) == 11 if mode == "sync" else len(reports) >= 11
+    assert {e.step for e in reports if e.state in {m.state for m in run.view.members}} == {6}
     assert careless.run(tmp_path / "run", resume=True).events == run.events
 
 

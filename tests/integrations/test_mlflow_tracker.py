@@ -104,13 +104,13 @@ def test_a_resumed_and_extended_run_goes_on_in_the_same_runs(client: Any, tmp_pa
 @pytest.mark.needs("mlflow")
 def test_no_curve_runs_backwards(client: Any, tmp_path: Path) -> None:
     """Curves of members that copy others with fewer steps go on under another name."""
-    uneven().run(callbacks=[MLflow("hills", tracking_uri=uri(tmp_path))])
+    run = uneven().run(callbacks=[MLflow("hills", tracking_uri=uri(tmp_path))])
     _, members = runs_of(client)
     scores = [
         curve(client, there, name) for there in members.values() for name in there.data.metrics if "score" in name
     ]
     assert len(scores) > 4
-    assert sum(map(len, scores)) == 32
+    assert sum(map(len, scores)) == len(run.history()["step"])
     for points in scores:
         steps = [step for step, _ in points]
         assert steps == sorted(set(steps))

@@ -195,7 +195,7 @@ def test_the_head_of_a_report(climbed: Run) -> None:
     assert head["its test accuracy"] == number(climbed.best.reported["test_accuracy"], 6)
     assert "its objective" not in head
     asked = setting(story)
-    assert asked["lr"] == "float 0.01 .. 1 (log)"
+    assert asked["lr"] == "float 0.01 .. 1 (log); not read back"
     assert asked["exploit"] == "Truncation(fraction=0.25, ties=stay)"
     assert environment(story)["executor"] == "inline"
 

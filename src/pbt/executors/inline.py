@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from pbt.executors.base import Incident, Outcome, Share, Task
-from pbt.executors.places import interruptible
+from pbt.executors.places import Interrupts
 from pbt.executors.seeding import preserved
 from pbt.executors.worker import Setup, Trainer
 
@@ -20,6 +20,7 @@ class InlineExecutor:
         self._worker: Trainer | None = None
         self._queue: deque[Share] = deque()
         self._outside = ExitStack()
+        self._interrupts = Interrupts()
 
     @property
     def slots(self) -> int:
@@ -40,8 +41,9 @@ class InlineExecutor:
             return []
         if self._worker is None:
             self._outside.enter_context(preserved())
+            self._outside.enter_context(self._interrupts)
             self._worker = self._setup.open()
-        with interruptible():
+        with self._interrupts.watched():
             return self._worker.run(self._queue.popleft())
 
     def incidents(self) -> list[Incident]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 _OURS = str(Path(__file__).parents[1])
 _LIBRARIES = tuple(
@@ -82,37 +82,42 @@ def is_interrupt(error: BaseException) -> bool:
     return False
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the end if the code inside caught one and went on.
+class Interrupts:
+    """Notices a KeyboardInterrupt that a task catches: a round that was cut short must not be taken for a whole one.
 
-    A round that was cut short must not be taken for a whole one.
+    A context manager, for the life of an executor in this process: setting a signal handler for each round would cost
+    more than a small round does.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    raised = False
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal raised
-        handler = before[signal.Signals(number)]
-        assert callable(handler)  # noqa: S101 (installed only in place of one)
-        try:
-            handler(number, frame)
-        except KeyboardInterrupt:
-            raised = True
-            raise
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._raised = False
 
-    for number, handler in before.items():
-        if callable(handler):
-            signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            # Another handler is one that the code inside installed, to stay.
-            if signal.getsignal(number) is handle:
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            for number, handler in self._before.items():
+                if callable(handler):
+                    signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            # Another handler is one that a task installed, to stay.
+            if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
-    if raised:
-        raise KeyboardInterrupt
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt at the end if the code inside caught one and went on."""
+        self._raised = False
+        yield
+        if self._raised:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self._before[number](number, frame)
+        except KeyboardInterrupt:
+            self._raised = True
+            raise

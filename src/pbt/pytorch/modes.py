@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 
 def set_mode(optimizers: Iterable[Optimizer], *, training: bool) -> None:
-    """Call `train()` or `eval()` of every optimizer that has both, as schedule-free optimizers do.
+    """Call `train` or `eval` of every optimizer that has both, as schedule-free optimizers do.
 
     Such an optimizer keeps one set of weights for training and another one for evaluation, and exchanges them in place.
     """
