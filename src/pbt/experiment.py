@@ -99,6 +99,7 @@ class Experiment:
         """
         train = trainable(self.task)
         Callbacks([*self.callbacks, *callbacks])  # refused before anything is written, if it is
+        check_population(self.population)
         rehearse(self._course())
         store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
         found, experiment, why = store is not None, self, ""
@@ -152,7 +153,6 @@ class Experiment:
 
     def _check(self, train: Train | Trainable) -> list[HParams]:
         """Find what can be found before anything is written; returns what the members start with."""
-        check_population(self.population)
         course = self._course()
         first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
         if isinstance(train, Trainable):
