@@ -57,6 +57,16 @@ def test_a_scheduler_keeps_its_phase(scheduler, make):
         assert rates[0] == pytest.approx(0.1 * 0.5 ** (14 // 4))
 
 
+def test_a_rate_that_is_a_tensor_follows_the_scheduler():
+    """A scheduler fills such a rate in place; every member's optimizer has it from the next step on."""
+    make = partial(torch.optim.SGD, lr=torch.tensor(0.1, dtype=torch.float64))
+    task = replace(BASE, optimizer=make, scheduler=partial(ExponentialLR, gamma=0.5))
+    values = {m: {"lr": rate} for m, rate in enumerate((0.1, 0.4))}
+    found = both(task, lambda c: c.train(3, values).train(2, values, {0: 1}))
+    rate = state_of(found.stored[1])["optimizer"]["param_groups"][0]["lr"]
+    assert float(rate) == pytest.approx(0.4 * 0.5**5)
+
+
 def test_a_setting_of_the_scheduler():
     """A setting of the scheduler is bound as its attribute, and wins over the one in the state."""
     task = replace(BASE, scheduler=partial(ExponentialLR, gamma=0.9), bind={"gamma": attribute("scheduler.gamma")})

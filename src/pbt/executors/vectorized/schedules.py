@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pbt.executors.vectorized.settings import Groups, Settings
@@ -49,7 +50,8 @@ class Schedules:
             # And no others: what the member's own optimizer counts in its groups is not known here.
             changes.append(
                 [
-                    {name: value for name, value in group.items() if value is not old.get(name)}
+                    # A rate that is a tensor is filled in place, and so is the same object as before.
+                    {name: of for name, of in group.items() if name != "params" and _may_differ(of, old.get(name))}
                     for group, old in zip(optimizer.param_groups, before, strict=True)
                 ]
             )
@@ -59,3 +61,7 @@ class Schedules:
         """The state of one member's scheduler; copied."""
         state: Mapping[str, Any] = copy.deepcopy(self._schedulers[index].state_dict())
         return state
+
+
+def _may_differ(value: Any, before: Any) -> bool:
+    return value is not before or isinstance(value, Tensor)
