@@ -178,11 +178,11 @@ def _encode(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
     if isinstance(value, (dict, Mapping)):
         plain = {str(key): _encode(item) for key, item in value.items()}
         return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
-    if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
     return value
 
 

@@ -79,6 +79,8 @@ def number(value: Any, name: str) -> float:
     Raises:
         MetricsError: It is something else.
     """
+    if type(value) is float:
+        return value
     found = value.tolist() if hasattr(value, "tolist") else value
     while isinstance(found, list) and found is not value and len(found) == 1:
         found = found[0]

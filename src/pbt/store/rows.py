@@ -105,13 +105,15 @@ def _unknown(member: int, ref: StateRef, role: str, found: str) -> RunError:
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, (str, int)) or value is None:
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, Mapping):
-        plain = {str(key): _encode(item) for key, item in value.items()}
-        return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
     if isinstance(value, (list, tuple)):
         return [_encode(item) for item in value]
+    if isinstance(value, (dict, Mapping)):
+        plain = {str(key): _encode(item) for key, item in value.items()}
+        return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
     return value
 
 
