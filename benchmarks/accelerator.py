@@ -14,12 +14,12 @@ from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize, traini
 from benchmarks.base import Asked, Row
 from pbt.core.population import View
 from pbt.core.strategy import births
-from pbt.executors.vectorized.population import Population
 from pbt.executors.worker import Context, Setup
 from pbt.mnist.config.record import load_config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import space, supervised
 from pbt.pytorch.supervised import SupervisedTrainer
+from pbt.pytorch.vectorized.population import Population
 from pbt.store.files import StateFiles
 
 MEMBERS, STEPS = 64, 10

@@ -15,7 +15,7 @@ from pbt.core.fold import apply
 from pbt.core.population import StateRef, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Plan
-from pbt.engine import uncollected
+from pbt.runs.engine import uncollected
 from pbt.space import Space
 
 LARGE, SMALL = 100_000, 10_000

@@ -20,7 +20,7 @@ from benchmarks.sides import Side, take_turns
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.population import prepare
-from pbt.placement import Placement
+from pbt.runs.placement import Placement
 
 THREADS = 2
 

@@ -19,11 +19,11 @@ from benchmarks import mlp
 from benchmarks.base import Asked, Row
 from benchmarks.sides import Child
 from pbt.executors.base import Report, Task
-from pbt.executors.vectorized import VectorizedExecutor
 from pbt.executors.worker import Setup
 from pbt.mnist.config.record import load_config
 from pbt.mnist.task import supervised
 from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.vectorized import VectorizedExecutor
 from pbt.space import HParams
 from pbt.store.files import StateFiles
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pbt.core.events import Event, Reported
-from pbt.engine import Engine, Observer
+from pbt.runs.engine import Engine, Observer
 
 
 class Side(Protocol):

@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 
 import pbt
-from pbt.callbacks import (
+from pbt.core.events import Born, Decided, Decision, Failed, Reported, Retired
+from pbt.core.fold import fold
+from pbt.core.population import StateRef, View
+from pbt.errors import PopulationLostError, UsageError
+from pbt.runs.callbacks import (
     HOOKS,
     Callback,
     Callbacks,
@@ -27,13 +31,9 @@ from pbt.callbacks import (
     Told,
     past,
 )
-from pbt.callbacks.records import Records
-from pbt.core.events import Born, Decided, Decision, Failed, Reported, Retired
-from pbt.core.fold import fold
-from pbt.core.population import StateRef, View
-from pbt.engine import Engine, Observer
-from pbt.errors import PopulationLostError, UsageError
-from pbt.results import Run
+from pbt.runs.callbacks.records import Records
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.results import Run
 from pbt.store.reader import RunReader
 
 SPACE = {"rate": pbt.Float(0.1, 1.0), "kind": pbt.Choice(("a", "b"))}
@@ -627,7 +627,7 @@ def test_the_hooks() -> None:
 def test_callbacks_cost_nothing_heavy() -> None:
     """Importing callbacks and all integrations loads no tracker and no torch."""
     names = ["mlflow", "tensorboardX", "torch", "wandb"]
-    modules = "pbt.callbacks, pbt.integrations.mlflow, pbt.integrations.tensorboard, pbt.integrations.wandb"
+    modules = "pbt.runs.callbacks, pbt.runs.callbacks.mlflow, pbt.runs.callbacks.tensorboard, pbt.runs.callbacks.wandb"
     code = f"import json, sys, {modules}; print(json.dumps([name for name in {names} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(done.stdout) == []

@@ -7,8 +7,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from pbt.callbacks import HOOKS, Callback, MemberReport
-from pbt.results import Run
+from pbt.runs.callbacks import HOOKS, Callback, MemberReport
+from pbt.runs.results import Run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "callbacks.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import pbt
-from pbt.cautions import Founders, cautions
-from pbt.engine import Course
+from pbt.runs.advice import Founders, cautions
+from pbt.runs.engine import Course
 from pbt.testing.problems import NQM
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import pbt
-from pbt.core.naming import describe, difference
+from pbt.core.describe import describe, difference
 from pbt.errors import UsageError
 from pbt.store.sqlite import RunStore
 

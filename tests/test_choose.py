@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import pbt
-from pbt.choose import choose
 from pbt.errors import TaskError, UsageError
-from pbt.executors.vectorized.probe import Layout, Probe, probe
 from pbt.executors.worker import Setup
-from pbt.placement import Placement
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
+from pbt.pytorch.vectorized.autotune import Layout, Probe, probe
+from pbt.runs.auto_placement import choose
+from pbt.runs.placement import Placement
 from pbt.space import Float
 from pbt.store.files import StateFiles
 
@@ -87,7 +87,7 @@ def test_what_was_measured_decides(together, executor, monkeypatch) -> None:
     """The faster way is taken; both times are named."""
     layout = Layout(workers=1, threads=1)
     found = Probe(member_bytes=1, free_bytes=100, room=4, layout=layout, together=together, apart=0.02)
-    monkeypatch.setattr("pbt.choose._probe", lambda *_: found)
+    monkeypatch.setattr("pbt.runs.auto_placement._probe", lambda *_: found)
     choice = choose(CPU, TASK, BIRTHS)
     assert choice.placement.executor == executor
     assert choice.placement.chunk == (4 if executor == "vectorized" else None)
@@ -110,7 +110,7 @@ def test_what_is_measured() -> None:
 
 def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
     """As many members in one program as half of the free memory holds, at least one; it is said."""
-    monkeypatch.setattr("pbt.executors.vectorized.probe.free_memory", lambda _: 10_000)
+    monkeypatch.setattr("pbt.pytorch.vectorized.autotune.free_memory", lambda _: 10_000)
     choice = choose(Placement(executor="vectorized", device="cpu"), TASK, BIRTHS * 8)
     assert 1 <= choice.placement.chunk < 32
     assert f"{choice.placement.chunk} in one program" in choice.why
@@ -143,7 +143,7 @@ def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
     begun = pbt.Run.open(tmp_path / "run").meta["place"]
     assert begun["executor"] in {"vectorized", "processes"}
     assert f"executor {begun['executor']}: " in caplog.text
-    monkeypatch.setattr("pbt.experiment.choose", None)
+    monkeypatch.setattr("pbt.runs.experiment.choose", None)
     caplog.clear()
     run = pbt.run(TASK, SPACE, rounds=2, run_dir=tmp_path / "run", resume=True, **settings)
     assert "resumed elsewhere" not in caplog.text
@@ -161,7 +161,7 @@ def test_going_on_with_another_executor_is_told(tmp_path, caplog) -> None:
 def test_a_directory_in_use_is_refused_before_anything_is_tried(tmp_path, monkeypatch) -> None:
     """What stands in the way of a run is found before its task is measured."""
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr("pbt.experiment.choose", None)
+    monkeypatch.setattr("pbt.runs.experiment.choose", None)
     with pytest.raises(pbt.PBTError, match="file"):
         pbt.run(TASK, SPACE, population=4, rounds=1, executor="auto", run_dir=tmp_path)
 
@@ -184,7 +184,7 @@ def test_programs_of_a_task_that_stays_here() -> None:
 def test_shares(layout, monkeypatch) -> None:
     """A worker has its share of the members, as far as its part of the memory has room."""
     found = Probe(member_bytes=1, free_bytes=100, room=32, layout=layout, together=0.01, apart=0.02)
-    monkeypatch.setattr("pbt.choose._probe", lambda *_: found)
+    monkeypatch.setattr("pbt.runs.auto_placement._probe", lambda *_: found)
     choice = choose(replace(CPU, workers=None), TASK, BIRTHS * 10)
     chosen = choice.placement
     assert (chosen.executor, chosen.workers, chosen.threads) == ("vectorized", layout.workers, layout.threads)

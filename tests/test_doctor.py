@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pbt import doctor
-from pbt.terminal.outlet import Outlet
+from pbt.cli import doctor
+from pbt.terminal.console import Outlet
 
 
 def by_name(found: Any) -> dict[str, doctor.Check]:

@@ -11,7 +11,6 @@ from pbt.core.events import Born, Decided, Ended, Failed, Noted, Reported, Retir
 from pbt.core.fold import fold
 from pbt.core.population import StateRef, View
 from pbt.core.rng import Rng
-from pbt.engine import FINISHED, LOST, drive
 from pbt.errors import (
     CorruptError,
     OriginalError,
@@ -23,6 +22,7 @@ from pbt.errors import (
     WorkerError,
 )
 from pbt.executors.base import Failure, Incident, Report
+from pbt.runs.engine import FINISHED, LOST, drive
 from pbt.space import Space
 from pbt.store.memory import MemoryStore
 from pbt.strategies.multi_objective import pareto

@@ -10,11 +10,11 @@ from torch import nn
 
 import pbt
 from pbt.errors import TaskError
-from pbt.executors.vectorized import ELEMENTWISE
-from pbt.executors.vectorized.elementwise import SMALL
-from pbt.executors.vectorized.probe import SHARE
-from pbt.placement import EXECUTORS
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
+from pbt.pytorch.vectorized import ELEMENTWISE
+from pbt.pytorch.vectorized.autotune import SHARE
+from pbt.pytorch.vectorized.elementwise import SMALL
+from pbt.runs.placement import EXECUTORS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "executors.md").read_text(encoding="utf-8")
 

@@ -23,8 +23,8 @@ from pbt.errors import (
     UsageError,
 )
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.patience import Limits
-from pbt.placement import place
+from pbt.executors.retry import Limits
+from pbt.runs.placement import place
 from pbt.store.reader import RunReader
 
 SPACE = {"lr": Float(0.01, 1.0, "log"), "width": Int(1, 9), "rule": Choice(("a", "b"))}

@@ -16,7 +16,7 @@ from pbt.core.events import Born, Reported
 from pbt.core.lineage import Lineage
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError
-from pbt.exports import csv_text, jsonl_text, newick, ray_policies, write_parquet
+from pbt.runs.export import csv_text, jsonl_text, newick, ray_policies, write_parquet
 
 SPACE = {"lr": Float(0.01, 1.0, "log"), "rule": Choice(("a,b", 'say "c"', None))}
 

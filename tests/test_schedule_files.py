@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pbt import Schedule, Segment, read_schedule
 from pbt.errors import UsageError
-from pbt.schedules import FORMATS, schedule_of, schedule_text
+from pbt.runs.schedule_io import FORMATS, schedule_of, schedule_text
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(

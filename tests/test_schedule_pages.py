@@ -11,7 +11,7 @@ import pytest
 
 import pbt
 from pbt.cli.app import main
-from pbt.results import Run
+from pbt.runs.results import Run
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCHEDULES, SQL = ((DOCS / name).read_text(encoding="utf-8") for name in ("schedules.md", "sql.md"))

@@ -14,14 +14,14 @@ from tensorboardX.proto.event_pb2 import Event as Written
 from tensorboardX.record_writer import masked_crc32c
 
 import pbt
-from pbt.callbacks import MemberReport, RoundEnd, past
 from pbt.core.events import Event, Reported
 from pbt.core.exploit import Copy, Stay
 from pbt.core.population import StateRef
-from pbt.engine import Engine, Observer
 from pbt.errors import MissingExtraError
-from pbt.integrations.tensorboard import FOLDER, TensorBoard, everything
-from pbt.results import Run
+from pbt.runs.callbacks import MemberReport, RoundEnd, past
+from pbt.runs.callbacks.tensorboard import FOLDER, TensorBoard, everything
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.results import Run
 from pbt.space import Choice, Float, HParams
 
 Point = tuple[str, int, float]
@@ -177,7 +177,7 @@ def test_without_tensorboardx_the_error_says_what_to_install(monkeypatch: pytest
 
 def test_the_module_loads_without_tensorboardx() -> None:
     """Importing it, as the application does, loads neither tensorboardX nor torch."""
-    code = "import sys, pbt.integrations.tensorboard as t; print({'tensorboardX', 'torch'} & set(sys.modules))"
+    code = "import sys, pbt.runs.callbacks.tensorboard as t; print({'tensorboardX', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
 

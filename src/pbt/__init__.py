@@ -1,20 +1,20 @@
 """Population Based Training for PyTorch: a trained network and the hyperparameter schedule that made it."""
 
-from pbt.callbacks import Callback
 from pbt.core.exploit import Copy, Mutate, Stay, at_random, binary_tournament, never, t_test, truncation
 from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
 from pbt.core.lineage import Schedule, Segment
 from pbt.core.strategy import Plan, Proposal, Strategy
-from pbt.engine import Course, Engine, Observer
 from pbt.errors import PBTError
 from pbt.executors.base import scratch
 from pbt.executors.ray import Cluster
 from pbt.executors.worker import Context
-from pbt.experiment import Experiment, run
-from pbt.placement import Placement
-from pbt.replays import replay
-from pbt.results import Run
-from pbt.schedules import read_schedule
+from pbt.runs.callbacks import Callback
+from pbt.runs.engine import Course, Engine, Observer
+from pbt.runs.experiment import Experiment, run
+from pbt.runs.placement import Placement
+from pbt.runs.replay import replay
+from pbt.runs.results import Run
+from pbt.runs.schedule_io import read_schedule
 from pbt.space import Choice, Float, Int, Space
 
 __all__ = [

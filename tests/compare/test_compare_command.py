@@ -15,8 +15,8 @@ from comparisons import write_task
 
 from pbt.cli.app import main
 from pbt.compare.design import FRESH
-from pbt.executors.endings import descendants
-from pbt.results import Run
+from pbt.executors.process_tree import descendants
+from pbt.runs.results import Run
 from pbt.testing.invariants import violations
 
 SOURCE = Path(__file__).parents[2] / "src"

@@ -8,7 +8,7 @@ import pytest
 import pbt
 from pbt.compare.design import FRESH, Design, experiment_of, next_trial, planned, planned_again
 from pbt.errors import UsageError
-from pbt.placement import Placement
+from pbt.runs.placement import Placement
 
 
 def design(*plans, **options):

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from pbt.compare.design import Design
 from pbt.compare.figure import plot_comparison
+from pbt.compare.output import as_plain, write
 from pbt.compare.results import compared
 from pbt.compare.sentences import sentences
 from pbt.compare.table import comparison_table
-from pbt.compare.written import as_plain, write
 from pbt.errors import RunError
-from pbt.report.printed import saved
+from pbt.report.matplotlib_figures import saved
 
 BASE = np.linspace(0.5, 0.7, 10)
 NOISE = 0.01 * np.random.default_rng(0).normal(size=10)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from crash_tasks import may_be_traced, trace, train
 
-from pbt.engine import Observer
+from pbt.runs.engine import Observer
 
 PATIENCE = 120.0
 """Seconds after which a run counts as hung."""

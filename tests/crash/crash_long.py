@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pbt import Experiment, Float, Plan, truncation
-from pbt.engine import Observer
+from pbt.runs.engine import Observer
 
 POINTS = 20
 PAGE = os.sysconf("SC_PAGE_SIZE")

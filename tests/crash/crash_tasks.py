@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pbt import Experiment, Float, Placement, Plan, truncation
-from pbt.executors.patience import Limits
+from pbt.executors.retry import Limits
 from pbt.terminal.exit import exit_code_of
 
 HERE = Path(__file__).parent
@@ -118,9 +118,6 @@ def warm(task):
     """Import what the task needs, so that runs which are forked from this process begin at once, and all alike."""
     if task != "walk":
         import torch
-
-        import pbt.executors.vectorized
-        import pbt.mnist.population  # noqa: F401 (for the runs to come)
 
         # The first step of an optimizer imports more than all the rest.
         weights = torch.nn.Parameter(torch.zeros(1))

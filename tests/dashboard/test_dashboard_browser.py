@@ -13,8 +13,8 @@ from climbs import CLIMB, Client, Written, served
 
 import pbt
 from pbt.core.events import Ended
-from pbt.dashboard.desk import Answer, Desk
-from pbt.report.data.pictures import NAMES
+from pbt.dashboard.cache import Answer, Desk
+from pbt.report.data.figures import NAMES
 
 pytestmark = [
     pytest.mark.needs("browser"),

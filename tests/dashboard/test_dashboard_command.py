@@ -21,8 +21,10 @@ from climbs import CLIMB, Client, Written
 import pbt
 from pbt.cli.app import main
 from pbt.cli.dashboard import TOKEN as VARIABLE
-from pbt.dashboard import PORT, bounds, desk
-from pbt.dashboard.guard import METHODS
+from pbt.dashboard import PORT
+from pbt.dashboard import cache as desk
+from pbt.dashboard import limits as bounds
+from pbt.dashboard.security import METHODS
 from pbt.dashboard.serve import SHORTEST, chosen, listen
 from pbt.errors import MissingExtraError, UsageError
 
@@ -209,7 +211,8 @@ def test_looking_loads_nothing_heavy(folder: Path) -> None:
     """Serving needs neither torch nor matplotlib, and the command line alone loads no server."""
     code = (
         "import sys; import pbt.cli.app; assert not {'uvicorn', 'starlette', 'plotly', 'asyncio'} & set(sys.modules);"
-        "from pathlib import Path; from pbt.dashboard.serve import listen, made; from pbt.dashboard.shown import shown;"
+        "from pathlib import Path; from pbt.dashboard.serve import listen, made;"
+        "from pbt.dashboard.payload import shown;"
         "made(Path('runs'), listen(port=0), None); assert b'figures' in shown(Path('runs/one'), '');"
         "print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     )

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from climbs import Client, Written, served
 
-from pbt.dashboard import bounds
-from pbt.dashboard.guard import HEADERS, Guard, Hosts
+from pbt.dashboard import limits as bounds
+from pbt.dashboard.security import HEADERS, Guard, Hosts
 
 TOKEN = "correct-horse-battery"
 PATHS = ("/", "/run/0123456789abcdef", "/api/runs", "/api/run/0123456789abcdef", "/plotly.js", "/nowhere")
@@ -191,7 +191,7 @@ class TestToken:
 def test_the_comparison_takes_equally_long(monkeypatch: pytest.MonkeyPatch, locked: Client) -> None:
     """Tokens and cookies are compared by the standard library's constant-time function."""
     seen: list[bytes] = []
-    from pbt.dashboard import guard
+    from pbt.dashboard import security as guard
 
     def digest(a: bytes, b: bytes) -> bool:
         seen.append(a)
@@ -244,7 +244,7 @@ class TestBounds:
 
     def test_slow_answers_are_not_cut(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The bound is for requests: an answer may take longer to be made."""
-        from pbt.dashboard.desk import Desk
+        from pbt.dashboard.cache import Desk
 
         monkeypatch.setattr(bounds, "PATIENCE", 0.2)
         real = Desk.runs
@@ -262,7 +262,7 @@ def test_what_goes_wrong_is_one_line(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault of ours is an answer of 500 and one line in the log, and the server goes on."""
-    from pbt.dashboard.desk import Desk
+    from pbt.dashboard.cache import Desk
 
     async def broken(self: Desk) -> object:
         raise ZeroDivisionError("of all things")

@@ -15,14 +15,14 @@ from climbs import CLIMB, Written, served
 
 import pbt
 from pbt.core.events import Ended
-from pbt.dashboard import desk as desks
+from pbt.dashboard import cache as desks
 from pbt.dashboard import watch as watching
-from pbt.dashboard.desk import Desk, Pace
-from pbt.dashboard.shown import shown
+from pbt.dashboard.cache import Desk, Pace
+from pbt.dashboard.payload import shown
 from pbt.dashboard.watch import Listed, Watch
 from pbt.report import figures
 from pbt.report.content import content
-from pbt.report.data.pictures import pictures
+from pbt.report.data.figures import pictures
 from pbt.report.read import read_story
 from pbt.store.reader import RunReader
 from pbt.store.sqlite import RunStore

@@ -10,10 +10,10 @@ import pytest
 from damaged_runs import told
 from disk_tasks import SIZE, experiment
 
-from pbt import disk
 from pbt.cli.app import main
-from pbt.disk import Disk, bytes_of, size_of, sized
 from pbt.errors import DiskError, UsageError
+from pbt.runs import disk_space as disk
+from pbt.runs.disk_space import Disk, bytes_of, size_of, sized
 from pbt.store.verify import verify_run
 
 TASK = f"{Path(__file__).with_name('disk_tasks.py')}:experiment"
@@ -124,7 +124,8 @@ def test_a_disk_that_is_really_full(is_seen, tmp_path, undisturbed) -> None:
         blind = tmp_path / "blind.py"
         blind.write_text(
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "import pbt.disk; pbt.disk.Disk._check = lambda *_, **__: None\nfrom disk_tasks import experiment\n"
+            "import pbt.runs.disk_space as space; space.Disk._check = lambda *_, **__: None\n"
+            "from disk_tasks import experiment\n"
         )
         task = f"{blind}:experiment"
     done = subprocess.run(

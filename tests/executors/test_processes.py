@@ -19,9 +19,9 @@ from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import TaskError, WorkerError
 from pbt.executors.base import Executor, Failure, Report
-from pbt.executors.patience import Limits
 from pbt.executors.processes import ProcessExecutor
-from pbt.executors.sending import load_module
+from pbt.executors.retry import Limits
+from pbt.executors.transport import load_module
 from pbt.executors.worker import Setup
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
@@ -69,7 +69,7 @@ def start_program(text, folder):
         import sys, time
         sys.path.insert(0, {str(HERE)!r})
         import fleet
-        from pbt.executors.patience import Limits
+        from pbt.executors.retry import Limits
         from pbt.executors.processes import ProcessExecutor
         from pbt.executors.worker import Setup
         from pbt.store.files import StateFiles

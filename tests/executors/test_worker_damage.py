@@ -13,8 +13,8 @@ import pytest
 
 from pbt import Experiment, Float, Placement, Plan, truncation
 from pbt.core.events import Failed
-from pbt.executors.patience import Limits
 from pbt.executors.processes import ProcessExecutor
+from pbt.executors.retry import Limits
 from pbt.executors.worker import Setup
 from pbt.store.files import StateFiles
 from pbt.testing.executors import CLOSE_SECONDS, finish, make_task, reports

@@ -5,7 +5,7 @@ import pytest
 from pbt.errors import TaskError
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
-from pbt.executors.vectorized.executor import ProgramSetup
+from pbt.pytorch.vectorized.executor import ProgramSetup
 from pbt.store.files import StateFiles
 from pbt.testing.forms import task_of
 from pbt.testing.handover import HandoverContract

@@ -18,9 +18,9 @@ from pbt.core.lineage import Schedule
 from pbt.errors import ConfigError, CorruptError, DataError, UsageError
 from pbt.mnist.config.record import load_config
 from pbt.mnist.data.idx import read_gzip_idx, read_idx
-from pbt.schedules import FORMATS, read_schedule, schedule_of
+from pbt.runs.schedule_io import FORMATS, read_schedule, schedule_of
 from pbt.store.codec import decode, digest_of, encode
-from pbt.store.rows import from_json, to_event
+from pbt.store.event_rows import from_json, to_event
 
 bounded = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pbt
-from pbt.callbacks import Callback, RoundEnd
+from pbt.runs.callbacks import Callback, RoundEnd
 
 SPACE = {"rate": pbt.Float(0.1, 1.0), "rule": pbt.Choice(("a", "b"))}
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hills import CtrlC, hills, uneven
 
-from pbt.callbacks import Callback, MemberReport, RoundEnd, past
 from pbt.core.events import Failed
 from pbt.core.lineage import Schedule
 from pbt.errors import MissingExtraError
-from pbt.integrations.mlflow import MLflow, _key
+from pbt.runs.callbacks import Callback, MemberReport, RoundEnd, past
+from pbt.runs.callbacks.mlflow import MLflow, _key
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of is its own
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hills import CtrlC, hills, uneven
 
-from pbt.callbacks import Callback, Copied, MemberReport, RunEnd, RunStart, Told, past
 from pbt.core.lineage import Schedule
-from pbt.integrations.curves import Curves, numbers, values
-from pbt.integrations.tracker import Ids, Tracker
-from pbt.results import Run
+from pbt.runs.callbacks import Callback, Copied, MemberReport, RunEnd, RunStart, Told, past
+from pbt.runs.callbacks.curves import Curves, numbers, values
+from pbt.runs.callbacks.tracker import Ids, Tracker
+from pbt.runs.results import Run
 
 
 class Place(Tracker):

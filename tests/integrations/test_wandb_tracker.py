@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from hills import CtrlC, hills, uneven
 
-from pbt.callbacks import MemberReport, RoundEnd, past
 from pbt.core.lineage import Schedule
 from pbt.errors import MissingExtraError
-from pbt.integrations.wandb import WandB
+from pbt.runs.callbacks import MemberReport, RoundEnd, past
+from pbt.runs.callbacks.wandb import WandB
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of is its own
 
@@ -159,7 +159,7 @@ def test_settings_of_wandb_hold(offline: None, tmp_path: Path) -> None:
     # In another process, because W&B reads its environment once.
     code = """
 from hills import hills
-from pbt.integrations.wandb import WandB
+from pbt.runs.callbacks.wandb import WandB
 hills().run(callbacks=[WandB("hills", name="mine", folder="there")])
 hills().run("off", callbacks=[WandB("hills", mode="disabled")])
 """

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from pbt.core.events import Event
-from pbt.engine import Engine, Observer
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.population import PopulationRun, prepare
-from pbt.placement import Placement
-from pbt.results import Run
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -21,7 +21,7 @@ from pbt.errors import ConfigError, RunExistsError
 from pbt.mnist import population as population_module
 from pbt.mnist.commands import check_new, overrides_of, population, resume_line
 from pbt.mnist.config.record import Config
-from pbt.results import Run
+from pbt.runs.results import Run
 from pbt.store import RunStore
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from pbt.core.population import StateRef
 from pbt.mnist import files
 from pbt.mnist.config.record import Config
 from pbt.mnist.files import copy_state, place_of, write, write_table
-from pbt.results import Run
+from pbt.runs.results import Run
 from pbt.store.codec import decode, digest_of
 from pbt.store.files import file_name
 from pbt.store.memory import MemoryStore

@@ -14,7 +14,7 @@ from pbt.errors import MissingExtraError
 from pbt.mnist import plots
 from pbt.mnist.config.record import Config
 from pbt.mnist.plots import DPI, HEIGHT, WIDTH, plot_results, plot_schedule
-from pbt.results import Run
+from pbt.runs.results import Run
 
 Trained = Callable[..., Run]
 Configure = Callable[..., Config]

@@ -18,7 +18,7 @@ from pbt.mnist.data import png
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.data.png import is_png_folder, load_png_folder
 from pbt.mnist.single import prepare_single
-from pbt.placement import Placement
+from pbt.runs.placement import Placement
 from pbt.store.codec import encode
 
 Loaded = tuple[Any, Any, Any, Any]

@@ -20,8 +20,8 @@ from pbt.mnist import population
 from pbt.mnist.config.record import Config
 from pbt.mnist.population import placement_of, prepare, resume
 from pbt.mnist.task import supervised
-from pbt.placement import Placement
-from pbt.results import Run
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 from pbt.store.codec import digest_of
 
 Trained = Callable[..., Run]

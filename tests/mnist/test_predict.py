@@ -18,8 +18,8 @@ from pbt.mnist.models import Shape, network
 from pbt.mnist.predict import predict, read_image
 from pbt.mnist.single import prepare_single
 from pbt.mnist.task import normalize
-from pbt.placement import Placement
-from pbt.results import Run
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 
 Draw = Callable[[Image.Image], Image.Image]
 

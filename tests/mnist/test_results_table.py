@@ -13,7 +13,7 @@ from pbt.mnist.config.record import Config
 from pbt.mnist.results_table import RESULTS_HEAD, add_row, read_results
 from pbt.mnist.side_tester import _Bench
 from pbt.mnist.single import prepare_single, resume_single
-from pbt.placement import Placement
+from pbt.runs.placement import Placement
 
 INLINE = Placement(executor="inline", threads=1, device="cpu")
 STEPS = 10
@@ -23,7 +23,7 @@ HEAD = ",".join(RESULTS_HEAD)
 @pytest.fixture(scope="module")
 def tested(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch whose three checkpoints were tested while it was trained; to be copied."""
-    from pbt.engine import Observer
+    from pbt.runs.engine import Observer
 
     path = tmp_path_factory.mktemp("tested") / "run"
     threads = torch.get_num_threads()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pbt.callbacks import MemberReport
 from pbt.mnist.scalars import WorkerScalars, scalars
+from pbt.runs.callbacks import MemberReport
 from pbt.space import HParams
 
 HPARAMS: HParams = {"lr": 0.25, "keep_prob": 0.5}

@@ -17,7 +17,6 @@ import torch
 from tensorboardX.proto.event_pb2 import Event as Written
 
 from pbt.core.events import Event, Reported
-from pbt.engine import Engine, Observer
 from pbt.errors import RunError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import load_mnist
@@ -26,8 +25,9 @@ from pbt.mnist.results_table import read_results
 from pbt.mnist.side_tester import SideTester, _Bench
 from pbt.mnist.single import prepare_single
 from pbt.mnist.tester import evaluate, images_of
-from pbt.placement import Placement
-from pbt.results import Run
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 from pbt.store.reader import RunReader
 
 Configure = Callable[..., Config]

@@ -13,7 +13,6 @@ import torch
 
 from pbt.core.events import Ended, Event, Reported
 from pbt.core.population import StateRef
-from pbt.engine import Engine, Observer
 from pbt.errors import ConfigError, CorruptError, PopulationLostError, UsageError
 from pbt.mnist import single
 from pbt.mnist.config.record import Config
@@ -21,8 +20,9 @@ from pbt.mnist.results_table import read_results
 from pbt.mnist.single import FREE, Checkpoints, continued, lr_schedule, prepare_single, resume_single
 from pbt.mnist.single_files import write_losses
 from pbt.mnist.tester import load_checkpoint
-from pbt.placement import Placement
-from pbt.results import Run
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 from pbt.store.codec import digest_of
 from pbt.store.sqlite import RunStore
 

@@ -25,8 +25,8 @@ from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import prepare_single, resume_single
 from pbt.mnist.single_commands import single
 from pbt.mnist.tester import evaluate, images_of, load_checkpoint
-from pbt.placement import Placement
-from pbt.results import Run
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 from pbt.store.sqlite import RunStore
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from pbt.core.population import StateRef
 from pbt.errors import ConfigError, CorruptError, PBTError
 from pbt.mnist.config.record import Config
 from pbt.mnist.tester import arguments_of, run_test
-from pbt.results import Run
+from pbt.runs.results import Run
 from pbt.store.codec import encode
 
 Trained = Callable[..., Run]

@@ -11,9 +11,9 @@ import pbt
 from pbt.core.events import Reported
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError, UsageError
-from pbt.executors.sending import check_sendable
-from pbt.experiment import trainable
+from pbt.executors.transport import check_sendable
 from pbt.problems import PROBLEMS, images, load
+from pbt.runs.experiment import trainable
 from pbt.store.codec import digest
 from pbt.testing.invariants import violations
 

@@ -12,7 +12,7 @@ from pbt import Choice, Float, Placement, Plan, Run, perturb, truncation
 from pbt.core.population import StateRef
 from pbt.errors import PopulationLostError, RunError, RunExistsError, UsageError
 from pbt.executors.inline import InlineExecutor
-from pbt.replays import Cuts, compare, place_of
+from pbt.runs.replay import Cuts, compare, place_of
 from pbt.store.codec import digest
 from pbt.store.memory import MemoryStore
 

@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 
 from pbt.errors import TaskError
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.vectorized import VectorizedExecutor
 from pbt.executors.worker import Setup
 from pbt.pytorch import accumulate, attribute, augment, batch_size, ema, optimizer
+from pbt.pytorch.vectorized import VectorizedExecutor
 from pbt.store.files import StateFiles
 from pbt.testing.courses import Course, check_same_course, state_of
 from pbt.testing.tasks import PLAIN

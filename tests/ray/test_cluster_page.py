@@ -8,8 +8,8 @@ import pytest
 import ray_tasks
 
 import pbt
-from pbt.executors.patience import SILENCE_SECONDS, START_SECONDS, Limits
 from pbt.executors.ray import executor
+from pbt.executors.retry import SILENCE_SECONDS, START_SECONDS, Limits
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")

@@ -19,10 +19,10 @@ from pbt import Choice, Cluster, Float, Placement, Plan, truncation
 from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
-from pbt.executors.patience import Limits
 from pbt.executors.ray import RayExecutor, executor
 from pbt.executors.ray.cluster import amounts, knock, room
-from pbt.executors.ray.holdings import Holdings
+from pbt.executors.ray.object_cache import Holdings
+from pbt.executors.retry import Limits
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
 from pbt.testing.executors import ExecutorContract

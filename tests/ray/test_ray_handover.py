@@ -3,7 +3,7 @@
 import pytest
 
 from pbt.executors.ray import RayExecutor
-from pbt.executors.vectorized.executor import ProgramSetup
+from pbt.pytorch.vectorized.executor import ProgramSetup
 from pbt.testing.handover import HandoverContract
 
 

@@ -6,8 +6,8 @@ import pytest
 from histories import CLIMB
 
 import pbt
-from pbt.report.printed import parts
-from pbt.results import Run
+from pbt.report.matplotlib_figures import common as parts
+from pbt.runs.results import Run
 
 
 @pytest.fixture(scope="session")

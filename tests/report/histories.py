@@ -6,8 +6,8 @@ from typing import Any
 import pbt
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Reported
 from pbt.core.population import StateRef
-from pbt.report.story import Story, story_of
-from pbt.results import Run
+from pbt.report.snapshot import Story, story_of
+from pbt.runs.results import Run
 from pbt.space import Domain, HParams, Space
 
 SPACE: dict[str, Domain] = {"lr": pbt.Float(0.001, 1.0, "log")}

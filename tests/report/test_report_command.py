@@ -10,7 +10,7 @@ from histories import CLIMB
 
 import pbt
 from pbt.cli.app import main
-from pbt.report.data.pictures import NAMES
+from pbt.report.data.figures import NAMES
 
 
 @pytest.fixture

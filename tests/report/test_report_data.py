@@ -12,18 +12,18 @@ from pbt.core.events import Born, Decided, Decision, Reported
 from pbt.core.population import StateRef
 from pbt.report.data import fitness as fitness_module
 from pbt.report.data import tree as tree_module
-from pbt.report.data.common import Curve, axis_of, extent, log_ticks, quantile, thin
+from pbt.report.data.axes import Curve, axis_of, extent, log_ticks, quantile, thin
 from pbt.report.data.exploits import exploits
+from pbt.report.data.figures import Pictures, pictures
 from pbt.report.data.fitness import fitness
 from pbt.report.data.founders import founders
 from pbt.report.data.health import health
-from pbt.report.data.pictures import Pictures, pictures
 from pbt.report.data.plane import plane
 from pbt.report.data.schedules import schedules
 from pbt.report.data.tree import tree
 from pbt.report.read import read_story
-from pbt.report.story import Story, story_of
-from pbt.results import Run
+from pbt.report.snapshot import Story, story_of
+from pbt.runs.results import Run
 from pbt.store.memory import MemoryStore
 
 

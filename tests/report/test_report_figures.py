@@ -9,12 +9,14 @@ from histories import CLIMB, history, rising
 
 import pbt
 from pbt.errors import UsageError
-from pbt.report import figures, interactive, printed, write_pictures
+from pbt.report import figures, write_pictures
+from pbt.report import matplotlib_figures as printed
+from pbt.report import plotly_figures as interactive
 from pbt.report import plots as public
-from pbt.report.data.pictures import NAMES, pictures
-from pbt.report.interactive.parts import short, text
+from pbt.report.data.figures import NAMES, pictures
+from pbt.report.plotly_figures.common import short, text
 from pbt.report.read import read_story
-from pbt.results import Run
+from pbt.runs.results import Run
 
 
 def test_both_libraries_draw_every_picture() -> None:

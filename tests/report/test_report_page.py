@@ -16,13 +16,13 @@ from histories import CLIMB, history, rising
 
 import pbt
 from pbt import report
-from pbt.engine import Observer
 from pbt.errors import MissingExtraError, RunError, RunFormatError, UsageError
 from pbt.report import figures, write_pictures, write_report
-from pbt.report.data.pictures import NAMES
+from pbt.report.data.figures import NAMES
 from pbt.report.read import read_story
-from pbt.report.story import story_of
-from pbt.results import Run
+from pbt.report.snapshot import story_of
+from pbt.runs.engine import Observer
+from pbt.runs.results import Run
 from pbt.store.base import Entry
 from pbt.store.sqlite import RunStore
 

@@ -7,14 +7,14 @@ from histories import rising, told
 
 import pbt
 from pbt.report.advice import advice, correlations
-from pbt.report.data.pictures import NAMES, pictures
+from pbt.report.data.figures import NAMES, pictures
 from pbt.report.facts import described, environment, results, setting
 from pbt.report.read import read_story
 from pbt.report.sentences import HOW, TITLES, shows
-from pbt.report.story import Story
+from pbt.report.snapshot import Story
 from pbt.report.tables import table
 from pbt.report.words import count, distinct, listed, number, percent, span, times
-from pbt.results import Run
+from pbt.runs.results import Run
 
 
 def said(name: str, story: Story) -> str:

@@ -8,7 +8,7 @@ import pytest
 import pbt
 from pbt.core.lineage import Schedule, Segment
 from pbt.errors import UsageError
-from pbt.store.rows import from_json, to_json
+from pbt.store.event_rows import from_json, to_json
 from pbt.strategies import controls
 from pbt.strategies.base import Rounds
 from pbt.testing.invariants import violations

@@ -7,10 +7,10 @@ from cyclopts import Parameter
 
 from pbt.cli.look import opened
 from pbt.cli.options import Flag, print_json
-from pbt.schedules import schedule_text
+from pbt.runs.catalog import find_run
+from pbt.runs.schedule_io import schedule_text
+from pbt.terminal.console import outlet
 from pbt.terminal.exit import OK
-from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import find_run
 from pbt.terminal.trees import ancestry_json, ancestry_table, tree_json, tree_text
 
 

@@ -22,15 +22,15 @@ from pbt.cli.plans import under
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, UsageError
+from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, resume_command
+from pbt.terminal.console import outlet
 from pbt.terminal.exit import OK, USAGE, exit_code_of, tell
-from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, resume_command
 
 
 def _version() -> str:
     # By name: PyPI has an unrelated distribution `pbt`.
-    from pbt.doctor import DISTRIBUTION
-    from pbt.executors.here import version_of
+    from pbt.cli.doctor import DISTRIBUTION
+    from pbt.executors.machine import version_of
 
     return f"pbt {version_of(DISTRIBUTION) or '(not installed)'}"
 
@@ -271,7 +271,7 @@ def doctor() -> int:
 
     Example: pbt doctor
     """
-    from pbt.doctor import show
+    from pbt.cli.doctor import show
 
     return show(outlet())
 

@@ -15,12 +15,12 @@ from rich.text import Text
 from pbt.cli.options import Screen, print_json
 from pbt.compare.design import Design, Trial
 from pbt.errors import UsageError
-from pbt.executors.here import cores_here
+from pbt.executors.machine import cores_here
+from pbt.runs.catalog import RUNS, own_command
 from pbt.store.layout import DATABASE
+from pbt.terminal.console import can_redraw, outlet
 from pbt.terminal.exit import OK, exit_code_of
-from pbt.terminal.outlet import can_redraw, outlet
-from pbt.terminal.runs import RUNS, own_command
-from pbt.terminal.text import printable, span
+from pbt.text import printable, span
 
 if TYPE_CHECKING:
     from pbt.compare.results import Comparison
@@ -82,10 +82,10 @@ def compare(  # noqa: PLR0913 (a flag each)
 
 def _compare(design: Design, workers: int, screen: Screen) -> int:
     # What needs scipy, matplotlib or torch is loaded now: not for the help, and not after hours.
-    from pbt.compare.pool import train_all
+    from pbt.compare.output import as_plain, check_packages, write
     from pbt.compare.results import compared
     from pbt.compare.trials import measured
-    from pbt.compare.written import as_plain, check_packages, write
+    from pbt.compare.workers import train_all
 
     check_packages()
     experiment = design.experiment()

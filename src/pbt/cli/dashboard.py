@@ -8,10 +8,10 @@ from cyclopts import Parameter
 from pbt.cli.look import opened
 from pbt.dashboard import HOST, PORT
 from pbt.errors import UsageError
+from pbt.runs.catalog import RUNS, find_run, runs_in
 from pbt.store.layout import DATABASE
+from pbt.terminal.console import outlet
 from pbt.terminal.exit import tell
-from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import RUNS, find_run, runs_in
 
 if TYPE_CHECKING:
     from pbt.dashboard.serve import Address

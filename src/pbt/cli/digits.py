@@ -7,10 +7,10 @@ from cyclopts import App, Parameter
 
 from pbt.cli.options import Flag, print_json
 from pbt.errors import UsageError
-from pbt.results import Run
-from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import find_run
-from pbt.terminal.text import printable
+from pbt.runs.catalog import find_run
+from pbt.runs.results import Run
+from pbt.terminal.console import outlet
+from pbt.text import printable
 
 app = App(
     name="mnist",

@@ -9,12 +9,12 @@ from cyclopts import Parameter
 
 from pbt.cli.look import opened
 from pbt.errors import RunError, UsageError
-from pbt.exports import csv_text, jsonl_text, newick, ray_policies, write_parquet
-from pbt.results import Run
+from pbt.runs.catalog import find_run
+from pbt.runs.export import csv_text, jsonl_text, newick, ray_policies, write_parquet
+from pbt.runs.results import Run
+from pbt.terminal.console import outlet
 from pbt.terminal.exit import OK
-from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import find_run
-from pbt.terminal.text import printable
+from pbt.text import printable
 
 _TEXTS: Mapping[str, Callable[[Run, Path], str]] = {
     "csv": lambda run, _: csv_text(run.history()),

@@ -15,17 +15,17 @@ from rich.text import Text
 
 from pbt.cli.options import print_json
 from pbt.errors import RunError, RunFormatError, UsageError
-from pbt.results import Run
+from pbt.runs.catalog import UNREADABLE, find_run, resume_command, runs_in, state_of
+from pbt.runs.results import Run
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
 from pbt.store.repair import repair_run
 from pbt.store.verify import verify_run
+from pbt.terminal.console import can_redraw, outlet
 from pbt.terminal.exit import FAILED, OK, tell
-from pbt.terminal.outlet import can_redraw, outlet
-from pbt.terminal.runs import UNREADABLE, find_run, resume_command, runs_in, state_of
 from pbt.terminal.summary import summary
-from pbt.terminal.text import NONE, printable, scored, sign_of
-from pbt.terminal.views import Column, as_json, grid, rounds_done
+from pbt.terminal.tables import Column, as_json, grid, rounds_done
+from pbt.text import NONE, printable, scored, sign_of
 
 PACE = 1.0
 """Seconds between two looks at a run that is watched."""

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from pbt.placement import EXECUTORS, Placement
-from pbt.results import Run
+from pbt.runs.placement import EXECUTORS, Placement
+from pbt.runs.results import Run
 from pbt.terminal.exit import OK, SOME_FAILED, tell
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.summary import summary
-from pbt.terminal.text import printable
-from pbt.terminal.views import as_json
+from pbt.terminal.tables import as_json
+from pbt.text import printable
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 """True where it is given."""

@@ -3,10 +3,10 @@
 from pbt.cli.look import opened
 from pbt.compare.design import planned
 from pbt.errors import UsageError
-from pbt.experiment import Experiment
-from pbt.results import Run
+from pbt.runs.catalog import find_run
+from pbt.runs.experiment import Experiment
+from pbt.runs.results import Run
 from pbt.strategies.registry import NEED_A_RUN
-from pbt.terminal.runs import find_run
 
 
 def under(experiment: Experiment, plan: str | None, of: str | None) -> Experiment:

@@ -12,16 +12,16 @@ from pbt.cli.options import Flag, Screen, Where, print_json
 from pbt.cli.train import check_new
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, UsageError
-from pbt.placement import Placement
-from pbt.replays import Comparison, compare, place_of
-from pbt.replays import replay as train_again
-from pbt.results import Run
+from pbt.runs.catalog import REPLAY, Vacated, find_run, load_experiment, new_run_dir, own_command, resume_command
+from pbt.runs.placement import Placement
+from pbt.runs.replay import Comparison, compare, place_of
+from pbt.runs.replay import replay as train_again
+from pbt.runs.results import Run
 from pbt.store.reader import is_begun
+from pbt.terminal.console import outlet
 from pbt.terminal.exit import OK, exit_code_of
-from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import REPLAY, Vacated, find_run, load_experiment, new_run_dir, own_command, resume_command
-from pbt.terminal.text import number, printable, scalars, scored, sign_of
-from pbt.terminal.views import Column, grid
+from pbt.terminal.tables import Column, grid
+from pbt.text import number, printable, scalars, scored, sign_of
 
 
 def replay(

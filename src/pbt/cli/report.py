@@ -6,10 +6,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pbt.cli.options import Flag
+from pbt.runs.catalog import find_run
+from pbt.terminal.console import outlet
 from pbt.terminal.exit import OK
-from pbt.terminal.outlet import outlet
-from pbt.terminal.runs import find_run
-from pbt.terminal.text import printable
+from pbt.text import printable
 
 
 def report(

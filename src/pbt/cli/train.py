@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pbt.cli.options import Screen, Where
-from pbt.disk import bounded
 from pbt.errors import MissingExtraError, RunExistsError
-from pbt.experiment import Experiment
-from pbt.placement import Placement
+from pbt.runs.catalog import APPLICATIONS, LatestLink, Vacated, resume_command
+from pbt.runs.disk_space import bounded
+from pbt.runs.experiment import Experiment
+from pbt.runs.placement import Placement
 from pbt.store.reader import is_begun
 from pbt.terminal.exit import exit_code_of
-from pbt.terminal.runs import APPLICATIONS, LatestLink, Vacated, resume_command
-from pbt.terminal.text import printable
+from pbt.text import printable
 
 
 def check_new(path: Path, application: Mapping[str, Any]) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 from pbt.core.population import View
 from pbt.errors import UsageError, nearest
-from pbt.experiment import Experiment
-from pbt.placement import Placement
 from pbt.problems import PROBLEMS, load
-from pbt.results import Run
+from pbt.runs.catalog import load_experiment
+from pbt.runs.experiment import Experiment
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 from pbt.space import Space
 from pbt.strategies.registry import PLANS, named, named_again
-from pbt.terminal.runs import load_experiment
 
 FRESH = 1_000_000
 """Added to the seed of a run that follows what another one found, so that it is not trained on the seed of that one."""

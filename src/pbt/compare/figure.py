@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import verdict
+from pbt.report.matplotlib_figures.common import Drawing, scaled, settled, sheet
 from pbt.report.palette import OTHERS, POPULATION, WINNER
-from pbt.report.printed.parts import Drawing, scaled, settled, sheet
 from pbt.report.words import count, number, plain
 
 BETTER, WORSE, UNKNOWN, FIRST = POPULATION, WINNER, OTHERS, "#3c4248"

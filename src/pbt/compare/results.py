@@ -10,7 +10,7 @@ from pbt.compare.design import Design
 from pbt.compare.statistics import Friedman, Paired, Summary, friedman, paired, summary
 from pbt.compare.trials import TESTS, Measured
 from pbt.errors import RunError
-from pbt.experiment import Experiment
+from pbt.runs.experiment import Experiment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from rich.console import Group
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import p_value, signed, verdict
 from pbt.report.words import distinct, number
-from pbt.terminal.text import NONE, printable
-from pbt.terminal.views import Column, grid
+from pbt.terminal.tables import Column, grid
+from pbt.text import NONE, printable
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim", "not shown": "dim"}
 

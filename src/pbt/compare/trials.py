@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pbt.compare.design import Design, Trial
-from pbt.core.naming import difference
-from pbt.engine import FINISHED, LOST
+from pbt.core.describe import difference
 from pbt.errors import DiskError, PBTError, PopulationLostError, UsageError
-from pbt.experiment import Experiment
-from pbt.results import Run
+from pbt.runs.engine import FINISHED, LOST
+from pbt.runs.experiment import Experiment
+from pbt.runs.results import Run
 from pbt.space import Space
+from pbt.store.event_rows import from_json, to_json
 from pbt.store.reader import RunReader, is_begun
-from pbt.store.rows import from_json, to_json
-from pbt.terminal.text import sign_of
+from pbt.text import sign_of
 
 TESTS = ("test", "test_accuracy")
 """What a task reports that selection has never seen, the first of them that is there."""

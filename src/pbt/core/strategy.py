@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from pbt.core.ages import at_equal_age, renewal
+from pbt.core.describe import describe_record
 from pbt.core.events import Born, Decision, Kind, Retired
 from pbt.core.exploit import AtRandom, Copy, Exploit, Mutate, Never, Stay, Truncation
 from pbt.core.explore import Explore, Perturb, explored
-from pbt.core.naming import describe_record
 from pbt.core.population import Member, Rank, StateRef, View, by_score
 from pbt.core.rng import Rng
 from pbt.core.rules import resolved, whole

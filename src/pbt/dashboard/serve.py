@@ -16,7 +16,7 @@ from pbt.errors import MissingExtraError, UsageError
 from pbt.report.write import plotly_js
 
 if TYPE_CHECKING:
-    from pbt.dashboard.bounds import Stopped
+    from pbt.dashboard.limits import Stopped
 
 SHORTEST = 16
 """Characters of a token: fewer could be guessed."""
@@ -161,11 +161,11 @@ def made(place: Path, address: Address, token: str | None) -> "Stopped":
         import uvicorn
 
         from pbt.dashboard.app import dashboard
-        from pbt.dashboard.bounds import Bounded, Stopped
-        from pbt.dashboard.guard import Guard, Hosts
+        from pbt.dashboard.limits import Bounded, Stopped
+        from pbt.dashboard.security import Guard, Hosts
     except ImportError as error:
         raise MissingExtraError(*NEEDS) from error
-    from pbt.dashboard.desk import Desk
+    from pbt.dashboard.cache import Desk
     from pbt.dashboard.watch import Watch
 
     app = dashboard(Desk(Watch(place)), lambda: plotly_js(*NEEDS))

@@ -17,11 +17,11 @@ from pbt.core.population import View
 from pbt.errors import PBTError, RunFormatError
 from pbt.report.read import RECORDED
 from pbt.report.words import number, plain
+from pbt.runs.catalog import UNREADABLE, runs_in, state_of
 from pbt.space import Space
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
-from pbt.terminal.runs import UNREADABLE, runs_in, state_of
-from pbt.terminal.text import sign_of
+from pbt.text import sign_of
 
 SETTLED = 2.0
 """Seconds after which the time of a file tells every change apart."""

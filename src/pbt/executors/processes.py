@@ -24,8 +24,8 @@ from typing import Any, Self
 
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Incident, Outcome, Share, Task
-from pbt.executors.endings import DEATH_SECONDS, end, ending
-from pbt.executors.patience import (
+from pbt.executors.process_tree import DEATH_SECONDS, end, ending
+from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
     START_ATTEMPTS,
@@ -34,7 +34,7 @@ from pbt.executors.patience import (
     incidents_of,
     tried_again,
 )
-from pbt.executors.sending import Source, load_sources, pickled, sources
+from pbt.executors.transport import Source, load_sources, pickled, sources
 from pbt.executors.worker import Setup
 
 

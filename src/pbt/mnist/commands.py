@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pbt.disk import bounded
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.config.values import plain
@@ -20,12 +19,13 @@ from pbt.mnist.demo import demo_config, demo_epochs
 from pbt.mnist.models import Shape, count_parameters
 from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
 from pbt.mnist.tester import Tested, run_test
+from pbt.runs.catalog import LatestLink, new_run_dir, own_command
+from pbt.runs.disk_space import bounded
 from pbt.store.layout import check_vacant
 from pbt.store.reader import is_begun
+from pbt.terminal.console import can_redraw, outlet
 from pbt.terminal.exit import OK, SOME_FAILED, exit_code_of, tell
-from pbt.terminal.outlet import can_redraw, outlet
 from pbt.terminal.progress import ProgressObserver
-from pbt.terminal.runs import LatestLink, new_run_dir, own_command
 from pbt.terminal.summary import summary
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from pbt.core.events import Event, Failed, Reported
 from pbt.core.lineage import Lineage
 from pbt.core.population import StateRef
-from pbt.engine import Engine, Observer
 from pbt.mnist.config.record import Config
 from pbt.mnist.metrics import beside
+from pbt.runs.engine import Engine, Observer
 from pbt.store.base import Store
 from pbt.store.files import file_name, replacing, write_durable
 

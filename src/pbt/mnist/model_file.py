@@ -7,7 +7,7 @@ from typing import Any
 from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
 from pbt.mnist.tester import Tested, best_tested, configuration_of, load_checkpoint
-from pbt.results import Run
+from pbt.runs.results import Run
 from pbt.store.codec import encode
 from pbt.store.files import write_durable
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.errors import MissingExtraError
-from pbt.results import Run
+from pbt.runs.results import Run
 
 WIDTH, HEIGHT, DPI = 8.0, 5.0, 130
 LOG_SPAN = 20

@@ -11,18 +11,18 @@ from typing import Any
 from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
-from pbt.engine import Observer
 from pbt.errors import ConfigError, MissingExtraError, RunError
 from pbt.executors.ray import Cluster
-from pbt.experiment import Experiment
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded, RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
 from pbt.mnist.scalars import scalars
 from pbt.mnist.task import find_data, space, steps_per_epoch, supervised
-from pbt.placement import EXECUTORS, Placement, place
-from pbt.results import Run
+from pbt.runs.engine import Observer
+from pbt.runs.experiment import Experiment
+from pbt.runs.placement import EXECUTORS, Placement, place
+from pbt.runs.results import Run
 
 log = logging.getLogger("pbt")
 

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pbt.callbacks import Callbacks, MemberReport
-from pbt.engine import Observer
 from pbt.errors import MissingExtraError
-from pbt.integrations.tensorboard import FOLDER, TensorBoard
+from pbt.runs.callbacks import Callbacks, MemberReport
+from pbt.runs.callbacks.tensorboard import FOLDER, TensorBoard
+from pbt.runs.engine import Observer
 
 log = logging.getLogger("pbt")
 

@@ -18,12 +18,12 @@ from typing import Any, Self
 
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
-from pbt.integrations.tensorboard import FOLDER, writer_maker
 from pbt.mnist.config.record import Config
 from pbt.mnist.files import place_of
 from pbt.mnist.results_table import RESULTS, Place, Rows, add_row, measured, read_results, row_of
 from pbt.mnist.task import find_data
 from pbt.mnist.tester import evaluate, images_of
+from pbt.runs.callbacks.tensorboard import FOLDER, writer_maker
 from pbt.store.reader import RunReader
 
 PATIENCE = 120.0

@@ -14,10 +14,7 @@ from pbt.core.exploit import never
 from pbt.core.explore import follow
 from pbt.core.lineage import Schedule, Segment
 from pbt.core.strategy import Plan
-from pbt.engine import Observer
 from pbt.errors import ConfigError
-from pbt.experiment import Experiment
-from pbt.integrations.tensorboard import FOLDER
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded
@@ -25,8 +22,11 @@ from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import LATEST, SingleFiles
 from pbt.mnist.task import find_data, steps_per_epoch, supervised
 from pbt.mnist.tester import load_checkpoint
-from pbt.placement import Placement
-from pbt.results import Run
+from pbt.runs.callbacks.tensorboard import FOLDER
+from pbt.runs.engine import Observer
+from pbt.runs.experiment import Experiment
+from pbt.runs.placement import Placement
+from pbt.runs.results import Run
 from pbt.space import Float, Space
 
 log = logging.getLogger("pbt")

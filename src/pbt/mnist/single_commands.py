@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from pbt.disk import bounded
-from pbt.engine import Engine, Observer
 from pbt.errors import ConfigError
 from pbt.executors.ray import Cluster
 from pbt.mnist.commands import (
@@ -28,11 +26,13 @@ from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
 from pbt.mnist.single_files import add_test, take_tests
 from pbt.mnist.task import find_data
 from pbt.mnist.tester import Tested, best_tested, run_test
-from pbt.placement import Placement, place
-from pbt.results import Run
+from pbt.runs.catalog import LatestLink
+from pbt.runs.disk_space import bounded
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.placement import Placement, place
+from pbt.runs.results import Run
 from pbt.terminal.exit import exit_code_of, tell
 from pbt.terminal.progress import ProgressObserver
-from pbt.terminal.runs import LatestLink
 from pbt.terminal.summary import summary
 
 PROGRAM = "main.py"

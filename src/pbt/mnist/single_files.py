@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pbt.core.events import Event, Reported
 from pbt.core.lineage import Lineage
-from pbt.engine import Engine, Observer
 from pbt.errors import RunLockedError
 from pbt.mnist.config.record import Config
 from pbt.mnist.files import copy_state, folder_of, place_of, write_arguments, write_table
 from pbt.mnist.results_table import RESULTS, Rows, add_row, alone, level, read_results, row_of, tests_in
 from pbt.mnist.tester import Tested
-from pbt.results import Run
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.results import Run
 from pbt.store.base import Store
 from pbt.store.sqlite import RunStore
 

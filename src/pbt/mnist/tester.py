@@ -16,7 +16,7 @@ from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import restored
 from pbt.mnist.task import as_data, find_data, normalize
 from pbt.pytorch import Split
-from pbt.results import Run
+from pbt.runs.results import Run
 from pbt.store.codec import decode, digest
 from pbt.store.files import read_plain
 

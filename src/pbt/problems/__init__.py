@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 
 from pbt.errors import UsageError, nearest
-from pbt.experiment import Experiment
+from pbt.runs.experiment import Experiment
 
 PROBLEMS: Mapping[str, str] = {
     "fig2": "pbt.problems.toys:fig2",

@@ -19,7 +19,7 @@ from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
 from pbt.executors.worker import Context
-from pbt.experiment import Experiment
+from pbt.runs.experiment import Experiment
 from pbt.space import Float
 
 Array = npt.NDArray[np.float64]

@@ -19,8 +19,8 @@ from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
 from pbt.executors.worker import Context
-from pbt.experiment import Experiment
 from pbt.problems.images import Array, Labels, images, splits
+from pbt.runs.experiment import Experiment
 from pbt.space import Float
 
 Weights = dict[str, Array]

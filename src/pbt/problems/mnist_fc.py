@@ -14,11 +14,11 @@ from pathlib import Path
 from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
-from pbt.experiment import Experiment
 from pbt.mnist.demo import demo_config
 from pbt.mnist.models import Shape
 from pbt.mnist.task import load_data, space, supervised
 from pbt.pytorch import Data, Split
+from pbt.runs.experiment import Experiment
 
 TRAIN, HELD_OUT = 2000, 1000
 """Images at most to train on, and in validation and test each."""

@@ -3,7 +3,7 @@
 Good for: seeing whether an algorithm does what it says, over many seeds. References stand with the tasks.
 """
 
-from pbt.experiment import Experiment
+from pbt.runs.experiment import Experiment
 from pbt.testing.problems import FIG2, NQM, TOY_DECEPTIVE, TOY_PLAIN, ToyDeceptive, ToyPlain
 
 

@@ -21,9 +21,9 @@ from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
 from pbt.executors.worker import Context
-from pbt.experiment import Experiment
 from pbt.problems.images import images, splits
 from pbt.pytorch import Binding, argument, optimizer
+from pbt.runs.experiment import Experiment
 from pbt.space import Float, HParams
 
 PIXELS, HIDDEN, CODE = 64, 64, 8

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pbt.report.data.common import axis_of, quantile
+from pbt.report.data.axes import axis_of, quantile
 from pbt.report.data.exploits import exploits
 from pbt.report.data.founders import taken_over
 from pbt.report.data.schedules import bound
-from pbt.report.story import Story
+from pbt.report.snapshot import Story
 from pbt.report.words import count, listed, number, percent
 from pbt.space import Choice
 

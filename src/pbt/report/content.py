@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pbt.report.advice import advice
-from pbt.report.data.pictures import NAMES, Pictures
+from pbt.report.data.figures import NAMES, Pictures
 from pbt.report.facts import environment, results, setting
 from pbt.report.sentences import HOW, NOTHING, TITLES, aside, shows
-from pbt.report.story import Story
+from pbt.report.snapshot import Story
 from pbt.report.tables import Table, table
 from pbt.report.words import count
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pbt.report.story import Story
+from pbt.report.snapshot import Story
 from pbt.report.words import count, number, span
 
 LONG = 200

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from pbt.errors import UsageError
-from pbt.report.data.pictures import pictures
+from pbt.report.data.figures import pictures
 from pbt.report.read import read_story
 from pbt.report.sentences import shows
-from pbt.results import Run
+from pbt.runs.results import Run
 
 Source = Run | str | Path
 """A run, or its directory, which may still be written."""
@@ -49,7 +49,7 @@ def plot_health(run: Source) -> Any:
 
 
 def _drawn(name: str, run: Source) -> Any:
-    from pbt.report import printed
+    from pbt.report import matplotlib_figures as printed
 
     story = read_story(run)
     shown = pictures(story)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pbt.errors import RunFormatError
-from pbt.report.story import Story, story_of
-from pbt.results import Run
+from pbt.report.snapshot import Story, story_of
+from pbt.runs.results import Run
 from pbt.store.reader import RunReader
 
 RECORDED = ("seed", "space")

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pbt.report.data.exploits import Exploits
+from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.founders import Founders
 from pbt.report.data.health import Health
-from pbt.report.data.pictures import Pictures
 from pbt.report.data.plane import Frame, Plane
 from pbt.report.data.schedules import Panel, Schedules
 from pbt.report.data.tree import Tree
-from pbt.report.story import Story
+from pbt.report.snapshot import Story
 from pbt.report.words import count, distinct, listed, number, percent, span, times
 
 TITLES: Mapping[str, str] = {

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pbt.report.data.common import thin
+from pbt.report.data.axes import thin
 from pbt.report.data.exploits import Exploits
+from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.founders import Founders
 from pbt.report.data.health import Health
-from pbt.report.data.pictures import Pictures
 from pbt.report.data.plane import Plane
-from pbt.report.story import Story
+from pbt.report.snapshot import Story
 from pbt.report.words import number
 
 ROWS = 400

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pbt.errors import MissingExtraError, RunError, UsageError
-from pbt.report import interactive
+from pbt.report import plotly_figures as interactive
 from pbt.report.content import content
-from pbt.report.data.pictures import NAMES, Pictures, pictures
-from pbt.report.interactive.parts import Figure
+from pbt.report.data.figures import NAMES, Pictures, pictures
 from pbt.report.page import page
+from pbt.report.plotly_figures.common import Figure
 from pbt.report.read import read_story
-from pbt.results import Run
+from pbt.runs.results import Run
 
 FOLDER, PAGE = "report", "report.html"
 FORMATS = ("png", "svg", "pdf")
@@ -74,7 +74,7 @@ def write_pictures(run: Run | str | Path, formats: Iterable[str], out: str | Pat
         UsageError: An unknown format, a run in memory and no `out`, or no member has finished a round yet.
         RunError: A file cannot be written.
     """
-    from pbt.report import printed
+    from pbt.report import matplotlib_figures as printed
 
     asked = list(dict.fromkeys(formats))
     unknown = [name for name in asked if name not in FORMATS]

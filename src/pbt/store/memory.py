@@ -8,8 +8,8 @@ from typing import Any, Self
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.store.base import Entry, Note, Problem
+from pbt.store.event_rows import Row, check_named, from_json, to_event, to_json, to_row
 from pbt.store.files import StateFiles
-from pbt.store.rows import Row, check_named, from_json, to_event, to_json, to_row
 from pbt.store.verify import verify_content
 
 

@@ -15,13 +15,14 @@ from typing import Any, Self, TypeVar
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
-from pbt.store import seals, tables
+from pbt.store import checksums as seals
+from pbt.store import tables
 from pbt.store.base import Entry
 from pbt.store.database import check_format, check_journal, connect, plain_errors
+from pbt.store.event_rows import to_event
 from pbt.store.files import StateFiles
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own
 from pbt.store.lock import is_locked
-from pbt.store.rows import to_event
 
 _PATIENCE = 30.0
 """Seconds to wait for a writer in the middle of a commit, which takes milliseconds."""

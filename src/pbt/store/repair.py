@@ -19,13 +19,14 @@ from pbt.core.fold import apply
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError
 from pbt.space import Space
-from pbt.store import seals, tables
+from pbt.store import checksums as seals
+from pbt.store import tables
 from pbt.store.base import Note
 from pbt.store.database import check_format, check_journal, connect, plain_errors, transaction
+from pbt.store.event_rows import from_json, to_event
 from pbt.store.files import StateFiles, file_name, read_plain, sync_folder
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own, os_errors
 from pbt.store.lock import WriterLock
-from pbt.store.rows import from_json, to_event
 from pbt.store.verify import verify_run
 
 DAMAGED = f"{DATABASE}.damaged"

@@ -15,13 +15,14 @@ from typing import Any, Self
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError
-from pbt.store import seals, tables
+from pbt.store import checksums as seals
+from pbt.store import tables
 from pbt.store.base import Entry, Note, Problem
 from pbt.store.database import LOOK, check_format, check_journal, connect, is_empty, plain_errors, transaction
+from pbt.store.event_rows import check_named, to_event, to_json, to_row
 from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of, sync_folder
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, already_there, check_own, check_vacant, os_errors
 from pbt.store.lock import WriterLock
-from pbt.store.rows import check_named, to_event, to_json, to_row
 from pbt.store.verify import verify_run
 
 _PATIENCE = 60.0

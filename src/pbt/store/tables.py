@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError
-from pbt.store import seals
+from pbt.store import checksums as seals
 from pbt.store.base import Entry, Note
 from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION
-from pbt.store.rows import Row, from_json, to_json
+from pbt.store.event_rows import Row, from_json, to_json
 from pbt.store.views import views
 
 _DEFINITIONS: Mapping[str, str] = {

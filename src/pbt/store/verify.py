@@ -9,12 +9,12 @@ from pbt.core.fold import fold
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.space import Space
-from pbt.store import seals
+from pbt.store import checksums as seals
 from pbt.store.base import Problem
+from pbt.store.event_rows import to_event
 from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
 from pbt.store.reader import Contents, RunReader
-from pbt.store.rows import to_event
 from pbt.store.tables import EventRow, damaged
 
 

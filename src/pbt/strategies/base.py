@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pbt.core.naming import describe_record
+from pbt.core.describe import describe_record
 from pbt.core.population import StateRef, View
 from pbt.core.rules import resolved, whole
 from pbt.core.strategy import Mode, Proposal, births

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pbt.core.describe import describe_record
 from pbt.core.exploit import Never, Truncation, at_random, never
 from pbt.core.explore import follow, keep
 from pbt.core.lineage import Schedule, Segment
-from pbt.core.naming import describe_record
 from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Interval, Mode, Plan, Proposal, Strategy, births
 from pbt.errors import UsageError
 from pbt.space import HParams
 
 if TYPE_CHECKING:
-    from pbt.results import Run
+    from pbt.runs.results import Run
 
 FRACTION = 0.2
 """Of the population that explores in `explore_only`, where the plan itself names no fraction."""

@@ -17,7 +17,7 @@ from pbt.errors import UsageError, nearest
 from pbt.strategies import controls
 
 if TYPE_CHECKING:
-    from pbt.results import Run
+    from pbt.runs.results import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from types import FrameType, TracebackType
 from typing import Self, TextIO
 
 from pbt.errors import DiskError, PBTError
-from pbt.executors.endings import kill
+from pbt.executors.process_tree import kill
 from pbt.store.layout import OF_THE_DISK
-from pbt.terminal.text import printable
+from pbt.text import printable
 
 OK, FAILED, USAGE, SOME_FAILED = 0, 1, 2, 3
 """Exit codes: all well; the run failed; asked for in a wrong way; finished, but not with every member."""

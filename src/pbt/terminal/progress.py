@@ -16,12 +16,12 @@ from rich.text import Text
 
 from pbt.core.events import Decided, Decision, Event, Failed, Reported
 from pbt.core.population import Member, View
-from pbt.engine import Engine, Observer
 from pbt.executors.base import Failure, Outcome, Report
-from pbt.placement import Placement, place
-from pbt.terminal.outlet import can_redraw, is_terminal, outlet
-from pbt.terminal.text import printable, scored, sign_of, span
-from pbt.terminal.views import Row, population_table, row_of
+from pbt.runs.engine import Engine, Observer
+from pbt.runs.placement import Placement, place
+from pbt.terminal.console import can_redraw, is_terminal, outlet
+from pbt.terminal.tables import Row, population_table, row_of
+from pbt.text import printable, scored, sign_of, span
 
 AROUND = 9
 """Lines of the live display that are no members."""

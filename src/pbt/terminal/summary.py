@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pbt.results import Run
-from pbt.terminal.outlet import outlet
-from pbt.terminal.text import number, printable, scored, sign_of
-from pbt.terminal.views import population_table, rows_of, schedule_table
+from pbt.runs.results import Run
+from pbt.terminal.console import outlet
+from pbt.terminal.tables import population_table, rows_of, schedule_table
+from pbt.text import number, printable, scored, sign_of
 
 ROWS = 40
 """Members in a table that does not depend on the height of a terminal."""

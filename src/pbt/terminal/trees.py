@@ -10,9 +10,9 @@ from rich.text import Text
 
 from pbt.core.lineage import Link, Stint
 from pbt.core.population import StateRef
-from pbt.results import Run
-from pbt.terminal.text import NONE, number, printable, scored, sign_of
-from pbt.terminal.views import Column, grid
+from pbt.runs.results import Run
+from pbt.terminal.tables import Column, grid
+from pbt.text import NONE, number, printable, scored, sign_of
 
 BEST, GONE = "bold green", "dim"
 

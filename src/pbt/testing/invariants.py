@@ -16,8 +16,8 @@ from pbt.core.population import StateRef, Stored, View
 from pbt.errors import RunError, SpaceError
 from pbt.space import Space
 from pbt.store.codec import digest
+from pbt.store.event_rows import to_event
 from pbt.store.reader import RunReader
-from pbt.store.rows import to_event
 from pbt.store.tables import EventRow
 
 

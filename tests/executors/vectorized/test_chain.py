@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pbt.executors.vectorized.chain import chain_of
-from pbt.executors.vectorized.measures import Measures
-from pbt.executors.vectorized.network import StackedNet
-from pbt.executors.vectorized.stack import Rows
 from pbt.pytorch import Noise, key_dropout
+from pbt.pytorch.vectorized.layer_chain import chain_of
+from pbt.pytorch.vectorized.metrics import Measures
+from pbt.pytorch.vectorized.network import StackedNet
+from pbt.pytorch.vectorized.stacked_tensors import Rows
 
 MEMBERS = 3
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
-from pbt.executors.vectorized import ELEMENTWISE, Elementwise
-from pbt.executors.vectorized.elementwise import flatten
-from pbt.executors.vectorized.stack import Rows
+from pbt.pytorch.vectorized import ELEMENTWISE, Elementwise
+from pbt.pytorch.vectorized.elementwise import flatten
+from pbt.pytorch.vectorized.stacked_tensors import Rows
 from pbt.testing.courses import check_close
 
 SHAPES = {"w": (3, 5), "b": (3,), "one": ()}

@@ -9,8 +9,8 @@ from torch import nn
 
 from pbt.errors import TaskError
 from pbt.executors.base_values import MARK
-from pbt.executors.vectorized.settings import Desk
 from pbt.pytorch import attribute, clip_norm, dropout, loss, optimizer
+from pbt.pytorch.vectorized.settings import Desk
 from pbt.testing.tasks import DENSE
 
 

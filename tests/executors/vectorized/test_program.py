@@ -13,14 +13,14 @@ from pbt.core.population import StateRef
 from pbt.errors import TaskError
 from pbt.executors.base import Failure, Report
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.vectorized import ELEMENTWISE, VectorizedExecutor, elementwise
-from pbt.executors.vectorized.elementwise import ElementwiseAdam
-from pbt.executors.vectorized.measures import Measures
-from pbt.executors.vectorized.optimizers import Separate
-from pbt.executors.vectorized.program import Program
-from pbt.executors.vectorized.settings import Desk
 from pbt.executors.worker import Setup
 from pbt.pytorch import attribute, dropout, loss, optimizer
+from pbt.pytorch.vectorized import ELEMENTWISE, VectorizedExecutor, elementwise
+from pbt.pytorch.vectorized.elementwise import ElementwiseAdam
+from pbt.pytorch.vectorized.metrics import Measures
+from pbt.pytorch.vectorized.optimizers import Separate
+from pbt.pytorch.vectorized.program import Program
+from pbt.pytorch.vectorized.settings import Desk
 from pbt.store.files import StateFiles
 from pbt.testing.courses import Course, check_close, check_same_course, state_of
 from pbt.testing.executors import finish, make_task

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
-from pbt.executors.vectorized.rules import RULES, Rules
+from pbt.pytorch.vectorized.vmap_rules import RULES, Rules
 
 MEMBERS = 3
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pbt.executors.vectorized.optimizers import Separate, clip
-from pbt.executors.vectorized.stack import Rows
+from pbt.pytorch.vectorized.optimizers import Separate, clip
+from pbt.pytorch.vectorized.stacked_tensors import Rows
 
 LIKE = {"w": torch.zeros(2, 3), "b": torch.zeros(2)}
 

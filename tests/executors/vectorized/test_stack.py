@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pbt.executors.vectorized.stack import Rows
+from pbt.pytorch.vectorized.stacked_tensors import Rows
 
 LIKE = {
     "w": torch.zeros(3, 5),

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.func import vmap
 
-from pbt.executors.vectorized.noise import StackedDropout
 from pbt.pytorch.noise import KeyedDropout, Noise, key_dropout
+from pbt.pytorch.vectorized.noise import StackedDropout
 
 KEYS = (101, 202, 303, 404)
 MIXED = (0.0, 0.25, 1.0, 0.6)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import pbt
-from pbt.choose import choose
 from pbt.errors import TaskError
-from pbt.placement import Placement
+from pbt.runs.auto_placement import choose
+from pbt.runs.placement import Placement
 from pbt.testing.tasks import PLAIN
 
 SPACE = {"lr": pbt.Float(0.01, 0.1)}

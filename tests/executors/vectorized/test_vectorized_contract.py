@@ -2,8 +2,8 @@
 
 from pbt.executors.base import Executor
 from pbt.executors.processes import ProcessExecutor
-from pbt.executors.vectorized import ProgramSetup, VectorizedExecutor
 from pbt.executors.worker import Setup
+from pbt.pytorch.vectorized import ProgramSetup, VectorizedExecutor
 from pbt.testing.supervised import AgreementContract, SupervisedContract
 from pbt.testing.varieties import NetworksContract
 

@@ -19,8 +19,8 @@ import pbt
 from pbt import Float, Observer, Plan, keep, never, truncation
 from pbt.core.events import Decided, Failed, Reported
 from pbt.errors import TaskError
-from pbt.executors.vectorized import VectorizedExecutor
-from pbt.placement import Placement
+from pbt.pytorch.vectorized import VectorizedExecutor
+from pbt.runs.placement import Placement
 from pbt.store.reader import RunReader
 from pbt.store.verify import verify_run
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from pbt import Experiment, Float, Placement, Plan, truncation
-from pbt.executors.vectorized import VectorizedExecutor
 from pbt.pytorch import Data, Split, SupervisedTask, clip_norm, dropout, loss, optimizer
+from pbt.pytorch.vectorized import VectorizedExecutor
 
 
 def make_net():

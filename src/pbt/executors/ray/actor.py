@@ -13,8 +13,8 @@ import numpy as np
 from pbt.core.population import StateRef, Stored
 from pbt.errors import PBTError
 from pbt.executors.base import Outcome, Report, Share, State
-from pbt.executors.here import version_of
-from pbt.executors.sending import Source, load_sources
+from pbt.executors.machine import version_of
+from pbt.executors.transport import Source, load_sources
 from pbt.store.files import INLINE_LIMIT, StateFiles
 
 if TYPE_CHECKING:

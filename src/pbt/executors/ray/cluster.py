@@ -13,7 +13,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pbt.errors import DeviceError, MissingExtraError, UsageError, WorkerError
-from pbt.executors.here import cores_here
+from pbt.executors.machine import cores_here
 
 log = logging.getLogger("pbt")
 

@@ -20,7 +20,10 @@ import numpy as np
 from pbt.core.population import StateRef, Stored
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Incident, Outcome, Report, Share, Task
-from pbt.executors.patience import (
+from pbt.executors.ray.actor import Actor, Cargo, Opened, versions
+from pbt.executors.ray.cluster import Cluster, amounts, check_room, connected, disconnect, nodes, room
+from pbt.executors.ray.object_cache import Holdings
+from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
     START_ATTEMPTS,
@@ -29,10 +32,7 @@ from pbt.executors.patience import (
     incidents_of,
     tried_again,
 )
-from pbt.executors.ray.actor import Actor, Cargo, Opened, versions
-from pbt.executors.ray.cluster import Cluster, amounts, check_room, connected, disconnect, nodes, room
-from pbt.executors.ray.holdings import Holdings
-from pbt.executors.sending import pickled, sources
+from pbt.executors.transport import pickled, sources
 from pbt.executors.worker import Setup, failure, fatal_cause
 from pbt.store.codec import digest_of
 from pbt.store.files import StateFiles, file_name

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pbt.report.data.common import DECADES, Curve, joined, quantile, thin, thinned
-from pbt.report.story import State, Story
+from pbt.report.data.axes import DECADES, Curve, joined, quantile, thin, thinned
+from pbt.report.snapshot import State, Story
 
 POINTS = 40_000
 """Of all members' lines together."""

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from pbt.report.data.common import thin, thinned
-from pbt.report.story import Generation, Story
+from pbt.report.data.axes import thin, thinned
+from pbt.report.snapshot import Generation, Story
 
 GENERATIONS = 300
 NAMED = 24

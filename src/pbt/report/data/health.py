@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pbt.report.data.common import quantile, thin, thinned
-from pbt.report.story import Story
+from pbt.report.data.axes import quantile, thin, thinned
+from pbt.report.snapshot import Story
 
 ROUNDS = 500
 

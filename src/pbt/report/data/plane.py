@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 from pbt.core.population import StateRef
-from pbt.report.data.common import Axis, Number, axis_of, quantile, thin, thinned
+from pbt.report.data.axes import Axis, Number, axis_of, quantile, thin, thinned
 from pbt.report.data.fitness import logarithmic
-from pbt.report.story import Generation, Story
+from pbt.report.snapshot import Generation, Story
 
 FRAMES = 100
 POINTS = 20_000

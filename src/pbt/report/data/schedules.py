@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pbt.report.data.common import Axis, Curve, Number, axis_of, joined, thin, thinned
-from pbt.report.story import State, Story
+from pbt.report.data.axes import Axis, Curve, Number, axis_of, joined, thin, thinned
+from pbt.report.snapshot import State, Story
 from pbt.space import Value
 
 POINTS = 60_000

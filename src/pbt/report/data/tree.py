@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pbt.core.population import StateRef
-from pbt.report.data.common import Curve, joined, thin, thinned
-from pbt.report.story import State, Story
+from pbt.report.data.axes import Curve, joined, thin, thinned
+from pbt.report.snapshot import State, Story
 
 GENERATIONS = 200
 EDGES = 12_000

@@ -1,0 +1,104 @@
+"""The files of a comparison: `comparison.json` and the picture."""
+
+import contextlib
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pbt.compare.results import Comparison, PlanResult
+from pbt.compare.sentences import sentences
+from pbt.errors import MissingExtraError, RunError
+
+JSON, PICTURE = "comparison.json", "comparison"
+FORMATS = ("png", "svg")
+
+
+def write(found: Comparison, folder: Path) -> list[Path]:
+    """Write the comparison into its directory, whose runs are there.
+
+    Returns:
+        The files.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        RunError: A file cannot be written.
+    """
+    from pbt.compare.figure import plot_comparison
+    from pbt.report.matplotlib_figures import saved
+
+    text = json.dumps(as_plain(found), indent=2, allow_nan=False) + "\n"
+    figure = plot_comparison(found)
+    contents = {JSON: text.encode()} | {f"{PICTURE}.{suffix}": saved(figure, suffix) for suffix in FORMATS}
+    for name, content in contents.items():
+        _replace(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def check_packages() -> None:
+    """Find out before hours of training whether a comparison could be shown at all.
+
+    Raises:
+        MissingExtraError: scipy or matplotlib is not installed.
+    """
+    from pbt.compare.statistics import scipy_stats
+
+    scipy_stats()
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise MissingExtraError("comparing plans", "compare") from error
+    del mpl
+
+
+def as_plain(found: Comparison) -> dict[str, Any]:
+    """The comparison as values that every JSON reader takes."""
+    ranks = None if found.friedman is None else asdict(found.friedman) | {"plans": found.in_friedman}
+    plain: dict[str, Any] = {
+        "task": found.task,
+        "metric": found.metric,
+        "better": "lower" if found.minimize else "higher",
+        "population": found.population,
+        "rounds": found.rounds,
+        "seeds": list(found.seeds),
+        "compared_with": found.plans[0].plan,
+        "plans": {result.plan: _plain(result) for result in found.plans},
+        "friedman": ranks,
+        "sentences": sentences(found),
+    }
+    return {name: _finite(value) for name, value in plain.items()}
+
+
+def _plain(result: PlanResult) -> dict[str, Any]:
+    pair = result.paired
+    return {
+        "made_of_runs_of": result.source or None,
+        "summary": None if result.summary is None else asdict(result.summary),
+        "difference": None if pair is None else asdict(pair) | {"real": pair.real},
+        "mean": {name: result.mean(name) for name in ("steps", "copies", "founders", "failures", "seconds")},
+        "runs": [asdict(run) for run in result.runs],
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Whoever reads it sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""All runs of a comparison in worker processes: one thread each, no more at a time than was asked for.
+
+Every run is durable round by round, so stopping is killing the workers: the same command goes on where they were.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from pathlib import Path
+
+from pbt.compare.design import Design, Trial, next_trial
+from pbt.compare.trials import Trained, is_done, train
+from pbt.errors import WorkerError
+from pbt.executors.process_tree import end
+from pbt.runs.experiment import Experiment
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+Told = Callable[[Trial, bool], None]
+"""Called for every trial that is finished; True: it was so before."""
+
+
+def train_all(design: Design, experiment: Experiment, workers: int, told: Told = lambda _trial, _before: None) -> None:
+    """Train every run that is not finished yet.
+
+    Args:
+        design: The comparison.
+        experiment: As `design.experiment` gives it.
+        workers: Processes at most, at least 1.
+        told: Who is told of each finished run.
+
+    Raises:
+        UsageError: A run cannot be done as asked, or another one is in its place.
+        DiskError: The disk is full or failing.
+        WorkerError: A worker died.
+    """
+    waiting = design.trials()
+    finished = _finished(design, experiment, waiting)
+    for trial in [trial for trial in waiting if trial.path in finished]:
+        waiting.remove(trial)
+        told(trial, True)
+    if not waiting:
+        return
+    with _workers(min(workers, len(waiting))) as pool:
+        running: dict[Future[Trained], Trial] = {}
+        while waiting or running:
+            while len(running) < workers and (ready := next_trial(waiting, finished)) is not None:
+                waiting.remove(ready)
+                running[_submit(pool, design, ready)] = ready
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                trial = running.pop(future)
+                _take(future, trial)
+                finished.add(trial.path)
+                told(trial, False)
+
+
+def _finished(design: Design, experiment: Experiment, trials: Sequence[Trial]) -> set[Path]:
+    done: set[Path] = set()
+    for trial in trials:
+        # What is made of a run that is not finished cannot be: it is looked at when that one is.
+        ready = trial.source is None or trial.source in done
+        if ready and is_done(design, experiment, trial):
+            done.add(trial.path)
+    return done
+
+
+def _take(future: Future[Trained], trial: Trial) -> None:
+    try:
+        trained = future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"plan {trial.plan}, seed {trial.seed}: a worker died, perhaps for want of memory; give the same command "
+            "again to go on, with fewer --workers"
+        ) from error
+    if trained.error is not None:
+        raise trained.error(trained.message)
+
+
+@contextlib.contextmanager
+def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """The pool; however it is left, no worker stays behind."""
+    before = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
+    try:
+        with _one_thread():
+            yield pool
+    except BaseException:
+        # Not asked: a worker hears nothing until its run is over, which may take hours.
+        end([child for child in multiprocessing.active_children() if child not in before], patience=0.0)
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, design: Design, trial: Trial) -> "Future[Trained]":
+    """Hand a trial over, which may start a worker: one that does not hear Ctrl-C, not even before it can say so."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return pool.submit(train, design, trial)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    """In a worker: leave Ctrl-C to the parent, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What each of many runs has to say of itself is in its report.
+    logging.getLogger("pbt").setLevel(logging.ERROR)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Around the start of workers: libraries read these when they are loaded, and no later."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,67 @@
+"""A run as the browser gets it: the words and tables of its report, and its figures, as JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pbt.errors import PBTError
+from pbt.report.content import Content, Section, content
+from pbt.report.data.figures import pictures
+from pbt.report.page import json_text
+from pbt.report.read import read_story
+from pbt.report.words import plain
+from pbt.report.write import drawn
+
+
+def shown(path: Path, version: str) -> bytes:
+    """Everything that is shown of a run, or the one line that says why it cannot be.
+
+    Args:
+        path: The run directory.
+        version: What the watch called the run at this moment; handed on, so that the browser knows what it has.
+    """
+    try:
+        story = read_story(path)
+        made = pictures(story)
+        found = {"version": version, "problem": "", **_plain(content(story, made)), "figures": drawn(made)}
+        return json_text(found).encode()
+    except PBTError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{path}: cannot be read ({error.strerror or error})"
+    except Exception as error:  # noqa: BLE001 (a stranger's folder may hold anything; the page says so)
+        problem = f"{path}: cannot be drawn ({type(error).__name__}: {error}); `pbt verify` says whether it is whole"
+    return json_text({"version": version, "problem": plain(problem), "title": plain(path.resolve().name)}).encode()
+
+
+def _plain(said: Content) -> dict[str, Any]:
+    return {
+        "title": plain(said.title),
+        "lead": plain(said.lead),
+        "results": _pairs(said.results),
+        "warnings": [{"figure": one.figure, "title": one.title, "text": plain(one.text)} for one in said.warnings],
+        "praise": said.praise,
+        "sections": [_section(one) for one in said.sections],
+        "setting": _pairs(said.setting),
+        "environment": _pairs(said.environment),
+    }
+
+
+def _pairs(facts: Mapping[str, str]) -> list[list[str]]:
+    """In order: an object of JavaScript puts names that look like numbers first."""
+    return [[plain(name), plain(value)] for name, value in facts.items()]
+
+
+def _section(one: Section) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": one.name,
+        "title": one.title,
+        "shows": plain(one.shows),
+        "drawn": one.drawn,
+        "how": plain(one.how),
+        "note": plain(one.note),
+    }
+    if one.table is not None:
+        head, rows = ([list(map(plain, row)) for row in part] for part in ([one.table.head], one.table.rows))
+        found["table"] = {"summary": plain(one.table.summary), "head": head[0], "rows": rows}
+    return found

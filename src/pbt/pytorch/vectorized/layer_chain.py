@@ -1,0 +1,104 @@
+"""A chain of plain layers, run for all members without `vmap`, whose bookkeeping takes as long as a small layer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pbt.pytorch.vectorized.noise import StackedDropout
+from pbt.pytorch.vectorized.vmap_rules import RULES
+
+Tensors = Mapping[str, Tensor]
+Layer = Callable[[Tensor, Tensors], Tensor]
+"""From what all members give on (members, n, ...) to what the layer makes of it, with all members' tensors by name."""
+
+_ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def chain_of(model: nn.Module, names: Mapping[int, str], device: str) -> Sequence[Layer] | None:
+    """The layers of a model in order; None: it is something else than a chain of layers that are known here.
+
+    Args:
+        model: Of one member.
+        names: Of its parameters and buffers, by their `id`.
+        device: Where it is: on an accelerator `vmap` has the better convolutions.
+    """
+    if "forward" in vars(model) or any(getattr(model, hooks) for hooks in _HOOKS):
+        return None
+    if type(model) is not nn.Sequential:
+        layer = _layer(model, names, device)
+        return None if layer is None else [layer]
+    layers: list[Layer] = []
+    for module in model:
+        inner = chain_of(module, names, device)
+        if inner is None:
+            return None
+        layers += inner
+    return layers
+
+
+def _layer(module: Any, names: Mapping[int, str], device: str) -> Layer | None:
+    kind = type(module)
+    if kind in _ELEMENTWISE:
+        # What it would change in place may be the batch that all members share.
+        return lambda x, _: module(x.clone() if getattr(module, "inplace", False) else x)
+    if kind is StackedDropout:
+        return lambda x, _: module.stacked(x) if module.training else module.undropped(x)
+    if kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+        return lambda x, _: x.flatten(2)
+    if kind is nn.Linear:
+        return _linear(module, names)
+    if device == "cpu":
+        return _image_layer(module, names)
+    return None
+
+
+def _image_layer(module: Any, names: Mapping[int, str]) -> Layer | None:
+    """What is better without `vmap` on the CPU alone."""
+    if type(module) in _POOLS and not getattr(module, "return_indices", False):
+        return lambda x, _: module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    if type(module) in _NORMS and module.momentum is not None:
+        return _batch_norm(module, names)
+    if type(module) is nn.Conv2d and module.padding_mode == "zeros":
+        return _convolution(module, names)
+    return None
+
+
+def _linear(module: Any, names: Mapping[int, str]) -> Layer:
+    weight, bias = _names(module, names, "weight", "bias")
+    run = RULES[F.linear].run
+    return lambda x, of: run(x, of[weight], of.get(bias))
+
+
+def _convolution(module: Any, names: Mapping[int, str]) -> Layer:
+    weight, bias = _names(module, names, "weight", "bias")
+    run = RULES[F.conv2d].run
+
+    def layer(x: Tensor, of: Tensors) -> Tensor:
+        return run(x, of[weight], of.get(bias), module.stride, module.padding, module.dilation, module.groups)
+
+    return layer
+
+
+def _batch_norm(module: Any, names: Mapping[int, str]) -> Layer:
+    weight, bias, mean, var, count = _names(
+        module, names, "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
+    )
+    run = RULES[F.batch_norm].run
+
+    def layer(x: Tensor, of: Tensors) -> Tensor:
+        if module.training and count in of:
+            of[count].add_(1)
+        training = module.training or mean not in of
+        return run(x, of.get(mean), of.get(var), of.get(weight), of.get(bias), training, module.momentum, module.eps)
+
+    return layer
+
+
+def _names(module: nn.Module, names: Mapping[int, str], *keys: str) -> list[str]:
+    """The names of a layer's tensors; empty, which nothing is called, where it has none."""
+    return [names.get(id(getattr(module, key)), "") for key in keys]

@@ -1,0 +1,218 @@
+"""One network that stands for all members: what differs between them is handed in."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pbt.errors import TaskError
+from pbt.pytorch.noise import KeyedDropout, Noise
+from pbt.pytorch.vectorized.failures import CHECKPOINTED
+from pbt.pytorch.vectorized.layer_chain import chain_of
+from pbt.pytorch.vectorized.noise import StackedDropout
+from pbt.pytorch.vectorized.settings import Settings
+from pbt.pytorch.vectorized.vmap_rules import Rules
+from pbt.space import Value
+
+
+class StackedNet:
+    """The network, run for one member as `vmap` sees it, with all that differs between members handed in.
+
+    Args:
+        model: Of one member; it is changed.
+        noise: The source of dropout; `noise.at` names one key per member.
+        device: Where it is.
+
+    Raises:
+        TaskError: Something would happen to one member's parameters that does not happen to these.
+    """
+
+    def __init__(self, model: nn.Module, noise: Noise, device: str) -> None:
+        self._model = model
+        self._device = device
+        self._dropouts = _stack_dropouts(model, noise)
+        self._own = dict(model.named_parameters())
+        for name, parameter in self._own.items():
+            if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+                raise TaskError(f"the network has a hook on the gradient of '{name}'; use executor='processes'")
+        self._dtype = next((p.dtype for p in self._own.values() if p.is_floating_point()), torch.get_default_dtype())
+        names = {id(tensor): name for name, tensor in [*self._own.items(), *model.named_buffers()]}
+        holders: list[dict[str, Any]] = [of for m in model.modules() for of in (m._parameters, m._buffers)]
+        self._places = [
+            (names[id(tensor)], holder, key)
+            for holder in holders
+            for key, tensor in holder.items()
+            if tensor is not None
+        ]
+        self._chain = chain_of(model, names, device)
+        self._usual: dict[str, Any] = {}
+        self._as_built = _plain_attributes(model)
+        self._tried = False
+        self.attributes: dict[str, Tensor] = {}
+        """By path, for all members, where they differ."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is dropout."""
+        return bool(self._dropouts)
+
+    def train(self) -> None:
+        """From now on as in training."""
+        self._model.train()
+
+    def eval(self) -> None:
+        """From now on as in evaluation."""
+        self._model.eval()
+
+    def configure(self, settings: Sequence[Settings]) -> None:
+        """Take each member's dropout and attributes, for a round that begins with a network as it was built.
+
+        Raises:
+            TaskError: Members differ in an attribute that is no number.
+        """
+        for layer, own in zip(self._dropouts, zip(*(own.dropout for own in settings), strict=True), strict=True):
+            layer.set(own)
+        for module, name, value in self._as_built:
+            setattr(module, name, copy.deepcopy(value))
+        self.attributes = {}
+        for path in {path: None for own in settings for path in own.attributes} | dict.fromkeys(self._usual):
+            owner, name = self._owner(path)
+            usual = self._usual.setdefault(path, getattr(owner, name))
+            values = [own.attributes.get(path, usual) for own in settings]
+            setattr(owner, name, values[0])
+            if any(value != values[0] for value in values):
+                self.attributes[path] = self._stacked(path, values)
+
+    def _stacked(self, path: str, values: Sequence[Value]) -> Tensor:
+        if not all(type(value) in (int, float) for value in values):
+            raise TaskError(
+                f"attribute('model.{path}'): {sorted(set(map(str, values)))} cannot differ between members of one "
+                "program; use executor='processes'"
+            )
+        whole = all(type(value) is int for value in values)
+        return torch.tensor(values, dtype=torch.int64 if whole else self._dtype, device=self._device)
+
+    def check_reached(self) -> None:
+        """After a step back: raise TaskError if a parameter was used that is not the member's.
+
+        It was reached by a reference that nobody can see, as one in a list of the network's own.
+        """
+        for name, parameter in self._own.items():
+            if parameter.grad is not None:
+                raise TaskError(
+                    f"the network uses its parameter '{name}' by another way than as an attribute of a module, where "
+                    "members cannot have values of their own; use executor='processes'"
+                )
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether `run_chain` can run it, as members are now."""
+        return self._chain is not None and not self.attributes
+
+    def run_chain(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """The outputs of all members: tensors by name and x with members in front; buffers are changed in place."""
+        for layer in self._chain or ():
+            x = layer(x, tensors)
+        return x
+
+    def run(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        attributes: Mapping[str, Tensor],
+        row: Tensor,
+        *inputs: Tensor,
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """The outputs, and the buffers that the network replaced instead of changing them in place."""
+        for layer in self._dropouts:
+            layer.row = row
+        with self._holding({**params, **buffers}), self._having(attributes), Rules(), self._unhooked():
+            outputs = self._model(*inputs)
+            replaced = {
+                name: holder[key]
+                for name, holder, key in self._places
+                if name in buffers and holder[key] is not buffers[name]
+            }
+        return outputs, replaced
+
+    @contextmanager
+    def _holding(self, given: Mapping[str, Tensor]) -> Iterator[None]:
+        """Its parameters and buffers are these inside. Not `functional_call`, which forgets replaced buffers."""
+        before = [holder[key] for _, holder, key in self._places]
+        try:
+            for name, holder, key in self._places:
+                holder[key] = given[name]
+            yield
+        finally:
+            for (_, holder, key), tensor in zip(self._places, before, strict=True):
+                holder[key] = tensor
+
+    @contextmanager
+    def _unhooked(self) -> Iterator[None]:
+        """Refuse saved-tensor hooks in the first training step: what they do on the way back is outside of `vmap`.
+
+        Only then, and not while the memory of a step is measured by such hooks, because they are off meanwhile.
+        """
+        hooks = torch._C._autograd
+        if self._tried or not self._model.training or hooks._top_saved_tensors_default_hooks(True) is not None:
+            yield
+            return
+        hooks._saved_tensors_hooks_disable(CHECKPOINTED, False)
+        try:
+            yield
+        finally:
+            hooks._saved_tensors_hooks_enable()
+        self._tried = True
+
+    @contextmanager
+    def _having(self, attributes: Mapping[str, Tensor]) -> Iterator[None]:
+        owners = [self._owner(path) for path in attributes]
+        before = [getattr(owner, name) for owner, name in owners]
+        try:
+            for (owner, name), value in zip(owners, attributes.values(), strict=True):
+                setattr(owner, name, value)
+            yield
+        finally:
+            for (owner, name), value in zip(owners, before, strict=True):
+                setattr(owner, name, value)
+
+    def _owner(self, path: str) -> tuple[Any, str]:
+        *names, last = path.split(".")
+        owner: Any = self._model
+        for name in names:
+            owner = getattr(owner, name)
+        return owner, last
+
+
+def _plain_attributes(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """The plain values that modules keep beside their tensors: no state holds them, and every round starts anew."""
+    own = vars(nn.Module()).keys()
+    return [
+        (module, name, copy.deepcopy(value))
+        for module in model.modules()
+        if not isinstance(module, StackedDropout)
+        for name, value in vars(module).items()
+        if name not in own and _is_plain(value)
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _stack_dropouts(model: nn.Module, noise: Noise) -> list[StackedDropout]:
+    """Replace every keyed dropout layer, in the order in which settings list them."""
+    ones = [module for module in model.modules() if isinstance(module, KeyedDropout)]
+    stacked = {one: StackedDropout(one, noise) for one in ones}
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(module, KeyedDropout):
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, stacked[module])
+    return list(stacked.values())

@@ -1,0 +1,292 @@
+"""The members that are in memory, and a round of them: load, train, evaluate, store."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pbt.core.population import StateRef
+from pbt.core.rng import seed_of
+from pbt.errors import PBTError
+from pbt.executors.base import Outcome, Share, State, Task
+from pbt.executors.metrics import Metrics, settle
+from pbt.executors.places import is_interrupt, place_in
+from pbt.executors.seeding import sown, use_threads
+from pbt.executors.worker import Context, Setup, context_of, failure, fatal_cause, report
+from pbt.pytorch.checks import opened
+from pbt.pytorch.data import Inputs, Split
+from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
+from pbt.pytorch.noise import Noise
+from pbt.pytorch.state import seed_global
+from pbt.pytorch.supervised import SupervisedTask, held_out
+from pbt.pytorch.vectorized.failures import blamed, broken
+from pbt.pytorch.vectorized.program import Program
+from pbt.pytorch.vectorized.settings import Desk, Groups, Settings
+from pbt.space import HParams
+
+_EVALUATED_TOGETHER = 64
+"""Examples per member of one evaluation step, if that is more than the task's `evaluation_batch` in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What a member's round begins with."""
+
+    task: Task
+    row: int | None
+    """Where its state is in the program, if it is there."""
+    settings: Settings
+
+
+class Population:
+    """What a worker is to one member, to a whole wave.
+
+    Args:
+        setup: What workers are made of.
+        task: What is trained.
+
+    Raises:
+        TaskError: There is nothing to train on.
+    """
+
+    def __init__(self, setup: Setup, task: SupervisedTask) -> None:
+        self._setup = setup
+        self._task = task
+        data = opened(task.data)
+        self._data = replace(data, train=data.train.to(setup.device))
+        self._batches = task.batches(self._data, setup.device)
+        self._held_out = held_out(data, setup.device)
+        self._desk = Desk(task)
+        self._program: Program | None = None
+        self._settings: Sequence[Settings] = ()
+        """Of the members in the program."""
+        self._rows: dict[StateRef, tuple[int, str]] = {}
+        """What is in the program: the row and the digest of each state."""
+
+    def run(self, share: Share) -> list[Outcome]:
+        """Train, score and store one round of these members, all from the same step on."""
+        first = share[0]
+        use_threads(self._setup.threads)
+        with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
+            return self._run(share)
+
+    def _run(self, wave: Share) -> list[Outcome]:
+        started = time.monotonic()
+        starts: list[_Start] = []
+        outcomes: list[Outcome] = []
+        for task in wave:
+            try:
+                starts.append(self._start(task))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
+                outcomes.append(blamed(task, error))
+        if not starts:
+            return outcomes
+        try:
+            program = self._load(starts)
+            metrics = self._train(program, [start.task for start in starts])
+        except (Exception, SystemExit) as error:
+            self._program, self._rows = None, {}
+            if is_interrupt(error):
+                raise KeyboardInterrupt from error
+            if isinstance(error, PBTError):
+                told = fatal_cause(error), str(error), ""
+            else:
+                told = "refused", broken(error), traceback.format_exc()
+            place = place_in(error.__traceback__)
+            return outcomes + [failure(start.task, *told, place) for start in starts]
+        seconds = (time.monotonic() - started) / len(starts)
+        return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
+
+    def try_out(self, births: Sequence[HParams]) -> tuple[Callable[[], None], int]:
+        """A step of new members, to be called several times, and the bytes of one of them; nothing is kept."""
+        wave = [
+            Task(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=1, seed=0)
+            for i, hparams in enumerate(births)
+        ]
+        program = self._load([self._start(task) for task in wave])
+        contexts = [context_of(task, self._setup) for task in wave]
+        program.set_mode(training=True)
+
+        def step() -> None:
+            inputs, targets, keys = self._batch(program, wave, contexts, 0)
+            program.fit(inputs, targets, shared=self._batches.shared, keys=keys)
+
+        return step, program.nbytes // len(wave)
+
+    def try_evaluation(self) -> None:
+        """An evaluation of the members that were tried out last, on the first batch of each split."""
+        assert self._program is not None  # noqa: S101 (called after `try_out`)
+        self._program.set_mode(training=False)
+        for split in self._held_out.values():
+            inputs, targets = split.take(slice(0, self._task.evaluation_batch))
+            self._evaluate(self._program, Split(inputs, targets))
+
+    def _start(self, task: Task) -> _Start:
+        """Find the state of a task, and settle what it is trained with."""
+        row = self._row_of(task)
+        # The state is let go of, and fetched again when its row is there: all of them at once would take as much
+        # memory again as the program.
+        if row is None:
+            state = self._fetch(task)
+            groups, schedule = _groups(state), state.get("scheduler")
+        else:
+            assert self._program is not None  # noqa: S101 (the row is in it)
+            groups, schedules = self._program.groups(row), self._program.schedules
+            schedule = None if schedules is None else schedules.dump(row)
+        return _Start(task=task, row=row, settings=self._desk.settle(task.hparams, groups, schedule))
+
+    def _load(self, starts: Sequence[_Start]) -> Program:
+        """Bring the states into the rows of a program, in this order."""
+        program = self._program
+        if program is None or program.members != len(starts):
+            # The rows of the one before are read before it goes.
+            kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
+            rows: list[int | None] = [None] * len(starts)
+            program = Program(self._task, len(starts), self._setup.device, self._desk.stand_in)
+            self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
+        else:
+            kept, rows = {}, [start.row for start in starts]
+        self._rows = {}
+        program.configure([start.settings for start in starts])
+        program.gather([i if row is None else row for i, row in enumerate(rows)])
+        for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
+            if row is None:
+                state = kept.pop(i) if i in kept else self._fetch(start.task)
+                program.load(i, state)
+        self._program, self._settings = program, [start.settings for start in starts]
+        return program
+
+    def _row_of(self, task: Task) -> int | None:
+        """Where the state is that a task starts from, if it is in memory."""
+        row, digest = (None, "") if task.start is None else self._rows.get(task.start, (None, ""))
+        return row if digest == task.digest else None
+
+    def _fetch(self, task: Task) -> State:
+        """A state that is not in memory, or a fresh one."""
+        if task.start is not None:
+            state = self._setup.states.get(task.start, task.digest or "", task.blob)
+            self._desk.check(state)
+            return state
+        key = context_of(task, self._setup).init_key
+        parts = self._task.build(self._setup.device, Noise("cpu"), key).parts
+        fresh = {name: part.state_dict() for name, part in parts.items()}
+        fresh["optimizer"] = {"state": {}, "param_groups": None}
+        self._desk.check(fresh)
+        return fresh
+
+    def _state(self, row: int) -> State:
+        """What a worker would have captured of this member."""
+        assert self._program is not None  # noqa: S101 (loaded before)
+        model, memory = self._program.dump(row)
+        groups = [
+            {**settings, "params": places}
+            for settings, places in zip(self._program.groups(row), self._desk.places, strict=True)
+        ]
+        state = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
+        if self._program.schedules is not None:
+            state["scheduler"] = self._program.schedules.dump(row)
+        if self._program.average is not None:
+            state["ema"] = self._program.average.row(row)
+        return state
+
+    def _train(self, program: Program, wave: Sequence[Task]) -> list[Metrics]:
+        first = wave[0]
+        contexts = [context_of(task, self._setup) for task in wave]
+        losses = torch.zeros((len(wave), first.steps), device=self._setup.device)
+        measured = torch.zeros_like(losses)
+        measure = self._task.metrics.get(self._task.score)
+        program.set_mode(training=True)
+        for i in range(first.steps):
+            step = first.first_step + i
+            inputs, targets, keys = self._batch(program, wave, contexts, step)
+            shared = self._batches.shared
+            losses[:, i], done = program.fit(inputs, targets, shared=shared, keys=keys, step=step)
+            if measure is not None:
+                measured[:, i] = sum(of * program.measure(measure, out, own, shared=shared) for out, own, of in done)
+        program.set_mode(training=False)
+        found = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
+        if "val" in found:
+            program.schedule_by(found["val"]["loss"].tolist())
+        losses, measured = losses.cpu(), measured.cpu()
+        return [
+            self._task.report(
+                losses[i],
+                None if measure is None else measured[i],
+                {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in found.items()},
+                first.first_step,
+                self._batches.per_epoch(self._size),
+            )
+            for i in range(len(wave))
+        ]
+
+    def _batch(
+        self, program: Program, wave: Sequence[Task], contexts: Sequence[Context], step: int
+    ) -> tuple[Inputs, Tensor, list[int]]:
+        """The batch of a step, one for all or one each, and the keys of each member's noise."""
+        # Where nothing is drawn from keys but what is hidden in layers, one will do.
+        count = None if program.draws or not self._batches.shared else 1
+        keys = [ctx.key("noise", ctx.member, step) for ctx in contexts[:count]]
+        if self._batches.shared:
+            return *self._batches.at(step, wave[0].seed, wave[0].member, keys[0], self._size), keys
+        each = []
+        for task, key, own in zip(wave, keys, self._settings, strict=True):
+            # For augmentation that draws from the global generator.
+            seed_global(key, self._setup.device)
+            each.append(self._batches.at(step, task.seed, task.member, key, self._size, own.augment))
+        inputs = tuple(torch.stack(same) for same in zip(*(own for own, _ in each), strict=True))
+        return inputs, torch.stack([targets for _, targets in each]), keys
+
+    @property
+    def _size(self) -> int:
+        """Examples of a step, which all members of a program have in common."""
+        return int(self._settings[0].task["batch_size"]) * int(self._settings[0].task["accumulate"])
+
+    def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
+        """Each metric over the split, for each member; the loss without settings from hyperparameters.
+
+        The batches are those of every executor, because a network may mix the examples of a batch. Memory is kept low
+        by evaluating some members at a time.
+        """
+        task, measured, size = self._task, self._task.measured(split), min(self._task.evaluation_batch, len(split))
+        some = max(1, max(task.evaluation_batch, _EVALUATED_TOGETHER * program.members) // size)
+        values = {name: torch.zeros(program.members, dtype=torch.float64) for name in measured.names}
+        kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
+
+        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
+            # A copy, because a metric may change it in place.
+            found = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
+            values[name][first : first + some] += found.detach().cpu().double() * (len(targets) / len(split))
+
+        for inputs, targets in batches(split, size, task.prepare):
+            for first, outs in kept.items():
+                outputs = program.outputs(inputs, first, first + some)
+                for name, metric in measured.means.items():
+                    measure(name, metric, outputs, targets, first)
+                if measured.whole:
+                    outs.append(outputs)
+        for first, outs in kept.items():
+            for name, metric in measured.whole.items():
+                measure(name, metric, joined(outs, [size, len(split)], dim=1), split.targets, first)
+        return values
+
+    def _outcome(self, task: Task, row: int, metrics: Metrics, seconds: float) -> Outcome:
+        """Settle and store one member's round."""
+        assert self._program is not None  # noqa: S101 (trained before)
+        if row in self._program.faults:
+            return blamed(task, self._program.faults[row])
+        try:
+            measured = settle(metrics, self._setup.objective)
+            ref = StateRef(task.member, task.round)
+            stored = self._setup.states.put(ref, self._state(row))
+        except PBTError as error:
+            return blamed(task, error)
+        self._rows[ref] = row, stored.digest
+        return report(task, measured, stored, seconds)
+
+
+def _groups(state: State) -> Groups | None:
+    groups = state["optimizer"]["param_groups"]
+    return groups and [{name: value for name, value in group.items() if name != "params"} for group in groups]

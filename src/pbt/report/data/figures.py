@@ -1,0 +1,42 @@
+"""The pictures of a run, in the order in which they are read."""
+
+from dataclasses import dataclass
+
+from pbt.report.data.exploits import Exploits, exploits
+from pbt.report.data.fitness import Fitness, fitness
+from pbt.report.data.founders import Founders, founders
+from pbt.report.data.health import Health, health
+from pbt.report.data.plane import Plane, plane
+from pbt.report.data.schedules import Schedules, schedules
+from pbt.report.data.tree import Tree, tree
+from pbt.report.snapshot import Story
+
+NAMES = ("fitness", "schedules", "tree", "founders", "exploits", "plane", "health")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """What every picture shows; None: there is nothing that it could show."""
+
+    fitness: Fitness | None = None
+    schedules: Schedules | None = None
+    tree: Tree | None = None
+    founders: Founders | None = None
+    exploits: Exploits | None = None
+    plane: Plane | None = None
+    health: Health | None = None
+
+
+def pictures(story: Story) -> Pictures:
+    """Everything that can be shown of a run; nothing at all before a member has finished a round."""
+    if not story.path:
+        return Pictures()
+    return Pictures(
+        fitness=fitness(story),
+        schedules=schedules(story),
+        tree=tree(story),
+        founders=founders(story),
+        exploits=exploits(story),
+        plane=plane(story),
+        health=health(story),
+    )

@@ -1,0 +1,130 @@
+"""What all printed figures share: the sheet, axes, curves, and how they become bytes."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
+from typing import Any, ParamSpec
+
+import numpy as np
+import numpy.typing as npt
+
+from pbt.errors import MissingExtraError
+from pbt.report.data.axes import Axis, Curve, Number, extent, log_ticks
+from pbt.report.words import number
+
+WIDTH, DPI = 8.0, 150
+STEPS = "training steps in the state (lineage steps)"
+DATELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+SETTINGS: dict[Any, Any] = {
+    # Names are a stranger's: a dollar is no formula. Equal figures give equal bytes, and fonts are outlines that
+    # publishers take.
+    "text.parse_math": False,
+    "svg.hashsalt": "pbt",
+    "pdf.fonttype": 42,
+    "font.size": 10.0,
+    "axes.formatter.useoffset": False,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+}
+
+Arguments = ParamSpec("Arguments")
+Drawing = Any
+"""A matplotlib figure."""
+
+
+def settled(plot: Callable[Arguments, Drawing]) -> Callable[Arguments, Drawing]:
+    """Draw under our own settings, whatever the user's are."""
+
+    @wraps(plot)
+    def drawn(*args: Arguments.args, **more: Arguments.kwargs) -> Drawing:
+        with _settings():
+            return plot(*args, **more)
+
+    return drawn
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise MissingExtraError("drawing figures", "report") from error
+    with mpl.rc_context(), warnings.catch_warnings():
+        # A letter that the font lacks becomes a box, which says it well enough.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        mpl.rcdefaults()
+        mpl.rcParams.update(SETTINGS)
+        yield
+
+
+def saved(figure: Drawing, suffix: str) -> bytes:
+    """The figure as `png`, `svg` or `pdf`; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    with _settings():
+        figure.savefig(buffer, format=suffix, dpi=DPI, metadata=DATELESS[suffix])
+    return buffer.getvalue()
+
+
+def sheet(height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Drawing, Any]:
+    """A figure and its axes, an array of them where there are several."""
+    from matplotlib.figure import Figure
+
+    # Without pyplot: no global state, no window, no backend to choose.
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **more)
+    for one in axes.flat:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(color="#e6e8eb", linewidth=0.6)
+        one.set_axisbelow(True)
+    return figure, axes
+
+
+def legend(figure: Drawing, axes: Any, columns: int) -> None:
+    """All labels of these axes, below everything."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def points(curve: Curve) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """A curve as two arrays, gaps as NaN."""
+    return values(curve.x), values(curve.y)
+
+
+def values(numbers: Iterable[Number]) -> npt.NDArray[np.float64]:
+    """Numbers as an array, gaps as NaN."""
+    return np.array([np.nan if value is None else value for value in numbers], dtype=np.float64)
+
+
+def scaled(axes: Any, side: str, seen: Iterable[Number], *, log: bool, flipped: bool = False) -> None:
+    """Fit the x or y axis of a subplot to what is seen on it, with names at round values."""
+    low, high = extent(seen, log=log)
+    if log:
+        getattr(axes, f"set_{side}scale")("log")
+        getattr(axes, f"{side}axis").set_minor_locator(_nowhere())
+        ticks = log_ticks(low, high)
+        getattr(axes, f"set_{side}ticks")(ticks, [number(value, 3) for value in ticks])
+        low, high = 10**low, 10**high
+    getattr(axes, f"set_{side}lim")((high, low) if flipped else (low, high))
+
+
+def hparam(axes: Any, side: str, axis: Axis, seen: Iterable[Number]) -> None:
+    """Make the x or y axis of a subplot that of a hyperparameter."""
+    scaled(axes, side, seen, log=axis.log, flipped=axis.flipped)
+    if axis.options:
+        words = [number(option)[:14] for option in axis.options]
+        getattr(axes, f"set_{side}ticks")(range(len(words)), words)
+
+
+def by_thousands(axes: Any) -> None:
+    """Write steps as `12,000`."""
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def _nowhere() -> Any:
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()

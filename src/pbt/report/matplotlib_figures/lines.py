@@ -1,0 +1,106 @@
+"""Curves over training: fitness, schedules, health."""
+
+from typing import Any
+
+from pbt.report.data.axes import Curve
+from pbt.report.data.fitness import Fitness
+from pbt.report.data.health import Health
+from pbt.report.data.schedules import Schedules
+from pbt.report.matplotlib_figures.common import (
+    STEPS,
+    Drawing,
+    by_thousands,
+    hparam,
+    legend,
+    points,
+    scaled,
+    settled,
+    sheet,
+)
+from pbt.report.palette import FAILED, OTHERS, POPULATION, WINNER
+from pbt.report.sentences import TITLES
+from pbt.report.words import plain
+
+THIN: dict[str, Any] = {"color": OTHERS, "linewidth": 0.6, "alpha": 0.75}
+BOLD: dict[str, Any] = {"color": WINNER, "linewidth": 2.4}
+
+
+@settled
+def plot_fitness(record: Fitness) -> Drawing:
+    """The scores of all members, their band and median, the best so far, and the winner's ancestry."""
+    figure, ((axes,),) = sheet(5.2)
+    dot = "o" if len(record.steps) == 1 else None
+    axes.plot(*points(record.members), label="members", marker=dot, markersize=3, **THIN)
+    axes.fill_between(
+        record.steps, record.low, record.high, color=POPULATION, alpha=0.2, linewidth=0, label="10 to 90 %"
+    )
+    axes.plot(record.steps, record.median, color=POPULATION, linewidth=1.6, marker=dot, label="median")
+    axes.plot(
+        record.steps,
+        record.best,
+        color="#555555",
+        linewidth=1,
+        linestyle=":",
+        drawstyle="steps-post",
+        label="best so far",
+    )
+    axes.plot(*points(record.winner), marker=dot, label="the winner's ancestry", **BOLD)
+    if record.marks.x:
+        style = {"s": 14, "facecolors": "none", "edgecolors": WINNER, "linewidths": 0.7, "alpha": 0.6}
+        axes.scatter(*points(record.marks), label="copied states", zorder=3, **style)
+    if record.log:
+        scaled(axes, "y", record.members.y, log=True)
+    elif record.window is not None:
+        axes.set_ylim(record.window)
+    by_thousands(axes)
+    axes.set(xlabel=STEPS, ylabel=plain(record.score))
+    axes.set_title(TITLES["fitness"], loc="left")
+    legend(figure, axes, 3)
+    return figure
+
+
+@settled
+def plot_schedules(record: Schedules) -> Drawing:
+    """One panel per hyperparameter, all over the same steps."""
+    figure, grid = sheet(1.3 + 1.6 * len(record.panels), len(record.panels), sharex=True)
+    for (axes,), panel in zip(grid, record.panels, strict=True):
+        axes.plot(*points(panel.members), drawstyle="steps-post", label="members", **THIN)
+        axes.plot(*points(panel.winner), drawstyle="steps-post", label="the winner's ancestry", **BOLD)
+        if panel.handovers.x:
+            style = {"s": 24, "facecolors": "white", "edgecolors": WINNER, "linewidths": 1.1, "zorder": 3}
+            axes.scatter(*points(panel.handovers), label="handed over", **style)
+        hparam(axes, "y", panel.axis, (*panel.members.y, *panel.winner.y))
+        axes.set_title(plain(panel.axis.title), loc="left")
+    by_thousands(grid[-1][0])
+    grid[-1][0].set_xlabel(STEPS)
+    figure.suptitle(TITLES["schedules"], x=0.01, ha="left", fontsize=11, fontweight="bold")
+    legend(figure, grid[0][0], 3)
+    return figure
+
+
+@settled
+def plot_health(record: Health) -> Drawing:
+    """Four small pictures over the rounds."""
+    figure, grid = sheet(7.2, 4, sharex=True)
+    (founders,), (copied,), (failed,), (seconds,) = grid
+    founders.step(record.rounds, record.founders, where="post", color=POPULATION)
+    copied.bar(record.rounds, [100 * share for share in record.copied], color=POPULATION, width=0.9)
+    failed.bar(record.rounds, record.failed, color=FAILED, width=0.9)
+    rounds = tuple(record.rounds)
+    seconds.plot(*points(Curve(rounds, record.slowest)), color=OTHERS, linewidth=0.8, label="slowest member")
+    seconds.plot(*points(Curve(rounds, record.seconds)), color=POPULATION, label="median member")
+    titles = ("founders with descendants", "began with a copy, %", "failed rounds", "seconds of a round")
+    for (axes,), title in zip(grid, titles, strict=True):
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_ylim(bottom=0)
+    failed.yaxis.get_major_locator().set_params(integer=True)
+    nothing = {failed: "" if any(record.failed) else "none", seconds: "" if any(record.slowest) else "not recorded"}
+    for axes, words in nothing.items():
+        if words:
+            axes.set_yticks([0])
+            axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
+    if not nothing[seconds]:
+        seconds.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0, borderaxespad=0.2)
+    seconds.set_xlabel("round of the member")
+    seconds.xaxis.get_major_locator().set_params(integer=True)
+    return figure

@@ -1,0 +1,81 @@
+"""Pictures without a time axis: who copied whom, and the hyperparameter plane."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pbt.report.data.axes import Number, log_ticks, thin
+from pbt.report.data.exploits import Exploits
+from pbt.report.data.plane import Plane
+from pbt.report.matplotlib_figures.common import Drawing, hparam, scaled, settled, sheet, values
+from pbt.report.palette import WINNER, cividis
+from pbt.report.sentences import TITLES
+from pbt.report.words import number, plain
+
+FRAMES = 4
+"""Paper has no slider: so many rounds stand side by side."""
+NAMED = 20
+"""Members that have a name on an axis."""
+
+
+@settled
+def plot_exploits(record: Exploits) -> Drawing:
+    """A heat map, donors downwards and the members that copied them across."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import MaxNLocator
+
+    figure, ((axes,),) = sheet(5.6)
+    copies = np.array(record.copies)
+    colors = LinearSegmentedColormap.from_list("copies", [cividis(0.25 + 0.75 * i / 8) for i in range(9)])
+    shown = np.ma.masked_equal(copies, 0)
+    image = axes.imshow(shown, cmap=colors, vmin=1, vmax=max(2, copies.max()), aspect="auto", interpolation="none")
+    places = thin(range(len(record.members)), NAMED)
+    names = [record.members[place] for place in places]
+    slanted = {"rotation": 45, "ha": "right"} if any(" " in name for name in names) else {}
+    axes.grid(visible=False)
+    axes.set_xticks(places, names, **slanted)
+    axes.set_yticks(places, names)
+    axes.set(xlabel="member that copied", ylabel="donor")
+    axes.set_title(TITLES["exploits"], loc="left")
+    figure.colorbar(image, ax=axes, label="copies", pad=0.02, ticks=MaxNLocator(integer=True))
+    return figure
+
+
+@settled
+def plot_plane(record: Plane) -> Drawing:
+    """The members in the plane after four rounds from the first to the last."""
+    frames = thin(record.frames, FRAMES)
+    columns = min(2, len(frames))
+    rows = -(-len(frames) // columns)
+    figure, grid = sheet(1.0 + 2.9 * rows, rows, columns, sharex=True, sharey=True)
+    low, high = record.colors
+    look: dict[str, Any] = {"cmap": "viridis_r" if record.minimize else "viridis", "vmin": low, "vmax": high}
+    for axes, frame in zip(grid.flat, frames, strict=False):
+        colors = [math.log10(score) if record.log else score for score in frame.scores]
+        edge = {"edgecolors": "#777777", "linewidths": 0.3}
+        dots = axes.scatter(values(frame.x), values(frame.y), c=colors, s=34, alpha=0.9, **edge, **look)
+        x, y = values(p for p, _ in frame.winner), values(p for _, p in frame.winner)
+        axes.scatter(x, y, s=130, facecolors="none", edgecolors=WINNER, linewidths=1.8)
+        axes.set_title(f"after round {frame.round}", loc="left", fontsize=10)
+    for axes in grid.flat[len(frames) :]:
+        axes.set_visible(False)
+    _fit(grid.flat[0], record)
+    figure.supxlabel(plain(record.x.title), fontsize=10)
+    figure.supylabel(plain(record.score if record.y is None else record.y.title), fontsize=10)
+    bar = figure.colorbar(dots, ax=grid, pad=0.02, label=plain(record.score))
+    if record.log:
+        ticks = log_ticks(*record.colors)
+        bar.set_ticks([math.log10(value) for value in ticks], labels=[number(value, 3) for value in ticks])
+    return figure
+
+
+def _fit(axes: Any, record: Plane) -> None:
+    """The same axes for all rounds."""
+    x: list[Number] = [value for frame in record.frames for value in frame.x]
+    y: list[Number] = [value for frame in record.frames for value in frame.y]
+    hparam(axes, "x", record.x, x)
+    if record.y is None:
+        scaled(axes, "y", y, log=record.log)
+    else:
+        hparam(axes, "y", record.y, y)

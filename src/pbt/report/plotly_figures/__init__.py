@@ -1,0 +1,15 @@
+"""The pictures as plotly figures, in plain dicts that become JSON: nothing here needs plotly itself."""
+
+from pbt.report.plotly_figures.ancestry import plot_founders, plot_tree
+from pbt.report.plotly_figures.lines import plot_fitness, plot_health, plot_schedules
+from pbt.report.plotly_figures.maps import plot_exploits, plot_plane
+
+__all__ = [
+    "plot_exploits",
+    "plot_fitness",
+    "plot_founders",
+    "plot_health",
+    "plot_plane",
+    "plot_schedules",
+    "plot_tree",
+]

@@ -1,0 +1,76 @@
+"""Who descends from whom: the family tree, and the founders' shares."""
+
+from typing import Any
+
+from pbt.report.data.axes import Curve
+from pbt.report.data.founders import Founders
+from pbt.report.data.tree import Tree
+from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, QUIET, WINNER, cividis
+from pbt.report.plotly_figures.common import Figure, axis, dots, layout, line, shorts, step_axis, text
+
+LABELED = 0.04
+"""Share at the end from which an area is named beside it."""
+
+
+def plot_tree(record: Tree) -> Figure:
+    """The initial members on the left, the living ones on the right, and every branch between them."""
+    said = [text(words) for words in record.passed]
+    data = [
+        line(record.dead, "died out", QUIET, width=1, hoverinfo="skip"),
+        line(record.living, "has living descendants", POPULATION, width=1.5, hoverinfo="skip"),
+        line(record.winner, "the winner's ancestry", WINNER, width=3.5, text=said, hovertemplate=_HOVER),
+        dots(record.initial, "initial members", INITIAL, size=7, hoverinfo="skip"),
+        dots(record.final, "living states", POPULATION, size=7, hoverinfo="skip"),
+    ]
+    if record.failed.x:
+        data.append(dots(record.failed, "a round failed", FAILED, size=8, symbol="x-thin-open", hoverinfo="skip"))
+    if record.winner.x:
+        end = Curve(record.winner.x[-1:], record.winner.y[-1:])
+        data.append(dots(end, "the best state", WINNER, size=15, symbol="star", text=said[-1:], hovertemplate=_HOVER))
+    height = min(820, 260 + 8 * len(record.initial))
+    hidden: dict[str, Any] = {"visible": False, "range": [-0.02, 1.02], "fixedrange": True}
+    return {"data": data, "layout": layout(height, xaxis=step_axis(), yaxis=hidden)}
+
+
+_HOVER = "%{text}<extra></extra>"
+
+
+def plot_founders(record: Founders) -> Figure:
+    """Stacked areas, one per founder, the first member on top as in the tree."""
+    data, notes, below = [], [], 0.0
+    shares = list(reversed(record.shares))
+    places = {share.founder: i / max(1, len(shares) - 1) for i, share in enumerate(shares)}
+    for share in shares:
+        name = f"{record.others} others" if share.founder is None else f"member {share.founder}"
+        won = share.founder is not None and share.founder == record.winner
+        color = WINNER if won else OTHERS if share.founder is None else cividis(places[share.founder])
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": name,
+                "x": list(record.steps),
+                "y": shorts(100 * part for part in share.parts),
+                "stackgroup": "all",
+                "line": {"color": "rgba(255,255,255,0.65)", "width": 0.7},
+                "fillcolor": color,
+                "hovertemplate": f"{name}: %{{y:.3g}} % at step %{{x}}<extra></extra>",
+                "hoveron": "points+fills",
+                "showlegend": False,
+            }
+        )
+        if share.parts[-1] >= LABELED:
+            middle = 100 * (below + share.parts[-1] / 2)
+            notes.append({"text": name, "y": middle, "yref": "y", "x": 1.01, "xref": "paper", "xanchor": "left"})
+        below += share.parts[-1]
+    more = {"annotations": [{**note, "showarrow": False} for note in notes], "margin": _MARGIN, "showlegend": False}
+    y = axis("share of the population, %", range=[0, 100], fixedrange=True)
+    return {"data": data, "layout": layout(420, xaxis=step_axis(range=_ends(record)), yaxis=y) | more}
+
+
+_MARGIN = {"l": 60, "r": 96, "t": 16, "b": 52}
+
+
+def _ends(record: Founders) -> list[float]:
+    first, last = record.steps[0], record.steps[-1]
+    return [first, last] if last > first else [first - 0.5, last + 0.5]

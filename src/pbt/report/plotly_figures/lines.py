@@ -1,0 +1,163 @@
+"""Curves over training: fitness, schedules, health."""
+
+from typing import Any
+
+from pbt.report.data.axes import Curve, extent
+from pbt.report.data.fitness import Fitness
+from pbt.report.data.health import Health
+from pbt.report.data.schedules import Panel, Schedules
+from pbt.report.palette import BAND, FAILED, OTHERS, POPULATION, QUIET, RING, WINNER
+from pbt.report.plotly_figures.common import (
+    Figure,
+    axis,
+    dots,
+    hparam_axis,
+    layout,
+    line,
+    short,
+    shorts,
+    step_axis,
+    text,
+)
+
+PANEL = 150
+"""Pixels of a small picture."""
+GAP = 46
+"""Pixels between two of them, with room for a title."""
+TOP, BOTTOM = 64, 52
+
+
+def plot_fitness(record: Fitness) -> Figure:
+    """The scores of all members, their band and median, the best so far, and the winner's ancestry."""
+    points = "markers" if len(record.steps) == 1 else "lines"
+    steps = tuple(record.steps)
+    band = {"fill": "tonexty", "fillcolor": BAND, "hoverinfo": "skip"}
+    data = [
+        line(record.members, "members", QUIET, width=1, hoverinfo="skip"),
+        line(Curve(steps, record.low), "10 %", BAND, width=0, showlegend=False, hoverinfo="skip"),
+        line(Curve(steps, record.high), "10 to 90 %", BAND, width=0, **band),
+        line(Curve(steps, record.median), "median", POPULATION, width=2, mode=points),
+        line(Curve(steps, record.best), "best so far", RING, width=1.5, dash="dot", shape="hv", mode=points),
+        line(record.winner, "the winner's ancestry", WINNER, width=3, mode=points),
+    ]
+    if record.marks.x:
+        data.append(
+            dots(record.marks, "copied states", WINNER, size=5, opacity=0.55, symbol="circle-open", hoverinfo="skip")
+        )
+    y = axis(text(record.score), log=record.log, span=extent(record.members.y, log=record.log))
+    if record.window is not None:
+        y["range"] = shorts(record.window)
+    return {"data": data, "layout": layout(440, xaxis=step_axis(), yaxis=y)}
+
+
+def plot_schedules(record: Schedules) -> Figure:
+    """One panel per hyperparameter, all over the same steps."""
+    data: list[dict[str, Any]] = []
+    panels = len(record.panels)
+    axes, titles = _stack([panel.axis.title for panel in record.panels])
+    shown: set[str] = set()
+    for index, panel in enumerate(record.panels):
+        name = _axis_name(index)
+        more = {"yaxis": f"y{name}", "shape": "hv"}
+        rows = [
+            line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
+            line(panel.winner, "the winner's ancestry", WINNER, width=3, **more, **_values(panel)),
+        ]
+        if panel.handovers.x:
+            marks = {"size": 7, "symbol": "circle-open", "hoverinfo": "skip"}
+            rows.append(dots(panel.handovers, "handed over", WINNER, yaxis=more["yaxis"], **marks))
+        # One entry of the legend for all panels, which shows and hides in all of them.
+        data += [row | {"legendgroup": row["name"], "showlegend": row["name"] not in shown} for row in rows]
+        shown |= {row["name"] for row in rows}
+        axes[f"yaxis{name}"] |= hparam_axis(panel.axis, (*panel.members.y, *panel.winner.y)) | _ticks(panel)
+    return {
+        "data": data,
+        "layout": layout(_height(panels), xaxis=step_axis(anchor=f"y{_axis_name(panels - 1)}"), **axes)
+        | {"annotations": titles, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}}
+        | {"legend": _above(panels)},
+    }
+
+
+def plot_health(record: Health) -> Figure:
+    """Four small pictures over the rounds."""
+    rounds = tuple(record.rounds)
+    titles = ["founders with descendants", "began with a copy, %", "failed rounds", "seconds of a round"]
+    axes, notes = _stack(titles)
+    percents = tuple(100 * share for share in record.copied)
+    many = {"shape": "hv", "width": 2, "showlegend": False}
+    data = [
+        line(Curve(rounds, tuple(record.founders)), "founders", POPULATION, yaxis="y", **many),
+        _bars(rounds, percents, "copied, %", POPULATION, "y2"),
+        _bars(rounds, tuple(record.failed), "failed", FAILED, "y3"),
+        line(Curve(rounds, record.slowest), "slowest", OTHERS, yaxis="y4", width=1),
+        line(Curve(rounds, record.seconds), "median", POPULATION, yaxis="y4", width=2),
+    ]
+    for name in ("yaxis", "yaxis2", "yaxis3", "yaxis4"):
+        axes[name] |= axis("", rangemode="tozero", nticks=4)
+    axes["yaxis3"] |= {"tickformat": "d"}
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": PANEL / _inner(4), "yanchor": "bottom"}
+    nothing = {"y3": "none" if not any(record.failed) else "", "y4": "not recorded" if not any(record.slowest) else ""}
+    for where, words in nothing.items():
+        if words:
+            axes[f"yaxis{where[1]}"] |= {"range": [0, 1], "tickvals": [0]}
+            notes.append({"text": words, "showarrow": False, "xref": "paper", "x": 0.5, "yref": where, "y": 0.5})
+    return {
+        "data": data,
+        "layout": layout(_height(4), xaxis=axis("round of the member", anchor="y4"), **axes)
+        | {"annotations": notes, "legend": legend, "bargap": 0.1, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}},
+    }
+
+
+def _bars(x: tuple[int, ...], y: tuple[float, ...], name: str, color: str, where: str) -> dict[str, Any]:
+    look = {"color": color, "line": {"width": 0}}
+    return {
+        "type": "bar",
+        "x": list(x),
+        "y": shorts(y),
+        "name": name,
+        "marker": look,
+        "yaxis": where,
+        "showlegend": False,
+    }
+
+
+def _values(panel: Panel) -> dict[str, Any]:
+    """What hovering over the winner says, in the hyperparameter's own values."""
+    if panel.axis.options:
+        words = [None if y is None else text(panel.axis.options[int(y)]) for y in panel.winner.y]
+        return {"text": words, "hovertemplate": "%{text} from step %{x}<extra></extra>"}
+    if panel.axis.flipped:
+        values = [None if y is None else short(1 - y) for y in panel.winner.y]
+        return {"customdata": values, "hovertemplate": "%{customdata} from step %{x}<extra></extra>"}
+    return {"hovertemplate": "%{y} from step %{x}<extra></extra>"}
+
+
+def _ticks(panel: Panel) -> dict[str, Any]:
+    return {} if panel.axis.options or panel.axis.log else {"nticks": 5}
+
+
+def _axis_name(index: int) -> str:
+    return "" if index == 0 else str(index + 1)
+
+
+def _inner(panels: int) -> int:
+    return panels * PANEL + (panels - 1) * GAP
+
+
+def _height(panels: int) -> int:
+    return _inner(panels) + TOP + BOTTOM
+
+
+def _above(panels: int) -> dict[str, Any]:
+    return {"orientation": "h", "x": 1, "xanchor": "right", "y": 1 + 6 / _inner(panels), "yanchor": "bottom"}
+
+
+def _stack(titles: list[str]) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Axes one below the other, first on top, each with a title over its left corner."""
+    inner, axes, notes = _inner(len(titles)), {}, []
+    for index, title in enumerate(titles):
+        top = 1 - index * (PANEL + GAP) / inner
+        axes[f"yaxis{_axis_name(index)}"] = {"domain": [short(max(0.0, top - PANEL / inner)), short(top)]}
+        place = {"xref": "paper", "x": 0, "xanchor": "left", "yref": "paper", "y": short(top), "yanchor": "bottom"}
+        notes.append({"text": f"<b>{text(title)}</b>", "showarrow": False, **place})
+    return axes, notes

@@ -1,0 +1,123 @@
+"""Pictures without a time axis: who copied whom, and the hyperparameter plane."""
+
+import math
+from typing import Any
+
+from pbt.report.data.axes import Axis, Number, extent, log_ticks
+from pbt.report.data.exploits import Exploits
+from pbt.report.data.plane import Frame, Plane
+from pbt.report.palette import WINNER, cividis
+from pbt.report.plotly_figures.common import Figure, axis, hparam_axis, layout, short, shorts, text
+from pbt.report.words import number
+
+_MARGIN = {"l": 60, "r": 20, "t": 24, "b": 52}
+"""With no room for a legend."""
+
+
+def plot_exploits(record: Exploits) -> Figure:
+    """A heat map, donors downwards and the members that copied them across."""
+    names = list(record.members)
+    most = max(max(row) for row in record.copies)
+    bar = {"title": {"text": "copies"}, "thickness": 14, "outlinewidth": 0}
+    trace = {
+        "type": "heatmap",
+        "x": names,
+        "y": names,
+        # No color at all where nothing was copied.
+        "z": [[count or None for count in row] for row in record.copies],
+        "zmin": 1,
+        "zmax": max(2, most),
+        # Without its darkest part, which is lost on dark ground.
+        "colorscale": [[place / 4, cividis(0.25 + 0.75 * place / 4)] for place in range(5)],
+        "colorbar": bar | ({"dtick": 1} if most < 8 else {}),
+        "hovertemplate": "member %{x} copied member %{y}: %{z} times<extra></extra>",
+        "xgap": 1 if len(names) <= 50 else 0,
+        "ygap": 1 if len(names) <= 50 else 0,
+    }
+    common: dict[str, Any] = {"type": "category", "categoryorder": "array", "categoryarray": names}
+    x = axis("member that copied", **common)
+    y = axis("donor", autorange="reversed", **common)
+    height = min(680, 260 + 16 * len(names))
+    return {"data": [trace], "layout": layout(height, xaxis=x, yaxis=y, margin=_MARGIN)}
+
+
+def plot_plane(record: Plane) -> Figure:
+    """The members in the plane, with a slider over the rounds that begins at the last one."""
+    marker = {
+        "size": 10,
+        "opacity": 0.9,
+        "line": {"width": 0.5, "color": "rgba(128,128,128,0.8)"},
+        "cmin": shorts(record.colors)[0],
+        "cmax": shorts(record.colors)[1],
+        "colorscale": "Viridis",
+        "reversescale": record.minimize,
+        "colorbar": {"title": {"text": text(record.score)}, "thickness": 14, "outlinewidth": 0} | _decades(record),
+    }
+    points = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "members",
+        "marker": marker,
+        "hovertemplate": "%{text}<extra></extra>",
+        "showlegend": False,
+    }
+    ring = {"size": 18, "symbol": "circle-open", "color": WINNER, "line": {"width": 3}}
+    winner = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "ancestor of the best state",
+        "marker": ring,
+        "hoverinfo": "skip",
+        "showlegend": True,
+    }
+    start = _traces(record, record.frames[-1])
+    return {
+        "data": [points | {"marker": marker | start[0].pop("marker")} | start[0], winner | start[1]],
+        "layout": layout(540, xaxis=_axis(record, record.x, "x"), yaxis=_axis(record, record.y, "y"), margin=_MARGIN)
+        | {"sliders": [_slider(record)] if len(record.frames) > 1 else []},
+        "frames": [
+            {"name": str(frame.round), "data": _traces(record, frame), "traces": [0, 1]}
+            for frame in (record.frames if len(record.frames) > 1 else ())
+        ],
+    }
+
+
+def _decades(record: Plane) -> dict[str, Any]:
+    """The scale of colors that stand for logarithms."""
+    if not record.log:
+        return {}
+    values = log_ticks(*record.colors)
+    return {"tickvals": [short(math.log10(v)) for v in values], "ticktext": [number(v, 3) for v in values]}
+
+
+def _traces(record: Plane, frame: Frame) -> list[dict[str, Any]]:
+    colors = {"color": shorts(math.log10(score) if record.log else score for score in frame.scores)}
+    said = [f"member {m}: {number(s)}" for m, s in zip(frame.members, frame.scores, strict=True)]
+    points = {"x": shorts(frame.x), "y": shorts(frame.y), "text": said, "marker": colors}
+    return [points, {"x": shorts(x for x, _ in frame.winner), "y": shorts(y for _, y in frame.winner)}]
+
+
+def _axis(record: Plane, hparam: Axis | None, side: str) -> dict[str, Any]:
+    """An axis that stands still while the slider moves."""
+    values: list[Number] = [value for frame in record.frames for value in getattr(frame, side)]
+    if hparam is not None:
+        return hparam_axis(hparam, values, title=text(hparam.title))
+    span = extent(values, log=record.log)
+    return axis(text(record.score), log=record.log, span=span, range=shorts(span))
+
+
+def _slider(record: Plane) -> dict[str, Any]:
+    still = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
+    steps = [
+        {"label": f"{frame.round}", "method": "animate", "args": [[str(frame.round)], still]} for frame in record.frames
+    ]
+    return {
+        "active": len(steps) - 1,
+        "steps": steps,
+        "currentvalue": {"prefix": "after round ", "xanchor": "left", "font": {"size": 14}},
+        "pad": {"t": 48, "b": 0},
+        "len": 1,
+        "ticklen": 0,
+        "minorticklen": 0,
+        "font": {"size": 11},
+    }

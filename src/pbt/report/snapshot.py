@@ -1,0 +1,227 @@
+"""A run as all pictures need it: every state that was trained, with its place in the family tree.
+
+Pictures have one horizontal axis in common: the training steps that are in a state. It never jumps backwards along an
+ancestry, whatever was copied from whom, whereas a member that copies an older state goes back in it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pbt.core.events import Decided, Decision, Failed
+from pbt.core.lineage import Lineage, Link
+from pbt.core.population import StateRef
+from pbt.runs.results import Run
+from pbt.space import HParams, Space
+from pbt.store.base import Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What a member held after one of its rounds."""
+
+    ref: StateRef
+    start: StateRef | None
+    """The state that its round started from; None: freshly built."""
+    founder: int
+    """The member whose birth it goes back to."""
+    depth: int
+    """Rounds along its ancestry, from 1."""
+    first_step: int
+    step: int
+    """Training steps that are in the state."""
+    score: float
+    """As the task returned it."""
+    hparams: HParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """The states of the population with equally many rounds in them."""
+
+    depth: int
+    step: int
+    states: tuple[State, ...]
+
+    @property
+    def scores(self) -> list[float]:
+        """In ascending order."""
+        return sorted(state.score for state in self.states)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A round that gave no usable score."""
+
+    member: int
+    round: int
+    start: StateRef | None
+    cause: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """One consistent snapshot of a run."""
+
+    name: str
+    status: str
+    """`finished`, `running`, `interrupted`, or why it ended."""
+    meta: Mapping[str, Any]
+    space: Space
+    sign: int
+    """What turns a recorded score, of which higher is better, into the one that the task returned."""
+    members: tuple[int, ...]
+    """Everybody that was ever born into the population, by id."""
+    states: Mapping[StateRef, State]
+    """In the order of the log: a state comes after the one it started from."""
+    living: tuple[StateRef, ...]
+    """The states that the healthy members stand on."""
+    copies: tuple[Decision, ...]
+    """Decisions that took something from a donor."""
+    failures: tuple[Failure, ...]
+    path: tuple[Link, ...]
+    """The ancestry of the best state, first to last; empty: nothing was scored."""
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    """What the best state reported beside its score."""
+    seconds: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """How long each member's round took, where that is known."""
+    wall: float | None = None
+    """Seconds from the first round's end to the last one's."""
+    unread: frozenset[str] = frozenset()
+    """Hyperparameters that nothing found in effect after a hand-over: the task reads them itself."""
+
+    @property
+    def score_name(self) -> str:
+        """What a score is called."""
+        return str((self.meta.get("application") or {}).get("score") or "score")
+
+    @cached_property
+    def rounds(self) -> int:
+        """Rounds that the first member has finished, failed ones included."""
+        ends = [state.ref.round for state in self.counted] + [failure.round for failure in self.failures]
+        return max(ends, default=0)
+
+    def better(self, score: float, than: float) -> bool:
+        """Whether a score, as the task returned it, is better than another."""
+        return self.sign * score > self.sign * than
+
+    @cached_property
+    def counted(self) -> tuple[State, ...]:
+        """The states of the population: helpers such as evaluators left out."""
+        known = frozenset(self.members)
+        return tuple(state for state in self.states.values() if state.ref.member in known)
+
+    @cached_property
+    def generations(self) -> tuple[Generation, ...]:
+        """The states of the population by the rounds that are in them; steps never decrease."""
+        grouped: dict[int, list[State]] = {}
+        for state in self.counted:
+            grouped.setdefault(state.depth, []).append(state)
+        found: list[Generation] = []
+        for depth in sorted(grouped):
+            steps = sorted(state.step for state in grouped[depth])
+            step = max(steps[len(steps) // 2], found[-1].step if found else 0)
+            found.append(Generation(depth=depth, step=step, states=tuple(grouped[depth])))
+        return tuple(found)
+
+    @cached_property
+    def by_member(self) -> Mapping[int, tuple[State, ...]]:
+        """The states of each member of the population, by round."""
+        grouped: dict[int, list[State]] = {}
+        for state in self.counted:
+            grouped.setdefault(state.ref.member, []).append(state)
+        return {member: tuple(states) for member, states in sorted(grouped.items())}
+
+    @cached_property
+    def surviving(self) -> frozenset[StateRef]:
+        """The living states and all their ancestors."""
+        return frozenset(self._back_from(self.living))
+
+    @cached_property
+    def common_ancestor(self) -> State | None:
+        """The youngest state that all living states descend from."""
+        descendants = dict.fromkeys(self.living, 1)
+        for ref in reversed(tuple(self.states)):
+            start = self.states[ref].start
+            if start is not None and ref in descendants:
+                descendants[start] = descendants.get(start, 0) + descendants[ref]
+        shared = [ref for ref, count in descendants.items() if count == len(self.living)]
+        return max((self.states[ref] for ref in shared), key=lambda state: state.depth, default=None)
+
+    def _back_from(self, refs: Iterable[StateRef]) -> set[StateRef]:
+        seen: set[StateRef] = set()
+        for ref in refs:
+            current: StateRef | None = ref
+            # Where two ancestries meet they are one from there on.
+            while current is not None and current not in seen:
+                seen.add(current)
+                current = self.states[current].start
+        return seen
+
+
+def story_of(run: Run, notes: Sequence[Entry] = (), *, writing: bool = False) -> Story:
+    """The snapshot that a run is.
+
+    Args:
+        run: The run.
+        notes: Its journal, read after its log: what it says of later rounds is left out.
+        writing: Whether a writer holds the run.
+    """
+    tree, view = run.tree, run.view
+    sign = -1 if run.meta.get("objective") == "minimize" else 1
+    members = tuple(sorted(member.id for member in view.members if member.role == "member"))
+    states = _states(tree, sign)
+    timed = [note for note in notes if note.kind == "round" and _ref(note) in states]
+    clocks = [note.clock for note in timed]
+    best = view.best
+    return Story(
+        name="a run in memory" if run.path is None else run.path.resolve().name,
+        status=view.ended or ("running" if writing else "interrupted"),
+        meta=run.meta,
+        space=run.space,
+        sign=sign,
+        members=members,
+        states=states,
+        living=tuple(dict.fromkeys(m.state for m in view.ranking if m.state is not None)),
+        copies=tuple(e.decision for e in run.events if isinstance(e, Decided) and e.decision.donor is not None),
+        failures=tuple(_failure(failed, tree) for failed in tree.failures.values()),
+        path=tuple(tree.ancestry(best.state)) if best is not None else (),
+        reported=tree.reports[best.state].reported if best is not None else {},
+        seconds={_ref(note): float(note.details["seconds"]) for note in timed if "seconds" in note.details},
+        wall=max(clocks) - min(clocks) if clocks else None,
+        unread=frozenset(name for note in notes if note.kind == "unread" for name in note.details.get("names", ())),
+    )
+
+
+def _states(tree: Lineage, sign: int) -> dict[StateRef, State]:
+    states: dict[StateRef, State] = {}
+    for ref, report in tree.reports.items():
+        start = tree.start(*ref)
+        before = None if start is None else states[start]
+        states[ref] = State(
+            ref=ref,
+            start=start,
+            founder=tree.founder(ref),
+            depth=1 if before is None else before.depth + 1,
+            first_step=0 if before is None else before.step,
+            step=report.step,
+            score=sign * report.scores[0],
+            hparams=tree.hparams(*ref),
+        )
+    return states
+
+
+def _failure(failed: Failed, tree: Lineage) -> Failure:
+    return Failure(
+        member=failed.member,
+        round=failed.round,
+        start=tree.start(failed.member, failed.round),
+        cause=failed.cause,
+        message=failed.message,
+    )
+
+
+def _ref(note: Entry) -> StateRef:
+    return StateRef(note.details.get("member", -1), note.details.get("round", -1))

@@ -1,0 +1,19 @@
+"""Code of one's own at the turns of a run: what happened, as plain records, told to whoever derives from `Callback`."""
+
+from pbt.runs.callbacks.base import HOOKS, Callback
+from pbt.runs.callbacks.dispatcher import Callbacks
+from pbt.runs.callbacks.records import Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart, Told, past
+
+__all__ = [
+    "HOOKS",
+    "Callback",
+    "Callbacks",
+    "Copied",
+    "MemberFailure",
+    "MemberReport",
+    "RoundEnd",
+    "RunEnd",
+    "RunStart",
+    "Told",
+    "past",
+]

@@ -1,0 +1,140 @@
+"""A run in Weights & Biases: a group of runs, one for the population and one for every member."""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pbt.errors import MissingExtraError
+from pbt.runs.callbacks import Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart, Told
+from pbt.runs.callbacks.curves import values
+from pbt.runs.callbacks.tracker import Ids, Tracker
+
+log = logging.getLogger("pbt")
+
+_GROUP, _POPULATION = "group", "population"
+
+
+class WandB(Tracker):
+    """Tracks a run in Weights & Biases.
+
+    The run of the population has the settings, the best score after each round and, at the end, the schedule as an
+    artifact. The run of a member has score, hyperparameters and everything reported against training steps (`step`),
+    and for every copy `donor`, for every failure `failed`, against rounds (`round`).
+
+    Args:
+        project: The project.
+        name: Of the group; None: that of the run directory. An id is added to it, which keeps two runs apart.
+        entity: User or team; None: as W&B is set up.
+        mode: `"online"`, `"offline"` or `"disabled"`; None: as W&B is set up, by `WANDB_MODE` or else online.
+        folder: Where W&B keeps its files; None: in the run directory, or for a run in memory where W&B does.
+
+    Raises:
+        MissingExtraError: wandb is not installed.
+    """
+
+    file = "wandb.json"
+
+    def __init__(
+        self,
+        project: str = "pbt",
+        *,
+        name: str | None = None,
+        entity: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        try:
+            import wandb
+        except ImportError as error:
+            raise MissingExtraError("the W&B callback", "wandb") from error
+        self._wandb: Any = wandb
+        self._where = {"project": project, "entity": entity, "mode": mode}
+        self._name = name
+        self._folder = folder
+        self._group = ""
+        self._dir: str | None = None
+        self._runs: dict[str, Any] = {}
+
+    def begin(self, start: RunStart, ids: Ids) -> None:
+        """Go on with the group, or begin one."""
+        path = start.run.path
+        name = self._name or (path.name if path is not None else "pbt")
+        ids.setdefault(_GROUP, f"{name}-{secrets.token_hex(4)}")
+        self._group, self._runs = ids[_GROUP], {}
+        folder = self._folder or path
+        # Absolute, because W&B writes from a process of its own, which may stand elsewhere.
+        self._dir = None if folder is None else str(Path(folder).absolute())
+        run = self._run(_POPULATION, _settings(start))
+        if not run.offline:
+            log.info("W&B: %s", run.url)
+
+    def send(self, record: Told, suffix: str) -> None:
+        """Send a record to the run that it belongs to."""
+        if isinstance(record, RoundEnd):
+            if record.best is not None:
+                self._run(_POPULATION).log({"round": record.round, "best_score": record.best.score})
+            return
+        run = self._run(f"member_{record.member}", {"member": record.member})
+        match record:
+            case MemberReport():
+                found = {f"{name}{suffix}": value for name, value in values(record).items() if _is_plain(value)}
+                run.log({**found, "step": record.step})
+            case Copied():
+                run.log({"round": record.round, "donor": record.donor})
+            case MemberFailure():
+                run.log({"round": record.round, "failed": 1})
+
+    def finish(self, end: RunEnd, schedule: str | None) -> None:
+        """Leave the schedule, and say how it ended."""
+        try:
+            if schedule is not None:
+                artifact = self._wandb.Artifact(f"schedule-{self._group}", type="schedule")
+                with artifact.new_file("schedule.json", mode="w", encoding="utf-8") as file:
+                    file.write(schedule)
+                self._run(_POPULATION).log_artifact(artifact)
+        finally:
+            while self._runs:
+                _, run = self._runs.popitem()
+                run.finish(exit_code=0 if end.outcome == "finished" else 1)
+
+    def _run(self, part: str, config: Mapping[str, Any] | None = None) -> Any:
+        if part not in self._runs:
+            self._runs[part] = self._made(part, config or {})
+        return self._runs[part]
+
+    def _made(self, part: str, config: Mapping[str, Any]) -> Any:
+        run = self._wandb.init(
+            **self._where,
+            dir=self._dir,
+            group=self._group,
+            name=part,
+            # The same id in every process: a resumed run goes on in it.
+            id=f"{self._group}-{part}",
+            resume="allow",
+            job_type=part.partition("_")[0],
+            config=dict(config),
+            allow_val_change=True,
+            # Beside the other members' runs, and beside a run that the user has open.
+            reinit="create_new",
+            # The terminal is not its own here: there may be a live table.
+            settings=self._wandb.Settings(console="off", silent=True),
+        )
+        for name in ("step", "round"):
+            run.define_metric(name, hidden=True)
+        # Not the order of calls, which W&B calls steps.
+        run.define_metric("*", step_metric="step")
+        for name in ("donor", "failed", "best_score"):
+            run.define_metric(name, step_metric="round")
+        return run
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _settings(start: RunStart) -> dict[str, Any]:
+    names = ("seed", "population", "objective", "task", "plan", "space")
+    return {"rounds": start.rounds, **{name: start.run.meta[name] for name in names if name in start.run.meta}}

@@ -1,0 +1,235 @@
+"""What a command line names: the experiment in a user's file, a run, a folder of runs."""
+
+import contextlib
+import inspect
+import os
+import re
+import secrets
+import shlex
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pbt.core.population import View
+from pbt.errors import DiskError, RunFormatError, TaskError, UsageError, nearest
+from pbt.executors.transport import load_module
+from pbt.runs.engine import FINISHED, Engine, Observer
+from pbt.runs.experiment import Experiment
+from pbt.runs.results import Run
+from pbt.store.layout import DATABASE, OWN_NAMES, check_run_name
+from pbt.text import printable
+
+RUNS = Path("runs")
+LATEST = "latest"
+EXAMPLE = "task.py:experiment"
+APPLICATIONS: Mapping[str, str] = {
+    "mnist": "pbt.mnist.population:resume",
+    "mnist-single": "pbt.mnist.single:resume_single",
+}
+"""What a run may name as its origin, and the function that goes on with it: nothing else that a run directory says
+is ever imported."""
+UNREADABLE = "unreadable"
+"""The state of a run that cannot be read."""
+REPLAY = "replay"
+"""What the replay of a run names as its origin."""
+
+
+def load_experiment(named: str) -> Experiment:
+    """The experiment that `FILE.py:object` names. The file is executed.
+
+    Raises:
+        UsageError: There is no such file or object, or it is no experiment.
+    """
+    file_name, colon, name = named.rpartition(":")
+    if not colon or not file_name.endswith(".py"):
+        expected = named if named.endswith(".py") else "FILE.py"
+        raise UsageError(f"expected {expected}:object, as in {EXAMPLE}, got '{named}'")
+    file = Path(file_name)
+    if not file.is_file():
+        there = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        raise UsageError(f"{file}: expected a Python file, found none{nearest(file.name, there) if there else ''}")
+    module = _load(file)
+    if not hasattr(module, name):
+        raise UsageError(f"{file}: expected an object named '{name}', found none; {_would_do(module, file)}")
+    return _experiment(getattr(module, name), name, file, module)
+
+
+def _load(file: Path) -> Any:
+    name = "pbt_file_" + re.sub(r"\W", "_", file.stem)
+    # Behind everything else, so that a file beside it can be imported and hides nothing that is installed.
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        return load_module(name, file)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        raise TaskError(f"{file}: expected a file that can be executed, {_blame(error, file)}") from error
+
+
+def _blame(error: BaseException, file: Path) -> str:
+    """Where in the user's file it went wrong, and what it was."""
+    if isinstance(error, SyntaxError):
+        return f"found a syntax error in line {error.lineno}: {error.msg}"
+    own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    own = own or [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.resolve())]
+    return f"line {own[-1] if own else 1} raised {type(error).__name__}: {error}"
+
+
+def _experiment(found: Any, name: str, file: Path, module: Any) -> Experiment:
+    """The object itself, or what it returns."""
+    if isinstance(found, Experiment):
+        return found
+    what = f"{file}:{name}: expected a pbt.Experiment or a function without arguments that returns one"
+    if not callable(found) or inspect.isclass(found):
+        kind = "a class" if inspect.isclass(found) else f"{type(found).__name__} {found!r:.60}"
+        raise UsageError(f"{what}, found {kind}; {_would_do(module, file)}")
+    with contextlib.suppress(ValueError):  # raised for what has no signature
+        needed = [p.name for p in inspect.signature(found).parameters.values() if _is_needed(p)]
+        if needed:
+            raise UsageError(
+                f"{what}, found a function of ({', '.join(needed)}); if that is the task, write "
+                f"experiment = pbt.Experiment(task={name}, space=...) below it and name {file}:experiment"
+            )
+    try:
+        made = found()
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"{file}:{name}(): {_blame(error, file)}") from error
+    if not isinstance(made, Experiment):
+        raise UsageError(f"{what}, found a function that returned {type(made).__name__}; {_would_do(module, file)}")
+    return made
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return parameter.default is parameter.empty and not variadic
+
+
+def _would_do(module: Any, file: Path) -> str:
+    """The names in a file that name an experiment, for the end of an error."""
+    good = sorted(name for name, value in vars(module).items() if isinstance(value, Experiment))
+    if not good:
+        return f"there is no pbt.Experiment in {file}: write experiment = pbt.Experiment(task=..., space=...)"
+    return f"would do: {', '.join(f'{file}:{name}' for name in good)}"
+
+
+def new_run_dir(stem: str) -> Path:
+    """A name for a run that nobody has: what it runs, when, and four random digits."""
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:40] or "run"
+    return RUNS / check_run_name(f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
+
+
+class LatestLink(Observer):
+    """Lets `latest`, beside the run, point to it. Where a system has no links there is none."""
+
+    def on_start(self, engine: Engine) -> None:
+        """Move the link as soon as the run is there."""
+        path = engine.store.path
+        if path is None:
+            return
+        link, temporary = path.parent / LATEST, path.parent / f".{LATEST}.{os.getpid()}"
+        if link.exists() and not link.is_symlink():
+            return
+        with contextlib.suppress(OSError):
+            temporary.symlink_to(path.name, target_is_directory=True)
+            temporary.replace(link)
+
+
+class Vacated:
+    """Around the start of a run in a directory that is not there yet: one that was refused leaves nothing behind.
+
+    What a refusal leaves is a log without a single report. Anything more is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        refused = isinstance(error, UsageError) and not isinstance(error, DiskError)
+        if not refused or self._path not in self._made or not self._path.is_dir():
+            return
+        own = {entry.name for entry in self._path.iterdir()} <= OWN_NAMES
+        with contextlib.suppress(UsageError, OSError):
+            if not own or ((self._path / DATABASE).exists() and Run.open(self._path).tree.reports):
+                return
+            shutil.rmtree(self._path)
+            link = self._path.parent / LATEST
+            if link.is_symlink() and not link.exists():
+                link.unlink()
+            for folder in self._made[1:]:
+                folder.rmdir()
+
+
+def find_run(named: str) -> Path:
+    """The run directory that a command line names: a path, or a name in `runs`.
+
+    Raises:
+        RunFormatError: There is none.
+    """
+    for path in (Path(named), RUNS / named):
+        if (path / DATABASE).is_file():
+            # A link is followed now, so that messages name the run itself.
+            return path.resolve().relative_to(Path.cwd()) if _inside(path) else path.resolve()
+    path = Path(named)
+    if path.is_symlink() and not path.exists():
+        raise RunFormatError(f"{path}: expected a run directory, found a link to {path.readlink()}, which is gone")
+    runs = [run.name for run in runs_in(path if path.is_dir() else path.parent if path.parent.name else RUNS)]
+    if path.is_dir():
+        inside = f"; runs in it: {', '.join(sorted(runs)[-5:])}" if runs else ""
+        raise RunFormatError(f"{path}: expected a run directory, with {DATABASE} in it, found a folder without{inside}")
+    found = "a file" if path.exists() else "nothing there"
+    hint = nearest(path.name, runs) if runs else "; `pbt status runs` lists runs"
+    raise RunFormatError(f"{path}: expected a run directory, found {found}{hint}")
+
+
+def _inside(path: Path) -> bool:
+    return not path.is_absolute() and path.resolve().is_relative_to(Path.cwd())
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs in a folder, by name; links are left out."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.is_symlink() and (path / DATABASE).is_file())
+
+
+def state_of(view: View, *, writing: bool) -> str:
+    """`running`, `finished`, `lost` (every member failed) or `interrupted`."""
+    if writing:
+        return "running"
+    if view.ended is None:
+        return "interrupted"
+    return "finished" if view.ended == FINISHED else "lost"
+
+
+def resume_command(path: Path, application: Mapping[str, Any]) -> str:
+    """The line that goes on with a run; where it was not begun by an application, it names the user's file."""
+    if application.get("name") == REPLAY:
+        given = {name: printable(value) for name, value in application.items() if value is not None}
+        words = [given[name] for name in ("of", "object") if name in given]
+        words += [f"--{name}={given[name]}" for name in ("seed", "member") if name in given]
+        return " ".join([own_command(), *map(shlex.quote, ["replay", *words, "--out", str(path), "--resume"])])
+    if application.get("name") in APPLICATIONS:
+        return f"{own_command()} resume {shlex.quote(str(path))}"
+    named = printable(application.get("object") or "FILE.py:object")
+    return f"{own_command()} resume {shlex.quote(str(path))} {shlex.quote(named)}"
+
+
+def own_command() -> str:
+    """How this installation's `pbt` is called from here, so that a line that is printed can be pasted.
+
+    `pbt` where the shell finds this one (or where nothing better is known), else its path.
+    """
+    own, found = Path(sys.executable).with_name("pbt"), shutil.which("pbt")
+    if not own.is_file() or (found is not None and Path(found).resolve() == own.resolve()):
+        return "pbt"
+    shown = own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own
+    return shlex.quote(str(shown))

@@ -1,0 +1,161 @@
+"""The disk under a run: an estimate before every wave, so that a run stops before there is no room, not in it.
+
+What a round takes is known once one member has reported: a state has the same size in every round. Until then there is
+a lower bound only, which is what the log will take.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pbt.core.events import Event
+from pbt.errors import DiskError, UsageError
+from pbt.executors.base import Outcome, Report
+from pbt.runs.engine import Engine, Observer
+from pbt.store.layout import STATES
+
+log = logging.getLogger("pbt")
+
+ROW_BYTES = 600
+"""Of the log, for a round of a member: a report and a decision, with a few hyperparameters."""
+SLACK = 1 << 18
+"""Room for the tables themselves, the journal of a transaction, and small files beside the log."""
+KEPT_ROUNDS = 2
+"""Rounds whose states are kept, beside the one that is being written."""
+
+
+class Disk(Observer):
+    """Stops a run, with everything kept, where its next wave has no room.
+
+    The last of all observers: when it stops a run the others have seen all that was logged.
+
+    Args:
+        most: Bytes that the run directory may take; None: what the disk has free.
+
+    Raises:
+        DiskError: From every hook, when the room does not suffice.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._largest = 0
+        self._waiting = 0
+        self._beside: int | None = None
+        self._warned = False
+
+    def on_start(self, engine: Engine) -> None:
+        """Before anything is trained: with the lower bound, or with the states that are there."""
+        if engine.store.path is None or engine.finished:
+            return
+        # The state of a retired member may have been swept.
+        kept = [m.state for m in engine.view.members if m.state is not None and m.status != "retired"]
+        stored = [engine.store.stored(state).size for state in kept]
+        self._largest = max(stored, default=0)
+        self._check(engine, engine.store.path)
+
+    def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
+        """With the first state that is larger than any before, look whether the whole wave has room."""
+        if engine.store.path is None or not isinstance(outcome, Report):
+            return
+        self._waiting -= 1
+        if outcome.stored.size > self._largest:
+            self._largest = outcome.stored.size
+            self._check(engine, engine.store.path, waiting=max(0, self._waiting))
+
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
+        """Before the next wave."""
+        if engine.store.path is not None and not engine.finished:
+            self._check(engine, engine.store.path)
+
+    def _check(self, engine: Engine, path: Path, waiting: int | None = None) -> None:
+        due = sum(member.status == "live" for member in engine.view.members)
+        if waiting is None:
+            waiting = self._waiting = due
+        # The transaction that adds to the log keeps a copy of the pages that it changes.
+        soon = waiting * self._largest + 2 * due * ROW_BYTES + SLACK
+        if self._most is not None:
+            used = size_of(path)
+            # Tables, scalars and pictures beside the states: they will grow as they grew.
+            beside = used - size_of(path / STATES)
+            soon += 0 if self._beside is None else max(0, beside - self._beside)
+            self._beside = beside
+            if used + soon > self._most:
+                raise DiskError(
+                    f"{path}: takes {sized(used)} after round {engine.view.round}, the next round needs about "
+                    f"{sized(soon)} more, and at most {sized(self._most)} are allowed; everything is kept; "
+                    "resume the run with a larger --max-disk"
+                )
+            return
+        free = shutil.disk_usage(path).free
+        rows = 2 * due * ROW_BYTES * max(1, engine.course.rounds - engine.view.round)
+        if engine.view.round == 0 and waiting == due:
+            soon += rows  # a run that has no room for its own log need not begin
+        if soon > free:
+            raise DiskError(
+                f"{path}: expected room for the next round, about {sized(soon)}, the disk has {sized(free)} free; "
+                "everything is kept; make room, then resume the run"
+            )
+        kept = min(KEPT_ROUNDS, engine.course.rounds - 1) * due * self._largest
+        if not self._warned and soon + kept + rows > free:
+            self._warned = True
+            log.warning(
+                "%s: the disk has %s free, and this run will need about %s; it stops when there is no room, "
+                "and can be resumed",
+                path,
+                sized(free),
+                sized(soon + kept + rows),
+            )
+
+
+def size_of(folder: Path, seen: set[tuple[int, int]] | None = None) -> int:
+    """Bytes that the files in a folder take; one with several names counts once, a link is not followed."""
+    total, seen = 0, set() if seen is None else seen
+    for found in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # swept meanwhile, or a temporary one
+            if found.is_dir(follow_symlinks=False):
+                total += size_of(Path(found.path), seen)
+                continue
+            stat = found.stat(follow_symlinks=False)
+            if (stat.st_dev, stat.st_ino) not in seen:
+                seen.add((stat.st_dev, stat.st_ino))
+                total += max(stat.st_size, stat.st_blocks * 512)
+    return total
+
+
+def bounded(text: str | None) -> list[Observer]:
+    """Who watches over the bound that `--max-disk` sets; nobody where it sets none.
+
+    Raises:
+        UsageError: It is no size.
+    """
+    return [] if text is None else [Disk(most=bytes_of(text))]
+
+
+def bytes_of(text: str) -> int:
+    """A size as people write it, `2G`, `500 MiB` or `4096`, in bytes; units are powers of 1024.
+
+    Raises:
+        UsageError: It is none.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    count = 0 if found is None else int(float(found["count"]) * 1024 ** "bkmgt".index((found["unit"] or "b").lower()))
+    if count < 1:
+        raise UsageError(f"--max-disk: expected a size as 2G or 500M, got '{text}'")
+    return count
+
+
+_SIZE = re.compile(r"(?P<count>[0-9]{1,15}(\.[0-9]{1,6})?) *(?P<unit>[bkmgt]?)(ib|b)?", re.IGNORECASE)
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def sized(count: float) -> str:
+    """A number of bytes for people."""
+    power = 0
+    while count >= 1024 and power < len(_UNITS) - 1:
+        count /= 1024
+        power += 1
+    return f"{count:.3g} {_UNITS[power]}"

@@ -1,0 +1,394 @@
+"""One call from a task and a space to a trained population: `run`, and the record behind it."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pbt.core.describe import Difference, difference
+from pbt.core.describe import place as place_of
+from pbt.core.population import View
+from pbt.core.strategy import Plan, Strategy
+from pbt.errors import PBTError, RunUnbegunError, TaskError, UsageError
+from pbt.executors.ray import Cluster
+from pbt.executors.transport import check_sendable
+from pbt.executors.worker import ChecksData, Objective, Setup, Train, Trainable
+from pbt.runs.advice import Founders, Level, Unread, cautions, never_evolves
+from pbt.runs.auto_placement import choose
+from pbt.runs.callbacks import Callback, Callbacks
+from pbt.runs.disk_space import Disk, sized
+from pbt.runs.engine import Course, Engine, Observer, drive
+from pbt.runs.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
+from pbt.runs.rehearsal import rehearse
+from pbt.runs.results import Run
+from pbt.space import Domain, HParams, Space
+from pbt.store.base import Store
+from pbt.store.event_rows import from_json, to_json
+from pbt.store.layout import DATABASE, check_vacant
+from pbt.store.memory import MemoryStore
+from pbt.store.sqlite import RunStore
+
+log = logging.getLogger("pbt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that a run is made of, but for the place where it is kept.
+
+    Args:
+        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
+            object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
+        space: Name to domain.
+        plan: The algorithm; any `Strategy`.
+        population: Members, at least 1.
+        rounds: Rounds per member, at least 1.
+        seed: Of everything that is drawn.
+        initial: Values that the first members start with; the others draw theirs.
+        objective: `"maximize"` or `"minimize"` the score that the task returns.
+        placement: Where it is trained.
+        callbacks: Who is told what happens; see docs/callbacks.md.
+
+    Raises:
+        UsageError: A value outside these.
+        SpaceError: A space that is none.
+    """
+
+    task: Any
+    space: Mapping[str, Domain]
+    plan: Strategy = field(default_factory=Plan)
+    population: int = 10
+    rounds: int = 10
+    seed: int = 0
+    initial: Sequence[HParams] = ()
+    objective: Objective = "maximize"
+    placement: Placement = field(default_factory=Placement)
+    callbacks: Sequence[Callback] = ()
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("maximize", "minimize"):
+            raise UsageError(f"expected objective 'maximize' or 'minimize', got {self.objective!r}")
+        object.__setattr__(self, "space", Space(self.space))
+
+    def run(
+        self,
+        run_dir: str | Path | None = None,
+        *,
+        resume: bool = False,
+        observers: Sequence[Observer] = (),
+        callbacks: Sequence[Callback] = (),
+        application: Mapping[str, Any] | None = None,
+        changed_plan: bool = False,
+    ) -> Run:
+        """Train the population to the end.
+
+        Args:
+            run_dir: Where the run is kept; None: in memory only.
+            resume: Go on with the run that is there, or start it; with more `rounds` than before it is extended.
+            observers: Who watches from inside: what an observer raises ends the run.
+            callbacks: Who is told what happens, after those of the experiment: what a callback raises does not.
+            application: Plain values by which a command line finds this experiment again; recorded with the run.
+            changed_plan: Resume under a plan that differs from the one that the run was begun with; each difference is
+                logged in the run. Default: a difference is refused.
+
+        Raises:
+            RunExistsError: The directory holds something, and `resume` was not asked for.
+            UsageError: Something cannot be done as asked; nothing was started.
+            PopulationLostError: Every member failed.
+        """
+        train = trainable(self.task)
+        Callbacks([*self.callbacks, *callbacks])  # refused before anything is written, if it is
+        check_population(self.population)
+        rehearse(self._course())
+        store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
+        found, experiment, why = store is not None, self, ""
+        if store is None:
+            births = self._check(train)
+            if run_dir is not None:
+                check_vacant(Path(run_dir))
+            choice = choose(self.placement, train, births)
+            experiment, why = replace(self, placement=choice.placement), choice.why
+            store = experiment._create(run_dir, application)
+        with store:
+            experiment = experiment._recorded(store, changed_plan=changed_plan) if found else experiment
+            spot = place(experiment.placement, self.population)
+            if found:
+                _tell_changes(store, spot)
+            elif why:
+                log.info("executor %s", why)
+                store.note("executor", why=why)
+            watch = list(observers)
+            if self.callbacks or callbacks:
+                # Counted before the engine adds the decisions that a finished run had withheld.
+                watch.append(Callbacks([*self.callbacks, *callbacks], known=len(store.events())))
+            watch += [Founders(), Level(), Unread(), Disk()]
+            course = experiment._course()
+            if idle := never_evolves(course):
+                log.warning("%s", idle)
+            for note in () if found else cautions(course):
+                log.info("note: %s", note)
+            engine = Engine(course, store)
+            setup = Setup(
+                task=train,
+                states=store.states,
+                device=spot.devices[0],
+                threads=spot.threads,
+                objective=self.objective,
+            )
+            drive(engine, spot.open(setup), watch)
+            if store.path is None:
+                return Run(store)
+        return Run.open(store.path)
+
+    def _course(self) -> Course:
+        return Course(
+            space=Space(self.space),
+            strategy=self.plan,
+            population=self.population,
+            rounds=self.rounds,
+            seed=self.seed,
+            initial=self.initial,
+        )
+
+    def _check(self, train: Train | Trainable) -> list[HParams]:
+        """Find what can be found before anything is written; returns what the members start with."""
+        course = self._course()
+        first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
+        if isinstance(train, Trainable):
+            _try_out(train, [birth.hparams for birth in first])
+        task: Any = train
+        if isinstance(task, ChecksData):
+            task.check_data(self.population)
+        if self.placement.executor == "processes":
+            check_sendable(train)
+        return [birth.hparams for birth in first]
+
+    def _create(self, run_dir: str | Path | None, application: Mapping[str, Any] | None) -> Store:
+        meta = {
+            "seed": self.seed,
+            "population": self.population,
+            "rounds": self.rounds,
+            "initial": [dict(hparams) for hparams in self.initial],
+            "objective": self.objective,
+            "space": Space(self.space).to_dict(),
+            "plan": self.plan.describe(),
+            "task": place_of(self.task) if callable(self.task) else type(self.task).__qualname__,
+            "application": dict(application or {}),
+            "place": place(self.placement, self.population).record(),
+        }
+        return MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
+
+    def _recorded(self, store: Store, *, changed_plan: bool) -> "Experiment":
+        """This experiment with the place that the run was begun in, where none is asked for.
+
+        Raises:
+            UsageError: It is another experiment than the one that was begun.
+        """
+        meta = store.meta
+        now = {
+            "seed": self.seed,
+            "population": self.population,
+            "objective": self.objective,
+            "space": Space(self.space).to_dict(),
+            "initial": [dict(hparams) for hparams in self.initial],
+        }
+        for name, value in now.items():
+            if from_json(to_json(value, name)) != meta[name]:
+                raise UsageError(_differs(store, difference(meta[name], from_json(to_json(value, name)), name)))
+        plan = from_json(to_json(self.plan.describe(), "plan"))
+        found = difference(meta["plan"], plan, "plan")
+        if found is not None and not changed_plan:
+            raise UsageError(f"{_differs(store, found)}, or accept the change with changed_plan=True (--changed-plan)")
+        if self.rounds < meta["rounds"]:
+            raise UsageError(
+                f"{store.path}: expected at least the {meta['rounds']} rounds that this run was begun with, got "
+                f"rounds={self.rounds}"
+            )
+        if found is not None:
+            _record_change(store, found, plan)
+        if self.rounds > meta["rounds"]:
+            store.update_meta(rounds=self.rounds)
+        wanted = self.placement
+        recorded = meta["place"]
+        # A run that was begun on a GPU goes to wherever there is one now, and elsewhere if there is none.
+        device = wanted.device or ("cpu" if recorded["device"] == "cpu" else None)
+        executor = wanted.executor
+        if executor == "auto" and recorded["executor"] in EXECUTORS:
+            executor = recorded["executor"]
+        same = executor == recorded["executor"]
+        placement = replace(
+            wanted,
+            executor=executor,
+            # What results depend on in their last bits; with another executor they are others in any case.
+            threads=wanted.threads or (recorded["threads"] if same else None),
+            chunk=wanted.chunk or (recorded.get("chunk") if same else None),
+            workers=wanted.workers or (recorded.get("workers") if same else None),
+            device=None if executor == "ray" else device,
+            cluster=wanted.cluster.asking(recorded.get("need") or {}),
+        )
+        return replace(self, placement=placement)
+
+
+def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
+    task: Any,
+    space: Mapping[str, Domain],
+    *,
+    plan: Strategy | None = None,
+    population: int = 10,
+    rounds: int = 10,
+    seed: int = 0,
+    initial: Sequence[HParams] = (),
+    objective: Objective = "maximize",
+    executor: str | ExecutorFactory = "inline",
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    address: str | None = None,
+    per_worker: int | None = None,
+    cluster: Cluster | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
+    changed_plan: bool = False,
+) -> Run:
+    """Train a population; what comes out is a trained network and the hyperparameter schedule that made it.
+
+    The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device, and cluster) and
+    of `Experiment.run` (run_dir to changed_plan), where each is explained; `address` is the cluster's, and `per_worker`
+    the number of members that a worker trains as one program, which a placement calls its chunk.
+
+    Raises:
+        UsageError: Something cannot be done as asked; nothing was started.
+        RunExistsError: The run directory holds something, and `resume` was not asked for.
+        PopulationLostError: Every member failed.
+    """
+    experiment = Experiment(
+        task=task,
+        space=space,
+        plan=plan or Plan(),
+        population=population,
+        rounds=rounds,
+        seed=seed,
+        initial=initial,
+        objective=objective,
+        placement=Placement(
+            executor=executor,
+            workers=workers,
+            threads=threads,
+            device=device,
+            chunk=per_worker,
+            cluster=(cluster or Cluster()).at(address),
+        ),
+    )
+    return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks, changed_plan=changed_plan)
+
+
+MOST_MEMBERS = 1_000_000
+INSIST = "PBT_MAX_POPULATION"
+"""The variable that sets another bound."""
+_MEMBER_BYTES, _ROUND_SECONDS = 4000, 2e-4
+"""What a member takes of memory and its round of time beside any training, measured."""
+
+
+def check_population(population: int) -> None:
+    """Refuse a population that is more likely a slip of the finger than a wish.
+
+    Raises:
+        UsageError: It is beyond the bound.
+    """
+    told = os.environ.get(INSIST, "")
+    if population > (int(told) if told.isdecimal() else MOST_MEMBERS):
+        raise UsageError(
+            f"population: expected at most {MOST_MEMBERS:,} members, got {population:,}, which take about "
+            f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes a "
+            f"round beside any training; if that is what you want, set {INSIST}={population}"
+        )
+
+
+_TRIES = 4
+"""Members whose values are tried before the start: those of one may be a combination that the task refuses."""
+
+
+def _try_out(task: Trainable, births: Sequence[HParams]) -> None:
+    """Raise TaskError unless the task can be set up with the values of one of the first members."""
+    for i, hparams in enumerate(births[:_TRIES]):
+        try:
+            task.check(hparams)
+        except TaskError as error:
+            # What the user's own code raises may be the fault of these values alone.
+            own = error.__cause__ is not None and not isinstance(error.__cause__, PBTError)
+            if not own or i == min(_TRIES, len(births)) - 1:
+                raise
+        else:
+            return
+
+
+def _differs(store: Store, found: Difference | None) -> str:
+    """The error for a resume with another experiment, which names the one field that differs."""
+    if found is None:  # equal by its parts, as far as an earlier version recorded them
+        return f"{store.path}: this run was begun with another experiment; start another run"
+    if found.field.endswith(".code"):
+        rule = found.field.removesuffix(".code")
+        return f"{store.path}: this run was begun with another {rule}: its code has changed; use the same"
+    return (
+        f"{store.path}: this run was begun with {found.field} = {found.before!r}, it cannot go on with "
+        f"{found.now!r}; use the same, or start another run"
+    )
+
+
+def _record_change(store: Store, found: Difference, plan: Mapping[str, Any]) -> None:
+    """Log that a run goes on under another plan than it was begun with."""
+    change = {"field": found.field, "before": found.before, "now": found.now}
+    log.warning("%s: resumed with another %s: %r instead of %r", store.path, found.field, found.now, found.before)
+    store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), change])
+    store.note("changed_plan", **change)
+
+
+def _taken_up(path: Path) -> Store | None:
+    """The run that is there; None: there is none, or only one whose creation was interrupted."""
+    if not (path / DATABASE).exists():
+        return None
+    try:
+        return RunStore.open(path)
+    except RunUnbegunError:
+        return None
+
+
+def _tell_changes(store: Store, spot: Place) -> None:
+    """Warn of what makes the bits of a resumed run differ from those of an undisturbed one; it is not refused."""
+    begun, now = store.meta["place"], spot.record()
+    changes = [
+        f"{name} {begun.get(name)} -> {value}"
+        for name, value in now.items()
+        if name not in ("workers", "need") and begun.get(name) != value
+    ]
+    store.note("resumed", changes=changes)
+    if changes:
+        log.warning("resumed elsewhere: results may differ in their last bits (%s)", ", ".join(changes))
+
+
+def trainable(task: Any) -> Train | Trainable:
+    """The task in the form that workers take.
+
+    Raises:
+        TaskError: It is none of the forms that a task may have.
+    """
+    if isinstance(task, Trainable):
+        return task
+    if all(hasattr(task, name) for name in ("build", "train", "evaluate")):
+        from pbt.pytorch.modules import ModuleTask
+
+        if not hasattr(task, "bind"):
+            raise TaskError(
+                f"{type(task).__name__} needs a `bind` table that says where each hyperparameter takes effect"
+            )
+        return ModuleTask(task)
+    if callable(task):
+        train: Train = task
+        return train
+    raise TaskError(
+        "expected a task: a function (hparams, state, steps, ctx), a SupervisedTask, or an object with "
+        f"bind, build, train and evaluate; got {type(task).__name__}"
+    )

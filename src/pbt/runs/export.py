@@ -1,0 +1,153 @@
+"""A run for other programs: tables, the development tree, and the schedules that Ray Tune replays.
+
+Everything but `write_parquet` is text made from what it is given; who asks for it writes the files.
+"""
+
+import csv
+import importlib
+import io
+import itertools
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pbt.core.lineage import Lineage
+from pbt.core.population import StateRef
+from pbt.errors import MissingExtraError
+from pbt.runs.results import Run
+
+Columns = Mapping[str, Sequence[Any]]
+_PLAIN_LABEL = re.compile(r"[A-Za-z0-9.+-]+")
+
+
+def csv_text(columns: Columns) -> str:
+    """A line of names, then one per row; what is not there is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return out.getvalue()
+
+
+def jsonl_text(columns: Columns) -> str:
+    """One JSON object per row; NaN and infinities, which JSON has not, are null."""
+    rows = zip(*columns.values(), strict=True)
+    return "".join(
+        json.dumps(dict(zip(columns, map(_finite, row), strict=True)), allow_nan=False) + "\n" for row in rows
+    )
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_parquet(columns: Columns, path: Path) -> None:
+    """A Parquet file, by polars or pyarrow; a column of several kinds of values becomes text.
+
+    Raises:
+        MissingExtraError: Neither is installed.
+    """
+    uniform = {name: _uniform(column) for name, column in columns.items()}
+    polars = _installed("polars")
+    if polars is not None:
+        polars.DataFrame(uniform).write_parquet(path)
+        return
+    pyarrow, parquet = _installed("pyarrow"), _installed("pyarrow.parquet")
+    if pyarrow is None or parquet is None:
+        raise MissingExtraError("Parquet", "frames")
+    parquet.write_table(pyarrow.table(uniform), path)
+
+
+def _installed(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def _uniform(column: Sequence[Any]) -> list[Any]:
+    kinds = {type(value) for value in column if value is not None}
+    if len(kinds) <= 1:
+        return list(column)
+    as_type = float if kinds == {int, float} else str
+    return [None if value is None else as_type(value) for value in column]
+
+
+def newick(lineage: Lineage, root: str = "population") -> str:
+    """The development tree in Newick's format: every founder under one root, branch lengths in training steps.
+
+    A label names a state, `m3.r12` what member 3 was after round 12: where branches part, and where one ends.
+    """
+    children: dict[StateRef | None, list[StateRef]] = defaultdict(list)
+    for ref in lineage.reports:
+        children[lineage.start(*ref)].append(ref)
+    parts: list[str] = []
+    # A stack and no recursion: a tree may be as deep as a run is long.
+    pending: list[str | tuple[StateRef, int]] = [f"){_label(root)};\n", *_siblings(children[None], 0), "("]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            parts.append(item)
+            continue
+        ref, since = item
+        while len(children[ref]) == 1:
+            ref = children[ref][0]
+        step = lineage.reports[ref].step
+        name = f"{_label(f'm{ref.member}.r{ref.round}')}:{step - since}"
+        pending += [f"){name}", *_siblings(children[ref], step), "("] if children[ref] else [name]
+    return "".join(parts)
+
+
+def _siblings(refs: Sequence[StateRef], since: int) -> list[str | tuple[StateRef, int]]:
+    """States with commas between, the first one on top of the stack."""
+    found: list[str | tuple[StateRef, int]] = []
+    for ref in reversed(refs):
+        found += [(ref, since), ","]
+    return found[:-1]
+
+
+def _label(text: str) -> str:
+    """A name as Newick writes it: in quotes, doubled inside, where it has more than letters, digits, dots and signs."""
+    if _PLAIN_LABEL.fullmatch(text):
+        return text
+    printable = "".join(char if char.isprintable() else "?" for char in text)
+    return "'{}'".format(printable.replace("'", "''"))
+
+
+def ray_policies(run: Run) -> dict[str, str]:
+    """File names and contents for Ray Tune's `PopulationBasedTrainingReplay`: of the best state and every member.
+
+    Ray counts training iterations where we count rounds: one iteration of the trainable that replays them must train
+    the steps of one round.
+
+    Raises:
+        RunError: Nothing was trained yet.
+    """
+    newest = {ref.member: ref for ref in run.tree.reports}
+    named = {"best": run.best.state, **{f"member_{member}": newest[member] for member in sorted(newest)}}
+    return {f"pbt_policy_{trial}.txt": ray_policy(run.tree, ref) for trial, ref in named.items()}
+
+
+def ray_policy(lineage: Lineage, ref: StateRef) -> str:
+    """The changes along the ancestry of a state, one JSON list a line, as Ray logs and replays them.
+
+    `[tag of who changed, tag of whom it went on from, iterations of the one, of the other, old config, new config]`.
+    """
+    links = lineage.ancestry(ref)
+    rows = [
+        [_tag(after.member), _tag(before.member), after.round - 1, done, dict(before.hparams), dict(after.hparams)]
+        for done, (before, after) in enumerate(itertools.pairwise(links), 1)
+        if before.member != after.member or before.hparams != after.hparams
+    ]
+    # Ray takes the first values from the first change: without any there must be one to the same values.
+    only = dict(links[0].hparams)
+    rows = rows or [[_tag(ref.member), _tag(ref.member), 0, 0, only, only]]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _tag(member: int) -> str:
+    return f"member_{member}"

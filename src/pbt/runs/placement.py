@@ -1,0 +1,173 @@
+"""Where a run is trained: which executor, how many workers, on which devices, with how many threads."""
+
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pbt.errors import DeviceError, UsageError, nearest
+from pbt.executors.base import Executor
+from pbt.executors.inline import InlineExecutor
+from pbt.executors.machine import cores_here, version_of
+from pbt.executors.processes import ProcessExecutor
+from pbt.executors.ray import Cluster, RayExecutor
+from pbt.executors.retry import Limits
+from pbt.executors.worker import Setup
+
+ExecutorFactory = Callable[[Setup], Executor]
+EXECUTORS = ("auto", "inline", "processes", "vectorized", "ray")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """What the user asks for; None is decided here, and recorded.
+
+    Args:
+        executor: `"inline"`: in this process, one member after the other; `"processes"`: in worker processes;
+            `"vectorized"`: many members as one program, for a `SupervisedTask`; `"auto"`: what is faster here for this
+            task; `"ray"`: on a Ray cluster; or a function that makes an executor of a `Setup`.
+        workers: Worker processes. Default: as many as there is room for, and no more than members; for
+            `"vectorized"` one on each GPU, each with its share of the members, and on the CPU one or several, whichever
+            is faster; for `"ray"` as many as the cluster has room for, also on nodes that come later.
+        threads: CPU threads of one round. Default: for programs the cores shared out over them, else the cores shared
+            out over the population, at least one, and never dependent on the number of workers, because results depend
+            on it in their last bits; for `"ray"` the cores of a worker.
+        chunk: Members in one program at most, `"vectorized"` and `"ray"`. Default: what falls to a worker, or less if
+            memory has no room for so many; for `"ray"` every member by itself.
+        device: `"cpu"`, `"cuda"` (all devices, dealt round robin), `"cuda:1"`, or several joined by commas. Default:
+            CUDA where torch is loaded and finds it, else the CPU; for `"ray"` CUDA if a worker takes a GPU.
+        limits: When a worker counts as lost.
+        cluster: Where Ray is, and what a worker takes of it.
+    """
+
+    executor: str | ExecutorFactory = "inline"
+    workers: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    chunk: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    cluster: Cluster = field(default_factory=Cluster)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.executor, str) and self.executor not in EXECUTORS:
+            raise UsageError(f"unknown executor '{self.executor}'{nearest(self.executor, EXECUTORS)}")
+        for name in ("workers", "threads", "chunk"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"expected at least 1 of {name}, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A placement with everything decided."""
+
+    executor: str | ExecutorFactory
+    threads: int
+    devices: tuple[str, ...]
+    """One per worker; for `"ray"` the one that all have."""
+    limits: Limits
+    chunk: int | None = None
+    cluster: Cluster = field(default_factory=Cluster)
+    most: int | None = None
+    """Workers at most, where their number is only known while it runs."""
+
+    def open(self, setup: Setup) -> Executor:
+        """The executor, not yet started."""
+        if callable(self.executor):
+            return self.executor(setup)
+        if self.executor == "vectorized":
+            from pbt.pytorch.vectorized import ProgramSetup, VectorizedExecutor
+
+            if len(self.devices) == 1:
+                return VectorizedExecutor(setup, self.chunk)
+            return ProcessExecutor(ProgramSetup.of(setup, self.chunk), self.devices, self.limits)
+        if self.executor == "processes":
+            return ProcessExecutor(setup, self.devices, self.limits)
+        if self.executor == "ray":
+            if self.chunk is not None and self.chunk > 1:
+                from pbt.pytorch.vectorized import ProgramSetup
+
+                setup = ProgramSetup.of(setup, self.chunk)
+            return RayExecutor(setup, self.cluster, self.most, self.limits)
+        return InlineExecutor(setup)
+
+    def record(self) -> dict[str, Any]:
+        """What results depend on in their last bits, and the workers that programs were made for, as plain values."""
+        return {
+            "executor": self.executor if isinstance(self.executor, str) else "custom",
+            "threads": self.threads,
+            "chunk": self.chunk,
+            "workers": len(self.devices) if self.executor == "vectorized" else None,
+            "need": self.cluster.need if self.executor == "ray" else None,
+            "device": self.devices[0].partition(":")[0],
+            "python": platform.python_version(),
+            "torch": version_of("torch"),
+            "pbt": version_of("population-based-training"),
+            "machine": platform.machine(),
+        }
+
+
+def place(wanted: Placement, population: int) -> Place:
+    """Decide what was left open, for an executor that is known.
+
+    Raises:
+        DeviceError: A device was named that is not there.
+    """
+    if wanted.executor == "ray":
+        return _place_on_ray(wanted)
+    cores = cores_here()
+    devices, chunk = _devices(wanted.device), wanted.chunk
+    if wanted.executor == "vectorized":
+        workers = min(wanted.workers or len(devices), population)
+        threads = wanted.threads or max(1, cores // workers)
+        share = -(-population // workers)
+        chunk = chunk if workers == 1 else min(chunk or share, share)
+    else:
+        threads = wanted.threads or max(1, cores // min(population, cores))
+        room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
+        workers = min(wanted.workers or room, population)
+    return Place(
+        executor=wanted.executor,
+        threads=threads,
+        devices=tuple(devices[i % len(devices)] for i in range(workers)),
+        limits=wanted.limits,
+        chunk=chunk,
+    )
+
+
+def _place_on_ray(wanted: Placement) -> Place:
+    device = "cuda:0" if wanted.cluster.gpus else "cpu"  # what Ray gives a worker is the first that it sees
+    if wanted.device is not None and not device.startswith(wanted.device):
+        raise DeviceError(
+            f"device '{wanted.device}' with executor='ray': a worker has '{device}', because it takes "
+            f"{wanted.cluster.gpus:g} GPU; leave the device out, and say how many GPUs a worker takes"
+        )
+    return Place(
+        executor="ray",
+        threads=wanted.threads or max(1, int(wanted.cluster.cpus)),
+        devices=(device,),
+        limits=wanted.limits,
+        chunk=wanted.chunk,
+        cluster=wanted.cluster,
+        most=wanted.workers,
+    )
+
+
+def _devices(wanted: str | None) -> list[str]:
+    if wanted == "cpu":
+        return ["cpu"]
+    if wanted is None:
+        # Torch is not imported for this: a task that needs it has imported it already.
+        loaded: Any = sys.modules.get("torch")
+        count = loaded.cuda.device_count() if loaded is not None else 0
+        return [f"cuda:{i}" for i in range(count)] or ["cpu"]
+    import torch
+
+    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    named = [name.strip() for name in wanted.split(",")]
+    devices = [device for name in named for device in (there if name == "cuda" else [name])]
+    missing = [device for device in devices if device not in (*there, "cpu")]
+    if missing or not devices:
+        raise DeviceError(f"device '{wanted}' is not there: expected one of {', '.join(['cpu', *there])}")
+    return devices

@@ -1,0 +1,131 @@
+"""Dry run of a plan's rules on pretend members, before the first step is trained.
+
+A mistake in a rule would otherwise show at the first copy, after rounds of training.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from pbt.core.exploit import Copy, Mutate, Stay
+from pbt.core.explore import explored
+from pbt.core.population import Member, StateRef, View
+from pbt.core.rules import FORMS, rule_name
+from pbt.core.strategy import Plan
+from pbt.errors import PBTError, SpaceError, UsageError
+from pbt.runs.engine import Course
+
+T = TypeVar("T")
+MOST = 100
+"""Pretend members at most; in a smaller run as many as there, since a rule may look at places of the ranking."""
+OBJECTIVES, SERIES = 4, 20
+"""Scores and values of the series of a pretend member; more than a rule is likely to read."""
+LOOKED_AHEAD = 10_000
+"""Applications of an interval function at most."""
+
+
+def rehearse(course: Course) -> None:
+    """Call the plan's interval, rank, exploit and explore once or twice; nothing is kept, and draws are their own.
+
+    Strategies other than `Plan` are not rehearsed, except for their explore rule: they may need more members, or
+    reports of another form, than can be made up.
+
+    Raises:
+        UsageError: A rule fails, returns another type than expected, or leaves the search space.
+    """
+    strategy = course.strategy
+    step, round_ = _first_ready(course)
+    view = _pretended(course, step, round_)
+    if not view.members:
+        return
+    if isinstance(strategy, Plan):
+        view = view.ranked_by(strategy.rank)
+        _check_rank(strategy.rank, view)
+        for member in (view.ranking[-1], view.ranking[0]):
+            _check_exploit(strategy.exploit, member, view)
+    explore = getattr(strategy, "explore", None)
+    if explore is not None:
+        for member in (view.members[-1], view.members[0]):
+            _check_explore(explore, member, view)
+
+
+def _first_ready(course: Course) -> tuple[int, int]:
+    """The first ready point at which a member may copy, its step and round; asks for all ready points of the run."""
+    burn_in = getattr(course.strategy, "burn_in", 0)
+    step, found = 0, None
+    for round_ in range(1, min(course.rounds, LOOKED_AHEAD) + 1):
+        step = course.strategy.next_ready(step)
+        if found is None and step >= burn_in:
+            found = step, round_
+    return found or (max(step, burn_in), course.rounds)
+
+
+def _pretended(course: Course, step: int, round_: int) -> View:
+    """The first members as if they had trained up to this step, the last one best."""
+    empty = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
+    starts = course.strategy.begin(empty, course.population, course.initial).starts[:MOST]
+    members = tuple(
+        Member(
+            id=start.member,
+            hparams=start.hparams,
+            step=step,
+            scores=tuple((place + 1 + objective) / (len(starts) + OBJECTIVES) for objective in range(OBJECTIVES)),
+            series=tuple((place + 1 + value / SERIES) / (len(starts) + 2) for value in range(SERIES)),
+            state=StateRef(start.member, round_),
+            round=round_,
+            opened=round_,
+            role=start.role,
+            group=start.group,
+        )
+        for place, start in enumerate(starts)
+    )
+    history = {member.id: (member,) for member in members} if empty.lookback else {}
+    return replace(empty, round=round_, members=members, history=history)
+
+
+def _check_rank(rank: Any, view: View) -> None:
+    given = [member for member in view.population if member.healthy]
+    found = _called("rank", rank, lambda: rank(given))
+    if not isinstance(found, Sequence) or sorted(map(id, found)) != sorted(map(id, given)):
+        raise UsageError(
+            f"plan: rank={rule_name(rank)} must return the members that it was given, best first, got {found!r:.80}"
+        )
+
+
+def _check_exploit(exploit: Any, member: Member, view: View) -> None:
+    choice = _called("exploit", exploit, lambda: exploit(member, view, view.rng("rehearsal", member.id)))
+    if not isinstance(choice, (Copy, Mutate, Stay)):
+        raise UsageError(
+            f"plan: exploit={rule_name(exploit)} must return pbt.Copy, pbt.Mutate or pbt.Stay, got {choice!r:.80}"
+        )
+    if isinstance(choice, Copy) and choice.donor not in {other.id for other in view.members}:
+        raise UsageError(
+            f"plan: exploit={rule_name(exploit)} returned Copy(donor={choice.donor!r}); expected the id of a member, "
+            "as view.ranking[0].id"
+        )
+
+
+def _check_explore(explore: Any, member: Member, view: View) -> None:
+    try:
+        _called(
+            "explore",
+            explore,
+            lambda: explored(explore, member.hparams, member, view, view.rng("rehearsal", member.id)),
+        )
+    except SpaceError as error:
+        raise UsageError(
+            f"plan: explore={rule_name(explore)} leaves the search space: {error}; "
+            "view.space.clip(values) moves them inside"
+        ) from error
+
+
+def _called(kind: str, rule: Any, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except PBTError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"plan: {kind}={rule_name(rule)} failed in a dry run before the start "
+            f"({type(error).__name__}: {error}); expected {FORMS[kind]}"
+        ) from error

@@ -1,0 +1,292 @@
+"""A schedule put to the test: one fresh network, trained along the ancestry of the winner, as a run of its own.
+
+The replay is a population of one that follows the schedule, cut into the rounds that the ancestors trained. Each round
+is trained under the name of the ancestor that trained it first: all randomness inside a task is keyed by seed, member
+and step (or round), so the same seed gives the same weights to the bit, and another seed an honest repetition.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pbt.core.events import Reported
+from pbt.core.exploit import never
+from pbt.core.explore import follow
+from pbt.core.lineage import Lineage, Link, Schedule, Segment
+from pbt.core.population import StateRef, Stored
+from pbt.core.strategy import Plan
+from pbt.errors import UsageError
+from pbt.executors.base import Executor, Incident, Outcome, State, States, Task
+from pbt.executors.worker import Setup
+from pbt.runs.engine import Observer
+from pbt.runs.experiment import Experiment
+from pbt.runs.placement import EXECUTORS, Placement, place
+from pbt.runs.results import Run
+from pbt.space import HParams
+
+ALONE = 0
+"""The member of a replay: its only one."""
+
+
+def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
+    run: Run,
+    task: Any,
+    *,
+    member: int | None = None,
+    seed: int | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    placement: Placement | None = None,
+    observers: Sequence[Observer] = (),
+    application: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train one fresh network along the schedule that made the best one; its last state is `(0, rounds)`.
+
+    Args:
+        run: The run, in memory or on disk, also one that is not over.
+        task: The task that it trained.
+        member: Follow the ancestry of this member's newest state instead of the best state's.
+        seed: Of everything that is drawn; None: the run's own, which gives the same weights to the bit where the
+            executor, its threads, the device and the version of torch are the same.
+        run_dir: Where the replay is kept; None: in memory only.
+        resume: Go on with the replay that is there, or start it.
+        placement: Where it is trained; None: as the run was.
+        observers: Who watches.
+        application: Plain values by which a command line finds this replay again.
+
+    Raises:
+        RunError: Nothing was trained yet.
+        UsageError: There is no such member, or something cannot be done as asked.
+        PopulationLostError: Its training failed.
+    """
+    links = run.lineage(member)
+    schedule = _schedule(links)
+    seed = run.meta["seed"] if seed is None else seed
+    wanted = place_of(run, placement, repeat=seed == run.meta["seed"])
+    chunk = (run.meta.get("place") or {}).get("chunk") or run.meta["population"]
+    together = wanted.executor == "vectorized"
+    past = tuple(_past(run.tree, link, chunk if together else 1) for link in links)
+    experiment = Experiment(
+        task=task,
+        space=run.space,
+        plan=Plan(exploit=never(), explore=follow(schedule), interval=Cuts(tuple(link.last_step for link in links))),
+        population=1,
+        rounds=len(links),
+        seed=seed,
+        initial=[schedule.at(0)],
+        objective=run.meta.get("objective", "maximize"),
+        placement=replace(wanted, executor=Relived(wanted.executor, past), workers=1),
+    )
+    return experiment.run(run_dir, resume=resume, observers=observers, application=application)
+
+
+def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) -> Placement:
+    """Where a replay of a run is trained: as the run was, where nothing else is asked for.
+
+    Worker processes are left out: one member at a time gives the same bits in this process. One program for a whole
+    population is kept only to `repeat` its bits, since it costs as much as the population.
+
+    Raises:
+        UsageError: The run was trained by an executor that its record does not name, and none is asked for.
+    """
+    recorded, wanted = run.meta.get("place") or {}, wanted or Placement(executor="auto")
+    executor = wanted.executor
+    if executor == "auto":
+        executor = recorded.get("executor", "not recorded")
+        if executor not in EXECUTORS:
+            raise UsageError(
+                f"the run was trained by an executor of its own ({executor}); "
+                "say where to replay it: inline or vectorized"
+            )
+        if executor != "vectorized" or not repeat:
+            executor = "inline"
+    # A run that was trained on a GPU is replayed on whichever there is, and elsewhere if there is none.
+    device = wanted.device or ("cpu" if recorded.get("device") == "cpu" else None)
+    threads = wanted.threads or recorded.get("threads")
+    return replace(wanted, executor=executor, threads=threads, device=device, chunk=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A state and its replay, side by side; scores are higher-is-better, as in the logs."""
+
+    original: Reported
+    replayed: Reported
+    rounds: int
+    same: int
+    """Rounds, from the first on, whose weights and optimizer state were the same to the bit."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether every round gave the same bits."""
+        return self.same == self.rounds
+
+
+def compare(run: Run, replayed: Run, member: int | None = None) -> Comparison:
+    """The last state of an ancestry beside that of its replay, which is complete."""
+    links = run.lineage(member)
+    pairs = [(run.tree.reports[_ref(link)], _report(replayed.tree, i)) for i, link in enumerate(links, 1)]
+    differ = [i for i, (first, second) in enumerate(pairs) if first.digest != second.digest]
+    original, last = pairs[-1]
+    return Comparison(original=original, replayed=last, rounds=len(pairs), same=differ[0] if differ else len(pairs))
+
+
+def _report(tree: Lineage, round_: int) -> Reported:
+    found = tree.reports.get(StateRef(ALONE, round_))
+    if found is None:
+        raise UsageError(f"the replay has not come to round {round_}; it can be resumed")
+    return found
+
+
+def _ref(link: Link) -> StateRef:
+    return StateRef(link.member, link.round)
+
+
+def _schedule(links: Sequence[Link]) -> Schedule:
+    return Schedule(tuple(Segment(start=x.first_step, stop=x.last_step, hparams=x.hparams) for x in links))
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Ready where the ancestors were; behind the last one a step at a time.
+
+    A task that draws from generators seeded at the start of each round repeats itself only in the same rounds.
+    """
+
+    steps: tuple[int, ...]
+
+    def __call__(self, step: int) -> int:
+        """The next ready step."""
+        return next((cut for cut in self.steps if cut > step), step + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A round as it was trained the first time."""
+
+    ref: StateRef
+    """Whose round it was, and its number."""
+    wave: Mapping[int, HParams]
+    """The members that one program trained then, in their order, and their values; for one alone only itself."""
+
+
+def _past(tree: Lineage, link: Link, chunk: int) -> Past:
+    trained = [ref for ref in (*tree.reports, *map(StateRef._make, tree.failures)) if ref.round == link.round]
+    members = sorted(ref.member for ref in trained)
+    first = members.index(link.member) // chunk * chunk
+    wave = {member: tree.hparams(member, link.round) for member in members[first : first + chunk]}
+    return Past(ref=_ref(link), wave=wave)
+
+
+@dataclass(frozen=True, slots=True)
+class Relived:
+    """Makes the executor of a replay: another one, for which every round is its ancestor's.
+
+    Args:
+        executor: The other one, as in `Placement`.
+        past: The rounds.
+    """
+
+    executor: Any
+    past: Sequence[Past]
+
+    def __call__(self, setup: Setup) -> Executor:
+        """The executor, not yet started."""
+        wanted = Placement(executor=self.executor, workers=1, threads=setup.threads, device=setup.device)
+        renamed = replace(setup, states=RenamedStates(setup.states, tuple(past.ref for past in self.past)))
+        return RelivingExecutor(place(wanted, 1).open(renamed), self.past)
+
+
+_EXTRA = 2**32
+"""Added to the number of a member whose outcome nobody asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenamedStates:
+    """States that are kept under the replay's own names while workers know them by those of the ancestors."""
+
+    states: States
+    ancestors: tuple[StateRef, ...]
+
+    def put(self, ref: StateRef, state: State) -> Stored:
+        """Store the state under its own name; nowhere, if nobody asks for it."""
+        if ref.member >= _EXTRA:
+            return Stored(digest="", size=0, blob=b"")
+        return self.states.put(_own(self.ancestors, ref), state)
+
+    def get(self, ref: StateRef, digest: str, blob: bytes | None = None) -> State:
+        """A fresh copy of the state."""
+        return self.states.get(_own(self.ancestors, ref), digest, blob)
+
+
+def _own(ancestors: Sequence[StateRef], ref: StateRef) -> StateRef:
+    return StateRef(ALONE, ancestors.index(ref) + 1)
+
+
+class RelivingExecutor:
+    """Hands each round on under its ancestor's name, and its outcome back under its own.
+
+    Args:
+        inner: What trains.
+        past: The rounds.
+    """
+
+    def __init__(self, inner: Executor, past: Sequence[Past]) -> None:
+        self._inner = inner
+        self._past = past
+        self._refs = tuple(round_.ref for round_ in past)
+
+    @property
+    def slots(self) -> int:
+        """One: there is one member."""
+        return 1
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Take the only task there can be."""
+        self._inner.submit([relived for task in tasks for relived in self._relive(task)])
+
+    def wait(self) -> list[Outcome]:
+        """Its outcome."""
+        while outcomes := self._inner.wait():
+            found = [outcome for outcome in outcomes if outcome.member < _EXTRA]
+            if found:
+                return [self._named(outcome) for outcome in found]
+        return []
+
+    def _relive(self, task: Task) -> list[Task]:
+        """The task as its ancestor's, at its place in the wave of then.
+
+        What a program of several members computes depends in its last bits on how many they are and on which of their
+        values agree, so the ancestor's own weights are trained with the others' values beside it.
+        """
+        past = self._past[task.round - 1]
+        start = None if task.start is None else self._refs[task.start.round - 1]
+        founder = self._refs[0].member
+        relived = replace(task, member=past.ref.member, round=past.ref.round, start=start, founder=founder)
+        return [
+            relived if member == past.ref.member else replace(relived, member=_EXTRA + member, hparams=hparams)
+            for member, hparams in past.wave.items()
+        ]
+
+    def _named(self, outcome: Outcome) -> Outcome:
+        own = _own(self._refs, StateRef(outcome.member, outcome.round))
+        return replace(outcome, member=own.member, round=own.round)
+
+    def incidents(self) -> list[Incident]:
+        """What befell workers."""
+        return self._inner.incidents()
+
+    def close(self) -> None:
+        """Stop everything."""
+        self._inner.close()
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inner.__exit__(kind, error, trace)

@@ -1,0 +1,277 @@
+"""A run as rows, tables and plain values: what people see and what programs read. Nothing here trains."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pbt.core.events import Decision
+from pbt.core.lineage import Lineage, Schedule
+from pbt.core.population import Member
+from pbt.runs.results import Run
+from pbt.space import HParams
+from pbt.text import NONE, number, printable, scalars, scored, sign_of
+
+GAP = 2
+"""Cells between two columns."""
+LONG_TITLE = 10
+NAMED = 4
+"""How many of the columns that were left out are named."""
+SEGMENTS = 12
+"""A schedule longer than this is shortened in its middle."""
+STYLES = {"failed": "red", "retired": "dim", "training": "cyan"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One member as people see it; scores as the task returned them."""
+
+    member: int
+    round: int
+    step: int
+    score: float | None
+    best: float | None = None
+    hparams: HParams
+    kind: str = "born"
+    donor: int | None = None
+    founder: int | None = None
+    status: str = ""
+    """Empty where there is nothing to say: `training`, `failed`, `retired`."""
+    reported: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def handover(self) -> str:
+        """How the last round was opened, in a word."""
+        if self.donor is not None:
+            return f"← {self.donor}" + (" after failure" if self.kind == "replace" else "")
+        return {"explore": "explored", "continue": "kept", "replace": "renewed"}.get(self.kind, "")
+
+
+def row_of(
+    member: Member,
+    decision: Decision | None,
+    *,
+    sign: int,
+    best: float | None = None,
+    founder: int | None = None,
+    reported: Mapping[str, Any] | None = None,
+) -> Row:
+    """A member with how its last round was opened."""
+    return Row(
+        member=member.id,
+        round=member.round,
+        step=member.step,
+        score=sign * member.score if math.isfinite(member.score) else None,
+        # A copied score counts as the member's own until its next report.
+        best=None if best is None else sign * max(best, member.score),
+        hparams=member.hparams,
+        kind=decision.kind if decision else "born",
+        donor=decision.donor if decision else None,
+        founder=founder,
+        status="" if member.status == "live" else member.status,
+        reported=reported or {},
+    )
+
+
+def rows_of(run: Run) -> list[Row]:
+    """Every member of the population, best first; failed and retired ones last."""
+    tree, sign = run.tree, sign_of(run.meta)
+    bests: dict[int, float] = {}
+    for ref, report in tree.reports.items():
+        bests[ref.member] = max(report.scores[0], bests.get(ref.member, -math.inf))
+    place = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
+    members = [member for member in run.view.members if member.role == "member"]
+    members.sort(key=lambda m: (place.get(m.id, len(place)), m.status == "retired", m.id))
+    return [_row(member, tree, bests.get(member.id), sign) for member in members]
+
+
+def _row(member: Member, tree: Lineage, best: float | None, sign: int) -> Row:
+    known = member.state is not None and member.state in tree.reports
+    return row_of(
+        member,
+        tree.decisions.get((member.id, member.opened)),
+        sign=sign,
+        best=best,
+        founder=tree.founder(member.state) if known and member.state is not None else member.id,
+        reported=scalars(tree.reports[member.state].reported) if known and member.state is not None else {},
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Column:
+    """One column of a table; `optional` ones are left out, last first, where the terminal is too narrow."""
+
+    title: str
+    cells: list[str]
+    side: Literal["left", "right"] = "right"
+    optional: bool = False
+    least: int = 0
+    """Cells it takes even if it is empty, so that a live table does not move."""
+
+    @property
+    def head(self) -> str:
+        """The title, a long one of several words in two lines."""
+        return "\n".join(self.title.rsplit(" ", 1)) if len(self.title) > LONG_TITLE else self.title
+
+    @property
+    def width(self) -> int:
+        """Cells it takes, with the space between columns."""
+        return max(self.least, *map(cell_len, [*self.head.splitlines(), *self.cells])) + GAP
+
+
+def grid(title: str, columns: Sequence[Column], width: int, styles: Sequence[str] = (), hint: str = "") -> Group:
+    """Columns as a table no wider than `width`, with what had to be left out named below it."""
+    shown, hidden = list(columns), list[str]()
+    while sum(column.width for column in shown) - GAP > width and any(column.optional for column in shown):
+        last = next(column for column in reversed(shown) if column.optional)
+        shown.remove(last)
+        hidden.insert(0, last.title)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold")
+    for column in shown:
+        table.add_column(
+            Text(column.head), justify=column.side, vertical="bottom", no_wrap=True, min_width=column.least
+        )
+    for index in range(len(shown[0].cells)):
+        style = styles[index] if index < len(styles) else ""
+        table.add_row(*(Text(column.cells[index]) for column in shown), style=style or None)
+    parts: list[RenderableType] = [Text(title, style="bold")] if title else []
+    parts.append(table)
+    if hidden:
+        names = ", ".join(hidden[:NAMED]) + (", …" if len(hidden) > NAMED else "")
+        parts.append(Text(f"too narrow for {len(hidden)} more: {names}{hint}", style="dim"))
+    return Group(*parts)
+
+
+def cut(count: int, limit: int) -> tuple[int, int]:
+    """How many of `count` rows to show from the top and from the bottom, with one line between them."""
+    if count <= limit:
+        return count, 0
+    room = max(2, limit - 1)
+    return room - room // 2, room // 2
+
+
+def population_table(
+    rows: Sequence[Row],
+    names: Iterable[str],
+    *,
+    title: str,
+    width: int,
+    limit: int,
+    score: str = "score",
+    live: bool = False,
+) -> Group:
+    """Members as a table; with more than `limit` of them only the first and the last ones."""
+    top, bottom = cut(len(rows), limit)
+    shown = [*rows[:top], *rows[len(rows) - bottom :]]
+    columns = [Column(title="member", cells=[str(row.member) for row in shown])]
+    columns.append(Column(title="round", cells=[str(row.round) for row in shown]))
+    columns.append(Column(title=score, cells=[scored(row.score) for row in shown]))
+    if live:
+        columns.append(Column(title="best", cells=[scored(row.best) for row in shown]))
+    elif any("test_accuracy" in row.reported for row in rows):
+        cells = [number(row.reported.get("test_accuracy"), "accuracy") for row in shown]
+        columns.append(Column(title="test accuracy", cells=cells))
+    for name in names:
+        cells = [number(row.hparams.get(name), name) if name in row.hparams else NONE for row in shown]
+        columns.append(Column(title=printable(name), cells=cells, optional=True))
+    if not live:
+        columns.append(Column(title="founder", cells=[NONE if r.founder is None else str(r.founder) for r in shown]))
+    columns.append(Column(title="hand-over", cells=[row.handover for row in shown], side="left"))
+    if live or any(row.status for row in rows):
+        columns.append(Column(title="", cells=[row.status for row in shown], side="left", least=8 if live else 0))
+    styles = [STYLES.get(row.status, "") for row in shown]
+    if bottom:
+        _mark_cut(columns, top, f"{len(rows) - top - bottom} more")
+        styles.insert(top, "dim")
+    return grid(title, columns, width, styles, "" if live else " (all with --json)")
+
+
+def schedule_table(schedule: Schedule, names: Iterable[str], *, title: str, width: int, limit: int = SEGMENTS) -> Group:
+    """The segments of a schedule; a long one is shortened in its middle."""
+    top, bottom = cut(len(schedule.segments), limit)
+    shown = [*schedule.segments[:top], *schedule.segments[len(schedule.segments) - bottom :]]
+    columns = [
+        Column(title="from step", cells=[f"{segment.start:,}" for segment in shown]),
+        Column(title="to step", cells=[f"{segment.stop:,}" for segment in shown]),
+    ]
+    for name in names:
+        cells = [number(s.hparams[name], name) if name in s.hparams else NONE for s in shown]
+        columns.append(Column(title=printable(name), cells=cells, optional=True))
+    if bottom:
+        _mark_cut(columns, top, f"{len(schedule.segments) - top - bottom} more")
+    return grid(title, columns, width, ["dim" if bottom and i == top else "" for i in range(len(columns[0].cells))])
+
+
+def _mark_cut(columns: Sequence[Column], index: int, text: str) -> None:
+    """A row that stands for those that are left out."""
+    for column in columns:
+        column.cells.insert(index, "")
+    columns[0].cells[index], columns[1].cells[index] = "…", text
+
+
+def as_json(run: Run, state: str) -> dict[str, Any]:
+    """A run as values that every JSON reader takes; scores as the task returned them."""
+    meta, scored_once = run.meta, run.view.best is not None
+    found: dict[str, Any] = _finite(
+        {
+            "run": None if run.path is None else str(run.path),
+            "state": state,
+            "objective": meta.get("objective", "maximize"),
+            "seed": meta.get("seed"),
+            "population": meta.get("population"),
+            "rounds": meta.get("rounds"),
+            "rounds_done": rounds_done(run),
+            "best": _best(run) if scored_once else None,
+            "schedule": run.best_schedule.to_dict()["segments"] if scored_once else None,
+            "members": [_member(row) for row in rows_of(run)],
+        }
+    )
+    return found
+
+
+def _best(run: Run) -> dict[str, Any]:
+    best = run.best
+    return {
+        "member": best.member,
+        "round": best.round,
+        "step": best.step,
+        "score": sign_of(run.meta) * best.score,
+        "hparams": dict(best.hparams),
+        "reported": scalars(best.reported),
+    }
+
+
+def _member(row: Row) -> dict[str, Any]:
+    return {
+        "member": row.member,
+        "status": row.status or "live",
+        "round": row.round,
+        "step": row.step,
+        "score": row.score,
+        "best": row.best,
+        "hparams": dict(row.hparams),
+        "kind": row.kind,
+        "donor": row.donor,
+        "founder": row.founder,
+        "reported": dict(row.reported),
+    }
+
+
+def rounds_done(run: Run) -> int:
+    """Rounds that every member of the population has finished."""
+    return min((member.round for member in run.view.population), default=run.view.round)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
