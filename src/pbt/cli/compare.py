@@ -20,7 +20,7 @@ from pbt.runs.catalog import RUNS, own_command
 from pbt.store.layout import DATABASE
 from pbt.terminal.console import can_redraw, outlet
 from pbt.terminal.exit import OK, exit_code_of
-from pbt.text import printable, span
+from pbt.text import clock, printable
 
 if TYPE_CHECKING:
     from pbt.compare.results import Comparison
@@ -136,7 +136,7 @@ class _Told:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=_name(trial))
         elif self._show and not before:
-            done, elapsed = f"{self._done}/{self._total} runs", span(time.monotonic() - self._began)
+            done, elapsed = f"{self._done}/{self._total} runs", clock(time.monotonic() - self._began)
             self._console.print(Text(f"{done} · {_name(trial)} · {elapsed}"), soft_wrap=True)
 
     def __enter__(self) -> Self:

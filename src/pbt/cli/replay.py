@@ -21,7 +21,7 @@ from pbt.store.reader import is_begun
 from pbt.terminal.console import outlet
 from pbt.terminal.exit import OK, exit_code_of
 from pbt.terminal.tables import Column, grid
-from pbt.text import number, printable, scalars, scored, sign_of
+from pbt.text import cell, printable, scalars, scored, sign_of
 
 
 def replay(
@@ -155,7 +155,7 @@ def _columns(run: Run, replayed: Run, found: Comparison) -> list[Column]:
         Column(title="score", cells=[scored(sign * report.scores[0]) for report in both]),
     ]
     if all("test_accuracy" in report.reported for report in both):
-        cells = [number(report.reported["test_accuracy"], "accuracy") for report in both]
+        cells = [cell(report.reported["test_accuracy"], "accuracy") for report in both]
         columns.append(Column(title="test accuracy", cells=cells))
     return columns
 

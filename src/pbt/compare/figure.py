@@ -11,7 +11,7 @@ from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import verdict
 from pbt.report.matplotlib_figures.common import Drawing, scaled, settled, sheet
 from pbt.report.palette import OTHERS, POPULATION, WINNER
-from pbt.report.words import count, number, plain
+from pbt.text import count, number, printable
 
 BETTER, WORSE, UNKNOWN, FIRST = POPULATION, WINNER, OTHERS, "#3c4248"
 LOOKS = {"better": (BETTER, "D"), "worse": (WORSE, "s"), "not shown": (UNKNOWN, "o"), "same": (UNKNOWN, "o")}
@@ -37,15 +37,13 @@ def plot_comparison(found: Comparison) -> Drawing:
     wide = _is_wide(values)
     scale = _fit(left, values, wide=wide)
     direction = "lower" if found.minimize else "higher"
-    left.set_xlabel(f"{plain(found.metric)} ({direction} is better{scale})")
+    left.set_xlabel(f"{printable(found.metric)} ({direction} is better{scale})")
     left.set_title("What each plan reached", loc="left")
     if pairs:
         _differences(axes[0][1], found, shown, wide=wide)
     _legend(figure, found, shown)
-    title = (
-        f"{plain(found.task)} · {count(len(found.seeds), 'seed')} · {found.population} members, {found.rounds} rounds"
-    )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color="#555555")
+    size = f"{count(len(found.seeds), 'seed')} · {found.population} members, {found.rounds} rounds"
+    figure.suptitle(f"{printable(found.task)} · {size}", x=0.01, ha="left", fontsize=10, color="#555555")
     return figure
 
 
@@ -75,7 +73,7 @@ def _differences(axes: Any, found: Comparison, shown: Sequence[PlanResult], *, w
     axes.spines["left"].set_visible(False)
     side = "left" if found.minimize else "right"
     axes.set_xlabel(f"difference per seed ({side} is better{scale})")
-    axes.set_title(f"Difference from {plain(shown[0].plan)}", loc="left")
+    axes.set_title(f"Difference from {printable(shown[0].plan)}", loc="left")
 
 
 def _dots(axes: Any, place: int, values: Sequence[float], color: str) -> None:
@@ -97,7 +95,7 @@ def _swarm(values: Sequence[float]) -> npt.NDArray[np.float64]:
 
 
 def _name_plans(axes: Any, shown: Sequence[PlanResult]) -> None:
-    axes.set_yticks(range(len(shown)), [plain(result.plan) for result in shown])
+    axes.set_yticks(range(len(shown)), [printable(result.plan) for result in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")

@@ -2,7 +2,7 @@
 
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.statistics import ALPHA, POWER, Paired, least_seeds
-from pbt.report.words import count, listed, number, percent
+from pbt.text import count, listed, number, percent
 
 
 def sentences(found: Comparison) -> list[str]:

@@ -4,9 +4,8 @@ from rich.console import Group
 
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import p_value, signed, verdict
-from pbt.report.words import distinct, number
 from pbt.terminal.tables import Column, grid
-from pbt.text import NONE, printable
+from pbt.text import NONE, distinct, number, printable
 
 _STYLES = {"better": "green", "worse": "red", "same": "dim", "not shown": "dim"}
 

@@ -9,8 +9,8 @@ from pbt.report.content import Content, Section, content
 from pbt.report.data.figures import pictures
 from pbt.report.page import json_text
 from pbt.report.read import read_story
-from pbt.report.words import plain
 from pbt.report.write import drawn
+from pbt.text import printable
 
 
 def shown(path: Path, version: str) -> bytes:
@@ -31,15 +31,17 @@ def shown(path: Path, version: str) -> bytes:
         problem = f"{path}: cannot be read ({error.strerror or error})"
     except Exception as error:  # noqa: BLE001 (a stranger's folder may hold anything; the page says so)
         problem = f"{path}: cannot be drawn ({type(error).__name__}: {error}); `pbt verify` says whether it is whole"
-    return json_text({"version": version, "problem": plain(problem), "title": plain(path.resolve().name)}).encode()
+    return json_text(
+        {"version": version, "problem": printable(problem), "title": printable(path.resolve().name)}
+    ).encode()
 
 
 def _plain(said: Content) -> dict[str, Any]:
     return {
-        "title": plain(said.title),
-        "lead": plain(said.lead),
+        "title": printable(said.title),
+        "lead": printable(said.lead),
         "results": _pairs(said.results),
-        "warnings": [{"figure": one.figure, "title": one.title, "text": plain(one.text)} for one in said.warnings],
+        "warnings": [{"figure": one.figure, "title": one.title, "text": printable(one.text)} for one in said.warnings],
         "praise": said.praise,
         "sections": [_section(one) for one in said.sections],
         "setting": _pairs(said.setting),
@@ -49,19 +51,19 @@ def _plain(said: Content) -> dict[str, Any]:
 
 def _pairs(facts: Mapping[str, str]) -> list[list[str]]:
     """In order: an object of JavaScript puts names that look like numbers first."""
-    return [[plain(name), plain(value)] for name, value in facts.items()]
+    return [[printable(name), printable(value)] for name, value in facts.items()]
 
 
 def _section(one: Section) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": one.name,
         "title": one.title,
-        "shows": plain(one.shows),
+        "shows": printable(one.shows),
         "drawn": one.drawn,
-        "how": plain(one.how),
-        "note": plain(one.note),
+        "how": printable(one.how),
+        "note": printable(one.note),
     }
     if one.table is not None:
-        head, rows = ([list(map(plain, row)) for row in part] for part in ([one.table.head], one.table.rows))
-        found["table"] = {"summary": plain(one.table.summary), "head": head[0], "rows": rows}
+        head, rows = ([list(map(printable, row)) for row in part] for part in ([one.table.head], one.table.rows))
+        found["table"] = {"summary": printable(one.table.summary), "head": head[0], "rows": rows}
     return found

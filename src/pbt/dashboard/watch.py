@@ -16,12 +16,11 @@ from pbt.core.fold import apply
 from pbt.core.population import View
 from pbt.errors import PBTError, RunFormatError
 from pbt.report.read import RECORDED
-from pbt.report.words import number, plain
 from pbt.runs.catalog import UNREADABLE, runs_in, state_of
 from pbt.space import Space
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
-from pbt.text import sign_of
+from pbt.text import number, printable, sign_of
 
 SETTLED = 2.0
 """Seconds after which the time of a file tells every change apart."""
@@ -71,7 +70,7 @@ class Watch:
 
     def __init__(self, place: Path, clock: Callable[[], float] = time.time) -> None:
         self.single = (place / DATABASE).is_file()
-        self.name = plain(place.resolve().name)
+        self.name = printable(place.resolve().name)
         self._place = place
         self._clock = clock
         self._followed: dict[Path, _Followed] = {}
@@ -116,7 +115,7 @@ class _Followed:
         name = path.resolve().name
         key = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
         self.path = path
-        self.listed = Listed(path=path, key=key, name=plain(name))
+        self.listed = Listed(path=path, key=key, name=printable(name))
         self._stamp: _Stamp | None = None
         self._reader: RunReader | None = None
         self._meta: dict[str, Any] = {}
@@ -183,7 +182,7 @@ class _Followed:
             asked=asked if isinstance(asked, int) else None,
             members=len(view.population),
             best="" if best is None else number(sign_of(self._meta) * best.score),
-            score=plain((self._meta.get("application") or {}).get("score") or "score"),
+            score=printable((self._meta.get("application") or {}).get("score") or "score"),
             changed=self._changed,
         )
 
@@ -196,7 +195,7 @@ class _Followed:
             name=self.listed.name,
             state=UNREADABLE,
             version=_version(problem),
-            problem=plain(problem),
+            problem=printable(problem),
         )
 
 

@@ -9,8 +9,8 @@ from pbt.report.data.exploits import exploits
 from pbt.report.data.founders import taken_over
 from pbt.report.data.schedules import bound
 from pbt.report.snapshot import Story
-from pbt.report.words import count, listed, number, percent
 from pbt.space import Choice
+from pbt.text import count, listed, number, percent
 
 SMALL = 6
 """Members below which selection has next to nothing to choose from."""

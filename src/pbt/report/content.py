@@ -9,7 +9,7 @@ from pbt.report.facts import environment, results, setting
 from pbt.report.sentences import HOW, NOTHING, TITLES, aside, shows
 from pbt.report.snapshot import Story
 from pbt.report.tables import Table, table
-from pbt.report.words import count
+from pbt.text import count
 
 WELL = "None of the usual warnings applies to this run."
 

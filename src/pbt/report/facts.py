@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pbt.report.snapshot import Story
-from pbt.report.words import count, number, span
+from pbt.text import count, number, span
 
 LONG = 200
 PLACE = {

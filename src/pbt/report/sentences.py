@@ -13,7 +13,7 @@ from pbt.report.data.plane import Frame, Plane
 from pbt.report.data.schedules import Panel, Schedules
 from pbt.report.data.tree import Tree
 from pbt.report.snapshot import Story
-from pbt.report.words import count, distinct, listed, number, percent, span, times
+from pbt.text import count, distinct, listed, number, percent, span, times
 
 TITLES: Mapping[str, str] = {
     "fitness": "Fitness of the population",

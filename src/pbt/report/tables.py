@@ -13,7 +13,7 @@ from pbt.report.data.founders import Founders
 from pbt.report.data.health import Health
 from pbt.report.data.plane import Plane
 from pbt.report.snapshot import Story
-from pbt.report.words import number
+from pbt.text import number
 
 ROWS = 400
 FOUNDERS = 12

@@ -21,7 +21,7 @@ from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement, place
 from pbt.terminal.console import can_redraw, is_terminal, outlet
 from pbt.terminal.tables import Row, population_table, row_of
-from pbt.text import printable, scored, sign_of, span
+from pbt.text import clock, printable, scored, sign_of
 
 AROUND = 9
 """Lines of the live display that are no members."""
@@ -210,11 +210,11 @@ class ProgressObserver(Observer):
     def _pace(self) -> str:
         """How far, since when, and how long still: from the pace of this session alone."""
         frame, elapsed = self._frame, time.monotonic() - self._began
-        text = f"{frame.done}/{frame.total} member rounds · {span(elapsed)}"
+        text = f"{frame.done}/{frame.total} member rounds · {clock(elapsed)}"
         fresh = frame.done - self._done_before
         if fresh <= 0:
             return text
-        return f"{text} · {span(elapsed / fresh * (frame.total - frame.done))} left"
+        return f"{text} · {clock(elapsed / fresh * (frame.total - frame.done))} left"
 
     def _say(self, text: str, style: str = "") -> None:
         """A line of its own; above the table, if there is one."""

@@ -15,7 +15,7 @@ from rich.text import Text
 from pbt.runs.results import Run
 from pbt.terminal.console import outlet
 from pbt.terminal.tables import population_table, rows_of, schedule_table
-from pbt.text import number, printable, scored, sign_of
+from pbt.text import cell, printable, scored, sign_of
 
 ROWS = 40
 """Members in a table that does not depend on the height of a terminal."""
@@ -64,7 +64,7 @@ def _winner(run: Run, score: str) -> str:
     # Chosen by this number, and by no other.
     text += f"{score if 'val' in score else f'validation {score}'} {scored(sign_of(run.meta) * best.score)}"
     if "test_accuracy" in best.reported:
-        text += f", test accuracy {number(best.reported['test_accuracy'], 'accuracy')}"
+        text += f", test accuracy {cell(best.reported['test_accuracy'], 'accuracy')}"
     return text
 
 

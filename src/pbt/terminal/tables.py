@@ -16,7 +16,7 @@ from pbt.core.lineage import Lineage, Schedule
 from pbt.core.population import Member
 from pbt.runs.results import Run
 from pbt.space import HParams
-from pbt.text import NONE, number, printable, scalars, scored, sign_of
+from pbt.text import NONE, cell, printable, scalars, scored, sign_of
 
 GAP = 2
 """Cells between two columns."""
@@ -175,10 +175,10 @@ def population_table(
     if live:
         columns.append(Column(title="best", cells=[scored(row.best) for row in shown]))
     elif any("test_accuracy" in row.reported for row in rows):
-        cells = [number(row.reported.get("test_accuracy"), "accuracy") for row in shown]
+        cells = [cell(row.reported.get("test_accuracy"), "accuracy") for row in shown]
         columns.append(Column(title="test accuracy", cells=cells))
     for name in names:
-        cells = [number(row.hparams.get(name), name) if name in row.hparams else NONE for row in shown]
+        cells = [cell(row.hparams.get(name), name) if name in row.hparams else NONE for row in shown]
         columns.append(Column(title=printable(name), cells=cells, optional=True))
     if not live:
         columns.append(Column(title="founder", cells=[NONE if r.founder is None else str(r.founder) for r in shown]))
@@ -201,7 +201,7 @@ def schedule_table(schedule: Schedule, names: Iterable[str], *, title: str, widt
         Column(title="to step", cells=[f"{segment.stop:,}" for segment in shown]),
     ]
     for name in names:
-        cells = [number(s.hparams[name], name) if name in s.hparams else NONE for s in shown]
+        cells = [cell(s.hparams[name], name) if name in s.hparams else NONE for s in shown]
         columns.append(Column(title=printable(name), cells=cells, optional=True))
     if bottom:
         _mark_cut(columns, top, f"{len(schedule.segments) - top - bottom} more")

@@ -12,7 +12,7 @@ from pbt.core.lineage import Link, Stint
 from pbt.core.population import StateRef
 from pbt.runs.results import Run
 from pbt.terminal.tables import Column, grid
-from pbt.text import NONE, number, printable, scored, sign_of
+from pbt.text import NONE, cell, printable, scored, sign_of
 
 BEST, GONE = "bold green", "dim"
 
@@ -102,7 +102,7 @@ def ancestry_table(run: Run, links: Sequence[Link], width: int) -> Group:
         Column(title="score", cells=[scored(sign * group[-1].score) for group in groups]),
     ]
     for name in run.space:
-        cells = [number(g[0].hparams[name], name) if name in g[0].hparams else NONE for g in groups]
+        cells = [cell(g[0].hparams[name], name) if name in g[0].hparams else NONE for g in groups]
         columns.append(Column(title=printable(name), cells=cells, optional=True))
     columns.append(Column(title="hand-over", cells=[_how(group[0]) for group in groups], side="left"))
     last = links[-1]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pbt.errors import MissingExtraError
 from pbt.report.data.axes import Axis, Curve, Number, extent, log_ticks
-from pbt.report.words import number
+from pbt.text import number
 
 WIDTH, DPI = 8.0, 150
 STEPS = "training steps in the state (lineage steps)"

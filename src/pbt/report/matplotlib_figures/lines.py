@@ -19,7 +19,7 @@ from pbt.report.matplotlib_figures.common import (
 )
 from pbt.report.palette import FAILED, OTHERS, POPULATION, WINNER
 from pbt.report.sentences import TITLES
-from pbt.report.words import plain
+from pbt.text import printable
 
 THIN: dict[str, Any] = {"color": OTHERS, "linewidth": 0.6, "alpha": 0.75}
 BOLD: dict[str, Any] = {"color": WINNER, "linewidth": 2.4}
@@ -53,7 +53,7 @@ def plot_fitness(record: Fitness) -> Drawing:
     elif record.window is not None:
         axes.set_ylim(record.window)
     by_thousands(axes)
-    axes.set(xlabel=STEPS, ylabel=plain(record.score))
+    axes.set(xlabel=STEPS, ylabel=printable(record.score))
     axes.set_title(TITLES["fitness"], loc="left")
     legend(figure, axes, 3)
     return figure
@@ -70,7 +70,7 @@ def plot_schedules(record: Schedules) -> Drawing:
             style = {"s": 24, "facecolors": "white", "edgecolors": WINNER, "linewidths": 1.1, "zorder": 3}
             axes.scatter(*points(panel.handovers), label="handed over", **style)
         hparam(axes, "y", panel.axis, (*panel.members.y, *panel.winner.y))
-        axes.set_title(plain(panel.axis.title), loc="left")
+        axes.set_title(printable(panel.axis.title), loc="left")
     by_thousands(grid[-1][0])
     grid[-1][0].set_xlabel(STEPS)
     figure.suptitle(TITLES["schedules"], x=0.01, ha="left", fontsize=11, fontweight="bold")

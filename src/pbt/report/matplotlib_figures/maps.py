@@ -11,7 +11,7 @@ from pbt.report.data.plane import Plane
 from pbt.report.matplotlib_figures.common import Drawing, hparam, scaled, settled, sheet, values
 from pbt.report.palette import WINNER, cividis
 from pbt.report.sentences import TITLES
-from pbt.report.words import number, plain
+from pbt.text import number, printable
 
 FRAMES = 4
 """Paper has no slider: so many rounds stand side by side."""
@@ -61,9 +61,9 @@ def plot_plane(record: Plane) -> Drawing:
     for axes in grid.flat[len(frames) :]:
         axes.set_visible(False)
     _fit(grid.flat[0], record)
-    figure.supxlabel(plain(record.x.title), fontsize=10)
-    figure.supylabel(plain(record.score if record.y is None else record.y.title), fontsize=10)
-    bar = figure.colorbar(dots, ax=grid, pad=0.02, label=plain(record.score))
+    figure.supxlabel(printable(record.x.title), fontsize=10)
+    figure.supylabel(printable(record.score if record.y is None else record.y.title), fontsize=10)
+    bar = figure.colorbar(dots, ax=grid, pad=0.02, label=printable(record.score))
     if record.log:
         ticks = log_ticks(*record.colors)
         bar.set_ticks([math.log10(value) for value in ticks], labels=[number(value, 3) for value in ticks])

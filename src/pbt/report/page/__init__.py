@@ -11,7 +11,7 @@ from typing import Any
 
 from pbt.report.content import Content, Section, Warned
 from pbt.report.tables import Table
-from pbt.report.words import plain
+from pbt.text import printable
 
 
 def page(said: Content, figures: Mapping[str, Any], library: str) -> str:
@@ -52,7 +52,7 @@ def json_text(value: Any) -> str:
 
 
 def _escaped(text: object) -> str:
-    return html.escape(plain(text))
+    return html.escape(printable(text))
 
 
 def _policy(*scripts: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pbt.report.data.axes import Axis, Curve, Number, extent, log_ticks
-from pbt.report.words import number, plain
+from pbt.text import number, printable
 
 Figure = dict[str, Any]
 """A plotly figure: `data`, `layout`, and where there is a slider `frames`."""
@@ -17,7 +17,7 @@ CLEAR = "rgba(0,0,0,0)"
 
 def text(words: object) -> str:
     """Words of somebody else's for plotly, which reads tags."""
-    return html.escape(plain(words))
+    return html.escape(printable(words))
 
 
 def short(value: Number) -> Number:

@@ -8,7 +8,7 @@ from pbt.report.data.exploits import Exploits
 from pbt.report.data.plane import Frame, Plane
 from pbt.report.palette import WINNER, cividis
 from pbt.report.plotly_figures.common import Figure, axis, hparam_axis, layout, short, shorts, text
-from pbt.report.words import number
+from pbt.text import number
 
 _MARGIN = {"l": 60, "r": 20, "t": 24, "b": 52}
 """With no room for a legend."""
