@@ -224,7 +224,7 @@ def reported(member: int, round_: int, score: float = 0.0) -> Reported:
 
 def test_members_that_come_late_and_others_that_are_none() -> None:
     """A round waits for members that were born later, goes on when they retire, and an evaluator has no best score."""
-    records = Records()
+    records = Records(1)
     births = [Born(member=0, hparams={}), Born(member=1, hparams={}, role="evaluator")]
     found = list(records.take([*births, reported(0, 1, 1.0), reported(1, 1, 9.0)]))
     assert [type(record) for record in found] == [MemberReport, MemberReport, RoundEnd]
@@ -244,7 +244,7 @@ def test_the_best_is_that_of_the_population() -> None:
     """Of equal scores the earlier one, and what is no finite number never: as the view says."""
     scores = [1.0, 3.0, math.inf, 3.0, math.nan, 2.0]
     events = [Born(member=i, hparams={}) for i in range(6)] + [reported(i, 1, s) for i, s in enumerate(scores)]
-    *_, end = Records().take(events)
+    *_, end = Records(1).take(events)
     best = fold(events, View(seed=0, space=pbt.Space({}))).best
     assert (end.best.member, end.best.score) == (best.state.member, best.score) == (1, 3.0)
 
@@ -258,7 +258,7 @@ def test_a_copied_state_of_an_earlier_round_says_its_steps() -> None:
         Decided(decision=decision),
         Reported(member=1, round=2, step=12, scores=(0.0,), state=StateRef(1, 2), digest=""),
     ]
-    first, copied, second = Records().take(events)
+    first, copied, second = Records(1).take(events)
     assert (first.first_step, copied.first_step, second.first_step) == (0, 7, 7)
     assert (copied.hparams_before, second.hparams) == ({"rate": 0}, {"rate": 1})
 

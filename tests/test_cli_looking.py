@@ -100,7 +100,7 @@ class TestLs:
     def test_shows_each_run(self, call: Call, run: Run) -> None:
         """A line per run: name, state, rounds, members, best score as the task returned it, and when."""
         text = call("ls")
-        row = rf"^runs/one +finished +6/6 +5 +{-run.best.score:#.4g} +20\d\d-\d\d-\d\d \d\d:\d\d"
+        row = rf"^runs/one +finished +6/6 +5 +{run.best.score:#.4g} +20\d\d-\d\d-\d\d \d\d:\d\d"
         assert re.search(row, text, re.MULTILINE)
         assert re.search(r"^runs/begun +interrupted +0/6 +5 +- +-", text, re.MULTILINE)
         assert call("ls", "runs") == text
@@ -111,7 +111,7 @@ class TestLs:
         begun, one = json.loads(call("ls", "--json"))
         assert begun["best"] is begun["changed"] is None
         assert (one["run"], one["state"], one["rounds_done"], one["population"]) == ("runs/one", "finished", 6, 5)
-        assert one["best"] == -run.best.score
+        assert one["best"] == run.best.score
         assert one["began"] <= one["changed"] <= time.time()
 
     def test_one_that_cannot_be_read_hides_no_other(
@@ -207,7 +207,7 @@ class TestLineage:
             assert [(x["member"], x["round"], x["hparams"]) for x in found] == [
                 (link.member, link.round, link.hparams) for link in links
             ]
-            assert [x["score"] for x in found] == [-link.score for link in links]
+            assert [x["score"] for x in found] == [link.score for link in links]
             text = call("lineage", "one", str(member))
             assert f"What made member {member} as it is after round 6" in text
             rows = [line.split() for line in text.splitlines()[3:]]
@@ -246,7 +246,7 @@ class TestReplay:
         out = str(tmp_path / "again")
         text = call("replay", "one", "task.py:experiment", "--out", out)
         assert f"the same to the bit after each of {len(run.lineage())} rounds" in text
-        assert re.search(rf"winner +4 +{-run.best.score:#.4g}", text)
+        assert re.search(rf"winner +4 +{run.best.score:#.4g}", text)
         assert Run.open(out).best.score == run.best.score
         assert Run.open(out).best_schedule == run.best_schedule
         assert not (Path("runs") / "latest").exists()
@@ -257,7 +257,7 @@ class TestReplay:
         words = ["--out", str(tmp_path / "again"), "--seed", "9", "--member", "3", "--json"]
         found = json.loads(call("replay", "one", "task.py:experiment", *words))
         assert (found["rounds"], found["same_rounds"], found["identical"]) == (6, 0, False)
-        assert found["original"]["score"] == -run.tree.reports[StateRef(3, 6)].scores[0]
+        assert found["original"]["score"] == run.tree.reports[StateRef(3, 6)].scores[0]
         assert found["replayed"]["seed"] == 9
         assert found["replayed"]["step"] == found["original"]["step"] == 30
         assert found["replayed"]["reported"]["test_accuracy"] == 0.5
@@ -315,9 +315,7 @@ class TestExport:
                 == f"{tmp_path / format_}\n"
             )
             assert (tmp_path / format_).read_text() == text
-        assert (
-            (tmp_path / "csv").read_text().startswith("member,round,step,score,kind,donor,lr,test_accuracy,objective\n")
-        )
+        assert (tmp_path / "csv").read_text().startswith("member,round,step,score,kind,donor,lr,test_accuracy\n")
         assert (tmp_path / "newick").read_text().endswith(")one;\n")
 
     def test_policies_go_into_a_folder(self, call: Call, tmp_path: Path) -> None:

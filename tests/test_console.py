@@ -414,5 +414,5 @@ class TestSummary:
     def test_minimized_scores_keep_their_sign(self) -> None:
         """Under `minimize` the summary and JSON show what the task returned."""
         run = replace(made(), objective="minimize").run()
-        assert as_json(run, "finished")["best"]["score"] == -run.best.score > 0
-        assert f"validation score {scored(-run.best.score)}" in summed(run, 200)
+        assert as_json(run, "finished")["best"]["score"] == run.best.score > 0
+        assert f"validation score {scored(run.best.score)}" in summed(run, 200)

@@ -74,6 +74,12 @@ class Unbound:
     def evaluate(self, parts, ctx): ...
 
 
+def named_objective(hparams, state, steps, ctx):
+    """A task with a metric of a name that means something elsewhere."""
+    state, metrics = train(hparams, state, steps, ctx)
+    return state, {**metrics, "objective": "mine"}
+
+
 class Checked:
     """A trainable that refuses its hyperparameters."""
 
@@ -315,12 +321,12 @@ def test_a_mistake_of_one_member_costs_one_member(tmp_path, mode) -> None:
 
 
 def test_minimize() -> None:
-    """Under `minimize` the best is the lowest, scores are negated in the log, and the number is reported as it was."""
+    """Under `minimize` the best is the lowest; log, history and best hold scores as the task returned them."""
     low = replace(EXPERIMENT, objective="minimize").run()
-    assert low.best.score == -min(event.reported["objective"] for event in low.events if isinstance(event, Reported))
+    assert low.best.score == min(low.history()["score"])
     high = EXPERIMENT.run()
     first = [[e.scores[0] for e in run.events if isinstance(e, Reported) and e.round == 1] for run in (low, high)]
-    assert first[0] == [-score for score in first[1]]
+    assert first[0] == first[1]
     assert high.best.score == max(event.scores[0] for event in high.events if isinstance(event, Reported))
 
 
@@ -389,8 +395,19 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
     assert {name: seen[name] for name in given} == given
 
 
+def test_public_scores_are_the_tasks(tmp_path: Path) -> None:
+    """Under `minimize` SQL views hold the task's scores, and a metric that is called `objective` survives."""
+    run = replace(EXPERIMENT, task=named_objective, objective="minimize").run(tmp_path / "run")
+    assert run.best.reported["objective"] == "mine"
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "run.db")) as connection:
+        (last,) = connection.execute("SELECT score FROM schedule ORDER BY last_step DESC LIMIT 1").fetchone()
+        lowest, members = connection.execute("SELECT min(score), count(*) FROM history").fetchone()
+    assert last == lowest == run.best.score > 0
+    assert members == len(run.history()["score"])
+
+
 def test_settings_reach_the_workers() -> None:
-    """Task, states, device, threads and objective arrive at whoever makes the executor."""
+    """Task, states, device and threads arrive at the executor's factory."""
     setups = []
 
     def executor(setup):
@@ -398,7 +415,7 @@ def test_settings_reach_the_workers() -> None:
         return InlineExecutor(setup)
 
     where = Placement(executor=executor, threads=5, device="cpu", limits=Limits(attempts=9))
-    replace(EXPERIMENT, placement=where, objective="minimize").run()
+    replace(EXPERIMENT, placement=where).run()
     (setup,) = setups
-    assert (setup.task, setup.device, setup.threads, setup.objective) == (train, "cpu", 5, "minimize")
+    assert (setup.task, setup.device, setup.threads) == (train, "cpu", 5)
     assert place(where, 4).limits.attempts == 9

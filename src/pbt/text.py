@@ -99,11 +99,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def sign_of(meta: Mapping[str, Any]) -> int:
-    """The factor from a recorded score, of which higher is better, to the score that the task returned."""
-    return -1 if meta.get("objective") == "minimize" else 1
-
-
 def scalars(reported: Mapping[str, Any]) -> dict[str, Any]:
     """The reported numbers and texts, without curves."""
     return {name: value for name, value in reported.items() if not isinstance(value, (list, dict))}

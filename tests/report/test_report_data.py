@@ -45,11 +45,11 @@ def test_fitness_is_the_best_so_far_and_quantiles_per_step() -> None:
 
 def test_fitness_of_a_loss_is_as_the_task_returned_it() -> None:
     """Where less is better the best is the smallest, and a loss that falls over decades has a logarithmic axis."""
-    record = fitness(told([[-1.0, -2.0], [-0.001, -0.5]], objective="minimize"))
+    record = fitness(told([[1.0, 2.0], [0.001, 0.5]], objective="minimize"))
     assert record.best == (1.0, 0.001)
     assert record.minimize
     assert record.log
-    assert not fitness(told([[-1.0, -2.0], [-0.5, -0.5]], objective="minimize")).log
+    assert not fitness(told([[1.0, 2.0], [0.5, 0.5]], objective="minimize")).log
 
 
 def test_the_first_rounds_do_not_press_the_others_together() -> None:

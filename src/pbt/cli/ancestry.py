@@ -41,7 +41,7 @@ def lineage(
             return OK
         links = run.lineage(member)
         if as_json:
-            print_json(ancestry_json(run, links))
+            print_json(ancestry_json(links))
             return OK
         console = outlet()
         console.print(ancestry_table(run, links, console.width))

@@ -32,9 +32,8 @@ def export(
 ) -> int:
     """Write a run for other programs: its history, its development tree, or schedules that Ray Tune replays.
 
-    csv, jsonl and parquet are the history, a row per member and round; its score is higher-is-better (where the
-    objective is minimized, the column objective is what the task returned). newick is the development tree with
-    branch lengths in steps. ray is a folder of policy files for PopulationBasedTrainingReplay, where one training
+    csv, jsonl and parquet are the history, a row per member and round. newick is the development tree with branch
+    lengths in steps. ray is a folder of policy files for PopulationBasedTrainingReplay, where one training
     iteration is one round.
 
     Example: pbt export runs/latest --format csv --out history.csv

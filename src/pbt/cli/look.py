@@ -25,7 +25,7 @@ from pbt.terminal.console import can_redraw, outlet
 from pbt.terminal.exit import FAILED, OK, tell
 from pbt.terminal.summary import summary
 from pbt.terminal.tables import Column, as_json, grid, rounds_done
-from pbt.text import NONE, printable, scored, sign_of
+from pbt.text import NONE, printable, scored
 
 PACE = 1.0
 """Seconds between two looks at a run that is watched."""
@@ -122,8 +122,7 @@ class Listed:
     @property
     def best(self) -> float | None:
         """The best score, as the task returned it."""
-        best = self.run.view.best if self.run else None
-        return sign_of(self.run.meta) * best.score if self.run and best else None
+        return self.run.best.score if self.run and self.run.view.best else None
 
 
 def print_runs(folder: Path, *, json: bool) -> int:
@@ -195,8 +194,7 @@ def watch(named: str, *, json: bool) -> int:
             _watch_live(path)
         else:
             for run, state in _changes(path):
-                best = run.view.best
-                score = f", best {scored(sign_of(run.meta) * best.score)}" if best else ""
+                score = f", best {scored(run.best.score)}" if run.view.best else ""
                 outlet().print(Text(f"{_standing(run, state)}{score}"), soft_wrap=True)
     return OK
 

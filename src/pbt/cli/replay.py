@@ -21,7 +21,7 @@ from pbt.store.reader import is_begun
 from pbt.terminal.console import outlet
 from pbt.terminal.exit import OK, exit_code_of
 from pbt.terminal.tables import Column, grid
-from pbt.text import cell, printable, scalars, scored, sign_of
+from pbt.text import cell, printable, scalars, scored
 
 
 def replay(
@@ -146,13 +146,13 @@ def _title(found: Comparison) -> str:
 
 
 def _columns(run: Run, replayed: Run, found: Comparison) -> list[Column]:
-    sign, both = sign_of(run.meta), (found.original, found.replayed)
+    both = found.original, found.replayed
     columns = [
         Column(
             title="", cells=["winner" if found.original.state == run.best.state else "member", "replay"], side="left"
         ),
         Column(title="seed", cells=[str(run.meta["seed"]), str(replayed.meta["seed"])]),
-        Column(title="score", cells=[scored(sign * report.scores[0]) for report in both]),
+        Column(title="score", cells=[scored(report.scores[0]) for report in both]),
     ]
     if all("test_accuracy" in report.reported for report in both):
         cells = [cell(report.reported["test_accuracy"], "accuracy") for report in both]
@@ -177,24 +177,23 @@ def _verdict(run: Run, replayed: Run, found: Comparison) -> str:
 
 
 def _as_json(run: Run, replayed: Run, found: Comparison) -> dict[str, Any]:
-    sign = sign_of(run.meta)
     return {
         "run": str(run.path),
         "replay": str(replayed.path),
         "rounds": found.rounds,
         "same_rounds": found.same,
         "identical": found.identical,
-        "original": _state(found.original, sign, run),
-        "replayed": _state(found.replayed, sign, replayed),
+        "original": _state(found.original, run),
+        "replayed": _state(found.replayed, replayed),
     }
 
 
-def _state(report: Reported, sign: int, run: Run) -> dict[str, Any]:
+def _state(report: Reported, run: Run) -> dict[str, Any]:
     return {
         "seed": run.meta["seed"],
         "member": report.member,
         "round": report.round,
         "step": report.step,
-        "score": sign * report.scores[0],
+        "score": report.scores[0],
         "reported": scalars(report.reported),
     }

@@ -13,7 +13,6 @@ from pbt.runs.results import Run
 from pbt.space import Space
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.reader import RunReader, is_begun
-from pbt.text import sign_of
 
 TESTS = ("test", "test_accuracy")
 """What a task reports that selection has never seen, the first of them that is there."""
@@ -63,7 +62,7 @@ def measured(trial: Trial) -> Measured:
 
 def _values(run: Run) -> dict[str, float]:
     best = run.best
-    values = {"score": sign_of(run.meta) * best.score}
+    values = {"score": best.score}
     told = ((name, best.reported.get(name)) for name in TESTS)
     return values | {name: float(value) for name, value in told if isinstance(value, (int, float))}
 

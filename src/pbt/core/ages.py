@@ -177,6 +177,7 @@ def at_equal_age(member: Member, cohort: Cohort, view: View, ages: Ages) -> View
     return View(
         seed=view.seed,
         space=view.space,
+        sign=view.sign,
         lookback=view.lookback,
         round=view.round,
         members=members,

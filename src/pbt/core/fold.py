@@ -1,16 +1,38 @@
 """From events to the population: the only way state is made."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from pbt.core.ages import Ageing
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
 from pbt.core.population import Best, Member, View
+from pbt.space import Space
 
 
 def fold(events: Iterable[Event], empty: View) -> View:
     """The population after these events; `empty` carries the seed, the space and the lookback."""
     return apply(empty, events)
+
+
+def empty_view(meta: Mapping[str, Any]) -> View:
+    """The view before the first event of a run with these recorded settings.
+
+    Raises:
+        KeyError: No seed or no space is recorded.
+        SpaceError: The recorded space is not one.
+    """
+    return View(seed=int(meta["seed"]), space=Space.from_dict(meta["space"]), sign=sign_of(meta))
+
+
+def sign_of(meta: Mapping[str, Any]) -> int:
+    """`View.sign` of a run with these recorded settings."""
+    return -1 if meta.get("objective") == "minimize" else 1
+
+
+def turned(sign: int, values: Sequence[float]) -> tuple[float, ...]:
+    """Scores of the task as scores of which higher is better, and back."""
+    return tuple(values) if sign > 0 else tuple(-value for value in values)
 
 
 def apply(view: View, events: Iterable[Event]) -> View:
@@ -19,12 +41,12 @@ def apply(view: View, events: Iterable[Event]) -> View:
     history = dict(view.history)
     memory, best, ended, last = view.memory, view.best, view.ended, view.round
     ageing = None if view.ages is None else Ageing(view.ages)
-    for event in events if ageing is None else _aged(events, ageing, members):
+    for event in events if ageing is None else _aged(events, ageing, members, view.sign):
         match event:
             case Born():
                 members[event.member] = _born(event)
             case Reported():
-                member = members[event.member] = _reported(members[event.member], event)
+                member = members[event.member] = _reported(members[event.member], event, view.sign)
                 last = max(last, event.round)
                 best = _better(best, member)
                 if view.lookback:
@@ -41,7 +63,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
                 last = max(last, event.round)
             case Decided():
                 decision = event.decision
-                members[decision.member] = _decided(members[decision.member], decision)
+                members[decision.member] = _decided(members[decision.member], decision, view.sign)
                 ended = None
             case Noted():
                 memory = event.memory
@@ -53,6 +75,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
     return View(
         seed=view.seed,
         space=view.space,
+        sign=view.sign,
         lookback=view.lookback,
         rank=view.rank,
         round=last,
@@ -65,14 +88,14 @@ def apply(view: View, events: Iterable[Event]) -> View:
     )
 
 
-def _aged(events: Iterable[Event], ageing: Ageing, members: Mapping[int, Member]) -> Iterator[Event]:
+def _aged(events: Iterable[Event], ageing: Ageing, members: Mapping[int, Member], sign: int) -> Iterator[Event]:
     """The events, each after the ages have taken it; `members` are those before it."""
     for event in events:
         match event:
             case Born(role="member"):
                 ageing.enter(event.member, event.step)
             case Reported():
-                member = _reported(members[event.member], event)
+                member = _reported(members[event.member], event, sign)
                 if member.role == "member":
                     ageing.report(member, partial(_population, members))
             case Decided(decision=decision):
@@ -99,11 +122,11 @@ def _born(event: Born) -> Member:
     )
 
 
-def _reported(member: Member, event: Reported) -> Member:
+def _reported(member: Member, event: Reported, sign: int) -> Member:
     return member._replace(
         step=event.step,
-        scores=event.scores,
-        series=event.series,
+        scores=turned(sign, event.scores),
+        series=turned(sign, event.series),
         state=event.state,
         round=event.round,
         status="live",
@@ -111,14 +134,14 @@ def _reported(member: Member, event: Reported) -> Member:
     )
 
 
-def _decided(member: Member, decision: Decision) -> Member:
+def _decided(member: Member, decision: Decision, sign: int) -> Member:
     own = decision.start == member.state and member.status == "live"
     return member._replace(
         hparams=decision.hparams,
         state=decision.start,
         step=member.step if own else decision.step,
-        scores=member.scores if own else decision.scores,
-        series=member.series if own else decision.series,
+        scores=member.scores if own else turned(sign, decision.scores),
+        series=member.series if own else turned(sign, decision.series),
         inherited=member.inherited if own else True,
         opened=decision.round,
         status="live",

@@ -48,9 +48,10 @@ class Member(NamedTuple):
     step: int = 0
     """Training steps that are in `state`."""
     scores: tuple[float, ...] = ()
-    """Validation scores, higher is better; the first one is *the* score. Empty until the first report."""
+    """Validation scores, higher is better (`View.sign` times the task's); the first one is *the* score. Empty until
+    the first report."""
     series: tuple[float, ...] = ()
-    """A curve or repeated measurements behind the score, oldest first (for the t-test, FIRE)."""
+    """A curve or repeated measurements behind the score, oldest first, higher is better (for the t-test, FIRE)."""
     state: StateRef | None = None
     """The state to go on from; None: freshly built."""
     round: int = 0
@@ -102,6 +103,8 @@ class View:
 
     seed: int
     space: Space
+    sign: int = 1
+    """1 where the task's score is maximized, -1 where it is minimized: the factor between it and `Member.score`."""
     lookback: int = 0
     """How many earlier reports of each member `history` holds."""
     round: int = 0

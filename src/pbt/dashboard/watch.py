@@ -12,15 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pbt.core.fold import apply
+from pbt.core.fold import apply, empty_view
 from pbt.core.population import View
 from pbt.errors import PBTError, RunFormatError
 from pbt.report.read import RECORDED
 from pbt.runs.catalog import UNREADABLE, runs_in, state_of
-from pbt.space import Space
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
-from pbt.text import number, printable, sign_of
+from pbt.text import number, printable
 
 SETTLED = 2.0
 """Seconds after which the time of a file tells every change apart."""
@@ -163,7 +162,7 @@ class _Followed:
         missing = [name for name in RECORDED if name not in self._meta]
         if missing:
             raise RunFormatError(f"{self.path}: expected a run with a recorded {', '.join(missing)}, found none")
-        view = self._view or View(seed=self._meta["seed"], space=Space.from_dict(self._meta["space"]))
+        view = self._view or empty_view(self._meta)
         self._view = apply(view, [one.event for one in logged])
         if logged:
             self._last, self._changed = logged[-1].id, logged[-1].clock
@@ -181,7 +180,7 @@ class _Followed:
             rounds=min((member.round for member in view.population), default=view.round),
             asked=asked if isinstance(asked, int) else None,
             members=len(view.population),
-            best="" if best is None else number(sign_of(self._meta) * best.score),
+            best="" if best is None else number(view.sign * best.score),
             score=printable((self._meta.get("application") or {}).get("score") or "score"),
             changed=self._changed,
         )

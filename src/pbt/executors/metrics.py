@@ -43,8 +43,8 @@ def pair_of(returned: Any) -> tuple[State, Metrics]:
     raise MetricsError(f"a task must return (state, metrics), got {got}")
 
 
-def settle(metrics: Metrics, objective: Objective) -> Measured:
-    """What a task returned, as scores of which higher is better.
+def settle(metrics: Metrics) -> Measured:
+    """The metrics that a task returned, checked.
 
     Raises:
         MetricsError: There is no score in it, or it is no finite number, or something is reported that the log
@@ -63,12 +63,9 @@ def settle(metrics: Metrics, objective: Objective) -> Measured:
         raise MetricsError("a task must return at least one score, got none in 'scores'")
     if not all(map(math.isfinite, scores)):
         raise MetricsError(f"the score is not a finite number: {tuple(scores)}")
-    sign = 1.0 if objective == "maximize" else -1.0
-    if objective == "minimize":
-        values["objective"] = scores[0] if len(scores) == 1 else scores
     return Measured(
-        scores=tuple(sign * score for score in scores),
-        series=tuple(sign * value for value in series),
+        scores=tuple(scores),
+        series=tuple(series),
         reported={writable(str(name)): plain(value, str(name)) for name, value in values.items()},
     )
 

@@ -55,7 +55,6 @@ class Setup:
     states: States
     device: str = "cpu"
     threads: int = 1
-    objective: Objective = "maximize"
 
     def shares(self, tasks: Sequence[Task]) -> list[Share]:
         """What of these tasks a worker trains at once: each by itself."""
@@ -100,7 +99,7 @@ class Worker:
             with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                 returned = self._train(dict(task.hparams), state, task.steps, context)
             state, metrics = pair_of(returned)
-            measured = settle(metrics, self._setup.objective)
+            measured = settle(metrics)
             stored = self._setup.states.put(StateRef(task.member, task.round), state)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
             return blame(task, error, self._setup.task)

@@ -30,10 +30,8 @@ def results(story: Story) -> dict[str, str]:
     }
     if story.path:
         best = story.path[-1]
-        found[f"best {story.score_name}"] = number(story.sign * best.score, 6)
+        found[f"best {story.score_name}"] = number(best.score, 6)
         for name, value in story.reported.items():
-            if name == "objective":  # the score again, as a minimizing task returned it
-                continue
             if isinstance(value, (int, float, str)) and len(found) < 12:
                 found[f"its {name.replace('_', ' ')}"] = number(value, 6)
         found["made by"] = f"member {best.member}, round {best.round}, step {best.last_step:,}"

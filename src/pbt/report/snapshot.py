@@ -71,7 +71,7 @@ class Story:
     meta: Mapping[str, Any]
     space: Space
     sign: int
-    """What turns a recorded score, of which higher is better, into the one that the task returned."""
+    """1 where the score is maximized, -1 where it is minimized."""
     members: tuple[int, ...]
     """Everybody that was ever born into the population, by id."""
     states: Mapping[StateRef, State]
@@ -170,9 +170,9 @@ def story_of(run: Run, notes: Sequence[Entry] = (), *, writing: bool = False) ->
         writing: Whether a writer holds the run.
     """
     tree, view = run.tree, run.view
-    sign = -1 if run.meta.get("objective") == "minimize" else 1
+    sign = view.sign
     members = tuple(sorted(member.id for member in view.members if member.role == "member"))
-    states = _states(tree, sign)
+    states = _states(tree)
     timed = [note for note in notes if note.kind == "round" and _ref(note) in states]
     clocks = [note.clock for note in timed]
     best = view.best
@@ -195,7 +195,7 @@ def story_of(run: Run, notes: Sequence[Entry] = (), *, writing: bool = False) ->
     )
 
 
-def _states(tree: Lineage, sign: int) -> dict[StateRef, State]:
+def _states(tree: Lineage) -> dict[StateRef, State]:
     states: dict[StateRef, State] = {}
     for ref, report in tree.reports.items():
         start = tree.start(*ref)
@@ -207,7 +207,7 @@ def _states(tree: Lineage, sign: int) -> dict[StateRef, State]:
             depth=1 if before is None else before.depth + 1,
             first_step=0 if before is None else before.step,
             step=report.step,
-            score=sign * report.scores[0],
+            score=report.scores[0],
             hparams=tree.hparams(*ref),
         )
     return states

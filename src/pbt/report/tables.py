@@ -73,7 +73,7 @@ def _tree(record: Any, story: Story) -> Table:  # noqa: ARG001
             link.member,
             link.round,
             link.last_step,
-            story.sign * link.score,
+            link.score,
             "born" if link.decision is None else link.decision.kind,
             None if link.decision is None else link.decision.donor,
             None if link.decision is None else link.decision.why,

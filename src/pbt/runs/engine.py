@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pbt.core.ages import Ages
 from pbt.core.events import Born, Decided, Ended, Event, Failed, Noted, Reported, Retired
-from pbt.core.fold import apply
+from pbt.core.fold import apply, sign_of, turned
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
@@ -117,7 +117,13 @@ class Engine:
         """How many scores each report has; 0: not known yet."""
         self._budget = self._steps_asked() if course.strategy.mode == "async" else None
         ages = Ages() if getattr(course.strategy, "by_age", False) else None
-        self.view = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback, ages=ages)
+        self.view = View(
+            seed=course.seed,
+            space=course.space,
+            sign=sign_of(store.meta),
+            lookback=course.strategy.lookback,
+            ages=ages,
+        )
         self._due: list[Member] = []
         self._take(store.events())
         if not self.view.members:
@@ -246,7 +252,11 @@ class Engine:
                     f"the strategy opened round {decision.round} of member {member.id} after {member.round}"
                 )
             view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
-        decided = [Decided(decision=d) for d in sorted(proposal.decisions, key=lambda d: d.member)]
+        decided = [
+            # The log holds scores as the task returned them.
+            Decided(decision=d._replace(scores=turned(view.sign, d.scores), series=turned(view.sign, d.series)))
+            for d in sorted(proposal.decisions, key=lambda d: d.member)
+        ]
         return [*decided, *proposal.retirements, *_entries(view, proposal)]
 
     def _open(self, view: View) -> list[Member]:

@@ -134,7 +134,6 @@ class Experiment:
                 states=store.states,
                 device=spot.devices[0],
                 threads=spot.threads,
-                objective=self.objective,
             )
             drive(engine, spot.open(setup), watch)
             if store.path is None:

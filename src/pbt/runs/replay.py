@@ -110,7 +110,7 @@ def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A state and its replay, side by side; scores are higher-is-better, as in the logs."""
+    """A state and its replay, side by side; scores are those that the task returned."""
 
     original: Reported
     replayed: Reported

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from pbt.core.events import Event, Failed, Reported
-from pbt.core.fold import fold
+from pbt.core.fold import empty_view, fold
 from pbt.core.lineage import Lineage, Link, Schedule
 from pbt.core.population import StateRef, View
 from pbt.errors import MissingExtraError, RunError, UsageError
@@ -41,7 +41,7 @@ class BestMember:
     round: int
     step: int
     score: float
-    """Its validation score; higher is better."""
+    """Its validation score, as the task returned it."""
     hparams: HParams
     """Of its last round only: the whole schedule is `Run.best_schedule`."""
     reported: Mapping[str, Any] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Run:
     @cached_property
     def view(self) -> View:
         """The population after the last logged event."""
-        return fold(self.events, View(seed=self.meta["seed"], space=self.space))
+        return fold(self.events, empty_view(self.meta))
 
     @cached_property
     def tree(self) -> Lineage:
@@ -150,7 +150,7 @@ class Run:
             member=best.state.member,
             round=best.state.round,
             step=best.step,
-            score=best.score,
+            score=self.view.sign * best.score,
             hparams=best.hparams,
             reported=self.tree.reports[best.state].reported,
             state=best.state,

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbt.core.events import Event, Failed, Reported
-from pbt.core.fold import apply
-from pbt.core.population import StateRef, Stored, View
+from pbt.core.fold import apply, empty_view
+from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, PBTError
-from pbt.space import Space
 from pbt.store import checksums as seals
 from pbt.store import tables
 from pbt.store.base import Note
@@ -199,7 +198,7 @@ def _newest_whole(
 ) -> tuple[int, bool]:
     """How many transactions lead to the newest moment that can be gone on from, and whether its best state is gone."""
     values = {key: from_json(text) for key, text in meta.items()}
-    view = View(seed=int(values.get("seed", 0)), space=Space.from_dict(values.get("space", {})))
+    view = empty_view({"seed": 0, "space": {}} | values)
     there = {ref for ref, stored in whole.items() if stored is not None}
     complete = without_best = 0
     for count, part in enumerate(events, 1):

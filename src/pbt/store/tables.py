@@ -47,7 +47,7 @@ def create_tables(connection: sqlite3.Connection, meta: Mapping[str, str], hpara
     """Everything a new database holds, to be called inside a transaction."""
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {USER_VERSION}")
-    for statement in (*_DEFINITIONS.values(), *views(hparams)):
+    for statement in (*_DEFINITIONS.values(), *views(hparams, minimize=meta.get("objective") == '"minimize"')):
         connection.execute(statement)
     write_meta(connection, meta)
 

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Event, Reported
-from pbt.core.fold import fold
+from pbt.core.fold import empty_view, fold
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
-from pbt.space import Space
 from pbt.store import checksums as seals
 from pbt.store.base import Problem
 from pbt.store.event_rows import to_event
@@ -120,7 +119,7 @@ def _decoded(texts: Sequence[str]) -> tuple[list[Event], list[Problem]]:
 
 def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | None, list[Problem]]:
     try:
-        empty = View(seed=int(meta.get("seed", 0)), space=Space.from_dict(meta.get("space", {})))
+        empty = empty_view({"seed": 0, "space": {}} | dict(meta))
     except (PBTError, KeyError, TypeError, ValueError, AttributeError) as error:
         return None, [Problem(what="meta", message=f"expected a seed and a space, found none ({error!r})")]
     try:

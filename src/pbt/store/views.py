@@ -54,7 +54,7 @@ WITH RECURSIVE path (member, round, back) AS (
         SELECT r.member, r.round, 0 FROM events r
         JOIN events b ON b.member = r.member AND b.kind = 'born' AND json_extract(b.data, '$.role') = 'member'
         WHERE r.kind = 'reported' AND json_type(r.data, '$.scores[0]') IN ('integer', 'real')
-        ORDER BY json_extract(r.data, '$.scores[0]') DESC, r.id LIMIT 1
+        ORDER BY json_extract(r.data, '$.scores[0]') {order}, r.id LIMIT 1
     )
     UNION ALL
     SELECT json_extract(o.data, '$.start[0]'), json_extract(o.data, '$.start[1]'), path.back + 1
@@ -77,14 +77,14 @@ _TAKEN = frozenset(
 """Columns of the views themselves: a hyperparameter of such a name gets a longer title."""
 
 
-def views(hparams: Sequence[str]) -> list[str]:
-    """The statements that make the views, for a space with these names."""
+def views(hparams: Sequence[str], *, minimize: bool = False) -> list[str]:
+    """The statements that make the views, for a space with these names; `minimize`: the best score is the lowest."""
     columns = "".join(f"{_column(name)},\n    " for name in hparams).rstrip()
     return [
         _LINEAGE,
         _HISTORY.format(score=_SCORE, hparams=columns),
         _MEMBERS.format(score=_SCORE),
-        _SCHEDULE.format(score=_SCORE, hparams=columns),
+        _SCHEDULE.format(score=_SCORE, hparams=columns, order="ASC" if minimize else "DESC"),
     ]
 
 

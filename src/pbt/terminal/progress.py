@@ -1,6 +1,5 @@
 """Watching a population train: a live table on a terminal, one line per round elsewhere."""
 
-import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement, place
 from pbt.terminal.console import can_redraw, is_terminal, outlet
 from pbt.terminal.tables import Row, population_table, row_of
-from pbt.text import clock, printable, scored, sign_of
+from pbt.text import clock, printable, scored
 
 AROUND = 9
 """Lines of the live display that are no members."""
@@ -81,7 +80,7 @@ class ProgressObserver(Observer):
 
     def on_start(self, engine: Engine) -> None:
         """Take up what is there, and begin to show."""
-        self._sign = sign_of(engine.store.meta)
+        self._sign = engine.view.sign
         self._slots = _slots(self._placement, engine.course.population)
         self._learn(engine.store.events())
         self._update(engine)
@@ -160,7 +159,7 @@ class ProgressObserver(Observer):
     def _learn(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, Reported):
-                self._bests[event.member] = max(event.scores[0], self._bests.get(event.member, -math.inf))
+                self._bests[event.member] = self._better(event.scores[0], self._bests.get(event.member))
             elif isinstance(event, Decided):
                 self._opened[event.decision.member] = event.decision
 
@@ -186,16 +185,19 @@ class ProgressObserver(Observer):
             return replace(row, status="training") if training else row
         if isinstance(outcome, Failure):
             return replace(row, round=outcome.round, score=None, status="failed")
-        best = max(outcome.scores[0], self._bests.get(member.id, -math.inf))
-        return replace(row, round=outcome.round, score=self._sign * outcome.scores[0], best=self._sign * best)
+        best = self._better(outcome.scores[0], self._bests.get(member.id))
+        return replace(row, round=outcome.round, score=outcome.scores[0], best=best)
+
+    def _better(self, score: float, than: float | None) -> float:
+        return score if than is None or self._sign * score > self._sign * than else than
 
     def _leader(self, view: View) -> Leader | None:
         """The best state, with what came back of the population and is not logged yet."""
-        leader = None if view.best is None else (view.best.score, *view.best.state)
+        leader = None if view.best is None else (self._sign * view.best.score, *view.best.state)
         for outcome in self._back.values():
             if isinstance(outcome, Failure) or view.member(outcome.member).role != "member":
                 continue
-            if leader is None or outcome.scores[0] > leader[0]:
+            if leader is None or self._better(outcome.scores[0], leader[0]) != leader[0]:
                 leader = outcome.scores[0], outcome.member, outcome.round
         return leader
 
@@ -204,7 +206,7 @@ class ProgressObserver(Observer):
         text = "no score yet"
         if best is not None:
             value, member, round_ = best
-            text = f"best {self._score} {scored(self._sign * value)} (member {member}, round {round_})"
+            text = f"best {self._score} {scored(value)} (member {member}, round {round_})"
         return f"{text} · {failed} failed" if failed else text
 
     def _pace(self) -> str:

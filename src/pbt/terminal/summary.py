@@ -15,7 +15,7 @@ from rich.text import Text
 from pbt.runs.results import Run
 from pbt.terminal.console import outlet
 from pbt.terminal.tables import population_table, rows_of, schedule_table
-from pbt.text import cell, printable, scored, sign_of
+from pbt.text import cell, printable, scored
 
 ROWS = 40
 """Members in a table that does not depend on the height of a terminal."""
@@ -62,7 +62,7 @@ def _winner(run: Run, score: str) -> str:
     best = run.best
     text = f"Best: member {best.member} after round {best.round} (step {best.step:,}): "
     # Chosen by this number, and by no other.
-    text += f"{score if 'val' in score else f'validation {score}'} {scored(sign_of(run.meta) * best.score)}"
+    text += f"{score if 'val' in score else f'validation {score}'} {scored(best.score)}"
     if "test_accuracy" in best.reported:
         text += f", test accuracy {cell(best.reported['test_accuracy'], 'accuracy')}"
     return text

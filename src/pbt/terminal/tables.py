@@ -16,7 +16,7 @@ from pbt.core.lineage import Lineage, Schedule
 from pbt.core.population import Member
 from pbt.runs.results import Run
 from pbt.space import HParams
-from pbt.text import NONE, cell, printable, scalars, scored, sign_of
+from pbt.text import NONE, cell, printable, scalars, scored
 
 GAP = 2
 """Cells between two columns."""
@@ -69,7 +69,7 @@ def row_of(
         step=member.step,
         score=sign * member.score if math.isfinite(member.score) else None,
         # A copied score counts as the member's own until its next report.
-        best=None if best is None else sign * max(best, member.score),
+        best=best if best is None or not math.isfinite(member.score) else sign * max(sign * best, member.score),
         hparams=member.hparams,
         kind=decision.kind if decision else "born",
         donor=decision.donor if decision else None,
@@ -81,10 +81,10 @@ def row_of(
 
 def rows_of(run: Run) -> list[Row]:
     """Every member of the population, best first; failed and retired ones last."""
-    tree, sign = run.tree, sign_of(run.meta)
+    tree, sign = run.tree, run.view.sign
     bests: dict[int, float] = {}
     for ref, report in tree.reports.items():
-        bests[ref.member] = max(report.scores[0], bests.get(ref.member, -math.inf))
+        bests[ref.member] = sign * max(sign * report.scores[0], sign * bests.get(ref.member, -sign * math.inf))
     place = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
     members = [member for member in run.view.members if member.role == "member"]
     members.sort(key=lambda m: (place.get(m.id, len(place)), m.status == "retired", m.id))
@@ -241,7 +241,7 @@ def _best(run: Run) -> dict[str, Any]:
         "member": best.member,
         "round": best.round,
         "step": best.step,
-        "score": sign_of(run.meta) * best.score,
+        "score": best.score,
         "hparams": dict(best.hparams),
         "reported": scalars(best.reported),
     }

@@ -12,7 +12,7 @@ from pbt.core.lineage import Link, Stint
 from pbt.core.population import StateRef
 from pbt.runs.results import Run
 from pbt.terminal.tables import Column, grid
-from pbt.text import NONE, cell, printable, scored, sign_of
+from pbt.text import NONE, cell, printable, scored
 
 BEST, GONE = "bold green", "dim"
 
@@ -36,14 +36,14 @@ def branches(run: Run) -> list[Branch]:
     Raises:
         RunError: Nothing was trained yet.
     """
-    best, sign, tree = run.best.state, sign_of(run.meta), run.tree
+    best, tree = run.best.state, run.tree
     now = {member.state: member.status for member in run.view.members if member.state and member.state[0] == member.id}
     found = []
     for stint in tree.stints():
         failed = (stint.member, stint.last_round + 1) in tree.failures
         end = now.get(stint.state) or ("failed" if failed else "replaced")
         has_best = best.member == stint.member and stint.first_round <= best.round <= stint.last_round
-        found.append(Branch(stint=stint, score=sign * stint.score, end=end, best=has_best))
+        found.append(Branch(stint=stint, score=stint.score, end=end, best=has_best))
     return found
 
 
@@ -93,13 +93,12 @@ def ancestry_table(run: Run, links: Sequence[Link], width: int) -> Group:
         if before is None or (before.member, before.hparams) != (link.member, link.hparams):
             groups.append([])
         groups[-1].append(link)
-    sign = sign_of(run.meta)
     columns = [
         Column(title="member", cells=[str(group[0].member) for group in groups]),
         Column(title="rounds", cells=[_span(group[0].round, group[-1].round) for group in groups]),
         Column(title="from step", cells=[f"{group[0].first_step:,}" for group in groups]),
         Column(title="to step", cells=[f"{group[-1].last_step:,}" for group in groups]),
-        Column(title="score", cells=[scored(sign * group[-1].score) for group in groups]),
+        Column(title="score", cells=[scored(group[-1].score) for group in groups]),
     ]
     for name in run.space:
         cells = [cell(g[0].hparams[name], name) if name in g[0].hparams else NONE for g in groups]
@@ -140,7 +139,7 @@ def tree_json(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def ancestry_json(run: Run, links: Sequence[Link]) -> list[dict[str, Any]]:
+def ancestry_json(links: Sequence[Link]) -> list[dict[str, Any]]:
     """The rounds of an ancestry as plain values; scores as the task returned them."""
     return [
         {
@@ -149,7 +148,7 @@ def ancestry_json(run: Run, links: Sequence[Link]) -> list[dict[str, Any]]:
             "from": _plain(link.start),
             "first_step": link.first_step,
             "last_step": link.last_step,
-            "score": sign_of(run.meta) * link.score,
+            "score": link.score,
             "kind": link.decision.kind if link.decision else "born",
             "hparams": dict(link.hparams),
         }

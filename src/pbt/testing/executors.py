@@ -232,13 +232,6 @@ class ExecutorContract(ABC):
         assert report.reported == {"note": "good", "array": [0, 1, 2], "number": 0.5}
         assert type(report.reported["number"]) is float
 
-    def test_minimize(self) -> None:
-        """Under `minimize` the score changes its sign, and the number as the task gave it is reported."""
-        with self._open(trouble, objective="minimize") as executor:
-            report = reports(finish(executor, [make_task(0, hparams={"what": "fine"})]))[0, 1]
-        assert report.scores == (-2.0,)
-        assert report.reported["objective"] == 2.0
-
     def test_the_donor_is_handed_over(self) -> None:
         """The state a member starts from has the digest of the donor's, on every worker that is asked."""
         donor = self._stored()

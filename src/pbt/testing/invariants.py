@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
-from pbt.core.fold import fold
-from pbt.core.population import StateRef, Stored, View
+from pbt.core.fold import empty_view, fold
+from pbt.core.population import StateRef, Stored
 from pbt.errors import RunError, SpaceError
 from pbt.space import Space
 from pbt.store.codec import digest
@@ -170,7 +170,7 @@ class _Log:
 def _state_violations(reader: RunReader, events: Sequence[Event], stored: Mapping[StateRef, Stored]) -> list[str]:
     """Child digest is donor digest: a state that is kept has the content that its report named; none is missing."""
     meta = reader.meta
-    view = fold(events, View(seed=meta["seed"], space=Space.from_dict(meta["space"])))
+    view = fold(events, empty_view(meta))
     needed = {member.state for member in view.members if member.status != "retired" and member.state is not None}
     if view.best is not None:
         needed.add(view.best.state)

@@ -202,17 +202,6 @@ class SupervisedContract(AgreementContract):
                 found += executor.wait()
         assert sorted(outcome.member for outcome in found) == [0, 1, 2, 7, 8]
 
-    def test_minimize(self) -> None:
-        """Under `minimize` the score changes its sign, and the number as the task gave it is reported."""
-        task = replace(PLAIN, score="loss")
-        with self.open(task) as executor:
-            plain = reports(finish(executor, [make_task(0)]))[0, 1]
-        with self.open(task, objective="minimize") as executor:
-            report = reports(finish(executor, [make_task(0)]))[0, 1]
-        assert plain.scores == (plain.reported["val_loss"],)
-        assert report.scores == (-plain.scores[0],)
-        assert report.reported["objective"] == plain.scores[0]
-
     def test_the_donor_is_handed_over(self) -> None:
         """A round that changes nothing gives back the donor's state with the donor's digest, whoever takes it over."""
         still = {"lr": 0.0}

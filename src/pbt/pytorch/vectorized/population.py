@@ -278,7 +278,7 @@ class Population:
         if row in self._program.faults:
             return blamed(task, self._program.faults[row])
         try:
-            measured = settle(metrics, self._setup.objective)
+            measured = settle(metrics)
             ref = StateRef(task.member, task.round)
             stored = self._setup.states.put(ref, self._state(row))
         except PBTError as error:

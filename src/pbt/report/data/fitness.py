@@ -75,7 +75,7 @@ def fitness(story: Story) -> Fitness:
             for member in members
             for piece in _pieces([state for state in story.by_member[member] if state.depth in shown])
         ),
-        winner=joined([[(link.last_step, story.sign * link.score) for link in thin(story.path, GENERATIONS)]]),
+        winner=joined([[(link.last_step, link.score) for link in thin(story.path, GENERATIONS)]]),
         marks=joined([thin(marks, MARKS)]),
         copies=len(story.copies),
         log=log,

@@ -47,7 +47,7 @@ class Callbacks(Observer):
         self._engine: Engine | None = None
         self._run: Run | None = None
         self._told = 0
-        self._records = Records()
+        self._records = Records(1)
         self._calls: deque[tuple[Callback, str, Any]] = deque()
         self._started: deque[Callback] = deque()
         self._raised: set[tuple[int, str]] = set()
@@ -57,6 +57,7 @@ class Callbacks(Observer):
         events = engine.store.events()
         self._told = len(events) if self._known is None else self._known
         before = events[: self._told]
+        self._records = Records(engine.view.sign)
         for _ in self._records.take(before):
             pass
         self._engine, self._run = engine, _run(engine)

@@ -25,7 +25,7 @@ class MemberReport:
     step: int
     """Training steps in its state now."""
     scores: tuple[float, ...]
-    """Validation scores, higher is better: where the objective is minimized, the negative of what the task returned."""
+    """Validation scores, as the task returned them."""
     hparams: HParams
     """What it was trained with."""
     reported: Mapping[str, Any] = field(default_factory=dict)
@@ -118,18 +118,22 @@ Told = MemberReport | MemberFailure | Copied | RoundEnd
 
 def past(run: Run) -> Iterator[Told]:
     """What the hooks between start and end would have been told of a run so far: all of it, in order."""
-    return Records().take(run.events)
+    return Records(run.view.sign).take(run.events)
 
 
 class Records:
     """Makes records of a log that is given piece by piece; what ends in a piece is told at its end.
 
+    Args:
+        sign: `View.sign`: which of two scores is the better one.
+
     Attributes:
         rounds_done: Rounds that every member has finished.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sign: int) -> None:
         self.rounds_done = 0
+        self._sign = sign
         self._hparams: dict[int, HParams] = {}
         self._first_step: dict[int, int] = {}
         self._last: dict[int, Reported] = {}
@@ -175,8 +179,8 @@ class Records:
             hparams=self._hparams[event.member],
             reported=event.reported,
         )
-        score = report.score if math.isfinite(report.score) else -math.inf
-        if event.member in self._candidates and score > (-math.inf if self._best is None else self._best.score):
+        better = self._best is None or self._sign * report.score > self._sign * self._best.score
+        if event.member in self._candidates and math.isfinite(report.score) and better:
             self._best = report
         self._reports[event.round].append(report)
         self._finish(event)
