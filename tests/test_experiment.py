@@ -6,6 +6,7 @@ import logging
 import re
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
