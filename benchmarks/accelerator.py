@@ -14,7 +14,7 @@ from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize, traini
 from benchmarks.base import Asked, Row
 from pbt.core.population import View
 from pbt.core.strategy import births
-from pbt.executors.worker import Context, Setup
+from pbt.executors.worker import Context, WorkerSpec
 from pbt.mnist.config.record import load_config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import space, supervised
@@ -48,7 +48,7 @@ def measure_on(device: str, work: str, repeats: int, members: int, size: int) ->
     config = load_config("config/conv_PBT.json")
     train = config.train
     task = supervised(config)
-    setup = Setup(task=task, states=StateFiles(None), device=device)
+    setup = WorkerSpec(task=task, states=StateFiles(None), device=device)
     started = [birth.hparams for birth in births(View(seed=0, space=space(config)), members, ())]
     together, _ = Population(setup, task).try_out(started)
     trainer = SupervisedTrainer(task, device, setup.threads)

@@ -22,7 +22,7 @@ from benchmarks.sides import Child, EnoughError, Gate, run_folder, take_turns
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError
 from pbt.executors.ray import Cluster, RayExecutor
-from pbt.executors.worker import Context, Setup
+from pbt.executors.worker import Context, WorkerSpec
 from pbt.mnist.config.record import load_config
 from pbt.store.files import StateFiles
 from pbt.testing.executors import finish, make_task
@@ -111,7 +111,7 @@ def _nodes(connection: Connection, repeats: int) -> None:
     connection.send("ready")
     with run_folder() as folder:
         folder.mkdir(parents=True)
-        setup = Setup(task=hold, states=StateFiles(folder))
+        setup = WorkerSpec(task=hold, states=StateFiles(folder))
         for turn in range(1, repeats + 1):
             with RayExecutor(setup, Cluster(cpus=0.5, resources={"here": 0.5})) as first:
                 made = finish(first, [make_task(turn, 1, hparams={})])[turn, 1].stored

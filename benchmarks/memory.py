@@ -18,8 +18,8 @@ from statistics import median
 from benchmarks import mlp
 from benchmarks.base import Asked, Row
 from benchmarks.sides import Child
-from pbt.executors.base import Report, Task
-from pbt.executors.worker import Setup
+from pbt.executors.base import Report, RoundTask
+from pbt.executors.worker import WorkerSpec
 from pbt.mnist.config.record import load_config
 from pbt.mnist.task import supervised
 from pbt.pytorch.supervised import SupervisedTask
@@ -77,7 +77,7 @@ def _row(case: Case, repeats: int) -> Row:
 def _wave(connection: Connection, case: Case) -> None:
     """Sends the bytes that the population added to the peak, and those of its states."""
     with tempfile.TemporaryDirectory() as folder:
-        setup = Setup(task=case.task(), states=StateFiles(Path(folder)), threads=THREADS)
+        setup = WorkerSpec(task=case.task(), states=StateFiles(Path(folder)), threads=THREADS)
         with VectorizedExecutor(setup) as executor:
             train = functools.partial(_round, executor, case.hparams)
             train(1)
@@ -89,7 +89,8 @@ def _wave(connection: Connection, case: Case) -> None:
 def _round(executor: VectorizedExecutor, hparams: HParams, members: int) -> Sequence[Report]:
     """The first round of so many members."""
     tasks = [
-        Task(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=STEPS, seed=0) for i in range(members)
+        RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=STEPS, seed=0)
+        for i in range(members)
     ]
     executor.submit(tasks)
     outcomes = executor.wait()

@@ -21,6 +21,7 @@ from pbt.errors import PopulationLostError, UsageError
 from pbt.runs.callbacks import (
     HOOKS,
     Callback,
+    CallbackRecord,
     Callbacks,
     Copied,
     MemberFailure,
@@ -28,7 +29,6 @@ from pbt.runs.callbacks import (
     RoundEnd,
     RunEnd,
     RunStart,
-    Told,
     past,
 )
 from pbt.runs.callbacks.records import Records
@@ -88,7 +88,7 @@ class Listener(Callback):
         return [record for name, record in self.told if name == hook]
 
     @property
-    def between(self) -> list[Told]:
+    def between(self) -> list[CallbackRecord]:
         return [record for name, record in self.told if name not in {"on_run_start", "on_run_end"}]
 
 

@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 
 import pbt
-from pbt.runs.advice import Founders, cautions
-from pbt.runs.engine import Course
+from pbt.runs.advice import FounderAdvice, cautions
+from pbt.runs.engine import RunSpec
 from pbt.testing.problems import NQM
 
 
-def course(**changes: Any) -> Course:
+def course(**changes: Any) -> RunSpec:
     plan = pbt.Plan(explore=pbt.perturb((0.8, 1.25)))
     space = pbt.Space({"lr": pbt.Float(1e-4, 1.0, "log")})
-    return Course(**{"space": space, "strategy": plan, "population": 20, "rounds": 50, "seed": 0} | changes)
+    return RunSpec(**{"space": space, "strategy": plan, "population": 20, "rounds": 50, "seed": 0} | changes)
 
 
-def drifting(rounds: int) -> Course:
+def drifting(rounds: int) -> RunSpec:
     return course(strategy=pbt.Plan(explore=pbt.perturb((0.8, 1.2))), rounds=rounds)
 
 
-def narrow(high: float, factors: tuple[float, ...]) -> Course:
+def narrow(high: float, factors: tuple[float, ...]) -> RunSpec:
     space = pbt.Space({"lr": pbt.Float(1e-4, high, "log", prior=(1e-4, 1e-3))})
     return course(space=space, strategy=pbt.Plan(explore=pbt.perturb(factors)), rounds=11)
 
@@ -41,7 +41,7 @@ def narrow(high: float, factors: tuple[float, ...]) -> Course:
         (narrow(0.1, (0.5, 2.0)), []),
     ],
 )
-def test_before_a_run(asked: Course, said: list[str]) -> None:
+def test_before_a_run(asked: RunSpec, said: list[str]) -> None:
     """Small populations, drifting factors, and bounds out of reach."""
     found = cautions(asked)
     assert len(found) == len(said)
@@ -57,7 +57,7 @@ def test_the_drift_is_the_one_worked_out() -> None:
 def test_founders_are_those_of_the_lineage() -> None:
     """Twelve waves, learned at once from the log."""
     run = pbt.run(**NQM | {"rounds": 12, "seed": 3})
-    whole = Founders()
+    whole = FounderAdvice()
     whole._learn(run.events)
     last = {member.id: run.tree.founder(member.state) for member in run.view.population if member.state is not None}
     assert whole._founder == last

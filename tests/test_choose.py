@@ -11,7 +11,7 @@ from torch import nn
 
 import pbt
 from pbt.errors import TaskError, UsageError
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
 from pbt.pytorch.vectorized.autotune import Layout, Probe, probe
 from pbt.runs.auto_placement import choose
@@ -70,7 +70,7 @@ def own_loop(hparams, state, steps, ctx):
         (own_loop, BIRTHS, CPU, "processes", "2 workers"),
         (own_loop, BIRTHS, replace(CPU, workers=1), "inline", "room for one worker"),
         (lambda *_: None, BIRTHS, CPU, "inline", "cannot be sent"),
-        (TASK, BIRTHS, replace(CPU, chunk=1), "processes", "2 workers"),
+        (TASK, BIRTHS, replace(CPU, members_per_program=1), "processes", "2 workers"),
         (replace(TASK, model=branching), BIRTHS, CPU, "processes", "cannot be trained as one program"),
         (replace(TASK, model=branching_later), BIRTHS, CPU, "processes", "cannot be trained as one program"),
     ],
@@ -90,13 +90,13 @@ def test_what_was_measured_decides(together, executor, monkeypatch) -> None:
     monkeypatch.setattr("pbt.runs.auto_placement._probe", lambda *_: found)
     choice = choose(CPU, TASK, BIRTHS)
     assert choice.placement.executor == executor
-    assert choice.placement.chunk == (4 if executor == "vectorized" else None)
+    assert choice.placement.members_per_program == (4 if executor == "vectorized" else None)
     assert f"takes {1000 * together:,.1f} ms as one program, 20.0 apart" in choice.why
 
 
 def test_what_is_measured() -> None:
     """Both ways are timed on the task itself, with the number of threads that is faster for one program."""
-    setup = Setup(task=TASK, states=StateFiles(None))
+    setup = WorkerSpec(task=TASK, states=StateFiles(None))
     layouts = [Layout(workers=1, threads=1), Layout(workers=1, threads=2), Layout(workers=2, threads=1)]
     found = probe(TASK, setup, BIRTHS, layouts, (2, 1))
     assert 0 < found.together < 10
@@ -112,9 +112,14 @@ def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
     """As many members in one program as half of the free memory holds, at least one; it is said."""
     monkeypatch.setattr("pbt.pytorch.vectorized.autotune.free_memory", lambda _: 10_000)
     choice = choose(Placement(executor="vectorized", device="cpu"), TASK, BIRTHS * 8)
-    assert 1 <= choice.placement.chunk < 32
-    assert f"{choice.placement.chunk} in one program" in choice.why
-    assert choose(Placement(executor="vectorized", device="cpu", chunk=7), TASK, BIRTHS * 8).placement.chunk == 7
+    assert 1 <= choice.placement.members_per_program < 32
+    assert f"{choice.placement.members_per_program} in one program" in choice.why
+    assert (
+        choose(
+            Placement(executor="vectorized", device="cpu", members_per_program=7), TASK, BIRTHS * 8
+        ).placement.members_per_program
+        == 7
+    )
 
 
 def test_one_program_is_refused_for_its_evaluation(tmp_path) -> None:
@@ -168,8 +173,8 @@ def test_a_directory_in_use_is_refused_before_anything_is_tried(tmp_path, monkey
 
 def test_bad_chunks() -> None:
     """A chunk holds at least one member."""
-    with pytest.raises(UsageError, match="at least 1 of chunk"):
-        Placement(chunk=0)
+    with pytest.raises(UsageError, match="at least 1 of members_per_program"):
+        Placement(members_per_program=0)
 
 
 def test_programs_of_a_task_that_stays_here() -> None:
@@ -188,10 +193,10 @@ def test_shares(layout, monkeypatch) -> None:
     choice = choose(replace(CPU, workers=None), TASK, BIRTHS * 10)
     chosen = choice.placement
     assert (chosen.executor, chosen.workers, chosen.threads) == ("vectorized", layout.workers, layout.threads)
-    assert chosen.chunk == (16 if layout.workers == 2 else 32)
-    assert choose(replace(CPU, workers=None), TASK, BIRTHS * 5).placement.chunk == 20 // layout.workers
+    assert chosen.members_per_program == (16 if layout.workers == 2 else 32)
+    assert choose(replace(CPU, workers=None), TASK, BIRTHS * 5).placement.members_per_program == 20 // layout.workers
     assert ("2 programs at once" in choice.why) == (layout.workers == 2)
-    assert f"{chosen.chunk} in one program" in choice.why
+    assert f"{chosen.members_per_program} in one program" in choice.why
 
 
 def test_a_task_from_a_prompt() -> None:

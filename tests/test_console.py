@@ -19,7 +19,7 @@ import pbt
 from pbt.executors.base import Outcome
 from pbt.runs.engine import Engine, Observer
 from pbt.terminal import progress as progress_module
-from pbt.terminal.console import Outlet, outlet
+from pbt.terminal.console import QuietConsole, console_for
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.summary import summary
 from pbt.terminal.tables import as_json, cut, schedule_table
@@ -53,11 +53,11 @@ def made(task: Any = train, *, names: int = 1, **changes: Any) -> pbt.Experiment
     return pbt.Experiment(task=task, space=space, **{"population": 4, "rounds": 3, **changes})
 
 
-def screen(width: int = 80, height: int = 24) -> Outlet:
-    return Outlet(file=io.StringIO(), width=width, height=height, highlight=False, markup=False)
+def screen(width: int = 80, height: int = 24) -> QuietConsole:
+    return QuietConsole(file=io.StringIO(), width=width, height=height, highlight=False, markup=False)
 
 
-def written(console: Outlet) -> str:
+def written(console: QuietConsole) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -318,9 +318,9 @@ class TestStreams:
         for name, value in more.items():
             monkeypatch.setenv(name, value)
         file = io.StringIO()
-        with ProgressObserver(console=outlet(file)) as progress:
+        with ProgressObserver(console=console_for(file)) as progress:
             run = made(fail_once).run(observers=[progress])
-        summary(run, console=outlet(file))
+        summary(run, console=console_for(file))
         assert ("\x1b[1;32m" in file.getvalue()) == colored
         assert "\x1b[3" not in file.getvalue() or colored
         assert "\x1b[?25l" not in file.getvalue()
@@ -333,7 +333,7 @@ class TestStreams:
             def write(self, text: str) -> int:
                 raise BrokenPipeError
 
-        console = outlet(Broken())
+        console = console_for(Broken())
         with ProgressObserver(console=console) as progress:
             run = made().run(observers=[progress])
         summary(run, console=console)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pbt.cli import doctor
-from pbt.terminal.console import Outlet
+from pbt.terminal.console import QuietConsole
 
 
 def by_name(found: Any) -> dict[str, doctor.Check]:
@@ -55,7 +55,7 @@ def test_a_failure_gives_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """One failed check makes the exit code 1; the remedy is printed below it."""
     bad = doctor.Check(name="storage", status="fail", found="broken", remedy="mend it")
     monkeypatch.setattr(doctor, "checks", lambda folder: [doctor.Check(name="python", found="fine"), bad])
-    console = Outlet(file=io.StringIO(), width=60)
+    console = QuietConsole(file=io.StringIO(), width=60)
     assert doctor.show(console) == 1
     assert [line.split() for line in console.file.getvalue().splitlines()] == [  # type: ignore[attr-defined]
         ["ok", "python", "fine"],

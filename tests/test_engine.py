@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pbt import Course, Engine, Float, Observer, Plan, Proposal, binary_tournament, jitter, never, truncation
+from pbt import Engine, Float, Observer, Plan, Proposal, RunSpec, binary_tournament, jitter, never, truncation
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Ended, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.fold import fold
 from pbt.core.population import StateRef, View
 from pbt.core.rng import Rng
@@ -33,7 +33,7 @@ EVOLVE = Plan(exploit=truncation(0.4), interval=5)
 
 
 def course(strategy=EVOLVE, population=4, rounds=3, **fields):
-    return Course(space=SPACE, strategy=strategy, population=population, rounds=rounds, seed=2, **fields)
+    return RunSpec(space=SPACE, strategy=strategy, population=population, rounds=rounds, seed=2, **fields)
 
 
 def new_store():
@@ -449,7 +449,7 @@ def test_who_enters_and_who_leaves() -> None:
         most = max(most, len(kept(engine.store, engine.store.events())))
     events = engine.store.events()
     assert engine.view.memory == {"entered": 7}
-    assert len([event for event in events if isinstance(event, Noted)]) == 8
+    assert len([event for event in events if isinstance(event, MemoryUpdated)]) == 8
     assert sum(isinstance(event, Retired) for event in events) == 7
     assert most <= 2 * 4 + 1
     assert Engine(course(Turnover(interval=5), rounds=8), engine.store).view == engine.view

@@ -25,7 +25,6 @@ from pbt.errors import (
 )
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.retry import Limits
-from pbt.runs.placement import place
 from pbt.store.reader import RunReader
 
 SPACE = {"lr": Float(0.01, 1.0, "log"), "width": Int(1, 9), "rule": Choice(("a", "b"))}
@@ -132,10 +131,10 @@ def test_cuda_where_there_is_none(tmp_path, monkeypatch) -> None:
 def test_devices_are_dealt_round_robin(monkeypatch) -> None:
     """Workers get the devices in turn; the inline executor the first; a worker more than there are members none."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert place(Placement(device="cuda", workers=3), 8).devices == ("cuda:0", "cuda:1", "cuda:0")
-    assert place(Placement(device="cuda"), 8).devices == ("cuda:0", "cuda:1")
-    assert place(Placement(device="cuda:1, cpu"), 8).devices == ("cuda:1", "cpu")
-    assert place(Placement(device="cpu", workers=9), 2).devices == ("cpu", "cpu")
+    assert Placement(device="cuda", workers=3).resolve(8).devices == ("cuda:0", "cuda:1", "cuda:0")
+    assert Placement(device="cuda").resolve(8).devices == ("cuda:0", "cuda:1")
+    assert Placement(device="cuda:1, cpu").resolve(8).devices == ("cuda:1", "cpu")
+    assert Placement(device="cpu", workers=9).resolve(2).devices == ("cpu", "cpu")
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -264,7 +263,7 @@ def test_threads_are_those_of_the_start(tmp_path, caplog) -> None:
 def test_resumed_elsewhere(tmp_path, caplog) -> None:
     """Other threads, if asked for, are used; a warning and the journal say what changed. It is not refused."""
     interrupted(EXPERIMENT, tmp_path / "run")
-    threads = place(EXPERIMENT.placement, 4).threads
+    threads = EXPERIMENT.placement.resolve(4).threads
     elsewhere = replace(EXPERIMENT, placement=Placement(threads=threads + 1))
     with caplog.at_level(logging.WARNING, "pbt"):
         run = elsewhere.run(tmp_path / "run", resume=True)
@@ -364,7 +363,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
     def spy(self, run_dir=None, **others):
         seen.update(vars(self), run_dir=run_dir, **others)
         seen.update({name: getattr(self.placement, name) for name in ("executor", "workers", "threads", "device")})
-        seen.update(per_worker=self.placement.chunk, address=self.placement.cluster.address)
+        seen.update(members_per_program=self.placement.members_per_program, address=self.placement.cluster.address)
         seen.update(cluster=replace(self.placement.cluster, address=None))
         return "the run"
 
@@ -383,7 +382,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "threads": 4,
         "device": "cpu",
         "address": "head:6379",
-        "per_worker": 2,
+        "members_per_program": 2,
         "cluster": pbt.Cluster(cpus=2.0),
         "run_dir": tmp_path,
         "resume": True,
@@ -419,4 +418,4 @@ def test_settings_reach_the_workers() -> None:
     replace(EXPERIMENT, placement=where).run()
     (setup,) = setups
     assert (setup.task, setup.device, setup.threads) == (train, "cpu", 5)
-    assert place(where, 4).limits.attempts == 9
+    assert where.resolve(4).limits.attempts == 9

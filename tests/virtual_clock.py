@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from pbt.core.rng import Rng
-from pbt.executors.base import Incident, Outcome, Task
+from pbt.executors.base import Incident, Outcome, RoundTask
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 
 
 class Clock:
@@ -19,14 +19,14 @@ class Clock:
         workers: Tasks at once; None: as many as there are.
     """
 
-    def __init__(self, cost: Callable[[Task], float], workers: int | None = None) -> None:
+    def __init__(self, cost: Callable[[RoundTask], float], workers: int | None = None) -> None:
         self.cost = cost
         self.workers = workers
         self.now = 0.0
         self.steps = 0
         """Steps trained in all."""
 
-    def __call__(self, setup: Setup) -> "ClockedExecutor":
+    def __call__(self, setup: WorkerSpec) -> "ClockedExecutor":
         return ClockedExecutor(self, InlineExecutor(setup))
 
 
@@ -36,15 +36,15 @@ class ClockedExecutor:
     def __init__(self, clock: Clock, inner: InlineExecutor) -> None:
         self._clock = clock
         self._inner = inner
-        self._running: list[tuple[float, int, Task]] = []
-        self._waiting: list[Task] = []
+        self._running: list[tuple[float, int, RoundTask]] = []
+        self._waiting: list[RoundTask] = []
         self._started = 0
 
     @property
     def slots(self) -> int:
         return self._clock.workers or 1
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, tasks: Sequence[RoundTask]) -> None:
         self._waiting.extend(tasks)
         self._fill()
 

@@ -9,7 +9,7 @@ from pbt.executors.base import scratch
 from pbt.executors.ray import Cluster
 from pbt.executors.worker import Context
 from pbt.runs.callbacks import Callback
-from pbt.runs.engine import Course, Engine, Observer
+from pbt.runs.engine import Engine, Observer, RunSpec
 from pbt.runs.experiment import Experiment, run
 from pbt.runs.placement import Placement
 from pbt.runs.replay import replay
@@ -23,7 +23,6 @@ __all__ = [
     "Cluster",
     "Context",
     "Copy",
-    "Course",
     "Engine",
     "Experiment",
     "Float",
@@ -35,6 +34,7 @@ __all__ = [
     "Plan",
     "Proposal",
     "Run",
+    "RunSpec",
     "Schedule",
     "Segment",
     "Space",

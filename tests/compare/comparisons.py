@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pbt.compare.design import Design
 from pbt.compare.results import compared
-from pbt.compare.trials import Measured
+from pbt.compare.trials import TrialResult
 
 TASK = """
 import time
@@ -40,7 +40,7 @@ def write_task(folder: Path, pace: float = 0.0, most: float = 2.0, objective: st
 
 def measured(plan, seed, metrics, steps=100):
     """A run that gave these numbers."""
-    return Measured(
+    return TrialResult(
         plan=plan,
         seed=seed,
         trained_with=seed,

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbt.core.events import Born, Decided, Decision, Ended, Failed, Noted, Reported, Retired, from_plain, to_plain
+from pbt.core.events import (
+    Born,
+    Decided,
+    Decision,
+    Ended,
+    Failed,
+    MemoryUpdated,
+    Reported,
+    Retired,
+    from_plain,
+    to_plain,
+)
 from pbt.core.population import StateRef
 
 COUNTS = st.integers(0, 2**63)
@@ -51,7 +62,7 @@ EVENTS = st.one_of(
     ),
     st.builds(Failed, member=COUNTS, round=COUNTS, cause=st.text(max_size=8), message=st.text(max_size=20)),
     st.builds(Decided, decision=DECISIONS),
-    st.builds(Noted, round=COUNTS, memory=MAPPINGS),
+    st.builds(MemoryUpdated, round=COUNTS, memory=MAPPINGS),
     st.builds(Retired, member=COUNTS, round=COUNTS, why=st.text(max_size=8)),
     st.builds(Ended, round=COUNTS, why=st.text(max_size=8)),
 )
@@ -84,7 +95,7 @@ def test_infinite_options_and_nan_reports_survive():
 @pytest.mark.parametrize("value", ["relu", "inf", "nan", 1.5, math.inf, ["inf"], {"float": "inf"}, None])
 def test_a_mapping_that_looks_like_a_number_stays_a_mapping(value):
     """A hyperparameter of the name `float`, whatever its value, is not taken for an encoded number."""
-    event = Noted(round=1, memory={"float": value})
+    event = MemoryUpdated(round=1, memory={"float": value})
     assert from_plain(json.loads(json.dumps(to_plain(event)))) == event
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pbt.core.events import Born, Decided, Decision, Ended, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Decision, Ended, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.exploit import BinaryTournament, Truncation
 from pbt.core.fold import apply, fold
 from pbt.core.population import Best, Member, StateRef, View
@@ -48,7 +48,7 @@ def a_run(seed, num_members, rounds, plan, scores):
         view = apply(view, wave)
         proposal = plan.decide(view, view.population)
         handed_over = [Decided(decision=decision) for decision in proposal.decisions]
-        noted = Noted(round=round_, memory={"round": round_})
+        noted = MemoryUpdated(round=round_, memory={"round": round_})
         view = apply(view, [*handed_over, *proposal.retirements, noted])
         events += [*wave, *handed_over, *proposal.retirements, noted]
     return [*events, Ended(round=rounds, why="all rounds done")]
@@ -79,7 +79,9 @@ def test_apply_leaves_the_old_view_alone():
     """What a view showed, it shows for ever; nothing in it is shared with a later one in a way that changes it."""
     view = fold([born(0), reported(0, 1, 0.5)], replace(EMPTY, lookback=2))
     before = repr(view)
-    later = apply(view, [reported(0, 2, 0.7), Noted(round=2, memory={"x": 1}), Retired(member=0, round=2, why="")])
+    later = apply(
+        view, [reported(0, 2, 0.7), MemoryUpdated(round=2, memory={"x": 1}), Retired(member=0, round=2, why="")]
+    )
     assert repr(view) == before
     assert later.member(0).status == "retired"
     assert later.memory == {"x": 1}
@@ -228,7 +230,7 @@ def test_an_ended_run_goes_on_by_deciding():
 
 def test_memory_is_the_last_note():
     """A note replaces the memory whole, it is not merged."""
-    view = fold([Noted(round=1, memory={"a": 1}), Noted(round=2, memory={"b": 2})], EMPTY)
+    view = fold([MemoryUpdated(round=1, memory={"a": 1}), MemoryUpdated(round=2, memory={"b": 2})], EMPTY)
     assert view.memory == {"b": 2}
 
 

@@ -13,7 +13,7 @@ from climbs import CLIMB, Client, Written, served
 
 import pbt
 from pbt.core.events import Ended
-from pbt.dashboard.cache import Answer, Desk
+from pbt.dashboard.cache import Answer, ResponseCache
 from pbt.report.data.figures import NAMES
 
 pytestmark = [
@@ -284,14 +284,14 @@ def test_a_server_that_went_away(tmp_path: Path, visit: Visit) -> None:
 
 def test_nobody_waits_for_a_run_that_is_looked_at_no_longer(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever chooses another run while one is being drawn sees the other one at once."""
-    page, real = visit("begun"), Desk.run
+    page, real = visit("begun"), ResponseCache.run
 
-    async def slow(self: Desk, key: str) -> Answer | None:
+    async def slow(self: ResponseCache, key: str) -> Answer | None:
         if self._listed[key].name == "plain":
             await asyncio.sleep(10)
         return await real(self, key)
 
-    monkeypatch.setattr(Desk, "run", slow)
+    monkeypatch.setattr(ResponseCache, "run", slow)
     link = "[...document.querySelectorAll('#runs a')].find((a) => a.textContent.startsWith('{}')).click()"
     page.value(link.format("plain"))
     page.until("document.querySelector('#news').textContent === 'Loading plain'", seconds=5)

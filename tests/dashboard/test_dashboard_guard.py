@@ -244,16 +244,16 @@ class TestBounds:
 
     def test_slow_answers_are_not_cut(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The bound is for requests: an answer may take longer to be made."""
-        from pbt.dashboard.cache import Desk
+        from pbt.dashboard.cache import ResponseCache
 
         monkeypatch.setattr(bounds, "PATIENCE", 0.2)
-        real = Desk.runs
+        real = ResponseCache.runs
 
-        async def slow(self: Desk) -> object:
+        async def slow(self: ResponseCache) -> object:
             await asyncio.sleep(0.8)
             return await real(self)
 
-        monkeypatch.setattr(Desk, "runs", slow)
+        monkeypatch.setattr(ResponseCache, "runs", slow)
         with served(place) as client:
             assert client.ask("/api/runs").status == 200
 
@@ -262,14 +262,14 @@ def test_what_goes_wrong_is_one_line(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A fault of ours is an answer of 500 and one line in the log, and the server goes on."""
-    from pbt.dashboard.cache import Desk
+    from pbt.dashboard.cache import ResponseCache
 
-    async def broken(self: Desk) -> object:
+    async def broken(self: ResponseCache) -> object:
         raise ZeroDivisionError("of all things")
 
     with served(place) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(Desk, "runs", broken)
+            patch.setattr(ResponseCache, "runs", broken)
             answer = client.ask("/api/runs")
         assert answer.status == 500
         assert b"Traceback" not in answer.body  # type: ignore[attr-defined]

@@ -17,9 +17,9 @@ import pbt
 from pbt.core.events import Ended
 from pbt.dashboard import cache as desks
 from pbt.dashboard import watch as watching
-from pbt.dashboard.cache import Desk, Pace
+from pbt.dashboard.cache import Pace, ResponseCache
 from pbt.dashboard.payload import shown
-from pbt.dashboard.watch import Listed, Watch
+from pbt.dashboard.watch import Watch, WatchedRun
 from pbt.report import figures
 from pbt.report.content import content
 from pbt.report.data.figures import pictures
@@ -50,7 +50,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     return Opened(monkeypatch)
 
 
-def only(watch: Watch) -> Listed:
+def only(watch: Watch) -> WatchedRun:
     (found,) = watch.look()
     return found
 
@@ -186,8 +186,8 @@ def test_page_and_report_say_the_same(tmp_path: Path) -> None:
     """What the browser gets is the report's words and figures."""
     run = pbt.run(**CLIMB, run_dir=tmp_path / "run")
     found = json.loads(shown(tmp_path / "run", "v"))
-    story = read_story(run)
-    said = content(story, pictures(story))
+    snapshot = read_story(run)
+    said = content(snapshot, pictures(snapshot))
     assert found["figures"] == json.loads(json.dumps(figures(run)))
     assert found["lead"] == said.lead
     assert found["results"] == [list(pair) for pair in said.results.items()]
@@ -224,7 +224,7 @@ class TestDesk:
         make = Slow()
 
         async def ask() -> None:
-            desk = Desk(Watch(tmp_path), make)
+            desk = ResponseCache(Watch(tmp_path), make)
             key = json.loads((await desk.runs()).body)["runs"][0]["key"]
             waiting = asyncio.gather(*(desk.run(key) for _ in range(20)))
             await asyncio.sleep(0.05)
@@ -245,7 +245,7 @@ class TestDesk:
         make = Slow()
 
         async def ask() -> None:
-            desk = Desk(Watch(tmp_path), make)
+            desk = ResponseCache(Watch(tmp_path), make)
             runs = json.loads((await desk.runs()).body)["runs"]
             await asyncio.gather(*(desk.run(run["key"]) for run in runs))
 
@@ -258,7 +258,7 @@ class TestDesk:
         make = Slow()
 
         async def ask() -> None:
-            desk = Desk(Watch(tmp_path), make)
+            desk = ResponseCache(Watch(tmp_path), make)
             key = json.loads((await desk.runs()).body)["runs"][0]["key"]
             first, second = asyncio.create_task(desk.run(key)), asyncio.create_task(desk.run(key))
             await asyncio.sleep(0.05)
@@ -273,7 +273,7 @@ class TestDesk:
         monkeypatch.setattr(desks, "KEPT", 2)
         for i in range(4):
             Written(tmp_path / f"run{i}").store.close()
-        desk = Desk(Watch(tmp_path), Slow(0))
+        desk = ResponseCache(Watch(tmp_path), Slow(0))
 
         async def ask() -> None:
             for run in json.loads((await desk.runs()).body)["runs"]:
@@ -297,7 +297,7 @@ class TestDesk:
         monkeypatch.setattr(desks, "in_thread", costly)
 
         async def ask() -> None:
-            desk = Desk(Watch(tmp_path), make)
+            desk = ResponseCache(Watch(tmp_path), make)
             key = json.loads((await desk.runs()).body)["runs"][0]["key"]
             first = await desk.run(key)
             written.round()
@@ -323,7 +323,7 @@ class TestDesk:
         monkeypatch.setattr(desks, "in_thread", costly)
 
         async def ask() -> None:
-            desk = Desk(Watch(tmp_path))
+            desk = ResponseCache(Watch(tmp_path))
             with monkeypatch.context() as patch:
                 patch.setattr(watching, "BUDGET", 0.0)
                 assert b"not read yet" in (await desk.runs()).body

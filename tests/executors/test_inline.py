@@ -17,7 +17,7 @@ from fleet import FailsToOpen
 
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import argument
 from pbt.pytorch.modules import ModuleTask
 from pbt.store.files import StateFiles
@@ -25,7 +25,7 @@ from pbt.testing.executors import ExecutorContract, finish, make_task, walk
 
 
 class TestInline(ExecutorContract):
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         return InlineExecutor(setup)
 
 
@@ -68,7 +68,7 @@ def test_global_generators_are_left_alone() -> None:
     expected = random.random(), np.random.random()
     random.seed(3)
     np.random.seed(3)
-    with InlineExecutor(Setup(task=walk, states=StateFiles(None))) as executor:
+    with InlineExecutor(WorkerSpec(task=walk, states=StateFiles(None))) as executor:
         finish(executor, [make_task(0)])
     assert (random.random(), np.random.random()) == expected
 
@@ -77,7 +77,7 @@ def test_global_generators_are_left_alone() -> None:
 def test_an_interrupt_is_no_failure(task) -> None:
     """Ctrl-C ends the run, whatever the task makes of it: no round is reported, and no member has failed."""
     handler = signal.getsignal(signal.SIGINT)
-    with InlineExecutor(Setup(task=task, states=StateFiles(None))) as executor:
+    with InlineExecutor(WorkerSpec(task=task, states=StateFiles(None))) as executor:
         executor.submit([make_task(0)])
         with pytest.raises(KeyboardInterrupt):
             executor.wait()
@@ -86,7 +86,7 @@ def test_an_interrupt_is_no_failure(task) -> None:
 
 def test_a_failure_names_the_line_of_the_users_code() -> None:
     """The message is one line that ends with the place; file and line stand beside it, and the traceback."""
-    with InlineExecutor(Setup(task=breaks_down, states=StateFiles(None))) as executor:
+    with InlineExecutor(WorkerSpec(task=breaks_down, states=StateFiles(None))) as executor:
         outcome = finish(executor, [make_task(0)])[0, 1]
     line = breaks_down.__code__.co_firstlineno + 1
     assert outcome.message == f"ValueError: half a line (test_inline.py:{line} in breaks_down)"
@@ -127,7 +127,7 @@ class ByClass:
 )
 def test_the_place_is_the_users(task, code) -> None:
     """The place is the user's own line, not the library's or the package's; without a traceback, the function's."""
-    with InlineExecutor(Setup(task=task, states=StateFiles(None))) as executor:
+    with InlineExecutor(WorkerSpec(task=task, states=StateFiles(None))) as executor:
         outcome = finish(executor, [make_task(0, hparams={"x": 1.0})])[0, 1]
     assert outcome.file == __file__
     assert outcome.line - code.co_firstlineno in (0, 1)
@@ -136,7 +136,7 @@ def test_the_place_is_the_users(task, code) -> None:
 
 def test_a_task_that_cannot_be_opened() -> None:
     """What goes wrong before any round is nobody's failure, and is raised as it is."""
-    with InlineExecutor(Setup(task=FailsToOpen(), states=StateFiles(None))) as executor:
+    with InlineExecutor(WorkerSpec(task=FailsToOpen(), states=StateFiles(None))) as executor:
         executor.submit([make_task(0)])
         with pytest.raises(FileNotFoundError, match="no data here"):
             executor.wait()

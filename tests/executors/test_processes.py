@@ -22,7 +22,7 @@ from pbt.executors.base import Executor, Failure, Report
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.retry import Limits
 from pbt.executors.transport import load_module
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
 from pbt.testing.executors import CLOSE_SECONDS, ExecutorContract, finish, make_task, reports
@@ -33,7 +33,7 @@ EVOLVE = Plan(exploit=truncation(0.4), interval=3)
 
 
 def open_workers(task, workers=1, limits=None):
-    return ProcessExecutor(Setup(task=task, states=StateFiles(None)), ["cpu"] * workers, limits)
+    return ProcessExecutor(WorkerSpec(task=task, states=StateFiles(None)), ["cpu"] * workers, limits)
 
 
 def train(task, run_dir=None, *, workers=None, limits=None, population=5, rounds=4, space=SPACE, plan=EVOLVE):
@@ -81,7 +81,7 @@ def start_program(text, folder):
 
 
 class TestProcesses(ExecutorContract):
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         return ProcessExecutor(setup, ["cpu", "cpu"])
 
 

@@ -3,15 +3,15 @@
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.testing.supervised import AgreementContract, SupervisedContract
 
 
 class TestInline(SupervisedContract):
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         return InlineExecutor(setup)
 
 
 class TestProcesses(AgreementContract):
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         return ProcessExecutor(setup, ["cpu"] * 2)

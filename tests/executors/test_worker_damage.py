@@ -15,7 +15,7 @@ from pbt import Experiment, Float, Placement, Plan, truncation
 from pbt.core.events import Failed
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.retry import Limits
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
 from pbt.testing.executors import CLOSE_SECONDS, finish, make_task, reports
 from pbt.testing.invariants import violations
@@ -61,7 +61,7 @@ def test_odd_failures_are_data(tmp_path, executor) -> None:
 
 def test_what_a_task_leaves_behind_is_ended(tmp_path) -> None:
     """Threads, programs and forked processes of a task hold up neither the next round nor the end, and are ended."""
-    setup = Setup(task=fleet_damage.leave_things, states=StateFiles(None))
+    setup = WorkerSpec(task=fleet_damage.leave_things, states=StateFiles(None))
     executor = ProcessExecutor(setup, ["cpu", "cpu"])
     outcomes = finish(executor, [make_task(m, hparams={"folder": str(tmp_path)}) for m in range(4)])
     assert len(reports(outcomes)) == 4
@@ -76,7 +76,7 @@ def test_what_a_task_leaves_behind_is_ended(tmp_path) -> None:
 
 def test_a_stopped_worker_with_children(tmp_path) -> None:
     """A stopped worker is replaced at once, although a child of its own holds everything open; the child goes too."""
-    setup = Setup(task=fleet_damage.leave_and_stop, states=StateFiles(None))
+    setup = WorkerSpec(task=fleet_damage.leave_and_stop, states=StateFiles(None))
     with ProcessExecutor(setup, ["cpu"], Limits(silence=2.0, attempts=1)) as executor:
         outcomes = finish(executor, [make_task(0, hparams={"folder": str(tmp_path)})])
         assert "silent" in outcomes[0, 1].message
@@ -86,7 +86,7 @@ def test_a_stopped_worker_with_children(tmp_path) -> None:
 
 def test_close_with_many_stopped_workers(tmp_path) -> None:
     """Four stopped workers with children are ended within five seconds, all of them together."""
-    setup = Setup(task=fleet_damage.leave_and_stop, states=StateFiles(None))
+    setup = WorkerSpec(task=fleet_damage.leave_and_stop, states=StateFiles(None))
     executor = ProcessExecutor(setup, ["cpu"] * 4)
     executor.submit([make_task(member, hparams={"folder": str(tmp_path)}) for member in range(4)])
     deadline = time.monotonic() + 60

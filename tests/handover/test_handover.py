@@ -5,7 +5,7 @@ import pytest
 from pbt.errors import TaskError
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
-from pbt.pytorch.vectorized.executor import ProgramSetup
+from pbt.pytorch.vectorized.executor import VectorizedWorkerSpec
 from pbt.store.files import StateFiles
 from pbt.testing.forms import task_of
 from pbt.testing.handover import HandoverContract
@@ -20,12 +20,12 @@ def test_what_a_network_draws_and_does_not_save_is_no_program(recipe):
     """One program refuses it before the start, and says which executor trains it."""
     task = task_of("supervised", recipe)
     with pytest.raises(TaskError, match=r"which its state_dict does not save.*use executor='processes'"):
-        ProgramSetup(task=task, states=StateFiles(None)).open()
+        VectorizedWorkerSpec(task=task, states=StateFiles(None)).open()
 
 
 class TestInlineInChunks(HandoverContract):
-    together = ProgramSetup.of
-    chunk = 2
+    together = VectorizedWorkerSpec.of
+    members_per_program = 2
 
     def make_executor(self, setup):
         return InlineExecutor(setup)
@@ -33,7 +33,7 @@ class TestInlineInChunks(HandoverContract):
 
 class TestTwoProcesses(HandoverContract):
     forms = ("class", "supervised", "vectorized")  # a function saves and loads by itself; below it is there, too
-    together = ProgramSetup.of
+    together = VectorizedWorkerSpec.of
 
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"] * 2)
@@ -41,7 +41,7 @@ class TestTwoProcesses(HandoverContract):
 
 @pytest.mark.slow
 class TestThreeProcesses(HandoverContract):
-    together = ProgramSetup.of
+    together = VectorizedWorkerSpec.of
 
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"] * 3)
@@ -49,7 +49,7 @@ class TestThreeProcesses(HandoverContract):
 
 @pytest.mark.slow
 class TestOneProcess(HandoverContract):
-    together = ProgramSetup.of
+    together = VectorizedWorkerSpec.of
 
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"])
@@ -57,7 +57,7 @@ class TestOneProcess(HandoverContract):
 
 @pytest.mark.slow
 class TestMorePrograms(HandoverContract):
-    together = ProgramSetup.of
+    together = VectorizedWorkerSpec.of
     each, start = 8, 1
 
     def make_executor(self, setup):

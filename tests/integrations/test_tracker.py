@@ -9,7 +9,7 @@ import pytest
 from hills import CtrlC, hills, uneven
 
 from pbt.core.lineage import Schedule
-from pbt.runs.callbacks import Callback, Copied, MemberReport, RunEnd, RunStart, Told, past
+from pbt.runs.callbacks import Callback, CallbackRecord, Copied, MemberReport, RunEnd, RunStart, past
 from pbt.runs.callbacks.curves import Curves, numbers, values
 from pbt.runs.callbacks.tracker import Ids, Tracker
 from pbt.runs.results import Run
@@ -20,7 +20,7 @@ class Place(Tracker):
 
     file = "place.json"
 
-    def __init__(self, there: dict[str, list[tuple[Told, str]]]) -> None:
+    def __init__(self, there: dict[str, list[tuple[CallbackRecord, str]]]) -> None:
         super().__init__()
         self.there = there
         self.away = False
@@ -37,7 +37,7 @@ class Place(Tracker):
             self.there[ids["run"]] = []
         self.run = ids["run"]
 
-    def send(self, record: Told, suffix: str) -> None:
+    def send(self, record: CallbackRecord, suffix: str) -> None:
         self.tries += 1
         if self.away or self.refuses(record):
             raise ConnectionError("nobody there")
@@ -46,7 +46,7 @@ class Place(Tracker):
     def finish(self, end: RunEnd, schedule: str | None) -> None:
         self.ended.append((end.outcome, schedule))
 
-    def sent(self) -> list[Told]:
+    def sent(self) -> list[CallbackRecord]:
         (records,) = self.there.values()
         return [record for record, _ in records]
 

@@ -91,7 +91,7 @@ def test_num_workers_paral_limits_the_workers(configured: Configure) -> None:
     """Never more members at a time than `num_workers_paral`: neither workers, nor members of one program."""
     for executor in ("auto", "processes", "vectorized"):
         found = placement_of(configured(num_workers_paral=1), executor=executor)
-        assert (found.workers, found.chunk, found.executor) == (1, 1, executor)
+        assert (found.workers, found.members_per_program, found.executor) == (1, 1, executor)
 
 
 def test_workers_on_ray_share_the_gpus(configured: Configure) -> None:

@@ -13,13 +13,13 @@ import pbt
 from pbt import Float, Plan, keep, never
 from pbt.errors import TaskError
 from pbt.pytorch import Split, SupervisedTask, accuracy, optimizer
-from pbt.pytorch.evaluation import Measured
+from pbt.pytorch.evaluation import SplitMetrics
 
 EXECUTORS = {
     "inline": {"executor": "inline"},
     "processes": {"executor": "processes", "workers": 2},
     "one program": {"executor": "vectorized", "workers": 1},
-    "a program each": {"executor": "vectorized", "workers": 1, "per_worker": 1},
+    "a program each": {"executor": "vectorized", "workers": 1, "members_per_program": 1},
 }
 DATA = make_data()
 
@@ -207,8 +207,8 @@ WEIGHT = torch.ones(3)
 )
 def test_known_means(metric, split, known) -> None:
     """Torch's losses are known to be means where they are: without class weights, sums or ignored targets."""
-    assert ("m" in Measured.of({"m": metric}, (), split).means) == known
-    assert "m" in Measured.of({"m": metric}, ("m",), split).means
+    assert ("m" in SplitMetrics.of({"m": metric}, (), split).means) == known
+    assert "m" in SplitMetrics.of({"m": metric}, ("m",), split).means
 
 
 @pytest.mark.parametrize("means", ["loss", ("los",), ("accuracy",)])

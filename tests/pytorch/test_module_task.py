@@ -10,8 +10,8 @@ from pbt import Float, Plan, truncation
 from pbt.core.events import Decided, Reported
 from pbt.core.population import StateRef
 from pbt.errors import TaskError
-from pbt.executors.base import Report, Task
-from pbt.executors.worker import Setup
+from pbt.executors.base import Report, RoundTask
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import ModuleTask, capture, dropout, loss, restore
 from pbt.store.codec import decode, digest, encode
 from pbt.store.files import StateFiles
@@ -21,14 +21,16 @@ HPARAMS = {"lr": 0.01, "other_lr": 0.02, "noise": 0.5}
 
 
 def worker_of(task):
-    return Setup(task=ModuleTask(task), states=StateFiles(None)).open()
+    return WorkerSpec(task=ModuleTask(task), states=StateFiles(None)).open()
 
 
 def run_task(worker, member=0, round_=1, start=None, hparams=HPARAMS):
     given = {"start": None}
     if start is not None:
         given = {"start": StateRef(9, 9), "digest": start.digest, "blob": start.blob}
-    task = Task(member=member, round=round_, **given, hparams=hparams, first_step=4 * (round_ - 1), steps=4, seed=2)
+    task = RoundTask(
+        member=member, round=round_, **given, hparams=hparams, first_step=4 * (round_ - 1), steps=4, seed=2
+    )
     (report,) = worker.run((task,))
     assert isinstance(report, Report), report
     return report

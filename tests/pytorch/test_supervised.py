@@ -17,8 +17,8 @@ from pbt.core.events import Decided, Failed, Reported
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
-from pbt.executors.base import Failure, Report, Task
-from pbt.executors.worker import Setup
+from pbt.executors.base import Failure, Report, RoundTask
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import Data, Noise, Split, argument, key_dropout, loss
 from pbt.store.files import StateFiles
 
@@ -28,14 +28,14 @@ SPACE = {"lr": Float(0.01, 0.5, "log"), "p": Float(0.1, 0.6), "smoothing": Float
 
 
 def worker_of(task):
-    return Setup(task=task, states=StateFiles(None)).open()
+    return WorkerSpec(task=task, states=StateFiles(None)).open()
 
 
 def train(worker, rounds, hparams=HPARAMS, member=0, between=lambda: None):
     """Rounds of so many steps, one after another, with something else between them; the last report."""
     report, step, start = None, 0, {"start": None}
     for round_, steps in enumerate(rounds, 1):
-        task = Task(member=member, round=round_, **start, hparams=hparams, first_step=step, steps=steps, seed=SEED)
+        task = RoundTask(member=member, round=round_, **start, hparams=hparams, first_step=step, steps=steps, seed=SEED)
         (report,) = worker.run((task,))
         assert isinstance(report, Report), report
         step += steps
@@ -421,7 +421,7 @@ def test_a_state_that_does_not_fit() -> None:
     """A network that is built with other shapes each time cannot take a state over: its member fails and says why."""
     task = replace(NET, model=wider_each_time)
     first = train(worker_of(task), [1])
-    again = Task(
+    again = RoundTask(
         member=1, round=2, start=StateRef(0, 1), digest=first.stored.digest, blob=first.stored.blob,
         hparams=HPARAMS, first_step=1, steps=1, seed=SEED,
     )  # fmt: skip

@@ -9,11 +9,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 
 from pbt.errors import TaskError
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import accumulate, attribute, augment, batch_size, ema, optimizer
 from pbt.pytorch.vectorized import VectorizedExecutor
 from pbt.store.files import StateFiles
-from pbt.testing.courses import Course, check_same_course, state_of
+from pbt.testing.courses import Trajectory, check_same_course, state_of
 from pbt.testing.tasks import PLAIN
 
 
@@ -22,8 +22,8 @@ def shifted(inputs, generator, strength=0.0):
 
 
 def train(executor, task, run):
-    with executor(Setup(task=task, states=StateFiles(None))) as made:
-        return run(Course(made))
+    with executor(WorkerSpec(task=task, states=StateFiles(None))) as made:
+        return run(Trajectory(made))
 
 
 def both(task, run):

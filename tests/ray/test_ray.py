@@ -21,7 +21,7 @@ from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
 from pbt.executors.ray import RayExecutor, executor
 from pbt.executors.ray.cluster import amounts, knock, room
-from pbt.executors.ray.object_cache import Holdings
+from pbt.executors.ray.object_cache import ObjectCache
 from pbt.executors.retry import Limits
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
@@ -105,7 +105,15 @@ class TestBits:
         """Programs of three members in two actors: the same bits again, also in one actor; exploit crosses them."""
         space = {"lr": Float(0.001, 0.5, "log"), "p": Float(0.1, 0.6)}
         runs = [
-            train(small_net.TASK, population=6, rounds=4, space=space, executor="ray", workers=workers, chunk=3)
+            train(
+                small_net.TASK,
+                population=6,
+                rounds=4,
+                space=space,
+                executor="ray",
+                workers=workers,
+                members_per_program=3,
+            )
             for workers in (2, 1)
         ]
         assert runs[0].events == runs[1].events
@@ -164,8 +172,8 @@ class TestFaults:
         local_ray.kill(owner)
         while time.monotonic() < deadline and not is_lost(local_ray, gone[0]):
             time.sleep(0.1)
-        held = Holdings.get
-        monkeypatch.setattr(Holdings, "get", lambda self, ref: gone.pop() if gone else held(self, ref))
+        held = ObjectCache.get
+        monkeypatch.setattr(ObjectCache, "get", lambda self, ref: gone.pop() if gone else held(self, ref))
         assert train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2).events == inline.events
         (lost,) = incidents(tmp_path / "ray")
         assert "a state that is gone" in lost["message"]
@@ -222,7 +230,7 @@ def test_the_address_of_the_environment(monkeypatch):
 
 def test_what_is_held_has_a_bound():
     """The least used goes first, and what is two rounds old; the newest stays however large it is."""
-    held = Holdings(10)
+    held = ObjectCache(10)
     for member in range(3):
         held.add(StateRef(member, 1), f"m{member}", 4)
     assert [held.get(StateRef(member, 1)) for member in range(3)] == [None, "m1", "m2"]

@@ -3,14 +3,14 @@
 import pytest
 
 from pbt.executors.ray import RayExecutor
-from pbt.pytorch.vectorized.executor import ProgramSetup
+from pbt.pytorch.vectorized.executor import VectorizedWorkerSpec
 from pbt.testing.handover import HandoverContract
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 class TestTwoActors(HandoverContract):
-    together = ProgramSetup.of
+    together = VectorizedWorkerSpec.of
 
     def make_executor(self, setup):
         return RayExecutor(setup, workers=2)

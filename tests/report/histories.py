@@ -6,7 +6,7 @@ from typing import Any
 import pbt
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Reported
 from pbt.core.population import StateRef
-from pbt.report.snapshot import Story, story_of
+from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.results import Run
 from pbt.space import Domain, HParams, Space
 
@@ -108,9 +108,9 @@ def went_back() -> Run:
     return run
 
 
-def told(*args: Any, **more: Any) -> Story:
+def told(*args: Any, **more: Any) -> RunSnapshot:
     """The story of a history."""
-    return story_of(history(*args, **more))
+    return snapshot_of(history(*args, **more))
 
 
 def rising(rounds: int, members: int) -> list[list[float]]:

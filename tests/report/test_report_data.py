@@ -22,7 +22,7 @@ from pbt.report.data.plane import plane
 from pbt.report.data.schedules import schedules
 from pbt.report.data.tree import tree
 from pbt.report.read import read_story
-from pbt.report.snapshot import Story, story_of
+from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.results import Run
 from pbt.store.memory import MemoryStore
 
@@ -72,9 +72,9 @@ def test_copies_are_marked_at_the_state_that_was_copied() -> None:
 def test_no_line_goes_backwards(climbed: Run, apart: Run) -> None:
     """Along every unbroken line of every picture the steps never decrease, whatever was copied from whom."""
     for run in (climbed, apart, went_back()):
-        story = read_story(run)
-        shown, made = fitness(story), schedules(story)
-        tree_ = tree(story)
+        snapshot = read_story(run)
+        shown, made = fitness(snapshot), schedules(snapshot)
+        tree_ = tree(snapshot)
         assert made is not None
         assert tree_ is not None
         curves = [shown.members, shown.winner, tree_.dead, tree_.living, tree_.winner]
@@ -85,9 +85,9 @@ def test_no_line_goes_backwards(climbed: Run, apart: Run) -> None:
 
 def test_a_copy_of_a_younger_state_cuts_a_members_line() -> None:
     """A member that copies a state with fewer steps than its own begins a new piece there, in scores and values."""
-    story = read_story(went_back())
-    assert pieces(fitness(story).members) == [[(10, 1), (20, 1.5), (30, 1.5)], [(20, 3)], [(10, 2)]]
-    record = schedules(story)
+    snapshot = read_story(went_back())
+    assert pieces(fitness(snapshot).members) == [[(10, 1), (20, 1.5), (30, 1.5)], [(20, 3)], [(10, 2)]]
+    record = schedules(snapshot)
     assert record is not None
     assert pieces(record.panels[0].members) == [[(0, 0.1), (30, 0.1)], [(10, 0.5), (20, 0.5)], [(0, 0.5), (10, 0.5)]]
     assert pieces(record.panels[0].winner) == [[(0, 0.5), (20, 0.5)]]
@@ -125,8 +125,8 @@ def test_a_conditional_hyperparameter_leaves_a_gap() -> None:
     assert pieces(record.panels[1].winner) == [[(0, 0.5), (10, 0.5)], [(20, 0.5), (30, 0.5)]]
 
 
-def edges_of(story: Story) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    record = tree(story)
+def edges_of(snapshot: RunSnapshot) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    record = tree(snapshot)
     assert record is not None
     drawn = [*pieces(record.dead), *pieces(record.living), *pieces(record.winner)]
     return list(dict.fromkeys(edge for piece in drawn for edge in itertools.pairwise(piece)))
@@ -135,12 +135,12 @@ def edges_of(story: Story) -> list[tuple[tuple[float, float], tuple[float, float
 def test_the_tree_has_one_edge_for_every_state(climbed: Run, apart: Run) -> None:
     """Every state hangs on the one it started from or on its member's birth, and is drawn once."""
     for run in (climbed, apart):
-        story = read_story(run)
-        edges = edges_of(story)
-        assert len(edges) == len(story.states)
+        snapshot = read_story(run)
+        edges = edges_of(snapshot)
+        assert len(edges) == len(snapshot.states)
         assert len({end for _, end in edges}) == len(edges)
-        assert sorted(end[0] for _, end in edges) == sorted(state.step for state in story.states.values())
-        assert sorted(begin[0] for begin, _ in edges) == sorted(state.first_step for state in story.states.values())
+        assert sorted(end[0] for _, end in edges) == sorted(state.step for state in snapshot.states.values())
+        assert sorted(begin[0] for begin, _ in edges) == sorted(state.first_step for state in snapshot.states.values())
 
 
 def test_no_two_lines_of_the_tree_cross(climbed: Run, apart: Run) -> None:
@@ -260,7 +260,7 @@ def test_times_are_those_of_the_journal(climbed: Run) -> None:
 
 def test_nothing_scored_means_no_picture() -> None:
     """Before a member has finished a round there is nothing that could be shown."""
-    assert pictures(story_of(Run(MemoryStore({"seed": 1, "space": {}})))) == Pictures()
+    assert pictures(snapshot_of(Run(MemoryStore({"seed": 1, "space": {}})))) == Pictures()
 
 
 def test_a_population_of_one_has_no_tree() -> None:
@@ -277,8 +277,8 @@ def test_thinning_keeps_both_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -
     assert thin(range(5), 5) == [0, 1, 2, 3, 4]
     monkeypatch.setattr(fitness_module, "GENERATIONS", 10)
     monkeypatch.setattr(fitness_module, "POINTS", 50)
-    story = told(rising(40, 20))
-    record = fitness(story)
+    snapshot = told(rising(40, 20))
+    record = fitness(snapshot)
     assert (record.steps[0], record.steps[-1], len(record.steps)) == (10, 400, 10)
     assert len(pieces(record.members)) == 5
     assert record.note == "5 of 20 members' lines; 10 of 40 rounds"
@@ -286,10 +286,10 @@ def test_thinning_keeps_both_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_thinned_tree_still_leads_from_births_to_the_living(monkeypatch: pytest.MonkeyPatch) -> None:
     """With rounds and dead branches left out, living states still hang together with their founders."""
-    story = told(rising(40, 12), copies={(r, m): 11 for r in range(2, 41) for m in range(2)})
+    snapshot = told(rising(40, 12), copies={(r, m): 11 for r in range(2, 41) for m in range(2)})
     monkeypatch.setattr(tree_module, "GENERATIONS", 9)
     monkeypatch.setattr(tree_module, "EDGES", 8)
-    record = tree(story)
+    record = tree(snapshot)
     assert record is not None
     assert "9 of 40 rounds" in record.note
     assert "branches that died out" in record.note
@@ -310,9 +310,9 @@ def test_a_member_that_starts_from_anothers_state_is_no_founder() -> None:
     ]
     run = history(rising(1, 1))
     run.events = events
-    story = story_of(run)
-    assert {state.founder for state in story.states.values()} == {0}
-    record = tree(story)
+    snapshot = snapshot_of(run)
+    assert {state.founder for state in snapshot.states.values()} == {0}
+    record = tree(snapshot)
     assert record is not None
     assert len(record.initial) == 1
 

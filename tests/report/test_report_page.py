@@ -20,10 +20,10 @@ from pbt.errors import MissingExtraError, RunError, RunFormatError, UsageError
 from pbt.report import figures, write_pictures, write_report
 from pbt.report.data.figures import NAMES
 from pbt.report.read import read_story
-from pbt.report.snapshot import story_of
+from pbt.report.snapshot import snapshot_of
 from pbt.runs.engine import Observer
 from pbt.runs.results import Run
-from pbt.store.base import Entry
+from pbt.store.base import JournalEntry
 from pbt.store.sqlite import RunStore
 
 HOSTILE = "<script>alert(1)<|script>&\"'"
@@ -162,12 +162,12 @@ def test_what_was_written_after_the_log_was_read_is_left_out() -> None:
     """Times of rounds that the log read before does not have change nothing."""
     run = history(rising(2, 2))
     notes = [
-        Entry(id=i, kind="round", details={"member": 0, "round": round_, "seconds": 1.0}, clock=float(round_))
+        JournalEntry(id=i, kind="round", details={"member": 0, "round": round_, "seconds": 1.0}, clock=float(round_))
         for i, round_ in enumerate((1, 2, 3), 1)
     ]
-    story = story_of(run, notes)
-    assert story.seconds == {(0, 1): 1.0, (0, 2): 1.0}
-    assert story.wall == 1.0
+    snapshot = snapshot_of(run, notes)
+    assert snapshot.seconds == {(0, 1): 1.0, (0, 2): 1.0}
+    assert snapshot.wall == 1.0
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_the_public_names() -> None:
 
 def test_a_story_is_one_snapshot(climbed: Run) -> None:
     """Every state starts from one that came before it, and is one round deeper."""
-    story = read_story(climbed)
+    snapshot = read_story(climbed)
     seen: set[Any] = set()
-    for ref, state in story.states.items():
+    for ref, state in snapshot.states.items():
         assert state.start is None or state.start in seen
-        assert state.depth == (1 if state.start is None else story.states[state.start].depth + 1)
+        assert state.depth == (1 if state.start is None else snapshot.states[state.start].depth + 1)
         seen.add(ref)

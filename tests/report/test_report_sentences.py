@@ -11,21 +11,21 @@ from pbt.report.data.figures import NAMES, pictures
 from pbt.report.facts import described, environment, results, setting
 from pbt.report.read import read_story
 from pbt.report.sentences import HOW, TITLES, shows
-from pbt.report.snapshot import Story
+from pbt.report.snapshot import RunSnapshot
 from pbt.report.tables import table
 from pbt.runs.results import Run
 from pbt.text import count, distinct, listed, number, percent, span, times
 
 
-def said(name: str, story: Story) -> str:
-    return shows(name, pictures(story), story)
+def said(name: str, snapshot: RunSnapshot) -> str:
+    return shows(name, pictures(snapshot), snapshot)
 
 
-def warned(story: Story) -> str:
-    return "\n".join(one.text for one in advice(story))
+def warned(snapshot: RunSnapshot) -> str:
+    return "\n".join(one.text for one in advice(snapshot))
 
 
-def quiet(rounds: int = 8, members: int = 12) -> Story:
+def quiet(rounds: int = 8, members: int = 12) -> RunSnapshot:
     """A history without anything to warn of: a stable order, several donors, two founders to the end."""
     copies = {(2, 0): 11, (2, 1): 10, (3, 2): 11, (3, 3): 10}
     values = {(2, 0): {"lr": 0.2}, (rounds, members - 1): {"lr": 0.3}}
@@ -62,12 +62,12 @@ def test_schedules_in_words() -> None:
 
 def test_ancestry_in_words() -> None:
     """How many founders are left, the last common ancestor, and how often the best state was handed over."""
-    story = told(rising(4, 4), copies={(2, 0): 3, (2, 1): 3, (2, 2): 3, (3, 3): 2})
-    assert said("tree", story) == (
+    snapshot = told(rising(4, 4), copies={(2, 0): 3, (2, 1): 3, (2, 2): 3, (3, 3): 2})
+    assert said("tree", snapshot) == (
         "The 4 living states descend from 1 of 4 initial members, and from one state: member 3 after step 10; the best "
         "state was handed over twice, by way of 2 members."
     )
-    assert said("founders", story) == "From round 2 (step 20) on everybody descends from member 3."
+    assert said("founders", snapshot) == "From round 2 (step 20) on everybody descends from member 3."
     both = told(rising(4, 3), copies={(2, 0): 2})
     assert said("founders", both) == "2 of 3 founders still have descendants: members 2 and 1."
     assert said("founders", told(rising(4, 3))) == "All 3 founders still have descendants."
@@ -75,8 +75,10 @@ def test_ancestry_in_words() -> None:
 
 def test_copies_in_words() -> None:
     """How many copies there were, who was copied most, and who never."""
-    story = told(rising(4, 4), copies={(2, 0): 3, (3, 0): 3, (4, 1): 2})
-    assert said("exploits", story) == ("3 copies; member 3 was copied most, twice (67 % of all), and 2 members never.")
+    snapshot = told(rising(4, 4), copies={(2, 0): 3, (3, 0): 3, (4, 1): 2})
+    assert said("exploits", snapshot) == (
+        "3 copies; member 3 was copied most, twice (67 % of all), and 2 members never."
+    )
     assert said("exploits", told(rising(4, 4))) == "Nobody copied anybody."
 
 
@@ -91,8 +93,8 @@ def test_the_plane_in_words() -> None:
 
 def test_health_in_words() -> None:
     """Copies per round, failures and times, those that are known."""
-    story = told([[1, 2, 3, 4], [1, None, 3, 4]], copies={(2, 0): 3})
-    assert said("health", story) == "25 % of the members began an average round with a copy, 1 round failed."
+    snapshot = told([[1, 2, 3, 4], [1, None, 3, 4]], copies={(2, 0): 3})
+    assert said("health", snapshot) == "25 % of the members began an average round with a copy, 1 round failed."
     assert said("health", told(rising(3, 2))) == "Nobody copied, no round failed."
 
 
@@ -187,17 +189,17 @@ def test_nothing_is_warned_of_before_anything_happened() -> None:
 
 def test_the_head_of_a_report(climbed: Run) -> None:
     """Results, what was asked for, and the environment are those of the run."""
-    story = read_story(climbed)
-    head = results(story)
+    snapshot = read_story(climbed)
+    head = results(snapshot)
     assert head["state"] == "finished"
     assert head["members"] == "8"
     assert head["best score"] == number(-climbed.best.score, 6)
     assert head["its test accuracy"] == number(climbed.best.reported["test_accuracy"], 6)
     assert "its objective" not in head
-    asked = setting(story)
+    asked = setting(snapshot)
     assert asked["lr"] == "float 0.01 .. 1 (log); not read back"
     assert asked["exploit"] == "Truncation(fraction=0.25, ties=stay)"
-    assert environment(story)["executor"] == "inline"
+    assert environment(snapshot)["executor"] == "inline"
 
 
 def test_rules_are_described_as_calls() -> None:
@@ -209,17 +211,17 @@ def test_rules_are_described_as_calls() -> None:
 
 def test_every_picture_has_its_numbers(climbed: Run) -> None:
     """The table behind a picture has as many cells in every row as in its head, and holds the best score."""
-    story = read_story(climbed)
-    shown = pictures(story)
+    snapshot = read_story(climbed)
+    shown = pictures(snapshot)
     for name in NAMES:
-        made = table(name, shown, story)
+        made = table(name, shown, snapshot)
         assert made is not None
         assert made.rows
         assert {len(row) for row in made.rows} == {len(made.head)}
-    fitness = table("fitness", shown, story)
+    fitness = table("fitness", shown, snapshot)
     assert fitness is not None
     assert fitness.rows[-1][2] == number(-climbed.best.score, 6)
-    lineage = table("tree", shown, story)
+    lineage = table("tree", shown, snapshot)
     assert lineage is not None
     assert lineage.all_rows == len(climbed.lineage())
 

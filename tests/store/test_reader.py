@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pbt.core.events import Ended, Noted, Reported
+from pbt.core.events import Ended, MemoryUpdated, Reported
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError
 from pbt.store import RunReader, RunStore, verify_run
@@ -214,7 +214,7 @@ def test_a_damaged_database_is_found(run: Path) -> None:
     """Bytes of the database that are not SQLite's any more are a finding, never a traceback."""
     with RunStore.create(run, META) as store:
         fill(store)
-        store.commit([Noted(round=2, memory={"x": "y" * 50_000})])
+        store.commit([MemoryUpdated(round=2, memory={"x": "y" * 50_000})])
     whole = (run / "run.db").read_bytes()
     for place in range(4096, len(whole), 4096):
         (run / "run.db").write_bytes(whole[:place] + b"\xa5" * 300 + whole[place + 300 :])

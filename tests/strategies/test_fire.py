@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pbt
-from pbt.core.events import Born, Decided, Ended, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Ended, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.fold import apply
 from pbt.core.population import StateRef, View
 from pbt.core.strategy import Plan
@@ -106,7 +106,7 @@ class Story:
     def _apply(self):
         proposal = self.proposal
         decided = [Decided(decision=decision) for decision in proposal.decisions]
-        noted = [] if proposal.memory is None else [Noted(round=self.view.round, memory=proposal.memory)]
+        noted = [] if proposal.memory is None else [MemoryUpdated(round=self.view.round, memory=proposal.memory)]
         self.view = apply(self.view, [*decided, *proposal.retirements, *proposal.starts, *noted])
 
 
@@ -135,8 +135,8 @@ def faster(member, round_):
 
 def test_two_groups_by_turns():
     """The groups take turns, so that both have a share of the values that were given; both are the population."""
-    story = Story(worse, population=5)
-    assert [(born.member, born.group, born.role) for born in story.begun] == [
+    snapshot = Story(worse, population=5)
+    assert [(born.member, born.group, born.role) for born in snapshot.begun] == [
         (0, 1, "member"),
         (1, 2, "member"),
         (2, 1, "member"),
@@ -147,16 +147,16 @@ def test_two_groups_by_turns():
 
 def test_the_first_round():
     """Afterwards the first group selects, the second does not, and the first evaluators enter."""
-    story = Story(lambda member, round_: rising(100 - member.id, 0.0), population=16).round()
-    assert set(story.copies) == {12, 14}
-    assert set(story.copies.values()) <= {0, 2}
-    assert story.trials == {16 + i: (2 * i + 1, 0) for i in range(6)}
-    for born in story.proposal.starts:
-        parent = story.trials[born.member][0]
+    snapshot = Story(lambda member, round_: rising(100 - member.id, 0.0), population=16).round()
+    assert set(snapshot.copies) == {12, 14}
+    assert set(snapshot.copies.values()) <= {0, 2}
+    assert snapshot.trials == {16 + i: (2 * i + 1, 0) for i in range(6)}
+    for born in snapshot.proposal.starts:
+        parent = snapshot.trials[born.member][0]
         assert (born.role, born.round, born.step) == ("evaluator", 2, 1)
         assert born.start == StateRef(parent, 1)
         assert born.hparams == {"lr": 1.0}
-    assert len(story.view.population) == 16
+    assert len(snapshot.view.population) == 16
 
 
 # Evaluators
@@ -164,127 +164,127 @@ def test_the_first_round():
 
 def test_success():
     """The child goes on from the evaluator's state and scores with its own values, and the evaluator leaves."""
-    story = Story(by_member(faster)).round().round()
-    decision = story.decisions[0]
+    snapshot = Story(by_member(faster)).round().round()
+    decision = snapshot.decisions[0]
     assert (decision.start, decision.step, decision.donor, decision.hparams_from) == (StateRef(2, 2), 2, 2, 0)
     assert (decision.scores, decision.hparams) == ((9.5,), {"lr": 1.0})
-    assert story.left == {2: "rises faster than its child"}
+    assert snapshot.left == {2: "rises faster than its child"}
 
 
 def test_after_a_success():
     """The child was replaced: nobody is evaluated against it for a round; then it stands for itself again."""
-    story = Story(by_member(faster)).round().round()
-    assert story.proposal.starts == []
-    story.round()
-    assert story.trials == {3: (1, 0)}
+    snapshot = Story(by_member(faster)).round().round()
+    assert snapshot.proposal.starts == []
+    snapshot.round()
+    assert snapshot.trials == {3: (1, 0)}
     # Its curve is the evaluator's and then its own.
-    assert story.strategy._curve(0, story.view) == rising(0.5, 1.0) + rising(3, 0.1)
+    assert snapshot.strategy._curve(0, snapshot.view) == rising(0.5, 1.0) + rising(3, 0.1)
 
 
 def test_one_success_is_enough():
     """Of two evaluators that would hand over to the same child the first does; the other leaves."""
-    story = Story(by_member(faster), population=4).round().round()
-    assert story.left == {4: "rises faster than its child", 5: "its child was replaced"}
-    assert story.decisions[0].donor == 4
+    snapshot = Story(by_member(faster), population=4).round().round()
+    assert snapshot.left == {4: "rises faster than its child", 5: "its child was replaced"}
+    assert snapshot.decisions[0].donor == 4
 
 
 def test_losing_points():
     """An evaluator that overlaps and loses every point leaves at once."""
-    story = Story(by_member(lambda member, round_: rising(2.0, 0.0), lambda member, round_: rising(2.0, 0.1)))
-    assert story.round().round().left == {2: "gave up"}
+    snapshot = Story(by_member(lambda member, round_: rising(2.0, 0.0), lambda member, round_: rising(2.0, 0.1)))
+    assert snapshot.round().round().left == {2: "gave up"}
 
 
 def test_nothing_to_compare():
     """One that stays below the child is given `patience` rounds."""
-    story = Story(by_member(worse), patience=3).round()
-    assert [story.round().left for _ in range(3)] == [{}, {}, {2: "gave up"}]
-    assert all(d.kind == "continue" for d in story.proposal.decisions)
+    snapshot = Story(by_member(worse), patience=3).round()
+    assert [snapshot.round().left for _ in range(3)] == [{}, {}, {2: "gave up"}]
+    assert all(d.kind == "continue" for d in snapshot.proposal.decisions)
 
 
 def test_impatience_grows():
     """One that wins half of the points may go on at first: 5 of 10 may be chance, 10 of 20 no longer may."""
     half = by_member(lambda member, round_: [2.0, 2.0] * 5, lambda member, round_: [2.0, 1.0] * 5)
-    story = Story(half, patience=4).round()
-    assert [story.round().left for _ in range(2)] == [{}, {2: "gave up"}]
+    snapshot = Story(half, patience=4).round()
+    assert [snapshot.round().left for _ in range(2)] == [{}, {2: "gave up"}]
 
 
 def test_better_by_chance():
     """Winning most points, yet coming no higher, hands nothing over."""
-    story = Story(by_member(lambda member, round_: [3.0] * 12, lambda member, round_: [2.0] * 11 + [3.0])).round()
-    assert story.round().copies == {}
+    snapshot = Story(by_member(lambda member, round_: [3.0] * 12, lambda member, round_: [2.0] * 11 + [3.0])).round()
+    assert snapshot.round().copies == {}
 
 
 def test_a_child_that_was_replaced():
     """Where the child is replaced by selection its evaluators leave, however well they do."""
-    story = Story(
+    snapshot = Story(
         by_member(faster, lambda member, round_: rising(-9 if (member.id, round_) == (0, 2) else 5 - member.id, 0.1)),
         population=4,
         fraction=0.5,
     ).round()
-    assert story.trials == {4: (1, 0), 5: (3, 0)}
-    story.round()
-    assert story.copies[0] == 2
-    assert story.left == dict.fromkeys((4, 5), "its child was replaced")
+    assert snapshot.trials == {4: (1, 0), 5: (3, 0)}
+    snapshot.round()
+    assert snapshot.copies[0] == 2
+    assert snapshot.left == dict.fromkeys((4, 5), "its child was replaced")
 
 
 def test_the_second_group_is_judged_by_its_evaluators():
     """Whose evaluator rises slowly copies, though its score is better; its evaluator leaves."""
     scores = {1: 1.0, 3: 2.0}
     slope = {1: 0.2, 3: 0.1}
-    story = Story(None, population=4, fraction=0.5)
-    story.curves = lambda member, round_: (
-        rising(0.0, slope[story.trials[member.id][0]])
+    snapshot = Story(None, population=4, fraction=0.5)
+    snapshot.curves = lambda member, round_: (
+        rising(0.0, slope[snapshot.trials[member.id][0]])
         if member.role == "evaluator"
         else rising(scores.get(member.id, 50.0), 0.0)
     )
-    assert story.round().copies == {}
-    story.round()
-    assert story.copies == {3: 1}
-    assert story.left == {5: "its parent was replaced"}
-    assert (story.decisions[3].start, story.decisions[3].hparams_from) == (StateRef(1, 2), 1)
+    assert snapshot.round().copies == {}
+    snapshot.round()
+    assert snapshot.copies == {3: 1}
+    assert snapshot.left == {5: "its parent was replaced"}
+    assert (snapshot.decisions[3].start, snapshot.decisions[3].hparams_from) == (StateRef(1, 2), 1)
     # It is evaluated anew, as what it is now.
-    assert [(born.start, born.step) for born in story.proposal.starts] == [(StateRef(1, 2), 2)]
+    assert [(born.start, born.step) for born in snapshot.proposal.starts] == [(StateRef(1, 2), 2)]
 
 
 def test_too_few_are_known():
     """Where fewer than twice the number replaced are under evaluation the second group selects nobody."""
     slow_and_fast = by_member(lambda member, round_: rising(0.0, member.id), lambda member, round_: rising(1e6, 0.0))
     for evaluators, copies in ((3, 0), (4, 2)):
-        story = Story(slow_and_fast, population=16, evaluators=evaluators).round().round()
-        assert len(story.copies) == copies
-        assert set(story.copies) <= {1, 3}
+        snapshot = Story(slow_and_fast, population=16, evaluators=evaluators).round().round()
+        assert len(snapshot.copies) == copies
+        assert set(snapshot.copies) <= {1, 3}
 
 
 def test_turns():
     """Who was not under evaluation for longest comes first, ties by id."""
-    story = Story(
+    snapshot = Story(
         by_member(lambda member, round_: rising(2.0, 0.0), lambda member, round_: rising(2.0, 0.1)), population=16
     ).round()
     parents = []
     for _ in range(4):
-        parents.append([parent for parent, _ in story.trials.values()])
-        story.round()
-        assert set(story.left.values()) == {"gave up"}
+        parents.append([parent for parent, _ in snapshot.trials.values()])
+        snapshot.round()
+        assert set(snapshot.left.values()) == {"gave up"}
     assert parents == [[1, 3, 5, 7, 9, 11], [13, 15, 1, 3, 5, 7], [9, 11, 1, 3, 5, 7], [13, 15, 1, 3, 5, 7]]
 
 
 def test_replaced_goes_last():
     """Who was replaced just now is evaluated after those whose evaluators left in the same round."""
     slopes = by_member(lambda member, round_: rising(0.0, member.id), lambda member, round_: rising(1e6, 0.0))
-    story = Story(slopes, population=12, evaluators=5).round().round().round().round()
-    assert story.copies == {5: 1}
-    assert story.left == dict.fromkeys((14, 15, 16), "gave up")
+    snapshot = Story(slopes, population=12, evaluators=5).round().round().round().round()
+    assert snapshot.copies == {5: 1}
+    assert snapshot.left == dict.fromkeys((14, 15, 16), "gave up")
     # 14, 15 and 16 were of 5, 7 and 9; member 3 was replaced a round ago.
-    assert [story.trials[start.member][0] for start in story.proposal.starts] == [3, 7, 9]
+    assert [snapshot.trials[start.member][0] for start in snapshot.proposal.starts] == [3, 7, 9]
 
 
 def test_the_window():
     """Curves reach back `window` rounds; an evaluator's is left away where a gap would follow."""
-    story = Story(by_member(worse, lambda member, round_: [float(round_)] * 7), patience=2, window=2).round()
+    snapshot = Story(by_member(worse, lambda member, round_: [float(round_)] * 7), patience=2, window=2).round()
     for _ in range(3):
-        story.round()
-    assert story.strategy._curve(0, story.view) == [3.0] * 7 + [4.0] * 7
-    story = Story(
+        snapshot.round()
+    assert snapshot.strategy._curve(0, snapshot.view) == [3.0] * 7 + [4.0] * 7
+    snapshot = Story(
         by_member(
             lambda member, round_: (faster if member.id == 2 else worse)(member, round_),
             lambda member, round_: rising(round_, 0.1, 7),
@@ -293,10 +293,10 @@ def test_the_window():
         window=2,
     )
     for _ in range(4):
-        story.round()
-    assert story.strategy._curve(0, story.view) == faster(None, 2) + rising(3, 0.1, 7) + rising(4, 0.1, 7)
-    story.round()
-    assert story.strategy._curve(0, story.view) == rising(4, 0.1, 7) + rising(5, 0.1, 7)
+        snapshot.round()
+    assert snapshot.strategy._curve(0, snapshot.view) == faster(None, 2) + rising(3, 0.1, 7) + rising(4, 0.1, 7)
+    snapshot.round()
+    assert snapshot.strategy._curve(0, snapshot.view) == rising(4, 0.1, 7) + rising(5, 0.1, 7)
 
 
 # Failures
@@ -304,24 +304,26 @@ def test_the_window():
 
 def test_failed_members_are_replaced_from_their_group():
     """Each group renews its own failed members, as long as it has others."""
-    story = Story(lambda member, round_: None if member.id in (0, 1) else rising(member.id, 0.1), population=8).round()
-    assert story.decisions[0].donor in (4, 6)
-    assert story.decisions[1].donor in (3, 5, 7)
-    assert {story.decisions[id_].kind for id_ in (0, 1)} == {"replace"}
+    snapshot = Story(
+        lambda member, round_: None if member.id in (0, 1) else rising(member.id, 0.1), population=8
+    ).round()
+    assert snapshot.decisions[0].donor in (4, 6)
+    assert snapshot.decisions[1].donor in (3, 5, 7)
+    assert {snapshot.decisions[id_].kind for id_ in (0, 1)} == {"replace"}
 
 
 def test_a_group_that_failed():
     """A whole group that failed is renewed from the other one, and nothing is evaluated in between."""
-    story = Story(lambda member, round_: None if member.group == 1 else rising(member.id, 0.1), population=8).round()
-    assert {story.decisions[id_].donor for id_ in (0, 2, 4, 6)} <= {1, 3, 5, 7}
-    assert story.proposal.starts == []
+    snapshot = Story(lambda member, round_: None if member.group == 1 else rising(member.id, 0.1), population=8).round()
+    assert {snapshot.decisions[id_].donor for id_ in (0, 2, 4, 6)} <= {1, 3, 5, 7}
+    assert snapshot.proposal.starts == []
 
 
 def test_failed_evaluators():
     """They leave, and their parents are evaluated again in their turn."""
-    story = Story(by_member(lambda member, round_: None)).round().round()
-    assert story.left == {2: "failed"}
-    assert story.trials == {3: (1, 0)}
+    snapshot = Story(by_member(lambda member, round_: None)).round().round()
+    assert snapshot.left == {2: "failed"}
+    assert snapshot.trials == {3: (1, 0)}
 
 
 # Series
@@ -336,8 +338,8 @@ def test_too_short_series(series, patience, needed):
 
 
 def _one(points):
-    story = Story(lambda member, round_: [1.0] * 7, population=1).round()
-    return [story.view.member(0)._replace(series=(0.0,) * points)]
+    snapshot = Story(lambda member, round_: [1.0] * 7, population=1).round()
+    return [snapshot.view.member(0)._replace(series=(0.0,) * points)]
 
 
 def test_missing_series():

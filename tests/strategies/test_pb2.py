@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pbt
-from pbt.core.events import Decided, Ended, Noted
+from pbt.core.events import Decided, Ended, MemoryUpdated
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
 from pbt.errors import UsageError
@@ -224,7 +224,7 @@ def test_on_disk_and_resumed(tmp_path):
     assert violations(tmp_path / "run") == []
     assert without_end(pieces) == without_end(once)
     assert any(MODELED in e.decision.draws.values() for e in once.events if isinstance(e, Decided))
-    assert [e for e in once.events if isinstance(e, Noted)][-1].memory["rows"]
+    assert [e for e in once.events if isinstance(e, MemoryUpdated)][-1].memory["rows"]
 
 
 @pytest.mark.gate

@@ -5,13 +5,13 @@ import math
 import pytest
 
 import pbt
-from pbt.core.events import Decided, Ended, Noted
+from pbt.core.events import Decided, Ended, MemoryUpdated
 from pbt.core.population import Member, StateRef, View
 from pbt.errors import UsageError
 from pbt.space import Choice, Float, Int, Space
 from pbt.strategies import surrogate
 from pbt.strategies.bandit import exploration, updated
-from pbt.strategies.gains import Row
+from pbt.strategies.gains import GainRow
 from pbt.strategies.pb2 import MODELED, PB2
 from pbt.strategies.pb2_mix import PLAYED, PB2Mix
 from pbt.testing.invariants import violations
@@ -126,7 +126,7 @@ def test_no_difference_teaches_nothing(gains):
 
 def test_mult_counts_the_same_choices():
     """Only rows with the choices in question count under mult, all of them otherwise."""
-    rows = [Row(1, 0.0, 1.0, (0.1, rule)) for rule in "abcab"]
+    rows = [GainRow(1, 0.0, 1.0, (0.1, rule)) for rule in "abcab"]
     for categories, count in zip(KINDS, (5, 2, 5), strict=True):
         assert len(PB2Mix(categories=categories).telling(rows, rows[0], SPACE)) == count
     assert [PB2Mix(categories=categories).compared(SPACE) for categories in KINDS] == [["rule"], (), ()]
@@ -148,7 +148,7 @@ def test_the_best_option_wins(categories):
     """After twenty rounds the option that gains most has the largest weight."""
     plan = PB2Mix(categories=categories, horizon=20)
     run = pbt.run(options, SPACE, plan=plan, population=6, rounds=20, seed=1)
-    weights = [event.memory["weights"]["rule"] for event in run.events if isinstance(event, Noted)][-1]
+    weights = [event.memory["weights"]["rule"] for event in run.events if isinstance(event, MemoryUpdated)][-1]
     assert max(range(3), key=weights.__getitem__) == 1
     assert run.best.hparams["rule"] == "b"
     assert PLAYED in {draw for decision in decisions(run) for draw in decision.draws.values()}

@@ -9,7 +9,7 @@ from pbt.cli.look import opened
 from pbt.cli.options import Flag, print_json
 from pbt.runs.catalog import find_run
 from pbt.runs.schedule_io import schedule_text
-from pbt.terminal.console import outlet
+from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK
 from pbt.terminal.trees import ancestry_json, ancestry_table, tree_json, tree_text
 
@@ -35,7 +35,7 @@ def lineage(
             if as_json:
                 print_json(tree_json(run))
                 return OK
-            console = outlet()
+            console = console_for()
             for line in tree_text(run):
                 console.print(line, soft_wrap=True)
             return OK
@@ -43,7 +43,7 @@ def lineage(
         if as_json:
             print_json(ancestry_json(links))
             return OK
-        console = outlet()
+        console = console_for()
         console.print(ancestry_table(run, links, console.width))
     return OK
 

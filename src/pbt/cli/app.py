@@ -23,8 +23,8 @@ from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, UsageError
 from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, resume_command
-from pbt.terminal.console import outlet
-from pbt.terminal.exit import OK, USAGE, exit_code_of, tell
+from pbt.terminal.console import console_for
+from pbt.terminal.exit import OK, USAGE, exit_code_of, print_error
 
 
 def _version() -> str:
@@ -273,7 +273,7 @@ def doctor() -> int:
     """
     from pbt.cli.doctor import show
 
-    return show(outlet())
+    return show(console_for())
 
 
 @app.command
@@ -332,7 +332,7 @@ def _call(tokens: list[str]) -> int:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         help_line = " ".join(["pbt", *(error.command_chain or ()), "--help"])
-        tell(f"error: {' '.join(str(error).split())}\nsee: {help_line}")
+        print_error(f"error: {' '.join(str(error).split())}\nsee: {help_line}")
         return USAGE
     return code if isinstance(code, int) else OK
 
@@ -343,4 +343,4 @@ class _Teller(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Say it on stderr, which a live display redirects to a place above itself."""
         if not logging.root.handlers:  # which would say it again
-            tell(f"{record.levelname.lower()}: {record.getMessage()}")
+            print_error(f"{record.levelname.lower()}: {record.getMessage()}")

@@ -18,7 +18,7 @@ from pbt.errors import UsageError
 from pbt.executors.machine import cores_here
 from pbt.runs.catalog import RUNS, own_command
 from pbt.store.layout import DATABASE
-from pbt.terminal.console import can_redraw, outlet
+from pbt.terminal.console import can_redraw, console_for
 from pbt.terminal.exit import OK, exit_code_of
 from pbt.text import clock, printable
 
@@ -106,7 +106,7 @@ def _show(found: "Comparison", files: Sequence[Path]) -> None:
     from pbt.compare.sentences import sentences
     from pbt.compare.table import comparison_table
 
-    console = outlet()
+    console = console_for()
     console.print(comparison_table(found, console.width))
     console.print()
     for sentence in sentences(found):
@@ -125,7 +125,7 @@ class _Told:
     def __init__(self, trials: Sequence[Trial], *, show: bool) -> None:
         self._total, self._done, self._before = len(trials), 0, 0
         self._show, self._began = show, time.monotonic()
-        self._console = outlet(stderr=True)
+        self._console = console_for(stderr=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
 

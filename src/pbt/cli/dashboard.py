@@ -10,8 +10,8 @@ from pbt.dashboard import HOST, PORT
 from pbt.errors import UsageError
 from pbt.runs.catalog import RUNS, find_run, runs_in
 from pbt.store.layout import DATABASE
-from pbt.terminal.console import outlet
-from pbt.terminal.exit import tell
+from pbt.terminal.console import console_for
+from pbt.terminal.exit import print_error
 
 if TYPE_CHECKING:
     from pbt.dashboard.serve import Address
@@ -46,10 +46,10 @@ def dashboard(
 
     def announce(address: "Address", known: str | None) -> None:
         # A token that was given is known already, and need not stand in a log.
-        outlet().print(address.url(known if token is None else None), soft_wrap=True)
+        console_for().print(address.url(known if token is None else None), soft_wrap=True)
         if token is not None:
-            tell("open it once with ?token=YOUR-TOKEN at its end")
-        tell("Ctrl-C ends it")
+            print_error("open it once with ?token=YOUR-TOKEN at its end")
+        print_error("Ctrl-C ends it")
 
     return 128 + serve(place, host, port, token, announce)
 

@@ -9,7 +9,7 @@ from pbt.cli.options import Flag, print_json
 from pbt.errors import UsageError
 from pbt.runs.catalog import find_run
 from pbt.runs.results import Run
-from pbt.terminal.console import outlet
+from pbt.terminal.console import console_for
 from pbt.text import printable
 
 app = App(
@@ -55,7 +55,7 @@ def predict(
     if json:
         print_json(found)
         return 0
-    console = outlet()
+    console = console_for()
     for row in found:
         console.print(f"{printable(row['image'])}: {row['digit']} ({row['confidence']:.1%})", soft_wrap=True)
     return 0
@@ -77,5 +77,5 @@ def export(run: Annotated[str, Parameter(name="RUN")], path: Annotated[Path, Par
         raise UsageError(f"{path}: expected the name of a new .safetensors file")
     path.parent.mkdir(parents=True, exist_ok=True)
     tested = save_model(Run.open(find_run(run)), path)
-    outlet().print(f"{path}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images", soft_wrap=True)
+    console_for().print(f"{path}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images", soft_wrap=True)
     return 0

@@ -12,7 +12,7 @@ from pbt.errors import RunError, UsageError
 from pbt.runs.catalog import find_run
 from pbt.runs.export import csv_text, jsonl_text, newick, ray_policies, write_parquet
 from pbt.runs.results import Run
-from pbt.terminal.console import outlet
+from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK
 from pbt.text import printable
 
@@ -63,7 +63,7 @@ def export(
                 out.write_text(_TEXTS[format_](run, path), encoding="utf-8")
             written = [out]
     for file in written:
-        outlet().print(printable(file), soft_wrap=True)
+        console_for().print(printable(file), soft_wrap=True)
     return OK
 
 

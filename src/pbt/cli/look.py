@@ -21,8 +21,8 @@ from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
 from pbt.store.repair import repair_run
 from pbt.store.verify import verify_run
-from pbt.terminal.console import can_redraw, outlet
-from pbt.terminal.exit import FAILED, OK, tell
+from pbt.terminal.console import can_redraw, console_for
+from pbt.terminal.exit import FAILED, OK, print_error
 from pbt.terminal.summary import summary
 from pbt.terminal.tables import Column, as_json, grid, rounds_done
 from pbt.text import NONE, printable, scored
@@ -59,7 +59,7 @@ def print_status(named: str, *, json: bool) -> int:
         if json:
             print_json(as_json(run, state))
             return OK
-        _show(run, state, outlet())
+        _show(run, state, console_for())
     return OK
 
 
@@ -70,7 +70,7 @@ def print_errors(named: str, *, json: bool) -> int:
     if json:
         print_json([asdict(failure) for failure in failures])
         return OK
-    console = outlet()
+    console = console_for()
     for i, failure in enumerate(failures):
         title = f"member {failure.member}, round {failure.round}: {printable(failure.message)}"
         console.print(Text(("\n" if i else "") + title, style="bold"), soft_wrap=True)
@@ -91,7 +91,7 @@ def _status(path: Path) -> dict[str, Any]:
         with opened(path) as (run, state):
             return as_json(run, state)
     except RunError as error:
-        tell(f"warning: {error}")
+        print_error(f"warning: {error}")
         return {"run": str(path), "state": UNREADABLE, "error": str(error)}
 
 
@@ -109,7 +109,7 @@ def _standing(run: Run, state: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class ListedRun:
     """One line of a list of runs."""
 
     path: Path
@@ -140,18 +140,18 @@ def print_runs(folder: Path, *, json: bool) -> int:
     return OK
 
 
-def _listed(path: Path) -> Listed:
+def _listed(path: Path) -> ListedRun:
     """A run as far as it can be read; why it cannot be is told on stderr."""
     try:
         with opened(path) as (run, state), RunReader(path) as reader:
             times = tuple(row.clock for row in reader.rows())
-            return Listed(path=path, run=run, state=state, times=times)
+            return ListedRun(path=path, run=run, state=state, times=times)
     except RunError as error:
-        tell(f"warning: {error}")
-        return Listed(path=path)
+        print_error(f"warning: {error}")
+        return ListedRun(path=path)
 
 
-def _print_list(listed: Sequence[Listed]) -> None:
+def _print_list(listed: Sequence[ListedRun]) -> None:
     runs = [(item, item.run) for item in listed]
     columns = [
         Column(title="run", cells=[printable(item.path) for item in listed], side="left"),
@@ -161,11 +161,11 @@ def _print_list(listed: Sequence[Listed]) -> None:
         Column(title="best", cells=[scored(item.best) for item in listed]),
         Column(title="changed", cells=[_when(item.times, "%Y-%m-%d %H:%M") for item in listed], optional=True),
     ]
-    console = outlet()
+    console = console_for()
     console.print(grid("", columns, console.width))
 
 
-def _plain(item: Listed) -> dict[str, Any]:
+def _plain(item: ListedRun) -> dict[str, Any]:
     run, best = item.run, item.best
     return {
         "run": str(item.path),
@@ -190,17 +190,17 @@ def watch(named: str, *, json: bool) -> int:
         if json:
             for run, state in _changes(path):
                 print_json(as_json(run, state), indent=None)
-        elif can_redraw(outlet()):
+        elif can_redraw(console_for()):
             _watch_live(path)
         else:
             for run, state in _changes(path):
                 score = f", best {scored(run.best.score)}" if run.view.best else ""
-                outlet().print(Text(f"{_standing(run, state)}{score}"), soft_wrap=True)
+                console_for().print(Text(f"{_standing(run, state)}{score}"), soft_wrap=True)
     return OK
 
 
 def _watch_live(path: Path) -> None:
-    console = outlet()
+    console = console_for()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for run, state in _changes(path):
             with console.capture() as shown:
@@ -225,14 +225,14 @@ def _changes(path: Path) -> Iterator[tuple[Run, str]]:
 def mend(path: Path) -> None:
     """Bring a damaged run back to its newest whole round, and say what that drops."""
     repaired = repair_run(path)
-    tell(f"{path}: sound, nothing to repair" if repaired is None else f"{path}: repaired: {repaired}")
+    print_error(f"{path}: sound, nothing to repair" if repaired is None else f"{path}: repaired: {repaired}")
 
 
 def print_problems(named: str) -> int:
     """Everything that is wrong with a run; answers the exit code."""
     path = find_run(named)
     problems = verify_run(path)
-    console = outlet()
+    console = console_for()
     for problem in problems:
         kind, style = ("harmless", "dim") if problem.harmless else ("damaged", "red")
         line = f"{kind}  {printable(problem.what)}: {printable(problem.message)}"

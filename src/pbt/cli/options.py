@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
-from pbt.terminal.exit import OK, SOME_FAILED, tell
+from pbt.terminal.exit import OK, SOME_FAILED, print_error
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.summary import summary
 from pbt.terminal.tables import as_json
@@ -31,7 +31,8 @@ class Where:
             faster here. Default: as the experiment says.
         workers: Worker processes. Default: as many as there is room for; with vectorized as many as are fastest.
         threads: CPU threads of one round; results depend on it in their last bits.
-        chunk: Members in one program, with vectorized or ray. Default: as many as memory has room for; with ray one.
+        members_per_program: Members that one program trains, with vectorized or ray. Default: as many as memory has
+            room for; with ray one.
         device: cpu, cuda, cuda:1, or several joined by commas.
         address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else a Ray of its own on this machine.
         cpus: CPU cores that a worker takes of the Ray cluster.
@@ -41,7 +42,7 @@ class Where:
     executor: Literal["auto", "inline", "processes", "vectorized", "ray"] | None = None
     workers: int | None = None
     threads: int | None = None
-    chunk: Annotated[int | None, Parameter(name=["--chunk", "--per-worker"])] = None
+    members_per_program: int | None = None
     device: str | None = None
     address: str | None = None
     cpus: float | None = None
@@ -49,7 +50,9 @@ class Where:
 
     def over(self, placement: Placement) -> Placement:
         """A placement with what was asked for instead of its own."""
-        asked = {name: getattr(self, name) for name in ("executor", "workers", "threads", "chunk", "device")}
+        asked = {
+            name: getattr(self, name) for name in ("executor", "workers", "threads", "members_per_program", "device")
+        }
         of_ray = {name: getattr(self, name) for name in ("address", "cpus", "gpus")}
         of_ray = {name: value for name, value in of_ray.items() if value is not None}
         asked["cluster"] = replace(placement.cluster, **of_ray)
@@ -97,7 +100,7 @@ class Screen:
         elif not self.quiet:
             summary(run)
         if lost:
-            tell(f"finished, but member {', '.join(map(str, lost))} failed and was not replaced")
+            print_error(f"finished, but member {', '.join(map(str, lost))} failed and was not replaced")
         return SOME_FAILED if lost else OK
 
 

@@ -12,13 +12,21 @@ from pbt.cli.options import Flag, Screen, Where, print_json
 from pbt.cli.train import check_new
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, UsageError
-from pbt.runs.catalog import REPLAY, Vacated, find_run, load_experiment, new_run_dir, own_command, resume_command
+from pbt.runs.catalog import (
+    REPLAY,
+    CleanupOnRefusal,
+    find_run,
+    load_experiment,
+    new_run_dir,
+    own_command,
+    resume_command,
+)
 from pbt.runs.placement import Placement
-from pbt.runs.replay import Comparison, compare, place_of
+from pbt.runs.replay import ReplayComparison, compare, place_of
 from pbt.runs.replay import replay as train_again
 from pbt.runs.results import Run
 from pbt.store.reader import is_begun
-from pbt.terminal.console import outlet
+from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK, exit_code_of
 from pbt.terminal.tables import Column, grid
 from pbt.text import cell, printable, scalars, scored
@@ -57,8 +65,8 @@ def replay(
     if resume and out is None:
         raise UsageError("--resume: expected --out with the directory of the replay, got none")
     where = where or Where()
-    if where.workers is not None or where.chunk is not None:
-        raise UsageError("--workers, --chunk: expected none of them, a replay trains one network")
+    if where.workers is not None or where.members_per_program is not None:
+        raise UsageError("--workers, --members-per-program: expected none of them, a replay trains one network")
     with opened(path) as (run, _):
         run.lineage(member)
         application = _application(run, path, file, seed, member)
@@ -70,7 +78,7 @@ def replay(
         target = out or new_run_dir(f"{path.name[:30]}-replay")
 
         def train() -> int:
-            with Vacated(target), screen.progress(f"replay of {path}", application, Placement()) as progress:
+            with CleanupOnRefusal(target), screen.progress(f"replay of {path}", application, Placement()) as progress:
                 found = train_again(
                     run,
                     task,
@@ -134,18 +142,18 @@ def _show(run: Run, replayed: Run, member: int | None, screen: Screen) -> None:
     if screen.as_json:
         print_json(_as_json(run, replayed, found))
     elif not screen.quiet:
-        console = outlet()
+        console = console_for()
         console.print(grid(_title(found), _columns(run, replayed, found), console.width))
         console.print(Text(f"\n{_verdict(run, replayed, found)}", style="bold"), soft_wrap=True)
         console.print(Text(f"Files in {printable(replayed.path)}"), soft_wrap=True)
 
 
-def _title(found: Comparison) -> str:
+def _title(found: ReplayComparison) -> str:
     last = found.original
     return f"One network along the schedule of member {last.member} after round {last.round} (step {last.step:,})"
 
 
-def _columns(run: Run, replayed: Run, found: Comparison) -> list[Column]:
+def _columns(run: Run, replayed: Run, found: ReplayComparison) -> list[Column]:
     both = found.original, found.replayed
     columns = [
         Column(
@@ -160,13 +168,13 @@ def _columns(run: Run, replayed: Run, found: Comparison) -> list[Column]:
     return columns
 
 
-def _verdict(run: Run, replayed: Run, found: Comparison) -> str:
+def _verdict(run: Run, replayed: Run, found: ReplayComparison) -> str:
     begun, now = run.meta.get("place") or {}, replayed.meta["place"]
     if replayed.meta["seed"] != run.meta["seed"]:
         return "Another seed: what differs is what the schedule alone does not decide."
     if found.identical:
         return f"The weights are the same to the bit after each of {found.rounds} rounds."
-    names = sorted(begun.keys() & now.keys() - {"executor", "chunk"})
+    names = sorted(begun.keys() & now.keys() - {"executor", "members_per_program"})
     why = ", ".join(f"{name} {begun[name]} -> {now[name]}" for name in names if begun[name] != now[name])
     if begun.get("executor") == "vectorized":
         why = why or "the run was one program for all members; --executor vectorized repeats its bits"
@@ -176,7 +184,7 @@ def _verdict(run: Run, replayed: Run, found: Comparison) -> str:
     )
 
 
-def _as_json(run: Run, replayed: Run, found: Comparison) -> dict[str, Any]:
+def _as_json(run: Run, replayed: Run, found: ReplayComparison) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "replay": str(replayed.path),

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from pbt.cli.options import Flag
 from pbt.runs.catalog import find_run
-from pbt.terminal.console import outlet
+from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK
 from pbt.text import printable
 
@@ -40,5 +40,5 @@ def report(
     formats = [name for name, asked in (("png", png), ("svg", svg), ("pdf", pdf)) if asked]
     written = write_pictures(path, formats, out) if formats else [write_report(path, out)]
     for file in written:
-        outlet().print(printable(file), soft_wrap=True)
+        console_for().print(printable(file), soft_wrap=True)
     return OK

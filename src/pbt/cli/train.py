@@ -7,7 +7,7 @@ from typing import Any
 
 from pbt.cli.options import Screen, Where
 from pbt.errors import MissingExtraError, RunExistsError
-from pbt.runs.catalog import APPLICATIONS, LatestLink, Vacated, resume_command
+from pbt.runs.catalog import APPLICATIONS, CleanupOnRefusal, LatestLink, resume_command
 from pbt.runs.disk_space import bounded
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import Placement
@@ -48,7 +48,7 @@ def train_file(
     bound = bounded(max_disk)
 
     def train() -> int:
-        with Vacated(path), screen.progress(application["object"], {}, experiment.placement) as progress:
+        with CleanupOnRefusal(path), screen.progress(application["object"], {}, experiment.placement) as progress:
             found = experiment.run(
                 path,
                 resume=resume,

@@ -140,7 +140,13 @@ class Design:
         # Where results may differ by the executor, all runs of a comparison have the same one.
         kept = wanted.executor == "vectorized" or callable(wanted.executor)
         executor = wanted.executor if kept else "inline"
-        place = Placement(executor=executor, workers=1, threads=1, chunk=wanted.chunk, device=wanted.device)
+        place = Placement(
+            executor=executor,
+            workers=1,
+            threads=1,
+            members_per_program=wanted.members_per_program,
+            device=wanted.device,
+        )
         population = own.population if self.population is None else self.population
         rounds = own.rounds if self.rounds is None else self.rounds
         return replace(own, population=population, rounds=rounds, placement=place)

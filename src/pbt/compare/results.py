@@ -8,7 +8,7 @@ import numpy as np
 
 from pbt.compare.design import Design
 from pbt.compare.statistics import Friedman, Paired, Summary, friedman, paired, summary
-from pbt.compare.trials import TESTS, Measured
+from pbt.compare.trials import TESTS, TrialResult
 from pbt.errors import RunError
 from pbt.runs.experiment import Experiment
 
@@ -20,7 +20,7 @@ class PlanResult:
     plan: str
     source: str
     """The plan whose runs it is made of, whose training comes on top of its own; empty: none."""
-    runs: tuple[Measured, ...]
+    runs: tuple[TrialResult, ...]
     values: Mapping[int, float]
     """By seed, the metric as the task returned it, where it is a number; runs that lost every member have none."""
     summary: Summary | None
@@ -63,7 +63,7 @@ class Comparison:
         return difference < 0 if self.minimize else difference > 0
 
 
-def compared(design: Design, experiment: Experiment, runs: Sequence[Measured]) -> Comparison:
+def compared(design: Design, experiment: Experiment, runs: Sequence[TrialResult]) -> Comparison:
     """Put the runs of a comparison together.
 
     Raises:
@@ -104,7 +104,7 @@ def compared(design: Design, experiment: Experiment, runs: Sequence[Measured]) -
     )
 
 
-def _finite(runs: Sequence[Measured], metric: str) -> dict[int, float]:
+def _finite(runs: Sequence[TrialResult], metric: str) -> dict[int, float]:
     return {run.seed: run.values[metric] for run in runs if run.values and math.isfinite(run.values[metric])}
 
 

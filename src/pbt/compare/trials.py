@@ -19,7 +19,7 @@ TESTS = ("test", "test_accuracy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class TrialResult:
     """What came of one run."""
 
     plan: str
@@ -39,20 +39,20 @@ class Measured:
     """Training time of all rounds together."""
 
 
-def measured(trial: Trial) -> Measured:
+def measured(trial: Trial) -> TrialResult:
     """What came of a finished trial."""
     with RunReader(trial.path) as reader:
         run = Run(reader, trial.path)
         seconds = sum(float(entry.details.get("seconds", 0)) for entry in reader.journal() if entry.kind == "round")
     tree = run.tree
     states = [m.state for m in run.view.population if m.state is not None]
-    return Measured(
+    return TrialResult(
         plan=trial.plan,
         seed=trial.seed,
         trained_with=trial.trained_with,
         path=str(trial.path),
         values={} if run.view.ended == LOST else _values(run),
-        steps=sum(link.last_step - link.first_step for link in tree.stints()),
+        steps=sum(link.last_step - link.first_step for link in tree.segments()),
         copies=sum(decision.donor is not None for decision in tree.decisions.values()),
         founders=len(tree.founders(states)),
         failures=len(tree.failures),

@@ -23,11 +23,13 @@ from pbt.runs.experiment import Experiment
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-Told = Callable[[Trial, bool], None]
+OnTrial = Callable[[Trial, bool], None]
 """Called for every trial that is finished; True: it was so before."""
 
 
-def train_all(design: Design, experiment: Experiment, workers: int, told: Told = lambda _trial, _before: None) -> None:
+def train_all(
+    design: Design, experiment: Experiment, workers: int, told: OnTrial = lambda _trial, _before: None
+) -> None:
     """Train every run that is not finished yet.
 
     Args:

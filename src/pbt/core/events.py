@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pbt.core.population import Role, StateRef
 from pbt.space import HParams, Value
 
-Kind = Literal["continue", "explore", "exploit", "replace"]
+DecisionKind = Literal["continue", "explore", "exploit", "replace"]
 
 
 class Decision(NamedTuple):
@@ -38,7 +38,7 @@ class Decision(NamedTuple):
     """The member whose state, hyperparameters or both were taken; None: nobody's."""
     hparams_from: int | None = None
     """The member whose hyperparameters these were before they were explored."""
-    kind: Kind = "continue"
+    kind: DecisionKind = "continue"
     """`continue` unchanged; `explore` own values changed; `exploit` a donor copied; `replace` a failed one renewed."""
     draws: Mapping[str, Value] = {}
     """What was drawn per changed name: a factor, a shift, or "resample"."""
@@ -103,7 +103,7 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Noted:
+class MemoryUpdated:
     """The strategy's memory, complete, as it is from now on."""
 
     kind: ClassVar[str] = "noted"
@@ -130,8 +130,10 @@ class Ended:
     why: str
 
 
-Event = Born | Reported | Failed | Decided | Noted | Retired | Ended
-_KINDS: Mapping[str, type[Any]] = {cls.kind: cls for cls in (Born, Reported, Failed, Decided, Noted, Retired, Ended)}
+Event = Born | Reported | Failed | Decided | MemoryUpdated | Retired | Ended
+_KINDS: Mapping[str, type[Any]] = {
+    cls.kind: cls for cls in (Born, Reported, Failed, Decided, MemoryUpdated, Retired, Ended)
+}
 
 _NAMES: Mapping[type[Any], tuple[str, ...]] = {
     Decision: Decision._fields,

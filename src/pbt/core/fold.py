@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from pbt.core.ages import Ageing
-from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.population import Best, Member, View
 from pbt.space import Space
 
@@ -65,7 +65,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
                 decision = event.decision
                 members[decision.member] = _decided(members[decision.member], decision, view.sign)
                 ended = None
-            case Noted():
+            case MemoryUpdated():
                 memory = event.memory
             case Retired():
                 members[event.member] = members[event.member]._replace(status="retired")

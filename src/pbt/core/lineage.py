@@ -126,7 +126,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stint:
+class LineageSegment:
     """Rounds of one member that follow upon each other: from a birth or a copy to the next copy, or to the end."""
 
     member: int
@@ -208,13 +208,13 @@ class Lineage:
             segments.append(Segment(start=links[0].first_step, stop=links[-1].last_step, hparams=hparams))
         return Schedule(tuple(segments))
 
-    def stints(self) -> list[Stint]:
+    def segments(self) -> list[LineageSegment]:
         """All that was ever trained, in the order of the log; each begins in a round of one before it, or at birth."""
-        found: dict[StateRef, Stint] = {}
+        found: dict[StateRef, LineageSegment] = {}
         for ref, report in self.reports.items():
             start = self.start(*ref)
             goes_on = found.pop(start) if start in found and start == (ref.member, ref.round - 1) else None
-            stint = goes_on or Stint(
+            stint = goes_on or LineageSegment(
                 member=ref.member,
                 first_round=ref.round,
                 last_round=ref.round,

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from pbt.core.ages import at_equal_age, renewal
 from pbt.core.describe import describe_record
-from pbt.core.events import Born, Decision, Kind, Retired
+from pbt.core.events import Born, Decision, DecisionKind, Retired
 from pbt.core.exploit import AtRandom, Copy, Exploit, Mutate, Never, Stay, Truncation
 from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.population import Member, Rank, StateRef, View, by_score
@@ -111,7 +111,7 @@ def hand_over(
     donor = source or origin
     failed = member.status == "failed"
     start = source or member
-    kind: Kind = "exploit" if donor is not None else "explore" if hparams != member.hparams else "continue"
+    kind: DecisionKind = "exploit" if donor is not None else "explore" if hparams != member.hparams else "continue"
     return Decision(
         member=member.id,
         round=member.round + 1,

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
-from pbt.dashboard.cache import Answer, Desk, in_thread
+from pbt.dashboard.cache import Answer, ResponseCache, in_thread
 from pbt.report.page import look
 
 HTML, CSS, JS, SVG, JSON = "text/html", "text/css", "text/javascript", "image/svg+xml", "application/json"
@@ -35,7 +35,7 @@ class File:
         return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
 
-def dashboard(desk: Desk, library: Callable[[], str]) -> ASGIApp:
+def dashboard(desk: ResponseCache, library: Callable[[], str]) -> ASGIApp:
     """The application.
 
     Args:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pbt.dashboard.payload import shown
-from pbt.dashboard.watch import UNREAD, Listed, Watch
+from pbt.dashboard.watch import UNREAD, Watch, WatchedRun
 from pbt.report.page import json_text
 
 SHARE = 0.003
@@ -79,7 +79,7 @@ class Drawn:
     """When it may be drawn again; each run has its own, so that none waits for a larger one."""
 
 
-class Desk:
+class ResponseCache:
     """The list of runs and the page of each.
 
     Args:
@@ -91,7 +91,7 @@ class Desk:
         self._watch = watch
         self._make = make
         self._looking = Pace(SHARE, PAUSE)
-        self._listed: dict[str, Listed] = {}
+        self._listed: dict[str, WatchedRun] = {}
         self._list: Answer | None = None
         self._look: asyncio.Task[Answer] | None = None
         self._kept: OrderedDict[str, Drawn] = OrderedDict()
@@ -142,7 +142,7 @@ class Desk:
         self._list = _answer(json_text(plain).encode())
         return self._list
 
-    async def _draw(self, listed: Listed) -> Answer:
+    async def _draw(self, listed: WatchedRun) -> Answer:
         async with self._room:
             body, seconds = await in_thread(lambda: self._make(listed.path, listed.version))
         pace, answer = Pace(SHARE, 0.0), _answer(body)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.errors import PBTError
-from pbt.report.content import Content, Section, content
+from pbt.report.content import Content, ReportSection, content
 from pbt.report.data.figures import pictures
 from pbt.report.page import json_text
 from pbt.report.read import read_story
@@ -21,9 +21,9 @@ def shown(path: Path, version: str) -> bytes:
         version: What the watch called the run at this moment; handed on, so that the browser knows what it has.
     """
     try:
-        story = read_story(path)
-        made = pictures(story)
-        found = {"version": version, "problem": "", **_plain(content(story, made)), "figures": drawn(made)}
+        snapshot = read_story(path)
+        made = pictures(snapshot)
+        found = {"version": version, "problem": "", **_plain(content(snapshot, made)), "figures": drawn(made)}
         return json_text(found).encode()
     except PBTError as error:
         problem = str(error)
@@ -54,7 +54,7 @@ def _pairs(facts: Mapping[str, str]) -> list[list[str]]:
     return [[printable(name), printable(value)] for name, value in facts.items()]
 
 
-def _section(one: Section) -> dict[str, Any]:
+def _section(one: ReportSection) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": one.name,
         "title": one.title,

@@ -165,10 +165,10 @@ def made(place: Path, address: Address, token: str | None) -> "Stopped":
         from pbt.dashboard.security import Guard, Hosts
     except ImportError as error:
         raise MissingExtraError(*NEEDS) from error
-    from pbt.dashboard.cache import Desk
+    from pbt.dashboard.cache import ResponseCache
     from pbt.dashboard.watch import Watch
 
-    app = dashboard(Desk(Watch(place)), lambda: plotly_js(*NEEDS))
+    app = dashboard(ResponseCache(Watch(place)), lambda: plotly_js(*NEEDS))
     hosts = Hosts(names=address.names, any_address=address.wildcard)
     config = uvicorn.Config(
         Guard(app, hosts, token, address.port),

@@ -31,7 +31,7 @@ UNREAD = "not read yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class WatchedRun:
     """One run in the list, in words."""
 
     path: Path
@@ -75,7 +75,7 @@ class Watch:
         self._followed: dict[Path, _Followed] = {}
         self.left_out = 0
 
-    def look(self) -> list[Listed]:
+    def look(self) -> list[WatchedRun]:
         """The runs as they are now, running ones first, then those changed last."""
         found = self._paths()
         self._followed = {path: self._followed.get(path) or _Followed(path) for path in found}
@@ -114,7 +114,7 @@ class _Followed:
         name = path.resolve().name
         key = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
         self.path = path
-        self.listed = Listed(path=path, key=key, name=printable(name))
+        self.listed = WatchedRun(path=path, key=key, name=printable(name))
         self._stamp: _Stamp | None = None
         self._reader: RunReader | None = None
         self._meta: dict[str, Any] = {}
@@ -168,10 +168,10 @@ class _Followed:
             self._last, self._changed = logged[-1].id, logged[-1].clock
         self.listed = self._told(self._view, stamp)
 
-    def _told(self, view: View, stamp: _Stamp) -> Listed:
+    def _told(self, view: View, stamp: _Stamp) -> WatchedRun:
         asked, best = self._meta.get("rounds"), view.best
         state = state_of(view, writing=stamp.writing)
-        return Listed(
+        return WatchedRun(
             path=self.path,
             key=self.listed.key,
             name=self.listed.name,
@@ -188,7 +188,7 @@ class _Followed:
     def _fail(self, problem: str) -> None:
         self._forget()
         self._stamp = None
-        self.listed = Listed(
+        self.listed = WatchedRun(
             path=self.path,
             key=self.listed.key,
             name=self.listed.name,

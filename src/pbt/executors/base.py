@@ -32,7 +32,7 @@ def scratch(part: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class RoundTask:
     """One round of one member, complete: whoever trains it needs nothing else but the user's task itself."""
 
     member: int
@@ -95,7 +95,7 @@ class Failure:
 
 
 Outcome = Report | Failure
-Share = tuple[Task, ...]
+TaskBatch = tuple[RoundTask, ...]
 """Tasks that one worker trains at once: a single one, or what one program holds."""
 
 
@@ -135,7 +135,7 @@ class Executor(Protocol):
     def slots(self) -> int:
         """How many tasks it trains at once."""
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, tasks: Sequence[RoundTask]) -> None:
         """Take a wave of tasks. Returns at once."""
 
     def wait(self) -> list[Outcome]:

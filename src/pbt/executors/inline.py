@@ -6,19 +6,19 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from pbt.executors.base import Incident, Outcome, Share, Task
+from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.places import Interrupts
 from pbt.executors.seeding import preserved
-from pbt.executors.worker import Setup, Trainer
+from pbt.executors.worker import Worker, WorkerSpec
 
 
 class InlineExecutor:
     """Trains in the calling process, each share when it is waited for. The reference that all others must equal."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: WorkerSpec) -> None:
         self._setup = setup
-        self._worker: Trainer | None = None
-        self._queue: deque[Share] = deque()
+        self._worker: Worker | None = None
+        self._queue: deque[TaskBatch] = deque()
         self._outside = ExitStack()
         self._interrupts = Interrupts()
 
@@ -27,7 +27,7 @@ class InlineExecutor:
         """One: there is one process."""
         return 1
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, tasks: Sequence[RoundTask]) -> None:
         """Put the tasks behind those that wait."""
         self._queue.extend(self._setup.shares(tasks))
 

@@ -22,7 +22,7 @@ class MetricsError(TaskError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class TaskMetrics:
     """Metrics with their direction settled: higher scores are better."""
 
     scores: tuple[float, ...]
@@ -43,7 +43,7 @@ def pair_of(returned: Any) -> tuple[State, Metrics]:
     raise MetricsError(f"a task must return (state, metrics), got {got}")
 
 
-def settle(metrics: Metrics) -> Measured:
+def settle(metrics: Metrics) -> TaskMetrics:
     """The metrics that a task returned, checked.
 
     Raises:
@@ -63,7 +63,7 @@ def settle(metrics: Metrics) -> Measured:
         raise MetricsError("a task must return at least one score, got none in 'scores'")
     if not all(map(math.isfinite, scores)):
         raise MetricsError(f"the score is not a finite number: {tuple(scores)}")
-    return Measured(
+    return TaskMetrics(
         scores=tuple(scores),
         series=tuple(series),
         reported={writable(str(name)): plain(value, str(name)) for name, value in values.items()},

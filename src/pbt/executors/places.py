@@ -21,7 +21,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 """The exit code by which programs say that Ctrl-C ended them."""
 
 
-class Place(NamedTuple):
+class SourceLine(NamedTuple):
     """A line of the user's code."""
 
     file: str
@@ -32,18 +32,18 @@ class Place(NamedTuple):
         return f"{Path(self.file).name}:{self.line} in {self.function}"
 
 
-def place_in(trace: TracebackType | None) -> Place | None:
+def place_in(trace: TracebackType | None) -> SourceLine | None:
     """The innermost frame that belongs neither to this package nor to an installed library; None: there is none."""
     found = None
     while trace is not None:
         code = trace.tb_frame.f_code
         if _is_users(code.co_filename):
-            found = Place(code.co_filename, trace.tb_lineno, code.co_name)
+            found = SourceLine(code.co_filename, trace.tb_lineno, code.co_name)
         trace = trace.tb_next
     return found
 
 
-def place_of(task: Any) -> Place | None:
+def place_of(task: Any) -> SourceLine | None:
     """The function that returns a task's metrics: the task itself, or its `evaluate`; None: it is not the user's."""
     task = getattr(task, "task", task)  # a class of the user's inside of what makes it trainable
     function = getattr(task, "evaluate", task)
@@ -52,7 +52,7 @@ def place_of(task: Any) -> Place | None:
     code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)  # noqa: B004
     if code is None or not _is_users(code.co_filename):
         return None
-    return Place(code.co_filename, code.co_firstlineno, code.co_name)
+    return SourceLine(code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def _is_users(file: str) -> bool:

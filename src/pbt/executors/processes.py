@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pbt.errors import PBTError, TaskError, WorkerError
-from pbt.executors.base import Incident, Outcome, Share, Task
+from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.process_tree import DEATH_SECONDS, end, ending
 from pbt.executors.retry import (
     BEAT_SECONDS,
@@ -34,8 +34,8 @@ from pbt.executors.retry import (
     incidents_of,
     tried_again,
 )
-from pbt.executors.transport import Source, load_sources, pickled, sources
-from pbt.executors.worker import Setup
+from pbt.executors.transport import TaskSource, load_sources, pickled, sources
+from pbt.executors.worker import WorkerSpec
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -46,7 +46,7 @@ class _Slot:
     process: SpawnProcess
     connection: Connection
     ready: bool = False
-    share: Share | None = None
+    share: TaskBatch | None = None
     heard: float = field(default_factory=lambda: time.monotonic() + START_SECONDS)
     started: float = 0.0
 
@@ -64,12 +64,12 @@ class ProcessExecutor:
         TaskError: The task cannot be sent to another process.
     """
 
-    def __init__(self, setup: Setup, devices: Sequence[str], limits: Limits | None = None) -> None:
+    def __init__(self, setup: WorkerSpec, devices: Sequence[str], limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._payloads = {device: (sources(), pickled(replace(setup, device=device))) for device in devices}
         self._setup, self._devices = setup, list(devices)
         self._slots: list[_Slot] = []
-        self._queue: deque[Share] = deque()
+        self._queue: deque[TaskBatch] = deque()
         self._outcomes: list[Outcome] = []
         self._incidents: list[Incident] = []
         self._deaths_at_start = 0
@@ -83,7 +83,7 @@ class ProcessExecutor:
         """One per worker."""
         return len(self._devices)
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, tasks: Sequence[RoundTask]) -> None:
         """Queue the tasks; starts workers where there is more to do than idle ones."""
         self._queue.extend(self._setup.shares(tasks))
         idle = sum(slot.share is None for slot in self._slots)
@@ -215,7 +215,7 @@ class ProcessExecutor:
         self._slots[self._slots.index(slot)] = self._spawn(slot.device)
 
 
-def _serve(connection: Connection, modules: list[Source], payload: bytes) -> None:
+def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) -> None:
     """A worker's life: open the task, then train whatever comes until the pipe closes."""
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pbt.executors.base import Failure, Incident, Share
+from pbt.executors.base import Failure, Incident, TaskBatch
 
 LOST = "worker lost"
 BEAT_SECONDS = 1.0
@@ -32,12 +32,12 @@ class Limits:
     silence: float = SILENCE_SECONDS
     task_timeout: float | None = None
 
-    def seconds(self, share: Share) -> float | None:
+    def seconds(self, share: TaskBatch) -> float | None:
         """How long a worker may take for these; None: as long as it likes."""
         return None if self.task_timeout is None else self.task_timeout * len(share)
 
 
-def incidents_of(share: Share, how: str) -> list[Incident]:
+def incidents_of(share: TaskBatch, how: str) -> list[Incident]:
     """What the journal is told of a lost worker: one line for each round that it had, or one without any."""
     what = f"the worker {how}"
     return [
@@ -45,7 +45,7 @@ def incidents_of(share: Share, how: str) -> list[Incident]:
     ] or [Incident(kind=LOST, message=what)]
 
 
-def tried_again(share: Share, how: str, limits: Limits) -> tuple[Sequence[Share], Sequence[Failure]]:
+def tried_again(share: TaskBatch, how: str, limits: Limits) -> tuple[Sequence[TaskBatch], Sequence[Failure]]:
     """What is to be trained next of what a lost worker had, in this order, and what is given up."""
     if not share:
         return [], []

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pbt.errors import TaskError
-from pbt.executors.worker import Train, Trainable
+from pbt.executors.worker import Task, TrainFunction
 
 _MARK = "__pbt_source__"
 """The attribute of a module that `load_module` loaded: what it was made of."""
 
 
-class Source(NamedTuple):
+class TaskSource(NamedTuple):
     """A module that no import would find, as it was when this process loaded it."""
 
     name: str
@@ -22,7 +22,7 @@ class Source(NamedTuple):
     text: bytes
 
 
-def check_sendable(task: Train | Trainable) -> None:
+def check_sendable(task: TrainFunction | Task) -> None:
     """Raise TaskError if the task cannot be sent to another process."""
     main = sys.modules.get("__main__")
     # A worker runs the file of the main program again to find what is defined there.
@@ -48,10 +48,10 @@ def pickled(sent: Any) -> bytes:
         ) from error
 
 
-def sources() -> list[Source]:
+def sources() -> list[TaskSource]:
     """The modules that `load_module` loaded, in that order: the task may use any of them."""
     marked = [getattr(module, "__dict__", {}).get(_MARK) for module in list(sys.modules.values())]
-    return [source for source in marked if isinstance(source, Source)]
+    return [source for source in marked if isinstance(source, TaskSource)]
 
 
 def load_module(name: str, file: Path) -> Any:
@@ -60,16 +60,16 @@ def load_module(name: str, file: Path) -> Any:
     Raises:
         OSError: There is no such file.
     """
-    return _load(Source(name, str(file.resolve()), file.read_bytes()))
+    return _load(TaskSource(name, str(file.resolve()), file.read_bytes()))
 
 
-def load_sources(found: Sequence[Source]) -> None:
+def load_sources(found: Sequence[TaskSource]) -> None:
     """In a worker: the same modules, of the same text, also where the file has changed since or is not there."""
     for source in found:
         _load(source)
 
 
-def _load(source: Source) -> Any:
+def _load(source: TaskSource) -> Any:
     spec = importlib.util.spec_from_file_location(source.name, source.file)
     if spec is None:
         raise TaskError(f"{source.file}: expected a Python file")

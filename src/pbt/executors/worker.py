@@ -12,16 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import seed_of
 from pbt.errors import CorruptError, DiskError, PBTError, StateError
-from pbt.executors.base import Failure, Outcome, Report, Share, State, States, Task
+from pbt.executors.base import Failure, Outcome, Report, RoundTask, State, States, TaskBatch
 from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
-from pbt.executors.metrics import Measured, MetricsError, pair_of, settle, writable
 from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
+from pbt.executors.metrics import MetricsError, TaskMetrics, pair_of, settle, writable
 from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part of a task's form)
-from pbt.executors.places import Place, is_interrupt, place_in, place_of
+from pbt.executors.places import SourceLine, is_interrupt, place_in, place_of
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.space import HParams
 
-Train = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
+TrainFunction = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
 """`(hparams, state, steps, ctx) -> (state, metrics)`: go on from state (None: from the beginning) for that many steps.
 
 `metrics` is the score, or a mapping with `score` (or `scores`), perhaps `series`, and numbers to be reported.
@@ -29,10 +29,10 @@ Train = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
 
 
 @runtime_checkable
-class Trainable(Protocol):
+class Task(Protocol):
     """A task that wants to be opened: once per worker, on its device, before the first round."""
 
-    def trainer(self, device: str, threads: int) -> Train:
+    def trainer(self, device: str, threads: int) -> TrainFunction:
         """What trains rounds there."""
 
     def check(self, hparams: HParams) -> None:
@@ -48,47 +48,47 @@ class ChecksData(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class WorkerSpec:
     """Everything a worker is made of; picklable where the task is."""
 
-    task: Train | Trainable
+    task: TrainFunction | Task
     states: States
     device: str = "cpu"
     threads: int = 1
 
-    def shares(self, tasks: Sequence[Task]) -> list[Share]:
+    def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
         """What of these tasks a worker trains at once: each by itself."""
         return [(task,) for task in tasks]
 
-    def open(self) -> "Trainer":
+    def open(self) -> "Worker":
         """A worker, ready for its first round."""
         task = self.task
-        if not isinstance(task, Trainable):
-            return Worker(self, task)
+        if not isinstance(task, Task):
+            return MemberWorker(self, task)
         # Data that a task draws or splits when it is opened are the same in every worker.
         with seeded(seed_of("open"), self.device):
-            return Worker(self, task.trainer(self.device, self.threads))
+            return MemberWorker(self, task.trainer(self.device, self.threads))
 
 
-class Trainer(Protocol):
+class Worker(Protocol):
     """What a worker does, in whatever process it lives."""
 
-    def run(self, share: Share) -> list[Outcome]:
+    def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store a round of each; whatever goes wrong in it is returned, never raised."""
 
 
-class Worker:
+class MemberWorker:
     """Trains one task at a time."""
 
-    def __init__(self, setup: Setup, train: Train) -> None:
+    def __init__(self, setup: WorkerSpec, train: TrainFunction) -> None:
         self._setup = setup
         self._train = train
 
-    def run(self, share: Share) -> list[Outcome]:
+    def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store one round after the other."""
         return [self._run(task) for task in share]
 
-    def _run(self, task: Task) -> Outcome:
+    def _run(self, task: RoundTask) -> Outcome:
         started = time.monotonic()
         try:
             state = None
@@ -107,7 +107,7 @@ class Worker:
         return report(task, measured, stored, time.monotonic() - started, unread)
 
 
-def blame(task: Task, error: BaseException, users: Any = None) -> Failure:
+def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:
     """The failure of the member in whose round this was raised.
 
     Args:
@@ -157,7 +157,7 @@ def told(error: BaseException) -> tuple[str, str]:
         return f"{kind}, whose text cannot be made: {type(another).__name__}", ""
 
 
-def context_of(task: Task, setup: Setup) -> Context:
+def context_of(task: RoundTask, setup: WorkerSpec) -> Context:
     """Where and when a round is trained."""
     return Context(
         seed=task.seed,
@@ -171,7 +171,9 @@ def context_of(task: Task, setup: Setup) -> Context:
     )
 
 
-def report(task: Task, measured: Measured, stored: Stored, seconds: float, unread: Sequence[str] = ()) -> Report:
+def report(
+    task: RoundTask, measured: TaskMetrics, stored: Stored, seconds: float, unread: Sequence[str] = ()
+) -> Report:
     """The outcome of a round that was trained."""
     return Report(
         member=task.member,
@@ -186,7 +188,7 @@ def report(task: Task, measured: Measured, stored: Stored, seconds: float, unrea
     )
 
 
-def failure(task: Task, cause: str, message: str, trace: str = "", place: Place | None = None) -> Failure:
+def failure(task: RoundTask, cause: str, message: str, trace: str = "", place: SourceLine | None = None) -> Failure:
     """The outcome of a round that gave nothing; the message is one line, with the place in the user's code."""
     line = " ".join(message.split())
     if len(line) > _MOST:

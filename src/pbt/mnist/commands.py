@@ -23,8 +23,8 @@ from pbt.runs.catalog import LatestLink, new_run_dir, own_command
 from pbt.runs.disk_space import bounded
 from pbt.store.layout import check_vacant
 from pbt.store.reader import is_begun
-from pbt.terminal.console import can_redraw, outlet
-from pbt.terminal.exit import OK, SOME_FAILED, exit_code_of, tell
+from pbt.terminal.console import can_redraw, console_for
+from pbt.terminal.exit import OK, SOME_FAILED, exit_code_of, print_error
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.summary import summary
 
@@ -179,10 +179,10 @@ def _prepare(
 def tell_start(config: Config, data: Dataset) -> None:
     """Say what is trained, and on what."""
     shape = Shape.of(config.train)
-    tell(f"network: {shape.model} {plain(shape.sizes)}, {count_parameters(shape):,} parameters")
-    tell(f"data: {data.source}")
+    print_error(f"network: {shape.model} {plain(shape.sizes)}, {count_parameters(shape):,} parameters")
+    print_error(f"data: {data.source}")
     if data.note:
-        tell(f"note: {data.note}")
+        print_error(f"note: {data.note}")
 
 
 def report_notices() -> None:
@@ -194,7 +194,7 @@ def report_notices() -> None:
 def searching(show: bool) -> Iterator[Callable[[str, int, int], None]]:
     """What to call while data is downloaded, so that there is a bar for each file."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = outlet(stderr=True)
+    console = console_for(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not (show and can_redraw(console))) as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -212,7 +212,7 @@ def show_test(tested: Tested, mode: Literal["test", "val"]) -> int:
     lines = [tested.what, *filter(None, [tested.note])]
     scores = ", ".join(f"{name} {value:.4f}" for name, value in tested.scores.items())
     lines.append(f"{tested.images:,} {images} images: {scores}")
-    outlet().print("\n".join(lines), soft_wrap=True)
+    console_for().print("\n".join(lines), soft_wrap=True)
     return 0
 
 

@@ -21,7 +21,7 @@ from pbt.mnist.scalars import scalars
 from pbt.mnist.task import find_data, space, steps_per_epoch, supervised
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
-from pbt.runs.placement import EXECUTORS, Placement, place
+from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
 
 log = logging.getLogger("pbt")
@@ -147,17 +147,19 @@ def placement_of(
     if wanted == "ray":
         return placement_on_ray(config, Cluster(address=address), device, train.num_workers_paral)
     asked = Placement(threads=train.threads, device=device if device is not None else gpus_of(train.gpus))
-    spot = place(replace(asked, executor="processes"), train.num_worker_tot)
-    slots = min(train.num_workers_paral, len(spot.devices))
+    resolved = replace(asked, executor="processes").resolve(train.num_worker_tot)
+    slots = min(train.num_workers_paral, len(resolved.devices))
     if wanted == "processes" and slots < train.num_workers_paral:
         log.info(
             "num_workers_paral is %d: %d of them train at a time, on %s",
             train.num_workers_paral,
             slots,
-            ", ".join(dict.fromkeys(spot.devices)),
+            ", ".join(dict.fromkeys(resolved.devices)),
         )
     if train.num_workers_paral < train.num_worker_tot:
-        return replace(asked, executor=wanted, workers=slots, chunk=max(1, train.num_workers_paral // slots))
+        return replace(
+            asked, executor=wanted, workers=slots, members_per_program=max(1, train.num_workers_paral // slots)
+        )
     return replace(asked, executor=wanted, workers=slots if wanted == "processes" else None)
 
 

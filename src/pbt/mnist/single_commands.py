@@ -29,9 +29,9 @@ from pbt.mnist.tester import Tested, best_tested, run_test
 from pbt.runs.catalog import LatestLink
 from pbt.runs.disk_space import bounded
 from pbt.runs.engine import Engine, Observer
-from pbt.runs.placement import Placement, place
+from pbt.runs.placement import Placement
 from pbt.runs.results import Run
-from pbt.terminal.exit import exit_code_of, tell
+from pbt.terminal.exit import exit_code_of, print_error
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.summary import summary
 
@@ -118,7 +118,7 @@ def _placement_of(config: Config, device: str | None, executor: str, address: st
         placement = placement_on_ray(config, Cluster(address=address), device, workers=1)
     else:
         placement = Placement(executor="inline", threads=train.threads, device=device or gpus_of(train.gpus[:1]))
-    place(placement, 1)
+    placement.resolve(1)
     return placement
 
 
@@ -163,7 +163,7 @@ def _train(
         take_tests(path, prepared.steps_per_epoch, prepared.data.note)
     summary(run)
     if failure:
-        tell(f"error: testing beside training failed: {failure}", PROGRAM)
+        print_error(f"error: testing beside training failed: {failure}", PROGRAM)
         return 1
     return 0 if tested is None else show_test(tested, "test")
 

@@ -41,7 +41,7 @@ def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class SplitMetrics:
     """The metrics of a split by name, in order, in two kinds."""
 
     names: Sequence[str]
@@ -51,7 +51,7 @@ class Measured:
     """All others."""
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: Split) -> "Measured":
+    def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: Split) -> "SplitMetrics":
         """The metrics of a task; `means` are the names that it declares to be means."""
         found = {name for name, metric in metrics.items() if name in means or _is_mean(metric, split.targets)}
         return cls(
@@ -85,7 +85,7 @@ def batches(
 
 def evaluate(
     model: Callable[..., Outputs],
-    measured: Measured,
+    measured: SplitMetrics,
     split: Split,
     size: int,
     prepare: Callable[[Tensor], Tensor] | None,

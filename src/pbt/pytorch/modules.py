@@ -16,7 +16,7 @@ from pbt.errors import PBTError, TaskError
 from pbt.executors.base import Scratch, State
 from pbt.executors.base_values import KIND, MARK, is_number
 from pbt.executors.seeding import seeded
-from pbt.executors.worker import Context, Metrics, Train
+from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import (
     ArgumentBinding,
     AugmentBinding,
@@ -101,7 +101,7 @@ class ModuleTask:
         bind_all(live, hparams, self.task.bind)
         digest(capture(live.stateful, built))
 
-    def trainer(self, device: str, threads: int) -> Train:  # noqa: ARG002 (the device is in the context)
+    def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """What trains rounds in this worker."""
         return _ModuleTrainer(self.task, threads)
 

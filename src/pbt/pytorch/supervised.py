@@ -16,7 +16,7 @@ from pbt.core.rng import seed_of
 from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
-from pbt.executors.worker import Context, Metrics, Train
+from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.average import Average
 from pbt.pytorch.bind import (
     SETTINGS,
@@ -30,7 +30,7 @@ from pbt.pytorch.bind import (
 )
 from pbt.pytorch.checks import check_fields, check_last_batch, check_network, check_selection, opened
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split
-from pbt.pytorch.evaluation import Measured, accuracy, detached, evaluate
+from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
 from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, placed, training_loss
 from pbt.pytorch.modes import set_mode
@@ -179,11 +179,11 @@ class SupervisedTask:
             members=members,
         )
 
-    def measured(self, split: Split) -> Measured:
+    def measured(self, split: Split) -> SplitMetrics:
         """The loss and the metrics, as they are computed over this split."""
         metrics = {"loss": self.loss, **self.metrics}
         device = str(split.targets.device)
-        return Measured.of({name: placed(metric, device) for name, metric in metrics.items()}, self.means, split)
+        return SplitMetrics.of({name: placed(metric, device) for name, metric in metrics.items()}, self.means, split)
 
     def report(
         self,
@@ -216,7 +216,7 @@ class SupervisedTask:
         metrics["score"] = score if finite else math.nan
         return metrics
 
-    def trainer(self, device: str, threads: int) -> Train:
+    def trainer(self, device: str, threads: int) -> TrainFunction:
         """What trains rounds in this worker; loads the data."""
         return SupervisedTrainer(self, device, threads)
 

@@ -8,7 +8,7 @@ from pbt.report.data.axes import axis_of, quantile
 from pbt.report.data.exploits import exploits
 from pbt.report.data.founders import taken_over
 from pbt.report.data.schedules import bound
-from pbt.report.snapshot import Story
+from pbt.report.snapshot import RunSnapshot
 from pbt.space import Choice
 from pbt.text import count, listed, number, percent
 
@@ -37,11 +37,11 @@ class Advice:
     text: str
 
 
-def advice(story: Story) -> list[Advice]:
+def advice(snapshot: RunSnapshot) -> list[Advice]:
     """All warnings, those that matter most first; none before a member has finished a round."""
-    if not story.path:
+    if not snapshot.path:
         return []
-    rules: tuple[tuple[str, Callable[[Story], Iterator[str]]], ...] = (
+    rules: tuple[tuple[str, Callable[[RunSnapshot], Iterator[str]]], ...] = (
         ("tree", _no_evolution),
         ("health", _failures),
         ("founders", _one_founder),
@@ -51,15 +51,15 @@ def advice(story: Story) -> list[Advice]:
         ("exploits", _small),
         ("exploits", _super_parent),
     )
-    return [Advice(figure=figure, text=text) for figure, rule in rules for text in rule(story)]
+    return [Advice(figure=figure, text=text) for figure, rule in rules for text in rule(snapshot)]
 
 
-def _no_evolution(story: Story) -> Iterator[str]:
-    if len(story.members) < 2 or len(story.generations) < 2:
+def _no_evolution(snapshot: RunSnapshot) -> Iterator[str]:
+    if len(snapshot.members) < 2 or len(snapshot.generations) < 2:
         return
-    changed = any(a.hparams != b.hparams for a, b in itertools.pairwise(story.path))
-    members = {link.member for link in story.path}
-    if not story.copies:
+    changed = any(a.hparams != b.hparams for a, b in itertools.pairwise(snapshot.path))
+    members = {link.member for link in snapshot.path}
+    if not snapshot.copies:
         yield (
             "Nobody ever copied anybody: this is a set of separate trainings, and the best one is what a search "
             "without evolution finds."
@@ -76,35 +76,38 @@ def _no_evolution(story: Story) -> Iterator[str]:
         )
 
 
-def _failures(story: Story) -> Iterator[str]:
-    there = len(story.counted) + len(story.failures)
-    if len(story.failures) > OFTEN * there:
+def _failures(snapshot: RunSnapshot) -> Iterator[str]:
+    there = len(snapshot.counted) + len(snapshot.failures)
+    if len(snapshot.failures) > OFTEN * there:
+        failed = len(snapshot.failures)
         yield (
-            f"{count(len(story.failures), 'round')} of {there:,} failed ({percent(len(story.failures) / there)}): a "
+            f"{count(failed, 'round')} of {there:,} failed ({percent(failed / there)}): a "
             "failed member is replaced by a better one, so the search leaves where it fails; tighten the range of what "
             "makes it fail."
         )
 
 
-def _one_founder(story: Story) -> Iterator[str]:
-    found = taken_over(story)
+def _one_founder(snapshot: RunSnapshot) -> Iterator[str]:
+    found = taken_over(snapshot)
     if found is None:
         return
-    (round_, step), last = found, story.generations[-1].depth
+    (round_, step), last = found, snapshot.generations[-1].depth
     if last >= ROUNDS and round_ <= last / 2:
+        newest = snapshot.states[snapshot.living[0]] if snapshot.living else None
+        founder = newest.founder if newest else snapshot.path[0].member
         yield (
             f"One founder took over early: from round {round_} of {last} (step {step:,}) on everybody descends from "
-            f"member {story.states[story.living[0]].founder if story.living else story.path[0].member}, and what the "
-            "others had found is lost; a longer interval, a smaller fraction or a larger population keeps more alive."
+            f"member {founder}, and what the others had found is lost; "
+            "a longer interval, a smaller fraction or a larger population keeps more alive."
         )
 
 
-def _bounds(story: Story) -> Iterator[str]:
-    for name, domain in story.space.items():
+def _bounds(snapshot: RunSnapshot) -> Iterator[str]:
+    for name, domain in snapshot.space.items():
         if isinstance(domain, Choice):
             continue
-        axis, best = axis_of(name, domain), story.path[-1].hparams.get(name)
-        sides = [bound(axis, story.states[ref].hparams.get(name)) for ref in story.living]
+        axis, best = axis_of(name, domain), snapshot.path[-1].hparams.get(name)
+        sides = [bound(axis, snapshot.states[ref].hparams.get(name)) for ref in snapshot.living]
         for side, value in (("lower", domain.low), ("upper", domain.high)):
             here, won = sides.count(side), bound(axis, best) == side
             if won or here > CROWD * len(sides):
@@ -115,10 +118,10 @@ def _bounds(story: Story) -> Iterator[str]:
                 )
 
 
-def _short_interval(story: Story) -> Iterator[str]:
-    found = correlations(story)
+def _short_interval(snapshot: RunSnapshot) -> Iterator[str]:
+    found = correlations(snapshot)
     later = sorted(value for _, value in found[len(found) // 2 :])
-    if story.copies and len(later) >= ROUNDS // 2 and quantile(later, 0.5) < NOISE:
+    if snapshot.copies and len(later) >= ROUNDS // 2 and quantile(later, 0.5) < NOISE:
         yield (
             f"The interval looks too short: in the later half of the run the order of the members after one round says "
             f"little about their order after the next (median rank correlation {quantile(later, 0.5):z.2f}), so who "
@@ -126,12 +129,12 @@ def _short_interval(story: Story) -> Iterator[str]:
         )
 
 
-def correlations(story: Story) -> list[tuple[int, float]]:
+def correlations(snapshot: RunSnapshot) -> list[tuple[int, float]]:
     """Per round, the rank correlation of the scores before and after it, of members that went on with their own."""
     found = []
-    for generation in story.generations[1:]:
+    for generation in snapshot.generations[1:]:
         pairs = [
-            (story.states[state.start].score, state.score)
+            (snapshot.states[state.start].score, state.score)
             for state in generation.states
             if state.start is not None and state.start.member == state.ref.member
         ]
@@ -158,8 +161,8 @@ def _ranks(values: list[float]) -> list[float]:
     return [sum(places[value]) / len(places[value]) for value in values]
 
 
-def _old_best(story: Story) -> Iterator[str]:
-    last, best = story.generations[-1], story.path[-1]
+def _old_best(snapshot: RunSnapshot) -> Iterator[str]:
+    last, best = snapshot.generations[-1], snapshot.path[-1]
     if last.depth >= ROUNDS and best.last_step <= last.step / 2:
         yield (
             f"The best score is old: it was reached at step {best.last_step:,} of {last.step:,}, and nothing after it "
@@ -167,13 +170,13 @@ def _old_best(story: Story) -> Iterator[str]:
         )
 
 
-def _small(story: Story) -> Iterator[str]:
-    if not story.copies:
+def _small(snapshot: RunSnapshot) -> Iterator[str]:
+    if not snapshot.copies:
         return
     donors: dict[int, set[int | None]] = {}
-    for decision in story.copies:
+    for decision in snapshot.copies:
         donors.setdefault(decision.round, set()).add(decision.donor)
-    members = len(story.members)
+    members = len(snapshot.members)
     if members < SMALL:
         yield (
             f"The population is small: with {members} members selection has little to choose from; 10 to 40 are usual."
@@ -185,9 +188,9 @@ def _small(story: Story) -> Iterator[str]:
         )
 
 
-def _super_parent(story: Story) -> Iterator[str]:
-    found = exploits(story)
-    if found is None or len(story.members) < SMALL or found.total < 10:
+def _super_parent(snapshot: RunSnapshot) -> Iterator[str]:
+    found = exploits(snapshot)
+    if found is None or len(snapshot.members) < SMALL or found.total < 10:
         return
     (donor, most), *_ = found.donors
     if most > SUPER * found.total:

@@ -7,8 +7,8 @@ from pbt.report.advice import advice
 from pbt.report.data.figures import NAMES, Pictures
 from pbt.report.facts import environment, results, setting
 from pbt.report.sentences import HOW, NOTHING, TITLES, aside, shows
-from pbt.report.snapshot import Story
-from pbt.report.tables import Table, table
+from pbt.report.snapshot import RunSnapshot
+from pbt.report.tables import FigureTable, table
 from pbt.text import count
 
 WELL = "None of the usual warnings applies to this run."
@@ -24,7 +24,7 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class ReportSection:
     """One picture with its words."""
 
     name: str
@@ -36,7 +36,7 @@ class Section:
     """How it is read."""
     note: str = ""
     """What was left out to keep it small."""
-    table: Table | None = None
+    table: FigureTable | None = None
 
     @property
     def label(self) -> str:
@@ -54,49 +54,49 @@ class Content:
     warnings: tuple[Warned, ...]
     praise: str
     """What to say where there is no warning; empty: it is too early to say."""
-    sections: tuple[Section, ...]
+    sections: tuple[ReportSection, ...]
     """None before a member has finished a round."""
     setting: Mapping[str, str]
     environment: Mapping[str, str]
 
 
-def content(story: Story, pictures: Pictures) -> Content:
+def content(snapshot: RunSnapshot, pictures: Pictures) -> Content:
     """What is said of a run and its pictures."""
-    warned = tuple(Warned(figure=one.figure, title=TITLES[one.figure], text=one.text) for one in advice(story))
+    warned = tuple(Warned(figure=one.figure, title=TITLES[one.figure], text=one.text) for one in advice(snapshot))
     return Content(
-        title=story.name,
-        lead=_lead(story),
-        results=results(story),
+        title=snapshot.name,
+        lead=_lead(snapshot),
+        results=results(snapshot),
         warnings=warned,
-        praise="" if warned or not story.path else WELL,
-        sections=tuple(_section(name, pictures, story) for name in NAMES) if story.path else (),
-        setting=setting(story),
-        environment=environment(story),
+        praise="" if warned or not snapshot.path else WELL,
+        sections=tuple(_section(name, pictures, snapshot) for name in NAMES) if snapshot.path else (),
+        setting=setting(snapshot),
+        environment=environment(snapshot),
     )
 
 
-def _lead(story: Story) -> str:
-    if not story.path:
+def _lead(snapshot: RunSnapshot) -> str:
+    if not snapshot.path:
         return NOTHING
-    if story.status == "running":
-        return f"This run is still being trained; the page shows it as it was after round {story.rounds:,}."
-    if story.status == "interrupted":
-        return f"This run was interrupted after round {story.rounds:,} and can be resumed."
-    members, rounds = count(len(story.members), "member"), count(story.rounds, "round")
-    return f"{members}, {rounds}; {story.generations[-1].step:,} training steps in the state that has most."
+    if snapshot.status == "running":
+        return f"This run is still being trained; the page shows it as it was after round {snapshot.rounds:,}."
+    if snapshot.status == "interrupted":
+        return f"This run was interrupted after round {snapshot.rounds:,} and can be resumed."
+    members, rounds = count(len(snapshot.members), "member"), count(snapshot.rounds, "round")
+    return f"{members}, {rounds}; {snapshot.generations[-1].step:,} training steps in the state that has most."
 
 
-def _section(name: str, pictures: Pictures, story: Story) -> Section:
+def _section(name: str, pictures: Pictures, snapshot: RunSnapshot) -> ReportSection:
     record = getattr(pictures, name)
-    said = shows(name, pictures, story)
+    said = shows(name, pictures, snapshot)
     if record is None:
-        return Section(name=name, title=TITLES[name], shows=said, drawn=False)
-    return Section(
+        return ReportSection(name=name, title=TITLES[name], shows=said, drawn=False)
+    return ReportSection(
         name=name,
         title=TITLES[name],
         shows=said,
         drawn=True,
         how=f"{HOW[name]} {aside(record)}".strip(),
         note=f"Thinned to keep this page small: {record.note}." if record.note else "",
-        table=table(name, pictures, story),
+        table=table(name, pictures, snapshot),
     )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pbt.report.snapshot import Story
+from pbt.report.snapshot import RunSnapshot
 from pbt.text import count, number, span
 
 LONG = 200
@@ -19,55 +19,55 @@ PLACE = {
 }
 
 
-def results(story: Story) -> dict[str, str]:
+def results(snapshot: RunSnapshot) -> dict[str, str]:
     """What came out."""
-    asked = story.meta.get("rounds")
-    done = story.rounds
+    asked = snapshot.meta.get("rounds")
+    done = snapshot.rounds
     found = {
-        "state": story.status,
-        "members": f"{len(story.members):,}",
+        "state": snapshot.status,
+        "members": f"{len(snapshot.members):,}",
         "rounds": f"{done:,}" + (f" of {asked:,}" if isinstance(asked, int) and asked != done else ""),
     }
-    if story.path:
-        best = story.path[-1]
-        found[f"best {story.score_name}"] = number(best.score, 6)
-        for name, value in story.reported.items():
+    if snapshot.path:
+        best = snapshot.path[-1]
+        found[f"best {snapshot.score_name}"] = number(best.score, 6)
+        for name, value in snapshot.reported.items():
             if isinstance(value, (int, float, str)) and len(found) < 12:
                 found[f"its {name.replace('_', ' ')}"] = number(value, 6)
         found["made by"] = f"member {best.member}, round {best.round}, step {best.last_step:,}"
-        found["copies"] = f"{len(story.copies):,}"
-        found["failed rounds"] = f"{len(story.failures):,}"
-    if story.seconds:
-        found["training"] = f"{span(sum(story.seconds.values()))} of all members together"
-    if story.wall:
-        found["from the first round to the last"] = span(story.wall)
+        found["copies"] = f"{len(snapshot.copies):,}"
+        found["failed rounds"] = f"{len(snapshot.failures):,}"
+    if snapshot.seconds:
+        found["training"] = f"{span(sum(snapshot.seconds.values()))} of all members together"
+    if snapshot.wall:
+        found["from the first round to the last"] = span(snapshot.wall)
     return found
 
 
-def setting(story: Story) -> dict[str, str]:
+def setting(snapshot: RunSnapshot) -> dict[str, str]:
     """What was asked for."""
     found = {
-        name: domain.describe() + ("; not read back" if name in story.unread else "")
-        for name, domain in story.space.items()
+        name: domain.describe() + ("; not read back" if name in snapshot.unread else "")
+        for name, domain in snapshot.space.items()
     }
-    found["task"] = str(story.meta.get("task") or "not recorded")
-    plan = story.meta.get("plan")
+    found["task"] = str(snapshot.meta.get("task") or "not recorded")
+    plan = snapshot.meta.get("plan")
     if isinstance(plan, Mapping):
         found |= {name: described(value) for name, value in plan.items() if name != "name"}
-    found["objective"] = str(story.meta.get("objective") or "maximize")
-    found["seed"] = str(story.meta.get("seed"))
-    if story.meta.get("initial"):
-        found["given first values"] = f"for {count(len(story.meta['initial']), 'member')}"
+    found["objective"] = str(snapshot.meta.get("objective") or "maximize")
+    found["seed"] = str(snapshot.meta.get("seed"))
+    if snapshot.meta.get("initial"):
+        found["given first values"] = f"for {count(len(snapshot.meta['initial']), 'member')}"
     return found
 
 
-def environment(story: Story) -> dict[str, str]:
+def environment(snapshot: RunSnapshot) -> dict[str, str]:
     """Where it was made; what results depend on in their last bits."""
-    place = story.meta.get("place")
+    place = snapshot.meta.get("place")
     if not isinstance(place, Mapping):
         return {}
     found = {title: str(place[name]) for name, title in PLACE.items() if place.get(name) is not None}
-    note = (story.meta.get("application") or {}).get("note")
+    note = (snapshot.meta.get("application") or {}).get("note")
     return {**found, "note": str(note)} if note else found
 
 

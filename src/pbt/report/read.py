@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pbt.errors import RunFormatError
-from pbt.report.snapshot import Story, story_of
+from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.results import Run
 from pbt.store.reader import RunReader
 
@@ -11,7 +11,7 @@ RECORDED = ("seed", "space")
 """What cannot be done without."""
 
 
-def read_story(run: Run | str | Path) -> Story:
+def read_story(run: Run | str | Path) -> RunSnapshot:
     """The run as it is at this moment; the log is read at once, so a round is there whole or not at all.
 
     Raises:
@@ -20,7 +20,7 @@ def read_story(run: Run | str | Path) -> Story:
     """
     path = run.path if isinstance(run, Run) else Path(run)
     if path is None:
-        return story_of(run)  # type: ignore[arg-type]  # only a Run has no path
+        return snapshot_of(run)  # type: ignore[arg-type]  # only a Run has no path
     with RunReader(path) as reader:
         meta = reader.meta
         missing = [name for name in RECORDED if name not in meta]
@@ -28,4 +28,4 @@ def read_story(run: Run | str | Path) -> Story:
             raise RunFormatError(f"{path}: expected a run with a recorded {', '.join(missing)}, found none")
         taken = run if isinstance(run, Run) else Run(reader, path)
         # A round's times are written together with the round, so what is read later is never less.
-        return story_of(taken, reader.journal(), writing=reader.is_writing())
+        return snapshot_of(taken, reader.journal(), writing=reader.is_writing())

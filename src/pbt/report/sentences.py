@@ -7,12 +7,12 @@ from typing import Any
 from pbt.report.data.exploits import Exploits
 from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
-from pbt.report.data.founders import Founders
+from pbt.report.data.founders import FounderShares
 from pbt.report.data.health import Health
-from pbt.report.data.plane import Frame, Plane
-from pbt.report.data.schedules import Panel, Schedules
+from pbt.report.data.plane import Plane, PlaneFrame
+from pbt.report.data.schedules import Panel, ScheduleLines
 from pbt.report.data.tree import Tree
-from pbt.report.snapshot import Story
+from pbt.report.snapshot import RunSnapshot
 from pbt.text import count, distinct, listed, number, percent, span, times
 
 TITLES: Mapping[str, str] = {
@@ -51,15 +51,15 @@ ABSENT: Mapping[str, str] = {
 }
 
 
-def shows(name: str, pictures: Pictures, story: Story) -> str:
+def shows(name: str, pictures: Pictures, snapshot: RunSnapshot) -> str:
     """What this run shows in a picture, or why there is none."""
     record: Any = getattr(pictures, name)
-    if not story.path:
+    if not snapshot.path:
         return NOTHING
     if record is None:
         return ABSENT[name]
-    tell: Callable[[Any, Story], str] = _TELL[name]
-    return tell(record, story)
+    tell: Callable[[Any, RunSnapshot], str] = _TELL[name]
+    return tell(record, snapshot)
 
 
 def aside(record: Any) -> str:
@@ -71,13 +71,13 @@ def aside(record: Any) -> str:
     return ""
 
 
-def _fitness(record: Fitness, story: Story) -> str:
+def _fitness(record: Fitness, snapshot: RunSnapshot) -> str:
     first, last = record.best[0], record.best[-1]
     scores = distinct(first, last, record.median[0], record.median[-1])
-    end = story.path[-1]
+    end = snapshot.path[-1]
     if len(record.steps) == 1:
         return f"After one round the best {record.score} is {scores[1]} and the median {scores[3]}."
-    if len(story.members) == 1:
+    if len(snapshot.members) == 1:
         return f"The {record.score} went from {scores[0]} to {scores[1]}, which was reached at step {end.last_step:,}."
     text = (
         f"The best {record.score} went from {scores[0]} after the first round to {scores[1]} "
@@ -93,7 +93,7 @@ def _half(best: float, first: float, last: float) -> bool:
     return abs(best - first) >= abs(last - first) / 2
 
 
-def _schedules(record: Schedules, story: Story) -> str:  # noqa: ARG001 (one signature for all)
+def _schedules(record: ScheduleLines, snapshot: RunSnapshot) -> str:  # noqa: ARG001 (one signature for all)
     told = [_panel(panel) for panel in record.panels]
     others = [panel.axis.name for panel in record.panels if not panel.changes]
     told = [text for text in told if text]
@@ -112,21 +112,21 @@ def _panel(panel: Panel) -> str:
     return f"{text} and ended at its {panel.at_bound} bound" if panel.at_bound else text
 
 
-def _tree(record: Tree, story: Story) -> str:  # noqa: ARG001
-    roots = len({story.states[ref].founder for ref in story.living})
-    members = list(dict.fromkeys(link.member for link in story.path))
-    hops = sum(a.member != b.member for a, b in itertools.pairwise(story.path))
-    text = f"The {count(len(story.living), 'living state')} descend{'s' * (len(story.living) == 1)} from "
-    text += f"{roots:,} of {len(story.members):,} initial members"
-    ancestor = story.common_ancestor
-    if ancestor is not None and len(story.living) > 1:
+def _tree(record: Tree, snapshot: RunSnapshot) -> str:  # noqa: ARG001
+    roots = len({snapshot.states[ref].founder for ref in snapshot.living})
+    members = list(dict.fromkeys(link.member for link in snapshot.path))
+    hops = sum(a.member != b.member for a, b in itertools.pairwise(snapshot.path))
+    text = f"The {count(len(snapshot.living), 'living state')} descend{'s' * (len(snapshot.living) == 1)} from "
+    text += f"{roots:,} of {len(snapshot.members):,} initial members"
+    ancestor = snapshot.common_ancestor
+    if ancestor is not None and len(snapshot.living) > 1:
         text += f", and from one state: member {ancestor.ref.member} after step {ancestor.step:,}"
     if not hops:
         return f"{text}; the best state was trained by member {members[0]} alone."
     return f"{text}; the best state was handed over {times(hops)}, by way of {count(len(members), 'member')}."
 
 
-def _founders(record: Founders, story: Story) -> str:  # noqa: ARG001
+def _founders(record: FounderShares, snapshot: RunSnapshot) -> str:  # noqa: ARG001
     if record.taken_over is not None:
         round_, step = record.taken_over
         return f"From round {round_} (step {step:,}) on everybody descends from member {record.left[0]}."
@@ -136,8 +136,8 @@ def _founders(record: Founders, story: Story) -> str:  # noqa: ARG001
     return f"{len(record.left):,} of {record.began:,} founders still have descendants: {names}."
 
 
-def _exploits(record: Exploits, story: Story) -> str:
-    (donor, most), never = record.donors[0], len(story.members) - len(record.donors)
+def _exploits(record: Exploits, snapshot: RunSnapshot) -> str:
+    (donor, most), never = record.donors[0], len(snapshot.members) - len(record.donors)
     return (
         f"{count(record.total, 'copy').replace('copys', 'copies')}; member {donor} was copied most, "
         f"{times(most)} ({percent(most / record.total)} of all), and "
@@ -145,13 +145,13 @@ def _exploits(record: Exploits, story: Story) -> str:
     )
 
 
-def _plane(record: Plane, story: Story) -> str:
+def _plane(record: Plane, snapshot: RunSnapshot) -> str:
     first, last = record.frames[0], record.frames[-1]
     told = []
     for axis, places in ((record.x, "x"), (record.y, "y")):
         if axis is None or axis.options:
             continue
-        before, after = _range(getattr(first, places)), _range(_best_half(last, places, story.sign))
+        before, after = _range(getattr(first, places)), _range(_best_half(last, places, snapshot.sign))
         if before and after:
             name = axis.title
             told.append(f"{name} {after} (at the start: {before})")
@@ -160,7 +160,7 @@ def _plane(record: Plane, story: Story) -> str:
     return f"In the last round the better half of the members has {listed(told)}."
 
 
-def _best_half(frame: Frame, places: str, sign: int) -> list[float | None]:
+def _best_half(frame: PlaneFrame, places: str, sign: int) -> list[float | None]:
     values = getattr(frame, places)
     order = sorted(range(len(values)), key=lambda i: -sign * frame.scores[i])
     return [values[i] for i in order[: max(1, (len(order) + 1) // 2)]]
@@ -174,7 +174,7 @@ def _range(values: Any) -> str:
     return f"at {low}" if low == high else f"between {low} and {high}"
 
 
-def _health(record: Health, story: Story) -> str:  # noqa: ARG001
+def _health(record: Health, snapshot: RunSnapshot) -> str:  # noqa: ARG001
     rate = sum(record.copied[1:]) / max(1, len(record.copied) - 1)
     text = f"{percent(rate)} of the members began an average round with a copy, " if rate else "nobody copied, "
     text += f"{count(record.failures, 'round')} failed" if record.failures else "no round failed"
@@ -185,7 +185,7 @@ def _health(record: Health, story: Story) -> str:  # noqa: ARG001
     return f"{text[0].upper()}{text[1:]}."
 
 
-_TELL: Mapping[str, Callable[[Any, Story], str]] = {
+_TELL: Mapping[str, Callable[[Any, RunSnapshot], str]] = {
     "fitness": _fitness,
     "schedules": _schedules,
     "tree": _tree,

@@ -14,11 +14,11 @@ from pbt.core.lineage import Lineage, Link
 from pbt.core.population import StateRef
 from pbt.runs.results import Run
 from pbt.space import HParams, Space
-from pbt.store.base import Entry
+from pbt.store.base import JournalEntry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class SnapshotState:
     """What a member held after one of its rounds."""
 
     ref: StateRef
@@ -42,7 +42,7 @@ class Generation:
 
     depth: int
     step: int
-    states: tuple[State, ...]
+    states: tuple[SnapshotState, ...]
 
     @property
     def scores(self) -> list[float]:
@@ -51,7 +51,7 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class SnapshotFailure:
     """A round that gave no usable score."""
 
     member: int
@@ -62,7 +62,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class RunSnapshot:
     """One consistent snapshot of a run."""
 
     name: str
@@ -74,13 +74,13 @@ class Story:
     """1 where the score is maximized, -1 where it is minimized."""
     members: tuple[int, ...]
     """Everybody that was ever born into the population, by id."""
-    states: Mapping[StateRef, State]
+    states: Mapping[StateRef, SnapshotState]
     """In the order of the log: a state comes after the one it started from."""
     living: tuple[StateRef, ...]
     """The states that the healthy members stand on."""
     copies: tuple[Decision, ...]
     """Decisions that took something from a donor."""
-    failures: tuple[Failure, ...]
+    failures: tuple[SnapshotFailure, ...]
     path: tuple[Link, ...]
     """The ancestry of the best state, first to last; empty: nothing was scored."""
     reported: Mapping[str, Any] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Story:
         return self.sign * score > self.sign * than
 
     @cached_property
-    def counted(self) -> tuple[State, ...]:
+    def counted(self) -> tuple[SnapshotState, ...]:
         """The states of the population: helpers such as evaluators left out."""
         known = frozenset(self.members)
         return tuple(state for state in self.states.values() if state.ref.member in known)
@@ -116,7 +116,7 @@ class Story:
     @cached_property
     def generations(self) -> tuple[Generation, ...]:
         """The states of the population by the rounds that are in them; steps never decrease."""
-        grouped: dict[int, list[State]] = {}
+        grouped: dict[int, list[SnapshotState]] = {}
         for state in self.counted:
             grouped.setdefault(state.depth, []).append(state)
         found: list[Generation] = []
@@ -127,9 +127,9 @@ class Story:
         return tuple(found)
 
     @cached_property
-    def by_member(self) -> Mapping[int, tuple[State, ...]]:
+    def by_member(self) -> Mapping[int, tuple[SnapshotState, ...]]:
         """The states of each member of the population, by round."""
-        grouped: dict[int, list[State]] = {}
+        grouped: dict[int, list[SnapshotState]] = {}
         for state in self.counted:
             grouped.setdefault(state.ref.member, []).append(state)
         return {member: tuple(states) for member, states in sorted(grouped.items())}
@@ -140,7 +140,7 @@ class Story:
         return frozenset(self._back_from(self.living))
 
     @cached_property
-    def common_ancestor(self) -> State | None:
+    def common_ancestor(self) -> SnapshotState | None:
         """The youngest state that all living states descend from."""
         descendants = dict.fromkeys(self.living, 1)
         for ref in reversed(tuple(self.states)):
@@ -161,7 +161,7 @@ class Story:
         return seen
 
 
-def story_of(run: Run, notes: Sequence[Entry] = (), *, writing: bool = False) -> Story:
+def snapshot_of(run: Run, notes: Sequence[JournalEntry] = (), *, writing: bool = False) -> RunSnapshot:
     """The snapshot that a run is.
 
     Args:
@@ -176,7 +176,7 @@ def story_of(run: Run, notes: Sequence[Entry] = (), *, writing: bool = False) ->
     timed = [note for note in notes if note.kind == "round" and _ref(note) in states]
     clocks = [note.clock for note in timed]
     best = view.best
-    return Story(
+    return RunSnapshot(
         name="a run in memory" if run.path is None else run.path.resolve().name,
         status=view.ended or ("running" if writing else "interrupted"),
         meta=run.meta,
@@ -195,12 +195,12 @@ def story_of(run: Run, notes: Sequence[Entry] = (), *, writing: bool = False) ->
     )
 
 
-def _states(tree: Lineage) -> dict[StateRef, State]:
-    states: dict[StateRef, State] = {}
+def _states(tree: Lineage) -> dict[StateRef, SnapshotState]:
+    states: dict[StateRef, SnapshotState] = {}
     for ref, report in tree.reports.items():
         start = tree.start(*ref)
         before = None if start is None else states[start]
-        states[ref] = State(
+        states[ref] = SnapshotState(
             ref=ref,
             start=start,
             founder=tree.founder(ref),
@@ -213,8 +213,8 @@ def _states(tree: Lineage) -> dict[StateRef, State]:
     return states
 
 
-def _failure(failed: Failed, tree: Lineage) -> Failure:
-    return Failure(
+def _failure(failed: Failed, tree: Lineage) -> SnapshotFailure:
+    return SnapshotFailure(
         member=failed.member,
         round=failed.round,
         start=tree.start(failed.member, failed.round),
@@ -223,5 +223,5 @@ def _failure(failed: Failed, tree: Lineage) -> Failure:
     )
 
 
-def _ref(note: Entry) -> StateRef:
+def _ref(note: JournalEntry) -> StateRef:
     return StateRef(note.details.get("member", -1), note.details.get("round", -1))

@@ -9,10 +9,10 @@ from pbt.report.data.axes import thin
 from pbt.report.data.exploits import Exploits
 from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
-from pbt.report.data.founders import Founders
+from pbt.report.data.founders import FounderShares
 from pbt.report.data.health import Health
 from pbt.report.data.plane import Plane
-from pbt.report.snapshot import Story
+from pbt.report.snapshot import RunSnapshot
 from pbt.text import number
 
 ROWS = 400
@@ -20,7 +20,7 @@ FOUNDERS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class FigureTable:
     """Texts, not yet escaped."""
 
     what: str
@@ -37,37 +37,37 @@ class Table:
         return f"The numbers: a row is {self.what}{shown}"
 
 
-def table(name: str, pictures: Pictures, story: Story) -> Table | None:
+def table(name: str, pictures: Pictures, snapshot: RunSnapshot) -> FigureTable | None:
     """The table behind a picture; None: there is no such picture."""
     record: Any = getattr(pictures, name)
     if record is None:
         return None
-    make: Callable[[Any, Story], Table] = _MAKE[name]
-    return make(record, story)
+    make: Callable[[Any, RunSnapshot], FigureTable] = _MAKE[name]
+    return make(record, snapshot)
 
 
-def _table(what: str, head: Iterable[str], rows: Sequence[Sequence[Any]]) -> Table:
+def _table(what: str, head: Iterable[str], rows: Sequence[Sequence[Any]]) -> FigureTable:
     texts = tuple(tuple(number(cell, 6) for cell in row) for row in thin(rows, ROWS))
-    return Table(what=what, head=tuple(head), rows=texts, all_rows=len(rows))
+    return FigureTable(what=what, head=tuple(head), rows=texts, all_rows=len(rows))
 
 
-def _fitness(record: Fitness, story: Story) -> Table:  # noqa: ARG001 (one signature for all)
+def _fitness(record: Fitness, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001 (one signature for all)
     columns = (record.steps, record.counts, record.best, record.median, record.low, record.high)
     head = ("step", "states", f"best {record.score} so far", "median", "10 %", "90 %")
     return _table("a number of training steps", head, list(zip(*columns, strict=True)))
 
 
-def _schedules(record: Any, story: Story) -> Table:  # noqa: ARG001
+def _schedules(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     """The winner's ancestry, a row for every stretch with the same values."""
     rows: list[list[Any]] = []
-    for _, same in itertools.groupby(story.path, key=lambda link: (link.member, link.hparams)):
+    for _, same in itertools.groupby(snapshot.path, key=lambda link: (link.member, link.hparams)):
         first, *rest = same
         stop = rest[-1].last_step if rest else first.last_step
-        rows.append([first.first_step, stop, first.member, *(first.hparams.get(name) for name in story.space)])
-    return _table("a stretch of the winner's ancestry", ("from step", "to step", "member", *story.space), rows)
+        rows.append([first.first_step, stop, first.member, *(first.hparams.get(name) for name in snapshot.space)])
+    return _table("a stretch of the winner's ancestry", ("from step", "to step", "member", *snapshot.space), rows)
 
 
-def _tree(record: Any, story: Story) -> Table:  # noqa: ARG001
+def _tree(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     rows = [
         (
             link.member,
@@ -78,13 +78,13 @@ def _tree(record: Any, story: Story) -> Table:  # noqa: ARG001
             None if link.decision is None else link.decision.donor,
             None if link.decision is None else link.decision.why,
         )
-        for link in story.path
+        for link in snapshot.path
     ]
-    head = ("member", "round", "step", story.score_name, "began by", "donor", "why")
+    head = ("member", "round", "step", snapshot.score_name, "began by", "donor", "why")
     return _table("a round of the winner's ancestry", head, rows)
 
 
-def _founders(record: Founders, story: Story) -> Table:  # noqa: ARG001
+def _founders(record: FounderShares, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     shares = sorted(record.shares, key=lambda share: (-share.parts[-1], -sum(share.parts)))[:FOUNDERS]
     names = ("others" if share.founder is None else f"member {share.founder}" for share in shares)
     rows = [
@@ -94,24 +94,24 @@ def _founders(record: Founders, story: Story) -> Table:  # noqa: ARG001
     return _table("a number of training steps", ("step", "founders", *names), rows)
 
 
-def _exploits(record: Exploits, story: Story) -> Table:
+def _exploits(record: Exploits, snapshot: RunSnapshot) -> FigureTable:
     gave, took = dict(record.donors), dict(record.received)
-    rows = [(member, gave.get(member, 0), took.get(member, 0)) for member in story.members]
+    rows = [(member, gave.get(member, 0), took.get(member, 0)) for member in snapshot.members]
     rows.sort(key=lambda row: (-row[1], -row[2], row[0]))
     return _table("a member", ("member", "was copied", "copied others"), rows)
 
 
-def _plane(record: Plane, story: Story) -> Table:  # noqa: ARG001
+def _plane(record: Plane, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     """Everybody after the last round, best first."""
-    states = sorted(story.generations[-1].states, key=lambda state: (-story.sign * state.score, state.ref))
+    states = sorted(snapshot.generations[-1].states, key=lambda state: (-snapshot.sign * state.score, state.ref))
     rows = [
-        (state.ref.member, state.step, state.score, *(state.hparams.get(name) for name in story.space))
+        (state.ref.member, state.step, state.score, *(state.hparams.get(name) for name in snapshot.space))
         for state in states
     ]
-    return _table("a member after the last round", ("member", "step", story.score_name, *story.space), rows)
+    return _table("a member after the last round", ("member", "step", snapshot.score_name, *snapshot.space), rows)
 
 
-def _health(record: Health, story: Story) -> Table:  # noqa: ARG001
+def _health(record: Health, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     columns = (record.rounds, record.founders, record.copied, record.failed, record.seconds, record.slowest)
     rows = [
         (round_, founders, f"{100 * copied:.3g} %", failed, seconds, slowest)
@@ -121,7 +121,7 @@ def _health(record: Health, story: Story) -> Table:  # noqa: ARG001
     return _table("a round", head, rows)
 
 
-_MAKE: Mapping[str, Callable[[Any, Story], Table]] = {
+_MAKE: Mapping[str, Callable[[Any, RunSnapshot], FigureTable]] = {
     "fitness": _fitness,
     "schedules": _schedules,
     "tree": _tree,

@@ -51,9 +51,9 @@ def write_report(run: Run | str | Path, out: str | Path | None = None) -> Path:
     path = Path(out) if out is not None else _home(run) / PAGE
     if path.is_dir():
         raise UsageError(f"{path}: expected the name of a file to write, found a folder")
-    story = read_story(run)
-    shown = pictures(story)
-    _write(path, page(content(story, shown), drawn(shown), library).encode())
+    snapshot = read_story(run)
+    shown = pictures(snapshot)
+    _write(path, page(content(snapshot, shown), drawn(shown), library).encode())
     return path
 
 
@@ -83,10 +83,10 @@ def write_pictures(run: Run | str | Path, formats: Iterable[str], out: str | Pat
     folder = Path(out) if out is not None else _home(run)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: expected a folder for the pictures, found a file")
-    story = read_story(run)
-    shown = pictures(story)
-    if not story.path:
-        raise UsageError(f"{story.name}: no member has finished a round yet, so there is nothing to draw")
+    snapshot = read_story(run)
+    shown = pictures(snapshot)
+    if not snapshot.path:
+        raise UsageError(f"{snapshot.name}: no member has finished a round yet, so there is nothing to draw")
     written = []
     for name in NAMES:
         record = getattr(shown, name)

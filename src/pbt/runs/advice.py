@@ -12,7 +12,7 @@ from pbt.core.exploit import BinaryTournament, Never, Truncation
 from pbt.core.explore import Perturb
 from pbt.core.strategy import Plan
 from pbt.executors.base import Outcome, Report
-from pbt.runs.engine import Course, Engine, Observer
+from pbt.runs.engine import Engine, Observer, RunSpec
 from pbt.space import Choice
 
 log = logging.getLogger("pbt")
@@ -25,7 +25,7 @@ DRIFT = 2.0
 """Factor of a drift over a whole run that is worth a word."""
 
 
-def cautions(course: Course) -> list[str]:
+def cautions(course: RunSpec) -> list[str]:
     """What to say about a run that is about to begin; nothing about other strategies than `Plan`."""
     plan = course.strategy
     if not isinstance(plan, Plan) or course.population == 1:
@@ -33,7 +33,7 @@ def cautions(course: Course) -> list[str]:
     return [*_size(plan, course), *_drift(plan, course), *_reach(plan, course)]
 
 
-def never_evolves(course: Course) -> str | None:
+def never_evolves(course: RunSpec) -> str | None:
     """What to say where the burn-in of a plan outlasts the run, so that nothing is ever copied or changed."""
     plan = course.strategy
     if not isinstance(plan, Plan) or plan.burn_in == 0 or course.rounds < 2:
@@ -49,7 +49,7 @@ def never_evolves(course: Course) -> str | None:
     )
 
 
-def _size(plan: Plan, course: Course) -> Iterator[str]:
+def _size(plan: Plan, course: RunSpec) -> Iterator[str]:
     if not isinstance(plan.exploit, Never) and course.population < SMALL:
         yield (
             f"{course.population} members: with fewer than {SMALL} what comes out depends much on the seed; compare "
@@ -57,7 +57,7 @@ def _size(plan: Plan, course: Course) -> Iterator[str]:
         )
 
 
-def _drift(plan: Plan, course: Course) -> Iterator[str]:
+def _drift(plan: Plan, course: RunSpec) -> Iterator[str]:
     """Factors whose logarithms do not add up to nothing."""
     if not isinstance(plan.explore, Perturb):
         return
@@ -71,7 +71,7 @@ def _drift(plan: Plan, course: Course) -> Iterator[str]:
         )
 
 
-def _reach(plan: Plan, course: Course) -> Iterator[str]:
+def _reach(plan: Plan, course: RunSpec) -> Iterator[str]:
     """Bounds that no chain of moves could reach from the middle of the prior."""
     if not isinstance(plan.explore, Perturb) or isinstance(plan.exploit, Never):
         return
@@ -88,7 +88,7 @@ def _reach(plan: Plan, course: Course) -> Iterator[str]:
             )
 
 
-class Level(Observer):
+class LevelAdvice(Observer):
     """Says it once when the first round leaves all members with one score, under a rule that copies no equal."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ def _stays_on_ties(strategy: object) -> str | None:
     return "truncation(ties='stay')" if rule.ties == "stay" and rule.fraction else None
 
 
-class Founders(Observer):
+class FounderAdvice(Observer):
     """Says it once when the population has come down to the descendants of a few initial members."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ UNREAD = "unread"
 """The kind of note in the journal that names hyperparameters which were not read back."""
 
 
-class Unread(Observer):
+class UnreadAdvice(Observer):
     """Reports once which hyperparameters nothing found in effect after a hand-over."""
 
     def __init__(self) -> None:

@@ -9,8 +9,8 @@ from pbt.errors import TaskError
 from pbt.executors.machine import cores_here
 from pbt.executors.ray import check_room, connected
 from pbt.executors.transport import check_sendable, pickled
-from pbt.executors.worker import Setup, Train, Trainable
-from pbt.runs.placement import Placement, place
+from pbt.executors.worker import Task, TrainFunction, WorkerSpec
+from pbt.runs.placement import Placement
 from pbt.space import HParams
 from pbt.store.files import StateFiles
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class PlacementChoice:
     """A placement without anything left to be measured, and what there is to say about it."""
 
     placement: Placement
     why: str = ""
 
 
-def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]) -> Choice:
+def choose(wanted: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
     """Settle the executor, and how many members one program holds.
 
     By rule where it is clear: one member, or a task that has its own loop. Else both ways are tried for a few steps.
@@ -44,57 +44,57 @@ def choose(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]
     if wanted.executor != "auto":
         return _as_asked(wanted, task, births)
     apart, why = _apart(wanted, task, len(births))
-    if 1 in (len(births), wanted.chunk) or not _is_supervised(task):
-        return Choice(placement=apart, why=why)
+    if 1 in (len(births), wanted.members_per_program) or not _is_supervised(task):
+        return PlacementChoice(placement=apart, why=why)
     together = replace(wanted, executor="vectorized", workers=None)
     try:
         most = wanted.workers if apart.executor == "processes" else 1
         found = _probe(together, task, births, _layouts(together, len(births), most), apart)
     except TaskError as error:
-        return Choice(placement=apart, why=f"{why}; {error}")
+        return PlacementChoice(placement=apart, why=f"{why}; {error}")
     programs = found.layout.workers
     way = "as one program" if programs == 1 else f"as {programs} programs at once"
     rates = f"a step of all members takes {1000 * found.together:,.1f} ms {way}, {1000 * found.apart:,.1f} apart"
     if found.together >= found.apart:
-        return Choice(placement=apart, why=f"{why}; {rates}")
+        return PlacementChoice(placement=apart, why=f"{why}; {rates}")
     fitted, room = _fitted(together, found, len(births))
-    return Choice(placement=fitted, why="; ".join(filter(None, [f"vectorized: {rates}", room])))
+    return PlacementChoice(placement=fitted, why="; ".join(filter(None, [f"vectorized: {rates}", room])))
 
 
-def _as_asked(wanted: Placement, task: Train | Trainable, births: Sequence[HParams]) -> Choice:
+def _as_asked(wanted: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
     """The executor is known; for programs it is left to be measured how many, and of how many members."""
     if wanted.executor == "ray":
         return _on_ray(wanted, task)
     if wanted.executor != "vectorized":
-        return Choice(placement=wanted)
+        return PlacementChoice(placement=wanted)
     _check_one_program(task)
     if wanted.workers is not None and wanted.workers > 1:
         check_sendable(task)
     layouts = _layouts(wanted, len(births), None if _is_sendable(task) else 1)
     fitted, why = _fitted(wanted, _probe(wanted, task, births, layouts), len(births))
-    return Choice(placement=fitted, why=why)
+    return PlacementChoice(placement=fitted, why=why)
 
 
-def _on_ray(wanted: Placement, task: Train | Trainable) -> Choice:
+def _on_ray(wanted: Placement, task: TrainFunction | Task) -> PlacementChoice:
     """Connect, so that what is wrong with the cluster is told before anything is written."""
-    if (wanted.chunk or 1) > 1:
+    if (wanted.members_per_program or 1) > 1:
         _check_one_program(task)
     pickled(task)
     check_room(connected(wanted.cluster), wanted.cluster)
-    return Choice(placement=wanted)
+    return PlacementChoice(placement=wanted)
 
 
-def _check_one_program(task: Train | Trainable) -> None:
+def _check_one_program(task: TrainFunction | Task) -> None:
     if not _is_supervised(task):
         from pbt.pytorch.vectorized.executor import refusal
 
         raise TaskError(refusal(task))
 
 
-def _apart(wanted: Placement, task: Train | Trainable, population: int) -> tuple[Placement, str]:
+def _apart(wanted: Placement, task: TrainFunction | Task, population: int) -> tuple[Placement, str]:
     """Where members are trained one by one."""
     inline = replace(wanted, executor="inline")
-    workers = len(place(replace(wanted, executor="processes"), population).devices)
+    workers = len(replace(wanted, executor="processes").resolve(population).devices)
     if population == 1:
         return inline, "inline: there is one member"
     if workers == 1:
@@ -117,9 +117,12 @@ def _fitted(wanted: Placement, found: "Probe", population: int) -> tuple[Placeme
     layout = found.layout
     share, room = -(-population // layout.workers), max(1, found.room // layout.workers)
     fitted = replace(
-        wanted, workers=layout.workers, threads=layout.threads, chunk=min(share, wanted.chunk or min(room, share))
+        wanted,
+        workers=layout.workers,
+        threads=layout.threads,
+        members_per_program=min(share, wanted.members_per_program or min(room, share)),
     )
-    if room >= share or wanted.chunk:
+    if room >= share or wanted.members_per_program:
         return fitted, ""
     return fitted, (
         f"{population} members take {found.member_bytes / 2**20:.3g} MiB each, {found.free_bytes / 2**30:.3g} GiB are "
@@ -136,8 +139,8 @@ def _probe(
 ) -> "Probe":
     from pbt.pytorch.vectorized.autotune import probe
 
-    setup = Setup(task=task, states=StateFiles(None), device=place(wanted, len(births)).devices[0])
-    alone = None if apart is None else place(apart, len(births))
+    setup = WorkerSpec(task=task, states=StateFiles(None), device=wanted.resolve(len(births)).devices[0])
+    alone = None if apart is None else apart.resolve(len(births))
     return probe(task, setup, births, layouts, None if alone is None else (len(alone.devices), alone.threads))
 
 
@@ -151,11 +154,11 @@ def _layouts(wanted: Placement, population: int, most: int | None = None) -> "li
     """
     from pbt.pytorch.vectorized.autotune import Layout
 
-    spot = place(wanted, population)
-    if wanted.workers is not None or spot.devices[0] != "cpu":
-        return [Layout(workers=min(len(spot.devices), most or population), threads=spot.threads)]
+    resolved = wanted.resolve(population)
+    if wanted.workers is not None or resolved.devices[0] != "cpu":
+        return [Layout(workers=min(len(resolved.devices), most or population), threads=resolved.threads)]
     # On the CPU: one program on one core, one on all cores, or one on each core.
-    counts = {1, spot.threads} if wanted.threads is None else {spot.threads}
+    counts = {1, resolved.threads} if wanted.threads is None else {resolved.threads}
     each = max(1, min(cores_here() // min(counts), population, most or population))
     layouts = [Layout(workers=1, threads=count) for count in sorted(counts)]
     return layouts if each == 1 else [*layouts, Layout(workers=each, threads=min(counts))]

@@ -139,7 +139,7 @@ class LatestLink(Observer):
             temporary.replace(link)
 
 
-class Vacated:
+class CleanupOnRefusal:
     """Around the start of a run in a directory that is not there yet: one that was refused leaves nothing behind.
 
     What a refusal leaves is a log without a single report. Anything more is kept.

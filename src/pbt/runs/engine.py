@@ -11,14 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Ended, Event, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.fold import apply, sign_of, turned
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
-from pbt.executors.base import Executor, Failure, Outcome, Report, Task
+from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
 from pbt.space import HParams, Space
-from pbt.store.base import Note, Store
+from pbt.store.base import NewEntry, Store
 
 log = logging.getLogger("pbt")
 
@@ -66,7 +66,7 @@ class Observer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class RunSpec:
     """What a run shall do, as far as its decisions depend on it.
 
     Raises:
@@ -104,11 +104,11 @@ class Engine:
         PopulationLostError: The log says that every member failed.
     """
 
-    def __init__(self, course: Course, store: Store) -> None:
+    def __init__(self, course: RunSpec, store: Store) -> None:
         self.course = course
         self.store = store
-        self._in_flight: dict[int, Task] = {}
-        self._wave: dict[int, tuple[Task, Outcome]] = {}
+        self._in_flight: dict[int, RoundTask] = {}
+        self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
         self._recent: dict[int, tuple[StateRef, ...]] = {}
         self._starts: dict[int, StateRef | None] = {}
         self._founders: dict[StateRef, int] = {}
@@ -139,7 +139,7 @@ class Engine:
         """Whether nothing is left to do."""
         return not self._due
 
-    def ask(self) -> list[Task]:
+    def ask(self) -> list[RoundTask]:
         """The tasks that can be started now; each is handed out once."""
         if self.course.strategy.mode == "sync" and self._in_flight:
             return []  # a wave is handed out whole, and the next one is due when it is complete
@@ -206,7 +206,7 @@ class Engine:
             self._scores = most
         return True
 
-    def _alike(self, wave: list[tuple[Task, Outcome]]) -> list[tuple[Task, Outcome]]:
+    def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
         """The wave, in which a member fails whose scores are not as many as those of the run."""
         return [
             (task, _other_scores(outcome, self._scores))
@@ -280,10 +280,10 @@ class Engine:
             step = self.course.strategy.next_ready(step)
         return step
 
-    def _task(self, member: Member) -> Task:
+    def _task(self, member: Member) -> RoundTask:
         stored = None if member.state is None else self.store.stored(member.state)
         ready = self.course.strategy.next_ready(member.step)
-        return Task(
+        return RoundTask(
             member=member.id,
             round=member.opened,
             start=member.state,
@@ -300,7 +300,7 @@ class Engine:
         self,
         events: Sequence[Event],
         stored: Mapping[StateRef, Stored] | None = None,
-        notes: Sequence[Note] = (),
+        notes: Sequence[NewEntry] = (),
         after: View | None = None,
     ) -> None:
         if events:
@@ -358,7 +358,7 @@ def _entries(view: View, proposal: Proposal) -> list[Event]:
             raise UsageError(f"the strategy started member {start.member}, which was there already")
         known.add(start.member)
         view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
-    noted = [] if proposal.memory is None else [Noted(round=view.round, memory=proposal.memory)]
+    noted = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
     return [*proposal.starts, *noted]
 
 
@@ -408,7 +408,7 @@ def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> 
             observer.on_commit(engine, events)
 
 
-def _event(task: Task, outcome: Outcome) -> Event:
+def _event(task: RoundTask, outcome: Outcome) -> Event:
     if isinstance(outcome, Failure):
         return Failed(member=task.member, round=task.round, cause=outcome.cause, message=outcome.message)
     return Reported(
@@ -435,11 +435,11 @@ def _other_scores(report: Report, expected: int) -> Failure:
     )
 
 
-def _note(outcome: Outcome) -> Note:
+def _note(outcome: Outcome) -> NewEntry:
     """What the log leaves out because two equal runs differ in it: tries and times."""
     details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
     if isinstance(outcome, Failure):
         text = {"message": outcome.message, "traceback": outcome.traceback}
         place = {"file": outcome.file, "line": outcome.line} if outcome.file else {}
-        return Note(kind="failure", details={**details, **text, **place})
-    return Note(kind="round", details={**details, "seconds": outcome.seconds})
+        return NewEntry(kind="failure", details={**details, **text, **place})
+    return NewEntry(kind="round", details={**details, "seconds": outcome.seconds})

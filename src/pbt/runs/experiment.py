@@ -14,13 +14,13 @@ from pbt.core.strategy import Plan, Strategy
 from pbt.errors import PBTError, RunUnbegunError, TaskError, UsageError
 from pbt.executors.ray import Cluster
 from pbt.executors.transport import check_sendable
-from pbt.executors.worker import ChecksData, Objective, Setup, Train, Trainable
-from pbt.runs.advice import Founders, Level, Unread, cautions, never_evolves
+from pbt.executors.worker import ChecksData, Objective, Task, TrainFunction, WorkerSpec
+from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.disk_space import Disk, sized
-from pbt.runs.engine import Course, Engine, Observer, drive
-from pbt.runs.placement import EXECUTORS, ExecutorFactory, Place, Placement, place
+from pbt.runs.engine import Engine, Observer, RunSpec, drive
+from pbt.runs.placement import EXECUTORS, ExecutorFactory, Placement, ResolvedPlacement
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.space import Domain, HParams, Space
@@ -112,9 +112,9 @@ class Experiment:
             store = experiment._create(run_dir, application)
         with store:
             experiment = experiment._recorded(store, changed_plan=changed_plan) if found else experiment
-            spot = place(experiment.placement, self.population)
+            resolved = experiment.placement.resolve(self.population)
             if found:
-                _tell_changes(store, spot)
+                _tell_changes(store, resolved)
             elif why:
                 log.info("executor %s", why)
                 store.note("executor", why=why)
@@ -122,26 +122,26 @@ class Experiment:
             if self.callbacks or callbacks:
                 # Counted before the engine adds the decisions that a finished run had withheld.
                 watch.append(Callbacks([*self.callbacks, *callbacks], known=len(store.events())))
-            watch += [Founders(), Level(), Unread(), Disk()]
+            watch += [FounderAdvice(), LevelAdvice(), UnreadAdvice(), Disk()]
             course = experiment._course()
             if idle := never_evolves(course):
                 log.warning("%s", idle)
             for note in () if found else cautions(course):
                 log.info("note: %s", note)
             engine = Engine(course, store)
-            setup = Setup(
+            setup = WorkerSpec(
                 task=train,
                 states=store.states,
-                device=spot.devices[0],
-                threads=spot.threads,
+                device=resolved.devices[0],
+                threads=resolved.threads,
             )
-            drive(engine, spot.open(setup), watch)
+            drive(engine, resolved.open(setup), watch)
             if store.path is None:
                 return Run(store)
         return Run.open(store.path)
 
-    def _course(self) -> Course:
-        return Course(
+    def _course(self) -> RunSpec:
+        return RunSpec(
             space=Space(self.space),
             strategy=self.plan,
             population=self.population,
@@ -150,11 +150,11 @@ class Experiment:
             initial=self.initial,
         )
 
-    def _check(self, train: Train | Trainable) -> list[HParams]:
+    def _check(self, train: TrainFunction | Task) -> list[HParams]:
         """Find what can be found before anything is written; returns what the members start with."""
         course = self._course()
         first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
-        if isinstance(train, Trainable):
+        if isinstance(train, Task):
             _try_out(train, [birth.hparams for birth in first])
         task: Any = train
         if isinstance(task, ChecksData):
@@ -174,7 +174,7 @@ class Experiment:
             "plan": self.plan.describe(),
             "task": place_of(self.task) if callable(self.task) else type(self.task).__qualname__,
             "application": dict(application or {}),
-            "place": place(self.placement, self.population).record(),
+            "place": self.placement.resolve(self.population).record(),
         }
         return MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
 
@@ -221,7 +221,7 @@ class Experiment:
             executor=executor,
             # What results depend on in their last bits; with another executor they are others in any case.
             threads=wanted.threads or (recorded["threads"] if same else None),
-            chunk=wanted.chunk or (recorded.get("chunk") if same else None),
+            members_per_program=wanted.members_per_program or (recorded.get("members_per_program") if same else None),
             workers=wanted.workers or (recorded.get("workers") if same else None),
             device=None if executor == "ray" else device,
             cluster=wanted.cluster.asking(recorded.get("need") or {}),
@@ -244,7 +244,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     threads: int | None = None,
     device: str | None = None,
     address: str | None = None,
-    per_worker: int | None = None,
+    members_per_program: int | None = None,
     cluster: Cluster | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
@@ -255,8 +255,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     """Train a population; what comes out is a trained network and the hyperparameter schedule that made it.
 
     The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device, and cluster) and
-    of `Experiment.run` (run_dir to changed_plan), where each is explained; `address` is the cluster's, and `per_worker`
-    the number of members that a worker trains as one program, which a placement calls its chunk.
+    of `Experiment.run` (run_dir to changed_plan), where each is explained; `address` is the cluster's.
 
     Raises:
         UsageError: Something cannot be done as asked; nothing was started.
@@ -277,7 +276,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
             workers=workers,
             threads=threads,
             device=device,
-            chunk=per_worker,
+            members_per_program=members_per_program,
             cluster=(cluster or Cluster()).at(address),
         ),
     )
@@ -310,7 +309,7 @@ _TRIES = 4
 """Members whose values are tried before the start: those of one may be a combination that the task refuses."""
 
 
-def _try_out(task: Trainable, births: Sequence[HParams]) -> None:
+def _try_out(task: Task, births: Sequence[HParams]) -> None:
     """Raise TaskError unless the task can be set up with the values of one of the first members."""
     for i, hparams in enumerate(births[:_TRIES]):
         try:
@@ -355,9 +354,9 @@ def _taken_up(path: Path) -> Store | None:
         return None
 
 
-def _tell_changes(store: Store, spot: Place) -> None:
+def _tell_changes(store: Store, resolved: ResolvedPlacement) -> None:
     """Warn of what makes the bits of a resumed run differ from those of an undisturbed one; it is not refused."""
-    begun, now = store.meta["place"], spot.record()
+    begun, now = store.meta["place"], resolved.record()
     changes = [
         f"{name} {begun.get(name)} -> {value}"
         for name, value in now.items()
@@ -368,13 +367,13 @@ def _tell_changes(store: Store, spot: Place) -> None:
         log.warning("resumed elsewhere: results may differ in their last bits (%s)", ", ".join(changes))
 
 
-def trainable(task: Any) -> Train | Trainable:
+def trainable(task: Any) -> TrainFunction | Task:
     """The task in the form that workers take.
 
     Raises:
         TaskError: It is none of the forms that a task may have.
     """
-    if isinstance(task, Trainable):
+    if isinstance(task, Task):
         return task
     if all(hasattr(task, name) for name in ("build", "train", "evaluate")):
         from pbt.pytorch.modules import ModuleTask
@@ -385,7 +384,7 @@ def trainable(task: Any) -> Train | Trainable:
             )
         return ModuleTask(task)
     if callable(task):
-        train: Train = task
+        train: TrainFunction = task
         return train
     raise TaskError(
         "expected a task: a function (hparams, state, steps, ctx), a SupervisedTask, or an object with "

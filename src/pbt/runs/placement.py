@@ -13,9 +13,9 @@ from pbt.executors.machine import cores_here, version_of
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.ray import Cluster, RayExecutor
 from pbt.executors.retry import Limits
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 
-ExecutorFactory = Callable[[Setup], Executor]
+ExecutorFactory = Callable[[WorkerSpec], Executor]
 EXECUTORS = ("auto", "inline", "processes", "vectorized", "ray")
 
 
@@ -26,15 +26,15 @@ class Placement:
     Args:
         executor: `"inline"`: in this process, one member after the other; `"processes"`: in worker processes;
             `"vectorized"`: many members as one program, for a `SupervisedTask`; `"auto"`: what is faster here for this
-            task; `"ray"`: on a Ray cluster; or a function that makes an executor of a `Setup`.
+            task; `"ray"`: on a Ray cluster; or a function that makes an executor of a `WorkerSpec`.
         workers: Worker processes. Default: as many as there is room for, and no more than members; for
             `"vectorized"` one on each GPU, each with its share of the members, and on the CPU one or several, whichever
             is faster; for `"ray"` as many as the cluster has room for, also on nodes that come later.
         threads: CPU threads of one round. Default: for programs the cores shared out over them, else the cores shared
             out over the population, at least one, and never dependent on the number of workers, because results depend
             on it in their last bits; for `"ray"` the cores of a worker.
-        chunk: Members in one program at most, `"vectorized"` and `"ray"`. Default: what falls to a worker, or less if
-            memory has no room for so many; for `"ray"` every member by itself.
+        members_per_program: Members in one program at most, `"vectorized"` and `"ray"`. Default: a worker's share of
+            the population, or fewer if memory has no room for so many; for `"ray"` one.
         device: `"cpu"`, `"cuda"` (all devices, dealt round robin), `"cuda:1"`, or several joined by commas. Default:
             CUDA where torch is loaded and finds it, else the CPU; for `"ray"` CUDA if a worker takes a GPU.
         limits: When a worker counts as lost.
@@ -45,21 +45,48 @@ class Placement:
     workers: int | None = None
     threads: int | None = None
     device: str | None = None
-    chunk: int | None = None
+    members_per_program: int | None = None
     limits: Limits = field(default_factory=Limits)
     cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise UsageError(f"unknown executor '{self.executor}'{nearest(self.executor, EXECUTORS)}")
-        for name in ("workers", "threads", "chunk"):
+        for name in ("workers", "threads", "members_per_program"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"expected at least 1 of {name}, got {value}")
 
+    def resolve(self, population: int) -> "ResolvedPlacement":
+        """Decide what was left open, for an executor that is known.
+
+        Raises:
+            DeviceError: A device was named that is not there.
+        """
+        if self.executor == "ray":
+            return _place_on_ray(self)
+        cores = cores_here()
+        devices, members_per_program = _devices(self.device), self.members_per_program
+        if self.executor == "vectorized":
+            workers = min(self.workers or len(devices), population)
+            threads = self.threads or max(1, cores // workers)
+            share = -(-population // workers)
+            members_per_program = members_per_program if workers == 1 else min(members_per_program or share, share)
+        else:
+            threads = self.threads or max(1, cores // min(population, cores))
+            room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
+            workers = min(self.workers or room, population)
+        return ResolvedPlacement(
+            executor=self.executor,
+            threads=threads,
+            devices=tuple(devices[i % len(devices)] for i in range(workers)),
+            limits=self.limits,
+            members_per_program=members_per_program,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ResolvedPlacement:
     """A placement with everything decided."""
 
     executor: str | ExecutorFactory
@@ -67,28 +94,28 @@ class Place:
     devices: tuple[str, ...]
     """One per worker; for `"ray"` the one that all have."""
     limits: Limits
-    chunk: int | None = None
+    members_per_program: int | None = None
     cluster: Cluster = field(default_factory=Cluster)
     most: int | None = None
     """Workers at most, where their number is only known while it runs."""
 
-    def open(self, setup: Setup) -> Executor:
+    def open(self, setup: WorkerSpec) -> Executor:
         """The executor, not yet started."""
         if callable(self.executor):
             return self.executor(setup)
         if self.executor == "vectorized":
-            from pbt.pytorch.vectorized import ProgramSetup, VectorizedExecutor
+            from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
 
             if len(self.devices) == 1:
-                return VectorizedExecutor(setup, self.chunk)
-            return ProcessExecutor(ProgramSetup.of(setup, self.chunk), self.devices, self.limits)
+                return VectorizedExecutor(setup, self.members_per_program)
+            return ProcessExecutor(VectorizedWorkerSpec.of(setup, self.members_per_program), self.devices, self.limits)
         if self.executor == "processes":
             return ProcessExecutor(setup, self.devices, self.limits)
         if self.executor == "ray":
-            if self.chunk is not None and self.chunk > 1:
-                from pbt.pytorch.vectorized import ProgramSetup
+            if self.members_per_program is not None and self.members_per_program > 1:
+                from pbt.pytorch.vectorized import VectorizedWorkerSpec
 
-                setup = ProgramSetup.of(setup, self.chunk)
+                setup = VectorizedWorkerSpec.of(setup, self.members_per_program)
             return RayExecutor(setup, self.cluster, self.most, self.limits)
         return InlineExecutor(setup)
 
@@ -97,7 +124,7 @@ class Place:
         return {
             "executor": self.executor if isinstance(self.executor, str) else "custom",
             "threads": self.threads,
-            "chunk": self.chunk,
+            "members_per_program": self.members_per_program,
             "workers": len(self.devices) if self.executor == "vectorized" else None,
             "need": self.cluster.need if self.executor == "ray" else None,
             "device": self.devices[0].partition(":")[0],
@@ -108,47 +135,19 @@ class Place:
         }
 
 
-def place(wanted: Placement, population: int) -> Place:
-    """Decide what was left open, for an executor that is known.
-
-    Raises:
-        DeviceError: A device was named that is not there.
-    """
-    if wanted.executor == "ray":
-        return _place_on_ray(wanted)
-    cores = cores_here()
-    devices, chunk = _devices(wanted.device), wanted.chunk
-    if wanted.executor == "vectorized":
-        workers = min(wanted.workers or len(devices), population)
-        threads = wanted.threads or max(1, cores // workers)
-        share = -(-population // workers)
-        chunk = chunk if workers == 1 else min(chunk or share, share)
-    else:
-        threads = wanted.threads or max(1, cores // min(population, cores))
-        room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
-        workers = min(wanted.workers or room, population)
-    return Place(
-        executor=wanted.executor,
-        threads=threads,
-        devices=tuple(devices[i % len(devices)] for i in range(workers)),
-        limits=wanted.limits,
-        chunk=chunk,
-    )
-
-
-def _place_on_ray(wanted: Placement) -> Place:
+def _place_on_ray(wanted: Placement) -> ResolvedPlacement:
     device = "cuda:0" if wanted.cluster.gpus else "cpu"  # what Ray gives a worker is the first that it sees
     if wanted.device is not None and not device.startswith(wanted.device):
         raise DeviceError(
             f"device '{wanted.device}' with executor='ray': a worker has '{device}', because it takes "
             f"{wanted.cluster.gpus:g} GPU; leave the device out, and say how many GPUs a worker takes"
         )
-    return Place(
+    return ResolvedPlacement(
         executor="ray",
         threads=wanted.threads or max(1, int(wanted.cluster.cpus)),
         devices=(device,),
         limits=wanted.limits,
-        chunk=wanted.chunk,
+        members_per_program=wanted.members_per_program,
         cluster=wanted.cluster,
         most=wanted.workers,
     )

@@ -13,7 +13,7 @@ from pbt.core.population import Member, StateRef, View
 from pbt.core.rules import FORMS, rule_name
 from pbt.core.strategy import Plan
 from pbt.errors import PBTError, SpaceError, UsageError
-from pbt.runs.engine import Course
+from pbt.runs.engine import RunSpec
 
 T = TypeVar("T")
 MOST = 100
@@ -24,7 +24,7 @@ LOOKED_AHEAD = 10_000
 """Applications of an interval function at most."""
 
 
-def rehearse(course: Course) -> None:
+def rehearse(course: RunSpec) -> None:
     """Call the plan's interval, rank, exploit and explore once or twice; nothing is kept, and draws are their own.
 
     Strategies other than `Plan` are not rehearsed, except for their explore rule: they may need more members, or
@@ -49,7 +49,7 @@ def rehearse(course: Course) -> None:
             _check_explore(explore, member, view)
 
 
-def _first_ready(course: Course) -> tuple[int, int]:
+def _first_ready(course: RunSpec) -> tuple[int, int]:
     """The first ready point at which a member may copy, its step and round; asks for all ready points of the run."""
     burn_in = getattr(course.strategy, "burn_in", 0)
     step, found = 0, None
@@ -60,7 +60,7 @@ def _first_ready(course: Course) -> tuple[int, int]:
     return found or (max(step, burn_in), course.rounds)
 
 
-def _pretended(course: Course, step: int, round_: int) -> View:
+def _pretended(course: RunSpec, step: int, round_: int) -> View:
     """The first members as if they had trained up to this step, the last one best."""
     empty = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
     starts = course.strategy.begin(empty, course.population, course.initial).starts[:MOST]

@@ -18,11 +18,11 @@ from pbt.core.lineage import Lineage, Link, Schedule, Segment
 from pbt.core.population import StateRef, Stored
 from pbt.core.strategy import Plan
 from pbt.errors import UsageError
-from pbt.executors.base import Executor, Incident, Outcome, State, States, Task
-from pbt.executors.worker import Setup
+from pbt.executors.base import Executor, Incident, Outcome, RoundTask, State, States
+from pbt.executors.worker import WorkerSpec
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
-from pbt.runs.placement import EXECUTORS, Placement, place
+from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
 from pbt.space import HParams
 
@@ -65,9 +65,9 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     schedule = _schedule(links)
     seed = run.meta["seed"] if seed is None else seed
     wanted = place_of(run, placement, repeat=seed == run.meta["seed"])
-    chunk = (run.meta.get("place") or {}).get("chunk") or run.meta["population"]
+    members_per_program = (run.meta.get("place") or {}).get("members_per_program") or run.meta["population"]
     together = wanted.executor == "vectorized"
-    past = tuple(_past(run.tree, link, chunk if together else 1) for link in links)
+    past = tuple(_past(run.tree, link, members_per_program if together else 1) for link in links)
     experiment = Experiment(
         task=task,
         space=run.space,
@@ -105,11 +105,11 @@ def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) 
     # A run that was trained on a GPU is replayed on whichever there is, and elsewhere if there is none.
     device = wanted.device or ("cpu" if recorded.get("device") == "cpu" else None)
     threads = wanted.threads or recorded.get("threads")
-    return replace(wanted, executor=executor, threads=threads, device=device, chunk=None)
+    return replace(wanted, executor=executor, threads=threads, device=device, members_per_program=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ReplayComparison:
     """A state and its replay, side by side; scores are those that the task returned."""
 
     original: Reported
@@ -124,13 +124,15 @@ class Comparison:
         return self.same == self.rounds
 
 
-def compare(run: Run, replayed: Run, member: int | None = None) -> Comparison:
+def compare(run: Run, replayed: Run, member: int | None = None) -> ReplayComparison:
     """The last state of an ancestry beside that of its replay, which is complete."""
     links = run.lineage(member)
     pairs = [(run.tree.reports[_ref(link)], _report(replayed.tree, i)) for i, link in enumerate(links, 1)]
     differ = [i for i, (first, second) in enumerate(pairs) if first.digest != second.digest]
     original, last = pairs[-1]
-    return Comparison(original=original, replayed=last, rounds=len(pairs), same=differ[0] if differ else len(pairs))
+    return ReplayComparison(
+        original=original, replayed=last, rounds=len(pairs), same=differ[0] if differ else len(pairs)
+    )
 
 
 def _report(tree: Lineage, round_: int) -> Reported:
@@ -172,11 +174,11 @@ class Past:
     """The members that one program trained then, in their order, and their values; for one alone only itself."""
 
 
-def _past(tree: Lineage, link: Link, chunk: int) -> Past:
+def _past(tree: Lineage, link: Link, members_per_program: int) -> Past:
     trained = [ref for ref in (*tree.reports, *map(StateRef._make, tree.failures)) if ref.round == link.round]
     members = sorted(ref.member for ref in trained)
-    first = members.index(link.member) // chunk * chunk
-    wave = {member: tree.hparams(member, link.round) for member in members[first : first + chunk]}
+    first = members.index(link.member) // members_per_program * members_per_program
+    wave = {member: tree.hparams(member, link.round) for member in members[first : first + members_per_program]}
     return Past(ref=_ref(link), wave=wave)
 
 
@@ -192,11 +194,11 @@ class Relived:
     executor: Any
     past: Sequence[Past]
 
-    def __call__(self, setup: Setup) -> Executor:
+    def __call__(self, setup: WorkerSpec) -> Executor:
         """The executor, not yet started."""
         wanted = Placement(executor=self.executor, workers=1, threads=setup.threads, device=setup.device)
         renamed = replace(setup, states=RenamedStates(setup.states, tuple(past.ref for past in self.past)))
-        return RelivingExecutor(place(wanted, 1).open(renamed), self.past)
+        return RelivingExecutor(wanted.resolve(1).open(renamed), self.past)
 
 
 _EXTRA = 2**32
@@ -243,7 +245,7 @@ class RelivingExecutor:
         """One: there is one member."""
         return 1
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, tasks: Sequence[RoundTask]) -> None:
         """Take the only task there can be."""
         self._inner.submit([relived for task in tasks for relived in self._relive(task)])
 
@@ -255,7 +257,7 @@ class RelivingExecutor:
                 return [self._named(outcome) for outcome in found]
         return []
 
-    def _relive(self, task: Task) -> list[Task]:
+    def _relive(self, task: RoundTask) -> list[RoundTask]:
         """The task as its ancestor's, at its place in the wave of then.
 
         What a program of several members computes depends in its last bits on how many they are and on which of their

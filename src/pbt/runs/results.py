@@ -12,11 +12,11 @@ from pbt.core.lineage import Lineage, Link, Schedule
 from pbt.core.population import StateRef, View
 from pbt.errors import MissingExtraError, RunError, UsageError
 from pbt.space import HParams, Space
-from pbt.store.base import Entry
+from pbt.store.base import JournalEntry
 from pbt.store.reader import RunReader
 
 
-class Source(Protocol):
+class RunSource(Protocol):
     """What results are read from: a store in memory, or the reader of a run directory."""
 
     @property
@@ -26,7 +26,7 @@ class Source(Protocol):
     def events(self) -> list[Event]:
         """The whole log, in order."""
 
-    def journal(self) -> list[Entry]:
+    def journal(self) -> list[JournalEntry]:
         """All notes, in order."""
 
     def load_state(self, ref: StateRef) -> Any:
@@ -106,7 +106,7 @@ class Run:
         path: Its run directory; None: it is only in memory.
     """
 
-    def __init__(self, source: Source, path: Path | None = None) -> None:
+    def __init__(self, source: RunSource, path: Path | None = None) -> None:
         self._source = source
         self.path = path
         self.meta = source.meta

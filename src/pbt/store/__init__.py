@@ -1,6 +1,6 @@
 """A run directory: an event log and immutable states, one writer, many readers; and the same in memory."""
 
-from pbt.store.base import Entry, Note, Problem, Store
+from pbt.store.base import JournalEntry, NewEntry, Problem, Store
 from pbt.store.codec import decode, digest, encode
 from pbt.store.files import StateFiles
 from pbt.store.layout import check_run_name
@@ -10,10 +10,10 @@ from pbt.store.sqlite import RunStore
 from pbt.store.verify import verify_run
 
 __all__ = [
-    "Entry",
+    "JournalEntry",
     "Logged",
     "MemoryStore",
-    "Note",
+    "NewEntry",
     "Problem",
     "RunReader",
     "RunStore",

@@ -12,7 +12,7 @@ from pbt.store.files import StateFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class NewEntry:
     """Something worth remembering that no decision depends on: an attempt, a warning, a timing."""
 
     kind: str
@@ -21,7 +21,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class JournalEntry:
     """A note as it stands in the journal."""
 
     id: int
@@ -72,7 +72,7 @@ class Store(Protocol):
         """The whole log, in order."""
 
     def commit(
-        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[Note] = ()
+        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
     ) -> None:
         """Append events, the states they name and notes, all or nothing; durable when this returns.
 
@@ -88,7 +88,7 @@ class Store(Protocol):
             UsageError: Something else than plain values.
         """
 
-    def journal(self) -> list[Entry]:
+    def journal(self) -> list[JournalEntry]:
         """All notes, in order."""
 
     def stored(self, ref: StateRef) -> Stored:

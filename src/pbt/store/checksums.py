@@ -47,7 +47,7 @@ def sealed(before: Seal, lines: Sequence[Line]) -> Seal:
     return Seal(_id(lines[-1]), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
 
 
-class Stretch(NamedTuple):
+class LoggedTransaction(NamedTuple):
     """The rows of one transaction."""
 
     first: int
@@ -57,19 +57,19 @@ class Stretch(NamedTuple):
     """Whether they are what was sealed."""
 
 
-def stretches(lines: Sequence[Line], seals: Iterable[Seal], before: Seal = NOTHING) -> list[Stretch]:
+def stretches(lines: Sequence[Line], seals: Iterable[Seal], before: Seal = NOTHING) -> list[LoggedTransaction]:
     """The rows by transaction, each checked by itself; rows that no seal covers are the last stretch, and not whole."""
-    found: list[Stretch] = []
+    found: list[LoggedTransaction] = []
     place = 0
     for seal in seals:
         begin = place
         while place < len(lines) and _id(lines[place]) <= seal.last:
             place += 1
         own = lines[begin:place]
-        found.append(Stretch(before.last + 1, seal.last, own, bool(own) and sealed(before, own) == seal))
+        found.append(LoggedTransaction(before.last + 1, seal.last, own, bool(own) and sealed(before, own) == seal))
         before = seal
     if place < len(lines):
-        found.append(Stretch(before.last + 1, max(map(_id, lines[place:])), lines[place:], whole=False))
+        found.append(LoggedTransaction(before.last + 1, max(map(_id, lines[place:])), lines[place:], whole=False))
     return found
 
 

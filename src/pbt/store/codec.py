@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pbt.errors import CorruptError, StateError
-from pbt.store.structure import SIZES, Entry, Parts, build, take_apart
+from pbt.store.structure import SIZES, ArrayEntry, Parts, build, take_apart
 
 FORMATS = PLAIN, EXTENDED = "1", "2"
 """Versions of the structure text, in the metadata of every file: a file has the lowest one that knows all its tags.
@@ -97,7 +97,7 @@ def decode_checked(blob: bytes, digest: str) -> Any:
     return _rebuild(structure, ordered, entries)
 
 
-def _hash(structure: Any, entries: Iterable[Entry]) -> str:
+def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
     ordered = sorted(entries, key=lambda entry: entry.name)
     # The lengths of what follows are in this text, so that no two contents give the same stream of bytes.
     text = _dump_sorted([[[entry.name, entry.dtype, entry.shape] for entry in ordered], structure])
@@ -135,7 +135,7 @@ def _pack(parts: Parts) -> bytes:
     return b"".join((len(text).to_bytes(8, "little"), text, *(entry.data for entry in ordered)))
 
 
-def _parse(blob: bytes) -> tuple[Any, Any, dict[str, Entry]]:
+def _parse(blob: bytes) -> tuple[Any, Any, dict[str, ArrayEntry]]:
     """The structure, the places of OrderedDicts and the entries by name, all checked against the length of the file."""
     try:
         start = _data_start(blob)
@@ -175,13 +175,13 @@ def _data_start(blob: bytes) -> int:
     return 8 + length
 
 
-def _check_shared(entries: Mapping[str, Entry], data: memoryview) -> None:
+def _check_shared(entries: Mapping[str, ArrayEntry], data: memoryview) -> None:
     # Entries that share bytes would take more memory than the file has.
     if sum(len(entry.data) for entry in entries.values()) != len(data):
         raise ValueError("bytes that belong to no entry, or to several")
 
 
-def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> Entry:
+def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> ArrayEntry:
     dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
     if (
         not 0 <= begin <= end <= len(data)
@@ -189,10 +189,10 @@ def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> Entry:
         or min(shape, default=0) < 0
     ):
         raise ValueError(f"entry '{name}' does not fit into the file")
-    return Entry(name, dtype, shape, data[begin:end])
+    return ArrayEntry(name, dtype, shape, data[begin:end])
 
 
-def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, Entry]) -> Any:
+def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, ArrayEntry]) -> Any:
     try:
         # Each entry is used up: one that stood in many places would take its memory as often.
         state = build(structure, ordered, left := dict(entries))

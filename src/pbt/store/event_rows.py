@@ -10,7 +10,7 @@ from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
 
 
-class Row(NamedTuple):
+class EventValues(NamedTuple):
     """An event as it is kept."""
 
     round: int
@@ -19,7 +19,7 @@ class Row(NamedTuple):
     data: str
 
 
-def to_row(event: Event) -> Row:
+def to_row(event: Event) -> EventValues:
     """The event as a row.
 
     Raises:
@@ -35,7 +35,7 @@ def to_row(event: Event) -> Row:
             f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None and lists and dicts of them, "
             f"got something else ({error}); turn array scalars into numbers with float(x)"
         ) from error
-    return Row(plain["round"], member, event.kind, data)
+    return EventValues(plain["round"], member, event.kind, data)
 
 
 def to_event(data: str, id_: int) -> Event:

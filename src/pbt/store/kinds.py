@@ -28,7 +28,7 @@ FACTORIES: Mapping[str, Any] = {
 _order: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class Kind(NamedTuple):
+class TypeCodec(NamedTuple):
     """How values of one type are kept."""
 
     tag: str
@@ -104,17 +104,17 @@ def _path_up(body: Any, _: Step) -> Path:
     return Path(body)
 
 
-KINDS: Mapping[type, Kind] = {
-    Counter: Kind("counter", lambda value, step: step(dict(value)), _counter_up),
-    defaultdict: Kind(
+KINDS: Mapping[type, TypeCodec] = {
+    Counter: TypeCodec("counter", lambda value, step: step(dict(value)), _counter_up),
+    defaultdict: TypeCodec(
         "defaultdict", _default_down, lambda body, step: defaultdict(FACTORIES[body[0]], _a_dict(step(body[1])))
     ),
-    deque: Kind("deque", lambda value, step: [value.maxlen, step(list(value))], _deque_up),
-    set: Kind("set", _set_down, _set_up),
-    frozenset: Kind("frozenset", _set_down, lambda body, step: frozenset(_set_up(body, step))),
-    type(Path()): Kind("path", lambda value, _: str(value), _path_up),
+    deque: TypeCodec("deque", lambda value, step: [value.maxlen, step(list(value))], _deque_up),
+    set: TypeCodec("set", _set_down, _set_up),
+    frozenset: TypeCodec("frozenset", _set_down, lambda body, step: frozenset(_set_up(body, step))),
+    type(Path()): TypeCodec("path", lambda value, _: str(value), _path_up),
 }
-BY_TAG: Mapping[str, Kind] = {kind.tag: kind for kind in KINDS.values()}
+BY_TAG: Mapping[str, TypeCodec] = {kind.tag: kind for kind in KINDS.values()}
 
 
 def inner(tag: str, body: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
-from pbt.store.base import Entry, Note, Problem
-from pbt.store.event_rows import Row, check_named, from_json, to_event, to_json, to_row
+from pbt.store.base import JournalEntry, NewEntry, Problem
+from pbt.store.event_rows import EventValues, check_named, from_json, to_event, to_json, to_row
 from pbt.store.files import StateFiles
 from pbt.store.verify import verify_content
 
@@ -24,7 +24,7 @@ class MemoryStore:
 
     def __init__(self, meta: Mapping[str, Any]) -> None:
         self._meta: dict[str, str] = {}
-        self._rows: list[Row] = []
+        self._rows: list[EventValues] = []
         self._journal: list[tuple[str, str, float]] = []
         self._stored: dict[StateRef, Stored] = {}
         self.update_meta(**meta)
@@ -53,7 +53,7 @@ class MemoryStore:
         return [to_event(row.data, id_) for id_, row in enumerate(self._rows, 1)]
 
     def commit(
-        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[Note] = ()
+        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
     ) -> None:
         """Append events, the states they name and notes, all or nothing."""
         stored = stored or {}
@@ -66,12 +66,12 @@ class MemoryStore:
 
     def note(self, kind: str, **details: Any) -> None:
         """Write one note to the journal."""
-        self.commit((), notes=[Note(kind=kind, details=details)])
+        self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self) -> list[Entry]:
+    def journal(self) -> list[JournalEntry]:
         """All notes, in order."""
         return [
-            Entry(id=id_, kind=kind, details=from_json(details), clock=clock)
+            JournalEntry(id=id_, kind=kind, details=from_json(details), clock=clock)
             for id_, (kind, details, clock) in enumerate(self._journal, 1)
         ]
 

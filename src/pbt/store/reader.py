@@ -17,7 +17,7 @@ from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
 from pbt.store import checksums as seals
 from pbt.store import tables
-from pbt.store.base import Entry
+from pbt.store.base import JournalEntry
 from pbt.store.database import check_format, check_journal, connect, plain_errors
 from pbt.store.event_rows import to_event
 from pbt.store.files import StateFiles
@@ -142,7 +142,7 @@ class RunReader:
 
         return self._ask(question)
 
-    def journal(self) -> list[Entry]:
+    def journal(self) -> list[JournalEntry]:
         """All notes, in order."""
         return self._ask(tables.read_journal)
 

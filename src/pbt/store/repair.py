@@ -20,7 +20,7 @@ from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, PBTError
 from pbt.store import checksums as seals
 from pbt.store import tables
-from pbt.store.base import Note
+from pbt.store.base import NewEntry
 from pbt.store.database import check_format, check_journal, connect, plain_errors, transaction
 from pbt.store.event_rows import from_json, to_event
 from pbt.store.files import StateFiles, file_name, read_plain, sync_folder
@@ -98,7 +98,7 @@ class _Found:
     """What is left of a database."""
 
     meta: dict[str, str]
-    lines: dict[str, list[seals.Stretch]]
+    lines: dict[str, list[seals.LoggedTransaction]]
     """Of each list the transactions that are whole, from the first one without a gap."""
     lost: dict[str, int]
     """Of each list the rows behind them."""
@@ -226,7 +226,7 @@ def _write(path: Path, found: _Found, cut: int, states: dict[StateRef, Stored], 
                     tables.append(connection, name, part.lines)
             tables.write_states(connection, states)
             tables.write_journal(
-                connection, tables.note_rows([Note(kind="repaired", details={"message": what})], time.time())
+                connection, tables.note_rows([NewEntry(kind="repaired", details={"message": what})], time.time())
             )
     finally:
         connection.close()

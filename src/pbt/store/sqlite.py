@@ -17,7 +17,7 @@ from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError
 from pbt.store import checksums as seals
 from pbt.store import tables
-from pbt.store.base import Entry, Note, Problem
+from pbt.store.base import JournalEntry, NewEntry, Problem
 from pbt.store.database import LOOK, check_format, check_journal, connect, is_empty, plain_errors, transaction
 from pbt.store.event_rows import check_named, to_event, to_json, to_row
 from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of, sync_folder
@@ -157,7 +157,7 @@ class RunStore:
         return [to_event(row.data, row.id) for row in rows]
 
     def commit(
-        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[Note] = ()
+        self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
     ) -> None:
         """Append events, the states they name and notes in one transaction; durable when this returns.
 
@@ -183,9 +183,9 @@ class RunStore:
             UsageError: Something else than plain values.
             RunError: The disk cannot be written.
         """
-        self.commit((), notes=[Note(kind=kind, details=details)])
+        self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self) -> list[Entry]:
+    def journal(self) -> list[JournalEntry]:
         """All notes, in order."""
         with plain_errors(self._path / DATABASE):
             return tables.read_journal(self._connection)

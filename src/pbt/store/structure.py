@@ -47,7 +47,7 @@ _CARRIERS: Mapping[str, str] = {"BF16": "int16", "F8_E4M3": "uint8", "F8_E5M2": 
 Path = tuple[str | int, ...]
 
 
-class Entry(NamedTuple):
+class ArrayEntry(NamedTuple):
     """A tensor, an array or a string of bytes, as a safetensors file knows it."""
 
     name: str
@@ -62,7 +62,7 @@ class Parts:
     """A state, taken apart."""
 
     structure: Any = None
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ArrayEntry] = field(default_factory=list)
     """Their data is the memory of the state itself."""
     ordered: list[Any] = field(default_factory=list)
     """For each OrderedDict its place, and the structure and the `ordered` of its attributes (None: it has none)."""
@@ -109,7 +109,7 @@ def _entry(value: Any, path: Path, parts: Parts) -> dict[str, str]:
     if kind is np.ndarray:
         tag, entry = "array", _of_array(value, path)
     elif kind is bytes:
-        tag, entry = "bytes", Entry(_name(path), "U8", [len(value)], value)
+        tag, entry = "bytes", ArrayEntry(_name(path), "U8", [len(value)], value)
     elif isinstance(value, np.generic):
         tag, entry, parts.extended = "scalar", _of_array(np.asarray(value), path), True
     else:
@@ -145,7 +145,7 @@ def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
     return [place, [parts.structure, parts.ordered]]
 
 
-def _of_array(array: np.ndarray[Any, Any], path: Path) -> Entry:
+def _of_array(array: np.ndarray[Any, Any], path: Path) -> ArrayEntry:
     code = array.dtype.str
     dtype = _ARRAYS.get(code[1:])
     if dtype is None:
@@ -154,10 +154,10 @@ def _of_array(array: np.ndarray[Any, Any], path: Path) -> Entry:
         )
     if code[0] == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return Entry(_name(path), dtype, list(array.shape), _flat(array))
+    return ArrayEntry(_name(path), dtype, list(array.shape), _flat(array))
 
 
-def _of_tensor(value: Any, path: Path) -> Entry:
+def _of_tensor(value: Any, path: Path) -> ArrayEntry:
     # A tensor can only be here if its library is; without one, nothing here imports it.
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
@@ -179,7 +179,7 @@ def _of_tensor(value: Any, path: Path) -> Entry:
     if dtype in _CARRIERS:
         tensor = tensor.detach().view(getattr(torch, _CARRIERS[dtype]))
     array: np.ndarray[Any, Any] = tensor.numpy(force=True)
-    return Entry(_name(path), dtype, list(array.shape), _flat(array))
+    return ArrayEntry(_name(path), dtype, list(array.shape), _flat(array))
 
 
 def _flat(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -216,7 +216,7 @@ def _check_depth(path: Path) -> None:
         )
 
 
-def build(structure: Any, ordered: Any, entries: dict[str, Entry]) -> Any:
+def build(structure: Any, ordered: Any, entries: dict[str, ArrayEntry]) -> Any:
     """The state of this structure, in fresh memory; entries are taken out as they are used.
 
     What is malformed raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
@@ -245,7 +245,7 @@ def _at(node: Any, place: Any) -> Any:
     return node
 
 
-def _build(node: Any, entries: dict[str, Entry]) -> Any:  # noqa: PLR0911 (one for each form)
+def _build(node: Any, entries: dict[str, ArrayEntry]) -> Any:  # noqa: PLR0911 (one for each form)
     if type(node) is list:
         return [_build(item, entries) for item in node]
     if type(node) is not dict:
@@ -273,21 +273,21 @@ def _unkey(key: str) -> str | int:
     return key[1:] if key.startswith("##") else int(key[1:])
 
 
-def _to_array(name: str, entries: dict[str, Entry]) -> np.ndarray[Any, Any]:
+def _to_array(name: str, entries: dict[str, ArrayEntry]) -> np.ndarray[Any, Any]:
     entry = entries.pop(name)
     # newbyteorder("=") is the same dtype on little-endian machines; copy() makes it writable and aligned.
     array = np.frombuffer(entry.data, _TO_ARRAY[entry.dtype]).reshape(entry.shape)
     return array.astype(array.dtype.newbyteorder("="), copy=True)
 
 
-def _to_scalar(name: str, entries: dict[str, Entry]) -> Any:
+def _to_scalar(name: str, entries: dict[str, ArrayEntry]) -> Any:
     array = _to_array(name, entries)
     if array.shape != ():
         raise ValueError("expected an array of one number")
     return array[()]
 
 
-def _to_tensor(name: str, entries: dict[str, Entry]) -> "Tensor":
+def _to_tensor(name: str, entries: dict[str, ArrayEntry]) -> "Tensor":
     import torch
 
     entry = entries.pop(name)
@@ -298,7 +298,7 @@ def _to_tensor(name: str, entries: dict[str, Entry]) -> "Tensor":
     return raw.view(getattr(torch, _TO_TENSOR[entry.dtype])).reshape(entry.shape)
 
 
-_LEAVES: Mapping[str, Callable[[Any, dict[str, Entry]], Any]] = {
+_LEAVES: Mapping[str, Callable[[Any, dict[str, ArrayEntry]], Any]] = {
     "int": lambda body, _: int(body, 16),
     "float": lambda body, _: float(body),
     "bytes": lambda body, entries: bytes(entries.pop(body).data),

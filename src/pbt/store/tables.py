@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError
 from pbt.store import checksums as seals
-from pbt.store.base import Entry, Note
+from pbt.store.base import JournalEntry, NewEntry
 from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION
-from pbt.store.event_rows import Row, from_json, to_json
+from pbt.store.event_rows import EventValues, from_json, to_json
 from pbt.store.views import views
 
 _DEFINITIONS: Mapping[str, str] = {
@@ -81,7 +81,7 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     return {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
 
 
-def write_events(connection: sqlite3.Connection, rows: Sequence[Row], clock: float) -> None:
+def write_events(connection: sqlite3.Connection, rows: Sequence[EventValues], clock: float) -> None:
     """Append to the log, and seal it."""
     after = seals.newest_seal(connection, seals.EVENTS).last + 1
     lines = [(id_, row.round, row.member, row.kind, clock, row.data) for id_, row in enumerate(rows, after)]
@@ -114,13 +114,13 @@ def read_events(connection: sqlite3.Connection, after: int = 0) -> list[EventRow
     return [EventRow(*line) for line in lines]  # type: ignore[arg-type]
 
 
-def damaged(stretch: seals.Stretch) -> str:
+def damaged(stretch: seals.LoggedTransaction) -> str:
     """What is wrong with these events."""
     which = f"event {stretch.first}" if stretch.first == stretch.last else f"events {stretch.first} to {stretch.last}"
     return f"{which}: expected the rows that were written, found others"
 
 
-def note_rows(notes: Sequence[Note], clock: float) -> list[tuple[str, str, float]]:
+def note_rows(notes: Sequence[NewEntry], clock: float) -> list[tuple[str, str, float]]:
     """Notes as rows of the journal.
 
     Raises:
@@ -135,10 +135,10 @@ def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str,
     append(connection, seals.JOURNAL, [(id_, kind, clock, data) for id_, (kind, data, clock) in enumerate(rows, after)])
 
 
-def read_journal(connection: sqlite3.Connection) -> list[Entry]:
+def read_journal(connection: sqlite3.Connection) -> list[JournalEntry]:
     """All notes, in order."""
     rows = connection.execute("SELECT id, kind, data, clock FROM journal ORDER BY id").fetchall()
-    return [Entry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
+    return [JournalEntry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
 
 
 def write_states(connection: sqlite3.Connection, stored: Mapping[StateRef, Stored]) -> None:

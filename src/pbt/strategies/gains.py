@@ -26,7 +26,7 @@ Bounds = tuple[float, float]
 """What is 0 and what is 1."""
 
 
-class Row(NamedTuple):
+class GainRow(NamedTuple):
     """What one round of one member showed; in the memory a list."""
 
     round: int
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     """In the order of the space; None for a name that did not exist."""
 
 
-def points(rows: Sequence[Row], space: Space, compared: Sequence[str], times: Bounds, scores: Bounds) -> Points:
+def points(rows: Sequence[GainRow], space: Space, compared: Sequence[str], times: Bounds, scores: Bounds) -> Points:
     """The rows as a process sees them.
 
     Args:
@@ -96,7 +96,7 @@ def option(domain: Choice, value: Value) -> int:
     return kinds.index((type(value), value)) if (type(value), value) in kinds else -1
 
 
-def observed(member: Member, opened: Any, space: Space) -> Row | None:
+def observed(member: Member, opened: Any, space: Space) -> GainRow | None:
     """What the member's last round showed, if it came to an end and began with a score."""
     round_, before = opened.get(str(member.id), (None, 0.0))
     if not member.healthy or member.inherited or round_ != member.round or not math.isfinite(member.score - before):
@@ -104,9 +104,9 @@ def observed(member: Member, opened: Any, space: Space) -> Row | None:
     return row_of(member.round, before, member.hparams, space, member.score - before)
 
 
-def row_of(round_: int, before: float, hparams: HParams, space: Space, gain: float = 0.0) -> Row:
+def row_of(round_: int, before: float, hparams: HParams, space: Space, gain: float = 0.0) -> GainRow:
     """A round as a row; without a gain where it is still to come."""
-    return Row(round_, before, gain, tuple(hparams.get(name) for name in space))
+    return GainRow(round_, before, gain, tuple(hparams.get(name) for name in space))
 
 
 def _scaled(value: float, bounds: Bounds) -> float:

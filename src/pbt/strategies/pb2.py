@@ -13,7 +13,7 @@ from pbt.core.strategy import Proposal, hand_over, replacement
 from pbt.errors import UsageError
 from pbt.space import HParams, Space, Value
 from pbt.strategies.base import Rounds
-from pbt.strategies.gains import Bounds, Row, at_share, choices, numbers, observed, points, row_of, standardized
+from pbt.strategies.gains import Bounds, GainRow, at_share, choices, numbers, observed, points, row_of, standardized
 from pbt.strategies.surrogate import Acquisition, Kernel, fit, propose
 
 FACTORS = (0.8, 1.2)
@@ -30,15 +30,15 @@ class Wave:
     """What is known while the members of one round are decided on, one after the other."""
 
     view: View
-    rows: Sequence[Row]
+    rows: Sequence[GainRow]
     notes: dict[str, Any]
     """What the strategy will remember beside the rows."""
     times: Bounds
     scores: Bounds
     """The ranges of what was seen, and of now."""
-    pending: list[Row]
+    pending: list[GainRow]
     """What is settled for the next round; of a gain that nobody knows yet."""
-    kernels: dict[tuple[Row, ...], Kernel]
+    kernels: dict[tuple[GainRow, ...], Kernel]
     """Fitted so far, by the rows they were fitted to."""
 
 
@@ -72,7 +72,7 @@ class Bandits(Rounds):
         return type(self).__name__
 
     @abstractmethod
-    def learn(self, view: View, fresh: Sequence[Row]) -> dict[str, Any]:
+    def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:
         """What to remember beside the rows, now that these are new."""
 
     @abstractmethod
@@ -84,7 +84,7 @@ class Bandits(Rounds):
         """The choices that the kernel compares."""
 
     @abstractmethod
-    def telling(self, rows: Sequence[Row], now: Row, space: Space) -> Sequence[Row]:
+    def telling(self, rows: Sequence[GainRow], now: GainRow, space: Space) -> Sequence[GainRow]:
         """Those of the rows that tell something about what is to be tried now."""
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
@@ -119,7 +119,7 @@ class Bandits(Rounds):
     def _wave(self, view: View, ready: Sequence[Member]) -> Wave:
         opened = view.memory.get("opened", {})
         fresh = [row for member in ready if (row := observed(member, opened, view.space)) is not None]
-        known = [Row(row[0], row[1], row[2], tuple(row[3])) for row in view.memory.get("rows", ())]
+        known = [GainRow(row[0], row[1], row[2], tuple(row[3])) for row in view.memory.get("rows", ())]
         rows = [*known, *fresh][-self.rows :]
         # Of now as well: a donor may be better than any state that a row began with.
         scores = [row.before for row in rows] + [member.score for member in view.ranking]
@@ -157,7 +157,7 @@ class Bandits(Rounds):
         return {**hparams, **moved}, draws | dict.fromkeys(moving, MODELED), why
 
     def _ask(
-        self, now: Row, rows: Sequence[Row], names: Sequence[str], wave: Wave, rng: Rng
+        self, now: GainRow, rows: Sequence[GainRow], names: Sequence[str], wave: Wave, rng: Rng
     ) -> tuple[Kernel, dict[str, float]]:
         """The kernel for these rows, and the best place in its range for each name."""
         space, key = wave.view.space, tuple(rows)
@@ -203,7 +203,7 @@ class PB2(Bandits):
         UsageError: A value outside these.
     """
 
-    def learn(self, view: View, fresh: Sequence[Row]) -> dict[str, Any]:  # noqa: ARG002 (the form of the base)
+    def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:  # noqa: ARG002 (the form of the base)
         """Nothing."""
         return {}
 
@@ -218,7 +218,7 @@ class PB2(Bandits):
         """None."""
         return ()
 
-    def telling(self, rows: Sequence[Row], now: Row, space: Space) -> Sequence[Row]:  # noqa: ARG002
+    def telling(self, rows: Sequence[GainRow], now: GainRow, space: Space) -> Sequence[GainRow]:  # noqa: ARG002
         """All of them."""
         return rows
 

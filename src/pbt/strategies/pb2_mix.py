@@ -10,7 +10,7 @@ from pbt.core.rng import Rng
 from pbt.errors import UsageError
 from pbt.space import Choice, HParams, Space, Value
 from pbt.strategies.bandit import draw, exploration, updated
-from pbt.strategies.gains import Row, choices, option
+from pbt.strategies.gains import GainRow, choices, option
 from pbt.strategies.pb2 import Bandits, Explored, Wave
 
 PLAYED = "bandit"
@@ -54,7 +54,7 @@ class PB2Mix(Bandits):
         if self.horizon < 1:
             raise UsageError(f"PB2Mix: expected a horizon of at least 1 round, got {self.horizon}")
 
-    def learn(self, view: View, fresh: Sequence[Row]) -> dict[str, Any]:
+    def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:
         """The weights of every choice's options."""
         named = choices(view.space)
         if not named or self.categories == "rand":
@@ -87,7 +87,7 @@ class PB2Mix(Bandits):
         """All choices, under `mix`."""
         return list(choices(space)) if self.categories == "mix" else ()
 
-    def telling(self, rows: Sequence[Row], now: Row, space: Space) -> Sequence[Row]:
+    def telling(self, rows: Sequence[GainRow], now: GainRow, space: Space) -> Sequence[GainRow]:
         """Those with the same choices, under `mult`; else all."""
         if self.categories != "mult":
             return rows

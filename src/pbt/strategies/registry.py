@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class RegisteredStrategy:
     """A plan that has a name."""
 
     line: str
@@ -66,40 +66,52 @@ def _truncation(plan: Plan) -> Truncation:
     return plan.exploit if isinstance(plan.exploit, Truncation) else Truncation()
 
 
-PLANS: Mapping[str, Entry] = {
-    "own": Entry(line="the experiment's own plan, whatever it is", make=lambda like: like),
-    "pbt": Entry(line="the experiment's own exploit and explore, else truncation and perturb", make=controls.evolving),
-    "no-evolution": Entry(line="control: nobody copies, nothing changes (random search)", make=controls.no_evolution),
-    "selection-only": Entry(line="control: copies, but hyperparameters never change", make=controls.selection_only),
-    "explore-only": Entry(line="control: changes drawn blindly, nobody copies", make=controls.explore_only),
-    "constant": Entry(
+PLANS: Mapping[str, RegisteredStrategy] = {
+    "own": RegisteredStrategy(line="the experiment's own plan, whatever it is", make=lambda like: like),
+    "pbt": RegisteredStrategy(
+        line="the experiment's own exploit and explore, else truncation and perturb", make=controls.evolving
+    ),
+    "no-evolution": RegisteredStrategy(
+        line="control: nobody copies, nothing changes (random search)", make=controls.no_evolution
+    ),
+    "selection-only": RegisteredStrategy(
+        line="control: copies, but hyperparameters never change", make=controls.selection_only
+    ),
+    "explore-only": RegisteredStrategy(
+        line="control: changes drawn blindly, nobody copies", make=controls.explore_only
+    ),
+    "constant": RegisteredStrategy(
         line="control: the best values of a run without evolution, held fixed",
         make=controls.constant,
         source="no-evolution",
     ),
-    "replay": Entry(line="control: the schedule that a run found, followed", make=controls.replay, source="pbt"),
-    "final": Entry(line="control: the last values of that schedule, held fixed", make=controls.final, source="pbt"),
-    "tournament": Entry(
+    "replay": RegisteredStrategy(
+        line="control: the schedule that a run found, followed", make=controls.replay, source="pbt"
+    ),
+    "final": RegisteredStrategy(
+        line="control: the last values of that schedule, held fixed", make=controls.final, source="pbt"
+    ),
+    "tournament": RegisteredStrategy(
         line="each member meets one other and copies it if it is better",
         make=lambda like: replace(controls.evolving(like), exploit=BinaryTournament()),
     ),
-    "t-test": Entry(
+    "t-test": RegisteredStrategy(
         line="the same, where Welch's t-test on the series says so",
         make=lambda like: replace(controls.evolving(like), exploit=TTest()),
     ),
-    "guarded": Entry(line="truncation, where the gap is larger than noise", make=_guarded),
-    "mf-pbt": Entry(
+    "guarded": RegisteredStrategy(line="truncation, where the gap is larger than noise", make=_guarded),
+    "mf-pbt": RegisteredStrategy(
         line="sub-populations that evolve at several frequencies", make=partial(_of, "mf_pbt:MultipleFrequencies")
     ),
-    "pb2": Entry(line="a time-varying Gaussian process proposes values", make=partial(_of, "pb2:PB2")),
-    "pb2-mix": Entry(line="the same with bandits for choices", make=partial(_of, "pb2_mix:PB2Mix")),
-    "fire": Entry(
+    "pb2": RegisteredStrategy(line="a time-varying Gaussian process proposes values", make=partial(_of, "pb2:PB2")),
+    "pb2-mix": RegisteredStrategy(line="the same with bandits for choices", make=partial(_of, "pb2_mix:PB2Mix")),
+    "fire": RegisteredStrategy(
         line="sub-populations and evaluators that reward the rate of improvement", make=partial(_of, "fire:Fire")
     ),
-    "backtracking": Entry(
+    "backtracking": RegisteredStrategy(
         line="elites of each lineage are kept and can be gone back to", make=partial(_of, "backtracking:Backtracking")
     ),
-    "gpbt-pl": Entry(
+    "gpbt-pl": RegisteredStrategy(
         line="the worst take the weights of the best, and move their own values towards theirs",
         make=partial(_of, "gpbt_pl:PairwiseLearning"),
     ),

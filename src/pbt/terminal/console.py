@@ -12,7 +12,7 @@ WIDE = 120
 """Columns where nobody says how many there are."""
 
 
-class Outlet(Console):
+class QuietConsole(Console):
     """A stream to people; one whose reader went away is written to no more, and nothing is raised."""
 
     def on_broken_pipe(self) -> None:
@@ -22,12 +22,12 @@ class Outlet(Console):
             silence(self.file)  # type: ignore[arg-type]
 
 
-def outlet(stream: TextIO | None = None, *, stderr: bool = False) -> Outlet:
+def console_for(stream: TextIO | None = None, *, stderr: bool = False) -> QuietConsole:
     """A console on this stream, or on stdout or stderr; colors as NO_COLOR and FORCE_COLOR say."""
     target = stream or (sys.stderr if stderr else sys.stdout)
     # Terminals tell their width themselves; COLUMNS is read by rich.
     width = None if is_terminal(target) or os.environ.get("COLUMNS") else WIDE
-    return Outlet(file=target, stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return QuietConsole(file=target, stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def is_terminal(stream: object) -> bool:

@@ -47,10 +47,10 @@ def exit_code_of(call: Callable[[], int | None], resume_line: ResumeLine = lambd
             if sys.stdout is not None:
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            tell(stopped(resume_line), program)
+            print_error(stopped(resume_line), program)
             return signals.code
         except PBTError as error:
-            tell(f"error: {error}", program)
+            print_error(f"error: {error}", program)
             return error.exit_code
         except BrokenPipeError:
             # Whoever read had enough; what was to be done is done.
@@ -60,7 +60,7 @@ def exit_code_of(call: Callable[[], int | None], resume_line: ResumeLine = lambd
             silence(sys.stdout)
             line = resume_line() if error.errno in OF_THE_DISK else None
             remedy = "" if line is None else f"; what was logged is kept; make room or repair the disk, then: {line}"
-            tell(f"error: {error.filename or 'the system'}: {error.strerror or error}{remedy}", program)
+            print_error(f"error: {error.filename or 'the system'}: {error.strerror or error}{remedy}", program)
             return STOPPED if remedy else FAILED
     return code
 
@@ -71,7 +71,7 @@ def stopped(resume_line: ResumeLine) -> str:
     return "stopped; nothing was begun" if line is None else f"stopped; state kept; go on with: {line}"
 
 
-def tell(message: str, program: str = "pbt") -> None:
+def print_error(message: str, program: str = "pbt") -> None:
     """One message on stderr, whatever became of stderr."""
     lines = "\n".join(printable(line) for line in message.splitlines())
     with contextlib.suppress(OSError, ValueError):
@@ -164,7 +164,7 @@ class _Signals:
     def _late(self) -> None:
         """The orderly end does not come: somebody swallowed the exception, or hangs."""
         try:
-            tell(stopped(self._resume_line), self._program)
+            print_error(stopped(self._resume_line), self._program)
         finally:
             self._end()
 

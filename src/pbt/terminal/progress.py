@@ -17,9 +17,9 @@ from pbt.core.events import Decided, Decision, Event, Failed, Reported
 from pbt.core.population import Member, View
 from pbt.executors.base import Failure, Outcome, Report
 from pbt.runs.engine import Engine, Observer
-from pbt.runs.placement import Placement, place
-from pbt.terminal.console import can_redraw, is_terminal, outlet
-from pbt.terminal.tables import Row, population_table, row_of
+from pbt.runs.placement import Placement
+from pbt.terminal.console import can_redraw, console_for, is_terminal
+from pbt.terminal.tables import MemberRow, population_table, row_of
 from pbt.text import clock, printable, scored
 
 AROUND = 9
@@ -29,10 +29,10 @@ Leader = tuple[float, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class ProgressFrame:
     """What the live display shows, replaced as a whole: it is drawn by another thread than the one that trains."""
 
-    rows: tuple[Row, ...] = ()
+    rows: tuple[MemberRow, ...] = ()
     done: int = 0
     total: int = 0
     rounds: int = 0
@@ -68,10 +68,10 @@ class ProgressObserver(Observer):
         self._title = " · ".join(printable(part) for part in (title, note) if part)
         self._score = score
         self._placement = placement or Placement()
-        self._console = console or outlet(stderr=True)
+        self._console = console or console_for(stderr=True)
         self._is_live = can_redraw(self._console) if live is None else live
         self._live: Live | None = None
-        self._frame = Frame()
+        self._frame = ProgressFrame()
         self._began, self._done_before = time.monotonic(), 0
         self._bests: dict[int, float] = {}
         self._opened: dict[int, Decision] = {}
@@ -169,7 +169,7 @@ class ProgressObserver(Observer):
         waiting = [m.id for m in members if m.status == "live" and m.round < m.opened <= rounds]
         training = [id_ for id_ in waiting if id_ not in self._back][: self._slots]
         rows = tuple(self._row(member, member.id in training) for member in members)
-        self._frame = Frame(
+        self._frame = ProgressFrame(
             rows=rows,
             done=sum(min(row.round, rounds) for row in rows),
             total=len(rows) * rounds,
@@ -178,7 +178,7 @@ class ProgressObserver(Observer):
             failed=sum(row.status == "failed" for row in rows),
         )
 
-    def _row(self, member: Member, training: bool) -> Row:
+    def _row(self, member: Member, training: bool) -> MemberRow:
         row = row_of(member, self._opened.get(member.id), sign=self._sign, best=self._bests.get(member.id))
         outcome = self._back.get(member.id)
         if outcome is None:
@@ -227,9 +227,9 @@ class ProgressObserver(Observer):
 def _slots(placement: Placement, population: int) -> int:
     """How many members train at once, as far as that can be known from here."""
     if placement.executor == "processes":
-        return len(place(placement, population).devices)
+        return len(placement.resolve(population).devices)
     return 1 if placement.executor == "inline" else population
 
 
-def _whole_rounds(frame: Frame) -> int:
+def _whole_rounds(frame: ProgressFrame) -> int:
     return frame.done * frame.rounds // frame.total if frame.total else 0

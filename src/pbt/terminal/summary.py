@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.runs.results import Run
-from pbt.terminal.console import outlet
+from pbt.terminal.console import console_for
 from pbt.terminal.tables import population_table, rows_of, schedule_table
 from pbt.text import cell, printable, scored
 
@@ -41,7 +41,7 @@ def summary(
         score: What a score is called; default: as recorded with the run.
         console: Where to; default: stdout.
     """
-    console = console or outlet()
+    console = console or console_for()
     application = run.meta.get("application") or {}
     score = score or printable(application.get("score") or "score")
     notes = tuple(notes) or tuple(filter(None, [application.get("note")]))

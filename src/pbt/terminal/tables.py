@@ -29,7 +29,7 @@ STYLES = {"failed": "red", "retired": "dim", "training": "cyan"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class MemberRow:
     """One member as people see it; scores as the task returned them."""
 
     member: int
@@ -61,9 +61,9 @@ def row_of(
     best: float | None = None,
     founder: int | None = None,
     reported: Mapping[str, Any] | None = None,
-) -> Row:
+) -> MemberRow:
     """A member with how its last round was opened."""
-    return Row(
+    return MemberRow(
         member=member.id,
         round=member.round,
         step=member.step,
@@ -79,7 +79,7 @@ def row_of(
     )
 
 
-def rows_of(run: Run) -> list[Row]:
+def rows_of(run: Run) -> list[MemberRow]:
     """Every member of the population, best first; failed and retired ones last."""
     tree, sign = run.tree, run.view.sign
     bests: dict[int, float] = {}
@@ -91,7 +91,7 @@ def rows_of(run: Run) -> list[Row]:
     return [_row(member, tree, bests.get(member.id), sign) for member in members]
 
 
-def _row(member: Member, tree: Lineage, best: float | None, sign: int) -> Row:
+def _row(member: Member, tree: Lineage, best: float | None, sign: int) -> MemberRow:
     known = member.state is not None and member.state in tree.reports
     return row_of(
         member,
@@ -157,7 +157,7 @@ def cut(count: int, limit: int) -> tuple[int, int]:
 
 
 def population_table(
-    rows: Sequence[Row],
+    rows: Sequence[MemberRow],
     names: Iterable[str],
     *,
     title: str,
@@ -247,7 +247,7 @@ def _best(run: Run) -> dict[str, Any]:
     }
 
 
-def _member(row: Row) -> dict[str, Any]:
+def _member(row: MemberRow) -> dict[str, Any]:
     return {
         "member": row.member,
         "status": row.status or "live",

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from pbt.core.lineage import Link, Stint
+from pbt.core.lineage import LineageSegment, Link
 from pbt.core.population import StateRef
 from pbt.runs.results import Run
 from pbt.terminal.tables import Column, grid
@@ -21,7 +21,7 @@ BEST, GONE = "bold green", "dim"
 class Branch:
     """One member's rounds from a birth or a copy to the next copy, and what became of it."""
 
-    stint: Stint
+    stint: LineageSegment
     score: float
     """Of its last round, as the task returned it."""
     end: str
@@ -39,7 +39,7 @@ def branches(run: Run) -> list[Branch]:
     best, tree = run.best.state, run.tree
     now = {member.state: member.status for member in run.view.members if member.state and member.state[0] == member.id}
     found = []
-    for stint in tree.stints():
+    for stint in tree.segments():
         failed = (stint.member, stint.last_round + 1) in tree.failures
         end = now.get(stint.state) or ("failed" if failed else "replaced")
         has_best = best.member == stint.member and stint.first_round <= best.round <= stint.last_round

@@ -23,7 +23,7 @@ RECORDED = 1e-5
 
 
 @dataclass
-class Course:
+class Trajectory:
     """Rounds of a population, by hand.
 
     Args:
@@ -39,7 +39,9 @@ class Course:
     reports: dict[int, Report] = field(default_factory=dict)
     """Of the last round."""
 
-    def train(self, steps: int, hparams: Mapping[int, Values], sources: Mapping[int, int] | None = None) -> "Course":
+    def train(
+        self, steps: int, hparams: Mapping[int, Values], sources: Mapping[int, int] | None = None
+    ) -> "Trajectory":
         """One round of these members, each from its own last state, or from that of its source."""
         self.round += 1
         tasks = []
@@ -89,7 +91,7 @@ def check_close(found: Any, expected: Any, where: str = "state", tolerance: floa
         assert found == expected, f"{where}: {found!r} instead of {expected!r}"
 
 
-def check_same_course(found: Course, expected: Course) -> None:
+def check_same_course(found: Trajectory, expected: Trajectory) -> None:
     """Assert that the last round gave the same: failures, states, scores and whatever else was reported."""
     assert {m: f.cause for m, f in found.failures.items()} == {m: f.cause for m, f in expected.failures.items()}
     assert list(found.reports) == list(expected.reports)

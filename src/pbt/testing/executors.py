@@ -23,8 +23,8 @@ import numpy as np
 
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import seed_of
-from pbt.executors.base import Executor, Failure, Outcome, Report, Task
-from pbt.executors.worker import Context, Setup
+from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
+from pbt.executors.worker import Context, WorkerSpec
 from pbt.store.files import StateFiles
 
 SEED = 11
@@ -109,16 +109,16 @@ FAILURES = {
 """What goes wrong, and the cause that the outcome must name."""
 
 
-def make_task(member: int, round_: int = 1, start: tuple[StateRef, Stored] | None = None, **fields: Any) -> Task:
+def make_task(member: int, round_: int = 1, start: tuple[StateRef, Stored] | None = None, **fields: Any) -> RoundTask:
     """A task of two steps, from the start given or from the beginning."""
     given: dict[str, Any] = {"hparams": {"lr": 0.1}, "first_step": 2 * (round_ - 1), "steps": 2, "seed": SEED}
     if start is not None:
         ref, stored = start
         given |= {"start": ref, "digest": stored.digest, "blob": stored.blob}
-    return Task(**({"member": member, "round": round_, "start": None} | given | fields))
+    return RoundTask(**({"member": member, "round": round_, "start": None} | given | fields))
 
 
-def finish(executor: Executor, tasks: Sequence[Task]) -> dict[tuple[int, int], Outcome]:
+def finish(executor: Executor, tasks: Sequence[RoundTask]) -> dict[tuple[int, int], Outcome]:
     """Submit the tasks as one wave and wait for all: the outcomes by member and round."""
     executor.submit(tasks)
     outcomes: list[Outcome] = []
@@ -142,11 +142,11 @@ class ExecutorContract(ABC):
     states = StateFiles(None)
 
     @abstractmethod
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         """An executor of these workers, not yet started; its device must be `setup.device`."""
 
     def _open(self, task: Any, **fields: Any) -> Executor:
-        return self.make_executor(Setup(task=task, states=self.states, **fields))
+        return self.make_executor(WorkerSpec(task=task, states=self.states, **fields))
 
     def _stored(self, member: int = 9) -> tuple[StateRef, Stored]:
         ref = StateRef(member, 1)

@@ -16,7 +16,7 @@ from pbt.testing.recipes import Form, Recipe, Values
 
 
 @dataclass(frozen=True)
-class Program:
+class DrawnProgram:
     """A recipe as a class with `build`, `train` and `evaluate`."""
 
     recipe: Recipe
@@ -42,7 +42,7 @@ class Program:
         return evaluate(self.recipe, parts)
 
 
-class Apart(Program):
+class Apart(DrawnProgram):
     """A program whose evaluation is no part of the state."""
 
     keep_evaluation = False
@@ -121,6 +121,6 @@ def task_of(form: Form, recipe: Recipe) -> Any:
     if form == "function":
         return partial(loop, recipe)
     if form == "class":
-        program: Any = (Apart if recipe.evaluation == "dropped" else Program)(recipe)
+        program: Any = (Apart if recipe.evaluation == "dropped" else DrawnProgram)(recipe)
         return class_form.ModuleTask(program)
     return supervised(recipe)

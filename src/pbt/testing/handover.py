@@ -2,7 +2,7 @@
 
 ```python
 class TestMyExecutor(HandoverContract):
-    together = ProgramSetup.of
+    together = VectorizedWorkerSpec.of
 
     def make_executor(self, setup):
         return MyExecutor(setup)
@@ -25,7 +25,7 @@ import pytest
 from pbt.executors.base import Executor
 from pbt.executors.base_values import MARK
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
 from pbt.testing.courses import check_close, state_of
 from pbt.testing.recipes import FORMS, ROUNDS, STEPS, Form, drawn
@@ -140,18 +140,18 @@ class HandoverContract(ABC):
         forms: Those that the executor trains.
         each: Programs of each form per kind of scheduler.
         start: Another number draws other programs.
-        together: `ProgramSetup.of`; None: the vectorized form is left out.
-        chunk: Members in one vectorized program at most; None: all of a wave.
+        together: `VectorizedWorkerSpec.of`; None: the vectorized form is left out.
+        members_per_program: Members in one vectorized program at most; None: all of a wave.
     """
 
     forms: Sequence[Form] = FORMS
     each = 1
     start = 0
     together: Together | None = None
-    chunk: int | None = None
+    members_per_program: int | None = None
 
     @abstractmethod
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         """An executor of these workers, not yet started; its device must be `setup.device`."""
 
     @pytest.fixture(scope="class")
@@ -159,7 +159,12 @@ class HandoverContract(ABC):
     def scripts(cls) -> Mapping[Key, Script]:
         """All programs, trained by one start of the executor."""
         keys = programs_of(tuple(cls.forms), cls.each, cls.start)
-        setup = Several(task=keys, states=StateFiles(None), together=cls.together, chunk=cls.chunk)  # type: ignore[arg-type]
+        setup = Several(
+            task=keys,  # type: ignore[arg-type]
+            states=StateFiles(None),
+            together=cls.together,
+            members_per_program=cls.members_per_program,
+        )
         with cls().make_executor(setup) as executor:
             return perform(executor, keys, backwards=True)
 
@@ -181,7 +186,7 @@ class HandoverContract(ABC):
     @pytest.mark.parametrize("form", FORMS)
     def test_the_results_of_inline(self, scripts: Mapping[Key, Script], form: Form) -> None:
         """Scores, reported values and digests are those of the inline executor; to rounding where chunks differ."""
-        rounded = form == "vectorized" and self.chunk is not None
+        rounded = form == "vectorized" and self.members_per_program is not None
         self.check(close if rounded else same, scripts, [form])
 
     def test_vectorized_agrees_with_supervised(self, scripts: Mapping[Key, Script]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.fold import empty_view, fold
 from pbt.core.population import StateRef, Stored
 from pbt.errors import RunError, SpaceError
@@ -102,11 +102,11 @@ class _Log:
                 if event.member not in self.births or event.member in self.retired:
                     self.found.append(f"member {event.member} retired, but was not there")
                 self.retired.add(event.member)
-            case Noted() | Ended():
+            case MemoryUpdated() | Ended():
                 pass
         if self.ended and isinstance(event, Reported | Failed | Ended):
             self.found.append(f"the run had ended, and went on with {event.kind} without a decision")
-        self.ended = isinstance(event, Ended) or (self.ended and isinstance(event, Noted | Retired))
+        self.ended = isinstance(event, Ended) or (self.ended and isinstance(event, MemoryUpdated | Retired))
 
     def _born(self, birth: Born) -> None:
         who = f"member {birth.member}"

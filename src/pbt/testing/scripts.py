@@ -17,8 +17,8 @@ import torch
 import torch.optim.optimizer as torch_optimizer
 
 from pbt.core.population import StateRef, Stored
-from pbt.executors.base import Executor, Outcome, Report, Share, Task
-from pbt.executors.worker import Setup, Trainer, failure
+from pbt.executors.base import Executor, Outcome, Report, RoundTask, TaskBatch
+from pbt.executors.worker import Worker, WorkerSpec, failure
 from pbt.testing import forms, programs
 from pbt.testing.executors import finish, make_task
 from pbt.testing.recipes import ROUNDS, STEPS, TOTAL, Form, Recipe, Values
@@ -29,21 +29,21 @@ WHICH = "program"
 """The hyperparameter that says which of several programs a round is of."""
 
 Key = tuple[Form, Recipe]
-Together = Callable[[Setup, int | None], Setup]
+Together = Callable[[WorkerSpec, int | None], WorkerSpec]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Several(Setup):
+class Several(WorkerSpec):
     """Workers that train several programs, so that one start of an executor serves them all.
 
     Args:
         task: The programs, as `(form, recipe)`.
-        together: Makes the workers of a vectorized task from those of a single one: `ProgramSetup.of`.
-        chunk: Members in one vectorized program at most; None: all of a wave.
+        together: Makes the workers of a vectorized task from those of a single one: `VectorizedWorkerSpec.of`.
+        members_per_program: Members in one vectorized program at most; None: all of a wave.
     """
 
     together: Together | None = None
-    chunk: int | None = None
+    members_per_program: int | None = None
 
     @property
     def keys(self) -> Sequence[Key]:
@@ -51,28 +51,28 @@ class Several(Setup):
         keys: Any = self.task
         return keys  # type: ignore[no-any-return]
 
-    def of(self, which: int) -> Setup:
+    def of(self, which: int) -> WorkerSpec:
         """What a worker of one of the programs is made of."""
         form, recipe = self.keys[which]
         task = forms.task_of(form, recipe)
-        setup = Setup(task=task, states=self.states, device=self.device, threads=self.threads)
-        return self.together(setup, self.chunk) if self.together and form == "vectorized" else setup
+        setup = WorkerSpec(task=task, states=self.states, device=self.device, threads=self.threads)
+        return self.together(setup, self.members_per_program) if self.together and form == "vectorized" else setup
 
-    def shares(self, tasks: Sequence[Task]) -> list[Share]:
+    def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
         """A vectorized program takes its members of a wave together."""
-        found: list[Share] = []
+        found: list[TaskBatch] = []
         for which in dict.fromkeys(map(_which, tasks)):
             own = [task for task in tasks if _which(task) == which]
-            size = (self.chunk or len(own)) if self.keys[which][0] == "vectorized" else 1
+            size = (self.members_per_program or len(own)) if self.keys[which][0] == "vectorized" else 1
             found += [tuple(own[start : start + size]) for start in range(0, len(own), size)]
         return found
 
-    def open(self) -> Trainer:
+    def open(self) -> Worker:
         """A worker that opens each program when its first round comes."""
         return _Trainers(self)
 
 
-def _which(task: Task) -> int:
+def _which(task: RoundTask) -> int:
     which: Any = task.hparams[WHICH]
     return int(which)
 
@@ -80,9 +80,9 @@ def _which(task: Task) -> int:
 class _Trainers:
     def __init__(self, setup: Several) -> None:
         self._setup = setup
-        self._open: dict[int, Trainer] = {}
+        self._open: dict[int, Worker] = {}
 
-    def run(self, share: Share) -> list[Outcome]:
+    def run(self, share: TaskBatch) -> list[Outcome]:
         """Train a share of one program; what each optimizer step used is added to what is reported."""
         which = _which(share[0])
         own = [replace(t, hparams={n: v for n, v in t.hparams.items() if n != WHICH}) for t in share]
@@ -150,7 +150,7 @@ class Script:
         """A number of the recipe: the same program in two forms, or among other programs, has the same members."""
         return zlib.crc32(repr(self.key[1]).encode())
 
-    def tasks(self, round_: int) -> list[Task]:
+    def tasks(self, round_: int) -> list[RoundTask]:
         """The tasks of a round, of those members whose start is there."""
         recipe = self.key[1]
         found = []
@@ -170,7 +170,7 @@ class Script:
                 found.append(self.task(member, round_, STEPS, before, values, source))
         return found
 
-    def task(self, member: int, round_: int, steps: int, before: Any, values: Values, source: int) -> Task:
+    def task(self, member: int, round_: int, steps: int, before: Any, values: Values, source: int) -> RoundTask:
         """A task of this program, whose members have numbers of their own among all programs."""
         start: tuple[StateRef, Stored] | None = None
         if before is not None:
@@ -185,7 +185,7 @@ class Script:
             founder=10 * self.number + self.founders[member, round_],
         )
 
-    def whole(self) -> Task:
+    def whole(self) -> RoundTask:
         """All rounds of the first member as one."""
         return self.task(ALONE, 1, TOTAL, None, self.key[1].births()[ALONE], ALONE)
 
@@ -215,7 +215,7 @@ def perform(executor: Executor, keys: Sequence[Key], backwards: bool = False) ->
     return scripts
 
 
-def _collect(executor: Executor, own: Sequence[Script], tasks: list[Task], round_: int, backwards: bool) -> None:
+def _collect(executor: Executor, own: Sequence[Script], tasks: list[RoundTask], round_: int, backwards: bool) -> None:
     named = {script.number: script for script in own}
     for (member, _), outcome in finish(executor, tasks[::-1] if backwards else tasks).items():
         named[member // 10].outcomes[member % 10, round_] = outcome

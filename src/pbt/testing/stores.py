@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Noted, Reported, Retired
+from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
 from pbt.space import Float, Space
-from pbt.store.base import Note, Store
+from pbt.store.base import NewEntry, Store
 
 SPACE = Space({"lr": Float(1e-4, 1.0, "log"), "optimizer.momentum": Float(0.0, 1.0)})
 META: Mapping[str, Any] = {"seed": 7, "space": SPACE.to_dict(), "rounds": 3}
@@ -118,7 +118,7 @@ class StoreContract(ABC):
         events: list[Event] = [
             Born(member=0, hparams={"lr": 0.1, "name": None}, role="elite", group=3),
             Failed(member=0, round=1, cause="score", message="nän\n\x00"),
-            Noted(round=1, memory={"a": [1, 2.5, {"float": "nan"}], "b": {"c": -math.inf}}),
+            MemoryUpdated(round=1, memory={"a": [1, 2.5, {"float": "nan"}], "b": {"c": -math.inf}}),
             Retired(member=0, round=1, why="failed"),
             Ended(round=1, why="done"),
         ]
@@ -198,9 +198,9 @@ class StoreContract(ABC):
         """An event, a note or meta with anything else than plain values writes nothing at all."""
         with self.filled() as (store, log):
             with raises(UsageError):
-                store.commit([Noted(round=1, memory={"x": object()})], notes=[Note(kind="n")])
+                store.commit([MemoryUpdated(round=1, memory={"x": object()})], notes=[NewEntry(kind="n")])
             with raises(UsageError):
-                store.commit([Ended(round=1, why="x")], notes=[Note(kind="n", details={"x": np.float32(1)})])
+                store.commit([Ended(round=1, why="x")], notes=[NewEntry(kind="n", details={"x": np.float32(1)})])
             with raises(UsageError):
                 store.update_meta(x={1, 2})
             assert (store.events(), store.journal()) == (log, [])
@@ -210,7 +210,7 @@ class StoreContract(ABC):
         """Notes are kept in order with their time, and the log does not know them."""
         with self.filled() as (store, log):
             store.note("retry", member=1, attempt=2, seconds=math.inf)
-            store.commit((), notes=[Note(kind="timing", details={"round": 1}), Note(kind="timing")])
+            store.commit((), notes=[NewEntry(kind="timing", details={"round": 1}), NewEntry(kind="timing")])
             with self.reopen(store) as again:
                 entries = again.journal()
                 assert [(e.id, e.kind, e.details) for e in entries] == [

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import Decided, Event, Failed, Noted, Reported
+from pbt.core.events import Decided, Event, Failed, MemoryUpdated, Reported
 from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
@@ -221,4 +221,4 @@ def _events(view: View, proposal: Proposal) -> Sequence[Event]:
 
 
 def _noted(view: View, proposal: Proposal) -> list[Event]:
-    return [] if proposal.memory is None else [Noted(round=view.round, memory=proposal.memory)]
+    return [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from pbt.core.population import StateRef
 from pbt.executors.base import Executor, Failure, Outcome, Report
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import SupervisedTask, loss
 from pbt.store.files import StateFiles
-from pbt.testing.courses import Course, Values, check_close, check_same_course, state_of
+from pbt.testing.courses import Trajectory, Values, check_close, check_same_course, state_of
 from pbt.testing.executors import CLOSE_SECONDS, finish, make_task, reports
 from pbt.testing.networks import BATCH, EXAMPLES
 from pbt.testing.tasks import DENSE, PLAIN
@@ -58,19 +58,19 @@ class AgreementContract(ABC):
     """Whether what becomes of a member is the same, to the bit, whoever is trained with it; else it is close."""
 
     @abstractmethod
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         """An executor of these workers, not yet started; its device must be `setup.device`."""
 
     def open(self, task: SupervisedTask, **fields: Any) -> Executor:
         """The executor, with states that stay in their records."""
-        return self.make_executor(Setup(task=task, states=StateFiles(None), **fields))
+        return self.make_executor(WorkerSpec(task=task, states=StateFiles(None), **fields))
 
-    def compare(self, task: SupervisedTask, run: Callable[[Course], Course]) -> Course:
+    def compare(self, task: SupervisedTask, run: Callable[[Trajectory], Trajectory]) -> Trajectory:
         """Assert that the executor gives what separate runs give; returns what it gave."""
-        with InlineExecutor(Setup(task=task, states=StateFiles(None))) as inline:
-            expected = run(Course(inline))
+        with InlineExecutor(WorkerSpec(task=task, states=StateFiles(None))) as inline:
+            expected = run(Trajectory(inline))
         with self.open(task) as executor:
-            found = run(Course(executor))
+            found = run(Trajectory(executor))
         check_same_course(found, expected)
         return found
 
@@ -79,7 +79,7 @@ class AgreementContract(ABC):
         first: dict[int, Values] = dict(enumerate(HPARAMS))
         second = {0: HPARAMS[0] | {"lr": 0.03, "p": 0.0}, 1: HPARAMS[3], 2: HPARAMS[1], 3: HPARAMS[0]}
 
-        def run(course: Course) -> Course:
+        def run(course: Trajectory) -> Trajectory:
             course.train(7, first)
             assert {m: failure.cause for m, failure in course.failures.items()} == {BROKEN: "score"}
             return course.train(6, second, {1: 3, 2: 0})
@@ -159,11 +159,11 @@ class SupervisedContract(AgreementContract):
         """An executor that goes on from stored states has the bits of the one that trained them."""
         values = {0: HPARAMS[0], 1: HPARAMS[1], 2: HPARAMS[3]}
         with self.open(DENSE) as executor:
-            course = Course(executor).train(5, values)
+            course = Trajectory(executor).train(5, values)
             kept = dict(course.stored)
             undisturbed = course.train(5, values, {2: 0}).digests
         with self.open(DENSE) as executor:
-            assert Course(executor, step=5, round=1, stored=kept).train(5, values, {2: 0}).digests == undisturbed
+            assert Trajectory(executor, step=5, round=1, stored=kept).train(5, values, {2: 0}).digests == undisturbed
 
     def test_a_broken_member_reaches_nobody(self) -> None:
         """The others have the same bits, whether a member among them becomes NaN or not."""
@@ -171,7 +171,7 @@ class SupervisedContract(AgreementContract):
         for rate in (0.1, 1e300):
             values = {m: HPARAMS[m] | ({"lr": rate} if m == BROKEN else {}) for m in range(4)}
             with self.open(DENSE) as executor:
-                course = Course(executor).train(6, values)
+                course = Trajectory(executor).train(6, values)
                 assert (BROKEN in course.failures) == (rate == 1e300)
                 digests = course.digests
                 digests.pop(BROKEN, None)
@@ -187,7 +187,7 @@ class SupervisedContract(AgreementContract):
         ]
         with self.open(DENSE) as executor:
             together = reports(finish(executor, tasks))
-        with InlineExecutor(Setup(task=DENSE, states=StateFiles(None))) as inline:
+        with InlineExecutor(WorkerSpec(task=DENSE, states=StateFiles(None))) as inline:
             apart = reports(finish(inline, tasks))
         for key, report in apart.items():
             check_close(state_of(together[key].stored), state_of(report.stored), f"member {key[0]}")
@@ -216,7 +216,7 @@ class SupervisedContract(AgreementContract):
         """Members that start from the same donor do not see one another, nor does the donor, which goes on as well."""
         values: dict[int, Values] = {m: HPARAMS[3] | {"lr": 0.01 * (m + 1)} for m in range(4)}
 
-        def run(course: Course) -> Course:
+        def run(course: Trajectory) -> Trajectory:
             return course.train(3, values).train(4, values, dict.fromkeys(range(4), 1)).train(2, values)
 
         found = self.compare(DENSE, run)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pbt.executors.base import Report
 from pbt.pytorch import loss
-from pbt.testing.courses import Course, Values
+from pbt.testing.courses import Trajectory, Values
 from pbt.testing.executors import finish, make_task
 from pbt.testing.supervised import BROKEN, HPARAMS, SupervisedContract
 from pbt.testing.tasks import DENSE, NETWORKS, OPTIMIZERS, PLAIN
@@ -24,7 +24,7 @@ class NetworksContract(SupervisedContract):
         first: dict[int, Values] = dict(enumerate(HPARAMS))
         later = {m: HPARAMS[3 if m == BROKEN else m] | {"p": 0.3} for m in range(4)}
 
-        def run(course: Course) -> Course:
+        def run(course: Trajectory) -> Trajectory:
             course.train(6, first)
             assert list(course.failures) == [BROKEN]
             return course.train(6, later, {BROKEN: 1})
@@ -86,7 +86,7 @@ class NetworksContract(SupervisedContract):
         first = {member: optimized.hparams(member) for member in range(4)}
         later = {member: optimized.hparams(member + 1) for member in range(4)}
 
-        def run(course: Course) -> Course:
+        def run(course: Trajectory) -> Trajectory:
             course.train(60, first)
             assert not course.failures
             return course.train(40, later, {2: 0})

@@ -10,7 +10,7 @@ from torch import nn
 from pbt.errors import TaskError
 from pbt.executors.base_values import MARK
 from pbt.pytorch import attribute, clip_norm, dropout, loss, optimizer
-from pbt.pytorch.vectorized.settings import Desk
+from pbt.pytorch.vectorized.settings import HParamReader
 from pbt.testing.tasks import DENSE
 
 
@@ -50,7 +50,7 @@ TASK = replace(
 
 def test_as_the_task_made_it() -> None:
     """Without hyperparameters everything is as the task made it."""
-    found = Desk(TASK).settle({}, None)
+    found = HParamReader(TASK).settle({}, None)
     (group,) = found.groups
     assert (group["lr"], group["betas"]) == (0.25, (0.9, 0.999))
     assert "params" not in group
@@ -59,7 +59,7 @@ def test_as_the_task_made_it() -> None:
 
 def test_every_kind_of_binding() -> None:
     """Each value is found where its binding puts it."""
-    found = Desk(TASK).settle({"lr": 0.5, "beta": 0.8, "p": 0.4, "s": 0.1, "clip": 2.0, "t": 3.0}, None)
+    found = HParamReader(TASK).settle({"lr": 0.5, "beta": 0.8, "p": 0.4, "s": 0.1, "clip": 2.0, "t": 3.0}, None)
     (group,) = found.groups
     assert (group["lr"], group["betas"]) == (0.5, (0.9, 0.8))
     assert found.dropout == (0.4, 0.4)
@@ -70,14 +70,14 @@ def test_every_kind_of_binding() -> None:
 
 def test_the_probability_of_one_layer() -> None:
     """A layer's probability that is bound as an attribute is that layer's dropout, and no attribute besides."""
-    found = Desk(TASK).settle({"one": 0.6}, None)
+    found = HParamReader(TASK).settle({"one": 0.6}, None)
     assert found.dropout == (0.1, 0.6)
     assert found.attributes == {}
 
 
 def test_values_that_come_and_go() -> None:
     """A member that has not a value which another had is trained as the task made it, whatever was settled before."""
-    desk = Desk(TASK)
+    desk = HParamReader(TASK)
     fresh = desk.settle({"lr": 0.5}, None)
     desk.settle({"lr": 0.1, "beta": 0.5, "p": 0.4, "s": 0.1, "clip": 2.0, "t": 3.0}, None)
     desk.settle({"lr": 0.2, "beta": 0.6}, None)
@@ -88,7 +88,7 @@ def test_values_that_come_and_go() -> None:
 
 def test_what_was_decided_wins_over_what_was_restored() -> None:
     """What was never bound stays as stored; what is bound moves in proportion; what is not bound any more goes back."""
-    desk = Desk(TASK)
+    desk = HParamReader(TASK)
     (group,) = desk.settle({"lr": 0.5, "beta": 0.8}, None).groups
     restored = [{**group, "lr": 0.05, "weight_decay": 0.3}]
     (found,) = desk.settle({"lr": 0.125}, restored).groups
@@ -126,12 +126,12 @@ def test_refused(bind, message) -> None:
         return made
 
     with pytest.raises(TaskError, match=message):
-        Desk(replace(TASK, optimizer=make, bind=bind)).settle({"x": 0.5}, None)
+        HParamReader(replace(TASK, optimizer=make, bind=bind)).settle({"x": 0.5}, None)
 
 
 def test_states_that_fit() -> None:
     """A state of another network or of other groups of parameters is refused; a fresh one has no groups yet."""
-    desk = Desk(TASK)
+    desk = HParamReader(TASK)
     model = Net().state_dict()
     (places,) = desk.places
     groups = [{"params": places}]

@@ -13,16 +13,16 @@ from pbt.core.population import StateRef
 from pbt.errors import TaskError
 from pbt.executors.base import Failure, Report
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.worker import Setup
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import attribute, dropout, loss, optimizer
 from pbt.pytorch.vectorized import ELEMENTWISE, VectorizedExecutor, elementwise
 from pbt.pytorch.vectorized.elementwise import ElementwiseAdam
 from pbt.pytorch.vectorized.metrics import Measures
 from pbt.pytorch.vectorized.optimizers import Separate
 from pbt.pytorch.vectorized.program import Program
-from pbt.pytorch.vectorized.settings import Desk
+from pbt.pytorch.vectorized.settings import HParamReader
 from pbt.store.files import StateFiles
-from pbt.testing.courses import Course, check_close, check_same_course, state_of
+from pbt.testing.courses import Trajectory, check_close, check_same_course, state_of
 from pbt.testing.executors import finish, make_task
 from pbt.testing.networks import dense, plain
 from pbt.testing.tasks import DENSE, NETWORKS, PLAIN, doubled
@@ -32,7 +32,7 @@ VALUES = {m: {"lr": 0.01 * (m + 1)} for m in range(3)}
 
 
 def opened(task, executor=VectorizedExecutor, **fields):
-    return executor(Setup(task=task, states=StateFiles(None)), **fields)
+    return executor(WorkerSpec(task=task, states=StateFiles(None)), **fields)
 
 
 def compare(task, run):
@@ -40,7 +40,7 @@ def compare(task, run):
     courses = []
     for executor in (InlineExecutor, VectorizedExecutor):
         with opened(task, executor) as one:
-            courses.append(run(Course(one)))
+            courses.append(run(Trajectory(one)))
     check_same_course(courses[1], courses[0])
     return courses[1]
 
@@ -83,7 +83,7 @@ def test_buffers() -> None:
     course = compare(task, lambda course: course.train(4, VALUES))
     assert state_of(course.stored[1])["model"]["count"] == 4
     with opened(task) as executor:
-        course = Course(executor).train(4, VALUES).train(3, VALUES, {0: 2})
+        course = Trajectory(executor).train(4, VALUES).train(3, VALUES, {0: 2})
         assert [state_of(course.stored[m])["model"]["count"].item() for m in VALUES] == [7, 7, 7]
         assert not torch.equal(*(state_of(course.stored[m])["model"]["mean"] for m in (0, 1)))
 
@@ -92,18 +92,18 @@ def test_what_is_no_part_of_the_state_begins_anew() -> None:
     """A buffer that is not stored is fresh in each round, so that a run that is resumed goes on alike."""
     task = replace(PLAIN, model=partial(doubled, Replacing))
     with opened(task) as executor:
-        course = Course(executor).train(4, VALUES)
+        course = Trajectory(executor).train(4, VALUES)
         kept = dict(course.stored)
         digests = course.train(2, VALUES).digests
     with opened(task) as executor:
-        assert Course(executor, step=4, round=1, stored=kept).train(2, VALUES).digests == digests
+        assert Trajectory(executor, step=4, round=1, stored=kept).train(2, VALUES).digests == digests
 
 
 def test_tied_weights_are_one() -> None:
     """Both names of a tied weight are in the state, and are the same in it."""
     with opened(NETWORKS["tied"]) as executor:
         values = {m: {"lr": 0.1, "momentum": 0.9, "decay": 0.0, "clip": 1.0, "p": 0.1} for m in range(2)}
-        course = Course(executor).train(3, values)
+        course = Trajectory(executor).train(3, values)
     state = state_of(course.stored[1])
     assert torch.equal(state["model"]["embed.weight"], state["model"]["head.weight"])
     assert len(state["optimizer"]["state"]) == len(state["model"]) - 1
@@ -119,11 +119,11 @@ def test_unused_parameters() -> None:
     state = state_of(compare(task, run).stored[0])
     assert sorted(state["optimizer"]["state"]) == [4, 5, 6, 7]
     with opened(task) as executor:
-        course = Course(executor).train(4, VALUES)
+        course = Trajectory(executor).train(4, VALUES)
         kept = dict(course.stored)
         digests = course.train(3, VALUES).digests
     with opened(task) as executor:
-        assert Course(executor, step=4, round=1, stored=kept).train(3, VALUES).digests == digests
+        assert Trajectory(executor, step=4, round=1, stored=kept).train(3, VALUES).digests == digests
 
 
 class Complex(nn.Module):
@@ -144,7 +144,7 @@ def test_complex_numbers() -> None:
     courses = []
     for executor in (InlineExecutor, VectorizedExecutor):
         with opened(task, executor) as one:
-            courses.append(Course(one).train(8, VALUES))
+            courses.append(Trajectory(one).train(8, VALUES))
     for member in VALUES:
         found, expected = (state_of(course.stored[member])["model"] for course in courses[::-1])
         check_close(found, expected, f"member {member}", 1e-5)
@@ -264,7 +264,7 @@ def test_a_network_that_draws_by_itself() -> None:
         torch.manual_seed(i)
         random.seed(i)
         with opened(task) as executor:
-            digests.append(Course(executor).train(4, VALUES).train(3, VALUES, {0: 1}).digests)
+            digests.append(Trajectory(executor).train(4, VALUES).train(3, VALUES, {0: 1}).digests)
     assert digests[0] == digests[1]
     assert len(set(digests[0].values())) == 3
 
@@ -282,7 +282,7 @@ class Noisy(nn.Module):
 def test_hidden_noise_differs_between_members() -> None:
     """Functional dropout drops other elements for each member."""
     with opened(replace(PLAIN, model=partial(doubled, Hidden), bind={"lr": optimizer("lr")})) as executor:
-        course = Course(executor).train(1, {m: {"lr": 1.0} for m in range(3)})
+        course = Trajectory(executor).train(1, {m: {"lr": 1.0} for m in range(3)})
     weights = [state_of(course.stored[m])["model"]["head.weight"] for m in range(3)]
     assert not torch.equal(weights[0], weights[1])
 
@@ -292,7 +292,7 @@ def test_hidden_noise_is_keyed_by_step() -> None:
     digests = []
     for cuts in ([7], [4, 3], [1, 5, 1]):
         with opened(replace(PLAIN, model=partial(doubled, Hidden), bind={"lr": optimizer("lr")})) as executor:
-            course = Course(executor)
+            course = Trajectory(executor)
             for steps in cuts:
                 course.train(steps, VALUES)
             digests.append(course.digests)
@@ -361,7 +361,7 @@ def test_one_layer_s_dropout() -> None:
     bind = {"lr": optimizer("lr"), "p": dropout(), "q": attribute("model.6.p")}
     values = {m: {"lr": 0.05, "p": 0.2, "q": q} for m, q in enumerate((0.2, 0.0, 0.5))}
     with pytest.raises(TaskError, match="'p' should be"):
-        Desk(replace(DENSE, bind=bind)).settle(values[1], None)
+        HParamReader(replace(DENSE, bind=bind)).settle(values[1], None)
     task = replace(DENSE, bind={"lr": optimizer("lr"), "q": bind["q"]})
     compare(task, lambda course: course.train(5, {m: {"lr": 0.05, "q": v["q"]} for m, v in values.items()}))
 
@@ -374,7 +374,7 @@ def steppers(program):
 
 
 def program_of(task, members=2, hparams=VALUES):
-    desk = Desk(task)
+    desk = HParamReader(task)
     program = Program(task, members, "cpu", desk.stand_in)
     program.configure([desk.settle(hparams[i], None) for i in range(members)])
     return program
@@ -522,7 +522,7 @@ def test_a_population_that_changes_its_size(task) -> None:
 
 def test_chunks() -> None:
     """No more members are trained at a time than a chunk has room for, in the order they came."""
-    with opened(PLAIN, chunk=2) as executor:
+    with opened(PLAIN, members_per_program=2) as executor:
         assert executor.slots == 2
         executor.submit([make_task(member) for member in (3, 0, 4, 1, 2)])
         waves = [[outcome.member for outcome in executor.wait()] for _ in range(4)]
@@ -532,7 +532,7 @@ def test_chunks() -> None:
 def test_batches_are_not_kept() -> None:
     """No more orders of examples are remembered than members need at a time."""
     with opened(replace(PLAIN, order="member")) as executor:
-        Course(executor).train(20, VALUES)
+        Trajectory(executor).train(20, VALUES)
         assert len(executor._worker._batches._drawn) <= len(VALUES)
 
 
@@ -551,8 +551,8 @@ def test_states_in_rows_are_not_fetched() -> None:
             return self.inner.get(ref, digest, blob)
 
     states = Counting()
-    with VectorizedExecutor(Setup(task=PLAIN, states=states)) as executor:
-        course = Course(executor).train(3, VALUES).train(3, VALUES, {0: 2})
+    with VectorizedExecutor(WorkerSpec(task=PLAIN, states=states)) as executor:
+        course = Trajectory(executor).train(3, VALUES).train(3, VALUES, {0: 2})
         assert states.got == []
         start = StateRef(1, 2), course.stored[0]
         finish(executor, [make_task(1, 3, start, first_step=6)])

@@ -2,8 +2,8 @@
 
 from pbt.executors.base import Executor
 from pbt.executors.processes import ProcessExecutor
-from pbt.executors.worker import Setup
-from pbt.pytorch.vectorized import ProgramSetup, VectorizedExecutor
+from pbt.executors.worker import WorkerSpec
+from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
 from pbt.testing.supervised import AgreementContract, SupervisedContract
 from pbt.testing.varieties import NetworksContract
 
@@ -11,19 +11,19 @@ from pbt.testing.varieties import NetworksContract
 class TestVectorized(NetworksContract):
     exact = False
 
-    def make_executor(self, setup: Setup) -> Executor:
+    def make_executor(self, setup: WorkerSpec) -> Executor:
         return VectorizedExecutor(setup)
 
 
 class TestInChunks(SupervisedContract):
     exact = False
 
-    def make_executor(self, setup: Setup) -> Executor:
-        return VectorizedExecutor(setup, chunk=2)
+    def make_executor(self, setup: WorkerSpec) -> Executor:
+        return VectorizedExecutor(setup, members_per_program=2)
 
 
 class TestInWorkers(AgreementContract):
     exact = False
 
-    def make_executor(self, setup: Setup) -> Executor:
-        return ProcessExecutor(ProgramSetup.of(setup, chunk=2), ["cpu"] * 2)
+    def make_executor(self, setup: WorkerSpec) -> Executor:
+        return ProcessExecutor(VectorizedWorkerSpec.of(setup, members_per_program=2), ["cpu"] * 2)

@@ -78,7 +78,7 @@ def test_single_precision() -> None:
 
 def test_chunks(inline, whole) -> None:
     """Two members at a time end with the same decisions, and near the same scores."""
-    chunked = experiment(partial(VectorizedExecutor, chunk=2)).run()
+    chunked = experiment(partial(VectorizedExecutor, members_per_program=2)).run()
     check_same_decisions(chunked, inline)
     assert digests(chunked).keys() == digests(whole).keys()
 
@@ -196,7 +196,7 @@ def test_by_name(whole) -> None:
 def test_shared_out_over_workers(inline, tmp_path) -> None:
     """Two workers with a program each decide as separate runs do, twice with the same bits, killed and resumed too."""
     runs = [experiment("vectorized").run() for _ in range(2)]
-    assert runs[0].meta["place"] | {"workers": 2, "chunk": 3} == runs[0].meta["place"]
+    assert runs[0].meta["place"] | {"workers": 2, "members_per_program": 3} == runs[0].meta["place"]
     check_same_decisions(runs[0], inline)
     assert digests(runs[0]) == digests(runs[1])
     # Somebody copies a state that another worker has.

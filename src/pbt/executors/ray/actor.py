@@ -12,23 +12,23 @@ import numpy as np
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import PBTError
-from pbt.executors.base import Outcome, Report, Share, State
+from pbt.executors.base import Outcome, Report, State, TaskBatch
 from pbt.executors.machine import version_of
-from pbt.executors.transport import Source, load_sources
+from pbt.executors.transport import TaskSource, load_sources
 from pbt.store.files import INLINE_LIMIT, StateFiles
 
 if TYPE_CHECKING:
-    from pbt.executors.worker import Setup, Trainer
+    from pbt.executors.worker import Worker, WorkerSpec
 
-Parcel = Any
+Blob = Any
 """The bytes of an encoded state, as an array: Ray moves those between nodes without copying them once more."""
 
 
-class Cargo:
+class ActorStates:
     """The states of one share: those it starts from came along, those it makes go back with its outcomes."""
 
     def __init__(self) -> None:
-        self.came: dict[StateRef, Parcel] = {}
+        self.came: dict[StateRef, Blob] = {}
         self.made: dict[StateRef, bytes] = {}
         self._records = StateFiles(None)
 
@@ -66,19 +66,19 @@ class Opened(NamedTuple):
 class Actor:
     """A worker on some node."""
 
-    def __init__(self, modules: Sequence[Source], payload: bytes, paths: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[TaskSource], payload: bytes, paths: Sequence[str]) -> None:
         self._modules, self._payload = modules, payload
         # Where the driver finds modules; on another machine most of these are not there, and harmless.
         sys.path += [path for path in paths if path not in sys.path]
         self._cargo: Any = None
-        self._worker: Trainer | None = None
+        self._worker: Worker | None = None
 
     def open(self) -> Opened:
         """Find the user's program, open the task."""
         there = versions()
         try:
             load_sources(self._modules)
-            setup: Setup = pickle.loads(self._payload)  # noqa: S301 (from our own driver)
+            setup: WorkerSpec = pickle.loads(self._payload)  # noqa: S301 (from our own driver)
             self._cargo = setup.states
             self._worker = setup.open()
         except PBTError as error:
@@ -88,8 +88,8 @@ class Actor:
         return Opened("", there)
 
     def run(
-        self, share: Share, refs: Sequence[StateRef], *parcels: Parcel
-    ) -> tuple[list[Outcome], *tuple[Parcel, ...]]:
+        self, share: TaskBatch, refs: Sequence[StateRef], *parcels: Blob
+    ) -> tuple[list[Outcome], *tuple[Blob, ...]]:
         """Train a share.
 
         Args:
@@ -102,7 +102,7 @@ class Actor:
         """
         if self._worker is None:
             raise RuntimeError("a worker trains after it was opened")
-        if isinstance(self._cargo, Cargo):
+        if isinstance(self._cargo, ActorStates):
             self._cargo.came, self._cargo.made = dict(zip(refs, parcels, strict=True)), {}
         outcomes = self._worker.run(share)
         return outcomes, *(self._parcel(outcome) for outcome in outcomes)
@@ -110,8 +110,12 @@ class Actor:
     def pulse(self) -> None:
         """A sign of life, also in the middle of a round."""
 
-    def _parcel(self, outcome: Outcome) -> Parcel:
-        if not isinstance(outcome, Report) or outcome.stored.blob is not None or not isinstance(self._cargo, Cargo):
+    def _parcel(self, outcome: Outcome) -> Blob:
+        if (
+            not isinstance(outcome, Report)
+            or outcome.stored.blob is not None
+            or not isinstance(self._cargo, ActorStates)
+        ):
             return None
         return np.frombuffer(self._cargo.made.pop(StateRef(outcome.member, outcome.round)), dtype=np.uint8)
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import PBTError, TaskError, WorkerError
-from pbt.executors.base import Incident, Outcome, Report, Share, Task
-from pbt.executors.ray.actor import Actor, Cargo, Opened, versions
+from pbt.executors.base import Incident, Outcome, Report, RoundTask, TaskBatch
+from pbt.executors.ray.actor import Actor, ActorStates, Opened, versions
 from pbt.executors.ray.cluster import Cluster, amounts, check_room, connected, disconnect, nodes, room
-from pbt.executors.ray.object_cache import Holdings
+from pbt.executors.ray.object_cache import ObjectCache
 from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
@@ -33,7 +33,7 @@ from pbt.executors.retry import (
     tried_again,
 )
 from pbt.executors.transport import pickled, sources
-from pbt.executors.worker import Setup, failure, fatal_cause
+from pbt.executors.worker import WorkerSpec, failure, fatal_cause
 from pbt.store.codec import digest_of
 from pbt.store.files import StateFiles, file_name
 
@@ -46,13 +46,13 @@ _PULSES = 6
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Slot:
+class _ActorSlot:
     """An actor, and what it was asked for."""
 
     actor: Any
     opening: Any
     """The reference to how its start went; None: it is ready."""
-    share: Share | None = None
+    share: TaskBatch | None = None
     answer: Any = None
     """The reference to the outcomes of its share."""
     parcels: list[Any] = field(default_factory=list)
@@ -61,7 +61,7 @@ class _Slot:
     pulse: Any = None
     heard: float = 0.0
 
-    def released(self) -> Share:
+    def released(self) -> TaskBatch:
         """What it had to train; it is free for the next."""
         share = self.share or ()
         self.share, self.answer, self.parcels = None, None, []
@@ -82,7 +82,11 @@ class RayExecutor:
     """
 
     def __init__(
-        self, setup: Setup, cluster: Cluster | None = None, workers: int | None = None, limits: Limits | None = None
+        self,
+        setup: WorkerSpec,
+        cluster: Cluster | None = None,
+        workers: int | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._setup, self._cluster, self._most = setup, cluster or Cluster(), workers
         self._limits = limits or Limits()
@@ -90,9 +94,9 @@ class RayExecutor:
         self._ray: Any = None
         self._actors: Any = None
         self._payload = b""
-        self._held = Holdings(0)
-        self._slots: list[_Slot] = []
-        self._queue: deque[Share] = deque()
+        self._held = ObjectCache(0)
+        self._slots: list[_ActorSlot] = []
+        self._queue: deque[TaskBatch] = deque()
         self._outcomes: list[Outcome] = []
         self._incidents: list[Incident] = []
         self._deaths_at_start = 0
@@ -103,7 +107,7 @@ class RayExecutor:
         """The actors there are, or those that were asked for."""
         return max(1, len(self._slots), self._most or 0)
 
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, tasks: Sequence[RoundTask]) -> None:
         """Queue the tasks; starts actors where there is more to do, and room."""
         self._queue.extend(self._setup.shares(tasks))
         if self._ray is None:
@@ -144,7 +148,7 @@ class RayExecutor:
             for slot in slots:
                 self._ray.kill(slot.actor)
         self._ray = None
-        self._held = Holdings(0)
+        self._held = ObjectCache(0)
         disconnect()
 
     def __enter__(self) -> Self:
@@ -172,10 +176,10 @@ class RayExecutor:
             scheduling_strategy="SPREAD",
         )(Actor)
         folder = self._cluster.folder
-        states = Cargo() if folder is None else StateFiles(Path(folder))
+        states = ActorStates() if folder is None else StateFiles(Path(folder))
         # By value what the main program defines: a node has no copy of its file.
         self._payload = ray.cloudpickle.dumps(replace(self._setup, states=states))
-        self._held = Holdings(_HELD * sum(node.get("object_store_memory", 0.0) for node in nodes(ray)))
+        self._held = ObjectCache(_HELD * sum(node.get("object_store_memory", 0.0) for node in nodes(ray)))
 
     def _grow(self) -> None:
         """As many actors as there is work and room for, also on nodes that came since."""
@@ -184,7 +188,7 @@ class RayExecutor:
             there = room(nodes(self._ray), self._cluster.need)
             for _ in range(min(wanted, there) - len(self._slots)):
                 actor = self._actors.remote(sources(), self._payload, sys.path)
-                self._slots.append(_Slot(actor=actor, opening=actor.open.remote()))
+                self._slots.append(_ActorSlot(actor=actor, opening=actor.open.remote()))
 
     def _deal(self) -> None:
         for slot in self._slots:
@@ -222,7 +226,7 @@ class RayExecutor:
         self._ray.wait(waiting, timeout=BEAT_SECONDS, fetch_local=False)
         return set(self._ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0])
 
-    def _opened(self, slot: _Slot) -> None:
+    def _opened(self, slot: _ActorSlot) -> None:
         """An actor's start came to an end."""
         try:
             opened: Opened = self._ray.get(slot.opening)
@@ -248,7 +252,7 @@ class RayExecutor:
         slot.opening, self._deaths_at_start = None, 0
         self._progress = time.monotonic()
 
-    def _answered(self, slot: _Slot) -> Iterator[tuple[Outcome, Any, Task]]:
+    def _answered(self, slot: _ActorSlot) -> Iterator[tuple[Outcome, Any, RoundTask]]:
         """The outcomes of a share, each with the reference to its state."""
         try:
             outcomes = self._ray.get(slot.answer)
@@ -270,7 +274,7 @@ class RayExecutor:
         yield from zip(outcomes, slot.parcels, slot.released(), strict=True)
         self._progress = time.monotonic()
 
-    def _keep(self, outcome: Outcome, parcel: Any, task: Task) -> None:
+    def _keep(self, outcome: Outcome, parcel: Any, task: RoundTask) -> None:
         """Make its state durable; only then it is an outcome."""
         if isinstance(outcome, Report) and outcome.stored.blob is None:
             ref, digest = StateRef(outcome.member, outcome.round), outcome.stored.digest
@@ -329,7 +333,7 @@ class RayExecutor:
                 "Wait until others are done, ask for less, or add a node; then resume"
             )
 
-    def _feel(self, slot: _Slot, now: float) -> None:
+    def _feel(self, slot: _ActorSlot, now: float) -> None:
         """Ask for a sign of life from time to time."""
         if slot.pulse is None:
             if now - slot.heard > self._limits.silence / _PULSES:
@@ -337,13 +341,13 @@ class RayExecutor:
         elif self._ray.wait([slot.pulse], timeout=0)[0]:
             slot.pulse, slot.heard = None, now
 
-    def _lost(self, slot: _Slot, how: str) -> None:
+    def _lost(self, slot: _ActorSlot, how: str) -> None:
         """Give an actor up; what it trained is tried again, by another one."""
         self._ray.kill(slot.actor)
         self._slots.remove(slot)
         self._again(slot.share or (), how)
 
-    def _again(self, share: Share, how: str) -> None:
+    def _again(self, share: TaskBatch, how: str) -> None:
         self._incidents += incidents_of(share, how)
         shares, failures = tried_again(share, how, self._limits)
         self._queue.extendleft(reversed(shares))

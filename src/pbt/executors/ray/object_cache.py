@@ -6,7 +6,7 @@ from typing import Any
 from pbt.core.population import StateRef
 
 
-class Holdings:
+class ObjectCache:
     """References to states, the least used let go first when they take more than a share of the object store.
 
     Every one of them is durable elsewhere: to let go costs one read of a file, and loses nothing.

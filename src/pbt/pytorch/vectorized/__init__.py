@@ -1,6 +1,6 @@
 """Many members as one program."""
 
 from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, Elementwise
-from pbt.pytorch.vectorized.executor import ProgramSetup, VectorizedExecutor
+from pbt.pytorch.vectorized.executor import VectorizedExecutor, VectorizedWorkerSpec
 
-__all__ = ["ELEMENTWISE", "Elementwise", "ProgramSetup", "VectorizedExecutor"]
+__all__ = ["ELEMENTWISE", "Elementwise", "VectorizedExecutor", "VectorizedWorkerSpec"]

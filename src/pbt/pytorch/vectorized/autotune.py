@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pbt.errors import PBTError, TaskError
 from pbt.executors.seeding import seeded, use_threads
-from pbt.executors.worker import Context, Setup
+from pbt.executors.worker import Context, WorkerSpec
 from pbt.pytorch.supervised import SupervisedTask, SupervisedTrainer
 from pbt.pytorch.vectorized.failures import broken
 from pbt.pytorch.vectorized.population import Population
@@ -66,7 +66,7 @@ class Probe:
 
 def probe(
     task: SupervisedTask,
-    setup: Setup,
+    setup: WorkerSpec,
     births: Sequence[HParams],
     layouts: Sequence[Layout],
     apart: tuple[int, int] | None,

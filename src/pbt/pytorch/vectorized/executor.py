@@ -7,44 +7,47 @@ from typing import Any, Self
 
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
-from pbt.executors.base import Share, Task
+from pbt.executors.base import RoundTask, TaskBatch
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.seeding import seeded
-from pbt.executors.worker import Setup, Trainer
+from pbt.executors.worker import Worker, WorkerSpec
 from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.pytorch.vectorized.population import Population
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProgramSetup(Setup):
+class VectorizedWorkerSpec(WorkerSpec):
     """Workers of which each trains its share of the population as one program.
 
     Args:
-        chunk: Members in one program at most; None: all that come together.
+        members_per_program: Members in one program at most; None: all that come together.
 
     Raises:
         TaskError: The task is no `SupervisedTask`.
     """
 
-    chunk: int | None = None
+    members_per_program: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, SupervisedTask):
             raise TaskError(refusal(self.task))
 
     @classmethod
-    def of(cls, setup: Setup, chunk: int | None) -> Self:
+    def of(cls, setup: WorkerSpec, members_per_program: int | None) -> Self:
         """The same setup, with programs in the place of single members."""
-        return cls(**{field.name: getattr(setup, field.name) for field in fields(Setup)}, chunk=chunk)
+        return cls(
+            **{field.name: getattr(setup, field.name) for field in fields(WorkerSpec)},
+            members_per_program=members_per_program,
+        )
 
-    def shares(self, tasks: Sequence[Task]) -> list[Share]:
+    def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
         """Those that are at the same step, in the order they came, in as few parts as there is room for, all alike."""
-        together: dict[tuple[Any, ...], list[Task]] = {}
+        together: dict[tuple[Any, ...], list[RoundTask]] = {}
         for task in tasks:
             sizes = [task.hparams.get(name) for name in self._sizes()]
             together.setdefault((task.first_step, task.steps, task.seed, *sizes), []).append(task)
-        return [share for wave in together.values() for share in _parts(wave, self.chunk or len(wave))]
+        return [share for wave in together.values() for share in _parts(wave, self.members_per_program or len(wave))]
 
     def _sizes(self) -> list[str]:
         """Hyperparameters that give a step its examples: one program has one number of them."""
@@ -55,14 +58,14 @@ class ProgramSetup(Setup):
             if isinstance(binding, SettingBinding) and binding.name in ("batch_size", "accumulate")
         ]
 
-    def open(self) -> Trainer:
+    def open(self) -> Worker:
         """A worker, ready for its first share."""
         task: Any = self.task
         with seeded(seed_of("open"), self.device):
             return Population(self, task)
 
 
-def _parts(wave: Sequence[Task], size: int) -> list[Share]:
+def _parts(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
     """The wave in as many parts as it takes, none larger than another by more than one."""
     count = -(-len(wave) // size)
     ends = [-(-len(wave) * i // count) for i in range(count + 1)]
@@ -74,15 +77,15 @@ class VectorizedExecutor(InlineExecutor):
 
     Args:
         setup: Its task must be a `SupervisedTask`.
-        chunk: Members in one program at most; None: all that come together.
+        members_per_program: Members in one program at most; None: all that come together.
 
     Raises:
         TaskError: The task is of another form.
     """
 
-    def __init__(self, setup: Setup, chunk: int | None = None) -> None:
-        super().__init__(ProgramSetup.of(setup, chunk))
-        self._chunk = chunk
+    def __init__(self, setup: WorkerSpec, members_per_program: int | None = None) -> None:
+        super().__init__(VectorizedWorkerSpec.of(setup, members_per_program))
+        self._chunk = members_per_program
 
     @property
     def slots(self) -> int:

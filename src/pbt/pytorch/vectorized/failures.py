@@ -2,7 +2,7 @@
 
 import re
 
-from pbt.executors.base import Failure, Task
+from pbt.executors.base import Failure, RoundTask
 from pbt.executors.worker import blame
 
 CHECKPOINTED = "what torch.utils.checkpoint or another saved-tensor hook computes again on the way back is one member's"
@@ -31,7 +31,7 @@ def broken(error: BaseException) -> str:
     )
 
 
-def blamed(task: Task, error: BaseException) -> Failure:
+def blamed(task: RoundTask, error: BaseException) -> Failure:
     """What went wrong with one member, as a worker would tell it.
 
     Raises:

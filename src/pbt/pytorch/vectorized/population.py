@@ -11,11 +11,11 @@ from torch import Tensor
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
-from pbt.executors.base import Outcome, Share, State, Task
+from pbt.executors.base import Outcome, RoundTask, State, TaskBatch
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.places import is_interrupt, place_in
 from pbt.executors.seeding import sown, use_threads
-from pbt.executors.worker import Context, Setup, context_of, failure, fatal_cause, report
+from pbt.executors.worker import Context, WorkerSpec, context_of, failure, fatal_cause, report
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
@@ -24,7 +24,7 @@ from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
-from pbt.pytorch.vectorized.settings import Desk, Groups, Settings
+from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
 from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
@@ -35,7 +35,7 @@ _EVALUATED_TOGETHER = 64
 class _Start:
     """What a member's round begins with."""
 
-    task: Task
+    task: RoundTask
     row: int | None
     """Where its state is in the program, if it is there."""
     settings: Settings
@@ -52,28 +52,28 @@ class Population:
         TaskError: There is nothing to train on.
     """
 
-    def __init__(self, setup: Setup, task: SupervisedTask) -> None:
+    def __init__(self, setup: WorkerSpec, task: SupervisedTask) -> None:
         self._setup = setup
         self._task = task
         data = opened(task.data)
         self._data = replace(data, train=data.train.to(setup.device))
         self._batches = task.batches(self._data, setup.device)
         self._held_out = held_out(data, setup.device)
-        self._desk = Desk(task)
+        self._desk = HParamReader(task)
         self._program: Program | None = None
         self._settings: Sequence[Settings] = ()
         """Of the members in the program."""
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """What is in the program: the row and the digest of each state."""
 
-    def run(self, share: Share) -> list[Outcome]:
+    def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store one round of these members, all from the same step on."""
         first = share[0]
         use_threads(self._setup.threads)
         with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
             return self._run(share)
 
-    def _run(self, wave: Share) -> list[Outcome]:
+    def _run(self, wave: TaskBatch) -> list[Outcome]:
         started = time.monotonic()
         starts: list[_Start] = []
         outcomes: list[Outcome] = []
@@ -103,7 +103,7 @@ class Population:
     def try_out(self, births: Sequence[HParams]) -> tuple[Callable[[], None], int]:
         """A step of new members, to be called several times, and the bytes of one of them; nothing is kept."""
         wave = [
-            Task(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=1, seed=0)
+            RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=1, seed=0)
             for i, hparams in enumerate(births)
         ]
         program = self._load([self._start(task) for task in wave])
@@ -124,7 +124,7 @@ class Population:
             inputs, targets = split.take(slice(0, self._task.evaluation_batch))
             self._evaluate(self._program, Split(inputs, targets))
 
-    def _start(self, task: Task) -> _Start:
+    def _start(self, task: RoundTask) -> _Start:
         """Find the state of a task, and settle what it is trained with."""
         row = self._row_of(task)
         # The state is let go of, and fetched again when its row is there: all of them at once would take as much
@@ -159,12 +159,12 @@ class Population:
         self._program, self._settings = program, [start.settings for start in starts]
         return program
 
-    def _row_of(self, task: Task) -> int | None:
+    def _row_of(self, task: RoundTask) -> int | None:
         """Where the state is that a task starts from, if it is in memory."""
         row, digest = (None, "") if task.start is None else self._rows.get(task.start, (None, ""))
         return row if digest == task.digest else None
 
-    def _fetch(self, task: Task) -> State:
+    def _fetch(self, task: RoundTask) -> State:
         """A state that is not in memory, or a fresh one."""
         if task.start is not None:
             state = self._setup.states.get(task.start, task.digest or "", task.blob)
@@ -192,7 +192,7 @@ class Population:
             state["ema"] = self._program.average.row(row)
         return state
 
-    def _train(self, program: Program, wave: Sequence[Task]) -> list[Metrics]:
+    def _train(self, program: Program, wave: Sequence[RoundTask]) -> list[Metrics]:
         first = wave[0]
         contexts = [context_of(task, self._setup) for task in wave]
         losses = torch.zeros((len(wave), first.steps), device=self._setup.device)
@@ -223,7 +223,7 @@ class Population:
         ]
 
     def _batch(
-        self, program: Program, wave: Sequence[Task], contexts: Sequence[Context], step: int
+        self, program: Program, wave: Sequence[RoundTask], contexts: Sequence[Context], step: int
     ) -> tuple[Inputs, Tensor, list[int]]:
         """The batch of a step, one for all or one each, and the keys of each member's noise."""
         # Where nothing is drawn from keys but what is hidden in layers, one will do.
@@ -272,7 +272,7 @@ class Population:
                 measure(name, metric, joined(outs, [size, len(split)], dim=1), split.targets, first)
         return values
 
-    def _outcome(self, task: Task, row: int, metrics: Metrics, seconds: float) -> Outcome:
+    def _outcome(self, task: RoundTask, row: int, metrics: Metrics, seconds: float) -> Outcome:
         """Settle and store one member's round."""
         assert self._program is not None  # noqa: S101 (trained before)
         if row in self._program.faults:

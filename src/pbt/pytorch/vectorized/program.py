@@ -21,7 +21,7 @@ from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, SMALL, Elementwise
 from pbt.pytorch.vectorized.metrics import Measures, Metric, Outputs, quiet
 from pbt.pytorch.vectorized.network import StackedNet
 from pbt.pytorch.vectorized.optimizers import Separate, Stepper, clip, is_hooked
-from pbt.pytorch.vectorized.schedules import Schedules
+from pbt.pytorch.vectorized.schedules import VectorizedSchedulers
 from pbt.pytorch.vectorized.settings import Groups, Settings
 from pbt.pytorch.vectorized.stacked_tensors import Rows
 
@@ -78,7 +78,7 @@ class Program:
         self.average = None if task.ema is None else Rows(params, members, device)
         """The averaged weights."""
         stand_ins = [] if task.scheduler is None else [task.optimizer(stand_in.parameters()) for _ in range(members)]
-        self.schedules = Schedules(task, stand_ins) if stand_ins else None
+        self.schedules = VectorizedSchedulers(task, stand_ins) if stand_ins else None
 
     @property
     def draws(self) -> bool:

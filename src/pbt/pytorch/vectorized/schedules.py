@@ -11,7 +11,7 @@ from pbt.pytorch.supervised import SupervisedTask, steps_by_score
 from pbt.pytorch.vectorized.settings import Groups, Settings
 
 
-class Schedules:
+class VectorizedSchedulers:
     """The schedulers of all members.
 
     Args:

@@ -50,7 +50,7 @@ class Settings:
     """The state of the scheduler; None: there is none."""
 
 
-class Desk:
+class HParamReader:
     """Where hyperparameters are bound for members that have no network of their own."""
 
     def __init__(self, task: SupervisedTask) -> None:

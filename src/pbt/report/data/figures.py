@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from pbt.report.data.exploits import Exploits, exploits
 from pbt.report.data.fitness import Fitness, fitness
-from pbt.report.data.founders import Founders, founders
+from pbt.report.data.founders import FounderShares, founders
 from pbt.report.data.health import Health, health
 from pbt.report.data.plane import Plane, plane
-from pbt.report.data.schedules import Schedules, schedules
+from pbt.report.data.schedules import ScheduleLines, schedules
 from pbt.report.data.tree import Tree, tree
-from pbt.report.snapshot import Story
+from pbt.report.snapshot import RunSnapshot
 
 NAMES = ("fitness", "schedules", "tree", "founders", "exploits", "plane", "health")
 
@@ -19,24 +19,24 @@ class Pictures:
     """What every picture shows; None: there is nothing that it could show."""
 
     fitness: Fitness | None = None
-    schedules: Schedules | None = None
+    schedules: ScheduleLines | None = None
     tree: Tree | None = None
-    founders: Founders | None = None
+    founders: FounderShares | None = None
     exploits: Exploits | None = None
     plane: Plane | None = None
     health: Health | None = None
 
 
-def pictures(story: Story) -> Pictures:
+def pictures(snapshot: RunSnapshot) -> Pictures:
     """Everything that can be shown of a run; nothing at all before a member has finished a round."""
-    if not story.path:
+    if not snapshot.path:
         return Pictures()
     return Pictures(
-        fitness=fitness(story),
-        schedules=schedules(story),
-        tree=tree(story),
-        founders=founders(story),
-        exploits=exploits(story),
-        plane=plane(story),
-        health=health(story),
+        fitness=fitness(snapshot),
+        schedules=schedules(snapshot),
+        tree=tree(snapshot),
+        founders=founders(snapshot),
+        exploits=exploits(snapshot),
+        plane=plane(snapshot),
+        health=health(snapshot),
     )

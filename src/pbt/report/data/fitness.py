@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pbt.report.data.axes import DECADES, Curve, joined, quantile, thin, thinned
-from pbt.report.snapshot import State, Story
+from pbt.report.snapshot import RunSnapshot, SnapshotState
 
 POINTS = 40_000
 """Of all members' lines together."""
@@ -46,38 +46,40 @@ class Fitness:
     note: str
 
 
-def fitness(story: Story) -> Fitness:
+def fitness(snapshot: RunSnapshot) -> Fitness:
     """The scores of all members, of the population, and of the winner's ancestry."""
-    generations = thin(story.generations, GENERATIONS)
+    generations = thin(snapshot.generations, GENERATIONS)
     shown = {generation.depth for generation in generations}
-    members = thin(list(story.by_member), max(2, POINTS // max(1, len(generations))))
+    members = thin(list(snapshot.by_member), max(2, POINTS // max(1, len(generations))))
     scores = [generation.scores for generation in generations]
-    every = [state.score for state in story.counted]
-    log = logarithmic(story)
-    window = None if log else _window(story)
-    marks = [(d.step, story.states[d.start].score) for d in story.copies if d.start is not None and d.start.round > 0]
+    every = [state.score for state in snapshot.counted]
+    log = logarithmic(snapshot)
+    window = None if log else _window(snapshot)
+    marks = [
+        (d.step, snapshot.states[d.start].score) for d in snapshot.copies if d.start is not None and d.start.round > 0
+    ]
     notes = [
-        thinned("members' lines", len(members), len(story.by_member)),
-        thinned("rounds", len(generations), len(story.generations)),
+        thinned("members' lines", len(members), len(snapshot.by_member)),
+        thinned("rounds", len(generations), len(snapshot.generations)),
         thinned("marks of copies", min(MARKS, len(marks)), len(marks)),
     ]
     return Fitness(
-        score=story.score_name,
-        minimize=story.sign < 0,
+        score=snapshot.score_name,
+        minimize=snapshot.sign < 0,
         steps=tuple(generation.step for generation in generations),
         counts=tuple(len(generation.states) for generation in generations),
-        best=tuple(best for depth, best in _best_so_far(story) if depth in shown),
+        best=tuple(best for depth, best in _best_so_far(snapshot) if depth in shown),
         median=tuple(quantile(values, 0.5) for values in scores),
         low=tuple(quantile(values, 0.1) for values in scores),
         high=tuple(quantile(values, 0.9) for values in scores),
         members=joined(
             piece
             for member in members
-            for piece in _pieces([state for state in story.by_member[member] if state.depth in shown])
+            for piece in _pieces([state for state in snapshot.by_member[member] if state.depth in shown])
         ),
-        winner=joined([[(link.last_step, link.score) for link in thin(story.path, GENERATIONS)]]),
+        winner=joined([[(link.last_step, link.score) for link in thin(snapshot.path, GENERATIONS)]]),
         marks=joined([thin(marks, MARKS)]),
-        copies=len(story.copies),
+        copies=len(snapshot.copies),
         log=log,
         window=window,
         hidden=0 if window is None else sum(not window[0] <= score <= window[1] for score in every),
@@ -85,23 +87,23 @@ def fitness(story: Story) -> Fitness:
     )
 
 
-def logarithmic(story: Story) -> bool:
+def logarithmic(snapshot: RunSnapshot) -> bool:
     """Whether scores are drawn by their order of magnitude: losses that fall over decades."""
-    every = [state.score for state in story.counted]
-    return story.sign < 0 and min(every) > 0 and max(every) > DECADES * min(every)
+    every = [state.score for state in snapshot.counted]
+    return snapshot.sign < 0 and min(every) > 0 and max(every) > DECADES * min(every)
 
 
-def _best_so_far(story: Story) -> list[tuple[int, float]]:
+def _best_so_far(snapshot: RunSnapshot) -> list[tuple[int, float]]:
     found: list[tuple[int, float]] = []
-    for generation in story.generations:
-        best = generation.scores[-1] if story.sign > 0 else generation.scores[0]
-        if found and story.better(found[-1][1], best):
+    for generation in snapshot.generations:
+        best = generation.scores[-1] if snapshot.sign > 0 else generation.scores[0]
+        if found and snapshot.better(found[-1][1], best):
             best = found[-1][1]
         found.append((generation.depth, best))
     return found
 
 
-def _pieces(states: list[State]) -> list[list[tuple[float, float | None]]]:
+def _pieces(states: list[SnapshotState]) -> list[list[tuple[float, float | None]]]:
     """A member's scores, cut wherever a copy took it back to fewer steps."""
     pieces: list[list[tuple[float, float | None]]] = []
     last = -1
@@ -113,15 +115,15 @@ def _pieces(states: list[State]) -> list[list[tuple[float, float | None]]]:
     return pieces
 
 
-def _window(story: Story) -> tuple[float, float] | None:
+def _window(snapshot: RunSnapshot) -> tuple[float, float] | None:
     """The scores without the very first ones, where these would press all others together."""
-    every = sorted(state.score for state in story.counted)
+    every = sorted(state.score for state in snapshot.counted)
     for share in CUTS:
-        rounds = story.generations[round(share * len(story.generations)) :]
+        rounds = snapshot.generations[round(share * len(snapshot.generations)) :]
         later = sorted(score for generation in rounds for score in generation.scores)
         # One member that went wrong is no reason for a long axis either.
-        low = quantile(later, 0.01) if story.sign > 0 else later[0]
-        high = later[-1] if story.sign > 0 else quantile(later, 0.99)
+        low = quantile(later, 0.01) if snapshot.sign > 0 else later[0]
+        high = later[-1] if snapshot.sign > 0 else quantile(later, 0.99)
         if high > low and every[-1] - every[0] > ZOOM * (high - low):
             return low - 0.08 * (high - low), high + 0.08 * (high - low)
     return None

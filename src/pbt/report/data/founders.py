@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from pbt.report.data.axes import thin, thinned
-from pbt.report.snapshot import Generation, Story
+from pbt.report.snapshot import Generation, RunSnapshot
 
 GENERATIONS = 300
 NAMED = 24
@@ -12,7 +12,7 @@ NAMED = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class FounderShare:
     """One founder's part of the population."""
 
     founder: int | None
@@ -22,11 +22,11 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Founders:
+class FounderShares:
     """Shares of the population by founder, against training steps in the state, in the order of the tree."""
 
     steps: tuple[int, ...]
-    shares: tuple[Share, ...]
+    shares: tuple[FounderShare, ...]
     others: int
     """Founders that share one area."""
     alive: tuple[int, ...]
@@ -41,11 +41,11 @@ class Founders:
     note: str
 
 
-def founders(story: Story) -> Founders | None:
+def founders(snapshot: RunSnapshot) -> FounderShares | None:
     """The founders' shares; None: there was only one member."""
-    if len(story.members) < 2:
+    if len(snapshot.members) < 2:
         return None
-    generations = thin(story.generations, GENERATIONS)
+    generations = thin(snapshot.generations, GENERATIONS)
     counts = [_count(generation) for generation in generations]
     total: Counter[int] = Counter()
     for count in counts:
@@ -57,31 +57,31 @@ def founders(story: Story) -> Founders | None:
     if rest:
         shares.append(_share(None, rest, counts))
     notes = [
-        thinned("rounds", len(generations), len(story.generations)),
+        thinned("rounds", len(generations), len(snapshot.generations)),
         thinned("founders have an area of their own", len(named), len(total)),
     ]
-    left = Counter(story.states[ref].founder for ref in story.living)
-    return Founders(
+    left = Counter(snapshot.states[ref].founder for ref in snapshot.living)
+    return FounderShares(
         steps=tuple(generation.step for generation in generations),
         shares=tuple(shares),
         others=len(rest),
         alive=tuple(len(count) for count in counts),
-        winner=story.states[story.path[-1].member, story.path[-1].round].founder if story.path else None,  # type: ignore[index]
+        winner=snapshot.states[snapshot.path[-1].member, snapshot.path[-1].round].founder if snapshot.path else None,  # type: ignore[index]
         began=len(total),
         left=tuple(founder for founder, _ in sorted(left.items(), key=lambda item: (-item[1], item[0]))),
-        taken_over=taken_over(story),
+        taken_over=taken_over(snapshot),
         note="; ".join(filter(None, notes)),
     )
 
 
-def taken_over(story: Story) -> tuple[int, int] | None:
+def taken_over(snapshot: RunSnapshot) -> tuple[int, int] | None:
     """The round and step from which on everybody descends from one founder."""
     found: Generation | None = None
-    for generation in reversed(story.generations):
+    for generation in reversed(snapshot.generations):
         if len(_count(generation)) > 1:
             break
         found = generation
-    if found is None or len({state.founder for state in story.counted}) < 2:
+    if found is None or len({state.founder for state in snapshot.counted}) < 2:
         return None
     return found.depth, found.step
 
@@ -90,6 +90,6 @@ def _count(generation: Generation) -> Counter[int]:
     return Counter(state.founder for state in generation.states)
 
 
-def _share(founder: int | None, members: list[int], counts: list[Counter[int]]) -> Share:
+def _share(founder: int | None, members: list[int], counts: list[Counter[int]]) -> FounderShare:
     parts = tuple(sum(count[member] for member in members) / count.total() for count in counts)
-    return Share(founder=founder, parts=parts)
+    return FounderShare(founder=founder, parts=parts)

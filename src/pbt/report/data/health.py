@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pbt.report.data.axes import quantile, thin, thinned
-from pbt.report.snapshot import Story
+from pbt.report.snapshot import RunSnapshot
 
 ROUNDS = 500
 
@@ -31,18 +31,18 @@ class Health:
     note: str
 
 
-def health(story: Story) -> Health:
+def health(snapshot: RunSnapshot) -> Health:
     """A strip of four small pictures."""
     founders: dict[int, set[int]] = {}
     trained: Counter[int] = Counter()
     times: dict[int, list[float]] = {}
-    for state in story.counted:
+    for state in snapshot.counted:
         founders.setdefault(state.ref.round, set()).add(state.founder)
         trained[state.ref.round] += 1
-        if state.ref in story.seconds:
-            times.setdefault(state.ref.round, []).append(story.seconds[state.ref])
-    failed = Counter(failure.round for failure in story.failures)
-    copied = Counter(decision.round for decision in story.copies)
+        if state.ref in snapshot.seconds:
+            times.setdefault(state.ref.round, []).append(snapshot.seconds[state.ref])
+    failed = Counter(failure.round for failure in snapshot.failures)
+    copied = Counter(decision.round for decision in snapshot.copies)
     every = sorted(trained.keys() | failed.keys())
     rounds = thin(every, ROUNDS)
     return Health(
@@ -52,9 +52,9 @@ def health(story: Story) -> Health:
         failed=tuple(failed[r] for r in rounds),
         seconds=tuple(_middle(times.get(r, ())) for r in rounds),
         slowest=tuple(max(times[r]) if r in times else None for r in rounds),
-        total_seconds=sum(story.seconds.values()) if story.seconds else None,
-        failures=len(story.failures),
-        worst=tuple(Counter(f"{f.cause}: {f.message}" for f in story.failures).most_common(3)),
+        total_seconds=sum(snapshot.seconds.values()) if snapshot.seconds else None,
+        failures=len(snapshot.failures),
+        worst=tuple(Counter(f"{f.cause}: {f.message}" for f in snapshot.failures).most_common(3)),
         note=thinned("rounds", len(rounds), len(every)),
     )
 

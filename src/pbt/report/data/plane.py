@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pbt.core.population import StateRef
 from pbt.report.data.axes import Axis, Number, axis_of, quantile, thin, thinned
 from pbt.report.data.fitness import logarithmic
-from pbt.report.snapshot import Generation, Story
+from pbt.report.snapshot import Generation, RunSnapshot
 
 FRAMES = 100
 POINTS = 20_000
@@ -14,7 +14,7 @@ POINTS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class PlaneFrame:
     """The population after one round."""
 
     round: int
@@ -39,39 +39,39 @@ class Plane:
     colors: tuple[float, float]
     """The scores at the two ends of the color scale; their logarithms to base ten where `log` is true."""
     log: bool
-    frames: tuple[Frame, ...]
+    frames: tuple[PlaneFrame, ...]
     others: tuple[str, ...]
     """Hyperparameters that are not shown."""
     note: str
 
 
-def plane(story: Story) -> Plane | None:
+def plane(snapshot: RunSnapshot) -> Plane | None:
     """The first two hyperparameters that differ between members; None: there is none, or one member."""
-    names = _varied(story)
-    if not names or len(story.members) < 2:
+    names = _varied(snapshot)
+    if not names or len(snapshot.members) < 2:
         return None
-    generations = thin(story.generations, FRAMES)
-    x = axis_of(names[0], story.space[names[0]])
-    y = axis_of(names[1], story.space[names[1]]) if len(names) > 1 else None
+    generations = thin(snapshot.generations, FRAMES)
+    x = axis_of(names[0], snapshot.space[names[0]])
+    y = axis_of(names[1], snapshot.space[names[1]]) if len(names) > 1 else None
     limit = max(10, POINTS // len(generations))
     most = max(len(generation.states) for generation in generations)
-    later = sorted(s for g in story.generations[len(story.generations) // 4 :] for s in g.scores)
-    log = logarithmic(story)
-    low, high = (later[0], quantile(later, 0.95)) if story.sign < 0 else (quantile(later, 0.05), later[-1])
-    won = frozenset(StateRef(link.member, link.round) for link in story.path)
+    later = sorted(s for g in snapshot.generations[len(snapshot.generations) // 4 :] for s in g.scores)
+    log = logarithmic(snapshot)
+    low, high = (later[0], quantile(later, 0.95)) if snapshot.sign < 0 else (quantile(later, 0.05), later[-1])
+    won = frozenset(StateRef(link.member, link.round) for link in snapshot.path)
     notes = [
-        thinned("rounds", len(generations), len(story.generations)),
+        thinned("rounds", len(generations), len(snapshot.generations)),
         thinned("members", min(limit, most), most),
     ]
     return Plane(
         x=x,
         y=y,
-        score=story.score_name,
-        minimize=story.sign < 0,
+        score=snapshot.score_name,
+        minimize=snapshot.sign < 0,
         colors=_ends(low, high, log=log),
         log=log,
         frames=tuple(_frame(generation, x, y, won, limit) for generation in generations),
-        others=tuple(name for name in story.space if name not in names[:2]),
+        others=tuple(name for name in snapshot.space if name not in names[:2]),
         note="; ".join(filter(None, notes)),
     )
 
@@ -82,18 +82,18 @@ def _ends(low: float, high: float, *, log: bool) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _varied(story: Story) -> list[str]:
+def _varied(snapshot: RunSnapshot) -> list[str]:
     """The names that had more than one value, in the order of the space; or else the very first ones."""
-    names = list(story.space)
+    names = list(snapshot.space)
     values: dict[str, set[object]] = {name: set() for name in names}
-    for state in story.counted:
+    for state in snapshot.counted:
         for name, value in state.hparams.items():
             if len(values[name]) < 2:
                 values[name].add(value)
     return [name for name in names if len(values[name]) > 1] or names
 
 
-def _frame(generation: Generation, x: Axis, y: Axis | None, won: frozenset[StateRef], limit: int) -> Frame:
+def _frame(generation: Generation, x: Axis, y: Axis | None, won: frozenset[StateRef], limit: int) -> PlaneFrame:
     states = sorted(generation.states, key=lambda state: state.ref)
     shown = thin(states, limit)
     drawn = won | {state.ref for state in shown}
@@ -105,7 +105,7 @@ def _frame(generation: Generation, x: Axis, y: Axis | None, won: frozenset[State
         for state in states
         if state.ref in drawn
     }
-    return Frame(
+    return PlaneFrame(
         round=generation.depth,
         step=generation.step,
         members=tuple(state.ref.member for state in shown),

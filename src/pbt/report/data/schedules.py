@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pbt.report.data.axes import Axis, Curve, Number, axis_of, joined, thin, thinned
-from pbt.report.snapshot import State, Story
+from pbt.report.snapshot import RunSnapshot, SnapshotState
 from pbt.space import Value
 
 POINTS = 60_000
@@ -35,38 +35,38 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedules:
+class ScheduleLines:
     """Against training steps in the state."""
 
     panels: tuple[Panel, ...]
     note: str
 
 
-def schedules(story: Story) -> Schedules | None:
+def schedules(snapshot: RunSnapshot) -> ScheduleLines | None:
     """A panel per hyperparameter; None: there are none."""
-    names = list(story.space)
+    names = list(snapshot.space)
     if not names:
         return None
     shown = names[:PANELS]
-    longest = max(map(len, story.by_member.values()))
-    members = thin(list(story.by_member), max(2, POINTS // (longest * len(shown))))
+    longest = max(map(len, snapshot.by_member.values()))
+    members = thin(list(snapshot.by_member), max(2, POINTS // (longest * len(shown))))
     notes = [
-        thinned("members' lines", len(members), len(story.by_member)),
+        thinned("members' lines", len(members), len(snapshot.by_member)),
         thinned("hyperparameters", len(shown), len(names)),
     ]
-    return Schedules(
-        panels=tuple(_panel(name, story, members) for name in shown),
+    return ScheduleLines(
+        panels=tuple(_panel(name, snapshot, members) for name in shown),
         note="; ".join(filter(None, notes)),
     )
 
 
-def _panel(name: str, story: Story, members: list[int]) -> Panel:
-    axis = axis_of(name, story.space[name])
-    won: list[Stretch] = [(link.first_step, link.last_step, link.hparams.get(name)) for link in story.path]
+def _panel(name: str, snapshot: RunSnapshot, members: list[int]) -> Panel:
+    axis = axis_of(name, snapshot.space[name])
+    won: list[Stretch] = [(link.first_step, link.last_step, link.hparams.get(name)) for link in snapshot.path]
     values = [value for _, _, value in won]
-    over = [b for a, b in itertools.pairwise(story.path) if a.member != b.member]
+    over = [b for a, b in itertools.pairwise(snapshot.path) if a.member != b.member]
     rings = [(link.first_step, axis.place(link.hparams.get(name))) for link in over]
-    pieces = [piece for member in members for piece in _steps(_stretches(story.by_member[member], name), axis)]
+    pieces = [piece for member in members for piece in _steps(_stretches(snapshot.by_member[member], name), axis)]
     return Panel(
         axis=axis,
         members=joined(pieces),
@@ -93,7 +93,7 @@ def bound(axis: Axis, value: Value) -> str:
     return "lower" if low else "upper" if high else ""
 
 
-def _stretches(states: Iterable[State], name: str) -> list[Stretch]:
+def _stretches(states: Iterable[SnapshotState], name: str) -> list[Stretch]:
     return [(state.first_step, state.step, state.hparams.get(name)) for state in states]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pbt.core.population import StateRef
 from pbt.report.data.axes import Curve, joined, thin, thinned
-from pbt.report.snapshot import State, Story
+from pbt.report.snapshot import RunSnapshot, SnapshotState
 
 GENERATIONS = 200
 EDGES = 12_000
@@ -13,7 +13,7 @@ EDGES = 12_000
 FAILURES = 500
 """That are marked."""
 
-Place = tuple[float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,40 +34,40 @@ class Tree:
     note: str
 
 
-def tree(story: Story) -> Tree | None:
+def tree(snapshot: RunSnapshot) -> Tree | None:
     """The family tree; None: there was only one member."""
-    if len(story.members) < 2:
+    if len(snapshot.members) < 2:
         return None
-    places = _places(story)
-    kept = thin([generation.depth for generation in story.generations], GENERATIONS)
-    parents = _parents(story, frozenset(kept))
-    won = {StateRef(link.member, link.round) for link in story.path}
-    dead = [ref for ref in parents if ref not in story.surviving and ref not in won]
+    places = _places(snapshot)
+    kept = thin([generation.depth for generation in snapshot.generations], GENERATIONS)
+    parents = _parents(snapshot, frozenset(kept))
+    won = {StateRef(link.member, link.round) for link in snapshot.path}
+    dead = [ref for ref in parents if ref not in snapshot.surviving and ref not in won]
     drawn = _some(dead, parents) if len(dead) > EDGES else dead
     path = [ref for ref in parents if ref in won]
-    if story.path and path[-1:] != [_last(story)]:
-        path.append(_last(story))
-    walk = [_birth(story.states[path[0]].founder), *path] if path else []
-    crosses = thin(story.failures, FAILURES)
+    if snapshot.path and path[-1:] != [_last(snapshot)]:
+        path.append(_last(snapshot))
+    walk = [_birth(snapshot.states[path[0]].founder), *path] if path else []
+    crosses = thin(snapshot.failures, FAILURES)
     notes = [
-        thinned("rounds", len(kept), len(story.generations)),
+        thinned("rounds", len(kept), len(snapshot.generations)),
         thinned("steps of branches that died out", len(drawn), len(dead)),
-        thinned("failures", len(crosses), len(story.failures)),
+        thinned("failures", len(crosses), len(snapshot.failures)),
     ]
     return Tree(
         dead=_lines(drawn, parents, places),
-        living=_lines([ref for ref in parents if ref in story.surviving], parents, places),
+        living=_lines([ref for ref in parents if ref in snapshot.surviving], parents, places),
         winner=joined([[places[ref] for ref in walk]]),
-        passed=tuple(_said(ref, story) for ref in walk),
+        passed=tuple(_said(ref, snapshot) for ref in walk),
         initial=joined([[places[ref] for ref in places if ref.round == 0]]),
-        final=joined([[places[ref] for ref in story.living]]),
+        final=joined([[places[ref] for ref in snapshot.living]]),
         failed=joined([[places[f.start or _birth(f.member)] for f in crosses]]),
         note="; ".join(filter(None, notes)),
     )
 
 
-def _last(story: Story) -> StateRef:
-    return StateRef(story.path[-1].member, story.path[-1].round)
+def _last(snapshot: RunSnapshot) -> StateRef:
+    return StateRef(snapshot.path[-1].member, snapshot.path[-1].round)
 
 
 def _birth(member: int) -> StateRef:
@@ -75,12 +75,12 @@ def _birth(member: int) -> StateRef:
     return StateRef(member, 0)
 
 
-def _places(story: Story) -> dict[StateRef, Place]:
+def _places(snapshot: RunSnapshot) -> dict[StateRef, Point]:
     """Where every state is drawn: by its steps, and by the order of its parent among all of that age."""
-    states = list(story.states.values())
-    born = [_birth(member) for member in sorted({s.ref.member for s in states if s.start is None} | _unborn(story))]
+    states = list(snapshot.states.values())
+    born = [_birth(member) for member in sorted({s.ref.member for s in states if s.start is None} | _unborn(snapshot))]
     places = {ref: (0.0, _height(rank, len(born))) for rank, ref in enumerate(born)}
-    by_depth: dict[int, list[State]] = {}
+    by_depth: dict[int, list[SnapshotState]] = {}
     for state in states:
         by_depth.setdefault(state.depth, []).append(state)
     for depth in sorted(by_depth):
@@ -91,12 +91,12 @@ def _places(story: Story) -> dict[StateRef, Place]:
     return places
 
 
-def _unborn(story: Story) -> set[int]:
+def _unborn(snapshot: RunSnapshot) -> set[int]:
     """Members whose very first round failed: they have a birth, and no state of it."""
-    return {failure.member for failure in story.failures if failure.start is None}
+    return {failure.member for failure in snapshot.failures if failure.start is None}
 
 
-def _order(state: State, places: dict[StateRef, Place]) -> tuple[float, bool, int]:
+def _order(state: SnapshotState, places: dict[StateRef, Point]) -> tuple[float, bool, int]:
     parent = state.start if state.start is not None else _birth(state.ref.member)
     return -places[parent][1], parent.member != state.ref.member, state.ref.member
 
@@ -105,15 +105,15 @@ def _height(rank: int, count: int) -> float:
     return 1 - (rank + 0.5) / count
 
 
-def _parents(story: Story, kept: frozenset[int]) -> dict[StateRef, StateRef]:
+def _parents(snapshot: RunSnapshot, kept: frozenset[int]) -> dict[StateRef, StateRef]:
     """Each state of a kept generation with its nearest ancestor in another one, or with the birth."""
     found: dict[StateRef, StateRef] = {}
-    for ref, state in story.states.items():
+    for ref, state in snapshot.states.items():
         if state.depth not in kept:
             continue
         above = state.start
-        while above is not None and story.states[above].depth not in kept:
-            above = story.states[above].start
+        while above is not None and snapshot.states[above].depth not in kept:
+            above = snapshot.states[above].start
         found[ref] = above if above is not None else _birth(state.founder)
     return found
 
@@ -132,10 +132,10 @@ def _some(dead: list[StateRef], parents: dict[StateRef, StateRef]) -> list[State
     return [ref for ref in dead if ref in chosen]
 
 
-def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: dict[StateRef, Place]) -> Curve:
+def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: dict[StateRef, Point]) -> Curve:
     """Edges joined to lines as long as possible."""
-    open_ends: dict[StateRef, list[Place]] = {}
-    lines: list[list[Place]] = []
+    open_ends: dict[StateRef, list[Point]] = {}
+    lines: list[list[Point]] = []
     for ref in refs:
         line = open_ends.pop(parents[ref], None)
         if line is None:
@@ -146,7 +146,7 @@ def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: 
     return joined(lines)
 
 
-def _said(ref: StateRef, story: Story) -> str:
+def _said(ref: StateRef, snapshot: RunSnapshot) -> str:
     if ref.round == 0:
         return f"birth of member {ref.member}"
-    return f"member {ref.member} after its round {ref.round}: {story.score_name} {story.states[ref].score:.5g}"
+    return f"member {ref.member} after its round {ref.round}: {snapshot.score_name} {snapshot.states[ref].score:.5g}"

@@ -1,6 +1,6 @@
 """Who descends from whom: the family tree, and the founders' shares."""
 
-from pbt.report.data.founders import Founders
+from pbt.report.data.founders import FounderShares
 from pbt.report.data.tree import Tree
 from pbt.report.matplotlib_figures.common import STEPS, Drawing, by_thousands, legend, points, settled, sheet
 from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, WINNER, cividis
@@ -35,7 +35,7 @@ def plot_tree(record: Tree) -> Drawing:
 
 
 @settled
-def plot_founders(record: Founders) -> Drawing:
+def plot_founders(record: FounderShares) -> Drawing:
     """Stacked areas, one per founder, the first member on top as in the tree."""
     figure, ((axes,),) = sheet(4.4)
     shares = list(reversed(record.shares))

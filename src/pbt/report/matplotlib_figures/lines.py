@@ -5,7 +5,7 @@ from typing import Any
 from pbt.report.data.axes import Curve
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
-from pbt.report.data.schedules import Schedules
+from pbt.report.data.schedules import ScheduleLines
 from pbt.report.matplotlib_figures.common import (
     STEPS,
     Drawing,
@@ -60,7 +60,7 @@ def plot_fitness(record: Fitness) -> Drawing:
 
 
 @settled
-def plot_schedules(record: Schedules) -> Drawing:
+def plot_schedules(record: ScheduleLines) -> Drawing:
     """One panel per hyperparameter, all over the same steps."""
     figure, grid = sheet(1.3 + 1.6 * len(record.panels), len(record.panels), sharex=True)
     for (axes,), panel in zip(grid, record.panels, strict=True):

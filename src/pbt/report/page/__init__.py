@@ -9,8 +9,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from pbt.report.content import Content, Section, Warned
-from pbt.report.tables import Table
+from pbt.report.content import Content, ReportSection, Warned
+from pbt.report.tables import FigureTable
 from pbt.text import printable
 
 
@@ -79,12 +79,12 @@ def _advice(warnings: Sequence[Warned], praise: str) -> str:
     return f"<p>{_escaped(praise)}</p>" if praise else ""
 
 
-def _contents(sections: Sequence[Section]) -> str:
+def _contents(sections: Sequence[ReportSection]) -> str:
     links = "".join(f'<li><a href="#{one.name}">{_escaped(one.title)}</a></li>' for one in sections)
     return f'<nav aria-label="Contents"><ol>{links}</ol></nav>' if links else ""
 
 
-def _section(one: Section) -> str:
+def _section(one: ReportSection) -> str:
     head = f'<section id="{one.name}"><h2>{_escaped(one.title)}</h2><p class="shows">{_escaped(one.shows)}</p>'
     if not one.drawn:
         return f"{head}</section>"
@@ -95,7 +95,7 @@ def _section(one: Section) -> str:
     )
 
 
-def _table(made: Table | None) -> str:
+def _table(made: FigureTable | None) -> str:
     if made is None:
         return ""
     head = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in made.head)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pbt.report.data.axes import Curve
-from pbt.report.data.founders import Founders
+from pbt.report.data.founders import FounderShares
 from pbt.report.data.tree import Tree
 from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, QUIET, WINNER, cividis
 from pbt.report.plotly_figures.common import Figure, axis, dots, layout, line, shorts, step_axis, text
@@ -35,7 +35,7 @@ def plot_tree(record: Tree) -> Figure:
 _HOVER = "%{text}<extra></extra>"
 
 
-def plot_founders(record: Founders) -> Figure:
+def plot_founders(record: FounderShares) -> Figure:
     """Stacked areas, one per founder, the first member on top as in the tree."""
     data, notes, below = [], [], 0.0
     shares = list(reversed(record.shares))
@@ -71,6 +71,6 @@ def plot_founders(record: Founders) -> Figure:
 _MARGIN = {"l": 60, "r": 96, "t": 16, "b": 52}
 
 
-def _ends(record: Founders) -> list[float]:
+def _ends(record: FounderShares) -> list[float]:
     first, last = record.steps[0], record.steps[-1]
     return [first, last] if last > first else [first - 0.5, last + 0.5]

@@ -5,7 +5,7 @@ from typing import Any
 from pbt.report.data.axes import Curve, extent
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
-from pbt.report.data.schedules import Panel, Schedules
+from pbt.report.data.schedules import Panel, ScheduleLines
 from pbt.report.palette import BAND, FAILED, OTHERS, POPULATION, QUIET, RING, WINNER
 from pbt.report.plotly_figures.common import (
     Figure,
@@ -50,7 +50,7 @@ def plot_fitness(record: Fitness) -> Figure:
     return {"data": data, "layout": layout(440, xaxis=step_axis(), yaxis=y)}
 
 
-def plot_schedules(record: Schedules) -> Figure:
+def plot_schedules(record: ScheduleLines) -> Figure:
     """One panel per hyperparameter, all over the same steps."""
     data: list[dict[str, Any]] = []
     panels = len(record.panels)

@@ -5,7 +5,7 @@ from typing import Any
 
 from pbt.report.data.axes import Axis, Number, extent, log_ticks
 from pbt.report.data.exploits import Exploits
-from pbt.report.data.plane import Frame, Plane
+from pbt.report.data.plane import Plane, PlaneFrame
 from pbt.report.palette import WINNER, cividis
 from pbt.report.plotly_figures.common import Figure, axis, hparam_axis, layout, short, shorts, text
 from pbt.text import number
@@ -90,7 +90,7 @@ def _decades(record: Plane) -> dict[str, Any]:
     return {"tickvals": [short(math.log10(v)) for v in values], "ticktext": [number(v, 3) for v in values]}
 
 
-def _traces(record: Plane, frame: Frame) -> list[dict[str, Any]]:
+def _traces(record: Plane, frame: PlaneFrame) -> list[dict[str, Any]]:
     colors = {"color": shorts(math.log10(score) if record.log else score for score in frame.scores)}
     said = [f"member {m}: {number(s)}" for m, s in zip(frame.members, frame.scores, strict=True)]
     points = {"x": shorts(frame.x), "y": shorts(frame.y), "text": said, "marker": colors}

@@ -2,11 +2,21 @@
 
 from pbt.runs.callbacks.base import HOOKS, Callback
 from pbt.runs.callbacks.dispatcher import Callbacks
-from pbt.runs.callbacks.records import Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart, Told, past
+from pbt.runs.callbacks.records import (
+    CallbackRecord,
+    Copied,
+    MemberFailure,
+    MemberReport,
+    RoundEnd,
+    RunEnd,
+    RunStart,
+    past,
+)
 
 __all__ = [
     "HOOKS",
     "Callback",
+    "CallbackRecord",
     "Callbacks",
     "Copied",
     "MemberFailure",
@@ -14,6 +24,5 @@ __all__ = [
     "RoundEnd",
     "RunEnd",
     "RunStart",
-    "Told",
     "past",
 ]

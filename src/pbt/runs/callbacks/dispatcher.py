@@ -9,10 +9,19 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from pbt.core.events import Born, Event, Noted
+from pbt.core.events import Born, Event, MemoryUpdated
 from pbt.errors import PBTError, UsageError
 from pbt.runs.callbacks.base import Callback
-from pbt.runs.callbacks.records import Copied, MemberFailure, MemberReport, Outcome, Records, RoundEnd, RunEnd, RunStart
+from pbt.runs.callbacks.records import (
+    Copied,
+    MemberFailure,
+    MemberReport,
+    Records,
+    RoundEnd,
+    RunEnd,
+    RunOutcome,
+    RunStart,
+)
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.results import Run
 
@@ -65,7 +74,8 @@ class Callbacks(Observer):
             run=self._run,
             rounds=engine.course.rounds,
             rounds_done=self._records.rounds_done,
-            resumed=bool(before) and not (self._known is None and all(isinstance(e, Born | Noted) for e in before)),
+            resumed=bool(before)
+            and not (self._known is None and all(isinstance(e, Born | MemoryUpdated) for e in before)),
         )
         for callback in self._callbacks:
             self._started.append(callback)
@@ -96,7 +106,7 @@ class Callbacks(Observer):
             self.on_commit(self._engine, self._engine.store.events()[self._told :])
         self._end("failed" if isinstance(error, Exception) else "interrupted", error)
 
-    def _end(self, outcome: Outcome, error: BaseException | None) -> None:
+    def _end(self, outcome: RunOutcome, error: BaseException | None) -> None:
         if self._engine is not None:
             with contextlib.suppress(PBTError):  # then it stays as it was at the start
                 self._run = _run(self._engine)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pbt.errors import MissingExtraError
-from pbt.runs.callbacks import Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart, Told
+from pbt.runs.callbacks import CallbackRecord, Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart
 from pbt.runs.callbacks.curves import numbers, values
 from pbt.runs.callbacks.tracker import Ids, Tracker
 
@@ -70,7 +70,7 @@ class MLflow(Tracker):
         # Not a parameter, which never changes: a run may be extended.
         self._client.set_tag(ids[_PARENT], "rounds", str(start.rounds))
 
-    def send(self, record: Told, suffix: str) -> None:
+    def send(self, record: CallbackRecord, suffix: str) -> None:
         """Send a record to the run that it belongs to."""
         if isinstance(record, RoundEnd):
             if record.best is not None:

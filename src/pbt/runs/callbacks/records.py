@@ -10,7 +10,7 @@ from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Repor
 from pbt.runs.results import Run
 from pbt.space import HParams, Value
 
-Outcome = Literal["finished", "interrupted", "failed"]
+RunOutcome = Literal["finished", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,16 +107,16 @@ class RunEnd:
 
     run: Run
     """As it is now."""
-    outcome: Outcome
+    outcome: RunOutcome
     """`interrupted` by Ctrl-C or a signal, `failed` by an error; the run can be resumed unless every member failed."""
     error: BaseException | None = None
     """What stopped it."""
 
 
-Told = MemberReport | MemberFailure | Copied | RoundEnd
+CallbackRecord = MemberReport | MemberFailure | Copied | RoundEnd
 
 
-def past(run: Run) -> Iterator[Told]:
+def past(run: Run) -> Iterator[CallbackRecord]:
     """What the hooks between start and end would have been told of a run so far: all of it, in order."""
     return Records(run.view.sign).take(run.events)
 
@@ -145,7 +145,7 @@ class Records:
         self._candidates: set[int] = set()
         self._best: MemberReport | None = None
 
-    def take(self, events: Iterable[Event]) -> Iterator[Told]:
+    def take(self, events: Iterable[Event]) -> Iterator[CallbackRecord]:
         """What callbacks are told of these events."""
         for event in events:
             if isinstance(event, Reported | Failed | Ended):

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from pbt.errors import RunError
 from pbt.runs.callbacks import (
     Callback,
+    CallbackRecord,
     Copied,
     MemberFailure,
     MemberReport,
     RoundEnd,
     RunEnd,
     RunStart,
-    Told,
     past,
 )
 from pbt.runs.callbacks.curves import Curves
@@ -49,7 +49,7 @@ class Tracker(Callback, ABC):
         self._ids: Ids = {}
         self._sent: dict[str, int] = {}
         self._curves = Curves()
-        self._waiting: deque[tuple[Told, str]] = deque()
+        self._waiting: deque[tuple[CallbackRecord, str]] = deque()
         self._open = self._away = False
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Tracker(Callback, ABC):
         """Find the run that these ids name, or forget them and make another one."""
 
     @abstractmethod
-    def send(self, record: Told, suffix: str) -> None:
+    def send(self, record: CallbackRecord, suffix: str) -> None:
         """Send a record; `suffix` is what the names of its curves end in."""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Tracker(Callback, ABC):
             self._open = False
             self.finish(end, schedule_text(end.run.best_schedule) if end.run.view.best is not None else None)
 
-    def _take(self, record: Told) -> None:
+    def _take(self, record: CallbackRecord) -> None:
         if not self._open:
             return  # the tracker could not be reached at the start: all of it is sent when the run is resumed
         # Asked also of what was sent by an earlier process: where curves break off depends on all before.
@@ -154,7 +154,7 @@ class Tracker(Callback, ABC):
             write_durable(self._path, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-def _place(record: Told) -> tuple[str, int]:
+def _place(record: CallbackRecord) -> tuple[str, int]:
     """Where a record stands: places of a lane grow in the order of the log."""
     if isinstance(record, RoundEnd):
         return _ROUNDS, record.round

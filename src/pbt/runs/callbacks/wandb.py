@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pbt.errors import MissingExtraError
-from pbt.runs.callbacks import Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart, Told
+from pbt.runs.callbacks import CallbackRecord, Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart
 from pbt.runs.callbacks.curves import values
 from pbt.runs.callbacks.tracker import Ids, Tracker
 
@@ -71,7 +71,7 @@ class WandB(Tracker):
         if not run.offline:
             log.info("W&B: %s", run.url)
 
-    def send(self, record: Told, suffix: str) -> None:
+    def send(self, record: CallbackRecord, suffix: str) -> None:
         """Send a record to the run that it belongs to."""
         if isinstance(record, RoundEnd):
             if record.best is not None:
