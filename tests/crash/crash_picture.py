@@ -1,6 +1,7 @@
 """What two runs are compared by: everything that is kept of a run but clock values and notes."""
 
 import contextlib
+import csv
 import sqlite3
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,7 +31,7 @@ class Picture:
     best: object
     schedule: object
     files: object
-    """Derived files by name, with their bytes."""
+    """Derived files by name, with what is in them but times."""
 
     @classmethod
     def of(cls, path):
@@ -44,8 +45,16 @@ class Picture:
             history={name: list(column) for name, column in run.history().items()},
             best=run.best,
             schedule=run.best_schedule,
-            files={str(p.relative_to(path)): p.read_bytes() for found in DERIVED for p in sorted(path.glob(found))},
+            files={str(p.relative_to(path)): content(p) for found in DERIVED for p in sorted(path.glob(found))},
         )
+
+
+def content(path):
+    """The bytes of a derived file; of a table its rows, without the times in them."""
+    if path.suffix != ".csv":
+        return path.read_bytes()
+    head, *table = csv.reader(path.read_text().splitlines())
+    return [[cell for name, cell in zip(head, row, strict=True) if name != "seconds"] for row in (head, *table)]
 
 
 def rows(path):

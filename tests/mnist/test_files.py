@@ -1,6 +1,7 @@
 """The files beside the log: what the original left, derived from the log and never half there."""
 
 import contextlib
+import functools
 import itertools
 import json
 import shutil
@@ -9,26 +10,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from pbt.core.events import Reported
 from pbt.core.population import StateRef
-from pbt.mnist import files
+from pbt.mnist import files, population
 from pbt.mnist.config.record import Config
-from pbt.mnist.files import copy_state, place_of, write, write_table
+from pbt.mnist.files import copy_state, write
+from pbt.mnist.tables import percent
+from pbt.mnist.task import supervised
 from pbt.runs.results import Run
 from pbt.store.codec import decode, digest_of
 from pbt.store.files import file_name
 from pbt.store.memory import MemoryStore
 
-Table = Callable[[Path], tuple[list[str], list[dict[str, str]]]]
+Table = Callable[[Path], list[dict[str, str]]]
 Trained = Callable[..., Run]
 Configure = Callable[..., Config]
 Derived = Callable[[Path], dict[str, bytes]]
 
 WORKERS, EPOCHS, STEPS = 4, 3, 10
-NOTE = "# 600 + 100 images of another data set in MNIST's file format: not MNIST"
+NOTE = "600 + 100 images of another data set in MNIST's file format: not MNIST"
 HISTORY = [
+    "",
     "worker",
     "epoch",
     "iter",
@@ -38,13 +44,8 @@ HISTORY = [
     "mutation_lr",
     "mutation_keep_prob",
     "copied_from_w",
-    "val_acc",
-    "val_loss",
-    "test_loss",
-    "train_loss",
-    "event",
-    "status",
 ]
+"""The columns of the original for two evolving hyperparameters; the index has no name."""
 
 
 def path_of(run: Run) -> Path:
@@ -58,7 +59,7 @@ def reports_of(run: Run) -> dict[StateRef, Reported]:
 
 def test_a_run_leaves_the_files_of_the_original_and_nothing_else(finished: Run) -> None:
     """A finished run has tables, arguments and checkpoints of every worker, figures, the best network, and no more."""
-    expected = {"history.csv", "results.png", "lr.png", "keep_prob.png", "run.db", "lock"}
+    expected = {"history.csv", "members.csv", "rounds.csv", "results.png", "lr.png", "keep_prob.png", "run.db", "lock"}
     expected |= {"best/state.safetensors", "best/schedule.json"}
     for worker in range(WORKERS):
         expected |= {f"{name}_{worker}.csv" for name in ("results", "loss_summary")}
@@ -69,49 +70,33 @@ def test_a_run_leaves_the_files_of_the_original_and_nothing_else(finished: Run) 
     assert {name for name in there if not name.startswith(("states/", "tensorboard/"))} == expected
 
 
-def test_every_table_begins_with_what_the_data_is(finished: Run, table: Table) -> None:
-    """Where the data is not MNIST itself, the first line of every table says so, and it is the only comment."""
-    tables = sorted(path_of(finished).glob("*.csv"))
-    assert len(tables) == 1 + 2 * WORKERS
-    assert {path.name: table(path)[0] for path in tables} == {path.name: [NOTE] for path in tables}
-
-
-def test_a_table_of_mnist_itself_begins_with_its_columns(tmp_path: Path) -> None:
-    """Without a note there is no comment line."""
-    write_table(tmp_path / "t.csv", ["a", "b"], [[1, 0.5], [2, ""]])
-    assert (tmp_path / "t.csv").read_text() == "a,b\n1,0.5\n2,\n"
-
-
-def test_history_has_a_row_per_worker_and_epoch(finished: Run, table: Table) -> None:
-    """`history.csv` has the original's columns first, and every worker once per epoch, in order."""
-    _, rows = table(path_of(finished) / "history.csv")
+def test_history_has_the_columns_of_the_original(finished: Run, table: Table) -> None:
+    """`history.csv` has an index, every worker once per epoch from 0, cumulative iterations and percentages."""
+    rows = table(path_of(finished) / "history.csv")
     assert list(rows[0]) == HISTORY
-    assert [(int(r["worker"]), int(r["epoch"]), int(r["iter"])) for r in rows] == [
-        (worker, epoch, STEPS) for epoch in range(1, EPOCHS + 1) for worker in range(WORKERS)
+    assert [(int(r[""]), int(r["worker"]), int(r["epoch"]), int(r["iter"])) for r in rows] == [
+        (WORKERS * epoch + worker, worker, epoch, STEPS * (epoch + 1))
+        for epoch in range(EPOCHS)
+        for worker in range(WORKERS)
     ]
-
-
-def test_history_is_the_log_to_the_last_digit(finished: Run, table: Table) -> None:
-    """Scores, accuracies and hyperparameters in `history.csv` are the numbers of the log, not rounded ones."""
-    _, rows = table(path_of(finished) / "history.csv")
     for row, report in zip(rows, reports_of(finished).values(), strict=True):
-        said = report.reported
         hparams = finished.tree.hparams(report.member, report.round)
-        assert float(row["val_acc"]) == report.scores[0]
-        assert float(row["test_acc"]) == said["test_accuracy"]
-        assert [float(row[name]) for name in ("val_loss", "test_loss", "train_loss")] == [
-            said["val_loss"],
-            said["test_loss"],
-            said["train_loss"],
-        ]
+        # 100 test images: each is one percent.
+        assert float(row["test_acc"]) == round(100 * report.reported["test_accuracy"])
         assert {name: float(row[name]) for name in ("lr", "keep_prob")} == dict(hparams)
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.9457, 94.57), (1.0, 100.0), (0.07, 7.0), (1e-05, 0.001), (None, -1)])
+def test_percentages_have_the_digits_of_the_share(share: float | None, shown: float) -> None:
+    """Moving the decimal point adds no digits, as a multiplication by 100 does; what is missing is -1."""
+    assert percent(share) == shown
 
 
 def test_history_tells_the_hand_overs(finished: Run, table: Table) -> None:
     """A copied row names its donor, the factors drawn, and values that are the donor's times them; others have -1."""
-    _, rows = table(path_of(finished) / "history.csv")
+    rows = table(path_of(finished) / "history.csv")
     by_place = {(int(row["worker"]), int(row["epoch"])): row for row in rows}
-    copied = [row for row in rows if row["event"] == "exploit"]
+    copied = [row for row in rows if row["copied_from_w"] != "-1"]
     assert len(copied) == EPOCHS - 1  # a quarter of four workers, at each of the ready points
     for row in copied:
         donor = by_place[int(row["copied_from_w"]), int(row["epoch"]) - 1]
@@ -122,83 +107,168 @@ def test_history_tells_the_hand_overs(finished: Run, table: Table) -> None:
             assert low <= float(row[name]) <= high
             # At a wall a value is reflected or clipped; elsewhere it is the product.
             assert float(row[name]) == pytest.approx(moved) or not low <= moved <= high
+    for row in (row for row in rows if row not in copied):
+        assert {row["mutation_lr"], row["mutation_keep_prob"]} == {"-1"}
+
+
+def test_the_readers_of_the_original_read_a_run(finished: Run) -> None:
+    """What its plotting function, its test and its driver ask of the tables, by pandas, is there and right.
+
+    The plot takes every column of `history.csv` that it does not know for a hyperparameter, adds it as a number, and
+    expects each session to begin with worker 0 and to have a row for every worker.
+    """
+    history = pd.read_csv(path_of(finished) / "history.csv", index_col=0)
+    known = {"worker", "epoch", "iter", "test_acc", "copied_from_w"}
+    names = [name for name in history if name not in known and not name.startswith("mutation_")]
+    assert names == ["lr", "keep_prob"]
+    assert len(history) == WORKERS * EPOCHS
+    plane, session = np.zeros((WORKERS, EPOCHS, 3)), -1
+    for number in range(len(history)):
+        row = history.iloc[number]
+        session += int(row["worker"]) == 0
+        plane[int(row["worker"]), session] = [row["lr"], row["keep_prob"], row["test_acc"]]
+    log = finished.history()
+    for report in range(len(history)):
+        worker, at = log["member"][report], log["round"][report] - 1
+        shown = [log["lr"][report], log["keep_prob"][report], 100 * log["test_accuracy"][report]]
+        assert plane[worker, at].tolist() == pytest.approx(shown)
+    for worker in range(WORKERS):
+        results = pd.read_csv(path_of(finished) / f"results_{worker}.csv", index_col=0)
+        # Its driver ranks by the last row; its tests look for a checkpoint by its iteration.
+        assert results.iloc[len(results) - 1]["test_acc"] == plane[worker, -1, 2]
+        assert list(results) == ["epoch", "iter", "test_loss", "test_acc"]
+        losses = pd.read_csv(path_of(finished) / f"loss_summary_{worker}.csv", index_col=0)
+        assert list(losses) == ["epoch", "iter", "train_loss", "test_loss"]
+        for table in (results, losses):
+            assert table["iter"].tolist() == [10, 20, 30]
+            assert table["epoch"].tolist() == [0, 1, 2]
+            assert not table.isna().any().any()
+        assert losses["test_loss"].tolist() == results["test_loss"].tolist()
+
+
+def test_results_of_a_worker_are_its_tests(finished: Run, table: Table) -> None:
+    """`results_<w>.csv` has the test loss and accuracy after every epoch, as the log has them, and no more columns."""
+    for worker in range(WORKERS):
+        rows = table(path_of(finished) / f"results_{worker}.csv")
+        own = [report for ref, report in reports_of(finished).items() if ref.member == worker]
+        assert [list(row.values()) for row in rows] == [
+            [
+                str(epoch),
+                str(epoch),
+                str(STEPS * (epoch + 1)),
+                str(report.reported["test_loss"]),
+                str(percent(report.reported["test_accuracy"])),
+            ]
+            for epoch, report in enumerate(own)
+        ]
+        assert list(rows[0]) == ["", "epoch", "iter", "test_loss", "test_acc"]
+
+
+def test_loss_summary_has_a_row_per_epoch(finished: Run, table: Table) -> None:
+    """`loss_summary_<w>.csv` has one row per epoch with the losses of the log, however often losses are recorded."""
+    for worker in range(WORKERS):
+        rows = table(path_of(finished) / f"loss_summary_{worker}.csv")
+        assert list(rows[0]) == ["", "epoch", "iter", "train_loss", "test_loss"]
+        assert [(row[""], row["epoch"], row["iter"]) for row in rows] == [
+            (str(epoch), str(epoch), str(STEPS * (epoch + 1))) for epoch in range(EPOCHS)
+        ]
+        for epoch, row in enumerate(rows):
+            said = reports_of(finished)[StateRef(worker, epoch + 1)].reported
+            assert (float(row["train_loss"]), float(row["test_loss"])) == (said["train_loss"], said["test_loss"])
+
+
+def test_sessions_of_several_epochs_have_the_epoch_that_they_begin_with(
+    trained: Trained, configured: Configure, table: Table, tmp_path: Path
+) -> None:
+    """With `num_epochs` 2 history and results name the epochs 0 and 2; the losses have all four, the last tested."""
+    run = trained(tmp_path / "run", configured(num_epochs=2, num_epochs_tot=4, num_worker_tot=2))
+    rows = table(path_of(run) / "history.csv")
+    assert [(row["epoch"], row["iter"]) for row in rows] == [("0", "20")] * 2 + [("2", "40")] * 2
+    assert [row["epoch"] for row in table(path_of(run) / "results_0.csv")] == ["0", "2"]
+    losses = table(path_of(run) / "loss_summary_0.csv")
+    assert [(row["epoch"], row["iter"]) for row in losses] == [("0", "10"), ("1", "20"), ("2", "30"), ("3", "40")]
+    assert [row["test_loss"] != "-1" for row in losses] == [False, True, False, True]
+    for round_ in (1, 2):
+        said = reports_of(run)[StateRef(0, round_)].reported
+        both = [float(row["train_loss"]) for row in losses[2 * round_ - 2 : 2 * round_]]
+        assert sum(both) / 2 == pytest.approx(said["train_loss"])
+        assert len(said["rows"]) == 6
+
+
+def test_members_has_everything_that_was_measured(finished: Run, table: Table) -> None:
+    """`members.csv` has the log's numbers of every worker and round to the last digit, its state and its data."""
+    rows = table(path_of(finished) / "members.csv")
+    for row, report in zip(rows, reports_of(finished).values(), strict=True):
+        assert (int(row["worker"]), int(row["round"])) == (report.member, report.round)
+        assert float(row["val_accuracy"]) == report.scores[0]
+        numbers = {name: value for name, value in report.reported.items() if name != "rows"}
+        assert {name: float(row[name]) for name in numbers} == numbers
+        assert {name: float(row[name]) for name in ("lr", "keep_prob")} == dict(
+            finished.tree.hparams(report.member, report.round)
+        )
+        decision = finished.tree.decisions.get((report.member, report.round))
+        assert row["event"] == ("born" if decision is None else decision.kind)
+        assert row["copied_from_w"] == ("" if decision is None or decision.donor is None else str(decision.donor))
+        assert (row["status"], row["digest"], row["data"]) == ("trained", report.digest, NOTE)
+        assert float(row["seconds"]) > 0
+
+
+def test_rounds_is_the_population_after_each(finished: Run, table: Table) -> None:
+    """`rounds.csv` has the best worker by validation, its test accuracy, and the spread of every round."""
+    rows, there = table(path_of(finished) / "rounds.csv"), table(path_of(finished) / "members.csv")
+    assert [(row["round"], row["epoch"], row["iter"]) for row in rows] == [
+        (str(round_), str(round_ - 1), str(STEPS * round_)) for round_ in range(1, EPOCHS + 1)
+    ]
     for row in rows:
-        if row["event"] in ("born", "continue"):
-            assert {row["mutation_lr"], row["mutation_keep_prob"], row["copied_from_w"]} == {"-1"}
+        own = [member for member in there if member["round"] == row["round"]]
+        scores = sorted(float(member["val_accuracy"]) for member in own)
+        best = next(member for member in own if float(member["val_accuracy"]) == scores[-1])
+        assert (row["best_worker"], row["test_accuracy_of_best"]) == (best["worker"], best["test_accuracy"])
+        assert [float(row[f"val_accuracy_{name}"]) for name in ("of_worst", "median", "of_best")] == [
+            scores[0],
+            (scores[1] + scores[2]) / 2,
+            scores[-1],
+        ]
+        assert (row["trained"], row["failed"], row["data"]) == (str(WORKERS), "0", NOTE)
+        assert row["copied"] == str(sum(member["event"] == "exploit" for member in own))
+        assert float(row["seconds"]) == pytest.approx(sum(float(member["seconds"]) for member in own), abs=0.01)
 
 
-def test_selection_in_history_follows_validation(finished: Run, table: Table) -> None:
-    """The donor of every copy is the best worker of the epoch before by `val_acc`, the copier is the worst."""
-    _, rows = table(path_of(finished) / "history.csv")
+def test_selection_follows_validation(finished: Run, table: Table) -> None:
+    """The donor of every copy is the best worker of the round before by validation, the copier is the worst."""
+    rows = table(path_of(finished) / "members.csv")
     for row in (row for row in rows if row["event"] == "exploit"):
-        before = [r for r in rows if int(r["epoch"]) == int(row["epoch"]) - 1]
-        scores = {r["worker"]: float(r["val_acc"]) for r in before}
+        before = [r for r in rows if int(r["round"]) == int(row["round"]) - 1]
+        scores = {r["worker"]: float(r["val_accuracy"]) for r in before}
         assert scores[row["copied_from_w"]] == max(scores.values())
         assert scores[row["worker"]] == min(scores.values())
 
 
-def test_results_of_a_worker_are_its_tests(finished: Run, table: Table) -> None:
-    """`results_<w>.csv` has epoch, iter, test loss and accuracy of every epoch, as the log has them."""
-    for worker in range(WORKERS):
-        _, rows = table(path_of(finished) / f"results_{worker}.csv")
-        assert [list(row.values()) for row in rows] == [
-            [str(epoch), str(STEPS), str(r.reported["test_loss"]), str(r.reported["test_accuracy"])]
-            for epoch, r in enumerate((r for ref, r in reports_of(finished).items() if ref.member == worker), 1)
-        ]
-        assert list(rows[0]) == ["epoch", "iter", "test_loss", "test_acc"]
-
-
 @pytest.mark.parametrize("metric", ["error", "accuracy_onehot"])
-def test_a_named_metric_is_a_column_of_the_results(
+def test_a_named_metric_is_a_column_of_the_members(
     trained: Trained, configured: Configure, table: Table, tmp_path: Path, metric: str
 ) -> None:
-    """A metric that is neither loss nor accuracy stands behind the original's columns of `results_<w>.csv`."""
+    """A metric that is neither loss nor accuracy has a column in `members.csv`, and none in the original's tables."""
     stored = configured(num_worker_tot=2, num_epochs_tot=2).to_dict()
     run = trained(tmp_path / "run", Config.from_dict({**stored, "test": {**stored["test"], "metric": metric}}))
-    for worker in range(2):
-        _, rows = table(path_of(run) / f"results_{worker}.csv")
-        assert list(rows[0]) == ["epoch", "iter", "test_loss", "test_acc", f"test_{metric}"]
-        for row in rows:
-            right = float(row["test_acc"])
-            assert float(row[f"test_{metric}"]) == pytest.approx(1 - right if metric == "error" else right)
+    for row in table(path_of(run) / "members.csv"):
+        right = float(row["test_accuracy"])
+        assert float(row[f"test_{metric}"]) == pytest.approx(1 - right if metric == "error" else right)
+    assert list(table(path_of(run) / "results_0.csv")[0]) == ["", "epoch", "iter", "test_loss", "test_acc"]
 
 
-def test_loss_summary_has_a_row_every_few_iterations(finished: Run, table: Table) -> None:
-    """`loss_summary_<w>.csv` has the mean training loss every `num_iters_for_ckpt` steps of an epoch and at its end."""
-    reports = reports_of(finished)
-    for worker in range(WORKERS):
-        _, rows = table(path_of(finished) / f"loss_summary_{worker}.csv")
-        assert list(rows[0]) == ["epoch", "iter", "train_loss", "test_loss"]
-        steps = [(int(row["epoch"]) - 1) * STEPS + int(row["iter"]) for row in rows]
-        assert steps == [4, 8, 10, 14, 18, 20, 24, 28, 30]
-        assert [step for step, row in zip(steps, rows, strict=True) if row["test_loss"]] == [10, 20, 30]
-        widths = [step - before for before, step in zip([0, *steps], steps, strict=False)]
-        for round_ in range(1, EPOCHS + 1):
-            own = slice(3 * round_ - 3, 3 * round_)
-            total = sum(w * float(row["train_loss"]) for w, row in zip(widths[own], rows[own], strict=True))
-            said = reports[StateRef(worker, round_)].reported
-            assert total / STEPS == pytest.approx(said["train_loss"])
-            assert float(rows[3 * round_ - 1]["test_loss"]) == said["test_loss"]
-
-
-def test_sessions_of_several_epochs_are_placed_at_their_last(
-    trained: Trained, configured: Configure, table: Table, tmp_path: Path
+def test_a_population_that_is_not_tested_has_minus_one(
+    trained: Trained, configured: Configure, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `num_epochs` 2 the rows of the history are those of the epochs 2 and 4, the losses those of all four."""
-    run = trained(tmp_path / "run", configured(num_epochs=2, num_epochs_tot=4, num_worker_tot=2))
-    _, rows = table(path_of(run) / "history.csv")
-    assert [(row["epoch"], row["iter"]) for row in rows] == [("2", "10")] * 2 + [("4", "10")] * 2
-    _, losses = table(path_of(run) / "loss_summary_0.csv")
-    assert [row["epoch"] for row in losses if row["iter"] == "10"] == ["1", "2", "3", "4"]
-    assert [row["epoch"] for row in losses if row["test_loss"]] == ["2", "4"]
-
-
-@pytest.mark.parametrize(
-    ("step", "place"), [(1, (1, 1)), (9, (1, 9)), (10, (1, 10)), (11, (2, 1)), (20, (2, 10)), (21, (3, 1))]
-)
-def test_the_last_step_of_an_epoch_belongs_to_it(step: int, place: tuple[int, int]) -> None:
-    """Epochs and iterations count from 1, and an epoch's last step is not the next one's."""
-    assert place_of(step, 10) == place
+    """Where the test images are left out the original's columns are there with -1, and ours are empty."""
+    monkeypatch.setattr(population, "supervised", functools.partial(supervised, test=False))
+    monkeypatch.setattr(population, "_card", lambda *_: {})
+    run = trained(tmp_path / "run", configured(num_worker_tot=2, num_epochs_tot=1))
+    assert [row["test_acc"] for row in table(path_of(run) / "history.csv")] == ["-1", "-1"]
+    assert [(row["test_loss"], row["test_acc"]) for row in table(path_of(run) / "results_1.csv")] == [("-1", "-1")]
+    assert [row["test_loss"] for row in table(path_of(run) / "loss_summary_1.csv")] == ["-1"]
+    assert [row["test_accuracy"] for row in table(path_of(run) / "members.csv")] == ["", ""]
+    assert [row["test_accuracy_of_best"] for row in table(path_of(run) / "rounds.csv")] == [""]
 
 
 def test_the_arguments_of_each_worker_are_the_configuration(finished: Run, configured: Configure) -> None:
@@ -240,7 +310,7 @@ def test_the_best_network_is_the_one_that_validation_chose(finished: Run) -> Non
     )
     assert card["epoch"] * card["steps_per_epoch"] == best.step
     assert card["segments"] == json.loads(json.dumps(finished.best_schedule.to_dict()["segments"]))
-    assert f"# {card['data']}" == NOTE
+    assert card["data"] == NOTE
 
 
 def test_states_that_live_in_the_database_get_files_too(
@@ -300,14 +370,14 @@ def test_whoever_reads_during_a_run_reads_whole_tables(trained: Trained, tmp_pat
     seen = sorted(found, key=len)
     assert len(seen) >= 3
     assert all(b.startswith(a) for a, b in itertools.pairwise(seen))
-    assert {(len(content.splitlines()) - 2) % WORKERS for content in seen} == {0}
+    assert {(len(content.splitlines()) - 1) % WORKERS for content in seen} == {0}
 
 
 class Death(BaseException):
     """The end of a process, as far as a test in the same process can have it."""
 
 
-@pytest.mark.parametrize("write_number", [1, 9, 10, 14, 19, 24, 31, 37, 46, 52])
+@pytest.mark.parametrize("write_number", [1, 9, 10, 14, 19, 24, 31, 37, 46, 52, 60])
 def test_whichever_file_a_run_dies_at_its_resume_brings_all_level(
     write_number: int,
     finished: Run,
@@ -318,7 +388,7 @@ def test_whichever_file_a_run_dies_at_its_resume_brings_all_level(
 ) -> None:
     """A run that ends before any one of its writes has, once resumed, every file of an undisturbed run, byte by byte.
 
-    Eight arguments at the start; then seventeen or eighteen files an epoch, checkpoints first.
+    Eight arguments and three tables at the start; then nineteen or twenty files an epoch, checkpoints first.
     """
     written = []
 

@@ -194,10 +194,10 @@ def test_any_named_value_evolves(
     """Each `PBT_<name>` has its two columns, stays inside its bounds or among its choices, and moves when explored."""
     config = configured(**{"PBT_lr": None, "PBT_keep_prob": None, "num_worker_tot": 3, "exploit_fraction": 0.5, **keys})
     run = trained(tmp_path / "run", config)
-    _, rows = table(path_of(run) / "history.csv")
+    rows = table(path_of(run) / "history.csv")
     names = list(config.evolving)
-    assert list(rows[0])[4 : 4 + 2 * len(names)] == [*names, *(f"mutation_{name}" for name in names)]
-    explored = [row for row in rows if row["event"] == "exploit"]
+    assert list(rows[0])[5:-1] == [*names, *(f"mutation_{name}" for name in names)]
+    explored = [row for row in rows if row["copied_from_w"] != "-1"]
     assert explored
     for name, entry in config.evolving.items():
         low, high = entry.bounds
@@ -260,26 +260,34 @@ class Diverging:
 def test_a_worker_whose_loss_is_not_finite_is_replaced(
     trained: Trained, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_: int
 ) -> None:
-    """Workers that diverge have a row without scores that says so, are replaced by a good one, and the run goes on."""
+    """Workers that diverge have rows without scores that say so, are replaced by a good one, and the run goes on."""
     monkeypatch.setattr(population, "supervised", lambda config: Diverging(supervised(config), {1, 3}, round_))
     run = trained(tmp_path / "run")
-    _, rows = table(path_of(run) / "history.csv")
-    there = {(int(row["worker"]), int(row["epoch"])): row for row in rows}
+    there = {(int(row["worker"]), int(row["round"])): row for row in table(path_of(run) / "members.csv")}
     assert list(there) == [(w, e) for e in (1, 2, 3) for w in range(4)]
     failed = {(1, round_), (3, round_)}
     assert {place for place, row in there.items() if row["status"] == "failed"} == failed
     assert {row["status"] for place, row in there.items() if place not in failed} == {"trained"}
     for place, row in there.items():
-        scores = [row[name] for name in ("test_acc", "val_acc", "val_loss", "test_loss", "train_loss")]
+        scores = [row[name] for name in ("test_accuracy", "val_accuracy", "val_loss", "test_loss", "train_loss")]
         assert all(scores) is (place not in failed)
         assert any(scores) is (place not in failed)
-        assert row["iter"] == "10"
+        assert row["iter"] == str(10 * place[1])
         hparams = run.tree.hparams(*place)
         assert [float(row[name]) for name in ("lr", "keep_prob")] == [hparams["lr"], hparams["keep_prob"]]
     for worker in (1, 3):
         renewed = there[worker, round_ + 1]
         assert renewed["event"] == "replace"
         assert int(renewed["copied_from_w"]) in {0, 2}
+    history = table(path_of(run) / "history.csv")
+    assert [(int(row["worker"]), int(row["epoch"]) + 1) for row in history] == list(there)
+    lost = {(int(row["worker"]), int(row["epoch"]) + 1) for row in history if row["test_acc"] == "-1"}
+    assert lost == failed
+    counts = [(row["trained"], row["failed"], row["copied"]) for row in table(path_of(run) / "rounds.csv")]
+    assert counts[round_ - 1][:2] == ("2", "2")
+    assert int(counts[round_][2]) == sum(
+        row["copied_from_w"] != "" for place, row in there.items() if place[1] == round_ + 1
+    )
 
 
 def test_a_run_whose_workers_failed_at_the_end_has_all_its_files(

@@ -1,23 +1,26 @@
-"""`results.csv`: whatever became of the file, the rows of every test that training took notice of come back."""
+"""The tables of a single network: whatever became of a file, every test that training took notice of comes back."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from pbt.mnist.config.record import Config
-from pbt.mnist.results_table import RESULTS_HEAD, add_row, read_results
+from pbt.mnist.results_table import read_tests, record_test
 from pbt.mnist.side_tester import _Bench
 from pbt.mnist.single import prepare_single, resume_single
 from pbt.runs.placement import Placement
 
 INLINE = Placement(executor="inline", threads=1, device="cpu")
 STEPS = 10
-HEAD = ",".join(RESULTS_HEAD)
+DUE = [4, 8, 10]
+TABLES = ("checkpoints.csv", "results.csv", "loss_summary.csv")
 
 
 @pytest.fixture(scope="module")
@@ -36,105 +39,120 @@ def tested(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathF
 
         prepare_single(config, INLINE).train(path, resume=False, observers=[Each()])
     torch.set_num_threads(threads)
-    assert list(read_results(path / "results.csv")) == [(1, 4), (1, 8), (1, 10)]
+    assert list(read_tests(path)) == DUE
     return path
 
 
 @pytest.fixture
 def copied(tested: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(tested, tmp_path / "run"))
 
 
-def row(line: str) -> str:
-    """A whole row with another accuracy."""
-    return ",".join([*line.split(",")[:3], "0.123"])
+def with_cells(line: str, **cells: str) -> str:
+    """A row of `checkpoints.csv` with other cells; its data has a comma in quotation marks."""
+    names = ["epoch", "iter", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+    names += ["test_loss", "test_accuracy"]
+    found = line.split(",", len(names))
+    return ",".join([*(cells.get(name, cell) for name, cell in zip(names, found, strict=False)), found[-1]])
 
 
 DAMAGE: dict[str, Callable[[list[str]], str]] = {
     "empty": lambda lines: "",
     "nothing but noise": lambda lines: "\x00\ufffd;;\n",
-    "cut in a row": lambda lines: "\n".join(lines)[:-4],
-    "cut in the head": lambda lines: "\n".join([lines[0], HEAD[:9]]),
-    "no head": lambda lines: "\n".join(lines[2:]),
-    "another head": lambda lines: "\n".join([lines[0], "a,b,c,d", *lines[2:]]),
-    "an epoch in words": lambda lines: "\n".join([*lines[:2], "one,4,0.5,0.5", *lines[3:]]),
-    "a loss in words": lambda lines: "\n".join([*lines[:2], "1,4,small,0.5", *lines[3:]]),
-    "too many cells": lambda lines: "\n".join([*lines, "1,4,0.5,0.5,0.5,0.5"]),
-    "an open quote": lambda lines: "\n".join([*lines[:3], '"1,8,0.5', *lines[4:]]),
-    "a row twice": lambda lines: "\n".join([*lines, row(lines[-1])]),
-    "another number": lambda lines: "\n".join([*lines[:-1], row(lines[-1])]),
-    "a row less": lambda lines: "\n".join(lines[:-1]),
-    "a checkpoint that never was": lambda lines: "\n".join([*lines, "7,3,0.1,0.99"]),
+    "cut in a row": lambda lines: "\n".join(lines[:-1]) + "\n" + lines[-1][:5],
+    "cut in the head": lambda lines: lines[0][:9],
+    "no head": lambda lines: "\n".join(lines[1:]),
+    "another head": lambda lines: "\n".join(["a,b,c,d", *lines[1:]]),
     "semicolons": lambda lines: "\n".join(lines).replace(",", ";"),
+    "an open quote": lambda lines: "\n".join([lines[0], '"' + lines[1], *lines[2:]]),
+    "a row twice": lambda lines: "\n".join([*lines, lines[-1]]),
+    "a row less": lambda lines: "\n".join(lines[:-1]),
+    "too many cells": lambda lines: "\n".join([*lines[:-1], lines[-1] + ",0.5,0.5"]),
+}
+CELLS: dict[str, Callable[[list[str]], str]] = {
+    "an iteration in words": lambda lines: "\n".join([lines[0], with_cells(lines[1], iter="four"), *lines[2:]]),
+    "a loss in words": lambda lines: "\n".join([lines[0], with_cells(lines[1], test_loss="small"), *lines[2:]]),
+    "another number": lambda lines: "\n".join([*lines[:-1], with_cells(lines[-1], test_accuracy="0.123")]),
+    "a checkpoint that never was": lambda lines: "\n".join([*lines, with_cells(lines[-1], epoch="7", iter="73")]),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [*(("results.csv", damage) for damage in DAMAGE), *(("checkpoints.csv", damage) for damage in DAMAGE | CELLS)],
+)
 def test_a_damaged_table_is_brought_level_on_the_next_start(
-    tested: Path, copied: Path, caplog: pytest.LogCaptureFixture, damage: str
+    tested: Path, copied: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
 ) -> None:
-    """Whatever somebody did to `results.csv`, the next start says so and leaves both tables as they were."""
-    lines = (copied / "results.csv").read_text().splitlines()
-    (copied / "results.csv").write_text(DAMAGE[damage](lines))
+    """Whatever somebody did to a table with tests, the next start says so and leaves all tables as they were."""
+    lines = (copied / name).read_text().splitlines()
+    (copied / name).write_text({**DAMAGE, **CELLS}[damage](lines))
     resume_single(copied)
-    for name in ("results.csv", "loss_summary.csv"):
-        assert (copied / name).read_bytes() == (tested / name).read_bytes()
-    assert "results.csv: was not what the run recorded; written anew" in caplog.text
+    for table in TABLES:
+        assert (copied / table).read_bytes() == (tested / table).read_bytes()
+    assert f"{name}: was not what the run recorded; written anew" in caplog.text
 
 
-def test_bytes_that_are_no_text_are_no_traceback(tested: Path, copied: Path) -> None:
+@pytest.mark.parametrize("name", TABLES)
+def test_bytes_that_are_no_text_are_no_traceback(tested: Path, copied: Path, name: str) -> None:
     """A table that was overwritten by something else altogether comes back, too."""
-    (copied / "results.csv").write_bytes(bytes(range(256)) * 9)
+    (copied / name).write_bytes(bytes(range(256)) * 9)
     resume_single(copied)
-    assert (copied / "results.csv").read_bytes() == (tested / "results.csv").read_bytes()
+    assert (copied / name).read_bytes() == (tested / name).read_bytes()
 
 
-def test_a_deleted_table_comes_back(tested: Path, copied: Path) -> None:
-    """What was tested is in the journal of the run, not in the file alone."""
-    (copied / "results.csv").unlink()
+def test_deleted_tables_come_back(tested: Path, copied: Path) -> None:
+    """What was tested is in the journal of the run, not in the files alone."""
+    for name in TABLES:
+        (copied / name).unlink()
     resume_single(copied)
-    assert (copied / "results.csv").read_bytes() == (tested / "results.csv").read_bytes()
+    for name in TABLES:
+        assert (copied / name).read_bytes() == (tested / name).read_bytes()
 
 
-def test_a_whole_table_needs_no_word(tested: Path, copied: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Going on with a run that nobody touched says nothing and changes nothing."""
+def test_whole_tables_need_no_word(tested: Path, copied: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Resuming a run whose tables are as they were says nothing and changes nothing."""
     resume_single(copied)
     assert not caplog.text
-    assert (copied / "results.csv").read_bytes() == (tested / "results.csv").read_bytes()
+    for name in TABLES:
+        assert (copied / name).read_bytes() == (tested / name).read_bytes()
 
 
-def test_a_tester_that_finds_a_damaged_table_keeps_what_is_whole(copied: Path) -> None:
-    """Adding a row to a damaged table is no error, and loses no whole row."""
-    lines = (copied / "results.csv").read_text().splitlines()
-    (copied / "results.csv").write_text("\n".join([*lines[:3], "1,8,?,?", *lines[4:]]))
-    before = read_results(copied / "results.csv")
-    assert list(before) == [(1, 4), (1, 10)]
-    found = add_row(copied, (1, 8), {"test_loss": "0.5", "test_acc": "0.25"}, "note")
-    assert found == read_results(copied / "results.csv") == {**before, (1, 8): {"test_loss": "0.5", "test_acc": "0.25"}}
+def test_a_tester_that_finds_a_damaged_table_keeps_what_is_known(copied: Path) -> None:
+    """A test is recorded beside a damaged table, with every test that the run knows."""
+    before = read_tests(copied)
+    (copied / "checkpoints.csv").write_text("nothing")
+    scores = {"loss": 0.5, "accuracy": 0.25}
+    assert record_test(copied, 8, scores, STEPS, "note") == read_tests(copied) == {**before, 8: scores}
 
 
-def test_rows_of_several_writers_are_all_kept(tmp_path: Path) -> None:
-    """Two who add rows at the same time lose none of them."""
-    places = [[(epoch, writer) for epoch in range(1, 40)] for writer in (1, 2)]
+def test_rows_of_several_writers_are_all_kept(copied: Path) -> None:
+    """Processes that record tests at the same time lose none of them."""
+    numbers = {step: [{"loss": 0.5, "accuracy": 0.5, f"m{step}_{n}": float(n)} for n in range(15)] for step in (4, 8)}
 
-    def add(own: list[tuple[int, int]]) -> None:
-        for place in own:
-            add_row(tmp_path, place, {"test_loss": "0.5", "test_acc": "0.5"}, "")
+    def add(step: int) -> None:
+        for scores in numbers[step]:
+            record_test(copied, step, scores, STEPS, "")
 
-    threads = [threading.Thread(target=add, args=(own,)) for own in places]
+    threads = [threading.Thread(target=add, args=(step,)) for step in numbers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(read_results(tmp_path / "results.csv")) == sorted(places[0] + places[1])
+    found = read_tests(copied)
+    assert {step: found[step] for step in numbers} == {
+        step: {name: value for scores in several for name, value in scores.items()} for step, several in numbers.items()
+    }
 
 
-def test_a_metric_that_only_some_rows_have_leaves_empty_cells(tmp_path: Path) -> None:
-    """The original's columns come first; what a row does not have is empty, and read as absent."""
-    add_row(tmp_path, (1, 4), {"test_loss": "0.5", "test_acc": "0.5"}, "")
-    add_row(tmp_path, (1, 8), {"test_loss": "0.4", "test_acc": "0.6", "test_error": "0.4"}, "")
-    lines = (tmp_path / "results.csv").read_text().splitlines()
-    assert lines == [f"{HEAD},test_error", "1,4,0.5,0.5,", "1,8,0.4,0.6,0.4"]
-    assert "test_error" not in read_results(tmp_path / "results.csv")[1, 4]
+def test_the_readers_of_the_original_read_a_single_network(tested: Path) -> None:
+    """Its picture of all runs plots every column of `results.csv` but `iter` against `iter`; none is missing."""
+    results = pd.read_csv(tested / "results.csv", index_col=0)
+    assert list(results) == ["epoch", "iter", "test_loss", "test_acc"]
+    assert results["iter"].tolist() == DUE
+    assert results["epoch"].tolist() == [0, 0, 0]
+    shares = [scores["accuracy"] for scores in read_tests(tested).values()]
+    assert results["test_acc"].tolist() == pytest.approx([100 * share for share in shares])
+    losses = pd.read_csv(tested / "loss_summary.csv", index_col=0)
+    assert list(losses) == ["epoch", "iter", "train_loss", "test_loss"]
+    assert losses["test_loss"].tolist() == results["test_loss"].tolist()

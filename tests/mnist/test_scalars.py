@@ -25,32 +25,50 @@ def report(step: int, *, member: int = 3, tested: bool = True, held_out: bool = 
     )
 
 
+OURS = [
+    ("train_loss", 0.7, 15),
+    ("train_acc", 0.1, 15),
+    ("train_loss", 0.3, 20),
+    ("train_acc", 0.2, 20),
+    ("test_loss", 0.4, 20),
+    ("test_acc", 0.8, 20),
+    ("val_acc", 0.85, 20),
+    ("epoch_loss", 0.5, 2),
+    ("epoch_lr", 0.25, 2),
+    ("epoch_keep_prob", 0.5, 2),
+]
+
+
 def test_a_worker_shows_losses_and_accuracies_against_steps_and_the_rest_against_epochs() -> None:
-    """Every number that the original shows of a worker is there once, at its place."""
-    assert list(WorkerScalars(10)(report(20))) == [
-        ("train_loss/worker_3", 0.7, 15),
-        ("train_acc/worker_3", 0.1, 15),
-        ("train_loss/worker_3", 0.3, 20),
-        ("train_acc/worker_3", 0.2, 20),
-        ("test_loss/worker_3", 0.4, 20),
-        ("test_acc/worker_3", 0.8, 20),
-        ("val_acc/worker_3", 0.85, 20),
-        ("epoch_loss/worker_3", 0.5, 2),
-        ("epoch_lr/worker_3", 0.25, 2),
-        ("epoch_keep_prob/worker_3", 0.5, 2),
+    """Every number of a worker is there under our tag, and the original's four under its tags, in its units."""
+    found = list(WorkerScalars(10)(report(20)))
+    assert found[: len(OURS)] == [(f"{tag}/worker_3", value, place) for tag, value, place in OURS]
+    assert found[len(OURS) :] == [
+        ("loss_3", 0.5, 1),
+        ("lr_3", 0.25, 1),
+        ("test_loss_3", 0.4, 1),
+        ("test_acc_3", 80.0, 1),
     ]
 
 
 def test_a_network_alone_needs_no_worker_in_its_tags() -> None:
-    """The tags of a single network are the same without the worker."""
-    many, alone = (WorkerScalars(10, alone)(report(20)) for alone in (False, True))
-    assert [(tag.removesuffix("/worker_3"), *rest) for tag, *rest in many] == list(alone)
+    """The tags of a single network have no worker; the original's are against iterations, in percent."""
+    found = list(WorkerScalars(10, alone=True)(report(20)))
+    assert found[: len(OURS)] == OURS
+    assert found[len(OURS) :] == [
+        ("loss", 0.7, 15),
+        ("train_accuracy", 10.0, 15),
+        ("loss", 0.3, 20),
+        ("train_accuracy", 20.0, 20),
+    ]
 
 
 def test_what_was_not_measured_is_not_shown() -> None:
     """Where a tester of its own tests, or nothing is held out, these tags are left out."""
     tags = {tag for tag, _, _ in WorkerScalars(10, alone=True)(report(20, tested=False, held_out=False))}
-    assert tags == {"train_loss", "train_acc", "epoch_loss", "epoch_lr", "epoch_keep_prob"}
+    assert tags == {"train_loss", "train_acc", "epoch_loss", "epoch_lr", "epoch_keep_prob", "loss", "train_accuracy"}
+    tags = {tag for tag, _, _ in WorkerScalars(10)(report(20, tested=False)) if not tag.endswith("/worker_3")}
+    assert tags == {"loss_3", "lr_3"}
 
 
 @pytest.mark.parametrize(("step", "epoch"), [(4, None), (8, None), (10, 1), (14, None), (20, 2)])

@@ -1,5 +1,6 @@
 """Testing beside training: each row is the evaluation of that very checkpoint, and the tester ends with training."""
 
+import csv
 import multiprocessing
 import os
 import signal
@@ -20,10 +21,10 @@ from pbt.core.events import Event, Reported
 from pbt.errors import RunError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import load_mnist
-from pbt.mnist.files import place_of
-from pbt.mnist.results_table import read_results
+from pbt.mnist.results_table import read_tests
 from pbt.mnist.side_tester import SideTester, _Bench
 from pbt.mnist.single import prepare_single
+from pbt.mnist.tables import percent
 from pbt.mnist.tester import evaluate, images_of
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
@@ -31,10 +32,10 @@ from pbt.runs.results import Run
 from pbt.store.reader import RunReader
 
 Configure = Callable[..., Config]
-Place = tuple[int, int]
 INLINE = Placement(executor="inline", threads=1, device="cpu")
 STEPS = 10
-PLACES = [(epoch, step) for epoch in (1, 2) for step in (4, 8, 10)]
+DUE = [4, 8, 10, 14, 18, 20]
+"""The steps with a checkpoint."""
 
 
 @pytest.fixture
@@ -61,31 +62,35 @@ def _threads() -> Iterator[None]:
 class Each(Observer):
     """Calls something after each checkpoint, and keeps what every checkpoint is worth on the test images."""
 
-    def __init__(self, config: Config, then: Callable[[Place], object] = lambda _: None) -> None:
-        self.worth: dict[Place, tuple[float, float]] = {}
+    def __init__(self, config: Config, then: Callable[[int], object] = lambda _: None) -> None:
+        self.worth: dict[int, tuple[float, float]] = {}
         self._config, self._then = config, then
         data = load_mnist(config.test.data_dir, num_val=config.test.num_val, download=False)
         self._images = images_of(config, data, "test")
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
         (report,) = [event for event in events if isinstance(event, Reported)]
-        place = place_of(report.step, STEPS)
         scores = evaluate(self._config, engine.store.load_state(report.state), self._images)
-        self.worth[place] = scores["loss"], scores["accuracy"]
-        self._then(place)
+        self.worth[report.step] = scores["loss"], scores["accuracy"]
+        self._then(report.step)
 
 
 def trained(path: Path, config: Config, *observers: Observer, resume: bool = False) -> Run:
     return prepare_single(config, INLINE).train(path, resume=resume, observers=observers)
 
 
-def rows_of(path: Path, *more: str) -> dict[Place, tuple[float, float]]:
-    """The rows of `results.csv`, which has these columns more; no place twice."""
-    lines = [line for line in (path / "results.csv").read_text().splitlines() if not line.startswith("#")]
-    assert lines[0] == ",".join(["epoch,iter,test_loss,test_acc", *more])
-    found = read_results(path / "results.csv")
-    assert len(found) == len(lines) - 1
-    return {place: (float(row["test_loss"]), float(row["test_acc"])) for place, row in found.items()}
+def rows_of(path: Path) -> dict[int, tuple[float, float]]:
+    """Test loss and accuracy by step, which `results.csv` and `checkpoints.csv` agree about."""
+    with (path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["", "epoch", "iter", "test_loss", "test_acc"]
+    assert [int(row[""]) for row in rows] == list(range(len(rows)))
+    assert [int(row["epoch"]) for row in rows] == [(int(row["iter"]) - 1) // STEPS for row in rows]
+    found = {step: (scores["loss"], scores["accuracy"]) for step, scores in read_tests(path).items()}
+    shown = {int(row["iter"]): (float(row["test_loss"]), float(row["test_acc"])) for row in rows}
+    assert shown == {step: (loss, percent(accuracy)) for step, (loss, accuracy) in found.items()}
+    assert len(shown) == len(rows)
+    return found
 
 
 def points_in(folder: Path) -> Counter[tuple[str, int, float]]:
@@ -101,12 +106,13 @@ def points_in(folder: Path) -> Counter[tuple[str, int, float]]:
     return found
 
 
-def as_points(rows: dict[Place, tuple[float, float]]) -> Counter[tuple[str, int, float]]:
-    """The scalars that these rows are shown as."""
+def as_points(rows: dict[int, tuple[float, float]]) -> Counter[tuple[str, int, float]]:
+    """The scalars that these tests are shown as: shares under our tags, percentages under the original's."""
     found: Counter[tuple[str, int, float]] = Counter()
-    for (epoch, step), values in rows.items():
-        for tag, value in zip(("test_loss", "test_acc"), values, strict=True):
-            found[tag, (epoch - 1) * STEPS + step, struct.unpack("<f", struct.pack("<f", value))[0]] += 1
+    for step, (loss, right) in rows.items():
+        tags = {"test_loss": loss, "test_acc": right, "test_loss_test": loss, "test_acc_test": percent(right)}
+        for tag, value in tags.items():
+            found[tag, step, struct.unpack("<f", struct.pack("<f", value))[0]] += 1
     return found
 
 
@@ -119,10 +125,9 @@ def test_each_row_is_the_evaluation_of_that_checkpoint(one: Configure, tmp_path:
     with closing(_Bench(config, path, STEPS, debug=False)) as bench:
         each = Each(config, lambda _: bench.test_newest())
         trained(path, config, each)
-    assert list(rows_of(path)) == PLACES
+    assert list(rows_of(path)) == DUE
     assert rows_of(path) == each.worth
-    assert len(set(each.worth.values())) == len(PLACES)
-    assert "not MNIST" in (path / "results.csv").read_text().splitlines()[0]
+    assert len(set(each.worth.values())) == len(DUE)
 
 
 def test_the_newest_checkpoint_is_tested_and_none_twice(
@@ -138,16 +143,16 @@ def test_the_newest_checkpoint_is_tested_and_none_twice(
 
     monkeypatch.setattr("pbt.mnist.side_tester.evaluate", counted)
     with closing(_Bench(config, path, STEPS, debug=False)) as bench:
-        each = Each(config, lambda place: place in {(1, 8), (2, 10)} and (bench.test_newest(), bench.test_newest()))
+        each = Each(config, lambda step: step in {8, 20} and (bench.test_newest(), bench.test_newest()))
         trained(path, config, each)
-    assert rows_of(path) == {place: each.worth[place] for place in [(1, 8), (2, 10)]}
+    assert rows_of(path) == {step: each.worth[step] for step in (8, 20)}
     assert len(tested) == 2
 
 
 def test_a_tester_that_comes_anew_keeps_the_rows_of_before(one: Configure, tmp_path: Path) -> None:
     """After a resume nothing that was tested is lost or tested again, in the table and in the scalars."""
     path, longer = tmp_path / "run", one(num_epochs=2)
-    worth: dict[Place, tuple[float, float]] = {}
+    worth: dict[int, tuple[float, float]] = {}
     for config, resume in ((one(num_epochs=1), False), (longer, True)):
         with closing(_Bench(config, path, STEPS, debug=False)) as bench:
             bench.test_newest()
@@ -159,7 +164,7 @@ def test_a_tester_that_comes_anew_keeps_the_rows_of_before(one: Configure, tmp_p
             for file in (path / "tensorboard" / "test").iterdir():
                 file.rename(file.with_name("events.out.tfevents.1.earlier"))  # names have a second's resolution
     assert rows_of(path) == worth
-    assert list(worth) == PLACES
+    assert list(worth) == DUE
     assert points_in(path / "tensorboard" / "test") == as_points(worth)
 
 
@@ -201,7 +206,7 @@ def test_a_checkpoint_that_is_swept_meanwhile_gives_way_to_a_newer_one(
     with closing(_Bench(config, path, STEPS, debug=False)) as bench:
         bench.test_newest()
     assert asked[0] < asked[1] == 6
-    assert rows_of(path) == {(2, 10): each.worth[2, 10]}
+    assert rows_of(path) == {20: each.worth[20]}
 
 
 def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,17 +224,17 @@ def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("metric", ["error", "accuracy_onehot"])
 def test_a_named_metric_is_a_column_and_a_scalar(one: Configure, tmp_path: Path, metric: str) -> None:
-    """A metric that is neither loss nor accuracy stands behind the original's columns, and is shown with them."""
+    """A metric that is neither loss nor accuracy has a column in `checkpoints.csv` only, and is shown."""
     path, config = tmp_path / "run", one(**{"test.metric": metric})
     with closing(_Bench(config, path, STEPS, debug=False)) as bench:
         each = Each(config, lambda _: bench.test_newest())
         trained(path, config, each)
-    assert rows_of(path, f"test_{metric}") == each.worth
-    named = {place: float(row[f"test_{metric}"]) for place, row in read_results(path / "results.csv").items()}
-    right = {place: 1 - acc if metric == "error" else acc for place, (_, acc) in each.worth.items()}
+    assert rows_of(path) == each.worth
+    named = {step: scores[metric] for step, scores in read_tests(path).items()}
+    right = {step: 1 - share if metric == "error" else share for step, (_, share) in each.worth.items()}
     assert named == pytest.approx(right)
     shown = {step: value for tag, step, value in points_in(path / "tensorboard" / "test") if tag == f"test_{metric}"}
-    assert shown == pytest.approx({10 * (epoch - 1) + step: value for (epoch, step), value in right.items()})
+    assert shown == pytest.approx(right)
 
 
 def test_a_metric_that_is_named_later_is_measured_of_the_newest(one: Configure, tmp_path: Path) -> None:
@@ -242,9 +247,8 @@ def test_a_metric_that_is_named_later_is_measured_of_the_newest(one: Configure, 
     trained(path, config, resume=True)
     with closing(_Bench(config, path, STEPS, debug=False)) as bench:
         bench.test_newest()
-    assert rows_of(path, "test_error") == each.worth
-    named = {place for place, row in read_results(path / "results.csv").items() if "test_error" in row}
-    assert named == {(1, 10)}
+    assert rows_of(path) == each.worth
+    assert {step for step, scores in read_tests(path).items() if "error" in scores} == {10}
 
 
 def test_the_scalars_of_training_and_testing_are_the_tables(one: Configure, tmp_path: Path) -> None:
@@ -278,7 +282,7 @@ def test_without_tensorboardx_testing_writes_its_table(
         each = Each(config, lambda _: bench.test_newest())
         trained(path, config, each)
     assert rows_of(path) == each.worth
-    assert len((path / "loss_summary.csv").read_text().splitlines()) == 5
+    assert len((path / "loss_summary.csv").read_text().splitlines()) == 4
     assert not (path / "tensorboard").exists()
 
 
@@ -293,9 +297,9 @@ def test_checkpoints_are_tested_while_training_runs(one: Configure, tmp_path: Pa
     """The process tests the newest checkpoint every `sleep_time_sec`, and is gone when training is over."""
     path, config = tmp_path / "run", one(**{"test.sleep_time_sec": 0.1})
 
-    def wait_for_row(place: Place) -> None:
+    def wait_for_row(step: int) -> None:
         deadline = time.monotonic() + 60
-        while place not in read_results(path / "results.csv"):
+        while step not in read_tests(path):
             assert time.monotonic() < deadline, "no row came"
             time.sleep(0.02)
 
@@ -305,7 +309,7 @@ def test_checkpoints_are_tested_while_training_runs(one: Configure, tmp_path: Pa
         trained(path, config, each)
     assert not beside.failure
     assert not children()
-    assert list(rows_of(path)) == PLACES
+    assert list(rows_of(path)) == DUE
     assert rows_of(path) == each.worth
     assert points_in(path / "tensorboard" / "test") == as_points(each.worth)
 
@@ -324,7 +328,7 @@ def test_a_long_pause_leaves_the_last_test(one: Configure, tmp_path: Path, capfd
         trained(path, config, each)
     assert time.monotonic() - begun < 60
     assert not beside.failure
-    assert rows_of(path) == {(2, 10): each.worth[2, 10]}
+    assert rows_of(path) == {20: each.worth[20]}
     assert "Traceback" not in capfd.readouterr().err
     # Only the child is deaf.
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

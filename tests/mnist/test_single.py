@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from pbt.core.population import StateRef
 from pbt.errors import ConfigError, CorruptError, PopulationLostError, UsageError
 from pbt.mnist import single
 from pbt.mnist.config.record import Config
-from pbt.mnist.results_table import read_results
+from pbt.mnist.results_table import read_tests, record_test
 from pbt.mnist.single import FREE, Checkpoints, continued, lr_schedule, prepare_single, resume_single
-from pbt.mnist.single_files import write_losses
 from pbt.mnist.tester import load_checkpoint
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
@@ -27,11 +27,11 @@ from pbt.store.codec import digest_of
 from pbt.store.sqlite import RunStore
 
 Configure = Callable[..., Config]
-Table = Callable[[Path], tuple[list[str], list[dict[str, str]]]]
+Table = Callable[[Path], list[dict[str, str]]]
 Derived = Callable[[Path], dict[str, bytes]]
 INLINE = Placement(executor="inline", threads=1, device="cpu")
-PLACES = [(epoch, step) for epoch in (1, 2, 3) for step in (4, 8, 10)]
-"""Where the checkpoints of three epochs of ten steps are, one every four steps."""
+PLACES = [(epoch, 10 * epoch + step) for epoch in (0, 1, 2) for step in (4, 8, 10)]
+"""Epoch and iteration of the checkpoints of three epochs of ten steps, one every four steps of an epoch."""
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +101,7 @@ def test_checkpoints_are_every_so_many_steps_of_an_epoch_and_at_its_end(every: i
 
 def test_a_checkpoint_is_logged_wherever_one_is_due(whole: Run) -> None:
     """The log has a report at every ready step, the last step of each epoch among them, and at no other."""
-    assert [report.step for report in reports_of(whole)] == [10 * (epoch - 1) + step for epoch, step in PLACES]
+    assert [report.step for report in reports_of(whole)] == [step for _, step in PLACES]
 
 
 def test_an_interval_longer_than_an_epoch_still_leaves_checkpoints(one: Configure, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_halving_reaches_the_optimizer(whole: Run, one: Configure, tmp_path:
     """`decreasing_lr_epochs` changes the rate that the optimizer trains with, and so the network, from there on."""
     run = trained(tmp_path / "run", one(decreasing_lr_epochs="1,2"))
     rates = [run.tree.hparams(0, report.round)["lr"] for report in reports_of(run)]
-    assert rates == [0.01 / 2 ** (epoch - 1) for epoch, _ in PLACES]
+    assert rates == [0.01 / 2**epoch for epoch, _ in PLACES]
     same = [a.digest == b.digest for a, b in zip(reports_of(run), reports_of(whole), strict=True)]
     assert same == [True] * 3 + [False] * 6
     state = load_checkpoint(tmp_path / "run" / "ckpts" / "latest.safetensors")
@@ -156,26 +156,39 @@ def test_batch_norm_can_be_left_out(whole: Run, one: Configure, tmp_path: Path) 
 
 
 def test_the_losses_are_those_of_the_log(whole: Run, table: Table) -> None:
-    """`loss_summary.csv` has a row per checkpoint with its losses, under a line that says it is not MNIST."""
-    notes, rows = table(path_of(whole) / "loss_summary.csv")
-    assert [list(row) for row in rows[:1]] == [["epoch", "iter", "train_loss", "test_loss", "val_loss"]]
+    """`loss_summary.csv` has the original's columns and a row per checkpoint; one that was not tested has -1."""
+    rows = table(path_of(whole) / "loss_summary.csv")
+    assert list(rows[0]) == ["", "epoch", "iter", "train_loss", "test_loss"]
+    assert [(int(row["epoch"]), int(row["iter"])) for row in rows] == PLACES
+    for number, (row, report) in enumerate(zip(rows, reports_of(whole), strict=True)):
+        assert float(row["train_loss"]) == report.reported["train_loss"]
+        assert (row[""], row["test_loss"]) == (str(number), "-1")
+
+
+def test_checkpoints_has_everything_that_was_measured(whole: Run, table: Table) -> None:
+    """`checkpoints.csv` has the log's numbers of every checkpoint, its rate, its state and its data."""
+    rows = table(path_of(whole) / "checkpoints.csv")
     assert [(int(row["epoch"]), int(row["iter"])) for row in rows] == PLACES
     for row, report in zip(rows, reports_of(whole), strict=True):
-        said = report.reported
-        assert (float(row["train_loss"]), float(row["val_loss"])) == (said["train_loss"], said["val_loss"])
-        assert row["test_loss"] == ""
-    assert len(notes) == 1
-    assert "not MNIST" in notes[0]
+        for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert float(row[name]) == report.reported[name]
+        assert float(row["lr"]) == whole.tree.hparams(0, report.round)["lr"]
+        assert (row["test_loss"], row["test_accuracy"], row["digest"]) == ("", "", report.digest)
+        assert float(row["seconds"]) > 0
+        assert "not MNIST" in row["data"]
 
 
 def test_tested_checkpoints_have_their_test_loss(whole: Run, tmp_path: Path, table: Table) -> None:
-    """What `results.csv` says of a checkpoint is in its row of the losses, and in no other."""
-    (tmp_path / "results.csv").write_text("# note\nepoch,iter,test_loss,test_acc\n1,10,0.5,0.9\n3,4,0.25,0.95\n")
-    write_losses(tmp_path, reports_of(whole), 10, "")
-    _, rows = table(tmp_path / "loss_summary.csv")
-    found = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in rows}
-    assert found == {place: {(1, 10): "0.5", (3, 4): "0.25"}.get(place, "") for place in PLACES}
-    assert read_results(tmp_path / "nothing.csv") == {}
+    """A test is in the rows of its checkpoint, and in no other; a metric that only some have leaves empty cells."""
+    path = Path(shutil.copytree(path_of(whole), tmp_path / "run"))
+    record_test(path, 10, {"loss": 0.5, "accuracy": 0.9}, 10, "")
+    record_test(path, 24, {"loss": 0.25, "accuracy": 0.95, "error": 0.05}, 10, "")
+    losses = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in table(path / "loss_summary.csv")}
+    assert losses == {place: {(0, 10): "0.5", (2, 24): "0.25"}.get(place, "-1") for place in PLACES}
+    assert (path / "results.csv").read_text() == (",epoch,iter,test_loss,test_acc\n0,0,10,0.5,90.0\n1,2,24,0.25,95.0\n")
+    errors = {int(row["iter"]): row["test_error"] for row in table(path / "checkpoints.csv")}
+    assert errors == {step: "0.05" if step == 24 else "" for _, step in PLACES}
+    assert read_tests(tmp_path / "nowhere") == {}
 
 
 def test_the_arguments_are_the_configurations(whole: Run, one: Configure) -> None:
@@ -214,8 +227,7 @@ def test_with_nothing_held_out_the_best_is_the_last(one: Configure, tmp_path: Pa
     assert all(best == newest for best, newest in seen)
     latest, best = (tmp_path / "run" / "ckpts" / f"{name}.safetensors" for name in ("latest", "best"))
     assert latest.read_bytes() == best.read_bytes()
-    _, rows = table(tmp_path / "run" / "loss_summary.csv")
-    assert {row["val_loss"] for row in rows} == {""}
+    assert {row["val_loss"] for row in table(tmp_path / "run" / "checkpoints.csv")} == {""}
 
 
 def test_debug_leaves_arguments_and_the_newest_checkpoint(one: Configure, whole: Run, tmp_path: Path) -> None:

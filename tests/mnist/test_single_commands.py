@@ -1,5 +1,6 @@
 """`main.py` as people meet it: its modes, what it says when something ends early, and what it refuses."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -20,10 +21,11 @@ from PIL import Image
 from pbt.mnist import single as single_module
 from pbt.mnist.config.record import load_config
 from pbt.mnist.data.find import load_mnist
-from pbt.mnist.results_table import RESULTS_HEAD, read_results
+from pbt.mnist.results_table import read_tests
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import prepare_single, resume_single
 from pbt.mnist.single_commands import single
+from pbt.mnist.tables import percent
 from pbt.mnist.tester import evaluate, images_of, load_checkpoint
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
@@ -31,7 +33,7 @@ from pbt.store.sqlite import RunStore
 
 ROOT = Path(__file__).parents[2]
 INLINE = Placement(executor="inline", threads=1, device="cpu")
-TABLES = {"args_train.json", "args_test.json", "loss_summary.csv", "ckpts", "tensorboard"}
+TABLES = {"args_train.json", "args_test.json", "checkpoints.csv", "loss_summary.csv", "ckpts", "tensorboard"}
 LOG = {"run.db", "states", "lock"}
 KEPT = {"args_train.json", "args_test.json", "ckpts"}
 """What is left beside the log with `--debug`."""
@@ -90,14 +92,26 @@ def worth(digits: Path, ckpt: Path) -> tuple[float, float]:
     return scores["loss"], scores["accuracy"]
 
 
-def results_of(path: Path) -> dict[tuple[int, int], tuple[float, float]]:
-    rows = read_results(path / "results.csv")
-    return {place: (float(row["test_loss"]), float(row["test_acc"])) for place, row in rows.items()}
+def results_of(path: Path) -> dict[int, tuple[float, float]]:
+    """Loss and accuracy by step, which both tables that have tests agree about."""
+    found = {step: (scores["loss"], scores["accuracy"]) for step, scores in read_tests(path).items()}
+    shown = {int(row["iter"]): (float(row["test_loss"]), float(row["test_acc"])) for row in table_of(path, "results")}
+    assert shown == {step: (loss, percent(accuracy)) for step, (loss, accuracy) in found.items()}
+    return found
 
 
-def losses(path: Path) -> list[dict[str, str]]:
-    head, *rows = [line.split(",") for line in (path / "loss_summary.csv").read_text().splitlines()[1:]]
-    return [dict(zip(head, row, strict=True)) for row in rows]
+def table_of(path: Path, name: str) -> list[dict[str, str]]:
+    with (path / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(path: Path) -> dict[int, str]:
+    """The test losses in `loss_summary.csv`, by step."""
+    return {int(row["iter"]): row["test_loss"] for row in table_of(path, "loss_summary")}
+
+
+def losses_of_tests(path: Path) -> dict[int, float]:
+    return {step: float(loss) for step, loss in losses(path).items() if loss != "-1"}
 
 
 # The modes
@@ -110,19 +124,18 @@ def test_without_a_mode_training_and_testing_go_side_by_side(here: Here, digits:
     assert path.name.startswith("mnist-fc-")
     assert names_in(path) == LOG | TABLES | {"results.csv"}
     assert {entry.name for entry in (path / "tensorboard").iterdir()} == {"train", "test"}
-    assert results_of(path)[2, 10] == worth(digits, path / "ckpts" / "latest.safetensors")
+    assert results_of(path)[20] == worth(digits, path / "ckpts" / "latest.safetensors")
     # The losses have what the very last test found, too.
-    shown = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in losses(path)}
-    assert len(shown) == 6
-    found = {place: float(loss) for place, loss in shown.items() if loss}
-    assert found == {place: loss for place, (loss, _) in results_of(path).items()}
+    assert len(losses(path)) == 6
+    assert losses_of_tests(path) == {step: loss for step, (loss, _) in results_of(path).items()}
     assert "chosen by validation" in said
     assert f"accuracy {worth(digits, path / 'ckpts' / 'best.safetensors')[1]:.4f}" in said
     assert results_of(path)[chosen(path)] == worth(digits, path / "ckpts" / "best.safetensors")
     assert "not MNIST" in said
     # All of it is on record, also what came after the last checkpoint.
     tables = {name: (path / name).read_bytes() for name in ("results.csv", "loss_summary.csv")}
-    (path / "results.csv").unlink()
+    for name in ("results.csv", "checkpoints.csv"):
+        (path / name).unlink()
     resume_single(path)
     assert {name: (path / name).read_bytes() for name in tables} == tables
 
@@ -133,7 +146,7 @@ def test_training_only_tests_nothing(here: Here, monkeypatch: pytest.MonkeyPatch
     said = here("-m", "train", "--out", "run")
     assert names_in(Path("run")) == LOG | TABLES
     assert "test images" not in said
-    assert {row["test_loss"] for row in losses(Path("run"))} == {""}
+    assert set(losses(Path("run")).values()) == {"-1"}
 
 
 @pytest.mark.parametrize("config", ["fc.json", "conv.json"])
@@ -167,15 +180,9 @@ def test_a_checkpoint_is_tested_with_the_arguments_of_its_directory(here: Here, 
         assert f"100 test images: loss {loss:.4f}, accuracy {right:.4f}" in said
 
 
-def head_of(path: Path) -> list[str]:
-    """The columns of `results.csv`."""
-    return (path / "results.csv").read_text().splitlines()[1].split(",")
-
-
-def chosen(path: Path) -> tuple[int, int]:
-    """The epoch and step of what validation chose."""
-    epoch, place = divmod(Run.open(path).best.step - 1, 10)
-    return epoch + 1, place + 1
+def chosen(path: Path) -> int:
+    """The step of what validation chose."""
+    return Run.open(path).best.step
 
 
 def test_training_then_testing_adds_a_row(here: Here, digits: Path) -> None:
@@ -183,10 +190,8 @@ def test_training_then_testing_adds_a_row(here: Here, digits: Path) -> None:
     said = here("-m", "traintest", "--out", "run")
     run = Path("run")
     assert "results.csv" in said
-    assert head_of(run) == list(RESULTS_HEAD)
     assert results_of(run) == {chosen(run): worth(digits, run / "ckpts" / "best.safetensors")}
-    shown = {(int(row["epoch"]), int(row["iter"])): row["test_loss"] for row in losses(run) if row["test_loss"]}
-    assert {place: float(loss) for place, loss in shown.items()} == {chosen(run): results_of(run)[chosen(run)][0]}
+    assert losses_of_tests(run) == {chosen(run): results_of(run)[chosen(run)][0]}
 
 
 def test_testing_adds_a_row_for_the_checkpoint_that_it_tested(here: Here, digits: Path) -> None:
@@ -196,15 +201,14 @@ def test_testing_adds_a_row_for_the_checkpoint_that_it_tested(here: Here, digits
     here("-m", "val")
     assert not (run / "results.csv").exists()
     expected = {}
-    for name, place in (("latest", (2, 10)), ("best", chosen(run))):
+    for name, step in (("latest", 20), ("best", chosen(run))):
         ckpt = run / "ckpts" / f"{name}.safetensors"
         here("-m", "test", load_ckpt=ckpt)
-        expected[place] = worth(digits, ckpt)
+        expected[step] = worth(digits, ckpt)
         assert results_of(run) == expected
     here("-m", "test")
     assert results_of(run) == expected
-    shown = {(int(row["epoch"]), int(row["iter"])) for row in losses(run) if row["test_loss"]}
-    assert shown == expected.keys()
+    assert losses_of_tests(run).keys() == expected.keys()
 
 
 def test_testing_with_debug_writes_nothing(here: Here) -> None:
@@ -234,10 +238,9 @@ def test_the_named_metric_is_in_table_and_line(here: Here) -> None:
     for mode in (["-m", "traintest"], []):
         said = here(*mode, "--out", f"run{len(mode)}", num_epochs=1, **keys)
         run = Path(f"run{len(mode)}")
-        assert head_of(run) == [*RESULTS_HEAD, "test_error"]
-        row = read_results(run / "results.csv")[chosen(run)]
-        assert float(row["test_error"]) == pytest.approx(1 - float(row["test_acc"]))
-        assert f"accuracy {float(row['test_acc']):.4f}, error {float(row['test_error']):.4f}" in said
+        scores = read_tests(run)[chosen(run)]
+        assert scores["error"] == pytest.approx(1 - scores["accuracy"])
+        assert f"accuracy {scores['accuracy']:.4f}, error {scores['error']:.4f}" in said
 
 
 def test_without_load_ckpt_the_newest_directory_is_tested(here: Here) -> None:
@@ -295,7 +298,7 @@ def test_load_ckpt_goes_on_with_more_epochs(here: Here, digits: Path) -> None:
     one, two = (Run.open(name).tree.reports for name in ("run", "whole"))
     assert [report.digest for report in one.values()] == [report.digest for report in two.values()]
     assert before.items() <= results_of(Path("run")).items()
-    assert results_of(Path("run"))[2, 10] == worth(digits, Path("run/ckpts/latest.safetensors"))
+    assert results_of(Path("run"))[20] == worth(digits, Path("run/ckpts/latest.safetensors"))
     assert json.loads(Path("run/args_train.json").read_text())["num_epochs"] == 2
 
 

@@ -13,16 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pbt.core.events import Event, Failed, Reported
+from pbt.core.events import Event, Reported
 from pbt.core.lineage import Lineage
 from pbt.core.population import StateRef
+from pbt.mnist import tables
 from pbt.mnist.config.record import Config
-from pbt.mnist.metrics import beside
 from pbt.runs.engine import Engine, Observer
 from pbt.store.base import Store
 from pbt.store.files import file_name, replacing, write_durable
-
-Row = Sequence[Any]
 
 
 class Recorded(Observer):
@@ -47,16 +45,15 @@ class RunFiles(Observer):
     Args:
         config: The configuration that the run is trained by.
         steps_per_epoch: Training steps of an epoch.
-        note: A line at the head of every table, if the data is not MNIST itself.
+        note: What the data is, if it is not MNIST itself.
         debug: Only the arguments and the newest checkpoint of every worker.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int, note: str = "", *, debug: bool = False) -> None:
         self._config = config
         self._steps_per_epoch = steps_per_epoch
-        self._note = note
+        self._data = note or tables.MNIST
         self._debug = debug
-        self._metrics = beside(config.test.metric)
         self._events: list[Event] = []
 
     def on_start(self, engine: Engine) -> None:
@@ -81,73 +78,20 @@ class RunFiles(Observer):
             copy_state(engine.store, engine.view.best.state, folder / "state.safetensors")
 
     def _level(self, engine: Engine, fresh: Sequence[Event]) -> None:
-        folder, tree = folder_of(engine), Lineage(self._events)
-        _checkpoints(engine.store, folder / "ckpts", tree, fresh, ("latest",) if self._debug else ("latest", "best"))
+        folder, store = folder_of(engine), engine.store
+        kinds = ("latest",) if self._debug else ("latest", "best")
+        _checkpoints(store, folder / "ckpts", Lineage(self._events), fresh, kinds)
         if self._debug:
             return
-        reports = list(tree.reports.values())
-        write_table(folder / "history.csv", *self._history(engine, tree), self._note)
+        names, per_epoch = list(engine.course.space), self._steps_per_epoch
+        found = tables.sessions(self._events, store.journal(), engine.course.strategy.next_ready)
+        write_table(folder / "history.csv", tables.history(found, names, per_epoch), indexed=True)
+        write_table(folder / "members.csv", tables.members(found, names, per_epoch, self._data))
+        write_table(folder / "rounds.csv", tables.rounds(found, per_epoch, self._data))
         for worker in sorted({event.member for event in fresh if isinstance(event, Reported)}):
-            own = [report for report in reports if report.member == worker]
-            write_table(folder / f"results_{worker}.csv", *self._results(own), self._note)
-            write_table(folder / f"loss_summary_{worker}.csv", *self._losses(own), self._note)
-
-    def _history(self, engine: Engine, tree: Lineage) -> tuple[Row, list[Row]]:
-        """Every worker after every session, also after one that failed: no scores then, but what it was tried with."""
-        names = list(engine.course.space)
-        head = ["worker", "epoch", "iter", "test_acc", *names, *(f"mutation_{name}" for name in names)]
-        head += ["copied_from_w", "val_acc", "val_loss", "test_loss", "train_loss", "event", "status"]
-        rows: list[Row] = []
-        for event in (event for event in self._events if isinstance(event, Reported | Failed)):
-            hparams = tree.hparams(event.member, event.round)
-            decision = tree.decisions.get((event.member, event.round))
-            draws = decision.draws if decision is not None else {}
-            donor = decision.donor if decision is not None else None
-            if isinstance(event, Reported):
-                step, status = event.step, "trained"
-                said = {"score": event.scores[0], **event.reported}
-            else:
-                # Where the session would have ended.
-                step, status = engine.course.strategy.next_ready(decision.step if decision is not None else 0), "failed"
-                said = {}
-            rows.append(
-                [
-                    event.member,
-                    *place_of(step, self._steps_per_epoch),
-                    said.get("test_accuracy", ""),
-                    *(hparams[name] for name in names),
-                    *(draws.get(name, -1) for name in names),
-                    -1 if donor is None else donor,
-                    *(said.get(name, "") for name in ("score", "val_loss", "test_loss", "train_loss")),
-                    decision.kind if decision is not None else "born",
-                    status,
-                ]
-            )
-        return head, rows
-
-    def _results(self, own: Sequence[Reported]) -> tuple[Row, list[Row]]:
-        names = ["test_loss", "test_accuracy", *(f"test_{name}" for name in self._metrics)]
-        head = ["epoch", "iter", "test_loss", "test_acc", *names[2:]]
-        # What was reported before the metric was named has no number of it.
-        return head, [[*self._place(report), *(report.reported.get(name, "") for name in names)] for report in own]
-
-    def _place(self, report: Reported) -> tuple[int, int]:
-        return place_of(report.step, self._steps_per_epoch)
-
-    def _losses(self, own: Sequence[Reported]) -> tuple[Row, list[Row]]:
-        rows: list[Row] = []
-        for report in own:
-            for step, loss, _ in report.reported.get("rows", ()):
-                # The test loss belongs to the end of the round, the only moment that is tested.
-                tested = report.reported["test_loss"] if step == report.step else ""
-                rows.append([*place_of(int(step), self._steps_per_epoch), loss, tested])
-        return ["epoch", "iter", "train_loss", "test_loss"], rows
-
-
-def place_of(step: int, steps_per_epoch: int) -> tuple[int, int]:
-    """The epoch, from 1, that so many steps end in, and the steps done of it: an epoch's last step belongs to it."""
-    epoch, place = divmod(step - 1, steps_per_epoch)
-    return epoch + 1, place + 1
+            own = [session for session in found if session.worker == worker]
+            write_table(folder / f"results_{worker}.csv", tables.results(own, per_epoch), indexed=True)
+            write_table(folder / f"loss_summary_{worker}.csv", tables.losses(own, per_epoch), indexed=True)
 
 
 def _checkpoints(store: Store, folder: Path, tree: Lineage, fresh: Iterable[Event], kinds: Sequence[str]) -> None:
@@ -197,15 +141,25 @@ def write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def write_table(path: Path, head: Row, rows: Iterable[Row], note: str = "") -> None:
-    """Replace a CSV file; a note becomes a comment line at its head."""
+def write_table(path: Path, table: tables.Table, *, indexed: bool = False) -> None:
+    """Replace a CSV file.
+
+    Args:
+        path: The file.
+        table: Its columns and rows.
+        indexed: Number the rows from 0 in a first column without a name, as pandas does.
+    """
+    write(path, table_text(table, indexed=indexed))
+
+
+def table_text(table: tables.Table, *, indexed: bool = False) -> str:
+    """What `write_table` writes."""
+    head, rows = table
     text = io.StringIO()
-    if note:
-        text.write(f"# {note}\n")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    write(path, text.getvalue())
+    writer.writerow(["", *head] if indexed else head)
+    writer.writerows([number, *row] if indexed else row for number, row in enumerate(rows))
+    return text.getvalue()
 
 
 def write_arguments(folder: Path, config: Config, worker: int | None = None) -> None:

@@ -28,9 +28,11 @@ log = logging.getLogger("pbt")
 
 APPLICATION = "mnist"
 FILES = (
-    ("history.csv", "every worker after every epoch: accuracies, hyperparameters, hand-overs"),
-    ("results.png", "the hyperparameter plane, colored by test accuracy"),
-    ("lr.png", "the learning rate along the winner's ancestry"),
+    ("history.csv", "every worker after every session: test accuracy, hyperparameters, copies"),
+    ("members.csv", "the same with everything else that was measured: validation, losses, seconds"),
+    ("rounds.csv", "the population after every round"),
+    ("results.png", "every worker and epoch over the hyperparameters, colored by test accuracy"),
+    ("lr.png", "the learning rate schedules: the best network's, and every worker's"),
     ("best/", "the chosen network and its schedule"),
     ("ckpts/", "the newest and the best checkpoint of each worker"),
     ("tensorboard/", "scalars for TensorBoard"),

@@ -1,32 +1,36 @@
-"""`results.csv` of a single network: a row for every checkpoint that was tested, whoever tested it.
+"""The tables of a single network, and the tests in them, whichever process tested.
 
-The tester beside training and `-m test` add rows; training takes them into the journal of the run, and from there
-brings the table level with what was tested whenever it starts, whatever became of the file meanwhile.
+`checkpoints.csv` has all that is known of each checkpoint. `results.csv` and `loss_summary.csv`, in the original's
+form, are made from the same numbers. The tester beside training and `-m test` write what they find into all three;
+training takes it into the journal of the run, and from there restores the tables whenever it starts.
 """
 
 import csv
 import fcntl
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pbt.mnist.files import write_table
+from pbt.core.events import Event
+from pbt.core.lineage import Lineage
+from pbt.mnist.files import table_text, write, write_table
 from pbt.mnist.metrics import beside
-from pbt.store.base import Store
+from pbt.mnist.tables import LOSSES, MISSING, MNIST, RESULTS, Row, epoch_of, percent, seconds_of
+from pbt.store.base import JournalEntry, Store
+from pbt.store.reader import RunReader
 
 log = logging.getLogger("pbt")
 
-RESULTS = "results.csv"
-RESULTS_HEAD = ("epoch", "iter", "test_loss", "test_acc")
-_TESTED = "tested"
-"""The kind of a note in the journal: a row of the table."""
+CHECKPOINTS_FILE, RESULTS_FILE, LOSSES_FILE = "checkpoints.csv", "results.csv", "loss_summary.csv"
+_TEST = "test"
+"""The kind of a note in the journal: what a checkpoint came to on the test images."""
+_TRAINED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+_TESTED = ("test_loss", "test_accuracy")
 
-Place = tuple[int, int]
-"""An epoch and the step in it."""
-Rows = dict[Place, Mapping[str, str]]
-"""The numbers of each row, by column, as the table writes them."""
+Tests = dict[int, Mapping[str, float]]
+"""By training step of the checkpoint: what each metric came to on the test images."""
 
 
 def measured(metric: str) -> tuple[str, ...]:
@@ -34,53 +38,61 @@ def measured(metric: str) -> tuple[str, ...]:
     return ("loss", "accuracy", *beside(metric))
 
 
-def row_of(scores: Mapping[str, float]) -> dict[str, str]:
-    """The numbers of a row: the original's columns, and a named metric as `test_<name>`."""
-    return {f"test_{'acc' if name == 'accuracy' else name}": str(value) for name, value in scores.items()}
+def read_tests(folder: Path) -> Tests:
+    """The tests in the tables of a training directory; none if there are no tables."""
+    return _read(folder / CHECKPOINTS_FILE)[0]
 
 
-def read_results(path: Path) -> Rows:
-    """The whole rows of the table; none if there is no such file."""
-    return _read(path)[0]
+def tests_in(journal: Iterable[JournalEntry]) -> Tests:
+    """The tests that the journal of a run has."""
+    notes = (entry.details for entry in journal if entry.kind == _TEST)
+    return {note["step"]: note["scores"] for note in notes}
 
 
-def add_row(folder: Path, place: Place, row: Mapping[str, str], note: str) -> Rows:
-    """Put a row into the table of a training directory; answers all that it has now."""
-    with alone(folder):
-        rows = read_results(folder / RESULTS)
-        rows[place] = {**rows.get(place, {}), **row}
-        _write(folder, rows, note)
-    return rows
+def record_test(folder: Path, step: int, scores: Mapping[str, float], steps_per_epoch: int, note: str) -> Tests:
+    """Put a test into the tables of a training directory; returns all tests that it has now.
+
+    Args:
+        folder: The training directory.
+        step: Training steps of the tested checkpoint.
+        scores: What each metric came to.
+        steps_per_epoch: Training steps of an epoch.
+        note: What the data is, if it is not MNIST itself.
+    """
+    # The log is read while nobody else writes the tables: a newer checkpoint than these comes after them.
+    with alone(folder), RunReader(folder) as reader:
+        journal = reader.journal()
+        tests = _merged(tests_in(journal), read_tests(folder), {step: scores})
+        _write(folder, reader.events(), journal, tests, steps_per_epoch, note)
+    return tests
 
 
-def tests_in(store: Store) -> Rows:
-    """The rows that the journal of a run has."""
-    noted = (entry.details for entry in store.journal() if entry.kind == _TESTED)
-    return {(details["epoch"], details["iter"]): details["row"] for details in noted}
-
-
-def level(folder: Path, store: Store, known: Rows, places: Collection[Place], note: str) -> Rows:
-    """Bring table and journal level; answers the rows of both.
+def level(folder: Path, store: Store, events: Sequence[Event], steps_per_epoch: int, note: str) -> None:
+    """Bring tables and journal level with each other and with the log.
 
     Args:
         folder: The training directory.
         store: Its run.
-        known: The rows that the journal has, where they differ from the table they hold.
-        places: Where there were checkpoints: what the table says of others is nobody's test.
-        note: The line at the head of the table.
+        events: Its log.
+        steps_per_epoch: Training steps of an epoch.
+        note: What the data is, if it is not MNIST itself.
     """
     with alone(folder):
-        found, is_whole = _read(folder / RESULTS)
-        rows: Rows = {place: row for place, row in found.items() if place in places}
-        for place, row in known.items():
-            rows[place] = {**rows.get(place, {}), **row}
-        if rows != found or not is_whole:
-            log.warning("%s: was not what the run recorded; written anew", folder / RESULTS)
-            _write(folder, rows, note)
-    for place, row in rows.items():
-        if known.get(place) != row:
-            store.note(_TESTED, epoch=place[0], iter=place[1], row=dict(row))
-    return rows
+        journal = store.journal()
+        known = tests_in(journal)
+        found, is_whole = _read(folder / CHECKPOINTS_FILE)
+        steps = {report.step for report in Lineage(events).reports.values()}
+        # What a table says of a step without a checkpoint is no test.
+        tests = _merged({step: scores for step, scores in found.items() if step in steps}, known)
+        if tests != found or not is_whole:
+            _warn(folder / CHECKPOINTS_FILE)
+        text = _text_of(folder / RESULTS_FILE)
+        if text != _results_text(tests, steps_per_epoch) and (tests or text is not None):
+            _warn(folder / RESULTS_FILE)
+        _write(folder, events, journal, tests, steps_per_epoch, note)
+    for step, scores in tests.items():
+        if known.get(step) != scores:
+            store.note(_TEST, step=step, scores=dict(scores))
 
 
 @contextmanager
@@ -94,38 +106,79 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(folder: Path, rows: Rows, note: str) -> None:
-    head = [*RESULTS_HEAD, *sorted({name for row in rows.values() for name in row} - {*RESULTS_HEAD})]
-    cells = ([*place, *(rows[place].get(name, "") for name in head[2:])] for place in sorted(rows))
-    write_table(folder / RESULTS, head, cells, note)
+def _warn(path: Path) -> None:
+    log.warning("%s: was not what the run recorded; written anew", path)
 
 
-def _read(path: Path) -> tuple[Rows, bool]:
-    """The rows that are whole, and whether all are."""
-    if not path.is_file():
+def _merged(*several: Tests) -> Tests:
+    """The tests of all; of the same checkpoint the later ones win, metric by metric."""
+    merged: Tests = {}
+    for tests in several:
+        for step, scores in tests.items():
+            merged[step] = {**merged.get(step, {}), **scores}
+    return dict(sorted(merged.items()))
+
+
+def _write(
+    folder: Path,
+    events: Iterable[Event],
+    journal: Iterable[JournalEntry],
+    tests: Tests,
+    steps_per_epoch: int,
+    note: str,
+) -> None:
+    tree, seconds = Lineage(events), seconds_of(journal)
+    tested = (*_TESTED, *sorted({f"test_{name}" for scores in tests.values() for name in scores} - {*_TESTED}))
+    checkpoints: list[Row] = []
+    losses: list[Row] = []
+    for ref, report in tree.reports.items():
+        said, scores = report.reported, tests.get(report.step, {})
+        time, place = seconds.get(ref), [epoch_of(report.step, steps_per_epoch), report.step]
+        numbers = [said.get(name) for name in _TRAINED] + [scores.get(name.removeprefix("test_")) for name in tested]
+        lr = tree.hparams(*ref)["lr"]
+        tail = [None if time is None else round(time, 3), report.digest, note or MNIST]
+        checkpoints.append([*place, lr, *numbers, *tail])
+        losses.append([*place, said["train_loss"], scores.get("loss", MISSING)])
+    head = ["epoch", "iter", "lr", *_TRAINED, *tested, "seconds", "digest", "data"]
+    write_table(folder / CHECKPOINTS_FILE, (head, checkpoints))
+    write_table(folder / LOSSES_FILE, (LOSSES, losses), indexed=True)
+    if tests or (folder / RESULTS_FILE).exists():
+        write(folder / RESULTS_FILE, _results_text(tests, steps_per_epoch))
+
+
+def _results_text(tests: Tests, steps_per_epoch: int) -> str:
+    rows: list[Row] = [
+        [epoch_of(step, steps_per_epoch), step, scores["loss"], percent(scores["accuracy"])]
+        for step, scores in tests.items()
+    ]
+    return table_text((RESULTS, rows), indexed=True)
+
+
+def _text_of(path: Path) -> str | None:
+    """What a file has, whatever that is; None: there is no file."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _read(path: Path) -> tuple[Tests, bool]:
+    """The tests in `checkpoints.csv` that are whole, and whether everything is."""
+    text = _text_of(path)
+    if text is None:
         return {}, True
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    found, is_whole = _parsed(line for line in lines if not line.startswith("#"))
-    return found, is_whole
-
-
-def _parsed(lines: Iterable[str]) -> tuple[Rows, bool]:
-    rows: Rows = {}
-    reader = csv.DictReader(lines, strict=True)
-    is_whole = tuple(reader.fieldnames or ())[:4] == RESULTS_HEAD
+    tests: Tests = {}
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    is_whole = {"iter", *_TESTED} <= {*(reader.fieldnames or ())}
     try:
         for cells in reader:
             try:
-                place = int(cells.pop("epoch")), int(cells.pop("iter"))
-                row = {name: cells.pop(name) for name in RESULTS_HEAD[2:]}
-                row.update((name, text) for name, text in cells.items() if text)
-                for text in row.values():
-                    float(text)
-            except (KeyError, TypeError, ValueError):
-                is_whole = False
-            else:
-                is_whole = is_whole and place not in rows
-                rows[place] = row
+                step = int(cells["iter"])
+                named = {name.removeprefix("test_"): cell for name, cell in cells.items() if name.startswith("test_")}
+                scores = {name: float(cell) for name, cell in named.items() if cell}
+            except (AttributeError, KeyError, TypeError, ValueError):
+                is_whole = False  # a cell too many, or one that is no number
+                continue
+            is_whole = is_whole and step not in tests
+            if {"loss", "accuracy"} <= scores.keys():
+                tests[step] = scores
     except csv.Error:
         is_whole = False
-    return rows, is_whole
+    return tests, is_whole

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pbt.errors import MissingExtraError
+from pbt.mnist.tables import percent
 from pbt.runs.callbacks import Callbacks, MemberReport
 from pbt.runs.callbacks.tensorboard import FOLDER, TensorBoard
 from pbt.runs.engine import Observer
@@ -14,7 +15,12 @@ log = logging.getLogger("pbt")
 
 @dataclass(frozen=True, slots=True)
 class WorkerScalars:
-    """Scalars of one report; losses and accuracies against steps, the rest against epochs.
+    """Scalars of one report: under our tags, and under the original's.
+
+    Ours are `train_loss`, `train_acc`, `test_loss`, `test_acc` and `val_acc` against training steps, and `epoch_loss`
+    and `epoch_<name>` of every hyperparameter against epochs done, in a population with `/worker_<w>` behind them;
+    accuracies are shares. The original's are `loss_<w>`, `lr_<w>`, `test_loss_<w>` and `test_acc_<w>` against the epoch
+    from 0, of a single network `loss` and `train_accuracy` against steps; accuracies are percentages.
 
     Args:
         steps_per_epoch: Training steps of an epoch.
@@ -26,6 +32,10 @@ class WorkerScalars:
 
     def __call__(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
         """(tag, value, place) of everything that is shown."""
+        yield from self._ours(report)
+        yield from self._original_alone(report) if self.alone else self._original(report)
+
+    def _ours(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
         said, tail = report.reported, "" if self.alone else f"/worker_{report.member}"
         for step, loss, accuracy in said.get("rows", ()):
             yield f"train_loss{tail}", loss, int(step)
@@ -39,6 +49,20 @@ class WorkerScalars:
         yield f"epoch_loss{tail}", said["train_loss"], epoch
         for name, value in report.hparams.items():
             yield f"epoch_{name}{tail}", float(str(value)), epoch
+
+    def _original(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
+        said, epoch = report.reported, report.first_step // self.steps_per_epoch
+        yield f"loss_{report.member}", said["train_loss"], epoch
+        if "lr" in report.hparams:
+            yield f"lr_{report.member}", float(str(report.hparams["lr"])), epoch
+        if "test_accuracy" in said:
+            yield f"test_loss_{report.member}", said["test_loss"], epoch
+            yield f"test_acc_{report.member}", percent(said["test_accuracy"]), epoch
+
+    def _original_alone(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
+        for step, loss, accuracy in report.reported.get("rows", ()):
+            yield "loss", loss, int(step)
+            yield "train_accuracy", percent(accuracy), int(step)
 
 
 def scalars(steps_per_epoch: int, *, alone: bool = False, folder: str = FOLDER) -> Sequence[Observer]:

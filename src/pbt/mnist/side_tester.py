@@ -19,8 +19,8 @@ from typing import Any, Self
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
 from pbt.mnist.config.record import Config
-from pbt.mnist.files import place_of
-from pbt.mnist.results_table import RESULTS, Place, Rows, add_row, measured, read_results, row_of
+from pbt.mnist.results_table import Tests, measured, read_tests, record_test
+from pbt.mnist.tables import percent
 from pbt.mnist.task import find_data
 from pbt.mnist.tester import evaluate, images_of
 from pbt.runs.callbacks.tensorboard import FOLDER, writer_maker
@@ -121,7 +121,7 @@ class _Bench:
         self._config = config
         self._debug = debug
         self._metrics = measured(config.test.metric)
-        self._tested: set[Place] = set()
+        self._tested: set[int] = set()
         self._writer: Any = None
         self._path = path
         self._steps_per_epoch = steps_per_epoch
@@ -142,23 +142,23 @@ class _Bench:
         if found is None:
             return
         report, state = found
-        place = place_of(report.step, self._steps_per_epoch)
-        there = read_results(self._path / RESULTS).get(place, {})
-        if place in self._tested or there.keys() >= row_of(dict.fromkeys(self._metrics, 0.0)).keys():
+        there = read_tests(self._path).get(report.step, {})
+        if report.step in self._tested or there.keys() >= {*self._metrics}:
             return
         scores = evaluate(self._config, state, self._images, self._metrics)
-        self._tested.add(place)
+        self._tested.add(report.step)
         if not self._debug:
-            self._show(add_row(self._path, place, row_of(scores), self._note), place)
+            tests = record_test(self._path, report.step, scores, self._steps_per_epoch, self._note)
+            self._show(tests, report.step)
 
     def close(self) -> None:
         """Let go of the scalars' file, with everything in it."""
         if self._writer is not None:
             self._writer.close()
 
-    def _show(self, rows: Rows, place: Place) -> None:
-        """The same rows as scalars: those of before once, when the first new one comes."""
-        new = sorted(rows) if self._writer is None else [place]
+    def _show(self, tests: Tests, step: int) -> None:
+        """The same tests as scalars: those of before once, when the first new one comes."""
+        new = list(tests) if self._writer is None else [step]
         if self._writer is None:
             folder = self._path / FOLDER / "test"
             shutil.rmtree(folder, ignore_errors=True)
@@ -167,9 +167,11 @@ class _Bench:
             except MissingExtraError:
                 return
         for at in new:
-            step = (at[0] - 1) * self._steps_per_epoch + at[1]
-            for column, value in rows[at].items():
-                self._writer.add_scalar(column, float(value), step)
+            for name, value in tests[at].items():
+                self._writer.add_scalar(f"test_{'acc' if name == 'accuracy' else name}", value, at)
+            # The tags of the original.
+            self._writer.add_scalar("test_loss_test", tests[at]["loss"], at)
+            self._writer.add_scalar("test_acc_test", percent(tests[at]["accuracy"]), at)
 
     def _newest(self, reader: RunReader) -> tuple[Reported, Mapping[str, Any]] | None:
         """The newest report and its state, which may be swept between the two questions; then there is a newer one."""

@@ -34,6 +34,7 @@ log = logging.getLogger("pbt")
 APPLICATION = "mnist-single"
 
 FILES = (
+    ("checkpoints.csv", "everything that was measured of every checkpoint"),
     ("results.csv", "test loss and accuracy of the checkpoints that were tested"),
     ("loss_summary.csv", "losses at every checkpoint"),
     ("ckpts/", "the newest checkpoint, and the one that validation chose"),

@@ -116,7 +116,7 @@ class TrainSection(Section):
         30, "epochs of training; population: of one session, by default 1"
     )
     num_iters_for_ckpt: Annotated[int, BeforeValidator(whole(1, 1_000_000_000))] = _key(
-        100, "steps between checkpoints; population: between rows of training loss"
+        100, "steps between checkpoints; population: between training losses in TensorBoard"
     )
     shuffle: Annotated[bool, BeforeValidator(FLAG)] = _key(True, "a new order of the images in each epoch")
     crop: Annotated[bool, BeforeValidator(FLAG)] = _key(
