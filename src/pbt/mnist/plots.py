@@ -1,115 +1,255 @@
-"""The two figures of a population run: where in the hyperparameter plane it went, and the schedule it found."""
+"""The two figures of a population run: where in the hyperparameter space it went, and the schedules it found."""
 
+import itertools
+import math
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pbt.errors import MissingExtraError
+from pbt.mnist.tables import MNIST
 from pbt.runs.results import Run
 
 WIDTH, HEIGHT, DPI = 8.0, 5.0, 130
-LOG_SPAN = 20
+PLANE = 3.4, 2.9
+"""Width and height in inches of one plane of a grid."""
+LOG_SPAN = 10
 """Values that span more than this factor are shown on a logarithmic axis."""
+FIRST, LAST, OWN, ANCESTRY, OTHERS = "#d62728", "#111111", "#e07b00", "#0b5fa5", "#aab1ba"
+_DOT, _SPACING, _REACH = 26.0, 4.6, 14.0
+"""The area of a dot in square points; how far, in points, equal ones are spread, one from the next and at most."""
 
 
 def plot_results(run: Run, steps_per_epoch: int, path: Path, note: str = "") -> None:
-    """The hyperparameter plane: every worker and epoch a dot colored by test accuracy, first and last epoch marked.
+    """Every worker after every epoch as a dot over two hyperparameters, colored by test accuracy.
 
-    With one hyperparameter the second axis is the epoch.
+    One hyperparameter is shown against epochs, three and more as a grid with a plane for each two of them. The first
+    and the last epoch are marked. Dots at equal values are spread around them. Without test accuracies the color is the
+    validation accuracy.
+
+    Args:
+        run: The run.
+        steps_per_epoch: Training steps of an epoch.
+        path: The PNG file to write.
+        note: What the data is, if it is not MNIST itself.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure, axes = _figure()
-    history = run.history()
-    names = list(run.space)
+    history, names = run.history(), list(run.space)
     epochs = [step / steps_per_epoch for step in history["step"]]
-    x, x_name = history[names[0]], names[0]
-    y, y_name = (history[names[1]], names[1]) if len(names) > 1 else (epochs, "epoch")
-    accuracy = [100 * value for value in history["test_accuracy"]]
+    columns = {_title(name): history[name] for name in names}
+    if len(names) == 1:
+        columns = {"epoch": [round(epoch) for epoch in epochs], **columns}
+    titles, size = list(columns), len(columns) - 1
+    figure, grid = _figure(size)
+    kind, values = _accuracies(run)
+    floor = max(min(values), max(values) - 3)
     # The first rounds are far below the rest: without a floor all later dots would have one color.
-    floor = max(min(accuracy), max(accuracy) - 3)
-    dots = axes.scatter(
-        x, y, c=accuracy, vmin=floor, vmax=max(accuracy), cmap="viridis", s=26, linewidths=0, alpha=0.85
-    )
-    for label, marker, color, when in (
-        ("first epoch", "o", "#d62728", min(history["round"])),
-        ("last epoch", "s", "#111111", max(history["round"])),
-    ):
-        rows = [i for i, round_ in enumerate(history["round"]) if round_ == when]
-        axes.scatter(
-            [x[i] for i in rows],
-            [y[i] for i in rows],
-            s=80,
-            marker=marker,
-            facecolors="none",
-            edgecolors=color,
-            linewidths=1.4,
-            label=label,
-        )
-    _scale(axes.set_xscale, x)
-    if len(names) > 1:
-        _scale(axes.set_yscale, y)
-    axes.set_xlabel(_title(x_name))
-    axes.set_ylabel(_title(y_name))
-    axes.set_title("Every worker after every epoch" + (f"\n{note}" if note else ""), loc="left")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.27), ncols=2, frameon=False)
-    bar = figure.colorbar(dots, ax=axes, extend="min" if min(accuracy) < floor else "neither", pad=0.02)
-    bar.set_label("test accuracy, %")
+    color = {"c": values, "cmap": "viridis", "vmin": floor, "vmax": max(values)}
+    drawn, spread = [], False
+    for row in range(size):
+        for column in range(size):
+            axes = grid[row][column]
+            if column > row:
+                axes.remove()
+                continue
+            x, y = columns[titles[column]], columns[titles[row + 1]]
+            shifts = _shifts(x, y, 1.0 if size == 1 else 0.65, across=titles[column] != "epoch")
+            dots = _plane(axes, (x, y, shifts), epochs, color, 1.0 if size == 1 else 0.65)
+            spread = spread or any(shift != (0.0, 0.0) for shift in shifts)
+            drawn.append(axes)
+            if titles[column] == "epoch":
+                axes.xaxis.get_major_locator().set_params(integer=True)
+            else:
+                _scale(axes.xaxis, x, dense=size == 1)
+            _scale(axes.yaxis, y, dense=size == 1)
+            axes.tick_params(labelbottom=row == size - 1, labelleft=column == 0)
+            axes.set_xlabel(titles[column] if row == size - 1 else "")
+            axes.set_ylabel(titles[row + 1] if column == 0 else "")
+    _head(figure, "Every worker after every epoch", run, note)
+    _legend(figure, drawn[0], epochs, spread=spread)
+    extend = "min" if min(values) < floor else "neither"
+    bar = figure.colorbar(dots, ax=drawn, extend=extend, pad=0.02, aspect=30, shrink=0.9)
+    bar.set_label(f"{kind} accuracy, %")
     _save(figure, path)
 
 
 def plot_schedule(run: Run, name: str, steps_per_epoch: int, path: Path, note: str = "") -> None:
-    """One hyperparameter against epochs along the ancestry of the best member, over those of all the others.
+    """One hyperparameter against all epochs: the best network's ancestry, and what every worker trained with.
+
+    Bold: the values that made the best network, up to where it was reached. Colored: the schedule of one worker, the
+    best one at the end. Thin: all other workers, also what died out or failed.
+
+    Args:
+        run: The run.
+        name: The hyperparameter.
+        steps_per_epoch: Training steps of an epoch.
+        path: The PNG file to write.
+        note: What the data is, if it is not MNIST itself.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure, axes = _figure()
-    # Who failed in every round has no ancestry.
-    for member in sorted({ref.member for ref in run.tree.reports}):
-        _steps(axes, run.lineage(member), name, steps_per_epoch, color="#b8bec6", linewidth=0.8, alpha=0.7)
+    figure, ((axes,),) = _figure(1)
+    own = _own_values(run, name)
+    ends = {ref.round: report.step / steps_per_epoch for ref, report in run.tree.reports.items()}
+    edges = [0.0, *(ends[round_] for round_ in sorted(ends))]
+    best_at_end = _best_at_end(run)
+    for worker, values in own.items():
+        if worker != best_at_end:
+            _steps(axes, values, edges, color=OTHERS, linewidth=0.8, alpha=0.8)
     winner = run.lineage()
-    _steps(axes, winner, name, steps_per_epoch, color="#0b5fa5", linewidth=2.4)
-    axes.plot([], [], color="#0b5fa5", linewidth=2.4, label=f"ancestry of the best member ({run.best.member})")
-    axes.plot([], [], color="#b8bec6", linewidth=0.8, label="ancestries of the others")
-    before = None
-    for link in winner:
-        if before is not None and link.member != before:
-            axes.axvline(link.first_step / steps_per_epoch, color="#d08c2b", linewidth=0.8, linestyle=":")
-        before = link.member
-    axes.plot([], [], color="#d08c2b", linewidth=0.8, linestyle=":", label="handed over to another worker")
+    made = [link.hparams[name] for link in winner]
+    edges_of_winner = [link.first_step / steps_per_epoch for link in winner] + [winner[-1].last_step / steps_per_epoch]
+    _steps(axes, made, edges_of_winner, color=ANCESTRY, linewidth=4.0, alpha=0.75)
+    _steps(axes, own[best_at_end], edges, color=OWN, linewidth=1.6)
+    pairs = itertools.pairwise(winner)
+    handed = [(b.first_step / steps_per_epoch, b.hparams[name]) for a, b in pairs if a.member != b.member]
+    if handed:
+        axes.scatter(*zip(*handed, strict=True), s=34, color="white", edgecolors=ANCESTRY, linewidths=1.6, zorder=5)
+    axes.set_xlim(0, edges[-1])
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _scale(axes.set_yscale, run.history()[name])
+    _scale(axes.yaxis, [value for values in own.values() for value in values], dense=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel(_title(name))
-    axes.set_title(f"The {_title(name)} schedule that was found" + (f"\n{note}" if note else ""), loc="left")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.27), ncols=3, frameon=False)
+    _head(figure, f"{_title(name).capitalize()} schedules", run, note)
+    axes.plot(
+        [], [], color=ANCESTRY, linewidth=4.0, alpha=0.75, label=f"made the best network (worker {run.best.member})"
+    )
+    axes.plot([], [], color=OWN, linewidth=1.6, label=f"worker {best_at_end}, best at the end")
+    if len(own) > 1:
+        axes.plot([], [], color=OTHERS, linewidth=0.8, label="all other workers")
+    if handed:
+        ring = {"marker": "o", "linestyle": "", "color": "white", "markeredgecolor": ANCESTRY, "markeredgewidth": 1.6}
+        axes.plot([], [], **ring, label="copied by another worker")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
 
 
-def _steps(axes: Any, links: Sequence[Any], name: str, steps_per_epoch: int, **style: Any) -> None:
-    edges = [link.first_step / steps_per_epoch for link in links] + [links[-1].last_step / steps_per_epoch]
-    axes.stairs([link.hparams[name] for link in links], edges, baseline=None, **style)
+def _accuracies(run: Run) -> tuple[str, list[float]]:
+    """What dots are colored by, in percent: test accuracies where all are there."""
+    history = run.history()
+    shares = history.get("test_accuracy", [None])
+    kind, shares = ("validation", history["score"]) if None in shares else ("test", shares)
+    return kind, [100 * share for share in shares]
 
 
-def _figure() -> tuple[Any, Any]:
+def _plane(axes: Any, places: tuple[Any, Any, Any], epochs: Sequence[float], colors: Any, zoom: float) -> Any:
+    """Dots, and marks around those of the first and the last epoch; the first are seen around the last."""
+    axes.margins(0.08 if zoom == 1 else 0.12)
+    dots = _marks(axes, *places, _DOT * zoom, linewidths=0, alpha=0.85, **colors)
+    for when, area, marker, color, width in (
+        (min(epochs), 130.0, "o", FIRST, 1.7),
+        (max(epochs), 52.0, "s", LAST, 1.2),
+    ):
+        rows = [number for number, epoch in enumerate(epochs) if epoch == when]
+        x, y, shifts = ([values[number] for number in rows] for values in places)
+        style = {"facecolors": "none", "edgecolors": color, "linewidths": width}
+        _marks(axes, x, y, shifts, area * zoom, marker=marker, **style)
+    return dots
+
+
+def _shifts(x: Sequence[Any], y: Sequence[Any], zoom: float, *, across: bool) -> list[tuple[float, float]]:
+    """By how many points of the paper each dot is moved so that equal ones lie beside each other.
+
+    The first stays; the others surround it in a spiral or, where they must not move across, lie above and below.
+    """
+    places = list(zip(x, y, strict=True))
+    counts = Counter(places)
+    turns: Counter[tuple[Any, Any]] = Counter()
+    found = []
+    for place in places:
+        turn, count = turns[place], counts[place]
+        turns[place] += 1
+        if across:
+            radius = min(_SPACING, _REACH / math.sqrt(count)) * math.sqrt(turn)
+            angle = turn * math.pi * (3 - math.sqrt(5))
+        else:
+            radius = min(_SPACING, 2 * _REACH / count) * ((turn + 1) // 2)
+            angle = math.pi * (turn + 0.5)
+        # Without the rounding the sine of half a turn is not zero.
+        found.append((round(zoom * radius * math.cos(angle), 6), round(zoom * radius * math.sin(angle), 6)))
+    return found
+
+
+def _marks(axes: Any, x: Any, y: Any, shifts: Any, area: float, *, marker: str = "o", **style: Any) -> Any:
+    """A scatter whose marks are moved by points of the paper; the values that they stand for stay."""
+    from matplotlib.markers import MarkerStyle
+    from matplotlib.transforms import Affine2D
+
+    marks = axes.scatter(x, y, s=area, marker=marker, **style)
+    form = MarkerStyle(marker)
+    shape, side = form.get_path().transformed(form.get_transform()), math.sqrt(area)
+    marks.set_paths([shape.transformed(Affine2D().translate(dx / side, dy / side)) for dx, dy in shifts])
+    return marks
+
+
+def _own_values(run: Run, name: str) -> dict[int, list[Any]]:
+    """What every worker trained with, round by round, also in rounds that failed."""
+    rounds: dict[int, list[int]] = {}
+    for member, round_ in (*run.tree.reports, *run.tree.failures):
+        rounds.setdefault(member, []).append(round_)
+    return {member: [run.tree.hparams(member, r)[name] for r in sorted(rounds[member])] for member in sorted(rounds)}
+
+
+def _best_at_end(run: Run) -> int:
+    """The worker with the highest score in the last round; of equal ones the one with the lowest validation loss."""
+    last = max(ref.round for ref in run.tree.reports)
+    reports = [report for ref, report in run.tree.reports.items() if ref.round == last]
+    return max(reports, key=lambda report: (report.scores[0], -report.reported.get("val_loss", 0.0))).member
+
+
+def _steps(axes: Any, values: Sequence[Any], edges: Sequence[float], **style: Any) -> None:
+    axes.stairs(values, edges[: len(values) + 1], baseline=None, **style)
+
+
+def _figure(size: int) -> tuple[Any, Any]:
+    """A figure with a square grid of axes."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("drawing figures", "mnist") from error
     # Without pyplot: no global state, no window, no backend to choose.
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e6e8eb", linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
+    inches = (WIDTH, HEIGHT) if size == 1 else (PLANE[0] * size + 1.4, PLANE[1] * size + 1.0)
+    figure = Figure(figsize=inches, dpi=DPI, layout="constrained")
+    grid = figure.subplots(size, size, squeeze=False)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e6e8eb", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, grid
 
 
-def _scale(set_scale: Any, values: Sequence[Any]) -> None:
-    if min(values) > 0 and max(values) / min(values) > LOG_SPAN:
-        set_scale("log")
+def _head(figure: Any, text: str, run: Run, note: str) -> None:
+    name = run.path.resolve().name if run.path is not None else ""
+    under = textwrap.wrap(" · ".join(filter(None, [note or MNIST, name])), int(11 * figure.get_size_inches()[0]))
+    figure.suptitle("\n".join([text, *under]), x=0.02, ha="left", fontsize="large")
+
+
+def _legend(figure: Any, axes: Any, epochs: Sequence[float], *, spread: bool) -> None:
+    first, last = (f"{when:g}" for when in (min(epochs), max(epochs)))
+    shape: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none"}
+    axes.plot([], [], marker="o", markersize=11, markeredgecolor=FIRST, **shape, label=f"first epoch ({first})")
+    axes.plot([], [], marker="s", markersize=7, markeredgecolor=LAST, **shape, label=f"last epoch ({last})")
+    if spread:
+        axes.plot([], [], linestyle="", label="equal values are spread")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+
+
+def _scale(axis: Any, values: Sequence[Any], *, dense: bool) -> None:
+    """A logarithmic axis for values over a wide span, with ticks that are written as plain numbers."""
+    if min(values) <= 0 or max(values) / min(values) <= LOG_SPAN:
+        return
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    decades = math.log10(max(values) / min(values))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if dense and decades < 4 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _title(name: str) -> str:
