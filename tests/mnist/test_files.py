@@ -86,10 +86,20 @@ def test_history_has_the_columns_of_the_original(finished: Run, table: Table) ->
         assert {name: float(row[name]) for name in ("lr", "keep_prob")} == dict(hparams)
 
 
-@pytest.mark.parametrize(("share", "shown"), [(0.9457, 94.57), (1.0, 100.0), (0.07, 7.0), (1e-05, 0.001), (None, -1)])
-def test_percentages_have_the_digits_of_the_share(share: float | None, shown: float) -> None:
-    """Moving the decimal point adds no digits, as a multiplication by 100 does; what is missing is -1."""
-    assert percent(share) == shown
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (0.9457, "94.57"),
+        (0.9505000000000001, "95.05"),
+        (1.0, "100.0"),
+        (0.07, "7.0"),
+        (1 / 3, "33.333333333"),
+        (None, "-1"),
+    ],
+)
+def test_percentages_have_no_digits_of_arithmetic(share: float | None, shown: str) -> None:
+    """A share of 10,000 images is a percentage of two decimals, however it was added up; what is missing is -1."""
+    assert str(percent(share)) == shown
 
 
 def test_history_tells_the_hand_overs(finished: Run, table: Table) -> None:

@@ -9,7 +9,6 @@ for a missing value.
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from pbt.core.events import Decision, Event, Failed, Reported
@@ -32,8 +31,8 @@ MEASURES = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_acc
 
 
 def percent(share: float | None) -> float:
-    """A share as a percentage, without the rounding of a multiplication: 0.9457 is 94.57; missing is -1."""
-    return MISSING if share is None else float(Decimal(str(share)).scaleb(2))
+    """A share as a percentage, without the last digits that arithmetic adds: 0.9457 is 94.57; missing is -1."""
+    return MISSING if share is None else round(100 * share, 9)
 
 
 def epoch_of(step: int, steps_per_epoch: int) -> int:
