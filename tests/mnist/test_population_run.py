@@ -47,10 +47,10 @@ def path_of(run: Run) -> Path:
 
 
 def test_a_session_is_so_many_epochs_of_so_many_steps(configured: Configure) -> None:
-    """The last batch and the last session count although they are smaller: both numbers are rounded up."""
+    """Images that do not fill a batch are left out of an epoch; the last session counts although it is shorter."""
     prepared = prepare(configured(batch_size=60, num_epochs=2, num_epochs_tot=5), INLINE)
-    assert (prepared.steps_per_epoch, prepared.rounds) == (9, 3)
-    assert prepared.experiment().plan.next_ready(0) == 18
+    assert (prepared.steps_per_epoch, prepared.rounds) == (8, 3)
+    assert prepared.experiment().plan.next_ready(0) == 16
 
 
 def test_the_experiment_is_the_configuration(configured: Configure) -> None:

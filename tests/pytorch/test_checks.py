@@ -11,7 +11,7 @@ from torch_tasks import EXAMPLES, NET, make_data, make_net
 
 import pbt
 from pbt.errors import TaskError
-from pbt.pytorch import Data, Split, optimizer
+from pbt.pytorch import Data, Split, batch_size, optimizer
 
 SPACE = {"lr": pbt.Float(0.01, 0.5, "log")}
 PLAIN = replace(NET, bind={"lr": optimizer("lr")}, augment=None)
@@ -70,7 +70,10 @@ MISTAKES = {
     "lists": ({"data": lists}, "expected a Split of tensors, got a list; use torch.as_tensor"),
     "lengths": ({"data": unequal}, f"as many inputs as targets.*got {EXAMPLES} inputs, {EXAMPLES - 1} targets"),
     "a last batch": ({"data": partial(split_of, 49)}, "49 training examples in batches of 16 end with a batch of one"),
-    "batches of one": ({"batch_size": 1}, "56 training examples in batches of 1 end with a batch of one"),
+    "batches of one": ({"batch_size": 1}, "56 training.* batches of 1 end with a batch of one.*size of at least 2"),
+    "whole batches of one": ({"batch_size": 1, "drop_last": True}, "in batches of 1 end with .*choose a batch_size of"),
+    "no whole step": ({"batch_size": 57, "drop_last": True}, "step takes, 57, got 56: with drop_last=True nothing"),
+    "no whole accumulated step": ({"batch_size": 20, "accumulate": 3, "drop_last": True}, "step takes, 60, got 56"),
     "a loss by name": ({"loss": "cross_entropy"}, r"loss to be a function .*got 'cross_entropy'"),
     "a class of losses": ({"loss": nn.CrossEntropyLoss}, r"got the class CrossEntropyLoss; write CrossEntropyLoss\(\)"),
     "a metric by name": ({"metrics": {"f1": "f1"}}, r"the metric 'f1' to be a function .*got 'f1'"),
@@ -85,6 +88,46 @@ def test_mistakes(what, tmp_path) -> None:
         pbt.run(replace(PLAIN, **changes), SPACE, population=3, run_dir=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+BOUND = replace(PLAIN, data=partial(split_of, 49), bind={"lr": optimizer("lr"), "size": batch_size()})
+SIZES = {
+    "range": (pbt.Int(4, 40), {}, "'size': 49 training examples in batches of 4, 6, 8, 12, 16 and 1 more end with"),
+    "options": (pbt.Choice((10, 12, 20)), {}, r"batches of 12 end with .*set drop_last=True, or choose other values"),
+    "ones": (pbt.Int(1, 3), {"drop_last": True}, "in batches of 1 end with .*; choose values of at least 2"),
+    "both": (pbt.Choice((1, 16)), {}, "in batches of 1, 16 end with .*drop_last=True, and choose values of at least 2"),
+    "one example": (pbt.Int(3, 9), {"data": partial(split_of, 1)}, "1 training examples in batches of 3, 9 end with"),
+    "too large": (pbt.Int(16, 50), {"drop_last": True}, "step takes, 50, got 49: with drop_last=True"),
+    "too many": (pbt.Int(16, 24), {"drop_last": True, "accumulate": 3}, "step takes, 72, got 49: with drop_last=True"),
+}
+
+
+@pytest.mark.parametrize("what", SIZES)
+def test_bound_batch_sizes(what, tmp_path) -> None:
+    """Every size that the space allows is checked before the start."""
+    domain, changes, message = SIZES[what]
+    with pytest.raises(TaskError, match=message) as caught:
+        pbt.run(replace(BOUND, **changes), SPACE | {"size": domain}, population=3, run_dir=tmp_path / "r")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+def test_bound_batch_sizes_that_fit() -> None:
+    """Sizes that leave no single example, or whose rest is dropped, or that no batch normalization sees, are fine."""
+    for domain, changes in (
+        (pbt.Choice((10, 20, 30)), {}),
+        (pbt.Int(2, 49), {"drop_last": True}),
+        (pbt.Int(1, 49), {"model": partial(nn.Linear, 6, 3)}),
+    ):
+        replace(BOUND, **changes).check_data(3, {"size": domain})
+
+
+@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+def test_a_last_batch_of_one_is_dropped(executor) -> None:
+    """With drop_last a network with batch normalization trains through the end of an epoch, on every executor."""
+    task = replace(PLAIN, data=partial(split_of, 49), drop_last=True)
+    run = pbt.run(task, SPACE, population=2, rounds=2, plan=pbt.Plan(interval=4), executor=executor)
+    assert {member.status for member in run.view.population} == {"live"}
 
 
 @pytest.mark.parametrize(

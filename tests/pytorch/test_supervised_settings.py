@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 from pbt.errors import TaskError
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.worker import WorkerSpec
-from pbt.pytorch import accumulate, attribute, augment, batch_size, ema, optimizer
+from pbt.pytorch import Split, accumulate, attribute, augment, batch_size, ema, optimizer
 from pbt.pytorch.vectorized import VectorizedExecutor
 from pbt.store.files import StateFiles
 from pbt.testing.courses import Trajectory, check_same_course, state_of
@@ -114,6 +114,52 @@ def test_bound_sizes_of_batches():
         InlineExecutor, replace(BASE, batch_size=4), lambda c: c.train(5, {2: {"lr": 0.1}}).train(3, {2: {"lr": 0.1}})
     )
     assert found.digests[2] == same.digests[2]
+
+
+def first_36():
+    """Of the 40 examples, those that fill batches of 12, 18, 9 and 4."""
+    data = PLAIN.data()
+    return replace(data, train=Split(*(x[:36] for x in (data.train.inputs, data.train.targets))))
+
+
+def test_drop_last():
+    """An epoch of 40 examples in batches of 12 has three steps: those of the 36 examples that fill them."""
+    values = {0: {"lr": 0.1}, 1: {"lr": 0.02}}
+    stored = replace(BASE, order="stored", batch_size=12)
+    dropped = both(replace(stored, drop_last=True), lambda c: c.train(7, values).train(4, values, {1: 0}))
+    cut = both(replace(stored, data=first_36), lambda c: c.train(7, values).train(4, values, {1: 0}))
+    assert dropped.digests == cut.digests
+    assert both(stored, lambda c: c.train(7, values).train(4, values, {1: 0})).digests != dropped.digests
+
+
+def test_drop_last_leaves_whole_batches_of_every_order():
+    """In each epoch of a shared order the last examples of that epoch's own order are left out."""
+    task = replace(BASE, batch_size=12, drop_last=True)
+    batches, whole = task.batches(task.data(), "cpu"), replace(task, drop_last=False).batches(task.data(), "cpu")
+    assert (batches.per_epoch(), whole.per_epoch()) == (3, 4)
+    for epoch in range(2):
+        for place in range(3):
+            (x,), y = batches.at(3 * epoch + place, 5, 0, 0)
+            (same,), _ = whole.at(4 * epoch + place, 5, 0, 0)
+            assert len(y) == 12
+            assert torch.equal(x, same)
+
+
+def test_drop_last_drops_what_does_not_fill_a_step():
+    """With accumulation a step is `accumulate` batches, and what does not fill one is left out."""
+    values = {0: {"lr": 0.1}, 1: {"lr": 0.02}}
+    task = replace(BASE, order="stored", batch_size=6, accumulate=3)
+    dropped = both(replace(task, drop_last=True), lambda c: c.train(5, values).train(2, values))
+    assert dropped.digests == both(replace(task, data=first_36), lambda c: c.train(5, values).train(2, values)).digests
+
+
+def test_drop_last_with_bound_sizes():
+    """Each member's own size says which examples its epochs leave out."""
+    bind = {"lr": optimizer("lr"), "size": batch_size()}
+    values = {m: {"lr": 0.1, "size": size} for m, size in enumerate((12, 18, 9))}
+    task = replace(BASE, order="stored", bind=bind)
+    found = both(replace(task, drop_last=True), lambda c: c.train(5, values).train(4, values))
+    assert found.digests == both(replace(task, data=first_36), lambda c: c.train(5, values).train(4, values)).digests
 
 
 def test_the_strength_of_the_augmentation():

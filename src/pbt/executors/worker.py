@@ -5,7 +5,7 @@ Every executor drives this same class, so that a round means the same wherever i
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from pbt.executors.metrics import MetricsError, TaskMetrics, pair_of, settle, wr
 from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.places import SourceLine, is_interrupt, place_in, place_of
 from pbt.executors.seeding import seeded, sown, use_threads
-from pbt.space import HParams
+from pbt.space import Domain, HParams
 
 TrainFunction = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
 """`(hparams, state, steps, ctx) -> (state, metrics)`: go on from state (None: from the beginning) for that many steps.
@@ -43,8 +43,8 @@ class Task(Protocol):
 class ChecksData(Protocol):
     """A task whose data can be looked at before the start."""
 
-    def check_data(self, members: int) -> None:
-        """Raise TaskError if so many members cannot be trained and compared on the task's data."""
+    def check_data(self, members: int, space: Mapping[str, Domain]) -> None:
+        """Raise TaskError if so many members, with values from this space, cannot be trained and compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

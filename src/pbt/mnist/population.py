@@ -18,7 +18,7 @@ from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded, RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
 from pbt.mnist.scalars import scalars
-from pbt.mnist.task import find_data, space, steps_per_epoch, supervised
+from pbt.mnist.task import check_batches, find_data, space, steps_per_epoch, supervised
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
@@ -117,7 +117,7 @@ def prepare(config: Config, placement: Placement, *, debug: bool = False, progre
     """Find the data and check what can be checked before the start.
 
     Raises:
-        ConfigError: No hyperparameter evolves, or nothing is held out to select by.
+        ConfigError: No hyperparameter evolves, nothing is held out to select by, or the batch size does not fit.
         DataError: The data is damaged.
     """
     if not config.evolving:
@@ -127,7 +127,9 @@ def prepare(config: Config, placement: Placement, *, debug: bool = False, progre
         )
     if config.train.num_val == 0:
         raise ConfigError("num_val: expected images held out to select members by, found 0; the test set never selects")
-    return PopulationRun(config=config, data=find_data(config.train, progress), placement=placement, debug=debug)
+    found = find_data(config.train, progress)
+    check_batches(config, found)
+    return PopulationRun(config=config, data=found, placement=placement, debug=debug)
 
 
 def placement_of(

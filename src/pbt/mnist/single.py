@@ -20,7 +20,7 @@ from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded
 from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import LATEST, SingleFiles
-from pbt.mnist.task import find_data, steps_per_epoch, supervised
+from pbt.mnist.task import check_batches, find_data, steps_per_epoch, supervised
 from pbt.mnist.tester import load_checkpoint
 from pbt.runs.callbacks.tensorboard import FOLDER
 from pbt.runs.engine import Observer
@@ -165,13 +165,15 @@ def prepare_single(config: Config, placement: Placement, *, debug: bool = False,
     """Find the data and check what can be checked before the start.
 
     Raises:
-        ConfigError: Hyperparameters evolve, which takes a population.
+        ConfigError: Hyperparameters evolve, which takes a population, or the batch size does not fit.
         DataError: The data is damaged.
     """
     if config.evolving:
         names = ", ".join(f"PBT_{name}" for name in config.evolving)
         raise ConfigError(f"expected one network, found {names}; a population is trained by main_PBT.py")
-    return SingleRun(config=config, data=find_data(config.train, progress), placement=placement, debug=debug)
+    found = find_data(config.train, progress)
+    check_batches(config, found)
+    return SingleRun(config=config, data=found, placement=placement, debug=debug)
 
 
 def continued(config: Config) -> tuple[Config, Path] | None:

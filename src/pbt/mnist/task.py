@@ -54,6 +54,7 @@ def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
         bind=BINDINGS,
         metrics={"accuracy": accuracy, **{name: METRICS[name] for name in named}},
         batch_size=train.batch_size,
+        drop_last=True,
         prepare=normalize,
         augment=augmentation(train),
         order=train.data_order if train.shuffle else "stored",
@@ -81,8 +82,27 @@ def load_data(folder: Path, num_val: int, image: tuple[int, int, int], classes: 
 
 
 def steps_per_epoch(config: Config, found: Dataset) -> int:
-    """Training steps of an epoch; the last one may have fewer images."""
-    return -(-len(found.train_y) // config.train.batch_size)
+    """Training steps of an epoch; images at its end that do not fill a batch are left out."""
+    return len(found.train_y) // config.train.batch_size
+
+
+def check_batches(config: Config, found: Dataset) -> None:
+    """Refuse, before the start, a batch size that no epoch can be trained with.
+
+    Raises:
+        ConfigError: An epoch has no whole batch, or batch normalization would see one value at a time.
+    """
+    train = config.train
+    if train.batch_size > len(found.train_y):
+        raise ConfigError(
+            f"batch_size: expected at most {len(found.train_y):,}, the number of training images, got "
+            f"{train.batch_size:,}"
+        )
+    if train.batch_size == 1 and train.batch_norm and (train.model == "fc" or train.height * train.width == 1):
+        raise ConfigError(
+            "batch_size: expected at least 2 with batch_norm 1, which has no statistics of a single image, got 1; "
+            "set batch_size to 2 or more, or batch_norm to 0"
+        )
 
 
 def as_data(found: Dataset, image: tuple[int, int, int]) -> Data:

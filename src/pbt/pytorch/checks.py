@@ -1,7 +1,9 @@
 """Mistakes in a `SupervisedTask` that can be found before training, each with what to write instead."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -10,7 +12,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from pbt.errors import TaskError
+from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.data import Data, Split
+from pbt.space import Choice, Domain
 
 
 def check_fields(model: Any, data: Any, optimizer: Any, bind: Any, functions: Mapping[str, Any]) -> None:
@@ -85,9 +89,63 @@ def check_selection(data: Data, members: int) -> None:
         )
 
 
-def check_last_batch(model: nn.Module, split: Split, size: int, prepare: Callable[[Any], Any] | None) -> None:
-    """Raise TaskError if an epoch ends with a batch of one example that the network's normalization cannot take."""
-    if (len(split) % size != 1 and size != 1) or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a setting of a task may be during a run: its own value, or those of the hyperparameters bound to it."""
+
+    own: int
+    domains: Mapping[str, Domain]
+    """By the name of the hyperparameter; empty: none is bound."""
+
+    @classmethod
+    def of(cls, task: Any, setting: str, space: Mapping[str, Domain]) -> Self:
+        """Those of `batch_size` or `accumulate`."""
+        bound = [name for name, row in task.bind.items() if isinstance(row, SettingBinding) and row.name == setting]
+        return cls(getattr(task, setting), {name: space[name] for name in bound if name in space})
+
+    @property
+    def largest(self) -> int:
+        """The largest value."""
+        return max((most for domain in self.domains.values() for most in _ends(domain)), default=self.own)
+
+    def leaving_one(self, count: int, *, drop_last: bool) -> list[int]:
+        """The values with which an epoch of so many examples has a batch of one example."""
+        ends = sorted({end for domain in self.domains.values() for end in _ends(domain)}) or [self.own]
+        if count == 1 and not drop_last:
+            return ends
+        # A batch size leaves one example if it divides the number of the others; a size of 1 always does.
+        sizes = [1] if drop_last else _divisors(count - 1)
+        return [size for size in sizes if self._may_be(size)]
+
+    def _may_be(self, value: int) -> bool:
+        if not self.domains:
+            return value == self.own
+        return any(domain.contains(value) for domain in self.domains.values())
+
+
+def _ends(domain: Domain) -> list[int]:
+    values = domain.options if isinstance(domain, Choice) else (domain.low, domain.high)
+    return [value for value in values if type(value) is int]
+
+
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
+def check_last_batch(
+    model: nn.Module, split: Split, sizes: Values, alone: Sequence[int], prepare: Callable[[Any], Any] | None
+) -> None:
+    """Raise TaskError if the network's normalization cannot take the batch of one example that `alone` leaves.
+
+    Args:
+        model: A network that is not needed any more.
+        split: The training examples.
+        sizes: The batch sizes of the run.
+        alone: Those that leave a batch of one example.
+        prepare: From stored inputs to the network's, or None.
+    """
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
     inputs, _ = split.take(slice(0, 1))
     model.train()
@@ -97,10 +155,20 @@ def check_last_batch(model: nn.Module, split: Split, size: int, prepare: Callabl
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise TaskError(
-            f"{len(split)} training examples in batches of {size} end with a batch of one example, of which batch "
-            "normalization has no statistics; choose another batch_size, or leave one example out"
-        ) from error
+        raise TaskError(_alone(len(split), sizes, alone)) from error
+
+
+def _alone(count: int, sizes: Values, alone: Sequence[int]) -> str:
+    many = bool(sizes.domains)
+    least = f"choose {'values' if many else 'a batch_size'} of at least 2"
+    other = f"set drop_last=True, or choose {'other values' if many else 'another batch_size'}"
+    remedy = other if 1 not in alone else least if alone == [1] else f"set drop_last=True, and {least}"
+    shown = ", ".join(map(str, alone[:5])) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+    names = "".join(f"the hyperparameter '{name}': " for name in sizes.domains)
+    return (
+        f"{names}{count:,} training examples in batches of {shown} end with a batch of one example, of which batch "
+        f"normalization has no statistics; {remedy}"
+    )
 
 
 def _named(value: Any) -> str:

@@ -66,6 +66,14 @@ class Data:
     test: Split | None = None
 
 
+def too_few(count: int, size: int) -> str:
+    """The message where `drop_last` would leave nothing of an epoch."""
+    return (
+        f"expected at least as many training examples as a step takes, {size:,}, got {count:,}: with drop_last=True "
+        "nothing is left of an epoch; choose a smaller batch_size"
+    )
+
+
 class Batches:
     """The training batches of a task on one device; what a step sees depends on nothing but its place in the run.
 
@@ -73,6 +81,7 @@ class Batches:
         train: All training examples.
         device: Where batches are needed.
         size: Examples per step, unless a step has its own number; the last step of an epoch may have fewer.
+        drop_last: Leave out the last step of an epoch if it would have fewer.
         order: As `SupervisedTask` says.
         augment: `(inputs, generator) -> inputs`, or None.
         prepare: From stored inputs to the network's, or None.
@@ -91,6 +100,7 @@ class Batches:
         order: Order,
         augment: Callable[..., Tensor] | None,
         prepare: Callable[[Tensor], Tensor] | None,
+        drop_last: bool = False,
         members: int = 1,
     ) -> None:
         if not len(train):
@@ -101,6 +111,7 @@ class Batches:
         self._order = order
         self._augment = augment
         self._prepare = prepare
+        self._drop_last = drop_last
         self._generator = torch.Generator(device=device)
         self._drawn: dict[int, Tensor] = {}
         self._members = members
@@ -108,8 +119,17 @@ class Batches:
         """Whether all members see the same batch at the same step."""
 
     def per_epoch(self, size: int | None = None) -> int:
-        """Steps of an epoch, with so many examples per step; None: those of the task."""
-        return -(-len(self._train) // (size or self._size))
+        """Steps of an epoch, with so many examples per step; None: those of the task.
+
+        Raises:
+            TaskError: With `drop_last` the examples do not fill one step.
+        """
+        count, size = len(self._train), size or self._size
+        if not self._drop_last:
+            return -(-count // size)
+        if count < size:
+            raise TaskError(too_few(count, size))
+        return count // size
 
     def at(
         self,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,15 +29,17 @@ from pbt.pytorch.bind import (
     check_bound,
     check_disjoint,
 )
-from pbt.pytorch.checks import check_fields, check_last_batch, check_network, check_selection, opened
-from pbt.pytorch.data import Batches, Data, Inputs, Order, Split
+from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_network, check_selection, opened
+from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
 from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
 from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, placed, training_loss
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
-from pbt.space import HParams
+from pbt.space import Domain, HParams
+
+_NOTHING: Mapping[str, Domain] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,9 @@ class SupervisedTask:
             are known to be.
         score: The metric on validation data that is the score.
         batch_size: Training examples per step and accumulated batch; the last batch of an epoch may be smaller.
+        drop_last: Leave out the examples at the end of an epoch that do not fill a step, so that all steps have
+            `batch_size * accumulate` examples. Without it, a network with batch normalization whose last batch would
+            have one example is refused before the start, for every value that a bound `batch_size()` may take.
         evaluation_batch: Examples per step of evaluation. No score depends on it, unless the network itself mixes
             the examples of a batch, as `BatchNorm` without running statistics does.
         augment: `(inputs, generator, **settings) -> inputs` for stored training batches; its draws are keyed by (seed,
@@ -87,6 +93,7 @@ class SupervisedTask:
     score: str = "accuracy"
     means: Collection[str] = ()
     batch_size: int = 100
+    drop_last: bool = False
     evaluation_batch: int = 1000
     prepare: Callable[[Tensor], Tensor] | None = None
     augment: Callable[..., Tensor] | None = None
@@ -130,16 +137,25 @@ class SupervisedTask:
         bind_all(live, hparams, self.bind)
         check_loss(self.loss, live.loss)
 
-    def check_data(self, members: int) -> None:
-        """Raise TaskError if the data cannot be trained on, or cannot tell so many members apart."""
+    def check_data(self, members: int, space: Mapping[str, Domain] = _NOTHING) -> None:
+        """Raise TaskError if the data cannot be trained on, or cannot tell so many members apart.
+
+        Args:
+            members: The size of the population.
+            space: The hyperparameters, of which those bound to `batch_size()` and `accumulate()` matter.
+        """
         with seeded(seed_of("open")):
             data = opened(self.data)
         check_selection(data, members)
-        bound = any(isinstance(row, SettingBinding) and row.name == "batch_size" for row in self.bind.values())
-        if not bound:
+        sizes, times = (Values.of(self, setting, space) for setting in ("batch_size", "accumulate"))
+        largest = sizes.largest * times.largest
+        if self.drop_last and len(data.train) < largest:
+            raise TaskError(too_few(len(data.train), largest))
+        alone = sizes.leaving_one(len(data.train), drop_last=self.drop_last)
+        if alone:
             model = self.build("cpu", Noise("cpu"), seed=0).parts["model"]
             with seeded(0):
-                check_last_batch(model, data.train, self.batch_size, self.prepare)
+                check_last_batch(model, data.train, sizes, alone, self.prepare)
 
     def _check_unused(self, name: str) -> None:
         """Raise TaskError if the value is bound to something that this task does not use."""
@@ -176,6 +192,7 @@ class SupervisedTask:
             order=self.order,
             augment=self.augment,
             prepare=self.prepare,
+            drop_last=self.drop_last,
             members=members,
         )
 

@@ -158,7 +158,7 @@ class Experiment:
             _try_out(train, [birth.hparams for birth in first])
         task: Any = train
         if isinstance(task, ChecksData):
-            task.check_data(self.population)
+            task.check_data(self.population, course.space)
         if self.placement.executor == "processes":
             check_sendable(train)
         return [birth.hparams for birth in first]
