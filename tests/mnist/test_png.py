@@ -1,10 +1,12 @@
 """The original's folder of PNG files: order, labels, the cache of what was decoded, and what is refused."""
 
+import hashlib
 import os
 import struct
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from pbt.errors import DataError, MissingExtraError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data import png
 from pbt.mnist.data.find import load_mnist
+from pbt.mnist.data.idx import SPECS
 from pbt.mnist.data.png import is_png_folder, load_png_folder
 from pbt.mnist.single import prepare_single
+from pbt.mnist.task import find_data
 from pbt.runs.placement import Placement
 from pbt.store.codec import encode
 
@@ -55,9 +59,9 @@ class Opened:
         self._decode = png._pixels
         monkeypatch.setattr(png, "_pixels", self)
 
-    def __call__(self, path: Path) -> Any:
+    def __call__(self, path: Path, channels: int) -> Any:
         self.paths.append(path)
-        return self._decode(path)
+        return self._decode(path, channels)
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def test_images_come_in_the_order_of_their_names_with_their_labels(load: Callabl
     assert np.array_equal(train_x, [pixels(30), pixels(20), pixels(10)])
     assert np.array_equal(test_x, [pixels(50), pixels(40)])
     assert (train_y.tolist(), test_y.tolist()) == ([0, 3, 7], [1, 9])
-    assert {array.dtype for array in (train_x, train_y, test_x, test_y)} == {np.dtype(np.uint8)}
+    assert {array.dtype for array in (train_x, test_x)} == {np.dtype(np.uint8)}
 
 
 def test_every_kind_of_png_becomes_gray_bytes(root: Path, load: Callable[[], Loaded]) -> None:
@@ -89,6 +93,30 @@ def test_every_kind_of_png_becomes_gray_bytes(root: Path, load: Callable[[], Loa
         image.save(root / "train" / f"kind{i}_5.png")
     train_x, train_y, _, _ = load()
     assert np.array_equal(train_x[train_y == 5], [pixels(10)] * 5)
+
+
+def test_three_channels_are_rgb(root: Path, tmp_path: Path) -> None:
+    """With three channels every kind of PNG is read as RGB, channels first; gray has three equal channels."""
+    rgb = np.stack([pixels(10), pixels(90), pixels(170)], axis=2)
+    deep = Image.fromarray(pixels(10).astype(np.uint16) * 257)
+    for i, image in enumerate([Image.fromarray(rgb), Image.fromarray(rgb).convert("RGBA"), deep]):
+        image.save(root / "train" / f"kind{i}_5.png")
+    train_x, train_y, test_x, _ = load_png_folder(root, tmp_path / "cache", 3)
+    assert np.array_equal(train_x[train_y == 5], [rgb.transpose(2, 0, 1)] * 2 + [[pixels(10)] * 3])
+    assert np.array_equal(test_x, [[pixels(50)] * 3, [pixels(40)] * 3])
+
+
+def test_each_number_of_channels_has_a_cache_of_its_own(root: Path, tmp_path: Path) -> None:
+    """What was decoded as RGB is not taken for gray, nor the other way round."""
+    shapes = [load_png_folder(root, tmp_path / "cache", channels)[0].shape for channels in (1, 3, 1, 3)]
+    assert shapes == [(3, 4, 3), (3, 3, 4, 3)] * 2
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_numbers_of_channels_are_an_error(root: Path, tmp_path: Path, channels: int) -> None:
+    """PNG files are gray or RGB; the error names the key."""
+    with pytest.raises(DataError, match=f"num_channels: expected 1 .* or 3 .* for PNG files, got {channels}"):
+        load_png_folder(root, tmp_path / "cache", channels)
 
 
 def test_other_files_are_passed_over(root: Path, load: Callable[[], Loaded]) -> None:
@@ -223,11 +251,13 @@ def test_one_file_without_a_label_is_an_error(root: Path, load: Callable[[], Loa
     assert str(raised.value).startswith(f"{root / 'train' / name}: ")
 
 
-def test_a_label_that_is_no_class_is_an_error(root: Path, load: Callable[[], Loaded]) -> None:
-    """A label above 255 is refused with the name of the file, not cut down to a byte."""
+def test_labels_may_be_as_many_as_num_classes(root: Path, load: Callable[[], Loaded]) -> None:
+    """A label above 255 is not cut down to a byte; one that is no class is refused."""
     Image.fromarray(pixels(1)).save(root / "test" / "a_256.png")
-    with pytest.raises(DataError, match=r"a_256\.png: expected a label up to 255, found 256"):
-        load()
+    assert load()[3].tolist() == [1, 256, 9]
+    assert load_mnist(root, num_val=1, num_classes=257).test_y.tolist() == [1, 256, 9]
+    with pytest.raises(DataError, match="test: expected labels below num_classes = 256, found 256"):
+        load_mnist(root, num_val=1, num_classes=256)
 
 
 def test_images_of_different_sizes_are_an_error(root: Path, load: Callable[[], Loaded]) -> None:
@@ -333,6 +363,37 @@ def test_the_same_images_train_the_same_network_from_either_layout(
     monkeypatch.setattr(png, "_pixels", refuse)
     one, two = (run.train(tmp_path / name, resume=False) for name, run in (("a", from_idx), ("b", from_png)))
     assert [r.digest for r in one.tree.reports.values()] == [r.digest for r in two.tree.reports.values()]
+
+
+def test_mnist_in_png_files_is_known(digits: Path, digits_as_png: Path) -> None:
+    """PNG files in the order of MNIST's own files are recognized as MNIST's, part by part."""
+    specs = tuple(
+        replace(spec, sha256=hashlib.sha256(blob).hexdigest(), num_bytes=len(blob))
+        for spec in SPECS
+        for blob in [(digits / spec.name).read_bytes()]
+    )
+    assert load_mnist(digits_as_png, num_val=1, specs=specs).note == ""
+    (digits_as_png / "train" / "00003_3.png").rename(digits_as_png / "train" / "00003_4.png")
+    found = load_mnist(digits_as_png, num_val=1, specs=specs)
+    assert found.note == "training labels: not MNIST's; test set: MNIST's"
+    assert "600 + 100 images of another data set in PNG files: not MNIST" in load_mnist(digits_as_png).note
+
+
+def test_a_network_of_three_channels_is_trained_on_rgb(
+    configured: Callable[..., Config], digits_as_png: Path, tmp_path: Path
+) -> None:
+    """`num_channels` 3 trains on RGB files, both networks, with crops and mirror images."""
+    for path in digits_as_png.glob("*/*.png"):
+        with Image.open(path) as image:
+            gray = image.copy()
+        Image.merge("RGB", [gray, gray.rotate(90), gray.rotate(180)]).save(path)
+    keys = {"PBT_lr": None, "PBT_keep_prob": None, "num_epochs": 1, "num_iters_for_ckpt": 10, "num_channels": 3}
+    place = Placement(executor="inline", threads=1, device="cpu")
+    for model in ("fc", "conv"):
+        config = configured(**keys, data_dir=str(digits_as_png), model=model, crop=1, crop_shift=2, hflip=1)
+        run = prepare_single(config, place).train(tmp_path / model, resume=False)
+        assert run.best.reported["train_loss"] > 0
+        assert find_data(config.train).train_x.shape == (500, 3, 28, 28)
 
 
 def test_a_label_beyond_num_classes_is_an_error_of_the_split(

@@ -77,5 +77,7 @@ def export(run: Annotated[str, Parameter(name="RUN")], path: Annotated[Path, Par
         raise UsageError(f"{path}: expected the name of a new .safetensors file")
     path.parent.mkdir(parents=True, exist_ok=True)
     tested = save_model(Run.open(find_run(run)), path)
-    console_for().print(f"{path}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images", soft_wrap=True)
+    console_for().print(
+        f"{path}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images of {tested.data}", soft_wrap=True
+    )
     return 0

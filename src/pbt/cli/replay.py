@@ -27,7 +27,7 @@ from pbt.runs.replay import replay as train_again
 from pbt.runs.results import Run
 from pbt.store.reader import is_begun
 from pbt.terminal.console import console_for
-from pbt.terminal.exit import OK, exit_code_of
+from pbt.terminal.exit import OK, exit_code_of, print_error
 from pbt.terminal.tables import Column, grid
 from pbt.text import cell, printable, scalars, scored
 
@@ -126,7 +126,8 @@ def _mnist(application: Mapping[str, Any], *, test: bool = True) -> Any:
 
     config = Config.from_dict(application["config"])
     # Workers never download: what is to be downloaded is so now.
-    find_data(config.train)
+    found = find_data(config.train)
+    print_error(f"data: {found.line}")
     return supervised(config, test=test)
 
 

@@ -121,7 +121,7 @@ def demo(  # noqa: PLR0913 (a flag each)
         demo_config({"seed": seed}), device=device, executor=executor, address=address, debug=False, show=show
     )
     epochs = demo_epochs(prepared.data) if rounds is None else rounds
-    config = demo_config({"seed": seed, "num_epochs_tot": epochs})
+    config = prepared.config.changed(num_epochs_tot=epochs)
     if begun is not None:
         begun.append(path)
     demonstration = PopulationRun(config=config, data=prepared.data, placement=prepared.placement)
@@ -180,9 +180,7 @@ def tell_start(config: Config, data: Dataset) -> None:
     """Say what is trained, and on what."""
     shape = Shape.of(config.train)
     print_error(f"network: {shape.model} {plain(shape.sizes)}, {count_parameters(shape):,} parameters")
-    print_error(f"data: {data.source}")
-    if data.note:
-        print_error(f"note: {data.note}")
+    print_error(f"data: {data.line}")
 
 
 def report_notices() -> None:
@@ -209,7 +207,7 @@ def searching(show: bool) -> Iterator[Callable[[str, int, int], None]]:
 def show_test(tested: Tested, mode: Literal["test", "val"]) -> int:
     """Print what a test found; returns the exit code."""
     images = "test" if mode == "test" else "held-out"
-    lines = [tested.what, *filter(None, [tested.note])]
+    lines = [tested.what, f"data: {tested.data}"]
     scores = ", ".join(f"{name} {value:.4f}" for name, value in tested.scores.items())
     lines.append(f"{tested.images:,} {images} images: {scores}")
     console_for().print("\n".join(lines), soft_wrap=True)

@@ -18,11 +18,12 @@ from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded, RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
 from pbt.mnist.scalars import scalars
-from pbt.mnist.task import check_batches, find_data, space, steps_per_epoch, supervised
+from pbt.mnist.task import check_batches, check_same, find_data, settled, space, steps_per_epoch, supervised
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
+from pbt.terminal.exit import print_error
 
 log = logging.getLogger("pbt")
 
@@ -94,6 +95,8 @@ class PopulationRun:
             resume: Go on with what is there.
             observers: Who watches.
         """
+        if resume:
+            check_same(self.data, path)
         application = {
             "name": APPLICATION,
             "config": self.config.to_dict(),
@@ -129,7 +132,7 @@ def prepare(config: Config, placement: Placement, *, debug: bool = False, progre
         raise ConfigError("num_val: expected images held out to select members by, found 0; the test set never selects")
     found = find_data(config.train, progress)
     check_batches(config, found)
-    return PopulationRun(config=config, data=found, placement=placement, debug=debug)
+    return PopulationRun(config=settled(config, found), data=found, placement=placement, debug=debug)
 
 
 def placement_of(
@@ -203,6 +206,7 @@ def resume(
             executor=begun["executor"] if begun["executor"] in EXECUTORS else None,
         )
     prepared = prepare(config, placement, debug=application["debug"])
+    print_error(f"data: {prepared.data.line}")
     return prepared.train(path, resume=True, observers=observers)
 
 

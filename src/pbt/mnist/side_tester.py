@@ -125,7 +125,7 @@ class _Bench:
         self._writer: Any = None
         self._path = path
         self._steps_per_epoch = steps_per_epoch
-        data = find_data(config.test)
+        data = find_data(config.test, held_out=False)
         self._note = data.note
         self._images = images_of(config, data, "test")
         # Training must be faster than testing: it is what is waited for.

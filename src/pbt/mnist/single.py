@@ -20,7 +20,7 @@ from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded
 from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import LATEST, SingleFiles
-from pbt.mnist.task import check_batches, find_data, steps_per_epoch, supervised
+from pbt.mnist.task import check_batches, check_same, find_data, settled, steps_per_epoch, supervised
 from pbt.mnist.tester import load_checkpoint
 from pbt.runs.callbacks.tensorboard import FOLDER
 from pbt.runs.engine import Observer
@@ -28,6 +28,7 @@ from pbt.runs.experiment import Experiment
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.space import Float, Space
+from pbt.terminal.exit import print_error
 
 log = logging.getLogger("pbt")
 
@@ -145,6 +146,8 @@ class SingleRun:
 
     def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Run:
         """Train to the end, a durable checkpoint at a time."""
+        if resume:
+            check_same(self.data, path)
         application = {
             "name": APPLICATION,
             "config": self.config.to_dict(),
@@ -173,7 +176,7 @@ def prepare_single(config: Config, placement: Placement, *, debug: bool = False,
         raise ConfigError(f"expected one network, found {names}; a population is trained by main_PBT.py")
     found = find_data(config.train, progress)
     check_batches(config, found)
-    return SingleRun(config=config, data=found, placement=placement, debug=debug)
+    return SingleRun(config=settled(config, found), data=found, placement=placement, debug=debug)
 
 
 def continued(config: Config) -> tuple[Config, Path] | None:
@@ -199,7 +202,9 @@ def continued(config: Config) -> tuple[Config, Path] | None:
         log.info("load_ckpt: training goes on from the newest checkpoint of %s, not from %s", path, Path(wanted).name)
     begun = Config.from_dict(application["config"])
     before, now = begun.to_plain("train"), config.to_plain("train")
-    changed = [key for key in sorted(before | now) if key not in FREE and before.get(key) != now.get(key)]
+    # A default that was lowered for a small data set is no change: it is lowered again.
+    free = FREE if "num_val" in config.train.model_fields_set else FREE | {"num_val"}
+    changed = [key for key in sorted(before | now) if key not in free and before.get(key) != now.get(key)]
     if config.train.num_epochs < begun.train.num_epochs:
         raise ConfigError(
             f"num_epochs: training in {path} was begun for {begun.train.num_epochs} epochs, expected at least as many, "
@@ -229,6 +234,7 @@ def resume_single(
     epochs = meta["rounds"] // prepared.checkpoints.count(1)
     if epochs > config.train.num_epochs:
         prepared = replace(prepared, config=config.changed(num_epochs=epochs))
+    print_error(f"data: {prepared.data.line}")
     return prepared.train(path, resume=True, observers=observers)
 
 

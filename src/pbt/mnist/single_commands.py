@@ -95,11 +95,15 @@ def single(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--out: expected none with load_ckpt, which goes on in the directory of its checkpoint")
         settings, path = going_on or (settings, new_path(settings, out))
         placement = _placement_of(settings, device, executor, address)
+        other = None
         with searching(progress) as advance:
             prepared = prepare_single(settings, placement, debug=debug, progress=advance)
             if _tests(settings, mode) and settings.test.data_dir != settings.train.data_dir:
-                find_data(settings.test, advance)  # what is wrong with it is told before anything is trained
+                # What is wrong with it is an error before anything is trained.
+                other = find_data(settings.test, advance, held_out=False)
         tell_start(settings, prepared.data)
+        if other is not None:
+            print_error(f"test data: {other.line}")
         begun.append(path)
         bound = bounded(max_disk)
         return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress, bound=bound)

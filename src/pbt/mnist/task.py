@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pbt.errors import ConfigError
+from pbt.errors import ConfigError, DataError
 from pbt.mnist.augment import augmentation
 from pbt.mnist.config.evolving import Evolving
 from pbt.mnist.config.record import Config
@@ -17,7 +19,11 @@ from pbt.mnist.data.find import MEAN, STD, Dataset, load_mnist
 from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import Shape, network
 from pbt.pytorch import Binding, Data, Split, SupervisedTask, accuracy, dropout, loss, optimizer
+from pbt.runs.results import Run
 from pbt.space import Choice, Domain, Float, Space
+from pbt.store.reader import is_begun
+
+log = logging.getLogger("pbt")
 
 BINDINGS: Mapping[str, Binding] = {
     "lr": optimizer("lr"),
@@ -77,7 +83,8 @@ def load_data(folder: Path, num_val: int, image: tuple[int, int, int], classes: 
 
     Workers call this after the data was found once, and so never download.
     """
-    data = as_data(load_mnist(folder, num_val=num_val, download=False, num_classes=classes), image)
+    found = _load(folder, num_val, channels=image[0], num_classes=classes, download=False)
+    data = as_data(found, image)
     return data if test else dataclasses.replace(data, test=None)
 
 
@@ -114,19 +121,70 @@ def as_data(found: Dataset, image: tuple[int, int, int]) -> Data:
     )
 
 
-def find_data(section: Section, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
-    """The data set that a configuration names, downloaded if need be; checked against the configured shape."""
-    found = load_mnist(section.data_dir, num_val=section.num_val, progress=progress, num_classes=section.num_classes)
-    check_image(found, (section.num_channels, section.height, section.width))
+def find_data(
+    section: Section, progress: Callable[[str, int, int], None] | None = None, *, held_out: bool = True
+) -> Dataset:
+    """The data set that a configuration names, checked against the configured shape.
+
+    A `data_dir` that is not the default is used or is an error; the default may be downloaded. A default `num_val`
+    that is too large for the data is lowered, with a notice.
+
+    Args:
+        section: Of the configuration.
+        progress: Called while a file is downloaded.
+        held_out: Whether the held-out images are needed; where only the test images are, `num_val` is not checked.
+
+    Raises:
+        ConfigError: The images have another shape.
+        DataError: There is no such data set, it is damaged, or `num_val` is too large.
+    """
+    chosen = "num_val" in section.model_fields_set and (held_out or section.num_val == 0)
+    num_val = section.num_val if chosen else None
+    channels, classes = section.num_channels, section.num_classes
+    found = _load(section.data_dir, num_val, channels=channels, num_classes=classes, progress=progress)
+    check_image(found, (channels, section.height, section.width))
+    if found.notice and held_out:
+        log.info("%s", found.notice)
     return found
+
+
+def check_same(found: Dataset, path: Path) -> None:
+    """Refuse to go on with a run on other images than it was begun with.
+
+    Raises:
+        DataError: The run that lies in `path` was begun with another data set.
+    """
+    if not is_begun(path):
+        return
+    note = Run.open(path).meta["application"].get("note", "")
+    if note != found.note:
+        raise DataError(
+            f"{path}: was begun with {note or 'MNIST'}; found in {found.line}; put its data where it was, or set "
+            "PBT_DATA_DIR to it where no data_dir was named"
+        )
+
+
+def settled(config: Config, found: Dataset) -> Config:
+    """The configuration with the number of held-out images that the data has, which resuming needs."""
+    if config.train.num_val == found.num_val:
+        return config
+    sections = {name: getattr(config, name) for name in ("train", "test", "val")}
+    held = {"num_val": found.num_val}
+    return dataclasses.replace(config, **{name: one.model_copy(update=held) for name, one in sections.items()})
+
+
+def _load(folder: Path, num_val: int | None, **how: Any) -> Dataset:
+    # A folder that is named on the command line is absolute, so that none but the default itself is equal to it.
+    return load_mnist(folder, num_val=num_val, fall_back=folder == Section.model_fields["data_dir"].default, **how)
 
 
 def check_image(found: Dataset, image: tuple[int, int, int]) -> None:
     """Raise ConfigError unless the images have the configured shape."""
-    there = (1, *found.train_x.shape[1:])
+    there = (1, *found.train_x.shape[1:])[-3:]
     if there != image:
         raise ConfigError(
-            f"num_channels, height, width: the images of {found.source} are {there}, the configuration says {image}"
+            f"num_channels, height, width: the images of {found.source} are {there}, the configuration says {image}; "
+            "set the three keys to the images' own"
         )
 
 

@@ -40,6 +40,8 @@ class Tested:
     """What it came to."""
     note: str
     """What must be said of the data; empty for MNIST itself."""
+    data: str
+    """Where the images come from, and whether they are MNIST's."""
     run: Path | None
     """The run directory that the checkpoint is of; None: it lies in none."""
     digest: str
@@ -88,7 +90,8 @@ def _tested(
     run: Path | None,
 ) -> Tested:
     asked = getattr(config, section)
-    data = find_data(asked if data_dir is None else asked.model_copy(update={"data_dir": data_dir}))
+    named = asked if data_dir is None else asked.model_copy(update={"data_dir": data_dir.absolute()})
+    data = find_data(named, held_out=section == "val")
     images = images_of(config, data, section)
     scores = evaluate(config, state, images, ("loss", "accuracy", asked.metric))
     return Tested(
@@ -99,6 +102,7 @@ def _tested(
         metric=asked.metric,
         value=scores[asked.metric],
         note=data.note,
+        data=data.line,
         run=run,
         digest=digest(state),
     )

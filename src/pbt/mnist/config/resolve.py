@@ -9,6 +9,7 @@ from pbt.errors import ConfigError, nearest
 from pbt.mnist.config.evolving import is_evolving_key, parse_evolving, short
 from pbt.mnist.config.file import Table
 from pbt.mnist.config.sections import FIXED, INHERITED, SECTIONS, Section, TrainSection, expected, owners
+from pbt.mnist.config.values import absolute
 
 _NAMES = ("general", *SECTIONS)
 
@@ -96,7 +97,7 @@ def _merge(section: str, tables: Mapping[str, object], overrides: Mapping[str, o
     for name, value in overrides.items():
         target, _, key = name.rpartition(".")
         if target in ("", section, "general") and _known(section, key):
-            values[key] = _Said(value, f"override {name}")
+            values[key] = _Said(absolute(value) if key == "data_dir" else value, f"override {name}")
     return values
 
 

@@ -174,6 +174,14 @@ FLAG = Kind("0 or 1", _flag)
 FOLDER = Kind("a path", _folder)
 
 
+def absolute(value: object) -> object:
+    """A folder that was named on the command line, absolute: unlike a default it means this folder and no other."""
+    try:
+        return FOLDER(value).absolute()
+    except ValueError:
+        return value
+
+
 def plain(value: object) -> object:
     """The value as the original's files write it: lists as text, switches as 0 and 1, paths as text."""
     if isinstance(value, tuple):

@@ -48,6 +48,7 @@ def fetch_mnist(
     progress: Progress | None = None,
     timeout: float = TIMEOUT,
     specs: Sequence[Spec] = SPECS,
+    replace: bool = False,
 ) -> None:
     """Puts those of the four files that `folder` lacks into it, as `.gz`.
 
@@ -59,6 +60,7 @@ def fetch_mnist(
         progress: Told about each file as it grows.
         timeout: Seconds that a mirror may be silent.
         specs: The files and the identity of their content.
+        replace: Fetch all of `specs`, those that are there too.
 
     Raises:
         DownloadError: A file could be had from no mirror.
@@ -67,7 +69,7 @@ def fetch_mnist(
     order = list(mirrors)
     for spec in specs:
         path = folder / f"{spec.name}.gz"
-        if not path.exists():
+        if replace or not path.exists():
             blob, mirror = _fetch(spec, order, progress, timeout)
             _save(path, blob)
             # The one that answered goes first, so that a silent one is waited for once, not for each file.

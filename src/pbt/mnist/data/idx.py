@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pbt.errors import DataError
 
-SIDE = 28  # pixels
+MAX_SIDE = 1024  # pixels, of the largest image that a configuration can name
 MAX_ITEMS = 1_000_000  # the largest set in this layout, EMNIST, has 814,255
 _CHUNK = 1 << 20  # bytes
 _UNSIGNED_BYTE = 0x08  # the IDX type code of every file of this family
@@ -29,7 +29,7 @@ class Spec:
     """What one of the four files is called and what is in MNIST's own."""
 
     name: str  # with dashes, without .gz
-    ndim: int  # 3: images (N, 28, 28); 1: labels (N,)
+    ndim: int  # 3: images (N, height, width); 1: labels (N,)
     sha256: str  # of MNIST's uncompressed bytes
     num_bytes: int  # of MNIST's uncompressed bytes
 
@@ -67,8 +67,25 @@ SPECS: tuple[Spec, ...] = (
 class IdxFile:
     """One file that was read to its end and found well formed."""
 
-    values: npt.NDArray[np.uint8]  # (N, 28, 28) or (N,), read-only
+    values: npt.NDArray[np.uint8]  # (N, height, width) or (N,), read-only
     sha256: str  # of the uncompressed bytes, hexadecimal
+
+
+def locate(folder: Path, spec: Spec) -> Path | None:
+    """The file in this folder, plain or `.gz`, with a dash or a dot in its name; None: it is not there."""
+    dotted = spec.name.replace("-idx", ".idx")
+    for name in (spec.name, dotted, f"{spec.name}.gz", f"{dotted}.gz"):
+        path = folder / name
+        if path.is_file():
+            return path
+    return None
+
+
+def digest_of(values: npt.NDArray[np.uint8]) -> str:
+    """The SHA-256, hexadecimal, that these values have as an IDX file."""
+    digest = hashlib.sha256(bytes([0, 0, _UNSIGNED_BYTE, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape))
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 class Readable(Protocol):
@@ -83,7 +100,7 @@ def read_idx_file(path: Path, ndim: int) -> IdxFile:
 
     Args:
         path: The file.
-        ndim: 3 for images of 28 x 28 bytes, 1 for labels.
+        ndim: 3 for images, 1 for labels.
 
     Raises:
         DataError: It cannot be read, or is damaged.
@@ -117,7 +134,7 @@ def read_idx(stream: Readable, ndim: int, name: str) -> IdxFile:
 
     Args:
         stream: The uncompressed bytes.
-        ndim: 3 for images of 28 x 28 bytes, 1 for labels.
+        ndim: 3 for images, 1 for labels.
         name: What errors call it.
 
     Raises:
@@ -132,7 +149,7 @@ def read_idx(stream: Readable, ndim: int, name: str) -> IdxFile:
     return IdxFile(values=values, sha256=digest.hexdigest())
 
 
-_REMEDY = "delete the file, or point data_dir at another folder"
+_REMEDY = "put a whole file in its place, or name another folder with data_dir"
 
 
 def _shape(header: bytes, ndim: int, name: str) -> tuple[int, ...]:
@@ -142,8 +159,8 @@ def _shape(header: bytes, ndim: int, name: str) -> tuple[int, ...]:
     if len(header) < 4 + 4 * ndim:
         raise DataError(f"{name}: expected a header of {4 + 4 * ndim} bytes, found {len(header)}; {_REMEDY}")
     shape: tuple[int, ...] = struct.unpack(f">{ndim}I", header[4:])
-    if shape[1:] != (SIDE, SIDE)[: ndim - 1]:
-        raise DataError(f"{name}: expected images of {SIDE} x {SIDE}, found dimensions {shape}; {_REMEDY}")
+    if not all(0 < side <= MAX_SIDE for side in shape[1:]):
+        raise DataError(f"{name}: expected images of 1 to {MAX_SIDE} pixels a side, found {shape[1:]}; {_REMEDY}")
     if not 0 < shape[0] <= MAX_ITEMS:
         raise DataError(f"{name}: expected 1 to {MAX_ITEMS:,} items, found {shape[0]:,}; {_REMEDY}")
     return shape
