@@ -18,7 +18,7 @@ from benchmarks.generation import population, with_turns
 from benchmarks.ray_side import RayTune, UnavailableError
 from benchmarks.sides import take_turns
 from pbt.mnist.config.record import Config, load_config
-from pbt.mnist.data.find import load_mnist
+from pbt.mnist.task import find_data
 
 CONFIG = "config/conv_PBT.json"
 STEPS = 8
@@ -55,7 +55,7 @@ def measure(asked: Asked) -> Sequence[Row]:
 def sliced(path: str, steps: int) -> Iterator[Config]:
     """The configuration on so many steps' worth of the training images, and as large a share of the others."""
     train = load_config(path).train
-    found = load_mnist(train.data_dir, num_val=train.num_val, num_classes=train.num_classes)
+    found = find_data(train)
     kept = min(steps * train.batch_size, len(found.train_y))
     share = kept / len(found.train_y)
     val, test = (max(1, round(share * len(labels))) for labels in (found.val_y, found.test_y))

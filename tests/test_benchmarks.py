@@ -18,8 +18,8 @@ from benchmarks.sides import EnoughError, Gate, take_turns
 from pbt.core.events import Ended, Reported
 from pbt.core.population import StateRef
 from pbt.mnist.config.record import load_config
-from pbt.mnist.data.find import load_mnist
 from pbt.mnist.models import Shape, network
+from pbt.mnist.task import find_data
 from pbt.testing.problems import noisy_quadratic
 
 
@@ -214,8 +214,7 @@ def test_digits_of_ray_keep_the_network_and_take_new_values(tmp_path):
 def test_slice_is_read_as_it_was_cut():
     config = load_config(conv.CONFIG)
     with conv.sliced(conv.CONFIG, steps=2) as cut:
-        whole = load_mnist(config.train.data_dir, num_val=config.train.num_val)
-        found = load_mnist(cut.train.data_dir, num_val=cut.train.num_val)
+        whole, found = find_data(config.train), find_data(cut.train)
         share = 400 / len(whole.train_y)
         assert len(found.train_y) == 400
         assert len(found.val_y) == round(share * len(whole.val_y))

@@ -50,7 +50,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
-    data_dir: Annotated[Path, BeforeValidator(FOLDER)] = _key(Path("data"), "folder with the data set")
+    data_dir: Annotated[Path, BeforeValidator(FOLDER)] = _key(
+        Path("data"), "folder with the data set; only the default falls back to other places"
+    )
     train_dir: Annotated[Path, BeforeValidator(FOLDER)] = _key(
         Path("runs"), "folder in which a dated training directory is made"
     )
@@ -62,7 +64,9 @@ class Section(BaseModel):
     )
     height: Annotated[int, BeforeValidator(whole(1, 1024))] = _key(28, "height of an image, pixels")
     width: Annotated[int, BeforeValidator(whole(1, 1024))] = _key(28, "width of an image, pixels")
-    num_channels: Annotated[int, BeforeValidator(whole(1, 16))] = _key(1, "channels of an image")
+    num_channels: Annotated[int, BeforeValidator(whole(1, 16))] = _key(
+        1, "channels of an image; 3 reads PNG files as RGB"
+    )
     num_classes: Annotated[int, BeforeValidator(whole(2, 1000))] = _key(10, "classes, the network's outputs")
     n_filters: Annotated[tuple[int, ...], BeforeValidator(_SIZES)] = _key(
         (16, 32), "conv: filters of each layer, from the first"
@@ -79,7 +83,9 @@ class Section(BaseModel):
         _key((), "devices, dealt to workers round robin; empty is the CPU", example=(0, 1))
     )
     num_val: Annotated[int, BeforeValidator(whole(0, 59_999))] = _key(
-        5000, "training images held out for selection, the same for everybody; with 0 the best is the last"
+        5000,
+        "training images held out for selection, the same for everybody; with 0 the best is the last; the default is "
+        "lowered to a sixth of the training images where it is more than a fifth",
     )
     threads: Annotated[int | None, BeforeValidator(optional(whole(1, 1024)))] = _key(
         None, "CPU threads of one worker; nothing: as many as its share of the cores", example=1
@@ -99,7 +105,9 @@ class TrainSection(Section):
         "train_MPL", "name of the training script"
     )
     metric: _Metric = _key("accuracy", "metric that training reports")
-    batch_size: _BatchSize = _key(200, "images of a training step")
+    batch_size: _BatchSize = _key(
+        200, "images of a training step; those that fill none at the end of an epoch are left out"
+    )
     load_ckpt: _LoadCkpt = _key(
         "", "checkpoint to resume from; empty: start anew", example="ckpts/latest_0.safetensors"
     )
