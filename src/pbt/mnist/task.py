@@ -78,7 +78,9 @@ def normalize(images: Tensor) -> Tensor:
     return images.to(torch.float32).sub_(255 * MEAN).mul_(1 / (255 * STD))
 
 
-def load_data(folder: Path, num_val: int, image: tuple[int, int, int], classes: int, *, test: bool = True) -> Data:
+def load_data(
+    folder: Path, num_val: int | None, image: tuple[int, int, int], classes: int, *, test: bool = True
+) -> Data:
     """The images as they are stored, ready to be normalized a batch at a time.
 
     Workers call this after the data was found once, and so never download.

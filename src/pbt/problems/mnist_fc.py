@@ -29,7 +29,7 @@ def mnist_fc() -> Experiment:
     """Learning rate and dropout of the network; test accuracy is reported as `test_accuracy`."""
     config = demo_config({"n_hiddens": [128, 128], "batch_size": BATCH})
     image = Shape.of(config.train, keep_prob=config.train.keep_prob).image
-    load = functools.partial(sliced, config.train.data_dir, config.train.num_val, image, config.train.num_classes)
+    load = functools.partial(sliced, config.train.data_dir, None, image, config.train.num_classes)
     load()  # now, and not in the first round, it is told that the data is not there
     return Experiment(
         task=replace(supervised(config), data=load, record_every=None),
@@ -41,7 +41,7 @@ def mnist_fc() -> Experiment:
 
 
 @functools.cache
-def sliced(folder: Path, num_val: int, image: tuple[int, int, int], classes: int) -> Data:
+def sliced(folder: Path, num_val: int | None, image: tuple[int, int, int], classes: int) -> Data:
     """The first images of each split."""
     found = load_data(folder, num_val, image, classes)
     assert found.test is not None  # noqa: S101 (it was asked for)
