@@ -10,12 +10,14 @@ from comparisons import comparison, measured
 from PIL import Image
 from rich.console import Console
 
-from pbt.compare.design import Design
+import pbt
+from pbt.compare.design import Design, Trial
 from pbt.compare.figure import plot_comparison
 from pbt.compare.output import as_plain, write
 from pbt.compare.results import compared
 from pbt.compare.sentences import sentences
 from pbt.compare.table import comparison_table
+from pbt.compare.trials import measured as measured_run
 from pbt.errors import RunError
 from pbt.report.matplotlib_figures import saved
 
@@ -166,3 +168,17 @@ def test_the_picture(results):
     assert low < min(dots) <= max(dots) < high
     assert [text.get_text() for text in left.get_yticklabels()] == list(results)
     assert len(figure.axes) == 1 + (len(results) > 1)
+
+
+@pytest.mark.parametrize(("objective", "names"), [("minimize", {"score", "test_loss"}), ("maximize", {"score"})])
+def test_a_test_loss_counts_where_the_score_is_minimized(tmp_path, objective, names):
+    """Plans that maximize another score are not compared by a loss that nothing selects by."""
+
+    def lossy(hparams, state, steps, ctx):
+        return {"x": 0.0}, {"score": hparams["lr"], "test_loss": 1.0}
+
+    experiment = pbt.Experiment(
+        task=lossy, space={"lr": pbt.Float(0.1, 1.0)}, population=2, rounds=1, objective=objective
+    )
+    experiment.run(tmp_path / "run")
+    assert measured_run(Trial(plan="pbt", seed=0, path=tmp_path / "run")).values.keys() == names

@@ -48,7 +48,8 @@ def train_file(
     bound = bounded(max_disk)
 
     def train() -> int:
-        with CleanupOnRefusal(path), screen.progress(application["object"], {}, experiment.placement) as progress:
+        title, note = application["object"], {"note": experiment.note}
+        with CleanupOnRefusal(path), screen.progress(title, note, experiment.placement) as progress:
             found = experiment.run(
                 path,
                 resume=resume,

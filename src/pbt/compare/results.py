@@ -39,7 +39,7 @@ class Comparison:
 
     task: str
     metric: str
-    """What the plans are compared by: `test`, `test_accuracy` or `score`."""
+    """What the plans are compared by: `test`, `test_accuracy`, `test_loss` or `score`."""
     minimize: bool
     population: int
     rounds: int

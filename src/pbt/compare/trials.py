@@ -14,8 +14,9 @@ from pbt.space import Space
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.reader import RunReader, is_begun
 
-TESTS = ("test", "test_accuracy")
-"""What a task reports that selection has never seen, the first of them that is there."""
+TESTS = ("test", "test_accuracy", "test_loss")
+"""What a task reports that selection has never seen, the first of them that is there; the loss where the score is
+minimized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def measured(trial: Trial) -> TrialResult:
 def _values(run: Run) -> dict[str, float]:
     best = run.best
     values = {"score": best.score}
-    told = ((name, best.reported.get(name)) for name in TESTS)
+    told = ((name, best.reported.get(name)) for name in TESTS if name != "test_loss" or run.view.sign < 0)
     return values | {name: float(value) for name, value in told if isinstance(value, (int, float))}
 
 
@@ -94,6 +95,8 @@ def _check_same(run: Run, wanted: Experiment, trial: Trial) -> None:
     other = [name for name, value in now.items() if from_json(to_json(value, name)) != run.meta.get(name)]
     if difference(run.meta.get("plan"), from_json(to_json(wanted.plan.describe(), "plan")), "plan"):
         other.append("plan")
+    if wanted.note and (run.meta.get("application") or {}).get("note") != wanted.note:
+        other.append("note (its data)")
     if run.meta["rounds"] > wanted.rounds:
         other.append("number of rounds")
     if other:

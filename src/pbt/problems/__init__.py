@@ -2,7 +2,8 @@
 
 `load("digits")` gives the `pbt.Experiment` of a problem; another plan, population or seed is put in with
 `dataclasses.replace`. Each reports what selection never sees as `test` (`mnist-fc`, which every executor can train, as
-`test_accuracy`); the toys, whose score is exact, report nothing. `docs/benchmarks-problems.md` says what each is for.
+`test_accuracy`, `text` as `test_loss`); the toys, whose score is exact, report nothing. `docs/benchmarks-problems.md`
+says what each is for.
 Nothing is imported, and no data set read, before a problem is asked for.
 """
 
@@ -22,6 +23,8 @@ PROBLEMS: Mapping[str, str] = {
     "mnist-fc": "pbt.problems.mnist_fc:mnist_fc",
     "cartpole": "pbt.problems.cartpole:cartpole",
     "vae": "pbt.problems.vae:vae",
+    "text": "pbt.problems.text:text",
+    "text-cosine": "pbt.problems.text:text_cosine",
 }
 """Name to "module:function"; the function takes nothing and returns a `pbt.Experiment`."""
 

@@ -49,6 +49,8 @@ class Experiment:
         objective: `"maximize"` or `"minimize"` the score that the task returns.
         placement: Where it is trained.
         callbacks: Who is told what happens; see docs/callbacks.md.
+        note: The data in a few words, with its version or digest; recorded with the run and shown with its tables. A
+            run that is resumed must have the same. Default: none.
 
     Raises:
         UsageError: A value outside these.
@@ -65,6 +67,7 @@ class Experiment:
     objective: Objective = "maximize"
     placement: Placement = field(default_factory=Placement)
     callbacks: Sequence[Callback] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.objective not in ("maximize", "minimize"):
@@ -173,7 +176,7 @@ class Experiment:
             "space": Space(self.space).to_dict(),
             "plan": self.plan.describe(),
             "task": place_of(self.task) if callable(self.task) else type(self.task).__qualname__,
-            "application": dict(application or {}),
+            "application": ({"note": self.note} if self.note else {}) | dict(application or {}),
             "place": self.placement.resolve(self.population).record(),
         }
         return MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
@@ -195,6 +198,9 @@ class Experiment:
         for name, value in now.items():
             if from_json(to_json(value, name)) != meta[name]:
                 raise UsageError(_differs(store, difference(meta[name], from_json(to_json(value, name)), name)))
+        noted = (meta.get("application") or {}).get("note", "")
+        if self.note and noted != self.note:
+            raise UsageError(_differs(store, Difference(field="note", before=noted, now=self.note)))
         plan = from_json(to_json(self.plan.describe(), "plan"))
         found = difference(meta["plan"], plan, "plan")
         if found is not None and not changed_plan:
