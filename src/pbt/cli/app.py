@@ -303,6 +303,8 @@ def demo(
         max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
         no_progress: Show nothing while it trains.
     """
+    # Before PyTorch is loaded, which can take seconds.
+    print_error("a population of ten networks learns to read digits, for a minute or two on two cores")
     try:
         commands = importlib.import_module("pbt.mnist.commands")
     except ImportError as error:

