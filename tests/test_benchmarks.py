@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from benchmarks import __main__ as command
-from benchmarks import accelerator, conv, decision, fc, mlp, ray_side, ray_tune_pbt
+from benchmarks import accelerator, conv, decision, fc, mlp, paired, ray_side, ray_tune_pbt
 from benchmarks.arithmetic import layers_flop, training_flop
 from benchmarks.base import Asked, Row, times_faster
 from benchmarks.generation import with_turns
@@ -17,6 +17,7 @@ from benchmarks.sides import EnoughError, Gate, take_turns
 
 from pbt.core.events import Ended, Reported
 from pbt.core.population import StateRef
+from pbt.errors import UsageError
 from pbt.mnist.config.record import load_config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.task import find_data
@@ -231,3 +232,22 @@ def test_decision_decides_on_every_member():
 def test_mlp_has_nothing_held_out():
     data = mlp.examples()
     assert (len(data.train), len(data.validation), data.test) == (mlp.EXAMPLES, 0, None)
+
+
+def test_comparisons_are_paired_by_seed():
+    """Seeds that only one has are left out of the difference, and a higher loss is the worse one."""
+
+    def comparison(task, plan, losses, metric="test_loss"):
+        runs = [{"seed": seed, "values": {metric: loss}} for seed, loss in losses.items()]
+        return {"task": task, "metric": metric, "better": "lower", "plans": {plan: {"runs": runs}}}
+
+    one = comparison("text", "pbt", {1: 2.0, 2: 3.0, 3: 4.0})
+    other = comparison("text-cosine", "no-evolution", {2: 3.5, 3: 5.0, 4: 9.0})
+    rows = paired.table([one, other])
+    assert rows[2] == "| text, pbt | 3.0000 \u00b1 0.5774 | | | |"
+    assert "| +0.7500 \u00b1 0.2500 |" in rows[3]
+    assert rows[3].endswith("| 2 of 2 |")
+    with pytest.raises(UsageError, match="common seeds"):
+        paired.table([one, comparison("text", "own", {9: 1.0})])
+    with pytest.raises(UsageError, match="one metric"):
+        paired.table([one, comparison("nqm", "pbt", {1: 1.0}, "score")])
