@@ -16,9 +16,14 @@ from pbt.text import printable
 _EPOCHS_OF_MNIST, _EPOCHS_OF_DIGITS = 10, 40
 _ENOUGH_FOR_MNIST = 20_000
 """Training images from which on an epoch takes seconds, not a second."""
-MEASURED: Mapping[str, str] = {}
+MEASURED: Mapping[str, str] = {
+    "digits": (
+        "On these digits, over 8 paired seeds, the network delivered reads 96.55 % of the test images with evolution "
+        "and 95.55 % without, a difference of 1.00 ± 0.39 points (standard error)"
+    )
+}
 """What `python -m benchmarks.evolution` measured, by data; the whole table is in docs/benchmarks-problems.md."""
-_HOW = "a problem on which a schedule pays: pbt compare text (docs/benchmarks-problems.md)"
+_HOW = "docs/benchmarks-problems.md has the table and the command"
 
 
 def demo_config(overrides: Mapping[str, object] | None = None) -> Config:
