@@ -55,9 +55,9 @@ def summary(
     if run.view.best is not None:
         best = run.tree.reports[run.best.state]
         title = "Best" if delivered is None else "Best of the last round"
-        console.print(Text(f"\n{_winner(title, delivered or best, run, score)}", style="bold green"))
+        console.print(Text(f"\n{_winner(title, delivered or best, score)}", style="bold green"))
         if delivered is not None:
-            console.print(Text(_winner("Best ever", best, run, score)))
+            console.print(Text(_winner("Best ever", best, score)))
         schedule = run.tree.schedule((delivered or best).state)
         title = f"Schedule that made it{tail}"
         console.print()
@@ -66,7 +66,7 @@ def summary(
         _print_files(console, run.path, tuple(files) or _recorded(run.path, application.get("files")))
 
 
-def _winner(title: str, best: Reported, run: Run, score: str) -> str:
+def _winner(title: str, best: Reported, score: str) -> str:
     text = f"{title}: member {best.member} after round {best.round} (step {best.step:,}): "
     # Chosen by this number, and by no other.
     text += f"{score if 'val' in score else f'validation {score}'} {scored(best.scores[0])}"
