@@ -59,7 +59,10 @@ def test_shipped_files(name: str) -> None:
     assert config.train.num_iters_for_ckpt == (10 if name == "fc_PBT" else 100)
     assert config.train.decreasing_lr_epochs == (() if population else (10, 20))
     assert (config.train.metric, config.test.metric) == ("accuracy", "accuracy_categ")
-    assert (config.test.sleep_time_sec, config.test.batch_size, config.test.gpus) == (20, 1, (0, 1))
+    assert (config.test.sleep_time_sec, config.test.batch_size) == (20, 1)
+    gpus = {"fc": ((0,), (1,)), "conv": ((1,), (0,))}.get(name, ((0, 1), (0, 1)))
+    assert (config.train.gpus, config.test.gpus, config.val.gpus) == (*gpus, (0,))
+    assert (config.val.version, config.val.val) == ("test_MPL", "_val")
     assert list(config.evolving) == (["lr", "keep_prob"] if population else [])
 
 
@@ -75,10 +78,10 @@ def test_shipped_population() -> None:
     assert config.evolving["keep_prob"].values == (0.5, 0.99)
 
 
-def test_shipped_files_have_three_sections() -> None:
-    """Each file has the sections general, train and test, in this order."""
+def test_shipped_files_have_the_four_sections() -> None:
+    """Each file has the sections general, train, test and val, in this order."""
     for path in SHIPPED.glob("*.json"):
-        assert list(json.loads(path.read_text())) == ["general", "train", "test"]
+        assert list(json.loads(path.read_text())) == ["general", "train", "test", "val"]
 
 
 def test_reference_is_current() -> None:
@@ -336,6 +339,27 @@ def test_population_limits(load: Load) -> None:
         "train.num_epochs: expected at most num_epochs_tot = 50, found 51",
         "train.worker_num: expected below num_worker_tot = 10, found 10",
     ]
+
+
+def test_halving_needs_a_rate_that_does_not_evolve(load: Load) -> None:
+    """`decreasing_lr_epochs` is refused beside `PBT_lr`, and accepted beside other evolving values."""
+    (line,) = problems(lambda: load(PBT_lr="0.1,0.01", decreasing_lr_epochs="3,1"))
+    assert line.startswith("train.decreasing_lr_epochs: expected none where the learning rate evolves (PBT_lr)")
+    assert load(PBT_keep_prob="0.5,0.9", decreasing_lr_epochs="3,1").train.decreasing_lr_epochs == (3, 1)
+
+
+@pytest.mark.parametrize("value", ["", "a/b", "..\\x", "x" * 41, "a b", 3])
+def test_the_suffix_of_val_is_part_of_a_file_name(load: Load, value: object) -> None:
+    """`val.val` is refused where no file of the training directory could end in it."""
+    (line,) = problems(lambda: load({"train": {"model": "fc"}, "val": {"val": value}}))
+    assert line.startswith("val.val: expected 1 to 40 letters, digits")
+
+
+def test_a_pause_between_evaluations_does_not_exist(load: Load) -> None:
+    """`val.sleep_time_sec` is refused, and left out of configurations that an earlier version stored."""
+    (line,) = problems(lambda: load({"train": {"model": "fc"}, "val": {"sleep_time_sec": 3}}))
+    assert line == "val.sleep_time_sec: expected in test, found in val"
+    assert Config.from_dict({"train": {"model": "fc"}, "val": {"sleep_time_sec": 20.0}}) == load()
 
 
 @pytest.mark.parametrize(("key", "value"), [("model", "conv"), ("n_hiddens", "9"), ("num_val", 1)])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import sqlite3
@@ -14,11 +15,12 @@ import pytest
 import torch
 
 from pbt.core.events import Born, Decided, Ended, Event, Reported
+from pbt.core.exploit import number_replaced
 from pbt.core.population import StateRef
 from pbt.errors import ConfigError, DeviceError, RunFormatError, UsageError
 from pbt.mnist import population
 from pbt.mnist.config.record import Config
-from pbt.mnist.population import placement_of, prepare, resume
+from pbt.mnist.population import copied_share, gpu_of, gpus_of, placement_of, prepare, resume
 from pbt.mnist.task import supervised
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
@@ -59,8 +61,17 @@ def test_the_experiment_is_the_configuration(configured: Configure) -> None:
     experiment = prepare(config, INLINE).experiment()
     assert (experiment.population, experiment.rounds, experiment.seed) == (7, 6, 5)
     plan = json.dumps(experiment.plan.describe())
-    assert "0.4" in plan
+    assert str(3 / 7) in plan
     assert "[0.5, 2.0]" in plan
+
+
+@pytest.mark.parametrize("workers", [*range(1, 41), 1000])
+def test_the_number_of_copies_is_the_originals(workers: int) -> None:
+    """A fifth of the workers, rounded up, is replaced: of 7 two, of 12 three; a worker is never its own donor."""
+    copies = number_replaced(copied_share(0.2, workers), workers)
+    assert copies == min(math.ceil(workers / 5), workers // 2)
+    assert number_replaced(copied_share(0.5, workers), workers) == workers // 2
+    assert copied_share(0, workers) == 0
 
 
 def test_a_run_without_evolving_values_is_refused(configured: Configure) -> None:
@@ -73,6 +84,41 @@ def test_a_run_without_held_out_images_is_refused(configured: Configure) -> None
     """With nothing held out nothing could select but the test set, which never does."""
     with pytest.raises(ConfigError, match="the test set never selects"):
         prepare(configured(num_val=0), INLINE)
+
+
+def test_without_a_test_a_population_trains_the_same(
+    trained: Trained, finished: Run, configured: Configure, tmp_path: Path
+) -> None:
+    """`test.version: test_none` reports no test result, changes no decision, and leaves -1 in the chosen's card."""
+    sections = configured().to_dict()
+    sections["test"]["version"] = "test_none"
+    run = trained(tmp_path / "run", Config.from_dict(sections))
+    assert outcome(run.events) == outcome(finished.events)
+    assert not {name for e in run.events if isinstance(e, Reported) for name in e.reported if "test" in name}
+    assert json.loads((path_of(run) / "best" / "schedule.json").read_text())["test_acc"] == -1
+
+
+@pytest.mark.usefixtures("_undrawn")
+@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+def test_the_rate_of_a_population_is_halved_where_it_does_not_evolve(
+    configured: Configure, tmp_path: Path, executor: str
+) -> None:
+    """`decreasing_lr_epochs` halves the learning rate of every worker at the end of each named epoch."""
+    config = configured(PBT_lr=None, lr=0.08, decreasing_lr_epochs="2,1", num_epochs_tot=3)
+    prepared = replace(prepare(config, INLINE), placement=replace(INLINE, executor=executor))
+    run = prepared.train(tmp_path / "run", resume=False)
+    for worker in range(4):
+        (group,) = run.load_state(StateRef(worker, 3))["optimizer"]["param_groups"]
+        assert group["lr"] == pytest.approx(0.02)
+
+
+def test_train_metric_is_reported_of_the_held_out_images(
+    trained: Trained, configured: Configure, tmp_path: Path
+) -> None:
+    """`train.metric` adds `val_<metric>` to what every session reports, where it is neither loss nor accuracy."""
+    run = trained(tmp_path / "run", configured(num_worker_tot=2, num_epochs_tot=1, metric="error"))
+    for report in run.tree.reports.values():
+        assert report.reported["val_error"] == pytest.approx(1 - report.scores[0])
 
 
 # Where it is trained
@@ -113,6 +159,36 @@ def test_configured_devices_that_are_absent_are_a_notice(
         found = placement_of(configured(gpus=NO_GPU))
     assert found.device == "cpu"
     assert f"gpus is {NO_GPU}: none is there, using the CPU" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("gpus", "there", "all_of_them", "one"),
+    [
+        ((), 2, "cpu", "cpu"),
+        ((0, 1), 2, "cuda:0,cuda:1", "cuda:0"),
+        ((1, 0), 2, "cuda:1,cuda:0", "cuda:1"),
+        ((1,), 1, "cuda:0", "cuda:0"),
+        ((0, 1), 1, "cuda:0", "cuda:0"),
+        ((5, 6), 3, "cuda:0,cuda:1", "cuda:0"),
+        ((0,), 0, "cpu", "cpu"),
+    ],
+)
+def test_gpus_come_to_devices_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    gpus: tuple[int, ...],
+    there: int,
+    all_of_them: str,
+    one: str,
+) -> None:
+    """The named GPUs that exist, else others, else the CPU; a notice says so, and why one network takes one device."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    with caplog.at_level(logging.INFO, "pbt"):
+        assert gpus_of(gpus) == all_of_them
+        assert bool(caplog.messages) is (all_of_them != ",".join(f"cuda:{gpu}" for gpu in gpus) and bool(gpus))
+        caplog.clear()
+        assert gpu_of(gpus) == one
+    assert ("faster on one device" in caplog.text) is ("," in all_of_them)
 
 
 def test_no_configured_device_is_the_cpu(configured: Configure, caplog: pytest.LogCaptureFixture) -> None:

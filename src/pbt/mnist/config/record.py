@@ -57,6 +57,10 @@ class Config:
         Raises:
             ConfigError: It is not one, or of another version that knew other keys.
         """
+        val = stored.get("val")
+        if isinstance(val, Mapping):
+            # Model files of earlier versions store a pause between tests here, which no evaluation ever had.
+            stored = {**stored, "val": {key: value for key, value in val.items() if key != "sleep_time_sec"}}
         return cls(**build(stored, _NOTHING, "the stored configuration"))
 
     def changed(self, **train: object) -> Self:

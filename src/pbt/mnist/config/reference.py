@@ -6,7 +6,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pbt.mnist.config.sections import SECTIONS, Section, expected
+from pbt.mnist.config.sections import SECTIONS, EvaluationSection, Section, expected
 from pbt.mnist.config.values import HYPERPARAMETERS, plain
 
 _HEAD = """# Configuration keys
@@ -39,10 +39,12 @@ def reference() -> str:
     """All keys as Markdown tables: type, default, range, example and meaning of each."""
     shared = list(Section.model_fields)
     parts = [_HEAD, _table("All sections", "train", shared)]
-    for section, title in (("train", "`train`"), ("test", "`test` and `val`"), ("val", "`val` only")):
-        known = set(shared) | (set(SECTIONS["test"].model_fields) if section == "val" else set())
-        own = [name for name in SECTIONS[section].model_fields if name not in known]
-        parts.append(_table(title, section, own))
+    both = [name for name in EvaluationSection.model_fields if name not in shared]
+    parts.append(_table("`train`", "train", [name for name in SECTIONS["train"].model_fields if name not in shared]))
+    parts.append(_table("`test` and `val`", "test", both))
+    for section in ("test", "val"):
+        own = [name for name in SECTIONS[section].model_fields if name not in {*shared, *both}]
+        parts.append(_table(f"`{section}` only", section, own))
     names = ", ".join(f"`{name}`" for name in HYPERPARAMETERS)
     return "\n".join([*parts, _EVOLVING.format(names=names)])
 

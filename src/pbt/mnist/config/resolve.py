@@ -155,6 +155,9 @@ def _check_together(fields: Mapping[str, Any], values: Mapping[str, _Values]) ->
         refuse("num_workers_paral", f"expected {limit}, found {train.num_workers_paral}")
     if train.crop and not train.crop_shift:
         refuse("crop", "expected crop_shift of at least 1 pixel with it, found 0, which crops nothing")
+    if "lr" in fields["evolving"] and train.decreasing_lr_epochs:
+        found = ",".join(map(str, train.decreasing_lr_epochs))
+        refuse("decreasing_lr_epochs", f"expected none where the learning rate evolves (PBT_lr), found {found}")
     if fields["evolving"]:
         if train.num_epochs > train.num_epochs_tot:
             limit = f"at most num_epochs_tot = {train.num_epochs_tot}"
@@ -162,6 +165,12 @@ def _check_together(fields: Mapping[str, Any], values: Mapping[str, _Values]) ->
         if train.worker_num >= train.num_worker_tot:
             limit = f"below num_worker_tot = {train.num_worker_tot}"
             refuse("worker_num", f"expected {limit}, found {train.worker_num}")
+    return problems + _check_sections(fields, values)
+
+
+def _check_sections(fields: Mapping[str, Any], values: Mapping[str, _Values]) -> list[str]:
+    """What `test` and `val` say otherwise than `train` of the network and of the held-out images."""
+    train, problems = fields["train"], []
     for section in ("test", "val"):
         for key in sorted(FIXED):
             mine, other = getattr(train, key), getattr(fields[section], key)

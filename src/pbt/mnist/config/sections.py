@@ -21,6 +21,7 @@ from pbt.mnist.config.values import (
     one_of,
     optional,
     real,
+    suffix,
     whole,
 )
 
@@ -30,6 +31,7 @@ Executor = Literal["auto", "inline", "processes", "vectorized", "ray"]
 DataOrder = Literal["shared", "member"]
 TestVersion = Literal["test_MPL", "test_none"]
 
+_SUFFIX = suffix(40)
 _SIZES = many(whole(1, 65_536), "layer sizes", 1, 64)
 _SECONDS = real(Limits(low=0, high=86_400))
 _LARGEST_SEED = 2**63 - 1  # what the event log can hold
@@ -77,10 +79,16 @@ class Section(BaseModel):
     batch_norm: Annotated[bool, BeforeValidator(FLAG)] = _key(True, "batch normalization after each hidden layer")
     seed: Annotated[int, BeforeValidator(whole(0, _LARGEST_SEED))] = _key(117, "seed of every draw of a run")
     worker_num: Annotated[int, BeforeValidator(whole(0, 9999))] = _key(
-        0, "population: the worker that this file is for"
+        0, "population: the worker that an `args_*_<w>.json` belongs to; a configuration file keeps 0"
     )
     gpus: Annotated[tuple[int, ...], BeforeValidator(many(whole(0, 1023), "device numbers", 0, 64, distinct=True))] = (
-        _key((), "devices, dealt to workers round robin; empty is the CPU", example=(0, 1))
+        _key(
+            (),
+            "GPUs, dealt to the workers of a population round robin; a single network, a test and an evaluation use "
+            "the first, because copying so small a network between GPUs in every step takes longer than the step; "
+            "empty: the CPU; where the named GPUs are missing, other GPUs or the CPU, with a notice",
+            example=(0, 1),
+        )
     )
     num_val: Annotated[int, BeforeValidator(whole(0, 59_999))] = _key(
         5000,
@@ -104,12 +112,17 @@ class TrainSection(Section):
     version: Annotated[Literal["train_MPL"], BeforeValidator(one_of(("train_MPL",)))] = _key(
         "train_MPL", "name of the training script"
     )
-    metric: _Metric = _key("accuracy", "metric that training reports")
+    metric: _Metric = _key(
+        "accuracy", "metric of the held-out images, reported beside loss and accuracy as `val_<metric>`"
+    )
     batch_size: _BatchSize = _key(
         200, "images of a training step; those that fill none at the end of an epoch are left out"
     )
     load_ckpt: _LoadCkpt = _key(
-        "", "checkpoint to resume from; empty: start anew", example="ckpts/latest_0.safetensors"
+        "",
+        "single network: a checkpoint of a training directory continues from there (`latest` in the same directory, an "
+        "earlier one in a new directory); a model file is fine-tuned; empty: start anew",
+        example="ckpts/latest.safetensors",
     )
     lr: Annotated[float, _Hyperparameter["lr"]] = _key(0.01, "learning rate")
     keep_prob: Annotated[float, _Hyperparameter["keep_prob"]] = _key(0.8, "1 - dropout probability")
@@ -119,7 +132,11 @@ class TrainSection(Section):
     beta2: Annotated[float, _Hyperparameter["beta2"]] = _key(0.999, "Adam's decay of the squared gradient's mean")
     decreasing_lr_epochs: Annotated[
         tuple[int, ...], BeforeValidator(many(whole(1, 1_000_000), "epochs", 0, 1000, distinct=True))
-    ] = _key((), "epochs after which the learning rate is halved", example=(10, 20))
+    ] = _key(
+        (),
+        "epochs after which the learning rate is halved; not together with `PBT_lr`, which evolves it",
+        example=(10, 20),
+    )
     num_epochs: Annotated[int, BeforeValidator(whole(1, 1_000_000))] = _key(
         30, "epochs of training; population: of one session, by default 1"
     )
@@ -146,36 +163,52 @@ class TrainSection(Section):
         example=10,
     )
     exploit_fraction: Annotated[float, BeforeValidator(real(Limits(low=0, high=0.5)))] = _key(
-        0.2, "share of the population that is replaced by copies of the best share"
+        0.2,
+        "share of the population that is replaced by copies of the best share: the number of workers is rounded up, as "
+        "in the original (of 7 workers 2, of 12 workers 3), and at most half",
     )
     executor: Annotated[Executor, BeforeValidator(one_of(get_args(Executor)))] = _key(
-        "auto", "how members are run; auto tries what is faster here"
+        "auto",
+        "how members are run; auto tries what is faster here; a single network takes auto, inline or ray",
     )
     data_order: Annotated[DataOrder, BeforeValidator(one_of(get_args(DataOrder)))] = _key(
         "shared", "order of the images: the same for all members, or each its own"
     )
 
 
-class TestSection(Section):
+class EvaluationSection(Section):
+    """How a checkpoint is evaluated, on whichever images."""
+
+    version: Annotated[TestVersion, BeforeValidator(one_of(get_args(TestVersion)))] = _key(
+        "test_MPL", "name of the test script; test_none: no test, and -1 where tables have its results"
+    )
+    metric: _Metric = _key("accuracy_categ", "metric that is reported beside loss and accuracy")
+    batch_size: _BatchSize = _key(
+        1, "images evaluated at once, which changes no result; 1, as in the original's files: as many as are fast"
+    )
+    load_ckpt: _LoadCkpt = _key(
+        "",
+        "checkpoint or model file to evaluate; empty: the best of the newest run",
+        example="ckpts/best_0.safetensors",
+    )
+
+
+class TestSection(EvaluationSection):
     """How a checkpoint is tested."""
 
     __test__ = False  # by its name a test runner would take it for tests
 
-    version: Annotated[TestVersion, BeforeValidator(one_of(get_args(TestVersion)))] = _key(
-        "test_MPL", "name of the test script; test_none: no test"
-    )
-    metric: _Metric = _key("accuracy_categ", "metric that is reported beside loss and accuracy")
-    batch_size: _BatchSize = _key(1, "accepted and without effect: evaluation takes a batch of its own")
-    load_ckpt: _LoadCkpt = _key("", "checkpoint to test; empty: of the newest run", example="ckpts/best_0.safetensors")
     sleep_time_sec: Annotated[float, BeforeValidator(_SECONDS)] = _key(
-        20.0, "pause between tests while training runs, seconds"
+        20.0, "single network: pause between tests while training runs, seconds"
     )
 
 
-class ValSection(TestSection):
+class ValSection(EvaluationSection):
     """How a checkpoint is evaluated on the held-out images."""
 
-    val: Annotated[str, BeforeValidator(TEXT)] = _key("_val", "suffix in the names of this evaluation's files")
+    val: Annotated[str, BeforeValidator(_SUFFIX)] = _key(
+        "_val", "suffix of the table that this evaluation adds to: `results<val>.csv`"
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {"train": TrainSection, "test": TestSection, "val": ValSection}

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_SUFFIX = re.compile(r"[A-Za-z0-9._-]+")
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -76,6 +77,15 @@ def one_of(words: tuple[str, ...]) -> Kind[str]:
     """A few words."""
     expected = " or ".join([", ".join(map(repr, words[:-1])), repr(words[-1])] if words[1:] else map(repr, words))
     return Kind(expected, _checked(_text, words.__contains__))
+
+
+def suffix(most: int) -> Kind[str]:
+    """The end of a file's name: letters, digits, and the characters - _ and ."""
+
+    def fits(text: str) -> bool:
+        return bool(_SUFFIX.fullmatch(text)) and len(text) <= most
+
+    return Kind(f"1 to {most} letters, digits, '-', '_' or '.'", _checked(_text, fits))
 
 
 def many(item: Kind[T], what: str, least: int, most: int, *, distinct: bool = False) -> Kind[tuple[T, ...]]:
