@@ -73,7 +73,7 @@ def here(digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     [
         ("fc_PBT.json", {}),
         ("conv_PBT.json", {}),
-        ("fc.json", {"PBT_lr": "0.1,0.0001", "num_epochs": 1}),
+        ("fc.json", {"PBT_lr": "0.1,0.0001", "num_epochs": 1, "decreasing_lr_epochs": ""}),
         ("conv.json", {"PBT_keep_prob": "0.5,0.99", "num_epochs": 2}),
     ],
 )
@@ -112,7 +112,10 @@ def test_one_workers_checkpoint_is_tested_with_the_arguments_of_its_run(here: He
     run = Run.open(tmp_path / "runs" / "latest")
     for worker in range(2):
         ckpt = tmp_path / "runs" / "latest" / "ckpts" / f"latest_{worker}.safetensors"
-        said = here("conv_PBT.json", "-m", "test", **{"test.load_ckpt": ckpt})
+        assert (
+            population([str(ROOT / "config" / "conv_PBT.json"), "-m", "test", "--set", f"test.load_ckpt={ckpt}"]) == 0
+        )
+        said = here.capsys.readouterr().out
         (last,) = [e for ref, e in run.tree.reports.items() if ref == (worker, 2)]
         assert f"100 test images: loss {last.reported['test_loss']:.4f}" in said
         assert f"accuracy {last.reported['test_accuracy']:.4f}" in said
@@ -154,6 +157,18 @@ def test_the_named_metric_is_printed(here: Here) -> None:
     accuracy, error = (float(line.partition(f"{name} ")[2].split(",")[0]) for name in ("accuracy", "error"))
     assert error == pytest.approx(1 - accuracy)
     assert ", accuracy_onehot " in here("fc_PBT.json", "-m", "val")
+
+
+def test_each_worker_has_a_table_of_its_evaluations(here: Here, tmp_path: Path) -> None:
+    """`-m val` adds to `results<val>_<w>.csv` of the worker whose checkpoint it evaluates."""
+    here("fc_PBT.json")
+    best = Run.open(tmp_path / "runs" / "latest").best
+    here("fc_PBT.json", "-m", "val")
+    (path,) = (tmp_path / "runs" / "latest").glob("results_val*")
+    assert path.name == f"results_val_{best.member}.csv"
+    head, row = path.read_text().splitlines()
+    assert head == ",epoch,iter,val_loss,val_acc"
+    assert float(row.rpartition(",")[2]) == pytest.approx(100 * best.score)
 
 
 def test_fewer_at_a_time_than_workers(here: Here, tmp_path: Path) -> None:
@@ -209,6 +224,8 @@ WRONG = {
     "more at a time than there are": Wrong(["--set", "num_workers_paral=9"], "expected at most num_worker_tot = 4"),
     "crop without a shift": Wrong(["--set", "crop=1"], "crop: expected crop_shift of at least 1 pixel"),
     "checkpoint to go on from": Wrong(["--set", "load_ckpt=x"], "load_ckpt: expected none to train a population"),
+    "one worker's file": Wrong(["--set", "worker_num=2"], "worker_num: expected 0 to train, got 2"),
+    "option of training": Wrong(["-m", "test", "--out", "x"], "--out: has no effect with -m test"),
     "nobody": Wrong(["--set", "num_worker_tot=0"], "num_worker_tot: expected a whole number from 1"),
     "no pair": Wrong(["--set", "lr"], "--set: expected key=value"),
     "unknown option": Wrong(["--learn"], "--learn"),

@@ -137,9 +137,9 @@ def test_the_newest_checkpoint_is_tested_and_none_twice(
     path, config = tmp_path / "run", one()
     tested: list[Any] = []
 
-    def counted(*words: Any) -> Any:
+    def counted(*words: Any, **how: Any) -> Any:
         tested.append(words)
-        return evaluate(*words)
+        return evaluate(*words, **how)
 
     monkeypatch.setattr("pbt.mnist.side_tester.evaluate", counted)
     with closing(_Bench(config, path, STEPS, debug=False)) as bench:
@@ -213,7 +213,9 @@ def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypa
     """With `--debug` checkpoints are evaluated, each once, but no table and no scalar is written."""
     path, config = tmp_path / "run", one(num_epochs=1)
     tested: list[Any] = []
-    monkeypatch.setattr("pbt.mnist.side_tester.evaluate", lambda *words: tested.append(words) or evaluate(*words))
+    monkeypatch.setattr(
+        "pbt.mnist.side_tester.evaluate", lambda *words, **how: tested.append(words) or evaluate(*words, **how)
+    )
     with closing(_Bench(config, path, STEPS, debug=True)) as bench:
         each = Each(config, lambda _: (bench.test_newest(), bench.test_newest()))
         prepare_single(config, INLINE, debug=True).train(path, resume=False, observers=[each])

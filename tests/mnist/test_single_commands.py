@@ -27,6 +27,7 @@ from pbt.mnist.single import prepare_single, resume_single
 from pbt.mnist.single_commands import single
 from pbt.mnist.tables import percent
 from pbt.mnist.tester import evaluate, images_of, load_checkpoint
+from pbt.pytorch.state import threads_of
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.store.sqlite import RunStore
@@ -88,7 +89,8 @@ def worth(digits: Path, ckpt: Path) -> tuple[float, float]:
     """What a checkpoint of the small network is worth on the test images, evaluated apart from all commands."""
     config = load_config(ROOT / "config" / "fc.json", overrides={"n_hiddens": "16", "num_val": "100"})
     images = images_of(config, load_mnist(digits, num_val=100, download=False), "test")
-    scores = evaluate(config, load_checkpoint(ckpt), images)
+    with threads_of(1):
+        scores = evaluate(config, load_checkpoint(ckpt), images)
     return scores["loss"], scores["accuracy"]
 
 
@@ -176,8 +178,10 @@ def test_a_checkpoint_is_tested_with_the_arguments_of_its_directory(here: Here, 
     for name in ("latest", "best"):
         ckpt = Path("run") / "ckpts" / f"{name}.safetensors"
         loss, right = worth(digits, ckpt)
-        said = here("-m", "test", config="conv.json", load_ckpt=ckpt, data_dir="nowhere", n_hiddens=99)
-        assert f"100 test images: loss {loss:.4f}, accuracy {right:.4f}" in said
+        words = ["-m", "test", "--set", f"test.load_ckpt={ckpt}"]
+        assert single([str(ROOT / "config" / "conv.json"), *words]) == 0
+        assert f"100 test images: loss {loss:.4f}, accuracy {right:.4f}" in here.capfd.readouterr().out
+        assert "n_hiddens: the checkpoint was trained with 16, got 99" in here(*words, n_hiddens=99, code=2)
 
 
 def chosen(path: Path) -> int:
@@ -283,6 +287,43 @@ def test_devices_of_the_file_that_are_not_there_are_a_notice(here: Here, caplog:
         here("-m", "train", "--out", "some", num_epochs=1, gpus="1000,1001")
     assert "none is there, using the CPU" in caplog.text
     assert [Run.open(name).meta["place"]["device"] for name in ("none", "some")] == ["cpu", "cpu"]
+
+
+UNUSED = [("--out", "x"), ("--max-disk", "2G"), ("--address", "auto"), ("--executor", "ray")]
+
+
+@pytest.mark.parametrize("option", UNUSED)
+@pytest.mark.parametrize("mode", ["test", "val"])
+def test_options_that_testing_has_no_use_for_are_refused(here: Here, mode: str, option: tuple[str, str]) -> None:
+    """An option of training is not passed over in silence by a mode that trains nothing."""
+    assert f"{option[0]}: has no effect with -m {mode}" in here("-m", mode, *option, code=2)
+
+
+def test_evaluation_of_the_held_out_images_has_a_table_of_its_own(here: Here) -> None:
+    """`-m val` adds a row to `results<val>.csv`: the epoch from 0, steps since the start, accuracy in percent."""
+    here("-m", "train", "--out", "runs/one")
+    for name in ("latest", "best", "latest"):
+        here("-m", "val", load_ckpt=f"runs/one/ckpts/{name}.safetensors")
+    assert sorted(path.name for path in Path("runs/one").glob("results*")) == ["results_val.csv"]
+    head, *rows = [line.split(",") for line in Path("runs/one/results_val.csv").read_text().splitlines()]
+    assert head == ["", "epoch", "iter", "val_loss", "val_acc"]
+    run = Run.open("runs/one")
+    found = {int(row[2]): (int(row[1]), float(row[4])) for row in rows}
+    for report in (run.tree.reports[run.best.state], list(run.tree.reports.values())[-1]):
+        assert found[report.step] == ((report.step - 1) // 10, pytest.approx(100 * report.scores[0]))
+    assert [row[0] for row in rows] == [str(index) for index in range(len(rows))]
+    here("-m", "val", "--set", "val.val=.held-out")
+    assert Path("runs/one/results.held-out.csv").is_file()
+    assert "100 held-out images" in here("-m", "val", "--debug", "--set", "val.val=_none")
+    assert not Path("runs/one/results_none.csv").exists()
+
+
+@pytest.mark.parametrize("executor", ["processes", "vectorized"])
+def test_an_executor_of_populations_is_refused(here: Here, executor: str) -> None:
+    """The key `executor` is obeyed by a single network where it can be, and else refused."""
+    assert f"executor: expected auto, inline or ray for a single network, got {executor}" in here(
+        executor=executor, code=2
+    )
 
 
 # Going on
@@ -498,7 +539,7 @@ class Wrong:
 
 
 WRONG = {
-    "evolving": Wrong(("--set", "PBT_lr=0.1,0.01"), "a population is trained by main_PBT.py"),
+    "evolving": Wrong(("--set", "PBT_keep_prob=0.5,0.9"), "a population is trained by main_PBT.py"),
     "unknown key": Wrong(("--set", "learning_rate=1"), "learning_rate: unknown key"),
     "unknown mode": Wrong(("-m", "tset"), "tset"),
     "crop without a shift": Wrong(("--set", "crop=1"), "crop: expected crop_shift"),

@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from pbt.core.population import StateRef
-from pbt.errors import ConfigError, CorruptError, PBTError
+from pbt.errors import ConfigError, CorruptError, DataError, DeviceError, PBTError
+from pbt.mnist import tester
 from pbt.mnist.config.record import Config
-from pbt.mnist.tester import arguments_of, run_test
+from pbt.mnist.models import Shape, network
+from pbt.mnist.recorded import arguments_in
+from pbt.mnist.tester import evaluate, run_test
 from pbt.runs.results import Run
 from pbt.store.codec import encode
 
@@ -91,9 +94,9 @@ def test_a_checkpoint_brings_the_arguments_of_its_run(finished: Run, configured:
     report = finished.tree.reports[StateRef(2, 3)]
     config = asking(configured, ckpts / "latest_2.safetensors", model="conv", n_filters="3", num_val=7)
     assert run_test(config, "test", "mnist").accuracy == report.reported["test_accuracy"]
-    found = arguments_of(ckpts / "latest_2.safetensors")
+    found = arguments_in(ckpts.parent, "2")
     assert found is not None
-    assert (found.train.model, found.train.n_hiddens, found.test.worker_num) == ("fc", (16,), 2)
+    assert (found.config.train.model, found.config.train.n_hiddens, found.config.test.worker_num) == ("fc", (16,), 2)
 
 
 def test_data_that_moved_can_be_named(
@@ -104,9 +107,118 @@ def test_data_that_moved_can_be_named(
     config = configured(num_worker_tot=2, num_epochs_tot=1, train_dir=str(tmp_path), data_dir=str(data))
     run = trained(tmp_path / "run", config)
     moved = data.rename(tmp_path / "moved")
-    found = run_test(config, "test", "mnist", moved)
+    asked = configured(train_dir=str(tmp_path), data_dir=str(moved))
+    found = run_test(asked, "test", "mnist", overridden={"data_dir"})
     assert found.accuracy == run.best.reported["test_accuracy"]
     assert "100 images of another data set" in found.note
+
+
+@pytest.mark.parametrize("section", ["test", "val"])
+def test_what_an_evaluation_reads_itself_is_as_asked(
+    configured: Configure, make_digits: Callable[..., Path], ckpts: Path, tmp_path: Path, section: Any
+) -> None:
+    """Data, metric and batch of the configuration hold where they are said; at their defaults the recorded ones do."""
+    other = make_digits(tmp_path / "other", shuffled_test=True)
+    sections = asking(configured, ckpts / "latest_1.safetensors").to_dict()
+    sections[section] |= {"data_dir": str(other), "metric": "error", "batch_size": 7}
+    found = run_test(Config.from_dict(sections), section, "mnist")
+    assert (found.source, found.metric, found.value) == (str(other), "error", pytest.approx(1 - found.accuracy))
+    assert found.accuracy < 0.3 or section == "val"
+    sections[section] |= {"data_dir": "data", "metric": "accuracy_categ"}
+    assert run_test(Config.from_dict(sections), section, "mnist").source != str(other)
+
+
+FIXED = {"n_hiddens": "17", "num_val": 7, "model": "conv", "batch_norm": 0, "lr": 0.5, "num_worker_tot": 5}
+
+
+@pytest.mark.parametrize("key", FIXED)
+def test_what_the_checkpoint_fixes_cannot_be_overridden(configured: Configure, ckpts: Path, key: str) -> None:
+    """A key of the command line that the checkpoint was trained with otherwise is refused by its name, in one line."""
+    config = asking(configured, ckpts / "latest_1.safetensors", **{key: FIXED[key]})
+    with pytest.raises(ConfigError, match=f"^{key}: the checkpoint was trained with ") as raised:
+        run_test(config, "test", "mnist", overridden={key})
+    assert len(str(raised.value).splitlines()) == 1
+    same = asking(configured, ckpts / "latest_1.safetensors")
+    assert run_test(same, "test", "mnist", overridden={key}).images == 100
+
+
+def test_arguments_of_a_test_are_enough(configured: Configure, ckpts: Path, tmp_path: Path) -> None:
+    """A training directory with `args_test.json` alone says what network its checkpoint is of, and how it is tested."""
+    (tmp_path / "ckpts").mkdir()
+    shutil.copy(ckpts / "latest_1.safetensors", tmp_path / "ckpts" / "model.safetensors")
+    args = json.loads((ckpts.parent / "args_test_1.json").read_text())
+    (tmp_path / "args_test.json").write_text(json.dumps({**args, "metric": "error"}))
+    config = asking(configured, tmp_path / "ckpts" / "model.safetensors", n_hiddens="17", model="conv")
+    found = run_test(config, "test", "mnist")
+    assert (found.metric, found.images) == ("error", 100)
+    with pytest.raises(ConfigError, match="n_hiddens: the checkpoint was trained with 16, got 17"):
+        run_test(config, "test", "mnist", overridden={"n_hiddens", "lr"})
+
+
+def test_the_arguments_of_the_newest_run_are_read(trained: Trained, configured: Configure, tmp_path: Path) -> None:
+    """Without `load_ckpt` the `args_test_<w>.json` of the newest run's best worker says how it is tested."""
+    config = configured(num_worker_tot=2, num_epochs_tot=1, train_dir=str(tmp_path))
+    run = trained(tmp_path / "run", config)
+    path = tmp_path / "run" / f"args_test_{run.best.member}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "metric": "error"}))
+    assert run_test(config, "test", "mnist").metric == "error"
+
+
+def test_a_model_is_tested_on_a_set_of_any_size(configured: Configure, tmp_path: Path) -> None:
+    """A model trained with more held-out images than the set at hand has is tested all the same."""
+    config = configured(num_val=5000)
+    state = {"model": network(Shape.of(config.train)).state_dict(), "config": config.to_dict()}
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(encode(state))
+    assert run_test(asking(configured, path), "test", "mnist").images == 100
+    with pytest.raises(DataError, match="num_val"):
+        run_test(asking(configured, path), "val", "mnist")
+
+
+def test_no_test_is_not_a_test(configured: Configure, ckpts: Path) -> None:
+    """`test_none` in the section of the mode is refused, and not tested all the same."""
+    sections = asking(configured, ckpts / "latest_1.safetensors").to_dict()
+    sections["test"]["version"] = "test_none"
+    with pytest.raises(ConfigError, match="got test_none, which asks for no test"):
+        run_test(Config.from_dict(sections), "test", "mnist")
+
+
+def test_the_device_of_an_evaluation_is_the_one_that_was_asked_for(
+    configured: Configure, ckpts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The command line's device wins and must be there; else the section's own GPU is used, with a notice if absent."""
+    sections = asking(configured, ckpts / "latest_1.safetensors").to_dict()
+    sections["val"]["gpus"] = "1000"
+    devices: list[str] = []
+
+    def noted(*words: Any, device: str, batch: int) -> Any:
+        devices.append(device)
+        return evaluate(*words, batch=batch)
+
+    monkeypatch.setattr(tester, "evaluate", noted)
+    with caplog.at_level("INFO", "pbt"):
+        run_test(Config.from_dict(sections), "test", "mnist")
+        assert not caplog.text
+        run_test(Config.from_dict(sections), "val", "mnist")
+    assert "gpus is 1000: none is there, using the CPU" in caplog.text
+    with pytest.raises(DeviceError, match="cuda:1000"):
+        run_test(Config.from_dict(sections), "test", "mnist", device="cuda:1000")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    sections["test"]["gpus"] = "1"
+    run_test(Config.from_dict(sections), "test", "mnist")
+    run_test(Config.from_dict(sections), "test", "mnist", device="cuda:0")
+    assert devices == ["cpu", "cpu", "cuda:1", "cuda:0"]
+
+
+@pytest.mark.parametrize("name", ["model_ckpt_best.pth.tar", "m.pth", "m.pt"])
+def test_a_checkpoint_of_the_original_is_answered_with_the_command(
+    configured: Configure, tmp_path: Path, name: str
+) -> None:
+    """A PyTorch file is not read by `load_ckpt`; the error names the command that makes a model file of it."""
+    torch.save({"state_dict": {}}, tmp_path / name)
+    with pytest.raises(CorruptError, match=r"pbt mnist import .* --i-trust-this-file") as raised:
+        run_test(asking(configured, tmp_path / name), "test", "mnist")
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_a_checkpoint_outside_of_a_run_is_tested_as_configured(

@@ -17,6 +17,7 @@ from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.config.values import plain
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.demo import demo_config, demo_epochs, demo_result
+from pbt.mnist.evaluations import keep_evaluation
 from pbt.mnist.models import Shape, count_parameters
 from pbt.mnist.population import APPLICATION, PopulationRun, placement_of, prepare
 from pbt.mnist.tester import Tested, run_test
@@ -65,7 +66,8 @@ def population(argv: Sequence[str] | None = None) -> int:
             mode: train; test: the test images on load_ckpt or the best member of the newest run; val: the same on
                 the held-out images.
             debug: Write no tables, no figures, no TensorBoard scalars and no best checkpoint.
-            device: cpu, cuda or cuda:N; must be there. Default: what the configuration's gpus name, if there.
+            device: cpu, cuda or cuda:N; must be there, and holds for -m test and val too. Default: what the
+                configuration's gpus name, if there.
             executor: Overrides the configuration's.
             address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else one of its own on this machine.
             data_dir: Overrides the configuration's.
@@ -78,7 +80,13 @@ def population(argv: Sequence[str] | None = None) -> int:
         overrides = overrides_of(set_, data_dir=data_dir, train_dir=train_dir)
         settings = load_config(config, overrides=overrides)
         if mode != "train":
-            return show_test(run_test(settings, mode, APPLICATION, data_dir), mode)
+            check_unused(mode, executor=executor, address=address, out=out, max_disk=max_disk)
+            report_notices()
+            tested = run_test(settings, mode, APPLICATION, overridden=overrides, device=device)
+            if mode == "val" and not debug:
+                keep_evaluation(tested, settings.val.val)
+            return show_test(tested, mode)
+        check_worker(settings)
         if settings.train.load_ckpt:
             raise ConfigError("load_ckpt: expected none to train a population; go on with a run by: pbt resume RUN")
         path = new_path(settings, out)
@@ -224,11 +232,35 @@ def searching(show: bool) -> Iterator[Callable[[str, int, int], None]]:
 def show_test(tested: Tested, mode: Literal["test", "val"]) -> int:
     """Print what a test found; returns the exit code."""
     images = "test" if mode == "test" else "held-out"
-    lines = [tested.what, f"data: {tested.data}"]
+    lines = [tested.what, f"network: {tested.network}", f"data: {tested.data}"]
     scores = ", ".join(f"{name} {value:.4f}" for name, value in tested.scores.items())
     lines.append(f"{tested.images:,} {images} images: {scores}")
     console_for().print("\n".join(lines), soft_wrap=True)
     return 0
+
+
+def check_unused(mode: str, **options: object) -> None:
+    """Check that no option was given that a mode has no use for.
+
+    Raises:
+        UsageError: One was.
+    """
+    unread = {name for name, value in options.items() if value is not None and (name, value) != ("executor", "inline")}
+    given = [f"--{name.replace('_', '-')}" for name in sorted(unread)]
+    if given:
+        raise UsageError(f"{given[0]}: has no effect with -m {mode}, which evaluates in this process; leave it out")
+
+
+def check_worker(config: Config) -> None:
+    """Check that the configuration is not that of one worker of a population.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if config.train.worker_num:
+        raise ConfigError(
+            f"worker_num: expected 0 to train, got {config.train.worker_num}; a run numbers its workers itself"
+        )
 
 
 def overrides_of(pairs: Sequence[str], **named: object) -> Mapping[str, object]:

@@ -1,12 +1,14 @@
 """A trained network in one file: weights, the configuration that rebuilds it, and the card that says what it is."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
-from pbt.mnist.tester import Tested, best_tested, configuration_of, load_checkpoint
+from pbt.mnist.recorded import recorded_of
+from pbt.mnist.tester import Tested, best_tested, load_checkpoint
 from pbt.runs.results import Run
 from pbt.store.codec import encode
 from pbt.store.files import write_durable
@@ -26,7 +28,10 @@ def save_model(run: Run, path: Path, data_dir: Path | None = None) -> Tested:
     application = run.meta["application"]
     if "config" not in application:
         raise ConfigError(f"{run.path}: expected a run of the MNIST application, found {application or 'another'}")
-    tested = best_tested(run, "test", data_dir)
+    config = Config.from_dict(application["config"])
+    if data_dir is not None:
+        config = replace(config, test=config.test.model_copy(update={"data_dir": data_dir}))
+    tested = best_tested(run, config)
     best = run.best
     card = {
         "test_accuracy": tested.accuracy,
@@ -51,7 +56,7 @@ def load_model(path: Path) -> tuple[Mapping[str, Any], Config]:
         CorruptError: It is damaged, or something else.
     """
     state = load_checkpoint(path)
-    config = configuration_of(path, state)
-    if config is None:
+    recorded = recorded_of(path, state)
+    if recorded is None:
         raise ConfigError(f"{path}: expected a model file, or a checkpoint in a training directory; found neither")
-    return state, config
+    return state, recorded.config

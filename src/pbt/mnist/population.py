@@ -109,6 +109,7 @@ class PopulationRun:
             "config": self.config.to_dict(),
             "debug": self.debug,
             "note": self.data.note,
+            "steps_per_epoch": self.steps_per_epoch,
             "score": "validation accuracy",
             "files": dict(DEBUG_FILES if self.debug else FILES),
         }

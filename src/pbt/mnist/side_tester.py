@@ -19,9 +19,10 @@ from typing import Any, Self
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
 from pbt.mnist.config.record import Config
+from pbt.mnist.population import gpu_of
 from pbt.mnist.results_table import Tests, measured, read_tests, record_test
 from pbt.mnist.tables import percent
-from pbt.mnist.task import find_data
+from pbt.mnist.task import evaluation_batch, find_data
 from pbt.mnist.tester import evaluate, images_of
 from pbt.runs.callbacks.tensorboard import FOLDER, writer_maker
 from pbt.store.reader import RunReader
@@ -40,15 +41,18 @@ class SideTester:
         path: The run directory, which need not be there yet.
         steps_per_epoch: Training steps of an epoch.
         debug: Test, but write nothing.
+        device: As the command line says; default: the first of the test section's `gpus`.
 
     `failure` says afterwards why testing failed; empty if it did not.
     """
 
-    def __init__(self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool = False) -> None:
+    def __init__(
+        self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool = False, device: str | None = None
+    ) -> None:
         self.failure = ""
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        arguments = (theirs, config.to_dict(), path, steps_per_epoch, debug)
+        arguments = (theirs, config.to_dict(), path, steps_per_epoch, debug, device)
         self._process = context.Process(target=_work, args=arguments, daemon=True)
         self._theirs = theirs
 
@@ -91,11 +95,12 @@ def _work(
     path: Path,
     steps_per_epoch: int,
     debug: bool,
+    device: str | None,
 ) -> None:
     config = Config.from_dict(stored)
     failure, ending = "", False
     try:
-        with contextlib.closing(_Bench(config, path, steps_per_epoch, debug=debug)) as bench:
+        with contextlib.closing(_Bench(config, path, steps_per_epoch, debug=debug, device=device)) as bench:
             while not ending:
                 ending = _told(connection, max(config.test.sleep_time_sec, _SHORTEST))
                 bench.test_newest()
@@ -117,8 +122,11 @@ def _told(connection: Connection, seconds: float) -> bool:
 class _Bench:
     """The test images, and what was tested already."""
 
-    def __init__(self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool) -> None:
+    def __init__(
+        self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool, device: str | None = None
+    ) -> None:
         self._config = config
+        self._device = device or gpu_of(config.test.gpus)
         self._debug = debug
         self._metrics = measured(config.test.metric)
         self._tested: set[int] = set()
@@ -145,7 +153,14 @@ class _Bench:
         there = read_tests(self._path).get(report.step, {})
         if report.step in self._tested or there.keys() >= {*self._metrics}:
             return
-        scores = evaluate(self._config, state, self._images, self._metrics)
+        scores = evaluate(
+            self._config,
+            state,
+            self._images,
+            self._metrics,
+            device=self._device,
+            batch=evaluation_batch(self._config.test.batch_size),
+        )
         self._tested.add(report.step)
         if not self._debug:
             tests = record_test(self._path, report.step, scores, self._steps_per_epoch, self._note)

@@ -18,6 +18,7 @@ from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded
+from pbt.mnist.recorded import FREE
 from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import LATEST, SingleFiles
 from pbt.mnist.task import check_batches, check_same, find_data, settled, steps_per_epoch, supervised
@@ -44,21 +45,6 @@ FILES = (
 """What a run leaves for people, in words."""
 DEBUG_FILES = (("ckpts/", "the newest checkpoint"),)
 """What it leaves with `--debug`."""
-
-FREE = frozenset(
-    {
-        "num_epochs",
-        "load_ckpt",
-        "gpus",
-        "threads",
-        "executor",
-        "data_dir",
-        "train_dir",
-        "worker_num",
-        "num_workers_paral",
-    }
-)
-"""Keys that may change when training goes on; none of them changes what was trained already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +140,7 @@ class SingleRun:
             "debug": self.debug,
             "score": "validation accuracy" if len(self.data.val_y) else "steps",
             "note": self.data.note,
+            "steps_per_epoch": self.steps_per_epoch,
             "files": dict(DEBUG_FILES if self.debug else FILES),
         }
         files = [

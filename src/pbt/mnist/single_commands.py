@@ -10,6 +10,8 @@ from cyclopts import App, Parameter
 from pbt.errors import ConfigError
 from pbt.executors.ray import Cluster
 from pbt.mnist.commands import (
+    check_unused,
+    check_worker,
     new_path,
     overrides_of,
     parse,
@@ -20,7 +22,8 @@ from pbt.mnist.commands import (
     tell_start,
 )
 from pbt.mnist.config.record import Config, load_config
-from pbt.mnist.population import gpus_of, placement_on_ray
+from pbt.mnist.evaluations import keep_evaluation
+from pbt.mnist.population import gpu_of, placement_on_ray
 from pbt.mnist.side_tester import SideTester
 from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
 from pbt.mnist.single_files import add_test, take_tests
@@ -56,7 +59,7 @@ def single(argv: Sequence[str] | None = None) -> int:
         mode: Annotated[Mode, Parameter(name=["--mode", "-m"])] = "parallel",
         debug: bool = False,
         device: str | None = None,
-        executor: Literal["inline", "ray"] = "inline",
+        executor: Literal["inline", "ray"] | None = None,
         address: str | None = None,
         data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
         train_dir: Annotated[Path | None, Parameter(name=["--train-dir", "--train_dir"])] = None,
@@ -72,8 +75,9 @@ def single(argv: Sequence[str] | None = None) -> int:
             mode: parallel: train, and test the newest checkpoint every sleep_time_sec; train; test; traintest: one
                 after the other; val: evaluate the held-out images.
             debug: Write no tables, no TensorBoard scalars and no best checkpoint.
-            device: cpu or cuda:N; must be there. Default: the first of the configuration's gpus, if there.
-            executor: In this process, or in one worker on a Ray cluster.
+            device: cpu or cuda:N; must be there, and holds for testing too. Default: the first of the configuration's
+                gpus, in each section its own, if there.
+            executor: In this process, or in one worker on a Ray cluster. Default: the configuration's.
             address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else one of its own on this machine.
             data_dir: Overrides the configuration's.
             train_dir: Overrides the configuration's.
@@ -82,14 +86,17 @@ def single(argv: Sequence[str] | None = None) -> int:
             set_: Other keys, as --set num_epochs=5.
             progress: Show the live display.
         """
-        settings = load_config(config, overrides=overrides_of(set_, data_dir=data_dir, train_dir=train_dir))
-        if mode in ("test", "val"):
-            tested = run_test(settings, mode, APPLICATION, data_dir)
-            code = show_test(tested, mode)
-            if mode == "test" and not debug:
-                _keep(tested)
-            return code
+        overrides = overrides_of(set_, data_dir=data_dir, train_dir=train_dir)
+        settings = load_config(config, overrides=overrides)
         report_notices()
+        if mode in ("test", "val"):
+            check_unused(mode, executor=executor, address=address, out=out, max_disk=max_disk)
+            tested = run_test(settings, mode, APPLICATION, overridden=overrides, device=device)
+            code = show_test(tested, mode)
+            if not debug:
+                _keep(tested) if mode == "test" else keep_evaluation(tested, settings.val.val)
+            return code
+        check_worker(settings)
         going_on = continued(settings)
         if going_on and out is not None:
             raise ConfigError("--out: expected none with load_ckpt, which goes on in the directory of its checkpoint")
@@ -106,22 +113,26 @@ def single(argv: Sequence[str] | None = None) -> int:
             print_error(f"test data: {other.line}")
         begun.append(path)
         bound = bounded(max_disk)
-        return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress, bound=bound)
+        return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress, bound=bound, device=device)
 
     return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), PROGRAM)
 
 
-def _placement_of(config: Config, device: str | None, executor: str, address: str | None) -> Placement:
+def _placement_of(config: Config, device: str | None, executor: str | None, address: str | None) -> Placement:
     """The first of the configured devices, or a worker on a cluster.
 
     Raises:
+        ConfigError: The configured executor is one of populations.
         DeviceError: It is not there, which is told before data is looked for.
     """
     train = config.train
+    executor = executor or train.executor
+    if executor not in ("auto", "inline", "ray"):
+        raise ConfigError(f"executor: expected auto, inline or ray for a single network, got {executor}")
     if executor == "ray":
         placement = placement_on_ray(config, Cluster(address=address), device, workers=1)
     else:
-        placement = Placement(executor="inline", threads=train.threads, device=device or gpus_of(train.gpus[:1]))
+        placement = Placement(executor="inline", threads=train.threads, device=device or gpu_of(train.gpus))
     placement.resolve(1)
     return placement
 
@@ -141,12 +152,19 @@ class _Beside(Observer):
 
 
 def _train(
-    prepared: SingleRun, path: Path, *, resume: bool, mode: Mode, show: bool, bound: Sequence[Observer] = ()
+    prepared: SingleRun,
+    path: Path,
+    *,
+    resume: bool,
+    mode: Mode,
+    show: bool,
+    bound: Sequence[Observer] = (),
+    device: str | None = None,
 ) -> int:
     config, tests = prepared.config, _tests(prepared.config, mode)
     beside = None
     if tests and mode == "parallel":
-        beside = SideTester(config, path, prepared.steps_per_epoch, debug=prepared.debug)
+        beside = SideTester(config, path, prepared.steps_per_epoch, debug=prepared.debug, device=device)
     watch = ProgressObserver(
         show=show,
         title=f"{config.train.model} network, {config.train.num_epochs} epochs",
@@ -159,7 +177,7 @@ def _train(
         others = [] if beside is None else [_Beside(beside, stack)]
         run = prepared.train(path, resume=resume, observers=[LatestLink(), watch, *others, *bound])
     failure = "" if beside is None else beside.failure
-    tested = best_tested(run, "test", config.test.data_dir) if tests and not failure else None
+    tested = best_tested(run, config, device) if tests and not failure else None
     if tests and not prepared.debug:
         if tested is not None:
             _keep(tested)

@@ -1,27 +1,33 @@
-"""Testing what a run left: one checkpoint, or the member that validation chose. A reader, never a writer."""
+"""Testing what a run left: one checkpoint, or the member that validation chose. A reader, never a writer.
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+The network and the images held out from it are those of the checkpoint. What an evaluation reads itself
+(`recorded.READ`) comes from the command line, then the configuration file, then what is recorded with the checkpoint.
+"""
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 
 from pbt.errors import ConfigError, CorruptError, PBTError
-from pbt.mnist.config.file import read_file
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.metrics import METRICS, beside
-from pbt.mnist.models import restored
-from pbt.mnist.task import as_data, find_data, normalize
+from pbt.mnist.models import Shape, count_parameters, restored
+from pbt.mnist.population import gpu_of
+from pbt.mnist.recorded import Mode, Recorded, arguments_in, recorded_of, settled
+from pbt.mnist.task import EVALUATION_BATCH, as_data, evaluation_batch, find_data, normalize
 from pbt.pytorch import Split
+from pbt.pytorch.state import threads_of
+from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.store.codec import decode, digest
 from pbt.store.files import read_plain
 
-BATCH = 1000
-_WORKER = re.compile(r"_(\d+)\.safetensors$")
+_PICKLES = (".pth.tar", ".pth", ".pt", ".tar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +36,8 @@ class Tested:
 
     what: str
     """The checkpoint, in words."""
+    network: str
+    """What it is a network of, in words."""
     images: int
     loss: float
     accuracy: float
@@ -53,49 +61,114 @@ class Tested:
         return {"loss": self.loss, "accuracy": self.accuracy, **dict.fromkeys(beside(self.metric), self.value)}
 
 
-def run_test(config: Config, section: Literal["test", "val"], application: str, data_dir: Path | None = None) -> Tested:
+class _Found(NamedTuple):
+    """A checkpoint, and what is recorded of it."""
+
+    what: str
+    state: Mapping[str, Any]
+    recorded: Recorded | None
+    run: Path | None
+
+
+def run_test(
+    config: Config,
+    section: Mode,
+    application: str,
+    *,
+    overridden: Collection[str] = (),
+    device: str | None = None,
+) -> Tested:
     """Test the checkpoint that `load_ckpt` names, or the best state of the newest run of an application.
 
-    With a checkpoint, network and data are those that it, or its training directory, recorded (`args_test.json`, in a
-    population `args_test_<w>.json`), not `config`'s. `data_dir` is where the data is now, if it was asked for.
+    Args:
+        config: What is asked for. Of a checkpoint that has a configuration (in its model file, or as
+            `args_test.json`, in a population `args_test_<w>.json`, in its training directory), only the keys that an
+            evaluation reads itself are taken from here, where they are not at their defaults or are overridden.
+        section: `test`: the test images; `val`: the held-out ones.
+        application: Whose newest run is taken without `load_ckpt`.
+        overridden: Keys that the command line said, `key` or `section.key`.
+        device: As the command line says; default: the first of the section's `gpus`.
 
     Raises:
-        ConfigError: There is no such checkpoint or no run, or it is of another network.
+        ConfigError: There is no such checkpoint or no run; it is of another network; an overridden key is fixed by
+            the checkpoint; or `version` is `test_none`.
         CorruptError: The checkpoint is damaged, or no checkpoint at all.
+        DeviceError: The device is not there.
     """
+    if getattr(config, section).version == "test_none":
+        raise ConfigError(
+            f"{section}.version: expected test_MPL for -m {section}, got test_none, which asks for no test"
+        )
+    if device is not None:
+        device = Placement(device=device).resolve(1).devices[0]
     wanted = getattr(config, section).load_ckpt
-    if not wanted:
-        return best_tested(newest_run(config.train.train_dir, application), section, data_dir)
-    path = Path(wanted)
+    found = _named(Path(wanted)) if wanted else _best_of(newest_run(config.train.train_dir, application))
+    if found.recorded is not None:
+        config = settled(config, found.recorded, section, overridden)
+    return _tested(found, config, section, device)
+
+
+def best_tested(run: Run, config: Config | None = None, device: str | None = None) -> Tested:
+    """Test the state that validation chose in a run of either application; default: as the run is configured."""
+    found = _best_of(run)
+    return _tested(found, config or Config.from_dict(run.meta["application"]["config"]), "test", device)
+
+
+def _named(path: Path) -> _Found:
     state = load_checkpoint(path)
-    folder = path.resolve().parent.parent
-    run = folder if (folder / "run.db").is_file() else None
-    return _tested(state, configuration_of(path, state) or config, section, str(path), data_dir, run)
+    folder, recorded = path.resolve().parent.parent, recorded_of(path, state)
+    if not (folder / "run.db").is_file():
+        return _Found(str(path), state, recorded, None)
+    return _Found(str(path), state, _with_val(recorded, Run.open(folder)), folder)
 
 
-def best_tested(run: Run, section: Literal["test", "val"], data_dir: Path | None = None) -> Tested:
-    """Test the state that validation chose in a run of either application."""
-    who = f"worker {run.best.member} of " if len(run.view.members) > 1 else ""
-    what = f"{who}{run.path}, chosen by validation after {run.best.step:,} steps"
+def _with_val(arguments: Recorded | None, run: Run) -> Recorded | None:
+    """The arguments beside a run, which say nothing of `val`, with that section as the run recorded it."""
+    if "config" not in run.meta["application"]:
+        return arguments
     config = Config.from_dict(run.meta["application"]["config"])
-    return _tested(run.load_state(), config, section, what, data_dir, run.path)
+    if arguments is None:
+        return Recorded(config)
+    return arguments._replace(config=replace(arguments.config, val=config.val))
 
 
-def _tested(
-    state: Mapping[str, Any],
-    config: Config,
-    section: Literal["test", "val"],
-    what: str,
-    data_dir: Path | None,
-    run: Path | None,
-) -> Tested:
+def _best_of(run: Run) -> _Found:
+    """What validation chose in a run, or without validation its newest state."""
+    if run.path is None:
+        raise ConfigError("expected a run that is kept in a directory")
+    best, application = run.best, run.meta["application"]
+    who = f"worker {best.member} of " if len(run.view.members) > 1 else ""
+    how = "the newest checkpoint," if application.get("score") == "steps" else "chosen by validation"
+    what = f"{who}{run.path}, {how} after {best.step:,} steps"
+    try:
+        state = run.load_state()
+    except KeyError as error:
+        raise ConfigError(
+            f"{run.path}: expected the state that validation chose, found it gone; name a checkpoint by load_ckpt"
+        ) from error
+    return _Found(what, state, _with_val(arguments_in(run.path, str(best.member)), run), run.path)
+
+
+def _tested(found: _Found, config: Config, section: Mode, device: str | None) -> Tested:
     asked = getattr(config, section)
-    named = asked if data_dir is None else asked.model_copy(update={"data_dir": data_dir.absolute()})
-    data = find_data(named, held_out=section == "val")
+    # A test needs no image held out, and so can be of a set of any size.
+    data = find_data(asked, held_out=section == "val")
     images = images_of(config, data, section)
-    scores = evaluate(config, state, images, ("loss", "accuracy", asked.metric))
+    device = device or gpu_of(asked.gpus)
+    with threads_of(asked.threads or torch.get_num_threads()):
+        scores = evaluate(
+            config,
+            found.state,
+            images,
+            ("loss", "accuracy", asked.metric),
+            device=device,
+            batch=evaluation_batch(asked.batch_size),
+        )
+    shape = Shape.of(config.train)
+    sizes = ",".join(map(str, shape.sizes))
     return Tested(
-        what=what,
+        what=found.what,
+        network=f"{shape.model} {sizes}, {count_parameters(shape):,} parameters, on {device}",
         images=len(images),
         loss=scores["loss"],
         accuracy=scores["accuracy"],
@@ -103,8 +176,8 @@ def _tested(
         value=scores[asked.metric],
         note=data.note,
         data=data.line,
-        run=run,
-        digest=digest(state),
+        run=found.run,
+        digest=digest(found.state),
     )
 
 
@@ -120,29 +193,17 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ConfigError(f"load_ckpt: expected a checkpoint, cannot read {path}: {error.strerror}") from error
     except PBTError as error:
+        if path.name.endswith(_PICKLES):
+            raise CorruptError(
+                f"load_ckpt: expected a safetensors checkpoint of this package, found {path}; turn it into a "
+                f"model file: pbt mnist import {shlex.quote(str(path))} --i-trust-this-file"
+            ) from error
         raise CorruptError(
             f"load_ckpt: expected a safetensors checkpoint of this package in {path}: {error}"
         ) from error
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise CorruptError(f"load_ckpt: expected the state of a network in {path}, found something else")
     return state
-
-
-def configuration_of(path: Path, state: Mapping[str, Any]) -> Config | None:
-    """What a model file itself, or a checkpoint's training directory, says of the network; None: nothing does."""
-    return Config.from_dict(state["config"]) if "config" in state else arguments_of(path)
-
-
-def arguments_of(path: Path) -> Config | None:
-    """The configuration that a checkpoint's training directory recorded; None: it lies in none."""
-    folder = path.resolve().parent.parent
-    match = _WORKER.search(path.name)
-    for suffix in (f"_{match[1]}" if match else "_0", ""):
-        files = [folder / f"args_{section}{suffix}.json" for section in ("train", "test")]
-        if all(file.is_file() for file in files):
-            train, test = (read_file(file) for file in files)
-            return Config.from_dict({"train": train, "test": test})
-    return None
 
 
 def newest_run(folder: Path, application: str) -> Run:
@@ -165,20 +226,26 @@ def newest_run(folder: Path, application: str) -> Run:
 
 @torch.no_grad()
 def evaluate(
-    config: Config, state: Mapping[str, Any], split: Split, metrics: Sequence[str] = ("loss", "accuracy")
+    config: Config,
+    state: Mapping[str, Any],
+    split: Split,
+    metrics: Sequence[str] = ("loss", "accuracy"),
+    *,
+    device: str = "cpu",
+    batch: int = EVALUATION_BATCH,
 ) -> dict[str, float]:
     """The mean of each metric of a network over images.
 
     Raises:
         ConfigError: The state is of another network than the configured one.
     """
-    model = restored(config.train, state["model"], "load_ckpt")
+    model = restored(config.train, state["model"], "load_ckpt").to(device)
     totals = dict.fromkeys(metrics, 0.0)
-    for start in range(0, len(split), BATCH):
-        (images,), labels = split.take(slice(start, start + BATCH))
-        outputs = model(normalize(images))
+    for start in range(0, len(split), batch):
+        (images,), labels = split.take(slice(start, start + batch))
+        outputs = model(normalize(images.to(device)))
         for name in totals:
-            totals[name] += float(METRICS[name](outputs, labels)) * len(labels)
+            totals[name] += float(METRICS[name](outputs, labels.to(device))) * len(labels)
     return {name: total / len(split) for name, total in totals.items()}
 
 
