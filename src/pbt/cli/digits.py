@@ -1,7 +1,7 @@
-"""`pbt mnist`: what can be done with the networks that the MNIST application trained."""
+"""`pbt mnist`: use, export and import networks of the MNIST application."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -14,7 +14,9 @@ from pbt.text import printable
 
 app = App(
     name="mnist",
-    help="Use a trained network of the MNIST application.\n\nExample: pbt mnist predict digit.png --model runs/latest",
+    help="""Use, export and import networks of the MNIST application.
+
+Example: pbt mnist predict digit.png --model runs/latest""",
     help_format="plaintext",
 )
 
@@ -80,4 +82,53 @@ def export(run: Annotated[str, Parameter(name="RUN")], path: Annotated[Path, Par
     console_for().print(
         f"{path}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images of {tested.data}", soft_wrap=True
     )
+    return 0
+
+
+@app.command(name="import")
+def import_(
+    path: Annotated[Path, Parameter(name="FILE")],
+    target: Annotated[Path | None, Parameter(name="MODEL")] = None,
+    /,
+    *,
+    i_trust_this_file: Flag = False,
+    pixels: Literal["original", "standard"] | None = None,
+    num_channels: int = 1,
+    height: int = 28,
+    width: int = 28,
+    data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
+) -> int:
+    """Turn a PyTorch checkpoint of the original (victoriamazo/pbt) into a model file, and test it.
+
+    Example: pbt mnist import model_ckpt_best.pth.tar fc.safetensors --i-trust-this-file
+
+    Args:
+        path: The checkpoint, as model_ckpt_best.pth.tar; at most 256 MiB.
+        target: The model file to write. Default: the same name, ending in .safetensors.
+        i_trust_this_file: Read it although it is a pickle. Only weights are read, but that reader has had holes.
+        pixels: How pixels were scaled in its training: as the original does, or as here (config_params.md). Default:
+            what gives the lower loss on 2,000 training images.
+        num_channels: Channels of the images it was trained on.
+        height: Height of these images, pixels.
+        width: Width of these images, pixels.
+        data_dir: Folder with the images. Default: where every command looks for them.
+    """
+    from pbt.mnist.model_file import import_model
+
+    if not i_trust_this_file:
+        raise UsageError(
+            f"{path}: is a pickle, which can be made to run programs; only weights are read, but the reader of torch has "
+            "had holes; if you know who made the file, add --i-trust-this-file"
+        )
+    name = path.name
+    for end in (".tar", ".pth", ".pt"):
+        name = name.removesuffix(end)
+    target = target or Path(f"{name}.safetensors")
+    if target.suffix != ".safetensors" or target.exists():
+        raise UsageError(f"{target}: expected the name of a new .safetensors file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tested = import_model(path, target, image=(num_channels, height, width), pixels=pixels, data_dir=data_dir)
+    lines = [f"network: {tested.network}", f"data: {tested.source}", *filter(None, [tested.note])]
+    lines.append(f"{target}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images")
+    console_for().print("\n".join(map(printable, lines)), soft_wrap=True)
     return 0

@@ -3,15 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
+from pbt.mnist.config.sections import Pixels
+from pbt.mnist.models import Shape
+from pbt.mnist.original import mapped, read_original
 from pbt.mnist.recorded import recorded_of
-from pbt.mnist.tester import Tested, best_tested, load_checkpoint
+from pbt.mnist.task import as_data, find_data
+from pbt.mnist.tester import Tested, best_tested, evaluate, load_checkpoint, state_tested
+from pbt.pytorch import Split
 from pbt.runs.results import Run
 from pbt.store.codec import encode
 from pbt.store.files import write_durable
+
+_FITTED = 2000
+"""Training images that decide how an imported network's inputs were scaled."""
 
 
 def save_model(run: Run, path: Path, data_dir: Path | None = None) -> Tested:
@@ -46,6 +54,74 @@ def save_model(run: Run, path: Path, data_dir: Path | None = None) -> Tested:
     state = {"model": run.load_state()["model"], "config": application["config"], "card": card}
     write_durable(path, encode(state))
     return tested
+
+
+def import_model(
+    path: Path,
+    target: Path,
+    *,
+    image: tuple[int, int, int] = (1, 28, 28),
+    pixels: Pixels | None = None,
+    data_dir: Path | None = None,
+) -> Tested:
+    """Write a checkpoint of the original as a model file, and what the test images say of it.
+
+    Args:
+        path: The checkpoint, `.pth.tar`. It is a pickle, which torch reads without building anything but tensors and
+            plain values from it.
+        target: The file to write, `.safetensors`.
+        image: Channels, height and width of the images that the network reads.
+        pixels: How they were scaled in its training. Default: what gives the lower loss on some training
+            images.
+        data_dir: Where the images are. Default: where every command looks for them.
+
+    Raises:
+        ConfigError: It is no checkpoint of either network of the original; the message names the tensor.
+        CorruptError: It is damaged, or holds other things than weights.
+        DataError: There are no images of that size.
+    """
+    original = read_original(path)
+    shape, model = mapped(original, image, str(path))
+    state: dict[str, Any] = {"model": model.state_dict()}
+    options = [_imported(shape, choice, data_dir) for choice in ((pixels,) if pixels else get_args(Pixels))]
+    config = options[0] if len(options) == 1 else min(options, key=lambda config: _loss(config, state))
+    tested = state_tested(state, config, str(path))
+    card = {
+        "test_accuracy": tested.accuracy,
+        "test_loss": tested.loss,
+        "test_images": tested.images,
+        "data": tested.note or "MNIST",
+        "imported_from": path.name,
+        "epoch": original.epoch,
+        "iteration": original.iteration,
+    }
+    write_durable(target, encode({**state, "config": config.to_dict(), "card": card}))
+    return tested
+
+
+def _imported(shape: Shape, pixels: str, data_dir: Path | None) -> Config:
+    """The configuration that rebuilds an imported network; what it was trained with is not known."""
+    channels, height, width = shape.image
+    train = {
+        "model": shape.model,
+        "n_hiddens" if shape.model == "fc" else "n_filters": list(shape.sizes),
+        "num_channels": channels,
+        "height": height,
+        "width": width,
+        "num_classes": shape.classes,
+        "batch_norm": int(shape.batch_norm),
+        "pixels": pixels,
+        **({} if data_dir is None else {"data_dir": str(data_dir)}),
+    }
+    return Config.from_dict({"train": train})
+
+
+def _loss(config: Config, state: Mapping[str, Any]) -> float:
+    """The loss of a network on some training images; the test images choose nothing."""
+    train = config.train
+    found = find_data(train.model_copy(update={"num_val": 0}))
+    (inputs,), targets = as_data(found, (train.num_channels, train.height, train.width)).train.take(slice(0, _FITTED))
+    return evaluate(config, state, Split(inputs, targets))["loss"]
 
 
 def load_model(path: Path) -> tuple[Mapping[str, Any], Config]:

@@ -12,7 +12,7 @@ import torch
 from pbt.errors import ConfigError, DataError, MissingExtraError
 from pbt.mnist.config.record import Config
 from pbt.mnist.models import restored
-from pbt.mnist.task import normalize
+from pbt.mnist.task import PREPARE
 
 BOX, FRAME = 20, 28
 """MNIST's digits fill a box of 20 x 20 pixels, centered by their mass in 28 x 28; in other sizes in proportion."""
@@ -44,10 +44,12 @@ def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Predictio
             "evaluate it with -m test on a folder of PNG files"
         )
     model = restored(train, state.get("model"), "model")
-    if (1, *image.shape) != (wanted := (train.num_channels, train.height, train.width)):
+    if (1, *image.shape) != (wanted := (1, train.height, train.width)):
         raise DataError(f"image: expected {wanted} (channels, height, width) as configured, found {(1, *image.shape)}")
+    # A network of colored images sees a gray one.
+    pixels = torch.from_numpy(image).expand(1, train.num_channels, *image.shape)
     with torch.no_grad():
-        outputs = model(normalize(torch.from_numpy(image)[None, None]))
+        outputs = model(PREPARE[train.pixels](pixels))
     chances = outputs.softmax(dim=1)[0]
     return Prediction(digit=int(chances.argmax()), confidence=float(chances.max()))
 

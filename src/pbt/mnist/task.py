@@ -64,7 +64,7 @@ def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
         batch_size=train.batch_size,
         drop_last=True,
         evaluation_batch=evaluation_batch(config.test.batch_size),
-        prepare=normalize,
+        prepare=PREPARE[train.pixels],
         augment=augmentation(train),
         order=train.data_order if train.shuffle else "stored",
         record_every=train.num_iters_for_ckpt,
@@ -84,6 +84,15 @@ def space(config: Config) -> Space:
 def normalize(images: Tensor) -> Tensor:
     """Bytes (n, channels, height, width) as floats with the mean and deviation of MNIST's training pixels."""
     return images.to(torch.float32).sub_(255 * MEAN).mul_(1 / (255 * STD))
+
+
+def normalize_as_original(images: Tensor) -> Tensor:
+    """The same as the original computes it: mean and deviation of pixels from 0 to 1, applied to bytes."""
+    return images.to(torch.float32).sub_(MEAN).mul_(1 / (255 * STD))
+
+
+PREPARE: Mapping[str, Callable[[Tensor], Tensor]] = {"standard": normalize, "original": normalize_as_original}
+"""From stored bytes to a network's inputs, by the key `pixels`."""
 
 
 def load_data(

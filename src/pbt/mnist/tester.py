@@ -19,7 +19,7 @@ from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import Shape, count_parameters, restored
 from pbt.mnist.population import gpu_of
 from pbt.mnist.recorded import Mode, Recorded, arguments_in, recorded_of, settled
-from pbt.mnist.task import EVALUATION_BATCH, as_data, evaluation_batch, find_data, normalize
+from pbt.mnist.task import EVALUATION_BATCH, PREPARE, as_data, evaluation_batch, find_data
 from pbt.pytorch import Split
 from pbt.pytorch.state import threads_of
 from pbt.runs.placement import Placement
@@ -112,6 +112,11 @@ def best_tested(run: Run, config: Config | None = None, device: str | None = Non
     """Test the state that validation chose in a run of either application; default: as the run is configured."""
     found = _best_of(run)
     return _tested(found, config or Config.from_dict(run.meta["application"]["config"]), "test", device)
+
+
+def state_tested(state: Mapping[str, Any], config: Config, what: str) -> Tested:
+    """Test a state that lies in no run; `what` says in words what it is."""
+    return _tested(_Found(what, state, None, None), config, "test", None)
 
 
 def _named(path: Path) -> _Found:
@@ -240,10 +245,10 @@ def evaluate(
         ConfigError: The state is of another network than the configured one.
     """
     model = restored(config.train, state["model"], "load_ckpt").to(device)
-    totals = dict.fromkeys(metrics, 0.0)
+    prepare, totals = PREPARE[config.train.pixels], dict.fromkeys(metrics, 0.0)
     for start in range(0, len(split), batch):
         (images,), labels = split.take(slice(start, start + batch))
-        outputs = model(normalize(images.to(device)))
+        outputs = model(prepare(images.to(device)))
         for name in totals:
             totals[name] += float(METRICS[name](outputs, labels.to(device))) * len(labels)
     return {name: total / len(split) for name, total in totals.items()}

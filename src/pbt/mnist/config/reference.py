@@ -16,8 +16,8 @@ any key and wins over the other sections; options on the command line win over t
 say of the keys of the first table they take from `train`. A list is written as text, `"0.1,0.0001"`, or as a JSON
 list; a number may be written as text; a switch is 0 or 1. A key that is not known here is an error.
 
-These keys the original did not have: `num_val`, `threads`, `label_smoothing`, `beta1`, `beta2`, `exploit_fraction`,
-`executor`, `data_order`, `PBT_<name>_bounds` and `PBT_<name>_scale`.
+These keys the original did not have: `num_val`, `threads`, `pixels`, `label_smoothing`, `beta1`, `beta2`,
+`exploit_fraction`, `executor`, `data_order`, `PBT_<name>_bounds` and `PBT_<name>_scale`.
 """
 
 _EVOLVING = """## Evolving values: `PBT_<name>` (in `train`)

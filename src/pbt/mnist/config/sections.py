@@ -29,6 +29,7 @@ Model = Literal["fc", "conv"]
 Metric = Literal["accuracy_categ", "accuracy_onehot", "accuracy", "error", "loss"]
 Executor = Literal["auto", "inline", "processes", "vectorized", "ray"]
 DataOrder = Literal["shared", "member"]
+Pixels = Literal["standard", "original"]
 TestVersion = Literal["test_MPL", "test_none"]
 
 _SUFFIX = suffix(40)
@@ -77,6 +78,11 @@ class Section(BaseModel):
         (256, 256), "fc: size of each hidden layer, from the first"
     )
     batch_norm: Annotated[bool, BeforeValidator(FLAG)] = _key(True, "batch normalization after each hidden layer")
+    pixels: Annotated[Pixels, BeforeValidator(one_of(get_args(Pixels)))] = _key(
+        "standard",
+        "how a pixel p becomes an input: standard: (p / 255 - 0.1307) / 0.3081; original: (p - 0.1307) / 0.3081 / 255, "
+        "as the original computes it, for networks imported from there",
+    )
     seed: Annotated[int, BeforeValidator(whole(0, _LARGEST_SEED))] = _key(117, "seed of every draw of a run")
     worker_num: Annotated[int, BeforeValidator(whole(0, 9999))] = _key(
         0, "population: the worker that an `args_*_<w>.json` belongs to; a configuration file keeps 0"
