@@ -1,7 +1,6 @@
 """One network: when checkpoints are due, the learning rate, what a run leaves, and going on as if never stopped."""
 
 import json
-import logging
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,15 +15,19 @@ from pbt.core.events import Ended, Event, Reported
 from pbt.core.population import StateRef
 from pbt.errors import ConfigError, CorruptError, PopulationLostError, UsageError
 from pbt.mnist import single
+from pbt.mnist.beginning import Beginning, beginning
 from pbt.mnist.config.record import Config
+from pbt.mnist.models import Shape, network
+from pbt.mnist.recorded import FREE
 from pbt.mnist.results_table import read_tests, record_test
-from pbt.mnist.single import FREE, Checkpoints, continued, lr_schedule, prepare_single, resume_single
+from pbt.mnist.single import Checkpoints, lr_schedule, prepare_single, resume_single
 from pbt.mnist.tester import load_checkpoint
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
-from pbt.store.codec import digest_of
+from pbt.store.codec import digest_of, encode
 from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
 
 Configure = Callable[..., Config]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -311,8 +314,7 @@ def test_load_ckpt_goes_on_in_the_same_directory(one: Configure, whole: Run, der
     """`load_ckpt` goes on with optimizer, epoch and step of the directory it names, to the bits of one run."""
     trained(tmp_path / "run", one(), stop_after=4)
     wanted = going_on(one, tmp_path / "run")
-    found = continued(wanted)
-    assert found == (wanted, tmp_path / "run")
+    assert beginning(wanted) == Beginning(path=tmp_path / "run")
     run = trained(tmp_path / "run", wanted, resume=True)
     assert run.events == whole.events
     expected = derived(path_of(whole))
@@ -350,7 +352,7 @@ def test_an_extended_run_that_was_stopped_is_resumed_to_its_new_end(one: Configu
     assert Config.from_dict(run.meta["application"]["config"]) == wanted
     assert json.loads((tmp_path / "run" / "args_train.json").read_text()) == wanted.to_plain("train")
     with pytest.raises(ConfigError, match="begun for 3 epochs"):
-        continued(going_on(one, tmp_path / "run", num_epochs=2))
+        beginning(going_on(one, tmp_path / "run", num_epochs=2))
 
 
 def test_an_extension_that_died_before_it_was_recorded_is_mended(one: Configure, tmp_path: Path) -> None:
@@ -387,7 +389,7 @@ def test_a_changed_key_is_refused_by_its_name(one: Configure, whole: Run, key: s
     before = one().to_plain("train")[key]
     wanted = going_on(one, path_of(whole), **{key: CHANGES[key]})
     with pytest.raises(ConfigError, match="cannot go on with another") as raised:
-        continued(wanted)
+        beginning(wanted)
     assert f"{key} ({before!r} -> {wanted.to_plain('train')[key]!r})" in str(raised.value)
 
 
@@ -395,13 +397,13 @@ def test_fewer_epochs_are_refused(one: Configure, whole: Run) -> None:
     """Training that was begun for more epochs cannot go on for fewer: what is trained stays trained."""
     begun = one().train.num_epochs
     with pytest.raises(ConfigError, match=f"begun for {begun} epochs, expected at least as many, got {begun - 1}"):
-        continued(going_on(one, path_of(whole), num_epochs=begun - 1))
+        beginning(going_on(one, path_of(whole), num_epochs=begun - 1))
 
 
 def test_several_changed_keys_are_all_named(one: Configure, whole: Run) -> None:
     """One error names every key that changed, and the ones that may."""
     with pytest.raises(ConfigError) as raised:
-        continued(going_on(one, path_of(whole), lr=0.02, seed=118))
+        beginning(going_on(one, path_of(whole), lr=0.02, seed=118))
     said = str(raised.value)
     assert "lr (0.01 -> 0.02), seed (117 -> 118)" in said
     assert all(key in said.partition("only")[2] for key in FREE)
@@ -411,43 +413,129 @@ def test_what_has_no_part_in_the_network_may_change(one: Configure, whole: Run, 
     """More epochs, other devices, threads and folders are no other training."""
     free = {"num_epochs": 9, "gpus": "", "threads": 2, "train_dir": str(tmp_path), "data_dir": str(tmp_path)}
     wanted = going_on(one, path_of(whole), **free)
-    assert continued(wanted) == (wanted, path_of(whole))
+    assert beginning(wanted) == Beginning(path=path_of(whole))
 
 
 def test_without_load_ckpt_a_run_is_new(one: Configure) -> None:
     """An empty `load_ckpt` asks for nothing to go on with."""
-    assert continued(one()) is None
+    assert beginning(one()) == Beginning()
 
 
-def test_the_newest_checkpoint_is_gone_on_from_and_a_notice_says_so(
-    one: Configure, whole: Run, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["best", "earlier"])
+def test_an_earlier_checkpoint_continues_in_a_new_directory(
+    one: Configure, whole: Run, derived: Derived, tmp_path: Path, name: str
 ) -> None:
-    """Naming `best` goes on from the newest state all the same, and says so; naming `latest` needs no notice."""
-    with caplog.at_level(logging.INFO, "pbt"):
-        continued(going_on(one, path_of(whole)))
-        assert not caplog.text
-        continued(one(load_ckpt=str(path_of(whole) / "ckpts" / "best.safetensors")))
-    assert "goes on from the newest checkpoint" in caplog.text
+    """From the best or a kept checkpoint, a new run has the log before it and trains on to the bits of the old one."""
+    source = tmp_path / "source"
+    trained(source, one(), stop_after=4)
+    kept = tmp_path / "kept.safetensors" if name == "best" else source / "ckpts" / "epoch_2.safetensors"
+    shutil.copy(source / "ckpts" / "latest.safetensors", kept)
+    resume_single(source)
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    wanted = one(load_ckpt=str(kept if name == "earlier" else source / "ckpts" / "best.safetensors"))
+    start = beginning(wanted)
+    assert start.branch is not None
+    place = 4 if name == "earlier" else whole.best.round
+    assert start.branch.report == reports_of(whole)[place - 1]
+    start.branch.write(tmp_path / "new", 9, 10)
+    assert Run.open(tmp_path / "new").events == whole.events[: whole.events.index(reports_of(whole)[place - 1]) + 1]
+    run = trained(tmp_path / "new", wanted, resume=True)
+    assert run.events == whole.events
+    found, expected = derived(tmp_path / "new"), derived(path_of(whole))
+    assert {name for name in expected if found.get(name) != expected[name]} <= {"args_train.json"}
+    assert not [problem for problem in verify_run(tmp_path / "new") if not problem.harmless]
+    assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
+    with pytest.raises(ConfigError, match="with 10 steps an epoch, found 20"):
+        start.branch.write(tmp_path / "other", 9, 20)
+    with pytest.raises(ConfigError, match="num_epochs"):
+        beginning(one(load_ckpt=wanted.train.load_ckpt, num_epochs=1))
 
 
-def test_a_checkpoint_of_no_run_is_refused(one: Configure, tmp_path: Path) -> None:
-    """A file that lies in no training directory cannot be gone on with, and nothing is begun anew instead."""
+def model_file(path: Path, config: Config, **changed: object) -> Path:
+    """A model file of a network that is initialized by a seed of its own."""
+    torch.manual_seed(5)
+    weights = network(Shape.of(config.train)).state_dict()
+    path.write_bytes(encode({"model": weights, "config": config.changed(**changed).to_dict()}))
+    return path
+
+
+def test_a_model_file_is_fine_tuned(one: Configure, whole: Run, tmp_path: Path) -> None:
+    """Training with a model's weights begins at epoch 0 where the model stands; a resume needs the file no more."""
+    path = model_file(tmp_path / "model.safetensors", one())
+    weights = beginning(one(load_ckpt=str(path))).weights
+    assert weights is not None
+    started = prepare_single(one(num_iters_for_ckpt=1, lr=1e-7), INLINE, weights=weights)
+    with pytest.raises(KeyboardInterrupt):
+        started.train(tmp_path / "run", resume=False, observers=[Interrupt(1)])
+    first = load_checkpoint(tmp_path / "run" / "ckpts" / "latest.safetensors")["model"]
+    for name, tensor in weights.items():
+        if "weight" in name:
+            assert torch.allclose(tensor, first[name], atol=1e-6)
+    path.unlink()
+    run = resume_single(tmp_path / "run")
+    assert [report.step for report in reports_of(run)] == list(range(1, 31))
+    again = beginning(one(num_iters_for_ckpt=1, lr=1e-7, load_ckpt=str(tmp_path / "run/ckpts/latest.safetensors")))
+    assert again.weights is not None
+    assert all(torch.equal(again.weights[name], weights[name]) for name in weights)
+
+
+def test_fine_tuning_that_stopped_before_a_checkpoint_begins_with_the_same_weights(
+    one: Configure, tmp_path: Path
+) -> None:
+    """What stops before the first checkpoint is resumed to the bits of what never stopped."""
+    weights = beginning(one(load_ckpt=str(model_file(tmp_path / "model.safetensors", one())))).weights
+
+    class Stop(Observer):
+        def on_start(self, engine: Engine) -> None:
+            raise KeyboardInterrupt
+
+    prepared = prepare_single(one(num_epochs=1), INLINE, weights=weights)
+    with pytest.raises(KeyboardInterrupt):
+        prepared.train(tmp_path / "stopped", resume=False, observers=[Stop()])
+    assert resume_single(tmp_path / "stopped").events == prepared.train(tmp_path / "whole", resume=False).events
+
+
+def test_a_workers_checkpoint_is_fine_tuned(one: Configure, finished: Run) -> None:
+    """A checkpoint of a population gives its weights to a new run."""
+    path = path_of(finished) / "ckpts" / "latest_0.safetensors"
+    weights = beginning(one(load_ckpt=str(path))).weights
+    assert weights is not None
+    assert all(torch.equal(weights[name], tensor) for name, tensor in load_checkpoint(path)["model"].items())
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"), [({"n_hiddens": "17"}, "found another"), ({"pixels": "original"}, "pixels: ")]
+)
+def test_weights_of_another_network_are_refused(
+    one: Configure, tmp_path: Path, keys: dict[str, object], said: str
+) -> None:
+    """Fine-tuning takes the configured network and its scale of pixels, and says which key differs."""
+    path = model_file(tmp_path / "model.safetensors", one())
+    with pytest.raises(ConfigError, match=said):
+        beginning(one(load_ckpt=str(path), **keys))
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(one: Configure, tmp_path: Path) -> None:
+    """An empty file is not taken for a network, and nothing is begun anew instead."""
     (tmp_path / "ckpts").mkdir()
     (tmp_path / "ckpts" / "latest.safetensors").touch()
-    with pytest.raises(ConfigError, match="expected a checkpoint in the ckpts folder of a training directory"):
-        continued(going_on(one, tmp_path))
+    with pytest.raises(CorruptError, match="expected a safetensors checkpoint"):
+        beginning(going_on(one, tmp_path))
+
+
+def test_a_home_folder_is_expanded(one: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` in `load_ckpt` is the user's home, in every section."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = model_file(tmp_path / "model.safetensors", one())
+    config = one(load_ckpt="~/model.safetensors")
+    assert config.train.load_ckpt == str(path)
+    assert beginning(config).weights is not None
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(one: Configure, whole: Run) -> None:
     """A wrong name in the right directory is an error, not a silent start from somewhere else."""
     with pytest.raises(ConfigError, match=r"cannot read .*latest_7\.safetensors"):
-        continued(one(load_ckpt=str(path_of(whole) / "ckpts" / "latest_7.safetensors")))
-
-
-def test_a_populations_checkpoint_is_refused(one: Configure, finished: Run) -> None:
-    """A worker's checkpoint belongs to another kind of run, and the error says so."""
-    with pytest.raises(ConfigError, match="expected a checkpoint of a single network, found another kind of run"):
-        continued(one(load_ckpt=str(path_of(finished) / "ckpts" / "latest_0.safetensors")))
+        beginning(one(load_ckpt=str(path_of(whole) / "ckpts" / "latest_7.safetensors")))
 
 
 class Trap:
@@ -466,7 +554,7 @@ def test_a_pickle_is_not_gone_on_with(one: Configure, tmp_path: Path, save: Call
     trained(tmp_path / "run", one(num_epochs=1))
     save({"model": Trap(tmp_path / "sprung")}, tmp_path / "run" / "ckpts" / "latest.safetensors")
     with pytest.raises(CorruptError, match="expected a safetensors checkpoint"):
-        continued(going_on(one, tmp_path / "run"))
+        beginning(going_on(one, tmp_path / "run"))
     assert not (tmp_path / "sprung").exists()
 
 

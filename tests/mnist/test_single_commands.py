@@ -545,9 +545,7 @@ WRONG = {
     "crop without a shift": Wrong(("--set", "crop=1"), "crop: expected crop_shift"),
     "absent device": Wrong(("--device", "cuda:1000"), "device 'cuda:1000' is not there"),
     "directory that is taken": Wrong(("--out", "taken"), "taken: expected a new or empty directory, found one"),
-    "no checkpoint": Wrong(
-        ("--set", "load_ckpt=nowhere/ckpts/latest.safetensors"), "expected a checkpoint in the ckpts"
-    ),
+    "no checkpoint": Wrong(("--set", "load_ckpt=nowhere/ckpts/latest.safetensors"), "cannot read nowhere"),
     "no checkpoint to test": Wrong(("-m", "test", "--set", "test.load_ckpt=nowhere"), "cannot read nowhere"),
     "pickle to test": Wrong(("-m", "test", "--set", "test.load_ckpt=pickle"), "expected a safetensors checkpoint"),
     "unlabeled PNG": Wrong(("--set", "data_dir=pngs"), "one.png: expected the label behind the last underscore"),

@@ -117,8 +117,8 @@ def import_(
 
     if not i_trust_this_file:
         raise UsageError(
-            f"{path}: is a pickle, which can be made to run programs; only weights are read, but the reader of torch has "
-            "had holes; if you know who made the file, add --i-trust-this-file"
+            f"{path}: is a pickle, which can be made to run programs; only weights are read, but the reader of torch "
+            "has had holes; if you know who made the file, add --i-trust-this-file"
         )
     name = path.name
     for end in (".tar", ".pth", ".pt"):
@@ -128,7 +128,7 @@ def import_(
         raise UsageError(f"{target}: expected the name of a new .safetensors file")
     target.parent.mkdir(parents=True, exist_ok=True)
     tested = import_model(path, target, image=(num_channels, height, width), pixels=pixels, data_dir=data_dir)
-    lines = [f"network: {tested.network}", f"data: {tested.source}", *filter(None, [tested.note])]
+    lines = [f"network: {tested.network}", f"data: {tested.data}"]
     lines.append(f"{target}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images")
     console_for().print("\n".join(map(printable, lines)), soft_wrap=True)
     return 0

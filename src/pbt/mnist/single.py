@@ -15,14 +15,14 @@ from pbt.core.explore import follow
 from pbt.core.lineage import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.errors import ConfigError
+from pbt.mnist.beginning import SINGLE, KeepsStart, Weights, pretrained, started
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.files import Recorded
-from pbt.mnist.recorded import FREE
+from pbt.mnist.models import Shape
 from pbt.mnist.scalars import scalars
-from pbt.mnist.single_files import LATEST, SingleFiles
+from pbt.mnist.single_files import SingleFiles
 from pbt.mnist.task import check_batches, check_same, find_data, settled, steps_per_epoch, supervised
-from pbt.mnist.tester import load_checkpoint
 from pbt.runs.callbacks.tensorboard import FOLDER
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
@@ -33,7 +33,7 @@ from pbt.terminal.exit import print_error
 
 log = logging.getLogger("pbt")
 
-APPLICATION = "mnist-single"
+APPLICATION = SINGLE
 
 FILES = (
     ("checkpoints.csv", "everything that was measured of every checkpoint"),
@@ -98,12 +98,14 @@ class SingleRun:
         data: The data that was found.
         placement: Where it is trained.
         debug: Leave out tables, scalars and the best checkpoint.
+        weights: What the network starts with; None: it is initialized.
     """
 
     config: Config
     data: Dataset
     placement: Placement
     debug: bool = False
+    weights: Weights | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -119,8 +121,12 @@ class SingleRun:
         """The experiment that the configuration describes."""
         schedule = lr_schedule(self.config, self.steps_per_epoch)
         lowest = self.config.train.lr / 2 ** len(schedule.segments)
+        task = supervised(self.config, test=False)
+        if self.weights is not None:
+            shape = Shape.of(self.config.train, keep_prob=self.config.train.keep_prob)
+            task = replace(task, model=pretrained(shape, self.weights))
         return Experiment(
-            task=supervised(self.config, test=False),
+            task=task,
             space=Space({"lr": Float(lowest, 2 * self.config.train.lr)}),
             plan=Plan(exploit=never(), explore=follow(schedule), interval=self.checkpoints),
             population=1,
@@ -145,13 +151,21 @@ class SingleRun:
         }
         files = [
             Recorded(application),
+            *([] if self.weights is None else [KeepsStart(self.weights)]),
             SingleFiles(self.config, self.steps_per_epoch, self.data.note, debug=self.debug),
             *([] if self.debug else scalars(self.steps_per_epoch, alone=True, folder=f"{FOLDER}/train")),
         ]
         return self.experiment().run(path, resume=resume, observers=[*files, *observers], application=application)
 
 
-def prepare_single(config: Config, placement: Placement, *, debug: bool = False, progress: Any = None) -> SingleRun:
+def prepare_single(
+    config: Config,
+    placement: Placement,
+    *,
+    debug: bool = False,
+    weights: Weights | None = None,
+    progress: Any = None,
+) -> SingleRun:
     """Find the data and check what can be checked before the start.
 
     Raises:
@@ -163,44 +177,7 @@ def prepare_single(config: Config, placement: Placement, *, debug: bool = False,
         raise ConfigError(f"expected one network, found {names}; a population is trained by main_PBT.py")
     found = find_data(config.train, progress)
     check_batches(config, found)
-    return SingleRun(config=settled(config, found), data=found, placement=placement, debug=debug)
-
-
-def continued(config: Config) -> tuple[Config, Path] | None:
-    """The run that `load_ckpt` asks to go on with, and the configuration to do so; None: a new run is asked for.
-
-    Raises:
-        ConfigError: The checkpoint lies in no training directory of a single network, or is of another configuration.
-        CorruptError: The checkpoint is damaged, or something else than a checkpoint.
-    """
-    wanted = config.train.load_ckpt
-    if not wanted:
-        return None
-    path = Path(wanted).resolve().parent.parent
-    if not (path / "run.db").is_file():
-        raise ConfigError(
-            f"load_ckpt: expected a checkpoint in the ckpts folder of a training directory, found {wanted}"
-        )
-    application = Run.open(path).meta["application"]
-    if application.get("name") != APPLICATION:
-        raise ConfigError(f"load_ckpt: expected a checkpoint of a single network, found another kind of run in {path}")
-    load_checkpoint(Path(wanted))
-    if Path(wanted).name != LATEST:
-        log.info("load_ckpt: training goes on from the newest checkpoint of %s, not from %s", path, Path(wanted).name)
-    begun = Config.from_dict(application["config"])
-    before, now = begun.to_plain("train"), config.to_plain("train")
-    # A default that was lowered for a small data set is no change: it is lowered again.
-    free = FREE if "num_val" in config.train.model_fields_set else FREE | {"num_val"}
-    changed = [key for key in sorted(before | now) if key not in free and before.get(key) != now.get(key)]
-    if config.train.num_epochs < begun.train.num_epochs:
-        raise ConfigError(
-            f"num_epochs: training in {path} was begun for {begun.train.num_epochs} epochs, expected at least as many, "
-            f"got {config.train.num_epochs}"
-        )
-    if changed:
-        told = ", ".join(f"{key} ({before.get(key)!r} -> {now.get(key)!r})" for key in changed)
-        raise ConfigError(f"load_ckpt: training in {path} cannot go on with another {told}; only {_free()} may change")
-    return config, path
+    return SingleRun(config=settled(config, found), data=found, placement=placement, debug=debug, weights=weights)
 
 
 def resume_single(
@@ -216,14 +193,11 @@ def resume_single(
     meta = Run.open(path).meta
     application = meta["application"]
     config = Config.from_dict(application["config"])
-    prepared = prepare_single(config, placement or Placement(executor="inline"), debug=application["debug"])
+    placement = placement or Placement(executor="inline")
+    prepared = prepare_single(config, placement, debug=application["debug"], weights=started(path))
     # What stopped just when it was given more epochs has their checkpoints on record, but not yet their number.
     epochs = meta["rounds"] // prepared.checkpoints.count(1)
     if epochs > config.train.num_epochs:
         prepared = replace(prepared, config=config.changed(num_epochs=epochs))
     print_error(f"data: {prepared.data.line}")
     return prepared.train(path, resume=True, observers=observers)
-
-
-def _free() -> str:
-    return ", ".join(sorted(FREE))

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from pbt.errors import ConfigError
 from pbt.executors.ray import Cluster
+from pbt.mnist.beginning import beginning
 from pbt.mnist.commands import (
     check_unused,
     check_worker,
@@ -25,7 +26,7 @@ from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.evaluations import keep_evaluation
 from pbt.mnist.population import gpu_of, placement_on_ray
 from pbt.mnist.side_tester import SideTester
-from pbt.mnist.single import APPLICATION, SingleRun, continued, prepare_single
+from pbt.mnist.single import APPLICATION, SingleRun, prepare_single
 from pbt.mnist.single_files import add_test, take_tests
 from pbt.mnist.task import find_data
 from pbt.mnist.tester import Tested, best_tested, run_test
@@ -97,23 +98,26 @@ def single(argv: Sequence[str] | None = None) -> int:
                 _keep(tested) if mode == "test" else keep_evaluation(tested, settings.val.val)
             return code
         check_worker(settings)
-        going_on = continued(settings)
-        if going_on and out is not None:
+        start = beginning(settings)
+        if start.path is not None and out is not None:
             raise ConfigError("--out: expected none with load_ckpt, which goes on in the directory of its checkpoint")
-        settings, path = going_on or (settings, new_path(settings, out))
+        path = start.path or new_path(settings, out)
         placement = _placement_of(settings, device, executor, address)
         other = None
         with searching(progress) as advance:
-            prepared = prepare_single(settings, placement, debug=debug, progress=advance)
+            prepared = prepare_single(settings, placement, debug=debug, weights=start.weights, progress=advance)
             if _tests(settings, mode) and settings.test.data_dir != settings.train.data_dir:
                 # What is wrong with it is an error before anything is trained.
                 other = find_data(settings.test, advance, held_out=False)
         tell_start(settings, prepared.data)
         if other is not None:
             print_error(f"test data: {other.line}")
-        begun.append(path)
         bound = bounded(max_disk)
-        return _train(prepared, path, resume=going_on is not None, mode=mode, show=progress, bound=bound, device=device)
+        if start.branch is not None:
+            start.branch.write(path, prepared.experiment().rounds, prepared.steps_per_epoch)
+        begun.append(path)
+        resume = start.path is not None or start.branch is not None
+        return _train(prepared, path, resume=resume, mode=mode, show=progress, bound=bound, device=device)
 
     return exit_code_of(lambda: parse(app, argv), lambda: resume_line(begun), PROGRAM)
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pbt.mnist.config.values import (
+    FILE,
     FLAG,
     FOLDER,
     HYPERPARAMETERS,
-    TEXT,
     Kind,
     Limits,
     many,
@@ -107,7 +107,7 @@ class Section(BaseModel):
 
 
 _Metric = Annotated[Metric, BeforeValidator(one_of(get_args(Metric)))]
-_LoadCkpt = Annotated[str, BeforeValidator(TEXT)]
+_LoadCkpt = Annotated[str, BeforeValidator(FILE)]
 _BatchSize = Annotated[int, BeforeValidator(whole(1, 60_000))]
 _Hyperparameter = {name: BeforeValidator(real(limits)) for name, limits in HYPERPARAMETERS.items()}
 

@@ -170,6 +170,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _file(value: object) -> str:
+    """A file's name or nothing, `~` expanded."""
+    text = _text(value)
+    return str(_folder(text)) if text.startswith("~") else text
+
+
 def _optional(parse: Callable[[object], T]) -> Callable[[object], T | None]:
     return lambda value: None if value is None or value == "" else parse(value)
 
@@ -179,7 +185,7 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
     return Kind(f"{kind.expected}, or nothing", _optional(kind.parse))
 
 
-TEXT = Kind("text", _text)
+FILE = Kind("a path, or nothing", _file)
 FLAG = Kind("0 or 1", _flag)
 FOLDER = Kind("a path", _folder)
 
