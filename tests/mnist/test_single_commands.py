@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pbt.cli.app import main
 from pbt.mnist import single as single_module
 from pbt.mnist.config.record import load_config
 from pbt.mnist.data.find import load_mnist
@@ -362,6 +364,25 @@ def test_the_test_at_the_end_takes_the_data_where_they_are_now(
     assert f"100 test images: loss {loss:.4f}, accuracy {right:.4f}" in said
 
 
+WORDS = {"member", "members", "population", "founder", "founders", "round", "rounds", "hand", "worker", "workers"}
+"""What a single network has none of."""
+
+
+@pytest.mark.parametrize("num_val", [100, 0])
+def test_a_single_network_speaks_of_epochs_and_checkpoints(here: Here, num_val: int) -> None:
+    """No message of training, testing, status and resume has a population's words, or claims a validation in vain."""
+    said = here("-m", "traintest", "--out", "run", num_val=num_val)
+    for words in (["status", "run"], ["resume", "run"]):
+        assert main(words) == 0
+        shown = here.capfd.readouterr()
+        said += shown.out + shown.err
+    assert not WORDS & set(re.findall(r"[a-z]+", said))
+    assert ("validation" in said) is (num_val > 0)
+    assert f"epoch {0.4 if num_val else 0.33}, step 4 · training loss" in said
+    assert "6 of 6 checkpoints done" in said
+    assert ("Best checkpoint: after epoch" if num_val else "Newest checkpoint: after epoch 2") in said
+
+
 # What ends early
 
 
@@ -369,7 +390,8 @@ def test_training_that_diverges_is_told(here: Here) -> None:
     """A loss that is no number ends command and tester: exit code 1, one message, no process left."""
     said = here("--out", "run", code=1, lr=10, batch_norm=0, keep_prob=1, n_hiddens=",".join(["16"] * 40))
     last = said.splitlines()[-1]
-    assert last.startswith("main.py: error: every member failed; the first was member 0 in round ")
+    assert last.startswith("main.py: error: training failed after epoch ")
+    assert not WORDS & set(re.findall(r"[a-z]+", said))
     assert "not a finite number" in last
     assert not Path("run/results.csv").exists()
 

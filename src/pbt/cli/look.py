@@ -23,6 +23,7 @@ from pbt.store.repair import repair_run
 from pbt.store.verify import verify_run
 from pbt.terminal.console import can_redraw, console_for
 from pbt.terminal.exit import FAILED, OK, print_error
+from pbt.terminal.single import SINGLE
 from pbt.terminal.summary import summary
 from pbt.terminal.tables import Column, as_json, grid, rounds_done
 from pbt.text import NONE, printable, scored
@@ -104,8 +105,10 @@ def _show(run: Run, state: str, console: Console) -> None:
 
 
 def _standing(run: Run, state: str) -> str:
-    text = f"{printable(run.path)}: {state}, {rounds_done(run)} of {run.meta['rounds']} rounds done"
-    return text if state != "lost" else f"{text}; every member failed"
+    single = SINGLE in (run.meta.get("application") or {})
+    unit = "checkpoints" if single else "rounds"
+    text = f"{printable(run.path)}: {state}, {rounds_done(run)} of {run.meta['rounds']} {unit} done"
+    return text if state != "lost" else f"{text}; {'training failed' if single else 'every member failed'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

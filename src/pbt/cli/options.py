@@ -12,6 +12,7 @@ from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
 from pbt.terminal.exit import OK, SOME_FAILED, print_error
 from pbt.terminal.progress import ProgressObserver
+from pbt.terminal.single import progress_of
 from pbt.terminal.summary import summary
 from pbt.terminal.tables import as_json
 from pbt.text import printable
@@ -84,7 +85,8 @@ class Screen:
 
     def progress(self, title: str, application: Mapping[str, Any], placement: Placement | None) -> ProgressObserver:
         """What shows a run while it trains."""
-        return ProgressObserver(
+        return progress_of(
+            application,
             show=not (self.quiet or self.no_progress),
             title=title,
             note=str(application.get("note") or ""),

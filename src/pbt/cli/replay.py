@@ -122,13 +122,17 @@ def _task(application: Mapping[str, Any], path: Path, file: str | None) -> Any:
 
 def _mnist(application: Mapping[str, Any], *, test: bool = True) -> Any:
     from pbt.mnist.config.record import Config
+    from pbt.mnist.population import halved
     from pbt.mnist.task import find_data, supervised
 
+    if application.get("fine_tuned"):
+        raise UsageError("a network that was fine-tuned cannot be replayed: a replay starts from initial weights")
     config = Config.from_dict(application["config"])
     # Workers never download: what is to be downloaded is so now.
-    found = find_data(config.train)
-    print_error(f"data: {found.line}")
-    return supervised(config, test=test)
+    print_error(f"data: {find_data(config.train).line}")
+    task, steps = supervised(config, test=test), application.get("steps_per_epoch")
+    # Of a single network the halvings are in its schedule.
+    return halved(task, config, steps) if test and steps else task
 
 
 _TASKS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {

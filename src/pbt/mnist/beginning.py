@@ -166,7 +166,8 @@ def _tuned(wanted: Path, state: Mapping[str, Any], config: Config) -> Weights:
     recorded = recorded_of(wanted, state)
     if recorded is not None and recorded.config.train.pixels != config.train.pixels:
         raise ConfigError(
-            f"pixels: {wanted} was trained with {recorded.config.train.pixels}, got {config.train.pixels}; set it"
+            f"pixels: {wanted} was trained with {recorded.config.train.pixels}, got {config.train.pixels}; "
+            f"use it with --set pixels={recorded.config.train.pixels}"
         )
     log.info("load_ckpt: fine-tuning %s from epoch 0, in a new directory", wanted)
     return weights

@@ -23,6 +23,7 @@ from pbt.mnist.files import Recorded, RunFiles, write
 from pbt.mnist.plots import plot_results, plot_schedule
 from pbt.mnist.scalars import scalars
 from pbt.mnist.task import check_batches, check_same, find_data, settled, space, steps_per_epoch, supervised
+from pbt.pytorch import SupervisedTask
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
@@ -77,11 +78,8 @@ class PopulationRun:
     def experiment(self) -> Experiment:
         """The experiment that the configuration describes."""
         train = self.config.train
-        task = supervised(self.config)
-        if train.decreasing_lr_epochs:
-            task = replace(task, scheduler=halving(train.decreasing_lr_epochs, self.steps_per_epoch))
         return Experiment(
-            task=task,
+            task=halved(supervised(self.config), self.config, self.steps_per_epoch),
             space=space(self.config),
             plan=Plan(
                 exploit=truncation(copied_share(train.exploit_fraction, train.num_worker_tot)),
@@ -122,6 +120,12 @@ class PopulationRun:
         if not self.debug:
             finish(run, self.steps_per_epoch, self.data.note)
         return run
+
+
+def halved(task: SupervisedTask, config: Config, steps_per_epoch: int) -> SupervisedTask:
+    """The task of a population, with its learning rate halved where the configuration says so."""
+    epochs = config.train.decreasing_lr_epochs
+    return replace(task, scheduler=halving(epochs, steps_per_epoch)) if epochs else task
 
 
 def copied_share(fraction: float, population: int) -> float:

@@ -14,7 +14,7 @@ from pbt.core.exploit import never
 from pbt.core.explore import follow
 from pbt.core.lineage import Schedule, Segment
 from pbt.core.strategy import Plan
-from pbt.errors import ConfigError
+from pbt.errors import ConfigError, PopulationLostError
 from pbt.mnist.beginning import SINGLE, KeepsStart, Weights, pretrained, started
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
@@ -22,7 +22,7 @@ from pbt.mnist.files import Recorded
 from pbt.mnist.models import Shape
 from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import SingleFiles
-from pbt.mnist.task import check_batches, check_same, find_data, settled, steps_per_epoch, supervised
+from pbt.mnist.task import check_batches, find_data, settled, steps_per_epoch, supervised
 from pbt.runs.callbacks.tensorboard import FOLDER
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
@@ -30,6 +30,7 @@ from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.space import Float, Space
 from pbt.terminal.exit import print_error
+from pbt.terminal.single import SINGLE as SINGLE_SCREEN
 
 log = logging.getLogger("pbt")
 
@@ -136,26 +137,44 @@ class SingleRun:
             placement=self.placement,
         )
 
-    def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Run:
-        """Train to the end, a durable checkpoint at a time."""
-        if resume:
-            check_same(self.data, path)
-        application = {
+    def application(self) -> dict[str, Any]:
+        """What a run says of itself, so that other commands show it and continue it."""
+        return {
             "name": APPLICATION,
             "config": self.config.to_dict(),
             "debug": self.debug,
             "score": "validation accuracy" if len(self.data.val_y) else "steps",
             "note": self.data.note,
             "steps_per_epoch": self.steps_per_epoch,
-            "files": dict(DEBUG_FILES if self.debug else FILES),
+            SINGLE_SCREEN: {"steps_per_epoch": self.steps_per_epoch, "validated": bool(len(self.data.val_y))},
+            "fine_tuned": self.weights is not None,
+            "files": dict(DEBUG_FILES if self.debug else FILES) | ({} if len(self.data.val_y) else dict(DEBUG_FILES)),
         }
+
+    def train(self, path: Path, *, resume: bool, observers: Sequence[Observer] = ()) -> Run:
+        """Train to the end, a durable checkpoint at a time."""
+        if resume:
+            check_same(self.data, path)
+        application = self.application()
         files = [
             Recorded(application),
             *([] if self.weights is None else [KeepsStart(self.weights)]),
             SingleFiles(self.config, self.steps_per_epoch, self.data.note, debug=self.debug),
             *([] if self.debug else scalars(self.steps_per_epoch, alone=True, folder=f"{FOLDER}/train")),
         ]
-        return self.experiment().run(path, resume=resume, observers=[*files, *observers], application=application)
+        try:
+            return self.experiment().run(path, resume=resume, observers=[*files, *observers], application=application)
+        except PopulationLostError as error:
+            raise self._failed(path) from error.__cause__
+
+    def _failed(self, path: Path) -> PopulationLostError:
+        """The error of a training that cannot continue, in terms of epochs."""
+        run = Run.open(path)
+        step = max((report.step for report in run.tree.reports.values()), default=0)
+        (failed, *_) = run.tree.failures.values()
+        return PopulationLostError(
+            f"training failed after epoch {step / self.steps_per_epoch:.3g} (step {step:,}): {failed.message}"
+        )
 
 
 def prepare_single(

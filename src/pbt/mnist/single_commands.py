@@ -36,7 +36,7 @@ from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.terminal.exit import exit_code_of, print_error
-from pbt.terminal.progress import ProgressObserver
+from pbt.terminal.single import progress_of
 from pbt.terminal.summary import summary
 
 PROGRAM = "main.py"
@@ -169,7 +169,8 @@ def _train(
     beside = None
     if tests and mode == "parallel":
         beside = SideTester(config, path, prepared.steps_per_epoch, debug=prepared.debug, device=device)
-    watch = ProgressObserver(
+    watch = progress_of(
+        prepared.application(),
         show=show,
         title=f"{config.train.model} network, {config.train.num_epochs} epochs",
         note=prepared.data.note,

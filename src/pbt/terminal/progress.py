@@ -53,6 +53,9 @@ class ProgressObserver(Observer):
         live: A table that is redrawn in place; default: on a terminal that can, and not under `CI`.
     """
 
+    _unit = "member rounds"
+    """What is counted."""
+
     def __init__(
         self,
         *,
@@ -96,7 +99,7 @@ class ProgressObserver(Observer):
             )
             self._live.start()
         elif self._show and self._done_before:
-            self._say(f"goes on after {self._done_before} of {self._frame.total} member rounds")
+            self._say(f"goes on after {self._done_before} of {self._frame.total} {self._unit}")
 
     def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
         """A member's round came back."""
@@ -117,7 +120,7 @@ class ProgressObserver(Observer):
         self._update(engine)
         whole = _whole_rounds(self._frame)
         if self._show and self._live is None and whole > self._told:
-            self._say(f"round {whole}/{self._frame.rounds} · {self._best()} · {self._pace()}")
+            self._say(f"{self._moment(whole)} · {self._best()} · {self._pace()}")
         self._told = whole
 
     def on_end(self, engine: Engine) -> None:  # noqa: ARG002 (one signature for all observers)
@@ -146,11 +149,19 @@ class ProgressObserver(Observer):
             rows.sort(key=lambda row: (row.score is None, -self._sign * (row.score or 0.0), row.member))
         names = dict.fromkeys(name for row in rows for name in row.hparams)
         table = population_table(rows, names, title=self._title, width=width, limit=limit, score=self._score, live=True)
+        return Group(table, self._bar(), Text(self._best(), style="bold"))
+
+    def _bar(self) -> Table:
+        frame = self._frame
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
         bar.add_row(ProgressBar(total=max(1, frame.total), completed=frame.done), Text(self._pace()))
-        return Group(table, bar, Text(self._best(), style="bold"))
+        return bar
+
+    def _moment(self, whole: int) -> str:
+        """Where training is, after so many whole rounds."""
+        return f"round {whole}/{self._frame.rounds}"
 
     def _tell_failure(self, failed: Failed | Failure) -> None:
         if self._show:
@@ -212,7 +223,7 @@ class ProgressObserver(Observer):
     def _pace(self) -> str:
         """How far, since when, and how long still: from the pace of this session alone."""
         frame, elapsed = self._frame, time.monotonic() - self._began
-        text = f"{frame.done}/{frame.total} member rounds · {clock(elapsed)}"
+        text = f"{frame.done}/{frame.total} {self._unit} · {clock(elapsed)}"
         fresh = frame.done - self._done_before
         if fresh <= 0:
             return text

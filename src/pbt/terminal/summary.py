@@ -15,6 +15,7 @@ from rich.text import Text
 from pbt.core.events import Reported
 from pbt.runs.results import Run
 from pbt.terminal.console import console_for
+from pbt.terminal.single import SINGLE, checkpoints_table, chosen
 from pbt.terminal.tables import population_table, rows_of, schedule_table
 from pbt.text import cell, printable, scored
 
@@ -50,6 +51,22 @@ def summary(
     score = score or printable(application.get("score") or "score")
     notes = tuple(notes) or tuple(filter(None, [application.get("note")]))
     tail = "".join(f" · {printable(note)}" for note in notes)
+    single = application.get(SINGLE)
+    if single is not None:
+        title = f"Checkpoints{tail}"
+        table = checkpoints_table(run, single, score=score, title=title, width=console.width, limit=ROWS)
+        console.print(table)
+        if run.view.best is not None:
+            console.print(Text(f"\n{chosen(run, single, score)}", style="bold green"))
+    else:
+        _print_population(console, run, score, tail, delivered)
+    if run.path is not None:
+        logged = "every round, score and decision" if single is None else "every checkpoint and its scores"
+        described = tuple(files) or _recorded(run.path, application.get("files"))
+        _print_files(console, run.path, described, logged)
+
+
+def _print_population(console: Console, run: Run, score: str, tail: str, delivered: Reported | None) -> None:
     title = f"Population after round {run.view.round}{tail}"
     console.print(population_table(rows_of(run), run.space, title=title, width=console.width, limit=ROWS, score=score))
     if run.view.best is not None:
@@ -62,8 +79,6 @@ def summary(
         title = f"Schedule that made it{tail}"
         console.print()
         console.print(schedule_table(schedule, run.space, title=title, width=console.width))
-    if run.path is not None:
-        _print_files(console, run.path, tuple(files) or _recorded(run.path, application.get("files")))
 
 
 def _winner(title: str, best: Reported, score: str) -> str:
@@ -82,9 +97,9 @@ def _recorded(path: Path, files: object) -> list[tuple[str, str]]:
     return [(str(name), str(what)) for name, what in files.items() if (path / str(name)).exists()]
 
 
-def _print_files(console: Console, path: Path, files: Iterable[tuple[str, str]]) -> None:
+def _print_files(console: Console, path: Path, files: Iterable[tuple[str, str]], logged: str) -> None:
     named = {
-        "run.db": "every round, score and decision (SQLite)",
+        "run.db": f"{logged} (SQLite)",
         "states/": "the networks that are kept",
         **dict(files),
     }
