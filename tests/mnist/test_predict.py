@@ -17,7 +17,7 @@ from pbt.mnist.files import write_arguments
 from pbt.mnist.models import Shape, network
 from pbt.mnist.predict import predict, read_image
 from pbt.mnist.single import prepare_single
-from pbt.mnist.task import normalize
+from pbt.mnist.task import PREPARE, normalize
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 
@@ -287,3 +287,15 @@ def test_the_command_says_it_in_one_line(
     done = program("mnist", "predict", "digit.png", "--model", str(ckpt), script="pbt", code=2)
     (line,) = done.stderr.splitlines()
     assert "model: expected a fc network of 17 as configured, found another: size mismatch" in line
+
+
+def test_a_network_of_colored_images_reads_a_gray_one(configured: Callable[..., Config]) -> None:
+    """With `num_channels` 3 every channel is the gray image, and the inputs are scaled as the network's were."""
+    for pixels, prepare in PREPARE.items():
+        config = configured(num_channels=3, pixels=pixels)
+        model = network(Shape.of(config.train)).eval()
+        image = np.random.default_rng(3).integers(0, 256, (28, 28)).astype(np.uint8)
+        with torch.no_grad():
+            expected = model(prepare(torch.from_numpy(image)[None, None].repeat(1, 3, 1, 1))).softmax(1)[0]
+        seen = predict({"model": model.state_dict()}, config, image)
+        assert (seen.digit, seen.confidence) == (int(expected.argmax()), pytest.approx(float(expected.max())))
