@@ -22,7 +22,7 @@ from pbt.mnist.files import Recorded
 from pbt.mnist.models import Shape
 from pbt.mnist.scalars import scalars
 from pbt.mnist.single_files import SingleFiles
-from pbt.mnist.task import check_batches, find_data, settled, steps_per_epoch, supervised
+from pbt.mnist.task import check_batches, check_same, find_data, settled, steps_per_epoch, supervised
 from pbt.runs.callbacks.tensorboard import FOLDER
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
