@@ -52,10 +52,17 @@ def test_sizes_that_no_epoch_can_be_trained_with(
         make(configured(**keys, batch_size=size), Placement(executor="inline"))
 
 
-@pytest.mark.parametrize("keys", [{"batch_norm": 0}, {"model": "conv"}])
-def test_single_images_that_can_be_trained_on(configured: Configure, tmp_path: Path, keys: dict[str, Any]) -> None:
-    """Without batch normalization, or where it averages over the places of an image, a batch may be one image."""
-    config = configured(**ALONE | {"num_epochs": 1, "num_iters_for_ckpt": 20}, num_val=580, batch_size=1, **keys)
+@pytest.mark.parametrize("model", ["fc", "conv"])
+def test_batches_of_one_image_with_batch_normalization(configured: Configure, model: str) -> None:
+    """They are refused for both networks: a single image has no statistics of a batch."""
+    with pytest.raises(ConfigError, match="batch_size: expected at least 2 with batch_norm 1"):
+        prepare_single(configured(**ALONE, model=model, batch_size=1), Placement(executor="inline"))
+
+
+def test_batches_of_one_image_without_batch_normalization(configured: Configure, tmp_path: Path) -> None:
+    """Without batch normalization a batch may be one image."""
+    keys = ALONE | {"num_epochs": 1, "num_iters_for_ckpt": 20}
+    config = configured(**keys, num_val=580, batch_size=1, batch_norm=0)
     prepared = prepare_single(config, Placement(executor="inline", threads=1, device="cpu"), debug=True)
     assert prepared.train(tmp_path / "run", resume=False).best.step == 20
 

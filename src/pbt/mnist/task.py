@@ -124,7 +124,7 @@ def check_batches(config: Config, found: Dataset) -> None:
             f"batch_size: expected at most {len(found.train_y):,}, the number of training images, got "
             f"{train.batch_size:,}"
         )
-    if train.batch_size == 1 and train.batch_norm and (train.model == "fc" or train.height * train.width == 1):
+    if train.batch_size == 1 and train.batch_norm:
         raise ConfigError(
             "batch_size: expected at least 2 with batch_norm 1, which has no statistics of a single image, got 1; "
             "set batch_size to 2 or more, or batch_norm to 0"
