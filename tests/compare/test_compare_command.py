@@ -95,7 +95,7 @@ def test_a_loss_is_compared_as_one(tmp_path, monkeypatch, capsys):
     compare("--seeds", 1, "--plans", "own", "--out", "out", "-q")
     plain = json.loads(Path("out/comparison.json").read_text())
     assert plain["better"] == "lower"
-    assert plain["plans"]["own"]["runs"][0]["values"]["score"] == -Run.open("out/own/seed-0").best.score > 0
+    assert plain["plans"]["own"]["runs"][0]["values"]["score"] == Run.open("out/own/seed-0").best.score > 0
     assert capsys.readouterr().out == ""
 
 

@@ -255,14 +255,6 @@ def test_a_state_that_is_no_network_is_the_same_error(
         predict(state, config, np.zeros((28, 28), dtype=np.uint8))
 
 
-def test_a_network_that_reads_colors_is_refused(configured: Callable[..., Config]) -> None:
-    """Digits in image files are read as gray: a network of three channels is told how it can be evaluated."""
-    with pytest.raises(
-        ConfigError, match=r"num_channels: .* gray images, got one of 3 channels; evaluate it with -m test"
-    ):
-        predict({}, configured(num_channels=3), np.zeros((28, 28), dtype=np.uint8))
-
-
 @pytest.mark.parametrize("shape", [(28, 27), (14, 14), (784,)])
 def test_an_image_of_another_shape_is_refused(
     network_of: Callable[[str], tuple[Run, Config]], shape: tuple[int, ...]

@@ -122,10 +122,11 @@ def test_what_an_evaluation_reads_itself_is_as_asked(
     sections = asking(configured, ckpts / "latest_1.safetensors").to_dict()
     sections[section] |= {"data_dir": str(other), "metric": "error", "batch_size": 7}
     found = run_test(Config.from_dict(sections), section, "mnist")
-    assert (found.source, found.metric, found.value) == (str(other), "error", pytest.approx(1 - found.accuracy))
+    assert found.data.startswith(f"{other}: ")
+    assert (found.metric, found.value) == ("error", pytest.approx(1 - found.accuracy))
     assert found.accuracy < 0.3 or section == "val"
     sections[section] |= {"data_dir": "data", "metric": "accuracy_categ"}
-    assert run_test(Config.from_dict(sections), section, "mnist").source != str(other)
+    assert str(other) not in run_test(Config.from_dict(sections), section, "mnist").data
 
 
 FIXED = {"n_hiddens": "17", "num_val": 7, "model": "conv", "batch_norm": 0, "lr": 0.5, "num_worker_tot": 5}

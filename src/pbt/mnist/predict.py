@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pbt.errors import ConfigError, DataError, MissingExtraError
+from pbt.errors import DataError, MissingExtraError
 from pbt.mnist.config.record import Config
 from pbt.mnist.models import restored
 from pbt.mnist.task import PREPARE
@@ -34,15 +34,10 @@ def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Predictio
     """Classify one image (height, width) in the form of MNIST's.
 
     Raises:
-        ConfigError: The state is of another network than the configured one, or of one that reads colors.
+        ConfigError: The state is of another network than the configured one.
         DataError: The image has another shape than those that the network reads.
     """
     train = config.train
-    if train.num_channels != 1:
-        raise ConfigError(
-            f"num_channels: expected a network that reads gray images, got one of {train.num_channels} channels; "
-            "evaluate it with -m test on a folder of PNG files"
-        )
     model = restored(train, state.get("model"), "model")
     if (1, *image.shape) != (wanted := (1, train.height, train.width)):
         raise DataError(f"image: expected {wanted} (channels, height, width) as configured, found {(1, *image.shape)}")
