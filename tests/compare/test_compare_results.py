@@ -17,7 +17,7 @@ from pbt.compare.results import compared
 from pbt.compare.sentences import sentences
 from pbt.compare.table import comparison_table
 from pbt.errors import RunError
-from pbt.report.matplotlib_figures import saved
+from pbt.report.matplotlib_figures import figure_bytes
 
 BASE = np.linspace(0.5, 0.7, 10)
 NOISE = 0.01 * np.random.default_rng(0).normal(size=10)
@@ -94,7 +94,7 @@ def test_runs_that_lost_every_member_are_told():
     assert found.plans[1].paired.seeds == tuple(range(2, 10))
     assert any("own in 2 runs and tournament in 10 runs" in text and "flatters" in text for text in sentences(found))
     assert "tournament" in table_text(found)
-    assert len(saved(plot_comparison(found), "png")) > 1000
+    assert len(figure_bytes(plot_comparison(found), "png")) > 1000
     with pytest.raises(RunError, match="plan pbt: expected a run"):
         comparison({"pbt": [None] * 3, "own": [1.0] * 3})
 
@@ -157,7 +157,7 @@ def test_the_picture(results):
     """Whatever the numbers: a light picture with a row of dots per plan, inside its axes."""
     found = comparison(results)
     figure = plot_comparison(found)
-    picture = Image.open(io.BytesIO(saved(figure, "png"))).convert("RGB")
+    picture = Image.open(io.BytesIO(figure_bytes(figure, "png"))).convert("RGB")
     assert picture.getpixel((2, 2)) == (255, 255, 255)
     left = figure.axes[0]
     low, high = left.get_xlim()

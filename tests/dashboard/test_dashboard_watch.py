@@ -23,7 +23,7 @@ from pbt.dashboard.watch import Watch, WatchedRun
 from pbt.report import figures
 from pbt.report.content import content
 from pbt.report.data.figures import pictures
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.store.reader import RunReader
 from pbt.store.sqlite import RunStore
 
@@ -186,7 +186,7 @@ def test_page_and_report_say_the_same(tmp_path: Path) -> None:
     """What the browser gets is the report's words and figures."""
     run = pbt.run(**CLIMB, run_dir=tmp_path / "run")
     found = json.loads(shown(tmp_path / "run", "v"))
-    snapshot = read_story(run)
+    snapshot = read_snapshot(run)
     said = content(snapshot, pictures(snapshot))
     assert found["figures"] == json.loads(json.dumps(figures(run)))
     assert found["lead"] == said.lead

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import verdict
-from pbt.report.matplotlib_figures.common import Drawing, scaled, settled, sheet
+from pbt.report.matplotlib_figures.common import Drawing, isolated_style, scaled, sheet
 from pbt.report.palette import OTHERS, POPULATION, WINNER
 from pbt.text import count, number, printable
 
@@ -22,7 +22,7 @@ _WIDE, _TICKS = 20, 6
 """Times the small values that the largest is where a linear axis shows the small ones no longer."""
 
 
-@settled
+@isolated_style
 def plot_comparison(found: Comparison) -> Drawing:
     """Every seed as a dot, the interquartile mean with its interval as a mark; beside it the paired differences."""
     shown = [result for result in found.plans if result.summary is not None]

@@ -27,11 +27,11 @@ def write(found: Comparison, folder: Path) -> list[Path]:
         RunError: A file cannot be written.
     """
     from pbt.compare.figure import plot_comparison
-    from pbt.report.matplotlib_figures import saved
+    from pbt.report.matplotlib_figures import figure_bytes
 
     text = json.dumps(as_plain(found), indent=2, allow_nan=False) + "\n"
     figure = plot_comparison(found)
-    contents = {JSON: text.encode()} | {f"{PICTURE}.{suffix}": saved(figure, suffix) for suffix in FORMATS}
+    contents = {JSON: text.encode()} | {f"{PICTURE}.{suffix}": figure_bytes(figure, suffix) for suffix in FORMATS}
     for name, content in contents.items():
         _replace(folder / name, content)
     return [folder / name for name in contents]

@@ -8,7 +8,7 @@ from pbt.errors import PBTError
 from pbt.report.content import Content, ReportSection, content
 from pbt.report.data.figures import pictures
 from pbt.report.page import json_text
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.report.write import drawn
 from pbt.text import printable
 
@@ -21,7 +21,7 @@ def shown(path: Path, version: str) -> bytes:
         version: What the watch called the run at this moment; handed on, so that the browser knows what it has.
     """
     try:
-        snapshot = read_story(path)
+        snapshot = read_snapshot(path)
         made = pictures(snapshot)
         found = {"version": version, "problem": "", **_plain(content(snapshot, made)), "figures": drawn(made)}
         return json_text(found).encode()
