@@ -162,7 +162,7 @@ def test_ctrl_c_stops_it_and_the_printed_line_goes_on(tmp_path, monkeypatch):
     assert time.monotonic() - began < 5
     assert process.returncode == 130
     assert gone(children, 1)
-    told = re.search(r"^pbt: stopped; state kept; go on with: (.*)$", error, re.MULTILINE)
+    told = re.search(r"^pbt: stopped; state kept; resume with: (.*)$", error, re.MULTILINE)
     assert told, error
     assert "Traceback" not in error
     assert shlex.split(told[1])[1:] == shlex.split(line)[1:]
