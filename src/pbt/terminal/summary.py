@@ -85,8 +85,7 @@ def _print_files(console: Console, path: Path, files: Iterable[tuple[str, str]])
     # Numbers become *, so that the files of all members are one entry.
     rest = {re.sub(r"\d+", "*", entry.name) + "/" * entry.is_dir() for entry in path.iterdir() if entry.name not in top}
     if rest:
-        table.add_row(
-            Text("  others"), Text(printable(", ".join(sorted(rest)[:OTHERS]) + ", …" * (len(rest) > OTHERS)))
-        )
+        names = ", ".join(sorted(rest)[:OTHERS]) + ", …" * (len(rest) > OTHERS)
+        table.add_row(Text("  others"), Text(printable(names)))
     console.print(Text(f"\nFiles in {printable(path)}", style="bold"), soft_wrap=True)
     console.print(table)

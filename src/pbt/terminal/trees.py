@@ -48,10 +48,12 @@ def branches(run: Run) -> list[Branch]:
 
 
 def tree_text(run: Run) -> list[Text]:
-    """The family tree of a population, one line per branch; ended branches are dim, the one with the best state green."""
+    """The family tree of a population, one line per branch: ended ones dim, the one with the best state green."""
     known = branches(run)
     home = {
-        StateRef(b.segment.member, r): b for b in known for r in range(b.segment.first_round, b.segment.last_round + 1)
+        StateRef(branch.segment.member, round_): branch
+        for branch in known
+        for round_ in range(branch.segment.first_round, branch.segment.last_round + 1)
     }
     children: dict[StateRef | None, list[Branch]] = defaultdict(list)
     for branch in known:
