@@ -60,6 +60,16 @@ def test_schedules_in_words() -> None:
     )
 
 
+def test_schedules_that_return_or_end_inactive_in_words() -> None:
+    """A value that ends where it began is said to return there, and a value that does not exist is inactive."""
+    space = {"depth": pbt.Int(1, 4), "decay": pbt.Float(0.0, 1.0)}
+    values = {(1, 0): {"depth": 1, "decay": 0.5}, (2, 0): {"depth": 2}, (3, 0): {"depth": 1}}
+    assert said("schedules", told(rising(3, 1), values=values, space=space)) == (
+        "Along the winner's ancestry, depth changed twice and returned to 1, its lower bound; decay went from 0.5 to "
+        "inactive in 1 change."
+    )
+
+
 def test_ancestry_in_words() -> None:
     """How many founders are left, the last common ancestor, and how often the best state was handed over."""
     snapshot = told(rising(4, 4), copies={(2, 0): 3, (2, 1): 3, (2, 2): 3, (3, 3): 2})

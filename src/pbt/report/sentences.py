@@ -105,9 +105,15 @@ def _schedules(record: ScheduleLines, snapshot: RunSnapshot) -> str:  # noqa: AR
 
 def _panel(panel: Panel) -> str:
     ends = (panel.first, panel.last)
-    first, last = distinct(*ends) if all(isinstance(end, float) for end in ends) else map(number, ends)  # type: ignore[arg-type]
+    if all(isinstance(end, float) for end in ends):
+        first, last = distinct(*ends)  # type: ignore[arg-type]
+    else:
+        first, last = ("inactive" if end is None else number(end) for end in ends)
+    bound = f"its {panel.at_bound} bound" if panel.at_bound else ""
+    if panel.first == panel.last:
+        return f"{panel.axis.name} changed {times(panel.changes)} and returned to {last}" + (bound and f", {bound}")
     text = f"{panel.axis.name} went from {first} to {last} in {count(panel.changes, 'change')}"
-    return f"{text} and ended at its {panel.at_bound} bound" if panel.at_bound else text
+    return text + (bound and f" and ended at {bound}")
 
 
 def _tree(record: Tree, snapshot: RunSnapshot) -> str:  # noqa: ARG001
