@@ -146,7 +146,7 @@ class TestRun:
         assert f"Files in runs/{path.name}" in done.stdout
         assert "validation score" in done.stdout
         assert "test accuracy" in done.stdout
-        assert "Schedule that made it" in done.stdout
+        assert "Schedule of the best member" in done.stdout
         assert [line.split(" · ")[0] for line in done.stderr.splitlines()] == [f"round {i}/3" for i in (1, 2, 3)]
 
     def test_the_second_run_moves_the_link(self, folder: Path) -> None:
@@ -369,7 +369,7 @@ class TestStops:
         assert process.returncode == 128 + number
         assert "Traceback" not in errors
         assert errors.splitlines()[-1] == (
-            "pbt: stopped; state kept; go on with: pbt resume 'a run' slow.py:experiment"
+            "pbt: stopped; state kept; resume with: pbt resume 'a run' slow.py:experiment"
         )
         assert Run.open(folder / "a run").view.ended is None
         assert "interrupted" in pbt(folder, "status", "a run").stdout
@@ -394,7 +394,7 @@ class TestStops:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 130
-        assert errors.splitlines()[-1] == "pbt: stopped; state kept; go on with: pbt resume a graceful.py:x"
+        assert errors.splitlines()[-1] == "pbt: stopped; state kept; resume with: pbt resume a graceful.py:x"
         assert Run.open(folder / "a").failures() == []
 
     def test_a_second_signal_ends_at_once(self, folder: Path) -> None:

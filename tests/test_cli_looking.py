@@ -210,7 +210,7 @@ class TestLineage:
             ]
             assert [x["score"] for x in found] == [link.score for link in links]
             text = call("lineage", "one", str(member))
-            assert f"What made member {member} as it is after round 6" in text
+            assert f"Ancestry of member {member} after round 6" in text
             rows = [line.split() for line in text.splitlines()[3:]]
             assert {int(row[0]) for row in rows} == {link.member for link in links}
             assert [rows[0][2], rows[-1][3]] == ["0", "30"]
@@ -224,7 +224,7 @@ class TestLineage:
             return {}, float(ctx.member)
 
         run = pbt.run(fail, {"lr": pbt.Float(0, 1)}, population=3, rounds=3)
-        ends = [(branch.stint.member, branch.end) for branch in branches(run)]
+        ends = [(branch.segment.member, branch.end) for branch in branches(run)]
         assert (1, "failed") in ends
         assert (1, "live") in ends
 

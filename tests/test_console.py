@@ -152,7 +152,7 @@ class TestLive:
         """No line is wider than the terminal, at any number of hyperparameters."""
         text = frame(made(names=names), 5, width)
         assert max(map(cell_len, text.splitlines())) <= width
-        assert ("too narrow for" in text) == (names > 1 or width == 40)
+        assert ("terminal too narrow" in text) == (names > 1 or width == 40)
 
     def test_shows_what_came_back_and_who_trains(self) -> None:
         """A score is there as soon as it came back, a failure too, and one member is in training."""
@@ -299,7 +299,7 @@ class TestLines:
         progress = ProgressObserver(console=console, live=False)
         made(rounds=3).run(tmp_path / "run", resume=True, observers=[progress])
         first, second = written(console).splitlines()
-        assert first == "goes on after 8 of 12 member rounds"
+        assert first == "resumes after 8 of 12 member rounds"
         assert second.startswith("round 3/3")
 
     def test_can_be_silent(self) -> None:

@@ -63,16 +63,16 @@ def report(events: list[Event], **changes: Any) -> list[Event]:
 CHANGES: Mapping[str, tuple[Change, str]] = {
     "born twice": (lambda e: [e[0], *e], "born twice"),
     "one too many": (lambda e: [*e[:4], Born(member=9, hparams={"lr": 0.01}), *e[4:]], "4 members at a time"),
-    "born with steps of no state": (lambda e: [replace(e[0], step=7), *e[1:]], "7 steps"),
+    "born with steps of no state": (lambda e: [replace(e[0], step=7), *e[1:]], "got 7"),
     "a report is missing": (lambda e: e[:4] + e[5:], "was closed"),
     "told twice": (lambda e: [*e[:5], e[4], *e[5:]], "twice"),
     "a decision is missing": (lambda e: e[: exploit(e)] + e[exploit(e) + 1 :], "without being open"),
     "decided twice": (lambda e: [*e[: exploit(e)], e[exploit(e)], *e[exploit(e) :]], "was closed"),
     "failed out of turn": (lambda e: [*e, Failed(member=0, round=9, cause="score", message="")], "without being open"),
-    "a state that nobody has": (lambda e: decision(e, exploit(e), start=StateRef(3, 77)), "nobody had reported"),
-    "a state of the future": (lambda e: decision(e, exploit(e), start=StateRef(3, 4)), "nobody had reported"),
-    "other steps": (lambda e: decision(e, exploit(e), step=999), "999 steps"),
-    "other scores": (lambda e: decision(e, exploit(e), scores=(42.0,)), "says scores"),
+    "a state that nobody has": (lambda e: decision(e, exploit(e), start=StateRef(3, 77)), "was not reported before"),
+    "a state of the future": (lambda e: decision(e, exploit(e), start=StateRef(3, 4)), "was not reported before"),
+    "other steps": (lambda e: decision(e, exploit(e), step=999), "got 999"),
+    "other scores": (lambda e: decision(e, exploit(e), scores=(42.0,)), "expected scores"),
     "out of bounds": (lambda e: decision(e, exploit(e), hparams={"lr": 0.5}), "lr"),
     "a name too many": (lambda e: decision(e, exploit(e), hparams={"lr": 0.05, "x": 1}), "x"),
     "a donor that is not there": (lambda e: decision(e, exploit(e), donor=17), "member 17"),
@@ -81,7 +81,7 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
     "another's state": (lambda e: report(e, state=StateRef(0, 1)), "reported the state"),
     "no step further": (lambda e: report(e, step=0), "trained from step"),
     "after the end": (lambda e: [*e, Ended(round=4, why="again")], "had ended"),
-    "retired twice": (lambda e: [*e, Retired(member=0, round=4, why="")] * 2, "retired, but was not there"),
+    "retired twice": (lambda e: [*e, Retired(member=0, round=4, why="")] * 2, "retired twice"),
 }
 
 
@@ -124,7 +124,7 @@ def test_asynchronous(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("DELETE FROM states", "is needed, and not kept"),
+        ("DELETE FROM states", "is needed but not kept"),
         ("UPDATE states SET digest = (SELECT digest FROM states WHERE member = 3) WHERE member = 0", "content"),
         ("UPDATE states SET blob = (SELECT blob FROM states WHERE member = 3) WHERE member = 0", "content"),
     ],

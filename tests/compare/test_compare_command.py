@@ -47,7 +47,7 @@ def test_from_a_task_to_an_answer(folder, capsys):
     runs = sorted(str(path.relative_to(folder)) for path in folder.rglob("seed-*"))
     assert runs == [f"out/{plan}/seed-{n}" for plan in ("no-evolution", "pbt", "replay") for n in (0, 1)]
     assert "task.py:experiment: test, higher is better · 2 seeds · 4 members, 3 rounds" in out
-    assert "it takes 7 seeds to show any" in " ".join(out.split())  # wherever lines break
+    assert "showing any difference takes at least 7 seeds" in " ".join(out.split())  # wherever lines break
     assert progress.splitlines()[-1].startswith("6/6 runs · ")
     plain = json.loads(Path("out/comparison.json").read_text())
     assert plain["metric"] == "test"
@@ -69,7 +69,7 @@ def test_from_a_task_to_an_answer(folder, capsys):
     assert again["plans"]["pbt"]["runs"][:2] == plain["plans"]["pbt"]["runs"]
 
     compare("--seeds", 1, "--out", "out", "--population", 5, code=2)
-    assert "out/pbt/seed-0: was trained with another population than is asked for now" in capsys.readouterr().err
+    assert "out/pbt/seed-0: this run was trained with another population" in capsys.readouterr().err
     compare("--seeds", 1, "--out", "out", "--rounds", 2, code=2)
     assert "another number of rounds" in capsys.readouterr().err
     compare("--seeds", 1, "--out", "out/pbt/seed-0", code=2)
@@ -81,7 +81,7 @@ def test_runs_that_lose_every_member(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_task(tmp_path, most=0.0)
     compare("--seeds", 1, "--out", "out", code=2)
-    assert "plan pbt: expected a run with a score to compare with" in capsys.readouterr().err
+    assert "plan pbt: expected a run with a finite score" in capsys.readouterr().err
     before = stamps(tmp_path)
     compare("--seeds", 1, "--out", "out", code=2)
     assert stamps(tmp_path) == before
@@ -162,7 +162,7 @@ def test_ctrl_c_stops_it_and_the_printed_line_goes_on(tmp_path, monkeypatch):
     assert time.monotonic() - began < 5
     assert process.returncode == 130
     assert gone(children, 1)
-    told = re.search(r"^pbt: stopped; state kept; go on with: (.*)$", error, re.MULTILINE)
+    told = re.search(r"^pbt: stopped; state kept; resume with: (.*)$", error, re.MULTILINE)
     assert told, error
     assert "Traceback" not in error
     assert shlex.split(told[1])[1:] == shlex.split(line)[1:]

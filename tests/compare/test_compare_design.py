@@ -56,7 +56,7 @@ def test_what_waits_for_its_source() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"asked": ("pbt", "pbt")}, "expected each once, got 'pbt' twice"),
+        ({"asked": ("pbt", "pbt")}, "expected each name once, got 'pbt' twice"),
         ({"asked": ()}, "at least one plan"),
         ({"seeds": ()}, "at least one plan and one seed"),
         ({"seeds": (-1, 0)}, "expected 0 to 999999"),

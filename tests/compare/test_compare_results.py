@@ -19,7 +19,7 @@ from pbt.compare.sentences import sentences
 from pbt.compare.table import comparison_table
 from pbt.compare.trials import measured as measured_run
 from pbt.errors import RunError
-from pbt.report.matplotlib_figures import saved
+from pbt.report.matplotlib_figures import figure_bytes
 
 BASE = np.linspace(0.5, 0.7, 10)
 NOISE = 0.01 * np.random.default_rng(0).normal(size=10)
@@ -33,14 +33,14 @@ def table_text(found, width=200):
     return console.file.getvalue()
 
 
-def test_a_clear_difference_is_called_real():
+def test_a_clear_difference_is_called_significant():
     """What the numbers show is said of each plan beside the first, with size, interval, p and seeds."""
     said = sentences(comparison(CLEAR))
-    assert said[0].startswith("no-evolution is really worse than pbt: -0.1")
+    assert said[0].startswith("no-evolution is significantly worse than pbt: -0.1")
     assert "p = 0.004, 10 seeds" in said[0]
-    assert said[1].startswith("No real difference between tournament and pbt is shown: ")
-    assert "fresh seeds" in said[1] or "too small against the noise" in said[1]
-    assert said[2].startswith("Taken together the 3 plans differ (Friedman, p < 0.001)")
+    assert said[1].startswith("tournament and pbt do not differ significantly: ")
+    assert "fresh seeds" in said[1] or "would usually go unnoticed" in said[1]
+    assert said[2].startswith("As a group, the 3 plans differ (Friedman's test, p < 0.001)")
 
 
 def test_minimizing_turns_better_around():
@@ -49,7 +49,7 @@ def test_minimizing_turns_better_around():
     loss = replace(design.experiment(), objective="minimize")
     found = comparison(CLEAR, experiment=loss)
     assert found.minimize
-    assert sentences(found)[0].startswith("no-evolution is really better than pbt: -0.1")
+    assert sentences(found)[0].startswith("no-evolution is significantly better than pbt: -0.1")
     assert found.friedman.ranks[1] == 1.0
     assert not comparison(CLEAR, metric="test_accuracy", experiment=loss).minimize
 
@@ -72,7 +72,7 @@ def test_a_test_result_that_some_lack_is_not_compared():
 def test_few_seeds_show_nothing():
     """Three seeds cannot show any difference, however large, and how many it takes is said."""
     said = sentences(comparison({name: values[:3] for name, values in CLEAR.items()}))
-    assert "with 2 comparisons it takes 7 seeds to show any" in said[0]
+    assert "With 2 comparisons, showing any difference takes at least 7 seeds" in said[0]
 
 
 def test_equal_plans():
@@ -86,7 +86,10 @@ def test_a_noisy_difference_says_how_many_seeds_it_takes():
     """A small difference in large noise: about how many fresh seeds would show it."""
     noise = np.array([1.0, -0.8] * 5) + np.linspace(0, 0.1, 10)
     (said,) = sentences(comparison({"pbt": BASE, "own": BASE + noise}))
-    assert "if it is what it seems, about" in said
+    assert "A true difference of this size would need about" in said
+    none = np.array([1.0, -1.0001] * 5)
+    (said,) = sentences(comparison({"pbt": BASE, "own": BASE + none}))
+    assert "With 10 seeds, a difference below 0.91 standard deviations would usually go unnoticed." in said
 
 
 def test_runs_that_lost_every_member_are_told():
@@ -94,9 +97,9 @@ def test_runs_that_lost_every_member_are_told():
     lost = [None, None, *BASE[2:]]
     found = comparison({"pbt": BASE + 0.2, "own": lost, "tournament": [None] * 10})
     assert found.plans[1].paired.seeds == tuple(range(2, 10))
-    assert any("own in 2 runs and tournament in 10 runs" in text and "flatters" in text for text in sentences(found))
+    assert any("own in 2 runs and tournament in 10 runs" in text and "favors" in text for text in sentences(found))
     assert "tournament" in table_text(found)
-    assert len(saved(plot_comparison(found), "png")) > 1000
+    assert len(figure_bytes(plot_comparison(found), "png")) > 1000
     with pytest.raises(RunError, match="plan pbt: expected a run"):
         comparison({"pbt": [None] * 3, "own": [1.0] * 3})
 
@@ -104,12 +107,14 @@ def test_runs_that_lost_every_member_are_told():
 def test_another_budget_is_told():
     """A plan that trained more than the first is named, with how much more."""
     said = sentences(comparison({"pbt": BASE, "own": BASE}, steps={"own": 131}))
-    assert said[-1] == "Not the same budget: compared with pbt, own took 31 % more training steps."
+    assert said[-1] == "The budgets differ: compared with pbt, own took 31 % more training steps."
 
 
 def test_plans_made_of_runs_are_told():
     """What another run found cost that run's steps too."""
-    assert "the steps of that run come on top" in sentences(comparison({"pbt": BASE, "replay": BASE}))[-1]
+    said = sentences(comparison({"pbt": BASE, "replay": BASE}))[-1]
+    assert "replay (pbt) follows the run" in said
+    assert "the steps of that run are not included" in said
 
 
 def test_the_table_has_everything():
@@ -127,7 +132,7 @@ def test_the_files(tmp_path):
     assert [file.name for file in files] == ["comparison.json", "comparison.png", "comparison.svg"]
     plain = json.loads(files[0].read_text())
     assert plain == as_plain(found)
-    assert plain["plans"]["no-evolution"]["difference"]["real"] is True
+    assert plain["plans"]["no-evolution"]["difference"]["significant"] is True
     assert [run["values"]["score"] for run in plain["plans"]["pbt"]["runs"]] == list(CLEAR["pbt"])
     assert plain["sentences"] == sentences(found)
     before = [file.read_bytes() for file in files]
@@ -141,7 +146,7 @@ def test_a_result_that_is_no_number_is_left_out():
     found = comparison({"pbt": [1.0, 2.0], "own": [float("inf"), 2.0]}, metric="test")
     assert found.metric == "test"
     assert found.plans[1].paired.seeds == (1,)
-    assert any("test was no number, under own in 1 run;" in text for text in sentences(found))
+    assert any("test was not finite, for own in 1 run." in text for text in sentences(found))
     assert json.loads(json.dumps(as_plain(found), allow_nan=False))["plans"]["own"]["runs"][0]["values"]["test"] is None
 
 
@@ -159,7 +164,7 @@ def test_the_picture(results):
     """Whatever the numbers: a light picture with a row of dots per plan, inside its axes."""
     found = comparison(results)
     figure = plot_comparison(found)
-    picture = Image.open(io.BytesIO(saved(figure, "png"))).convert("RGB")
+    picture = Image.open(io.BytesIO(figure_bytes(figure, "png"))).convert("RGB")
     assert picture.getpixel((2, 2)) == (255, 255, 255)
     left = figure.axes[0]
     low, high = left.get_xlim()

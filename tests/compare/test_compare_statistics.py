@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pbt.compare import statistics
-from pbt.compare.statistics import bootstrap, friedman, holm, iqm, least_seeds, paired, seeds_needed, summary, wilcoxon
+from pbt.compare.statistics import (
+    bootstrap,
+    detectable,
+    friedman,
+    holm,
+    iqm,
+    least_seeds,
+    paired,
+    seeds_needed,
+    summary,
+    wilcoxon,
+)
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
 
@@ -81,7 +92,7 @@ def test_fewest_seeds(comparisons, least):
     """With one seed fewer not even differences of one sign could be shown, with so many they are."""
     for seeds, real in ((least - 1, False), (least, True)):
         ones = [by_seed(np.arange(seeds) + 1 + i) for i in range(comparisons)]
-        assert all(pair.real is real for pair in paired(ones, by_seed(np.zeros(seeds)), "least"))
+        assert all(pair.significant is real for pair in paired(ones, by_seed(np.zeros(seeds)), "least"))
     assert least_seeds(comparisons) == least
 
 
@@ -96,6 +107,16 @@ def test_seeds_needed_gives_the_power():
     assert shown == pytest.approx(0.8, abs=0.05)
 
 
+def test_detectable_is_the_inverse_of_seeds_needed():
+    """As many seeds as a difference needs detect that difference, and one seed fewer does not; more plans need more."""
+    for size, comparisons in ((0.5, 1), (0.5, 4), (1.0, 2)):
+        spread = np.array([-1.0, 1.0] * 20) * np.sqrt(39 / 40)
+        needed = seeds_needed(size + spread, comparisons)
+        assert needed is not None
+        assert detectable(needed, comparisons) <= size < detectable(needed - 1, comparisons)
+    assert detectable(20, 4) > detectable(20)
+
+
 def test_seeds_needed_has_ends():
     """A difference without spread needs the fewest that a test takes; one of 0, or alone, no number of seeds."""
     assert seeds_needed([1.0] * 10) == 6
@@ -105,25 +126,25 @@ def test_seeds_needed_has_ends():
     assert seeds_needed([1.0, -1.0001] * 5) is None
 
 
-def test_a_difference_that_is_there_is_real():
+def test_a_true_difference_is_significant():
     """Ten seeds, a shift of three standard deviations: shown, with its size and sign."""
     rng = np.random.default_rng(4)
     base = rng.normal(size=10)
     (pair,) = paired([by_seed(base - 3 + 0.5 * rng.normal(size=10))], by_seed(base), "there")
-    assert pair.real
+    assert pair.significant
     assert pair.low <= pair.iqm <= pair.high < 0
     assert pair.iqm == pytest.approx(-3, abs=0.5)
 
 
-def test_what_is_not_there_is_rarely_real(monkeypatch):
-    """Of comparisons of a plan with itself at most about 5 % call the difference real, with four plans as with one."""
+def test_equal_plans_rarely_differ_significantly(monkeypatch):
+    """Of comparisons of a plan with itself at most about 5 % are significant, with four plans as with one."""
     monkeypatch.setattr(statistics, "REPETITIONS", 1000)
     rng = np.random.default_rng(5)
     for others in (1, 4):
         alarms = 0
         for trial in range(200):
             found = [by_seed(row) for row in rng.normal(size=(others + 1, 10))]
-            alarms += any(pair.real for pair in paired(found[1:], found[0], trial))
+            alarms += any(pair.significant for pair in paired(found[1:], found[0], trial))
         assert alarms <= 20
 
 
@@ -138,7 +159,7 @@ def test_equal_plans_differ_by_nothing():
     """The same results on each seed are no difference, and no error."""
     same = by_seed(range(10))
     (pair,) = paired([same], same, "k")
-    assert (pair.iqm, pair.low, pair.high, pair.p, pair.real, pair.needed) == (0, 0, 0, 1.0, False, None)
+    assert (pair.iqm, pair.low, pair.high, pair.p, pair.significant, pair.needed) == (0, 0, 0, 1.0, False, None)
 
 
 def test_friedman():

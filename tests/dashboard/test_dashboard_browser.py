@@ -278,7 +278,7 @@ def test_a_server_that_went_away(tmp_path: Path, visit: Visit) -> None:
     Written(tmp_path / "one").store.close()
     with served(tmp_path) as server:
         page = visit("one", server)
-    page.until("document.querySelector('#news').textContent.includes('does not answer')", seconds=20)
+    page.until("document.querySelector('#news').textContent.includes('does not respond')", seconds=20)
     assert page.value("document.querySelector('h1').textContent") == "one"
 
 

@@ -93,8 +93,9 @@ def test_a_signal_ends_it_in_good_order(folder: Path, number: int) -> None:
 def test_an_orderly_end_does_not_wait_for_a_page(folder: Path) -> None:
     """A page that is being made does not keep the process alive."""
     code = (
-        "import sys, time; from pathlib import Path; from pbt.dashboard import desk; from pbt.cli.app import main;"
-        "desk.Desk.__init__.__defaults__ = (lambda path, version: time.sleep(60),); sys.exit(main(sys.argv[1:]))"
+        "import sys, time; from pathlib import Path; from pbt.dashboard import cache; from pbt.cli.app import main;"
+        "cache.ResponseCache.__init__.__defaults__ = (lambda path, version: time.sleep(60),);"
+        "sys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "dashboard", "runs", "--port", "0"],
@@ -157,12 +158,12 @@ def test_a_token_of_ones_own(folder: Path) -> None:
         (["file"], "found a file"),
         (["empty"], "expected a run directory or a folder with runs in it, found a folder without"),
         (["old"], "older format 0"),
-        (["runs", "--port", "{taken}"], "{taken} is taken on 127.0.0.1; choose another one, or --port 0"),
+        (["runs", "--port", "{taken}"], "{taken} is in use on 127.0.0.1; choose another port, or --port 0"),
         (["runs", "--port", "70000"], "expected 0 to 65535, got 70000"),
         (["runs", "--port", "-1"], "expected 0 to 65535, got -1"),
         (["runs", "--host", "no.such.host.invalid"], "got 'no.such.host.invalid', which is unknown"),
         (["runs", "--host", "a" * 70], "which is unknown"),
-        (["runs", "--host", "192.0.2.1", "--port", "0"], "got '192.0.2.1', which is another's"),
+        (["runs", "--host", "192.0.2.1", "--port", "0"], "got '192.0.2.1', which belongs to another machine"),
         (["runs", "--port", "0", "--token", "short"], "expected at least 16 characters, got 5"),
         (["runs", "--porth", "0"], "--porth"),
     ],
@@ -212,8 +213,8 @@ def test_looking_loads_nothing_heavy(folder: Path) -> None:
     code = (
         "import sys; import pbt.cli.app; assert not {'uvicorn', 'starlette', 'plotly', 'asyncio'} & set(sys.modules);"
         "from pathlib import Path; from pbt.dashboard.serve import listen, made;"
-        "from pbt.dashboard.payload import shown;"
-        "made(Path('runs'), listen(port=0), None); assert b'figures' in shown(Path('runs/one'), '');"
+        "from pbt.dashboard.payload import run_payload;"
+        "made(Path('runs'), listen(port=0), None); assert b'figures' in run_payload(Path('runs/one'), '');"
         "print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -18,12 +18,12 @@ from pbt.core.events import Ended
 from pbt.dashboard import cache as desks
 from pbt.dashboard import watch as watching
 from pbt.dashboard.cache import Pace, ResponseCache
-from pbt.dashboard.payload import shown
+from pbt.dashboard.payload import run_payload
 from pbt.dashboard.watch import Watch, WatchedRun
 from pbt.report import figures
 from pbt.report.content import content
 from pbt.report.data.figures import pictures
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.store.reader import RunReader
 from pbt.store.sqlite import RunStore
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "recorded space" in problems["bare"]
     assert "expected" in problems["odd"]
     for name in ("old", "bare", "odd", "rubbish"):
-        assert json.loads(shown(tmp_path / name, "v"))["problem"]
+        assert json.loads(run_payload(tmp_path / name, "v"))["problem"]
     assert only(Watch(tmp_path / "old")).state == "unreadable"
 
 
@@ -179,14 +179,14 @@ def test_a_folder_that_goes_away(tmp_path: Path) -> None:
     assert len(folder.look()) == len(single.look()) == 1
     shutil.rmtree(tmp_path / "runs")
     assert folder.look() == []
-    assert "is gone" in only(single).problem
+    assert "was removed" in only(single).problem
 
 
 def test_page_and_report_say_the_same(tmp_path: Path) -> None:
     """What the browser gets is the report's words and figures."""
     run = pbt.run(**CLIMB, run_dir=tmp_path / "run")
-    found = json.loads(shown(tmp_path / "run", "v"))
-    snapshot = read_story(run)
+    found = json.loads(run_payload(tmp_path / "run", "v"))
+    snapshot = read_snapshot(run)
     said = content(snapshot, pictures(snapshot))
     assert found["figures"] == json.loads(json.dumps(figures(run)))
     assert found["lead"] == said.lead

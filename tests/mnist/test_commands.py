@@ -351,7 +351,7 @@ def test_ctrl_c_keeps_everything_and_prints_the_line_that_goes_on(
     assert process.returncode == 130
     assert "Traceback" not in err
     last = err.splitlines()[-1]
-    assert last == "main_PBT.py: stopped; state kept; go on with: pbt resume 'a run'"
+    assert last == "main_PBT.py: stopped; state kept; resume with: pbt resume 'a run'"
     rows = len((tmp_path / "a run" / "history.csv").read_text().splitlines())
     program("resume", "a run", script="pbt")
     whole = trained(tmp_path / "whole", program.config(**keys))

@@ -546,7 +546,7 @@ def test_ctrl_c_keeps_everything_and_prints_the_line_that_goes_on(program: Any, 
     assert time.monotonic() - begun < 5
     assert process.returncode == 130
     assert "Traceback" not in err, err
-    assert err.splitlines()[-1] == "main.py: stopped; state kept; go on with: pbt resume 'a run'"
+    assert err.splitlines()[-1] == "main.py: stopped; state kept; resume with: pbt resume 'a run'"
     wait_until(lambda: not alive_in_group(process.pid), 5)
     assert len(Run.open(tmp_path / "a run").tree.reports) >= 3
 

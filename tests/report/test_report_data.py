@@ -21,7 +21,7 @@ from pbt.report.data.health import health
 from pbt.report.data.plane import plane
 from pbt.report.data.schedules import schedules
 from pbt.report.data.tree import tree
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.results import Run
 from pbt.store.memory import MemoryStore
@@ -72,7 +72,7 @@ def test_copies_are_marked_at_the_state_that_was_copied() -> None:
 def test_no_line_goes_backwards(climbed: Run, apart: Run) -> None:
     """Along every unbroken line of every picture the steps never decrease, whatever was copied from whom."""
     for run in (climbed, apart, went_back()):
-        snapshot = read_story(run)
+        snapshot = read_snapshot(run)
         shown, made = fitness(snapshot), schedules(snapshot)
         tree_ = tree(snapshot)
         assert made is not None
@@ -85,7 +85,7 @@ def test_no_line_goes_backwards(climbed: Run, apart: Run) -> None:
 
 def test_a_copy_of_a_younger_state_cuts_a_members_line() -> None:
     """A member that copies a state with fewer steps than its own begins a new piece there, in scores and values."""
-    snapshot = read_story(went_back())
+    snapshot = read_snapshot(went_back())
     assert pieces(fitness(snapshot).members) == [[(10, 1), (20, 1.5), (30, 1.5)], [(20, 3)], [(10, 2)]]
     record = schedules(snapshot)
     assert record is not None
@@ -96,7 +96,7 @@ def test_a_copy_of_a_younger_state_cuts_a_members_line() -> None:
 
 def test_the_winners_line_is_the_schedule_that_was_found(climbed: Run) -> None:
     """At every step the bold line of a panel is at the value of `run.best_schedule`."""
-    record = schedules(read_story(climbed))
+    record = schedules(read_snapshot(climbed))
     assert record is not None
     best = climbed.best_schedule
     for panel in record.panels:
@@ -135,7 +135,7 @@ def edges_of(snapshot: RunSnapshot) -> list[tuple[tuple[float, float], tuple[flo
 def test_the_tree_has_one_edge_for_every_state(climbed: Run, apart: Run) -> None:
     """Every state hangs on the one it started from or on its member's birth, and is drawn once."""
     for run in (climbed, apart):
-        snapshot = read_story(run)
+        snapshot = read_snapshot(run)
         edges = edges_of(snapshot)
         assert len(edges) == len(snapshot.states)
         assert len({end for _, end in edges}) == len(edges)
@@ -147,7 +147,7 @@ def test_no_two_lines_of_the_tree_cross(climbed: Run, apart: Run) -> None:
     """Between two steps the order of the lines from top to bottom stays, except where they come from one state."""
     for run in (climbed, apart):
         spans: dict[tuple[float, float], list[tuple[float, float]]] = {}
-        for (x0, y0), (x1, y1) in edges_of(read_story(run)):
+        for (x0, y0), (x1, y1) in edges_of(read_snapshot(run)):
             spans.setdefault((x0, x1), []).append((y0, y1))
         for lines in spans.values():
             for (a0, a1), (b0, b1) in itertools.combinations(lines, 2):
@@ -162,7 +162,7 @@ def test_the_tree_knows_who_survived() -> None:
     assert len(record.initial) == 3
     assert len(record.final) == 3
     assert record.passed[0] == "birth of member 2"
-    assert record.passed[-1].startswith("member 2 after its round 3")
+    assert record.passed[-1].startswith("member 2 after round 3")
 
 
 def test_a_failed_round_is_marked_where_it_began() -> None:
@@ -175,7 +175,7 @@ def test_a_failed_round_is_marked_where_it_began() -> None:
 def test_shares_of_founders_add_up(climbed: Run, apart: Run) -> None:
     """At every step the shares sum to one, and the last ones are those of the lineage."""
     for run in (climbed, apart):
-        record = founders(read_story(run))
+        record = founders(read_snapshot(run))
         assert record is not None
         assert np.sum([share.parts for share in record.shares], axis=0) == pytest.approx(1)
         left = run.tree.founders([member.state for member in run.view.ranking])
@@ -201,7 +201,7 @@ def test_without_a_take_over_there_is_none() -> None:
 
 def test_the_matrix_counts_every_copy(climbed: Run) -> None:
     """A cell is how often its member copied its donor, and all of them are all copies."""
-    record = exploits(read_story(climbed))
+    record = exploits(read_snapshot(climbed))
     assert record is not None
     decided = [event.decision for event in climbed.events if isinstance(event, Decided)]
     pairs = Counter((d.donor, d.member) for d in decided if d.donor is not None)
@@ -222,7 +222,7 @@ def test_a_large_matrix_puts_members_together() -> None:
     assert record.members[0] == "0 to 2"
     assert len(record.members) <= 100
     assert sum(map(sum, record.copies)) == record.total == 100
-    assert "several members together" in record.note
+    assert "each a group of members" in record.note
 
 
 def test_the_plane_is_of_the_first_two_hyperparameters_that_vary() -> None:
@@ -253,7 +253,7 @@ def test_health_counts_copies_and_failures_per_round() -> None:
 
 def test_times_are_those_of_the_journal(climbed: Run) -> None:
     """The seconds of a round are the ones that its worker measured."""
-    record = health(read_story(climbed))
+    record = health(read_snapshot(climbed))
     assert all(seconds is not None and seconds >= 0 for seconds in record.seconds)
     assert record.total_seconds is not None
 
@@ -292,7 +292,7 @@ def test_a_thinned_tree_still_leads_from_births_to_the_living(monkeypatch: pytes
     record = tree(snapshot)
     assert record is not None
     assert "9 of 40 rounds" in record.note
-    assert "branches that died out" in record.note
+    assert "extinct branches" in record.note
     assert pieces(record.winner)[0][-1] == (400, record.winner.y[-1])
     ends = {piece[-1] for piece in pieces(record.living)}
     assert {point for piece in pieces(record.final) for point in piece} <= ends

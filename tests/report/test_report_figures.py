@@ -9,19 +9,17 @@ from histories import CLIMB, history, rising
 
 import pbt
 from pbt.errors import UsageError
-from pbt.report import figures, write_pictures
-from pbt.report import matplotlib_figures as printed
-from pbt.report import plotly_figures as interactive
+from pbt.report import figures, matplotlib_figures, plotly_figures, write_pictures
 from pbt.report import plots as public
 from pbt.report.data.figures import NAMES, pictures
 from pbt.report.plotly_figures.common import short, text
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.runs.results import Run
 
 
 def test_both_libraries_draw_every_picture() -> None:
     """`plot_<name>` is there for every picture: as plotly, as matplotlib, and for a whole run."""
-    for module in (interactive, printed, public):
+    for module in (plotly_figures, matplotlib_figures, public):
         for name in NAMES:
             assert getattr(module, f"plot_{name}").__doc__
 
@@ -105,6 +103,39 @@ def test_drawing_changes_no_settings(climbed: Run, tmp_path: Path) -> None:
         assert not mpl.rcParams["svg.hashsalt"]
 
 
+def counted_axes(made: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The plotly axes of whole numbers: steps, rounds, and the counts of the health figure."""
+    steps = {name: made[name]["layout"]["xaxis"] for name in ("fitness", "schedules", "tree", "founders")}
+    health = {name: made["health"]["layout"][name] for name in ("xaxis", "yaxis")}
+    return steps | {f"health {name}": axis for name, axis in health.items()}
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5, 40])
+def test_ticks_of_counts_are_whole_numbers(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps, rounds, founders and failures have ticks at whole numbers, and no label twice, in both libraries."""
+    monkeypatch.setattr("histories.INTERVAL", 1)
+    scores: list[list[float | None]] = [[*row] for row in rising(rounds, 4)]
+    scores[-1][0] = None  # one failure: an axis from 0 to 1
+    run = history(scores, copies={(2, 1): 3} if rounds > 1 else {})
+    for name, axis in counted_axes(figures(run)).items():
+        assert axis["tickformat"] == ",~f", name  # which does not round
+        # plotly.js chooses ticks closer than 1 for a range of at most 5.
+        assert ("dtick" in axis) == (rounds < 40 or name == "health yaxis"), name
+        assert axis.get("dtick", 1) == 1, name
+    for name in ("fitness", "schedules", "tree", "founders", "health"):
+        figure = getattr(public, f"plot_{name}")(run)
+        figure.canvas.draw()
+        counted = [axes.xaxis for axes in figure.axes]
+        if name == "health":
+            counted += [figure.axes[0].yaxis, figure.axes[2].yaxis]
+        for axis in counted:
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+            assert ticks == [round(tick) for tick in ticks], (name, ticks)
+            labels = [axis.get_major_formatter()(tick) for tick in ticks]
+            assert len(set(labels)) == len(labels) >= 1, (name, labels)
+
+
 def test_one_picture_of_a_run(climbed: Run) -> None:
     """`plot_fitness(run)` gives a figure that can be changed and saved."""
     figure = public.plot_fitness(climbed)
@@ -115,7 +146,7 @@ def test_one_picture_of_a_run(climbed: Run) -> None:
 
 def test_a_picture_that_cannot_be_is_an_error() -> None:
     """Where there is nothing to draw the error says why."""
-    with pytest.raises(UsageError, match=r"no picture 'exploits' of this run\. Nobody copied anybody"):
+    with pytest.raises(UsageError, match=r"'exploits' cannot be drawn\. No member copied another"):
         public.plot_exploits(history(rising(3, 3)))
 
 
@@ -135,7 +166,7 @@ EXTREMES: dict[str, Any] = {
 @pytest.mark.parametrize("run", EXTREMES.values(), ids=EXTREMES)
 def test_odd_runs_are_drawn(run: Run, tmp_path: Path) -> None:
     """Very short, uniform, failing and extreme runs give figures too, in both libraries."""
-    shown = pictures(read_story(run))
+    shown = pictures(read_snapshot(run))
     expected = [name for name in NAMES if getattr(shown, name) is not None]
     assert json.dumps(figures(run), allow_nan=False)
     assert [path.stem for path in write_pictures(run, ["png"], tmp_path)] == expected

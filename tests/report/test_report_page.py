@@ -19,7 +19,7 @@ from pbt import report
 from pbt.errors import MissingExtraError, RunError, RunFormatError, UsageError
 from pbt.report import figures, write_pictures, write_report
 from pbt.report.data.figures import NAMES
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.report.snapshot import snapshot_of
 from pbt.runs.engine import Observer
 from pbt.runs.results import Run
@@ -128,7 +128,7 @@ def test_every_picture_is_explained(climbed: Run, tmp_path: Path) -> None:
     assert sum(tag == "details" for tag, _ in page.tags) == len(NAMES)
     assert list(json.loads(page.scripts[0])) == list(NAMES)
     assert "The best score went from" in page.words
-    assert "Worth knowing" in page.words
+    assert "Warnings" in page.words
 
 
 def test_a_run_without_a_report_yet(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_run_that_is_being_written(tmp_path: Path) -> None:
             counts = json.loads(page.scripts[0])["health"]["data"][0]["x"]
             seen.append((engine.view.round, counts[-1]))
             if engine.view.ended is None:
-                assert "still being trained" in page.words
+                assert "still training" in page.words
 
     pbt.run(**CLIMB | {"rounds": 3}, run_dir=tmp_path / "run", observers=[Looker()])
     assert seen == [(1, 1), (2, 2), (3, 3)]
@@ -210,7 +210,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written(climbed: Run, tmp_path: Path) -> None:
     """A folder where a file is wanted, a file where a folder is, and a path through a file are one error each."""
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UsageError, match="name of a file"):
+    with pytest.raises(UsageError, match="file name"):
         write_report(climbed, tmp_path)
     with pytest.raises(UsageError, match="expected a folder"):
         write_pictures(climbed, ["png"], tmp_path / "file")
@@ -239,7 +239,7 @@ def test_the_public_names() -> None:
 
 def test_a_story_is_one_snapshot(climbed: Run) -> None:
     """Every state starts from one that came before it, and is one round deeper."""
-    snapshot = read_story(climbed)
+    snapshot = read_snapshot(climbed)
     seen: set[Any] = set()
     for ref, state in snapshot.states.items():
         assert state.start is None or state.start in seen

@@ -9,7 +9,7 @@ import pbt
 from pbt.report.advice import advice, correlations
 from pbt.report.data.figures import NAMES, pictures
 from pbt.report.facts import described, environment, results, setting
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.report.sentences import HOW, TITLES, shows
 from pbt.report.snapshot import RunSnapshot
 from pbt.report.tables import table
@@ -42,11 +42,11 @@ def test_each_picture_has_a_title_and_says_how_to_read_it() -> None:
 def test_fitness_in_words() -> None:
     """From where to where the best and the median went, who was best, and when half of the gain was there."""
     assert said("fitness", told([[0.5, 0.7], [0.6, 0.72], [0.9, 0.8], [0.85, 0.86]])) == (
-        "The best score went from 0.7 after the first round to 0.9 (member 0, step 30), the median from 0.6 to 0.855; "
-        "half of the gain was there by step 30 of 40."
+        "The best score went from 0.7 after the first round to 0.9 (member 0, step 30), and the median from 0.6 to "
+        "0.855. Half of the gain was reached by step 30 of 40."
     )
-    assert said("fitness", told([[0.5], [0.6]])) == "The score went from 0.5 to 0.6, which was reached at step 20."
-    assert said("fitness", told([[0.5, 0.7]])) == "After one round the best score is 0.7 and the median 0.6."
+    assert said("fitness", told([[0.5], [0.6]])) == "The score went from 0.5 to 0.6 (step 20)."
+    assert said("fitness", told([[0.5, 0.7]])) == "After one round, the best score is 0.7 and the median is 0.6."
 
 
 def test_schedules_in_words() -> None:
@@ -55,8 +55,18 @@ def test_schedules_in_words() -> None:
     first = {"lr": 0.1, "rule": "a", "drop": 0.25}
     values = {(1, 0): first, (2, 0): first | {"lr": 0.5}, (3, 0): first | {"lr": 1.0}}
     assert said("schedules", told(rising(3, 1), values=values, space=space)) == (
-        "On the winner's way lr went from 0.1 to 1 in 2 changes and ended at its upper bound and rule and drop never "
-        "changed."
+        "Along the winner's ancestry, lr went from 0.1 to 1 in 2 changes and ended at its upper bound; rule and drop "
+        "never changed."
+    )
+
+
+def test_schedules_that_return_or_end_inactive_in_words() -> None:
+    """A value that ends where it began is said to return there, and a value that does not exist is inactive."""
+    space = {"depth": pbt.Int(1, 4), "decay": pbt.Float(0.0, 1.0)}
+    values = {(1, 0): {"depth": 1, "decay": 0.5}, (2, 0): {"depth": 2}, (3, 0): {"depth": 1}}
+    assert said("schedules", told(rising(3, 1), values=values, space=space)) == (
+        "Along the winner's ancestry, depth changed twice and returned to 1, its lower bound; decay went from 0.5 to "
+        "inactive in 1 change."
     )
 
 
@@ -64,10 +74,10 @@ def test_ancestry_in_words() -> None:
     """How many founders are left, the last common ancestor, and how often the best state was handed over."""
     snapshot = told(rising(4, 4), copies={(2, 0): 3, (2, 1): 3, (2, 2): 3, (3, 3): 2})
     assert said("tree", snapshot) == (
-        "The 4 living states descend from 1 of 4 initial members, and from one state: member 3 after step 10; the best "
-        "state was handed over twice, by way of 2 members."
+        "The 4 living states descend from 1 of 4 initial members, and share one ancestor: member 3 after step 10. The "
+        "best state was handed over twice and passed through 2 members."
     )
-    assert said("founders", snapshot) == "From round 2 (step 20) on everybody descends from member 3."
+    assert said("founders", snapshot) == "From round 2 (step 20) on, all members descend from member 3."
     both = told(rising(4, 3), copies={(2, 0): 2})
     assert said("founders", both) == "2 of 3 founders still have descendants: members 2 and 1."
     assert said("founders", told(rising(4, 3))) == "All 3 founders still have descendants."
@@ -77,16 +87,16 @@ def test_copies_in_words() -> None:
     """How many copies there were, who was copied most, and who never."""
     snapshot = told(rising(4, 4), copies={(2, 0): 3, (3, 0): 3, (4, 1): 2})
     assert said("exploits", snapshot) == (
-        "3 copies; member 3 was copied most, twice (67 % of all), and 2 members never."
+        "3 copies were made. Member 3 was copied most often, twice (67 % of all). 2 members were never copied."
     )
-    assert said("exploits", told(rising(4, 4))) == "Nobody copied anybody."
+    assert said("exploits", told(rising(4, 4))) == "No member copied another."
 
 
 def test_the_plane_in_words() -> None:
     """Where the better half of the members stands at the end, against where everybody stood at first."""
     values = {(1, m): {"lr": 0.1 * (m + 1)} for m in range(4)} | {(3, m): {"lr": 0.5 + m / 10} for m in range(4)}
     assert said("plane", told(rising(3, 4), values=values)) == (
-        "In the last round the better half of the members has lr between 0.7 and 0.8 (at the start: between 0.1 and "
+        "In the last round, the better half of the members has lr between 0.7 and 0.8 (first round: between 0.1 and "
         "0.4)."
     )
 
@@ -94,8 +104,8 @@ def test_the_plane_in_words() -> None:
 def test_health_in_words() -> None:
     """Copies per round, failures and times, those that are known."""
     snapshot = told([[1, 2, 3, 4], [1, None, 3, 4]], copies={(2, 0): 3})
-    assert said("health", snapshot) == "25 % of the members began an average round with a copy, 1 round failed."
-    assert said("health", told(rising(3, 2))) == "Nobody copied, no round failed."
+    assert said("health", snapshot) == "On average, 25 % of the members start a round from a copy. 1 round failed."
+    assert said("health", told(rising(3, 2))) == "No member copied. No round failed."
 
 
 def test_a_quiet_run_is_not_warned_of() -> None:
@@ -107,7 +117,7 @@ def test_an_early_take_over_is_warned_of() -> None:
     """One founder that has everything by half time is named, with the round and the step."""
     copies = {(3, m): 11 for m in range(11)}
     text = warned(told(rising(8, 12), copies=copies))
-    assert "from round 3 of 8 (step 30) on everybody descends from member 11" in text
+    assert "from round 3 of 8 (step 30) on, all members descend from member 11" in text
     late = {(7, m): 11 for m in range(11)}
     assert "took over" not in warned(told(rising(8, 12), copies=late))
 
@@ -115,12 +125,12 @@ def test_an_early_take_over_is_warned_of() -> None:
 @pytest.mark.parametrize(
     ("domain", "value", "text"),
     [
-        (pbt.Float(0.001, 1.0, "log"), 1.0, "upper bound 1 in 12 of 12 living states, and in the best state"),
-        (pbt.Float(0.001, 1.0, "log"), 0.001, "lower bound 0.001 in 12 of 12"),
-        (pbt.Float(0.9, 0.999, "one_minus_log"), 0.999, "upper bound 0.999 in 12 of 12"),
-        (pbt.Float(0.9, 0.999, "one_minus_log"), 0.9, "lower bound 0.9 in 12 of 12"),
-        (pbt.Float(0.0, 0.5), 0.0, "lower bound 0 in 12 of 12"),
-        (pbt.Int(1, 8), 8, "upper bound 8 in 12 of 12"),
+        (pbt.Float(0.001, 1.0, "log"), 1.0, "upper bound of 1 in the best state and all 12 living states"),
+        (pbt.Float(0.001, 1.0, "log"), 0.001, "lower bound of 0.001 in the best state and all 12"),
+        (pbt.Float(0.9, 0.999, "one_minus_log"), 0.999, "upper bound of 0.999 in the best state and all 12"),
+        (pbt.Float(0.9, 0.999, "one_minus_log"), 0.9, "lower bound of 0.9 in the best state and all 12"),
+        (pbt.Float(0.0, 0.5), 0.0, "lower bound of 0 in the best state and all 12"),
+        (pbt.Int(1, 8), 8, "upper bound of 8 in the best state and all 12"),
         (pbt.Int(1, 8), 7, ""),
         (pbt.Choice((1, 8)), 8, ""),
     ],
@@ -130,6 +140,24 @@ def test_a_hyperparameter_at_its_bound_is_warned_of(domain, value, text: str) ->
     values = {(1, m): {"x": value} for m in range(12)}
     found = warned(told(rising(8, 12), values=values, space={"x": domain}))
     assert text in found if text else "bound" not in found
+
+
+def test_the_share_of_states_at_a_bound() -> None:
+    """The best state is named where it is at the bound, and so are the living ones: some, all or the only one."""
+    space = {"x": pbt.Float(0.0, 1.0)}
+
+    def at_bound(members: int, values: dict[tuple[int, int], dict[str, float]]) -> str:
+        inside = {(1, m): {"x": 0.5} for m in range(members)}
+        return warned(told(rising(3, members), values=inside | values, space=space))
+
+    assert "x is at its upper bound of 1 in the best state and 1 of the 6 living states." in at_bound(
+        6, {(1, 5): {"x": 1.0}}
+    )
+    assert "x is at its lower bound of 0 in 2 of the 6 living states." in at_bound(
+        6, {(1, 0): {"x": 0.0}, (1, 1): {"x": 0.0}}
+    )
+    assert "in the best state and the only living state." in at_bound(1, {(1, 0): {"x": 1.0}})
+    assert "bound" not in at_bound(6, {(1, 0): {"x": 0.0}})
 
 
 def test_scores_that_are_noise_are_warned_of() -> None:
@@ -151,33 +179,35 @@ def test_rank_correlations_are_spearmans() -> None:
 
 def test_no_evolution_is_told() -> None:
     """No copies at all, a winner that never changed, and a winner that only explored are three things."""
-    assert "Nobody ever copied anybody" in warned(told(rising(4, 12)))
+    assert "No member ever copied another" in warned(told(rising(4, 12)))
     unmoved = warned(told(rising(4, 12), copies={(2, 0): 11}))
-    assert "the best state is that of member 11, trained from its birth on with the values it was born with" in unmoved
+    assert "member 11 trained the best state alone, with its initial hyperparameters" in unmoved
     explored = warned(told(rising(4, 12), copies={(2, 0): 11}, values={(3, 11): {"lr": 0.3}}))
-    assert "The best state took nobody's weights: member 11 trained it alone" in explored
+    assert "No copy contributed to the best state: member 11 trained it alone" in explored
 
 
 def test_small_populations_and_single_donors_are_warned_of() -> None:
     """Fewer than six members, or fewer than twelve of which only one is ever copied."""
-    assert "with 4 members selection has little" in warned(told(rising(4, 4), copies={(2, 0): 3}))
-    assert "One donor a round: with 8 members" in warned(told(rising(4, 8), copies={(2, 0): 7, (3, 1): 7}))
-    assert "donor a round" not in warned(told(rising(4, 8), copies={(2, 0): 7, (2, 1): 6}))
+    assert "with 4 members, selection has little" in warned(told(rising(4, 4), copies={(2, 0): 3}))
+    assert "One donor per round: with 8 members" in warned(told(rising(4, 8), copies={(2, 0): 7, (3, 1): 7}))
+    assert "donor per round" not in warned(told(rising(4, 8), copies={(2, 0): 7, (2, 1): 6}))
 
 
 def test_a_super_parent_is_warned_of() -> None:
     """A donor of more than half of all copies is named, with those that came next."""
     copies = {(r, m): 11 for r in (2, 3, 4) for m in range(4)} | {(5, 0): 10}
-    assert "One super-parent: 92 % of all copies were of member 11; next came member 10" in warned(
+    assert "member 11 was the donor of 92 % of all copies; next came member 10" in warned(
         told(rising(6, 12), copies=copies)
     )
+    only = {key: donor for key, donor in copies.items() if donor == 11}
+    assert "100 % of all copies; no other member was copied" in warned(told(rising(6, 12), copies=only))
 
 
 def test_failures_and_an_old_best_are_warned_of() -> None:
     """More than one round of twenty that failed, and a best score from the first half."""
     scores: list[list[float | None]] = [[float(m) for m in range(12)] for _ in range(8)]
     scores[2][0] = scores[2][1] = scores[3][2] = scores[4][3] = scores[5][4] = None
-    assert "5 rounds of 96 failed (5 %)" in warned(told(scores))
+    assert "5 of 96 rounds failed (5 %)" in warned(told(scores))
     falling = [[10.0 - r + m / 100 for m in range(12)] for r in range(8)]
     assert "it was reached at step 10 of 80" in warned(told(falling))
 
@@ -189,13 +219,13 @@ def test_nothing_is_warned_of_before_anything_happened() -> None:
 
 def test_the_head_of_a_report(climbed: Run) -> None:
     """Results, what was asked for, and the environment are those of the run."""
-    snapshot = read_story(climbed)
+    snapshot = read_snapshot(climbed)
     head = results(snapshot)
     assert head["state"] == "finished"
     assert head["members"] == "8"
-    assert head["best score"] == number(-climbed.best.score, 6)
-    assert head["its test accuracy"] == number(climbed.best.reported["test_accuracy"], 6)
-    assert "its objective" not in head
+    assert head["best score"] == number(climbed.best.score, 6)
+    assert head["test accuracy of the best"] == number(climbed.best.reported["test_accuracy"], 6)
+    assert "objective of the best" not in head
     asked = setting(snapshot)
     assert asked["lr"] == "float 0.01 .. 1 (log); not read back"
     assert asked["exploit"] == "Truncation(fraction=0.25, ties=stay)"
@@ -211,7 +241,7 @@ def test_rules_are_described_as_calls() -> None:
 
 def test_every_picture_has_its_numbers(climbed: Run) -> None:
     """The table behind a picture has as many cells in every row as in its head, and holds the best score."""
-    snapshot = read_story(climbed)
+    snapshot = read_snapshot(climbed)
     shown = pictures(snapshot)
     for name in NAMES:
         made = table(name, shown, snapshot)
@@ -220,7 +250,7 @@ def test_every_picture_has_its_numbers(climbed: Run) -> None:
         assert {len(row) for row in made.rows} == {len(made.head)}
     fitness = table("fitness", shown, snapshot)
     assert fitness is not None
-    assert fitness.rows[-1][2] == number(-climbed.best.score, 6)
+    assert fitness.rows[-1][2] == number(climbed.best.score, 6)
     lineage = table("tree", shown, snapshot)
     assert lineage is not None
     assert lineage.all_rows == len(climbed.lineage())

@@ -128,7 +128,7 @@ def test_mult_counts_the_same_choices():
     """Only rows with the choices in question count under mult, all of them otherwise."""
     rows = [GainRow(1, 0.0, 1.0, (0.1, rule)) for rule in "abcab"]
     for categories, count in zip(KINDS, (5, 2, 5), strict=True):
-        assert len(PB2Mix(categories=categories).telling(rows, rows[0], SPACE)) == count
+        assert len(PB2Mix(categories=categories).relevant(rows, rows[0], SPACE)) == count
     assert [PB2Mix(categories=categories).compared(SPACE) for categories in KINDS] == [["rule"], (), ()]
 
 

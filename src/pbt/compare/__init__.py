@@ -1,5 +1,5 @@
-"""Plans against each other: the same budget on common seeds, and an honest answer to whether one is better.
+"""Compare plans: the same budget on common seeds, with a statistical test of whether one is better.
 
-`design` says what is trained, `trials` trains one run, `pool` all of them in parallel, `statistics` is pure, `results`
-puts them together, `sentences` says it in words, `figure` draws it, `written` makes files of it.
+`design` lists the runs, `trials` trains one of them, `workers` all in parallel; `results` evaluates them with the pure
+functions of `statistics`; `sentences`, `table` and `figure` present the results, and `output` writes them to files.
 """

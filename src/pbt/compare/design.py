@@ -1,4 +1,4 @@
-"""What a comparison trains: which plans, on which seeds, in which directories, and what each of them is made of."""
+"""The design of a comparison: its plans, seeds and directories, and the experiment of each run."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,50 +16,50 @@ from pbt.space import Space
 from pbt.strategies.registry import PLANS, named, named_again
 
 FRESH = 1_000_000
-"""Added to the seed of a run that follows what another one found, so that it is not trained on the seed of that one."""
+"""Added to the seed of a run that follows another run's schedule, so that both are trained on different seeds."""
 
 
 def experiment_of(task: str) -> Experiment:
-    """The experiment of a shipped problem, or of a file: `FILE.py:object`, which is executed.
+    """The experiment of a shipped problem, or of a file `FILE.py:object`, which is executed.
 
     Raises:
-        UsageError: There is no such problem, file or object.
+        UsageError: The problem, file or object does not exist.
     """
     if task in PROBLEMS:
         return load(task)
     if ":" not in task and not task.endswith(".py"):
         raise UsageError(
-            f"expected FILE.py:object, as in task.py:experiment, or the name of a problem, got '{task}'"
+            f"expected FILE.py:object, such as task.py:experiment, or the name of a problem, got '{task}'"
             f"{nearest(task, PROBLEMS)}"
         )
     return load_experiment(task)
 
 
 def planned(experiment: Experiment, name: str, of: Run | None = None) -> Experiment:
-    """The same experiment under a plan by name.
+    """The experiment under another plan.
 
     Args:
         experiment: The experiment.
         name: One of `pbt.strategies.registry.PLANS`.
-        of: A finished run, for the plans that follow what it found.
+        of: A finished run, for plans that follow its schedule or values.
 
     Raises:
-        UsageError: There is no such plan, or it does not fit.
+        UsageError: The plan does not exist, or does not fit the experiment.
     """
-    # What a run found is followed from the first step on: values to start with would come before it.
+    # A schedule is followed from the first step on, so initial values would contradict it.
     initial = experiment.initial if of is None else ()
     return replace(experiment, plan=named(name, experiment.plan, of), initial=initial)
 
 
 def planned_again(experiment: Experiment, meta: Mapping[str, Any]) -> Experiment:
-    """The experiment of a run that goes on, under the plan that it was begun with by name; itself, if by none.
+    """The experiment of a resumed run, under the named plan recorded with it; unchanged if none is recorded.
 
     Args:
-        experiment: As its file says.
-        meta: What was recorded when the run was begun.
+        experiment: The experiment as defined by its file.
+        meta: The metadata of the run.
 
     Raises:
-        UsageError: The run names no plan of ours.
+        UsageError: The recorded plan does not exist.
     """
     name = (meta.get("application") or {}).get("plan")
     return (
@@ -73,31 +73,31 @@ class Trial:
 
     plan: str
     seed: int
-    """The seed that it is paired by, and that its directory is named by."""
+    """The seed by which runs are paired and directories are named."""
     path: Path
     source: Path | None = None
-    """The run that its plan is made of."""
+    """The run whose schedule or values the plan follows; None for most plans."""
 
     @property
     def trained_with(self) -> int:
-        """The seed it is trained with."""
+        """The seed of the training."""
         return self.seed if self.source is None else FRESH + self.seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
-    """A comparison before it begins.
+    """The design of a comparison.
 
     Args:
         task: A shipped problem, or `FILE.py:object`.
-        asked: Names of plans, without repetition; the first is what the others are compared with.
-        seeds: What each plan is trained on.
-        out: The directory of everything.
-        population: Members; None: as the experiment says.
-        rounds: Rounds per member; None: as the experiment says.
+        asked: Names of plans, without repetition; the others are compared with the first.
+        seeds: The seeds on which each plan is trained.
+        out: The directory of all runs and results.
+        population: Number of members. Default: that of the experiment.
+        rounds: Rounds per member. Default: those of the experiment.
 
     Raises:
-        UsageError: No plans or no seeds, a plan named twice, or a seed out of range.
+        UsageError: There are no plans or no seeds, a plan is named twice, or a seed is out of range.
     """
 
     task: str
@@ -110,7 +110,7 @@ class Design:
     def __post_init__(self) -> None:
         twice = [name for name in self.asked if self.asked.count(name) > 1]
         if twice:
-            raise UsageError(f"plans: expected each once, got '{twice[0]}' twice")
+            raise UsageError(f"plans: expected each name once, got '{twice[0]}' twice")
         if not self.asked or not self.seeds:
             raise UsageError("expected at least one plan and one seed, got none")
         if min(self.seeds) < 0 or max(self.seeds) >= FRESH:
@@ -118,44 +118,43 @@ class Design:
 
     @property
     def plans(self) -> list[str]:
-        """The plans that are asked for, and those whose runs they need."""
+        """The requested plans, and those whose runs they follow."""
         return list(dict.fromkeys([*self.asked, *filter(None, map(self.source, self.asked))]))
 
     def source(self, plan: str) -> str:
-        """The plan whose run a plan is made of; empty: none."""
+        """The plan whose run a plan follows; empty for most plans."""
         entry = PLANS.get(plan)
         source = "" if entry is None else entry.source
-        # An experiment with an algorithm of its own: it is that one's schedules that are asked about.
+        # If the experiment's own plan is compared instead of pbt, its schedules are the ones to follow.
         return "own" if source == "pbt" and "own" in self.asked and "pbt" not in self.asked else source
 
     def trials(self) -> list[Trial]:
-        """Every run, a source before what needs it."""
+        """All runs; a source comes before the runs that follow it."""
         order = sorted(self.plans, key=lambda plan: bool(self.source(plan)))
         return [self._trial(plan, seed) for seed in self.seeds for plan in order]
 
     def experiment(self) -> Experiment:
-        """The experiment under its own plan, trained in one process with one thread."""
+        """The experiment under its own plan, placed in one process with one thread."""
         own = experiment_of(self.task)
-        wanted = own.placement
-        # Where results may differ by the executor, all runs of a comparison have the same one.
-        kept = wanted.executor == "vectorized" or callable(wanted.executor)
-        executor = wanted.executor if kept else "inline"
-        place = Placement(
-            executor=executor,
+        requested = own.placement
+        # Executors whose results may differ are kept, so that all runs of a comparison have the same one.
+        kept = requested.executor == "vectorized" or callable(requested.executor)
+        placement = Placement(
+            executor=requested.executor if kept else "inline",
             workers=1,
             threads=1,
-            members_per_program=wanted.members_per_program,
-            device=wanted.device,
+            members_per_program=requested.members_per_program,
+            device=requested.device,
         )
         population = own.population if self.population is None else self.population
         rounds = own.rounds if self.rounds is None else self.rounds
-        return replace(own, population=population, rounds=rounds, placement=place)
+        return replace(own, population=population, rounds=rounds, placement=placement)
 
     def check(self, experiment: Experiment) -> None:
-        """Find what can be found before anything is trained.
+        """Validate the plans before training.
 
         Raises:
-            UsageError: There is no such plan, or it cannot lead this experiment.
+            UsageError: A plan does not exist, or does not fit the experiment.
         """
         for plan in self.plans:
             if self.source(plan):
@@ -168,11 +167,11 @@ class Design:
                 raise UsageError(f"plan {plan}: {error}") from error
 
     def made(self, experiment: Experiment, trial: Trial) -> Experiment:
-        """What a trial trains; its source is finished.
+        """The experiment of a trial whose source has finished.
 
         Args:
-            experiment: As `experiment` gives it.
-            trial: One of `trials`.
+            experiment: The result of `experiment()`.
+            trial: One of `trials()`.
         """
         of = None if trial.source is None else Run.open(trial.source)
         return replace(planned(experiment, trial.plan, of), seed=trial.trained_with)
@@ -191,5 +190,5 @@ class Design:
 
 
 def next_trial(waiting: Iterable[Trial], finished: set[Path]) -> Trial | None:
-    """The first one that can be begun."""
+    """The first trial that can be started; None if all wait for their source."""
     return next((trial for trial in waiting if trial.source is None or trial.source in finished), None)

@@ -1,4 +1,4 @@
-"""A comparison as one picture: what each plan reached on every seed, and how far it is from the first one."""
+"""A comparison as one figure: the results of each plan on every seed, and the differences from the first plan."""
 
 import math
 from collections.abc import Sequence
@@ -9,22 +9,24 @@ import numpy.typing as npt
 
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import verdict
-from pbt.report.matplotlib_figures.common import Drawing, scaled, settled, sheet
+from pbt.report.matplotlib_figures.common import Drawing, isolated_style, scaled, sheet
 from pbt.report.palette import OTHERS, POPULATION, WINNER
 from pbt.text import count, number, printable
 
 BETTER, WORSE, UNKNOWN, FIRST = POPULATION, WINNER, OTHERS, "#3c4248"
 LOOKS = {"better": (BETTER, "D"), "worse": (WORSE, "s"), "not shown": (UNKNOWN, "o"), "same": (UNKNOWN, "o")}
-"""Color and mark by verdict: what color says is said by form too."""
+"""Color and marker by verdict; the shape repeats the meaning of the color."""
 _ABOVE, _SPREAD, _BELOW = 0.2, 0.13, 0.1
-"""Of the height of a row: dots lie around the first, so far apart, and the mark below, so that it hides none."""
-_WIDE, _TICKS = 20, 6
-"""Times the small values that the largest is where a linear axis shows the small ones no longer."""
+"""In row heights: the center of the dots above the row, their spread, and the marker below the row."""
+_WIDE = 20
+"""The ratio of the largest value to the small ones above which the axis is logarithmic."""
+_TICKS = 6
+"""The most ticks of a logarithmic axis."""
 
 
-@settled
+@isolated_style
 def plot_comparison(found: Comparison) -> Drawing:
-    """Every seed as a dot, the interquartile mean with its interval as a mark; beside it the paired differences."""
+    """A dot per seed and a marker for the interquartile mean with its interval; beside them the paired differences."""
     shown = [result for result in found.plans if result.summary is not None]
     pairs = [result for result in shown if result.paired is not None]
     figure, axes = sheet(1.75 + 0.52 * len(shown), 1, 2 if pairs else 1, sharey=True)
@@ -38,7 +40,7 @@ def plot_comparison(found: Comparison) -> Drawing:
     scale = _fit(left, values, wide=wide)
     direction = "lower" if found.minimize else "higher"
     left.set_xlabel(f"{printable(found.metric)} ({direction} is better{scale})")
-    left.set_title("What each plan reached", loc="left")
+    left.set_title("Results by plan", loc="left")
     if pairs:
         _differences(axes[0][1], found, shown, wide=wide)
     _legend(figure, found, shown)
@@ -88,9 +90,9 @@ def _mark(axes: Any, place: int, at: tuple[float, float, float], look: tuple[str
 
 
 def _swarm(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Heights that keep dots apart: neighbors in value stand at different ones, the same in every drawing."""
+    """Deterministic heights that keep dots of similar values apart."""
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64)
-    # Multiples of the golden ratio fill the height evenly, however many there are.
+    # Multiples of the golden ratio fill the height evenly for any number of dots.
     return _SPREAD * (2 * ((order + 0.5) * 0.6180339887 % 1) - 1)
 
 
@@ -103,19 +105,19 @@ def _name_plans(axes: Any, shown: Sequence[PlanResult]) -> None:
 
 
 def _is_wide(values: Sequence[float]) -> bool:
-    """Whether most values would fall into one spot of a linear axis."""
+    """Whether most values would coincide on a linear axis."""
     low, high = _sizes(values)
     return high > _WIDE * low
 
 
 def _sizes(values: Sequence[float]) -> tuple[float, float]:
-    """How far from 0 the small values are, and the largest."""
+    """The 10 % quantile and the maximum of the absolute values other than 0."""
     sizes = np.abs(np.array(values)[np.array(values) != 0])
     return (float(np.quantile(sizes, 0.1)), float(sizes.max())) if len(sizes) else (1.0, 1.0)
 
 
 def _fit(axes: Any, values: Sequence[float], *, wide: bool) -> str:
-    """A linear axis, or one that is logarithmic away from 0; says which."""
+    """Set up a linear axis, or one that is logarithmic away from 0; returns `, log` for the latter."""
     if not wide:
         scaled(axes, "x", values, log=False)
         axes.locator_params(axis="x", nbins=5)
@@ -140,7 +142,7 @@ def _fit(axes: Any, values: Sequence[float], *, wide: bool) -> str:
 
 
 def _beyond(value: float, near: float, side: int) -> float:
-    """A little farther to one side, as it looks on the axis."""
+    """A value a little farther to one side, as it appears on the axis."""
     if abs(value) <= near:
         return value + 0.3 * near * side
     return value * 1.2 if value * side > 0 else value / 1.2
@@ -149,14 +151,18 @@ def _beyond(value: float, near: float, side: int) -> float:
 def _legend(figure: Drawing, found: Comparison, shown: Sequence[PlanResult]) -> None:
     from matplotlib.lines import Line2D
 
-    words = {"better": "really better", "worse": "really worse", "not shown": "no real difference is shown"}
-    there = [verdict(found, result.paired) for result in shown if result.paired is not None]
-    there = ["not shown" if word == "same" else word for word in there]
+    labels = {
+        "better": "significantly better",
+        "worse": "significantly worse",
+        "not shown": "no significant difference",
+    }
+    verdicts = [verdict(found, result.paired) for result in shown if result.paired is not None]
+    verdicts = ["not shown" if word == "same" else word for word in verdicts]
     style: dict[str, Any] = {"linewidth": 3, "markeredgecolor": "white", "markersize": 7.5}
     handles = [Line2D([], [], color="#777777", marker="o", linestyle="", alpha=0.5, markersize=4.5, label="a run")]
     handles.append(Line2D([], [], color=FIRST, marker="D", label="interquartile mean, 95 % interval", **style))
-    for word, label in words.items():
-        if word in there:
+    for word, label in labels.items():
+        if word in verdicts:
             color, mark = LOOKS[word]
             handles.append(Line2D([], [], color=color, marker=mark, label=label, **style))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5, handlelength=1.6)

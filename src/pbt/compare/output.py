@@ -1,4 +1,4 @@
-"""The files of a comparison: `comparison.json` and the picture."""
+"""The files of a comparison: `comparison.json` and the figure."""
 
 import contextlib
 import json
@@ -17,28 +17,28 @@ FORMATS = ("png", "svg")
 
 
 def write(found: Comparison, folder: Path) -> list[Path]:
-    """Write the comparison into its directory, whose runs are there.
+    """Write the comparison into its directory.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
         RunError: A file cannot be written.
     """
     from pbt.compare.figure import plot_comparison
-    from pbt.report.matplotlib_figures import saved
+    from pbt.report.matplotlib_figures import figure_bytes
 
     text = json.dumps(as_plain(found), indent=2, allow_nan=False) + "\n"
     figure = plot_comparison(found)
-    contents = {JSON: text.encode()} | {f"{PICTURE}.{suffix}": saved(figure, suffix) for suffix in FORMATS}
+    contents = {JSON: text.encode()} | {f"{PICTURE}.{suffix}": figure_bytes(figure, suffix) for suffix in FORMATS}
     for name, content in contents.items():
         _replace(folder / name, content)
     return [folder / name for name in contents]
 
 
 def check_packages() -> None:
-    """Find out before hours of training whether a comparison could be shown at all.
+    """Check, before hours of training, that the packages for evaluating a comparison are installed.
 
     Raises:
         MissingExtraError: scipy or matplotlib is not installed.
@@ -54,7 +54,7 @@ def check_packages() -> None:
 
 
 def as_plain(found: Comparison) -> dict[str, Any]:
-    """The comparison as values that every JSON reader takes."""
+    """The comparison as plain values for JSON."""
     ranks = None if found.friedman is None else asdict(found.friedman) | {"plans": found.in_friedman}
     plain: dict[str, Any] = {
         "task": found.task,
@@ -76,14 +76,14 @@ def _plain(result: PlanResult) -> dict[str, Any]:
     return {
         "made_of_runs_of": result.source or None,
         "summary": None if result.summary is None else asdict(result.summary),
-        "difference": None if pair is None else asdict(pair) | {"real": pair.real},
+        "difference": None if pair is None else asdict(pair) | {"significant": pair.significant},
         "mean": {name: result.mean(name) for name in ("steps", "copies", "founders", "failures", "seconds")},
         "runs": [asdict(run) for run in result.runs],
     }
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity."""
+    """Replace NaN and infinities, which JSON lacks, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -92,13 +92,13 @@ def _finite(value: Any) -> Any:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Whoever reads it sees the old file or the new one."""
+    """Replace a file atomically: readers see the old content or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

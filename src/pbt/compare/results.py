@@ -1,4 +1,4 @@
-"""A finished comparison as one record: every run, what each plan reached, and what the differences show."""
+"""A finished comparison as one record: runs, results per plan, and tests of their differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,71 +15,71 @@ from pbt.runs.experiment import Experiment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanResult:
-    """One plan over all seeds."""
+    """The results of one plan over all seeds."""
 
     plan: str
     source: str
-    """The plan whose runs it is made of, whose training comes on top of its own; empty: none."""
+    """The plan whose runs it follows, and whose training steps come in addition; empty for most plans."""
     runs: tuple[TrialResult, ...]
     values: Mapping[int, float]
-    """By seed, the metric as the task returned it, where it is a number; runs that lost every member have none."""
+    """The metric by seed, as returned by the task, where it is finite; runs that lost all members have none."""
     summary: Summary | None
-    """None: no run has a value."""
+    """None if no run has a value."""
     paired: Paired | None
-    """Minus the first plan; None: it is the first, or they have no seed in common."""
+    """The difference from the first plan; None for the first plan, and without a common seed."""
 
     def mean(self, name: str) -> float:
-        """The mean of one of the numbers of the runs, such as `steps`."""
+        """The mean over runs of a field of `TrialResult`, such as `steps`."""
         return float(np.mean([getattr(run, name) for run in self.runs]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Everything that came out."""
+    """The results of a comparison."""
 
     task: str
     metric: str
-    """What the plans are compared by: `test`, `test_accuracy`, `test_loss` or `score`."""
+    """The metric by which plans are compared: `test`, `test_accuracy`, `test_loss` or `score`."""
     minimize: bool
     population: int
     rounds: int
     seeds: tuple[int, ...]
     plans: tuple[PlanResult, ...]
     friedman: Friedman | None
-    """None: fewer than three plans, or two seeds, have values."""
+    """None with fewer than three plans or two common seeds."""
 
     @property
     def compared(self) -> list[tuple[PlanResult, Paired]]:
-        """The plans that are compared with the first one."""
+        """The plans that are compared with the first."""
         return [(result, result.paired) for result in self.plans if result.paired is not None]
 
     @property
     def in_friedman(self) -> list[str]:
-        """The plans that Friedman's test ranks, in the order of its ranks."""
+        """The plans ranked by Friedman's test, in the order of `friedman.ranks`."""
         return [result.plan for result in self.plans if result.values]
 
     def better(self, difference: float) -> bool:
-        """Whether a difference is one for the better."""
+        """Whether a difference is an improvement."""
         return difference < 0 if self.minimize else difference > 0
 
 
 def compared(design: Design, experiment: Experiment, runs: Sequence[TrialResult]) -> Comparison:
-    """Put the runs of a comparison together.
+    """Evaluate the runs of a comparison.
 
     Raises:
         RunError: No run of the first plan has a value.
     """
-    found = [run for run in runs if run.values]
-    metric = next((name for name in TESTS if found and all(name in run.values for run in found)), "score")
-    # An accuracy is the better the higher, whatever the score is.
+    scored = [run for run in runs if run.values]
+    metric = next((name for name in TESTS if scored and all(name in run.values for run in scored)), "score")
+    # A higher accuracy is better, whatever the objective of the score.
     minimize = experiment.objective == "minimize" and metric != "test_accuracy"
     by_plan = {plan: [run for run in runs if run.plan == plan] for plan in design.plans}
     values = {plan: _finite(own, metric) for plan, own in by_plan.items()}
     first = design.plans[0]
     if not values[first]:
-        raise RunError(f"plan {first}: expected a run with a {metric} to compare with, found none that is a number")
+        raise RunError(f"plan {first}: expected a run with a finite {metric} to compare the others with, got none")
     others = [plan for plan in design.plans[1:] if values[plan].keys() & values[first].keys()]
-    # The same draws for all: equal results have equal intervals.
+    # The same draws for all plans, so that equal results have equal intervals.
     key = (design.task, metric)
     pairs = dict(zip(others, paired([values[plan] for plan in others], values[first], *key), strict=True))
     return Comparison(

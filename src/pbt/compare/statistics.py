@@ -1,8 +1,8 @@
-"""What repeated runs show, and what they do not. Pure: numbers in, numbers out, every draw by key.
+"""Statistics of repeated runs. Pure functions of numbers, with every random draw keyed.
 
 A run of a whole population is one sample. The measures are those of Agarwal et al. 2021 (arXiv 2108.13264):
-interquartile mean, with a percentile bootstrap interval. With one task the seeds are the only stratum; where two plans
-are compared a seed is drawn with the results of both, so that what they share cancels.
+interquartile mean, with a percentile bootstrap interval. With one task the seeds are the only stratum; when two plans
+are compared, a seed is drawn with the results of both, so that common effects of the seed cancel.
 """
 
 import math
@@ -20,33 +20,30 @@ from pbt.errors import MissingExtraError
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 POWER = 0.8
-"""The chance of showing a difference that is there, on which the number of seeds that is needed is based."""
+"""The probability of detecting a true difference, for which `seeds_needed` and `detectable` are computed."""
 REPETITIONS = 10_000
-"""Of the bootstrap."""
+"""Number of bootstrap samples."""
 TOO_MANY = 2_000
-"""Seeds beyond which nobody would run a comparison to show a difference."""
+"""The most seeds that `seeds_needed` returns."""
 
 Array = npt.NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
 
 def iqm(values: Sequence[float] | Array) -> Any:
-    """The interquartile mean, along the last axis: of what is left when a quarter is dropped at either end.
-
-    Of n values the `int(n / 4)` lowest and as many highest are dropped.
-    """
+    """The interquartile mean along the last axis: the mean without the `int(n / 4)` lowest and highest of n values."""
     ordered = np.sort(np.asarray(values, dtype=np.float64), axis=-1)
     cut = ordered.shape[-1] // 4
     return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
 
 
 def bootstrap(values: Sequence[float] | Array, *key: Key, statistic: Statistic = iqm) -> tuple[float, float]:
-    """The percentile interval of a statistic at `LEVEL`; the same key gives the same interval.
+    """The percentile bootstrap interval of a statistic at `LEVEL`; equal keys give equal intervals.
 
     Args:
-        values: At least one.
-        key: Names the draws.
-        statistic: Of samples along the last axis.
+        values: At least one value.
+        key: The key of the random draws.
+        statistic: Computes the statistic of samples along the last axis.
     """
     sample = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed_of("compare", "bootstrap", *key))
@@ -57,13 +54,15 @@ def bootstrap(values: Sequence[float] | Array, *key: Key, statistic: Statistic =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What one plan reached."""
+    """The results of one plan over its seeds."""
 
     seeds: int
     iqm: float
+    """Interquartile mean."""
     low: float
+    """Lower end of the interval of the interquartile mean."""
     high: float
-    """The interval of the interquartile mean."""
+    """Upper end of the interval of the interquartile mean."""
     median: float
     mean: float
     deviation: float
@@ -71,7 +70,7 @@ class Summary:
 
 
 def summary(values: Sequence[float], *key: Key) -> Summary:
-    """What one plan reached, over its seeds (at least one)."""
+    """Summarize the results of one plan over at least one seed."""
     low, high = bootstrap(values, *key)
     return Summary(
         seeds=len(values),
@@ -86,42 +85,44 @@ def summary(values: Sequence[float], *key: Key) -> Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paired:
-    """One plan minus another, seed by seed."""
+    """The difference between a plan and the reference, seed by seed."""
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
     iqm: float
+    """Interquartile mean of the differences."""
     low: float
+    """Lower end of its interval."""
     high: float
-    """The interval of the interquartile mean of the differences."""
+    """Upper end of its interval."""
     median: float
     p: float
-    """Of Wilcoxon's signed-rank test, two-sided."""
+    """Two-sided p-value of Wilcoxon's signed-rank test."""
     adjusted: float
-    """The same, after Holm, for all comparisons that were made."""
+    """The p-value after Holm's correction for all comparisons."""
     needed: int | None
-    """Seeds that would show a difference of this size with a chance of `POWER`; None: more than anybody would run."""
+    """Seeds that would show a difference of this size with probability `POWER`; None if more than `TOO_MANY`."""
 
     @property
-    def real(self) -> bool:
-        """Whether the difference is shown: the interval leaves out 0, and the adjusted p-value is below `ALPHA`."""
+    def significant(self) -> bool:
+        """Whether the interval excludes 0 and the adjusted p-value is below `ALPHA`."""
         return not self.low <= 0 <= self.high and self.adjusted < ALPHA
 
 
 def paired(ones: Sequence[Mapping[int, float]], reference: Mapping[int, float], *key: Key) -> list[Paired]:
-    """Each of some plans minus a reference, on the seeds that both have (at least one).
+    """Compare plans with a reference, each on the seeds of both (at least one).
 
     Args:
-        ones: By plan, the result of each seed.
-        reference: The result of each seed.
-        key: Names the draws of the bootstrap.
+        ones: For each plan, the results by seed.
+        reference: The results of the reference by seed.
+        key: The key of the bootstrap's draws.
     """
-    found = []
+    tested = []
     for one in ones:
         seeds = tuple(sorted(one.keys() & reference.keys()))
         differences = np.array([one[seed] - reference[seed] for seed in seeds])
-        found.append((seeds, differences, bootstrap(differences, *key), wilcoxon(differences)))
-    adjusted = holm([p for *_, p in found])
+        tested.append((seeds, differences, bootstrap(differences, *key), wilcoxon(differences)))
+    adjusted = holm([p for *_, p in tested])
     return [
         Paired(
             seeds=seeds,
@@ -134,12 +135,12 @@ def paired(ones: Sequence[Mapping[int, float]], reference: Mapping[int, float], 
             adjusted=after,
             needed=seeds_needed(differences, len(ones)),
         )
-        for (seeds, differences, (low, high), p), after in zip(found, adjusted, strict=True)
+        for (seeds, differences, (low, high), p), after in zip(tested, adjusted, strict=True)
     ]
 
 
 def wilcoxon(differences: Sequence[float] | Array) -> float:
-    """The two-sided p-value of Wilcoxon's signed-rank test (1945); differences of 0 are left out, 1.0 if all are.
+    """The two-sided p-value of Wilcoxon's signed-rank test (1945), without differences of 0; 1.0 if all are 0.
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -150,7 +151,7 @@ def wilcoxon(differences: Sequence[float] | Array) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values adjusted so that the chance of one false alarm among all of them is kept (Holm 1979)."""
+    """p-values adjusted by Holm's method (1979), which bounds the probability of any false positive."""
     order = sorted(range(len(values)), key=lambda place: values[place])
     adjusted, highest = [0.0] * len(values), 0.0
     for rank, place in enumerate(order):
@@ -160,22 +161,22 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def least_seeds(comparisons: int = 1) -> int:
-    """The fewest seeds with which Wilcoxon's test can fall below `ALPHA` at all, after Holm for so many comparisons."""
+    """The fewest seeds for which Wilcoxon's p-value can be below `ALPHA`, after Holm's correction."""
     return next(n for n in range(1, 100) if comparisons * 2.0 ** (1 - n) < ALPHA)
 
 
 def seeds_needed(differences: Sequence[float] | Array, comparisons: int = 1) -> int | None:
-    """How many seeds would show a difference of this size and spread, with a chance of `POWER`.
+    """The number of seeds that would show a difference of this size and spread with probability `POWER`.
 
-    By the normal approximation for paired differences, over the relative efficiency 3/pi of Wilcoxon's test; a plan
-    for another experiment with fresh seeds, not a promise.
+    An estimate for a new experiment with fresh seeds: the normal approximation for paired differences, divided by the
+    relative efficiency 3/pi of Wilcoxon's test.
 
     Args:
-        differences: What was seen.
-        comparisons: How many are made, which the level is shared out over.
+        differences: The measured differences.
+        comparisons: Number of comparisons among which the level is divided.
 
     Returns:
-        None where it would take more than `TOO_MANY`.
+        The number; None if it exceeds `TOO_MANY`.
     """
     some = np.asarray(differences, dtype=np.float64)
     least = least_seeds(comparisons)
@@ -185,26 +186,43 @@ def seeds_needed(differences: Sequence[float] | Array, comparisons: int = 1) -> 
         return least
     if size == 0 or not math.isfinite(spread):
         return None
-    normal = NormalDist()
-    reach = normal.inv_cdf(1 - ALPHA / comparisons / 2) + normal.inv_cdf(POWER)
-    needed = max(least, math.ceil((reach * spread / size) ** 2 * math.pi / 3))
+    needed = max(least, math.ceil((_reach(comparisons) * spread / size) ** 2 * math.pi / 3))
     return needed if needed <= TOO_MANY else None
+
+
+def detectable(seeds: int, comparisons: int = 1) -> float:
+    """The smallest difference that this many seeds show with probability `POWER`: the inverse of `seeds_needed`.
+
+    Args:
+        seeds: Number of seeds, at least 1.
+        comparisons: Number of comparisons among which the level is divided.
+
+    Returns:
+        The difference in standard deviations of the differences between seeds.
+    """
+    return _reach(comparisons) * math.sqrt(math.pi / 3 / seeds)
+
+
+def _reach(comparisons: int) -> float:
+    """The distance from 0, in standard errors, of a mean that the test detects with probability `POWER`."""
+    normal = NormalDist()
+    return normal.inv_cdf(1 - ALPHA / comparisons / 2) + normal.inv_cdf(POWER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Friedman:
-    """Whether more than two plans differ at all, and by how much their mean ranks must."""
+    """The result of Friedman's test of more than two plans, with the critical difference of mean ranks."""
 
     seeds: int
     p: float
     ranks: tuple[float, ...]
-    """Mean rank by plan, 1 the best."""
+    """Mean rank per plan; 1 is the best."""
     critical: float
-    """Mean ranks that differ by more than this differ at `LEVEL` (Nemenyi 1963)."""
+    """Mean ranks farther apart than this differ at `LEVEL` (Nemenyi 1963)."""
 
 
 def friedman(table: Sequence[Sequence[float]]) -> Friedman:
-    """Friedman's test (1937) on a row per seed and a column per plan, higher is better; at least 3 plans, 2 seeds.
+    """Friedman's test (1937) of at least 3 plans (columns) on at least 2 seeds (rows); higher values are better.
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -213,7 +231,7 @@ def friedman(table: Sequence[Sequence[float]]) -> Friedman:
     rows = np.asarray(table, dtype=np.float64)
     seeds, plans = rows.shape
     ranks = stats.rankdata(-rows, axis=1)
-    # Where all plans tie on every seed there is nothing to test, and the statistic divides by 0.
+    # If all plans tie on every seed, the statistic would divide by 0.
     same = bool((rows == rows[:, :1]).all())
     spread = float(stats.studentized_range.ppf(LEVEL, plans, math.inf)) / math.sqrt(2)
     return Friedman(
@@ -225,10 +243,10 @@ def friedman(table: Sequence[Sequence[float]]) -> Friedman:
 
 
 def scipy_stats() -> Any:
-    """The tests of scipy.
+    """The module `scipy.stats`.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: scipy is not installed.
     """
     try:
         from scipy import stats

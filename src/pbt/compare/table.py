@@ -1,4 +1,4 @@
-"""A comparison as a table for people."""
+"""A comparison as a terminal table."""
 
 from rich.console import Group
 
@@ -11,9 +11,9 @@ _STYLES = {"better": "green", "worse": "red", "same": "dim", "not shown": "dim"}
 
 
 def comparison_table(found: Comparison, width: int) -> Group:
-    """A row per plan, the one that the others are compared with first."""
+    """One row per plan, the reference first."""
     plans = found.plans
-    words = ["" if result.paired is None else verdict(found, result.paired) for result in plans]
+    verdicts = ["" if result.paired is None else verdict(found, result.paired) for result in plans]
     columns = [
         Column(title="plan", cells=[printable(result.plan) for result in plans], side="left"),
         Column(title=f"IQM {found.metric}", cells=_middles(plans)),
@@ -21,7 +21,7 @@ def comparison_table(found: Comparison, width: int) -> Group:
         Column(title="difference", cells=[_difference(result) for result in plans]),
         Column(title="95 % interval", cells=[_difference_interval(result) for result in plans]),
         Column(title="p", cells=[p_value(r.paired.adjusted) if r.paired else NONE for r in plans]),
-        Column(title="really?", cells=words, side="left"),
+        Column(title="verdict", cells=verdicts, side="left"),
         Column(title="steps", cells=[f"{result.mean('steps'):,.0f}" for result in plans]),
         Column(title="copies", cells=[number(result.mean("copies"), 3) for result in plans]),
         Column(title="founders", cells=[number(result.mean("founders"), 3) for result in plans]),
@@ -31,7 +31,7 @@ def comparison_table(found: Comparison, width: int) -> Group:
     ]
     for column in columns[7:]:
         column.optional = True
-    return grid(_title(found), columns, width, [_STYLES.get(word, "bold") for word in words], " (all in the JSON)")
+    return grid(_title(found), columns, width, [_STYLES.get(word, "bold") for word in verdicts], " (all in the JSON)")
 
 
 def _title(found: Comparison) -> str:
@@ -39,13 +39,13 @@ def _title(found: Comparison) -> str:
     better = "lower" if found.minimize else "higher"
     return (
         f"{printable(found.task)}: {found.metric}, {better} is better · {seeds} · "
-        f"{found.population} members, {found.rounds} rounds · steps, copies and founders are means of a run"
+        f"{found.population} members, {found.rounds} rounds · steps, copies and founders are means over runs"
     )
 
 
 def _middles(plans: tuple[PlanResult, ...]) -> list[str]:
-    there = [result.summary.iqm for result in plans if result.summary is not None]
-    texts = dict(zip(there, distinct(*there), strict=True))
+    means = [result.summary.iqm for result in plans if result.summary is not None]
+    texts = dict(zip(means, distinct(*means), strict=True))
     return [NONE if result.summary is None else texts[result.summary.iqm] for result in plans]
 
 

@@ -1,4 +1,4 @@
-"""One run of a comparison: whether it is done, how it is trained, and what came of it."""
+"""One run of a comparison: whether it has finished, its training, and its result."""
 
 import functools
 from dataclasses import dataclass, field
@@ -15,33 +15,33 @@ from pbt.store.event_rows import from_json, to_json
 from pbt.store.reader import RunReader, is_begun
 
 TESTS = ("test", "test_accuracy", "test_loss")
-"""What a task reports that selection has never seen, the first of them that is there; the loss where the score is
-minimized."""
+"""Names of reported values that selection never uses; the first one present is compared. `test_loss` counts only where
+the score is minimized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """What came of one run."""
+    """The result of one run."""
 
     plan: str
     seed: int
     trained_with: int
     path: str
     values: dict[str, float] = field(default_factory=dict)
-    """By metric, of the member that validation chose, as the task returned it; empty: every member failed."""
+    """Metrics of the member chosen by validation, as returned by the task; empty if all members failed."""
     steps: int
-    """Training steps of all members together, those of failed rounds left out."""
+    """Training steps of all members, without failed rounds."""
     copies: int
     founders: int
-    """First members that somebody in the population at the end descends from."""
+    """Number of initial members from which the final population descends."""
     failures: int
-    """Rounds that failed."""
+    """Number of failed rounds."""
     seconds: float
-    """Training time of all rounds together."""
+    """Training time of all rounds."""
 
 
 def measured(trial: Trial) -> TrialResult:
-    """What came of a finished trial."""
+    """The result of a finished trial."""
     with RunReader(trial.path) as reader:
         run = Run(reader, trial.path)
         seconds = sum(float(entry.details.get("seconds", 0)) for entry in reader.journal() if entry.kind == "round")
@@ -64,68 +64,65 @@ def measured(trial: Trial) -> TrialResult:
 def _values(run: Run) -> dict[str, float]:
     best = run.best
     values = {"score": best.score}
-    told = ((name, best.reported.get(name)) for name in TESTS if name != "test_loss" or run.view.sign < 0)
-    return values | {name: float(value) for name, value in told if isinstance(value, (int, float))}
+    tests = ((name, best.reported.get(name)) for name in TESTS if name != "test_loss" or run.view.sign < 0)
+    return values | {name: float(value) for name, value in tests if isinstance(value, (int, float))}
 
 
 def is_done(design: Design, experiment: Experiment, trial: Trial) -> bool:
-    """Whether a trial is there and finished, so that it is not trained again.
+    """Whether a trial has finished, so that it is not trained again.
 
     Raises:
-        UsageError: What is there is another run.
+        UsageError: The directory has another run.
     """
     if not is_begun(trial.path):
         return False
     run = Run.open(trial.path)
-    wanted = design.made(experiment, trial)
-    _check_same(run, wanted, trial)
+    designed = design.made(experiment, trial)
+    _check_same(run, designed, trial)
     if run.view.ended == LOST:
         return True
-    return run.view.ended == FINISHED and run.meta["rounds"] == wanted.rounds
+    return run.view.ended == FINISHED and run.meta["rounds"] == designed.rounds
 
 
-def _check_same(run: Run, wanted: Experiment, trial: Trial) -> None:
-    now: dict[str, Any] = {
-        "seed": wanted.seed,
-        "population": wanted.population,
-        "objective": wanted.objective,
-        "space": Space(wanted.space).to_dict(),
-        "initial": [dict(hparams) for hparams in wanted.initial],
+def _check_same(run: Run, designed: Experiment, trial: Trial) -> None:
+    expected: dict[str, Any] = {
+        "seed": designed.seed,
+        "population": designed.population,
+        "objective": designed.objective,
+        "space": Space(designed.space).to_dict(),
+        "initial": [dict(hparams) for hparams in designed.initial],
     }
-    other = [name for name, value in now.items() if from_json(to_json(value, name)) != run.meta.get(name)]
-    if difference(run.meta.get("plan"), from_json(to_json(wanted.plan.describe(), "plan")), "plan"):
-        other.append("plan")
-    if wanted.note and (run.meta.get("application") or {}).get("note") != wanted.note:
-        other.append("note (its data)")
-    if run.meta["rounds"] > wanted.rounds:
-        other.append("number of rounds")
-    if other:
+    different = [name for name, value in expected.items() if from_json(to_json(value, name)) != run.meta.get(name)]
+    if difference(run.meta.get("plan"), from_json(to_json(designed.plan.describe(), "plan")), "plan"):
+        different.append("plan")
+    if designed.note and (run.meta.get("application") or {}).get("note") != designed.note:
+        different.append("note (its data)")
+    if run.meta["rounds"] > designed.rounds:
+        different.append("number of rounds")
+    if different:
         raise UsageError(
-            f"{trial.path}: was trained with another {', '.join(other)} than is asked for now; "
-            "name a new directory (--out), or remove this one"
+            f"{trial.path}: this run was trained with another {', '.join(different)}; choose a new directory (--out), "
+            "or remove this one"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """How the training of a trial ended, for the process that asked for it."""
+    """How the training of a trial ended, returned to the parent process."""
 
     error: type[PBTError] | None = None
-    """What it ends the comparison with; None: it does not."""
+    """The error that ends the comparison; None if it continues."""
     message: str = ""
 
 
 @functools.cache
 def _experiment(design: Design) -> Experiment:
-    """Once per worker: a user's file is executed, and data read, no more often than needed."""
+    """The experiment, made once per worker, since this executes a user's file and may read data."""
     return design.experiment()
 
 
 def train(design: Design, trial: Trial) -> Trained:
-    """Train a trial, or go on with it, in a worker.
-
-    What goes wrong comes back as a value, since not every error can be sent to another process.
-    """
+    """Train or resume a trial in a worker; errors are returned as values, since not every exception can be pickled."""
     try:
         made = design.made(_experiment(design), trial)
         application = {"name": "file", "object": design.task, "plan": trial.plan}

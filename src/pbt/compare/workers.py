@@ -1,6 +1,6 @@
-"""All runs of a comparison in worker processes: one thread each, no more at a time than was asked for.
+"""Train the runs of a comparison in worker processes of one thread each.
 
-Every run is durable round by round, so stopping is killing the workers: the same command goes on where they were.
+Every run is durable round by round, so stopping means killing the workers; the same command resumes their runs.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from pbt.runs.experiment import Experiment
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 OnTrial = Callable[[Trial, bool], None]
-"""Called for every trial that is finished; True: it was so before."""
+"""Called for every finished trial, with True if it had finished before."""
 
 
 def train_all(
-    design: Design, experiment: Experiment, workers: int, told: OnTrial = lambda _trial, _before: None
+    design: Design, experiment: Experiment, workers: int, on_trial: OnTrial = lambda _trial, _before: None
 ) -> None:
-    """Train every run that is not finished yet.
+    """Train every run that has not finished.
 
     Args:
         design: The comparison.
-        experiment: As `design.experiment` gives it.
-        workers: Processes at most, at least 1.
-        told: Who is told of each finished run.
+        experiment: The result of `design.experiment()`.
+        workers: The most worker processes, at least 1.
+        on_trial: Called for each finished run.
 
     Raises:
-        UsageError: A run cannot be done as asked, or another one is in its place.
+        UsageError: A run cannot be trained as designed, or its directory has another run.
         DiskError: The disk is full or failing.
         WorkerError: A worker died.
     """
@@ -47,7 +47,7 @@ def train_all(
     finished = _finished(design, experiment, waiting)
     for trial in [trial for trial in waiting if trial.path in finished]:
         waiting.remove(trial)
-        told(trial, True)
+        on_trial(trial, True)
     if not waiting:
         return
     with _workers(min(workers, len(waiting))) as pool:
@@ -60,13 +60,13 @@ def train_all(
                 trial = running.pop(future)
                 _take(future, trial)
                 finished.add(trial.path)
-                told(trial, False)
+                on_trial(trial, False)
 
 
 def _finished(design: Design, experiment: Experiment, trials: Sequence[Trial]) -> set[Path]:
     done: set[Path] = set()
     for trial in trials:
-        # What is made of a run that is not finished cannot be: it is looked at when that one is.
+        # A trial whose source has not finished cannot have finished either.
         ready = trial.source is None or trial.source in done
         if ready and is_done(design, experiment, trial):
             done.add(trial.path)
@@ -78,8 +78,8 @@ def _take(future: Future[Trained], trial: Trial) -> None:
         trained = future.result()
     except BrokenProcessPool as error:
         raise WorkerError(
-            f"plan {trial.plan}, seed {trial.seed}: a worker died, perhaps for want of memory; give the same command "
-            "again to go on, with fewer --workers"
+            f"plan {trial.plan}, seed {trial.seed}: a worker died, perhaps out of memory; repeat the command with "
+            "fewer --workers to resume"
         ) from error
     if trained.error is not None:
         raise trained.error(trained.message)
@@ -87,14 +87,14 @@ def _take(future: Future[Trained], trial: Trial) -> None:
 
 @contextlib.contextmanager
 def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """The pool; however it is left, no worker stays behind."""
+    """A process pool; no worker outlives the context."""
     before = multiprocessing.active_children()
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         with _one_thread():
             yield pool
     except BaseException:
-        # Not asked: a worker hears nothing until its run is over, which may take hours.
+        # Killed at once: a worker would respond only after its run, which may take hours.
         end([child for child in multiprocessing.active_children() if child not in before], patience=0.0)
         raise
     finally:
@@ -102,7 +102,7 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _submit(pool: ProcessPoolExecutor, design: Design, trial: Trial) -> "Future[Trained]":
-    """Hand a trial over, which may start a worker: one that does not hear Ctrl-C, not even before it can say so."""
+    """Submit a trial. This may start a worker, which inherits a blocked SIGINT until `_begin` ignores it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         return pool.submit(train, design, trial)
@@ -111,9 +111,9 @@ def _submit(pool: ProcessPoolExecutor, design: Design, trial: Trial) -> "Future[
 
 
 def _begin() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end with it, however it ends."""
+    """Initialize a worker: ignore Ctrl-C, which the parent handles, and exit when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What each of many runs has to say of itself is in its report.
+    # Warnings about a single run are in its report.
     logging.getLogger("pbt").setLevel(logging.ERROR)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -127,7 +127,7 @@ def _end_with(sentinel: int) -> None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Around the start of workers: libraries read these when they are loaded, and no later."""
+    """Set the thread limits that libraries of the workers read when they are loaded."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
     try:

@@ -1,9 +1,9 @@
-"""The pictures of runs in a browser, redrawn while the runs go on. Everything here only reads.
+"""The report of runs in a browser, updated while they train. All modules only read.
 
-`pbt.dashboard.serve.serve("runs")` answers on this machine alone until it is told otherwise. `watch` sees what
-changed, `desk` makes each page once for everybody who asks and as rarely as it must, `guard` turns strangers away,
-`bounds` limits connections, `app` has the addresses, and `page/` is what the browser gets.
+`pbt.dashboard.serve.serve("runs")` listens on the local machine unless another host is given. `watch` detects changes,
+`cache` renders each page once per version within a CPU budget, `security` rejects foreign requests, `limits` bounds
+connections, `app` has the routes, and `page/` the files for the browser.
 """
 
 HOST, PORT = "127.0.0.1", 6007
-"""Where it listens, if nobody says otherwise."""
+"""The default address."""

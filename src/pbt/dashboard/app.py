@@ -1,4 +1,4 @@
-"""The addresses: one page for everything, what it is made of, the list of runs, and each run."""
+"""The routes: the page, its static files, the list of runs, and each run as JSON."""
 
 import gzip
 import hashlib
@@ -18,12 +18,12 @@ from pbt.report.page import look
 HTML, CSS, JS, SVG, JSON = "text/html", "text/css", "text/javascript", "image/svg+xml", "application/json"
 SCRIPTS = ("main.js", "parts.js", "figures.js", "run.js", "runs.js")
 ALWAYS_ASK = "private, no-cache"
-"""It may be kept, but must be asked for every time: an update of the package changes it."""
+"""Browsers may cache the file but must revalidate it: an update of the package changes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """Something that does not change while the server runs."""
+    """A static file."""
 
     body: bytes
     type: str
@@ -31,16 +31,16 @@ class File:
 
     @property
     def tag(self) -> str:
-        """Names these bytes."""
+        """The entity tag: a hash of the body."""
         return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
 
-def dashboard(desk: ResponseCache, library: Callable[[], str]) -> ASGIApp:
-    """The application.
+def dashboard(responses: ResponseCache, library: Callable[[], str]) -> ASGIApp:
+    """The ASGI application.
 
     Args:
-        desk: Where everything that changes comes from.
-        library: plotly.js.
+        responses: The list of runs and their pages.
+        library: Returns the source of plotly.js.
     """
     page = File(body=_own("page.html"), type=HTML)
     files: Mapping[str, File] = {
@@ -52,35 +52,35 @@ def dashboard(desk: ResponseCache, library: Callable[[], str]) -> ASGIApp:
 
     @cache
     def packed() -> File:
-        """A third of its size, packed once: the way here may be a slow one."""
+        """plotly.js, compressed once to a third of its size for slow connections."""
         return File(body=gzip.compress(library().encode(), 6, mtime=0), type=JS, encoding="gzip")
 
     async def plotly(request: Request) -> Response:
-        found, _ = await in_thread(packed)
-        return _sent(request, found)
+        file, _ = await in_thread(packed)
+        return _static(request, file)
 
     async def runs(request: Request) -> Response:
-        return _answered(request, await desk.runs())
+        return _dynamic(request, await responses.runs())
 
     async def run(request: Request) -> Response:
-        found = await desk.run(request.path_params["key"])
-        return _answered(request, found) if found is not None else await nothing(request)
+        answer = await responses.run(request.path_params["key"])
+        return _dynamic(request, answer) if answer is not None else await not_found(request)
 
-    async def nothing(_: Request) -> Response:
-        return PlainTextResponse("404 Not Found: there is nothing of this name\n", 404)
+    async def not_found(_: Request) -> Response:
+        return PlainTextResponse("404 Not Found: unknown path\n", 404)
 
-    async def fixed(file: File, request: Request) -> Response:
-        return _sent(request, file)
+    async def static(file: File, request: Request) -> Response:
+        return _static(request, file)
 
     return Router(
         [
-            Route("/", partial(fixed, page)),
-            Route("/run/{key}", partial(fixed, page)),
-            *(Route(path, partial(fixed, file)) for path, file in files.items()),
+            Route("/", partial(static, page)),
+            Route("/run/{key}", partial(static, page)),
+            *(Route(path, partial(static, file)) for path, file in files.items()),
             Route("/plotly.js", plotly),
             Route("/api/runs", runs),
             Route("/api/run/{key}", run),
-            Route("/{path:path}", nothing),
+            Route("/{path:path}", not_found),
         ],
         redirect_slashes=False,
     )
@@ -90,19 +90,19 @@ def _own(name: str) -> bytes:
     return (resources.files(__package__) / "page" / name).read_bytes()
 
 
-def _sent(request: Request, file: File) -> Response:
+def _static(request: Request, file: File) -> Response:
     headers = {"Cache-Control": ALWAYS_ASK, "ETag": file.tag}
     if file.encoding:
         headers["Content-Encoding"] = file.encoding
-    return _unless_known(request, file.body, file.type, headers)
+    return _conditional(request, file.body, file.type, headers)
 
 
-def _answered(request: Request, answer: Answer) -> Response:
-    # What a run holds is not left on the disk of whoever looks at it.
-    return _unless_known(request, answer.body, JSON, {"Cache-Control": "no-store", "ETag": answer.tag})
+def _dynamic(request: Request, answer: Answer) -> Response:
+    # Not cached, so that browsers leave no data of a run on disk.
+    return _conditional(request, answer.body, JSON, {"Cache-Control": "no-store", "ETag": answer.tag})
 
 
-def _unless_known(request: Request, body: bytes, type_: str, headers: Mapping[str, str]) -> Response:
+def _conditional(request: Request, body: bytes, type_: str, headers: Mapping[str, str]) -> Response:
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type=type_, headers=headers)

@@ -1,10 +1,9 @@
-"""Answers for everybody who asks, each made once, and no more of them than the machine can spare.
+"""Response cache: each page is rendered once per version, within a CPU budget.
 
-Browsers ask every two seconds whether something changed, with the tag of what they have, and nearly always the answer
-is "no". This was chosen over a stream of server-sent events because every request ends: nobody holds a connection, a
-server that is restarted or a laptop that slept needs no repair, and the number of connections is easy to bound. What
-is asked for is made in a thread, at most one per run and two in all. How often it is made again is bounded by what it
-costs: a run that is large enough to take long to draw is drawn less often.
+Browsers poll every two seconds with the tag of their version, and the answer is nearly always "unchanged". Polling was
+preferred to server-sent events because every request ends: no connection is held, nothing has to be repaired after a
+restart or sleep, and the number of connections is easy to bound. Pages are rendered in threads, at most one per run and
+two in all. A page that takes long to render is rendered less often.
 """
 
 import asyncio
@@ -19,17 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pbt.dashboard.payload import shown
+from pbt.dashboard.payload import run_payload
 from pbt.dashboard.watch import UNREAD, Watch, WatchedRun
 from pbt.report.page import json_text
 
 SHARE = 0.003
-"""Part of the machine's CPU time that it may take to draw a run again, and as much for looking what changed."""
+"""The share of the machine's CPU time for rendering a run again; the same share is allowed for detecting changes."""
 PAUSE = 1.0
-"""Seconds between two looks, at least."""
+"""The fewest seconds between two looks for changes."""
 KEPT = 8
-"""Runs whose pages are kept."""
+"""The most runs whose pages are cached."""
 AT_ONCE = 2
+"""The most pages rendered at the same time."""
 
 Made = TypeVar("Made")
 Maker = Callable[[Path, str], bytes]
@@ -37,19 +37,19 @@ Maker = Callable[[Path, str], bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Bytes and the tag that names them."""
+    """The body of a response with its entity tag."""
 
     body: bytes
     tag: str
 
 
 class Pace:
-    """When something may be done again, so that it takes at most a share of the machine.
+    """Limits repeated work to a share of the machine's CPU time.
 
     Args:
-        share: Of all its CPU time.
-        pause: Seconds in between at least.
-        clock: Seconds that never go back.
+        share: Share of the CPU time of all cores.
+        pause: The fewest seconds between two repetitions.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(self, share: float, pause: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,56 +60,56 @@ class Pace:
 
     @property
     def open(self) -> bool:
-        """Whether it may be done now."""
+        """Whether the work may be repeated now."""
         return self._clock() >= self._free
 
     def spent(self, seconds: float) -> None:
-        """It was done, and took so much CPU time."""
+        """Record that the work took this much CPU time."""
         self._free = max(self._free, self._clock()) + max(self._pause, seconds / self._rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """The page of a run, and what the run was then."""
+class CachedPage:
+    """The page of a run with the version and state it was rendered from."""
 
     answer: Answer
     version: str
     state: str
     pace: Pace
-    """When it may be drawn again; each run has its own, so that none waits for a larger one."""
+    """When it may be rendered again; each run has its own, so that none waits for a larger one."""
 
 
 class ResponseCache:
-    """The list of runs and the page of each.
+    """Caches the list of runs and their pages.
 
     Args:
-        watch: What is shown.
-        make: Makes the page of a run of a version.
+        watch: The watched runs.
+        make: Renders the page of a run, from its path and version.
     """
 
-    def __init__(self, watch: Watch, make: Maker = shown) -> None:
+    def __init__(self, watch: Watch, make: Maker = run_payload) -> None:
         self._watch = watch
         self._make = make
         self._looking = Pace(SHARE, PAUSE)
         self._listed: dict[str, WatchedRun] = {}
         self._list: Answer | None = None
         self._look: asyncio.Task[Answer] | None = None
-        self._kept: OrderedDict[str, Drawn] = OrderedDict()
+        self._kept: OrderedDict[str, CachedPage] = OrderedDict()
         self._making: dict[str, asyncio.Task[Answer]] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def runs(self) -> Answer:
-        """The list, as it is or was a moment ago."""
+        """The list of runs, at most `PAUSE` seconds or the CPU budget's interval old."""
         if self._list is not None and not self._looking.open:
             return self._list
         if self._look is None:
             self._look = asyncio.create_task(self._look_again())
             self._look.add_done_callback(self._looked)
-        # Whoever asks while somebody looks waits for the same look, and goes away without ending it.
+        # Concurrent requests wait for the same look; one that is cancelled does not cancel it.
         return await asyncio.shield(self._look)
 
     async def run(self, key: str) -> Answer | None:
-        """What is shown of a run; None: there is none of this key."""
+        """The page of a run; None if no run has this key."""
         await self.runs()
         listed = self._listed.get(key)
         if listed is None:
@@ -117,7 +117,7 @@ class ResponseCache:
         kept = self._kept.get(key)
         if kept is not None:
             self._kept.move_to_end(key)
-            # How a run ended is not waited for.
+            # The end of a run is shown at once, whatever its pace.
             if kept.version == listed.version or (kept.state == listed.state and not kept.pace.open):
                 return kept.answer
         if key not in self._making:
@@ -130,7 +130,7 @@ class ResponseCache:
 
     async def _look_again(self) -> Answer:
         listed, seconds = await in_thread(self._watch.look)
-        # A large folder is read to its end at first, whatever that costs: it is read once.
+        # The first pass over a large folder is not slowed down: each run is read in full only once.
         self._looking.spent(0.0 if any(item.state == UNREAD for item in listed) else seconds)
         self._listed = {item.key: item for item in listed}
         plain = {
@@ -147,7 +147,7 @@ class ResponseCache:
             body, seconds = await in_thread(lambda: self._make(listed.path, listed.version))
         pace, answer = Pace(SHARE, 0.0), _answer(body)
         pace.spent(seconds)
-        self._kept[listed.key] = Drawn(answer=answer, version=listed.version, state=listed.state, pace=pace)
+        self._kept[listed.key] = CachedPage(answer=answer, version=listed.version, state=listed.state, pace=pace)
         self._kept.move_to_end(listed.key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -159,9 +159,9 @@ def _answer(body: bytes) -> Answer:
 
 
 async def in_thread(work: Callable[[], Made]) -> tuple[Made, float]:
-    """The result of work that takes long, and the CPU seconds that it took.
+    """Run slow work in a thread; returns its result and the CPU seconds that it took.
 
-    In a thread that nobody waits for at the end: it only reads, so the process may stop in the midst of it.
+    The thread is a daemon: it only reads, so the process may exit while it runs.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[tuple[Made, float]] = loop.create_future()
@@ -178,9 +178,9 @@ async def in_thread(work: Callable[[], Made]) -> tuple[Made, float]:
         made, error, before = None, None, time.thread_time()
         try:
             made = work(), time.thread_time() - before
-        except BaseException as raised:  # noqa: BLE001 (raised again where it is waited for)
+        except BaseException as raised:  # noqa: BLE001 (raised again by the future)
             error = raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so nothing awaits the future
             loop.call_soon_threadsafe(settle, made, error)
 
     threading.Thread(target=run, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What uvicorn is asked to do otherwise: how many connections there may be, how long one may wait, and how it ends."""
+"""Changes to uvicorn: a limit on connections, a time-out for requests, and a record of the signal that ended it."""
 
 import asyncio
 from types import FrameType
@@ -8,18 +8,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import Server
 
 MOST = 100
-"""Connections at once; a browser has up to six."""
+"""The most simultaneous connections; a browser opens up to six."""
 PATIENCE = 10.0
-"""Seconds in which a request has to be there whole, from the beginning of the connection or the answer before."""
+"""Seconds until a request must be complete, from the start of the connection or from the previous response."""
 
 
-class Bounded(H11Protocol):
-    """A connection that is closed at once where there are too many, and after a while where nothing comes of it."""
+class LimitedConnection(H11Protocol):
+    """A connection that is refused beyond `MOST`, and closed when a request takes longer than `PATIENCE`."""
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept it, or not."""
+        """Accept the connection, or abort it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > MOST:
             transport.abort()
@@ -27,18 +27,18 @@ class Bounded(H11Protocol):
             self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request, or all of it."""
+        """Receive a part of a request, or all of it."""
         super().data_received(data)
         self._wait()
 
     def on_response_complete(self) -> None:
-        """The next request may come, or be here already in part."""
+        """Restart the time-out for the next request, which may have arrived in part."""
         super().on_response_complete()
         self._forget()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end."""
+        """Cancel the time-out of a closed connection."""
         self._forget()
         super().connection_lost(exc)
 
@@ -58,12 +58,12 @@ class Bounded(H11Protocol):
             self._timer = None
 
 
-class Stopped(Server):
-    """A server that knows which signal ended it."""
+class SignalServer(Server):
+    """A server that records the signal that ended it."""
 
     signal: int | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came: end in good order, at a second one at once."""
+        """Shut down gracefully at the first signal, immediately at the second."""
         self.signal = self.signal or sig
         super().handle_exit(sig, frame)

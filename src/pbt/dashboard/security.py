@@ -1,8 +1,8 @@
-"""Who is answered: requests that were meant for this server, that only read, from whoever has the token.
+"""Access control: only read requests, addressed to this server, with the token, are answered.
 
-A page of somebody else's that is open in the same browser can send requests to this machine, and a name of somebody
-else's can be made to point to it (DNS rebinding). So the name in `Host` must be one that this server was given, a
-request that another page causes is refused whatever it asks for, and nothing but GET and HEAD is answered.
+A foreign page open in the same browser can send requests to this machine, and a foreign name can resolve to it (DNS
+rebinding). So the name in `Host` must be one of this server's, a request caused by another site's page is refused, and
+so is every method but GET and HEAD.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ logger = logging.getLogger("pbt")
 METHODS = ("GET", "HEAD")
 TOKEN = "token"  # noqa: S105 (the name of it)
 HEADERS: Mapping[str, str] = {
-    # Styles: plotly.js writes the style sheet of its figures into the page, and there is no nonce that it would take.
+    # Inline styles, because plotly.js writes a style sheet into the page and accepts no nonce for it.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -41,15 +41,15 @@ _HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
-    """The names by which this server may be called; whatever the port, which a tunnel may change."""
+    """The names of this server that a `Host` header may contain, with any port, since a tunnel may change it."""
 
     names: frozenset[str]
-    """In lower case."""
+    """Names and addresses in lower case."""
     any_address: bool = False
-    """Any number will do, since no name was looked up to come here."""
+    """Allow every IP address: without a name, DNS rebinding is impossible."""
 
     def allow(self, host: str) -> bool:
-        """Whether this is such a name, as it stands in a request."""
+        """Whether the value of a `Host` header names this server."""
         match = _HOST.fullmatch(host)
         if match is None:
             return False
@@ -66,12 +66,12 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """Stands before an application.
+    """ASGI middleware that refuses requests without permission and adds the security headers.
 
     Args:
         app: The application.
-        hosts: The names that are answered to.
-        token: What has to be known; None: nothing.
+        hosts: The allowed names of the server.
+        token: The token that requests must carry; None for no token.
         port: Distinguishes the cookies of several servers on one machine.
     """
 
@@ -80,12 +80,12 @@ class Guard:
         self._hosts = hosts
         self._token = token
         self._cookie = f"pbt-dashboard-{port}"
-        # Not the token itself, which may be used elsewhere too, and which other servers on this machine would be sent.
+        # Not the token itself, which may be in use elsewhere: browsers send cookies to all servers on this machine.
         self._proof = hmac.new((token or "").encode(), self._cookie.encode(), hashlib.sha256).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand on."""
-        if scope["type"] != "http":  # there is nothing else, but an application may be asked
+        """Refuse the request, or pass it to the application."""
+        if scope["type"] != "http":  # websockets and lifespan are switched off
             return
         begun = False
 
@@ -98,27 +98,28 @@ class Guard:
 
         try:
             await (self._refusal(scope) or self._app)(scope, receive, guarded)
-        except Exception as error:  # noqa: BLE001 (a line instead of a traceback)
+        except Exception as error:  # noqa: BLE001 (one line instead of a traceback)
             logger.warning("the dashboard could not answer %s: %s: %s", scope["path"], type(error).__name__, error)
             if not begun:
-                await _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "this went wrong here")(scope, receive, guarded)
+                message = "the dashboard failed; its log has the error"
+                await _refused(HTTPStatus.INTERNAL_SERVER_ERROR, message)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._hosts.allow(hosts[0]):
-            return _refused(HTTPStatus.FORBIDDEN, "this dashboard does not go by that name (see --host)")
+            return _refused(HTTPStatus.FORBIDDEN, "the host name in the request is not this server's; set --host")
         if _is_foreign(headers, f"{scope['scheme']}://{hosts[0]}"):
-            return _refused(HTTPStatus.FORBIDDEN, "this dashboard answers its own pages only")
+            return _refused(HTTPStatus.FORBIDDEN, "requests from pages of other sites are refused")
         if scope["method"] not in METHODS:
             allowed = {"Allow": ", ".join(METHODS)}
-            return _refused(HTTPStatus.METHOD_NOT_ALLOWED, "this dashboard only shows", allowed)
+            return _refused(HTTPStatus.METHOD_NOT_ALLOWED, f"expected {' or '.join(METHODS)}", allowed)
         if self._token is None:
             return None
-        return self._unknown(scope, headers, self._token)
+        return self._unauthorized(scope, headers, self._token)
 
-    def _unknown(self, scope: Scope, headers: Headers, token: str) -> Response | None:
-        """None: whoever asks has the token."""
+    def _unauthorized(self, scope: Scope, headers: Headers, token: str) -> Response | None:
+        """The response to a request without the token, or with it in the URL; None if the request is authorized."""
         bearer = headers.get("authorization", "").partition(" ")
         if bearer[0].lower() == "bearer" and _same(bearer[2], token):
             return None
@@ -127,7 +128,7 @@ class Guard:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if any(name == TOKEN and _same(value, token) for name, value in query):
             rest = urlencode([(name, value) for name, value in query if name != TOKEN])
-            # Only a path of this server: one that began with two slashes would be another server.
+            # A path that begins with two slashes would redirect to another server.
             path = "/" + scope["path"].lstrip("/\\")
             answer = RedirectResponse(
                 path + (f"?{rest}" if rest else ""), HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"}
@@ -136,14 +137,14 @@ class Guard:
             return answer
         return _refused(
             HTTPStatus.UNAUTHORIZED,
-            "this dashboard asks for a token: open the address that `pbt dashboard` printed when it was started, "
-            "or add ?token=... to this one",
+            "this dashboard requires a token: open the address printed by `pbt dashboard`, or add ?token=... to this "
+            "one",
             {"WWW-Authenticate": "Bearer"},
         )
 
 
 def _is_foreign(headers: Headers, own: str) -> bool:
-    """Whether another site's page caused this request, other than by a link that somebody followed."""
+    """Whether a page of another site caused this request, other than by a link that the user followed."""
     if any(origin != own for origin in headers.getlist("origin")):
         return True
     followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
@@ -158,7 +159,7 @@ def _cookies(headers: Headers) -> dict[str, str]:
 
 
 def _same(given: str, known: str) -> bool:
-    """Compared in a time that does not tell how much of it is right."""
+    """Compare in constant time, which reveals nothing about a partial match."""
     return hmac.compare_digest(given.encode(), known.encode())
 
 

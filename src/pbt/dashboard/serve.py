@@ -1,4 +1,4 @@
-"""The server: where it listens, who may come, and how it ends."""
+"""The server: its address, its token, and its shutdown."""
 
 import asyncio
 import errno
@@ -16,74 +16,75 @@ from pbt.errors import MissingExtraError, UsageError
 from pbt.report.write import plotly_js
 
 if TYPE_CHECKING:
-    from pbt.dashboard.limits import Stopped
+    from pbt.dashboard.limits import SignalServer
 
 SHORTEST = 16
-"""Characters of a token: fewer could be guessed."""
+"""The fewest characters of a token; a shorter one could be guessed."""
 NEEDS = "pbt dashboard", "dashboard"
+"""The feature and its extra, for the error about missing packages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a server listens."""
+    """The address at which a server listens."""
 
     listener: socket.socket
     host: str
-    """As it was asked for."""
+    """The requested host name or address."""
     bound: str
-    """The number that it stands for."""
+    """The IP address."""
     port: int
     loopback: bool
-    """Whether only this machine can come."""
+    """Whether only the local machine can connect."""
     wildcard: bool
-    """Whether every address of this machine will do."""
+    """Whether the server listens on every address of the machine."""
 
     @property
     def names(self) -> frozenset[str]:
-        """By which it may be called, in lower case."""
-        found = {self.host.lower(), self.bound}
+        """Host names under which requests may arrive, in lower case."""
+        names = {self.host.lower(), self.bound}
         if self.loopback:
-            found |= {"localhost", "127.0.0.1", "::1"}
+            names |= {"localhost", "127.0.0.1", "::1"}
         if self.wildcard:
-            found |= {"localhost", socket.gethostname().lower()}
-        return frozenset(found)
+            names |= {"localhost", socket.gethostname().lower()}
+        return frozenset(names)
 
     def url(self, token: str | None = None) -> str:
-        """To be pasted into a browser."""
+        """The URL to open in a browser."""
         host = socket.gethostname() if self.wildcard else self.host
         host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}/" + (f"?token={quote(token, safe='')}" if token else "")
 
 
 def listen(host: str = HOST, port: int = PORT) -> Address:
-    """Begin to listen.
+    """Start to listen.
 
     Args:
         host: A name or address of this machine.
-        port: 0: any that is free.
+        port: The port; 0 for any free one.
 
     Raises:
-        UsageError: The host is not known or not this machine, or the port is taken.
+        UsageError: The host is unknown or belongs to another machine, or the port is out of range or in use.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"--port: expected 0 to 65535, got {port}")
     try:
-        # The first address will do: whoever asks for a name is told the name.
+        # The first address suffices: the URL contains the requested name.
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError) as error:
         raise UsageError(
             f"--host: expected a name or address of this machine, got '{host}', which is unknown"
         ) from error
     try:
-        found = socket.create_server((str(address[0]), port), family=family)
+        listener = socket.create_server((str(address[0]), port), family=family)
     except OSError as error:
         raise UsageError(_refused(error, host, port)) from error
-    bound = ipaddress.ip_address(str(found.getsockname()[0]).partition("%")[0])
+    bound = ipaddress.ip_address(str(listener.getsockname()[0]).partition("%")[0])
     return Address(
-        listener=found,
+        listener=listener,
         host=host,
         bound=str(bound),
-        port=found.getsockname()[1],
+        port=listener.getsockname()[1],
         loopback=bound.is_loopback,
         wildcard=bound.is_unspecified,
     )
@@ -91,26 +92,26 @@ def listen(host: str = HOST, port: int = PORT) -> Address:
 
 def _refused(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"--port: {port} is taken on {host}; choose another one, or --port 0 for any that is free"
+        return f"--port: {port} is in use on {host}; choose another port, or --port 0 for any free one"
     if error.errno == errno.EACCES:
-        return f"--port: {port} may not be used by you; choose one from 1024 on"
+        return f"--port: no permission to listen on {port}; choose a port of at least 1024"
     if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-        return f"--host: expected a name or address of this machine, got '{host}', which is another's"
-    return f"--host, --port: {host}:{port} cannot be used ({error.strerror or error})"
+        return f"--host: expected a name or address of this machine, got '{host}', which belongs to another machine"
+    return f"--host, --port: cannot listen on {host}:{port} ({error.strerror or error})"
 
 
 def chosen(token: str | None, *, loopback: bool) -> str | None:
-    """The token that is asked for: the given one, a new one where others can come, or none.
+    """The required token: the given one, else none on a loopback address and a new random one elsewhere.
 
     Raises:
-        UsageError: It is too short.
+        UsageError: The token is shorter than `SHORTEST`.
     """
     if token is None:
         return None if loopback else secrets.token_urlsafe(32)
     if len(token) < SHORTEST:
         raise UsageError(
-            f"--token: expected at least {SHORTEST} characters, got {len(token)}; where none is given and others can "
-            "come, one is made"
+            f"--token: expected at least {SHORTEST} characters, got {len(token)}; without --token a random one is "
+            "generated where other machines can connect"
         )
     return token
 
@@ -122,23 +123,23 @@ def serve(
     token: str | None = None,
     announce: Callable[[Address, str | None], None] | None = None,
 ) -> int:
-    """Show a run, or the runs in a folder, to browsers until SIGINT or SIGTERM comes.
+    """Serve the dashboard of a run, or of all runs in a folder, until SIGINT or SIGTERM.
 
     Args:
-        place: The run directory or the folder, which may still be written.
-        host: A name or address of this machine; on any but a loopback address a token is asked for.
-        port: 0: any that is free.
-        token: What browsers have to know. Default: none on a loopback address, else a new one.
-        announce: Told where it listens and the token, as soon as it does.
+        place: The run directory or the folder; runs may still be training.
+        host: A name or address of this machine; addresses other than loopback require a token.
+        port: The port; 0 for any free one.
+        token: The token that browsers must present. Default: none on a loopback address, else a new random one.
+        announce: Called with the address and the token as soon as the server listens.
 
     Returns:
         The number of the signal.
 
     Raises:
         MissingExtraError: starlette, uvicorn or plotly is not installed.
-        UsageError: Nobody can listen there, or the token is too short.
+        UsageError: The address cannot be used, or the token is too short.
     """
-    # What is missing is said before anything is begun.
+    # Missing packages are reported before the server starts.
     plotly_js(*NEEDS)
     address = listen(host, port)
     try:
@@ -151,8 +152,8 @@ def serve(
         address.listener.close()
 
 
-def made(place: Path, address: Address, token: str | None) -> "Stopped":
-    """The server, not yet begun.
+def made(place: Path, address: Address, token: str | None) -> "SignalServer":
+    """The server, not yet started.
 
     Raises:
         MissingExtraError: starlette or uvicorn is not installed.
@@ -161,7 +162,7 @@ def made(place: Path, address: Address, token: str | None) -> "Stopped":
         import uvicorn
 
         from pbt.dashboard.app import dashboard
-        from pbt.dashboard.limits import Bounded, Stopped
+        from pbt.dashboard.limits import LimitedConnection, SignalServer
         from pbt.dashboard.security import Guard, Hosts
     except ImportError as error:
         raise MissingExtraError(*NEEDS) from error
@@ -172,11 +173,11 @@ def made(place: Path, address: Address, token: str | None) -> "Stopped":
     hosts = Hosts(names=address.names, any_address=address.wildcard)
     config = uvicorn.Config(
         Guard(app, hosts, token, address.port),
-        http=Bounded,
+        http=LimitedConnection,
         ws="none",
         lifespan="off",
         loop="asyncio",
-        # Requests are not logged, which would log the token; what goes wrong is told by the guard.
+        # A log of requests would contain the token; `Guard` logs errors.
         access_log=False,
         log_config=None,
         log_level="critical",
@@ -184,15 +185,15 @@ def made(place: Path, address: Address, token: str | None) -> "Stopped":
         proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
-    return Stopped(config)
+    return SignalServer(config)
 
 
-def _until_signal(server: "Stopped", address: Address) -> int:
-    """Serve, and answer which signal ended it."""
+def _until_signal(server: "SignalServer", address: Address) -> int:
+    """Serve; returns the signal that ended the server."""
     try:
         asyncio.run(server.serve([address.listener]))
     except KeyboardInterrupt:
-        # It has ended in good order, and then gives the signal to whoever handled it before.
+        # After an orderly end, uvicorn raises the signal again for the previous handler.
         if server.signal is None:
             raise
     return server.signal or 0

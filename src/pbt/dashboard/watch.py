@@ -1,8 +1,8 @@
-"""Which runs there are and how they stand, seen as cheaply as it can be.
+"""Watch the runs in a folder at little cost.
 
-Where nothing was added since the last look, a look is one `stat` and one question to the operating system's lock; else
-the new part of the log is read and folded onto the rest. The time of a file is coarse on some systems, so one that
-was changed in the last two seconds is read again although it looks the same.
+A look at an unchanged run costs one `stat` and one test of its lock; of a changed run only the new part of the log is
+read and folded onto the known view. File times are coarse on some systems, so a file that changed within the last two
+seconds is read again even if its time is the same.
 """
 
 import hashlib
@@ -22,49 +22,53 @@ from pbt.store.reader import RunReader
 from pbt.text import number, printable
 
 SETTLED = 2.0
-"""Seconds after which the time of a file tells every change apart."""
+"""Seconds after a change from which on an equal file time means an unchanged file."""
 BUDGET = 0.5
-"""Seconds of reading in one look; the rest of a large folder is read in the next ones."""
+"""Seconds of reading per look; the rest of a large folder is read in later looks."""
 MOST = 500
-"""Runs that are listed; those changed last."""
+"""The most runs listed: the last changed ones."""
 UNREAD = "not read yet"
+"""The state of a run that no look has read yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchedRun:
-    """One run in the list, in words."""
+    """One run in the list."""
 
     path: Path
     key: str
-    """What it is called in addresses: made from its name, and no path."""
+    """Identifies the run in URLs: a hash of its name, never a path."""
     name: str
     state: str = UNREAD
     version: str = ""
-    """Another one whenever anything about the run is."""
+    """Changes whenever anything about the run changes."""
     rounds: int = 0
-    """Rounds that every member has finished."""
+    """Rounds finished by every member."""
     asked: int | None = None
+    """Rounds that the run was started for; None if not recorded."""
     members: int = 0
     best: str = ""
+    """The best score as text; empty before the first one."""
     score: str = "score"
+    """The display name of the score."""
     changed: float | None = None
-    """When something was last added, in seconds since 1970."""
+    """Time of the last event, in seconds since 1970."""
     problem: str = ""
-    """Why it cannot be read."""
+    """Why the run cannot be read; empty if it can."""
 
     def plain(self) -> dict[str, Any]:
-        """Plain values, without where it lies."""
-        found = asdict(self)
-        del found["path"]
-        return found
+        """Plain values without the path."""
+        values = asdict(self)
+        del values["path"]
+        return values
 
 
 class Watch:
-    """A run, or the runs in a folder; to be asked by one thread at a time.
+    """Watches a run, or all runs in a folder. Not thread-safe.
 
     Args:
         place: The run directory, or the folder.
-        clock: Seconds since 1970.
+        clock: Returns seconds since 1970.
     """
 
     def __init__(self, place: Path, clock: Callable[[], float] = time.time) -> None:
@@ -76,9 +80,8 @@ class Watch:
         self.left_out = 0
 
     def look(self) -> list[WatchedRun]:
-        """The runs as they are now, running ones first, then those changed last."""
-        found = self._paths()
-        self._followed = {path: self._followed.get(path) or _Followed(path) for path in found}
+        """The runs in their current state: running ones first, then the last changed."""
+        self._followed = {path: self._followed.get(path) or _Followed(path) for path in self._paths()}
         deadline = time.monotonic() + BUDGET
         for followed in self._followed.values():
             followed.look(self._clock(), read=time.monotonic() < deadline)
@@ -89,10 +92,10 @@ class Watch:
         if self.single:
             return [self._place]
         try:
-            # The last changed first: it is read first.
+            # The last changed run comes first, so that it is read first.
             times = {path: (path / DATABASE).stat().st_mtime_ns for path in runs_in(self._place)}
         except OSError:
-            return list(self._followed)  # one that is being removed; the next look knows more
+            return list(self._followed)  # a run is being removed; the next look lists the others
         paths = sorted(times, key=lambda path: (-times[path], path.name))
         self.left_out = max(0, len(paths) - MOST)
         return paths[:MOST]
@@ -100,7 +103,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stamp:
-    """What is known of a run without opening it."""
+    """What can be known of a run without reading its log."""
 
     file: tuple[int, int, int]
     writing: bool
@@ -108,7 +111,7 @@ class _Stamp:
 
 
 class _Followed:
-    """One run, as far as it was read."""
+    """A run with the view of its log so far."""
 
     def __init__(self, path: Path) -> None:
         name = path.resolve().name
@@ -123,28 +126,28 @@ class _Followed:
         self._changed: float | None = None
 
     def look(self, now: float, *, read: bool) -> None:
-        """Bring `listed` up to date; without `read` only where nothing has to be read."""
+        """Update `listed`; if not `read`, only as far as possible without reading the log."""
         try:
             self._look(now, read=read)
         except PBTError as error:
             self._fail(str(error))
         except FileNotFoundError:
-            self._fail(f"{self.path}: is gone")
+            self._fail(f"{self.path}: was removed")
         except OSError as error:
             self._fail(f"{self.path}: cannot be read ({error.strerror or error})")
-        except Exception as error:  # noqa: BLE001 (a stranger's folder may hold anything; the other runs are still shown)
+        except Exception as error:  # noqa: BLE001 (the folder is untrusted; the other runs must still be shown)
             self._fail(f"{self.path}: expected a run of this package, found something else ({type(error).__name__})")
 
     def _look(self, now: float, *, read: bool) -> None:
-        found = (self.path / DATABASE).stat()
-        file = (found.st_ino, found.st_size, found.st_mtime_ns)
+        status = (self.path / DATABASE).stat()
+        file = (status.st_ino, status.st_size, status.st_mtime_ns)
         if self._stamp is None or self._stamp.file[0] != file[0]:
             self._forget()
             if not read:
                 return
         if self._reader is None:
             self._reader = RunReader(self.path)
-        settled = abs(now - found.st_mtime) > SETTLED
+        settled = abs(now - status.st_mtime) > SETTLED
         stamp = _Stamp(file=file, writing=self._reader.is_writing(), settled=settled)
         if read and (stamp != self._stamp or not settled):
             self._read(self._reader, stamp)
@@ -158,7 +161,7 @@ class _Followed:
     def _read(self, reader: RunReader, stamp: _Stamp) -> None:
         logged = reader.events_after(self._last)
         if self._view is None or logged or stamp.writing != (self._stamp and self._stamp.writing):
-            self._meta = reader.meta  # a run that is extended is given more rounds
+            self._meta = reader.meta  # extending a run changes its rounds
         missing = [name for name in RECORDED if name not in self._meta]
         if missing:
             raise RunFormatError(f"{self.path}: expected a run with a recorded {', '.join(missing)}, found none")
@@ -166,9 +169,9 @@ class _Followed:
         self._view = apply(view, [one.event for one in logged])
         if logged:
             self._last, self._changed = logged[-1].id, logged[-1].clock
-        self.listed = self._told(self._view, stamp)
+        self.listed = self._listed(self._view, stamp)
 
-    def _told(self, view: View, stamp: _Stamp) -> WatchedRun:
+    def _listed(self, view: View, stamp: _Stamp) -> WatchedRun:
         asked, best = self._meta.get("rounds"), view.best
         state = state_of(view, writing=stamp.writing)
         return WatchedRun(

@@ -1,8 +1,9 @@
-"""What happened in a run, to look at: one HTML file, or pictures for print.
+"""The report of a run: one HTML file, or figures for print.
 
-`write_report(run)` makes the page and `write_pictures(run, ["pdf"])` the pictures. `figures(run)` gives plotly figures
-as plain values, `plot_tree(run)` and its like one matplotlib figure. What a picture shows is a frozen record, made in
-`pbt.report.data` and drawn in `interactive` and in `printed` under the same names.
+`write_report(run)` writes the page and `write_pictures(run, ["pdf"])` the figures for print. `figures(run)` returns
+plotly figures as plain values; `plot_tree(run)` and the other `plot_*` functions return one matplotlib figure each. The
+data of a figure is a frozen record, made in `pbt.report.data` and drawn by functions of the same name in
+`plotly_figures` and `matplotlib_figures`.
 """
 
 from pbt.report.plots import (

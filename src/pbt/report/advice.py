@@ -1,4 +1,4 @@
-"""What a good colleague would say about a run: warnings, each with its evidence and a remedy."""
+"""Warnings about a run, each with its evidence and a remedy."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -13,19 +13,21 @@ from pbt.space import Choice
 from pbt.text import count, listed, number, percent
 
 SMALL = 6
-"""Members below which selection has next to nothing to choose from."""
+"""A population with fewer members is called small."""
 FEW = 12
-"""Members below which a single donor per round is worth a word."""
+"""Below this many members, a single donor per round is a warning."""
 CROWD = 0.25
-"""Share of the members at a bound."""
+"""Share of the living states at a bound above which the range looks too narrow."""
 NOISE = 0.2
 """Rank correlation of successive rounds below which the order of the members is mostly chance."""
 PAIRS = 5
-"""Members that a rank correlation needs at least."""
+"""The fewest members for which a rank correlation is computed."""
 ROUNDS = 6
-"""Rounds that it takes to judge a run by."""
+"""The fewest rounds by which take-over, interval and age of the best score are judged."""
 SUPER = 0.5
+"""Share of all copies above which a donor is a super-parent."""
 OFTEN = 0.05
+"""Share of failed rounds above which failures are a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +35,12 @@ class Advice:
     """One warning."""
 
     figure: str
-    """The picture that shows it."""
+    """Name of the figure that shows the evidence."""
     text: str
 
 
 def advice(snapshot: RunSnapshot) -> list[Advice]:
-    """All warnings, those that matter most first; none before a member has finished a round."""
+    """All warnings, the most important first; none before a member has finished a round."""
     if not snapshot.path:
         return []
     rules: tuple[tuple[str, Callable[[RunSnapshot], Iterator[str]]], ...] = (
@@ -61,44 +63,43 @@ def _no_evolution(snapshot: RunSnapshot) -> Iterator[str]:
     members = {link.member for link in snapshot.path}
     if not snapshot.copies:
         yield (
-            "Nobody ever copied anybody: this is a set of separate trainings, and the best one is what a search "
-            "without evolution finds."
+            "No member ever copied another: this run is a set of independent trainings, and a search without "
+            "evolution gives the same result."
         )
     elif len(members) == 1 and not changed:
         yield (
-            f"Nothing was gained by evolution: the best state is that of member {members.pop()}, trained from its "
-            "birth on with the values it was born with; a random search with as many members finds the same."
+            f"Evolution gained nothing: member {members.pop()} trained the best state alone, with its initial "
+            "hyperparameters. A random search with as many members finds the same state."
         )
     elif len(members) == 1:
         yield (
-            f"The best state took nobody's weights: member {members.pop()} trained it alone, so what was gained over "
-            "that initial member came from changing its hyperparameters."
+            f"No copy contributed to the best state: member {members.pop()} trained it alone. Any gain over that "
+            "initial member came from changed hyperparameters."
         )
 
 
 def _failures(snapshot: RunSnapshot) -> Iterator[str]:
-    there = len(snapshot.counted) + len(snapshot.failures)
-    if len(snapshot.failures) > OFTEN * there:
-        failed = len(snapshot.failures)
+    failed = len(snapshot.failures)
+    rounds = len(snapshot.counted) + failed
+    if failed > OFTEN * rounds:
         yield (
-            f"{count(failed, 'round')} of {there:,} failed ({percent(failed / there)}): a "
-            "failed member is replaced by a better one, so the search leaves where it fails; tighten the range of what "
-            "makes it fail."
+            f"{failed:,} of {count(rounds, 'round')} failed ({percent(failed / rounds)}). A failed member is replaced "
+            "by a better one, so the search avoids the values that fail: tighten the ranges that contain them."
         )
 
 
 def _one_founder(snapshot: RunSnapshot) -> Iterator[str]:
-    found = taken_over(snapshot)
-    if found is None:
+    takeover = taken_over(snapshot)
+    if takeover is None:
         return
-    (round_, step), last = found, snapshot.generations[-1].depth
+    (round_, step), last = takeover, snapshot.generations[-1].depth
     if last >= ROUNDS and round_ <= last / 2:
         newest = snapshot.states[snapshot.living[0]] if snapshot.living else None
         founder = newest.founder if newest else snapshot.path[0].member
         yield (
-            f"One founder took over early: from round {round_} of {last} (step {step:,}) on everybody descends from "
-            f"member {founder}, and what the others had found is lost; "
-            "a longer interval, a smaller fraction or a larger population keeps more alive."
+            f"One founder took over early: from round {round_} of {last} (step {step:,}) on, all members descend from "
+            f"member {founder}, and the progress of the other founders is lost. A longer interval, a smaller fraction "
+            "or a larger population keeps more founders alive."
         )
 
 
@@ -109,43 +110,52 @@ def _bounds(snapshot: RunSnapshot) -> Iterator[str]:
         axis, best = axis_of(name, domain), snapshot.path[-1].hparams.get(name)
         sides = [bound(axis, snapshot.states[ref].hparams.get(name)) for ref in snapshot.living]
         for side, value in (("lower", domain.low), ("upper", domain.high)):
-            here, won = sides.count(side), bound(axis, best) == side
-            if won or here > CROWD * len(sides):
-                who = f"{here:,} of {count(len(sides), 'living state')}" + (", and in the best state" if won else "")
+            at_bound, is_best_at_bound = sides.count(side), bound(axis, best) == side
+            if is_best_at_bound or at_bound > CROWD * len(sides):
+                states = ["the best state"] * is_best_at_bound + _living_share(at_bound, len(sides))
                 yield (
-                    f"{name} sits at its {side} bound {number(value)} in {who}: if the bound is not a hard limit, "
-                    "widen the range."
+                    f"{name} is at its {side} bound of {number(value)} in {listed(states)}. If this bound is not a "
+                    "hard limit, widen the range."
                 )
 
 
+def _living_share(amount: int, total: int) -> list[str]:
+    """`2 of the 6 living states` as a list of one; an empty list for 0."""
+    if not amount:
+        return []
+    if amount == total:
+        return ["the only living state" if total == 1 else f"all {total:,} living states"]
+    return [f"{amount:,} of the {total:,} living states"]
+
+
 def _short_interval(snapshot: RunSnapshot) -> Iterator[str]:
-    found = correlations(snapshot)
-    later = sorted(value for _, value in found[len(found) // 2 :])
+    by_round = correlations(snapshot)
+    later = sorted(value for _, value in by_round[len(by_round) // 2 :])
     if snapshot.copies and len(later) >= ROUNDS // 2 and quantile(later, 0.5) < NOISE:
         yield (
-            f"The interval looks too short: in the later half of the run the order of the members after one round says "
-            f"little about their order after the next (median rank correlation {quantile(later, 0.5):z.2f}), so who "
-            "copies whom is mostly chance; a longer interval or a larger validation set makes scores tell more."
+            "The interval looks too short: in the second half of the run, the order of the members after one round "
+            f"says little about their order after the next (median rank correlation {quantile(later, 0.5):z.2f}), so "
+            "selection is mostly chance. A longer interval or a larger validation set makes scores more informative."
         )
 
 
 def correlations(snapshot: RunSnapshot) -> list[tuple[int, float]]:
-    """Per round, the rank correlation of the scores before and after it, of members that went on with their own."""
-    found = []
+    """Per round, the rank correlation of the scores before and after it, over members that kept their own state."""
+    by_round = []
     for generation in snapshot.generations[1:]:
         pairs = [
             (snapshot.states[state.start].score, state.score)
             for state in generation.states
             if state.start is not None and state.start.member == state.ref.member
         ]
-        known = _spearman(pairs) if len(pairs) >= PAIRS else None
-        if known is not None:
-            found.append((generation.depth, known))
-    return found
+        correlation = _spearman(pairs) if len(pairs) >= PAIRS else None
+        if correlation is not None:
+            by_round.append((generation.depth, correlation))
+    return by_round
 
 
 def _spearman(pairs: list[tuple[float, float]]) -> float | None:
-    """The rank correlation; None: one side's values are all equal, so there is no order."""
+    """The rank correlation; None if all values of one side are equal, so that it is undefined."""
     a, b = _ranks([x for x, _ in pairs]), _ranks([y for _, y in pairs])
     middle = (len(pairs) + 1) / 2
     above = sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
@@ -154,7 +164,7 @@ def _spearman(pairs: list[tuple[float, float]]) -> float | None:
 
 
 def _ranks(values: list[float]) -> list[float]:
-    """From 1; equal values share the mean of their ranks."""
+    """Ranks from 1; equal values share the mean of their ranks."""
     places: dict[float, list[int]] = {}
     for rank, value in enumerate(sorted(values), 1):
         places.setdefault(value, []).append(rank)
@@ -165,8 +175,8 @@ def _old_best(snapshot: RunSnapshot) -> Iterator[str]:
     last, best = snapshot.generations[-1], snapshot.path[-1]
     if last.depth >= ROUNDS and best.last_step <= last.step / 2:
         yield (
-            f"The best score is old: it was reached at step {best.last_step:,} of {last.step:,}, and nothing after it "
-            "was better."
+            f"The best score is old: it was reached at step {best.last_step:,} of {last.step:,}, and no later score is "
+            "better."
         )
 
 
@@ -179,22 +189,24 @@ def _small(snapshot: RunSnapshot) -> Iterator[str]:
     members = len(snapshot.members)
     if members < SMALL:
         yield (
-            f"The population is small: with {members} members selection has little to choose from; 10 to 40 are usual."
+            f"The population is small: with {members} members, selection has little to choose from. 10 to 40 members "
+            "are usual."
         )
     elif members < FEW and all(len(ids) == 1 for ids in donors.values()):
         yield (
-            f"One donor a round: with {members} members and this plan only the very best one is ever copied, which "
-            "loses the other founders quickly; a larger population or fraction gives more of them a chance."
+            f"One donor per round: with {members} members, this plan copies only the best one, which quickly "
+            "eliminates the other founders. A larger population or fraction gives more of them a chance."
         )
 
 
 def _super_parent(snapshot: RunSnapshot) -> Iterator[str]:
-    found = exploits(snapshot)
-    if found is None or len(snapshot.members) < SMALL or found.total < 10:
+    record = exploits(snapshot)
+    if record is None or len(snapshot.members) < SMALL or record.total < 10:
         return
-    (donor, most), *_ = found.donors
-    if most > SUPER * found.total:
+    (donor, most), *others = record.donors
+    if most > SUPER * record.total:
+        following = listed(f"member {other}" for other, _ in others[:3])
         yield (
-            f"One super-parent: {percent(most / found.total)} of all copies were of member {donor}; next came "
-            f"{listed(f'member {other}' for other, _ in found.donors[1:4]) or 'nobody'}."
+            f"One super-parent: member {donor} was the donor of {percent(most / record.total)} of all copies; "
+            + (f"next came {following}." if following else "no other member was copied.")
         )

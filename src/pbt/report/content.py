@@ -1,4 +1,4 @@
-"""Everything that a report says about a run, in the order in which it is read: one text for all pages that show it."""
+"""All texts of a report, in reading order, shared by the report page and the dashboard."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pbt.report.advice import advice
 from pbt.report.data.figures import NAMES, Pictures
 from pbt.report.facts import environment, results, setting
-from pbt.report.sentences import HOW, NOTHING, TITLES, aside, shows
+from pbt.report.sentences import HOW, NOTHING, TITLES, omission, shows
 from pbt.report.snapshot import RunSnapshot
 from pbt.report.tables import FigureTable, table
 from pbt.text import count
 
-WELL = "None of the usual warnings applies to this run."
+NO_WARNINGS = "None of the usual warnings applies to this run."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
-    """A warning, and the picture that shows what it is about."""
+class ReportWarning:
+    """A warning with a reference to the figure that shows its evidence."""
 
     figure: str
     title: str
@@ -25,50 +25,52 @@ class Warned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSection:
-    """One picture with its words."""
+    """One figure with its texts."""
 
     name: str
     title: str
     shows: str
-    """What this run shows in it, or why there is no picture."""
+    """The finding of this run, or the reason why there is no figure."""
     drawn: bool
     how: str = ""
-    """How it is read."""
+    """How the figure is read."""
     note: str = ""
-    """What was left out to keep it small."""
+    """What was left out to keep the page small."""
     table: FigureTable | None = None
 
     @property
     def label(self) -> str:
-        """The picture in words, for whoever does not see it."""
+        """Alternative text for screen readers."""
         return f"{self.title}. {self.shows}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """The words of a report. Texts, not yet escaped."""
+    """The texts of a report, not yet escaped."""
 
     title: str
     lead: str
     results: Mapping[str, str]
-    warnings: tuple[Warned, ...]
+    warnings: tuple[ReportWarning, ...]
     praise: str
-    """What to say where there is no warning; empty: it is too early to say."""
+    """Text in place of warnings; empty before a member has finished a round."""
     sections: tuple[ReportSection, ...]
-    """None before a member has finished a round."""
+    """Empty before a member has finished a round."""
     setting: Mapping[str, str]
     environment: Mapping[str, str]
 
 
 def content(snapshot: RunSnapshot, pictures: Pictures) -> Content:
-    """What is said of a run and its pictures."""
-    warned = tuple(Warned(figure=one.figure, title=TITLES[one.figure], text=one.text) for one in advice(snapshot))
+    """The texts for a run and its figures."""
+    warnings = tuple(
+        ReportWarning(figure=one.figure, title=TITLES[one.figure], text=one.text) for one in advice(snapshot)
+    )
     return Content(
         title=snapshot.name,
         lead=_lead(snapshot),
         results=results(snapshot),
-        warnings=warned,
-        praise="" if warned or not snapshot.path else WELL,
+        warnings=warnings,
+        praise="" if warnings or not snapshot.path else NO_WARNINGS,
         sections=tuple(_section(name, pictures, snapshot) for name in NAMES) if snapshot.path else (),
         setting=setting(snapshot),
         environment=environment(snapshot),
@@ -79,24 +81,24 @@ def _lead(snapshot: RunSnapshot) -> str:
     if not snapshot.path:
         return NOTHING
     if snapshot.status == "running":
-        return f"This run is still being trained; the page shows it as it was after round {snapshot.rounds:,}."
+        return f"This run is still training. The page shows it after round {snapshot.rounds:,}."
     if snapshot.status == "interrupted":
         return f"This run was interrupted after round {snapshot.rounds:,} and can be resumed."
     members, rounds = count(len(snapshot.members), "member"), count(snapshot.rounds, "round")
-    return f"{members}, {rounds}; {snapshot.generations[-1].step:,} training steps in the state that has most."
+    return f"{members}, {rounds}, {snapshot.generations[-1].step:,} training steps in the longest lineage."
 
 
 def _section(name: str, pictures: Pictures, snapshot: RunSnapshot) -> ReportSection:
     record = getattr(pictures, name)
-    said = shows(name, pictures, snapshot)
+    finding = shows(name, pictures, snapshot)
     if record is None:
-        return ReportSection(name=name, title=TITLES[name], shows=said, drawn=False)
+        return ReportSection(name=name, title=TITLES[name], shows=finding, drawn=False)
     return ReportSection(
         name=name,
         title=TITLES[name],
-        shows=said,
+        shows=finding,
         drawn=True,
-        how=f"{HOW[name]} {aside(record)}".strip(),
+        how=f"{HOW[name]} {omission(record)}".strip(),
         note=f"Thinned to keep this page small: {record.note}." if record.note else "",
         table=table(name, pictures, snapshot),
     )

@@ -1,4 +1,4 @@
-"""The head of a report: what came out, what was asked for, and where it was made."""
+"""The facts of a report: results, settings and environment, as names with values."""
 
 import json
 from collections.abc import Mapping
@@ -8,10 +8,11 @@ from pbt.report.snapshot import RunSnapshot
 from pbt.text import count, number, span
 
 LONG = 200
+"""The most characters of a rule's description."""
 PLACE = {
     "executor": "executor",
     "device": "device",
-    "threads": "CPU threads of a round",
+    "threads": "CPU threads per round",
     "pbt": "pbt",
     "torch": "PyTorch",
     "python": "Python",
@@ -20,59 +21,58 @@ PLACE = {
 
 
 def results(snapshot: RunSnapshot) -> dict[str, str]:
-    """What came out."""
-    asked = snapshot.meta.get("rounds")
-    done = snapshot.rounds
-    found = {
+    """The outcome of the run."""
+    target, done = snapshot.meta.get("rounds"), snapshot.rounds
+    facts = {
         "state": snapshot.status,
         "members": f"{len(snapshot.members):,}",
-        "rounds": f"{done:,}" + (f" of {asked:,}" if isinstance(asked, int) and asked != done else ""),
+        "rounds": f"{done:,}" + (f" of {target:,}" if isinstance(target, int) and target != done else ""),
     }
     if snapshot.path:
         best = snapshot.path[-1]
-        found[f"best {snapshot.score_name}"] = number(best.score, 6)
+        facts[f"best {snapshot.score_name}"] = number(best.score, 6)
         for name, value in snapshot.reported.items():
-            if isinstance(value, (int, float, str)) and len(found) < 12:
-                found[f"its {name.replace('_', ' ')}"] = number(value, 6)
-        found["made by"] = f"member {best.member}, round {best.round}, step {best.last_step:,}"
-        found["copies"] = f"{len(snapshot.copies):,}"
-        found["failed rounds"] = f"{len(snapshot.failures):,}"
+            if isinstance(value, (int, float, str)) and len(facts) < 12:
+                facts[f"{name.replace('_', ' ')} of the best"] = number(value, 6)
+        facts["reached by"] = f"member {best.member}, round {best.round}, step {best.last_step:,}"
+        facts["copies"] = f"{len(snapshot.copies):,}"
+        facts["failed rounds"] = f"{len(snapshot.failures):,}"
     if snapshot.seconds:
-        found["training"] = f"{span(sum(snapshot.seconds.values()))} of all members together"
+        facts["training time"] = f"{span(sum(snapshot.seconds.values()))}, sum over all members"
     if snapshot.wall:
-        found["from the first round to the last"] = span(snapshot.wall)
-    return found
+        facts["time from the first round to the last"] = span(snapshot.wall)
+    return facts
 
 
 def setting(snapshot: RunSnapshot) -> dict[str, str]:
-    """What was asked for."""
-    found = {
+    """The experiment: domains, task, plan, objective, seed and initial values."""
+    facts = {
         name: domain.describe() + ("; not read back" if name in snapshot.unread else "")
         for name, domain in snapshot.space.items()
     }
-    found["task"] = str(snapshot.meta.get("task") or "not recorded")
+    facts["task"] = str(snapshot.meta.get("task") or "not recorded")
     plan = snapshot.meta.get("plan")
     if isinstance(plan, Mapping):
-        found |= {name: described(value) for name, value in plan.items() if name != "name"}
-    found["objective"] = str(snapshot.meta.get("objective") or "maximize")
-    found["seed"] = str(snapshot.meta.get("seed"))
+        facts |= {name: described(value) for name, value in plan.items() if name != "name"}
+    facts["objective"] = str(snapshot.meta.get("objective") or "maximize")
+    facts["seed"] = str(snapshot.meta.get("seed"))
     if snapshot.meta.get("initial"):
-        found["given first values"] = f"for {count(len(snapshot.meta['initial']), 'member')}"
-    return found
+        facts["initial values"] = f"given for {count(len(snapshot.meta['initial']), 'member')}"
+    return facts
 
 
 def environment(snapshot: RunSnapshot) -> dict[str, str]:
-    """Where it was made; what results depend on in their last bits."""
+    """Placement, versions and machine: what the last bits of the results depend on."""
     place = snapshot.meta.get("place")
     if not isinstance(place, Mapping):
         return {}
-    found = {title: str(place[name]) for name, title in PLACE.items() if place.get(name) is not None}
+    facts = {title: str(place[name]) for name, title in PLACE.items() if place.get(name) is not None}
     note = (snapshot.meta.get("application") or {}).get("note")
-    return {**found, "note": str(note)} if note else found
+    return {**facts, "note": str(note)} if note else facts
 
 
 def described(value: Any) -> str:
-    """A recorded rule as a call: `truncation(fraction=0.2)`; a very long one is cut."""
+    """A recorded rule as a call, `truncation(fraction=0.2)`, cut after `LONG` characters."""
     words = _call(value)
     return words if len(words) <= LONG else f"{words[: LONG - 1]}…"
 

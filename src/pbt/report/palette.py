@@ -1,4 +1,4 @@
-"""Colors that people with any color vision tell apart, on light and on dark ground."""
+"""Colors of the figures, distinguishable with any color vision, on light and on dark backgrounds."""
 
 WINNER = "#d55e00"
 POPULATION = "#2f86c5"
@@ -13,9 +13,9 @@ _CIVIDIS = ("#00224e", "#1f3a70", "#414d6b", "#5d616e", "#7a7775", "#958f78", "#
 """Equally spaced colors of matplotlib's cividis."""
 
 
-def cividis(place: float) -> str:
-    """The color at a place from 0 to 1."""
-    at = min(max(place, 0.0), 1.0) * (len(_CIVIDIS) - 1)
+def cividis(position: float) -> str:
+    """The interpolated color of cividis at a position from 0 to 1."""
+    at = min(max(position, 0.0), 1.0) * (len(_CIVIDIS) - 1)
     low = min(int(at), len(_CIVIDIS) - 2)
     pairs = [(int(_CIVIDIS[low][i : i + 2], 16), int(_CIVIDIS[low + 1][i : i + 2], 16)) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(a + (at - low) * (b - a)):02x}" for a, b in pairs)

@@ -1,59 +1,59 @@
-"""One picture of a run as a matplotlib figure, for notebooks and papers."""
+"""One figure of a run, drawn by matplotlib, for notebooks and papers."""
 
 from pathlib import Path
 from typing import Any
 
 from pbt.errors import UsageError
 from pbt.report.data.figures import pictures
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.report.sentences import shows
 from pbt.runs.results import Run
 
 RunLike = Run | str | Path
-"""A run, or its directory, which may still be written."""
+"""A run or its directory; a run that is still training is allowed."""
 
 
 def plot_fitness(run: RunLike) -> Any:
-    """The scores of all members, their band and median, and the winner's ancestry."""
+    """Plot the scores of all members, their 10 to 90 % band and median, and the winner's ancestry."""
     return _drawn("fitness", run)
 
 
 def plot_schedules(run: RunLike) -> Any:
-    """What every member trained with, one panel per hyperparameter, and the schedule that was found."""
+    """Plot the hyperparameters of all members and of the winner's ancestry, one panel per hyperparameter."""
     return _drawn("schedules", run)
 
 
 def plot_tree(run: RunLike) -> Any:
-    """The development of the population, from the initial members to the living ones."""
+    """Plot the family tree of the population, from the initial members to the living states."""
     return _drawn("tree", run)
 
 
 def plot_founders(run: RunLike) -> Any:
-    """Which initial members the population descends from, over time."""
+    """Plot the share of the population that descends from each initial member, over time."""
     return _drawn("founders", run)
 
 
 def plot_exploits(run: RunLike) -> Any:
-    """Who copied whom, and how often."""
+    """Plot the number of copies by donor and by copying member."""
     return _drawn("exploits", run)
 
 
 def plot_plane(run: RunLike) -> Any:
-    """Where the population stood in the hyperparameter plane, after four rounds."""
+    """Plot the population in the plane of two hyperparameters, after four rounds."""
     return _drawn("plane", run)
 
 
 def plot_health(run: RunLike) -> Any:
-    """Founders, copies, failures and seconds, round by round."""
+    """Plot founders, copies, failures and training time per round."""
     return _drawn("health", run)
 
 
 def _drawn(name: str, run: RunLike) -> Any:
-    from pbt.report import matplotlib_figures as printed
+    from pbt.report import matplotlib_figures
 
-    snapshot = read_story(run)
-    shown = pictures(snapshot)
-    record = getattr(shown, name)
+    snapshot = read_snapshot(run)
+    records = pictures(snapshot)
+    record = getattr(records, name)
     if record is None:
-        raise UsageError(f"{snapshot.name}: there is no picture '{name}' of this run. {shows(name, shown, snapshot)}")
-    return getattr(printed, f"plot_{name}")(record)
+        raise UsageError(f"{snapshot.name}: the figure '{name}' cannot be drawn. {shows(name, records, snapshot)}")
+    return getattr(matplotlib_figures, f"plot_{name}")(record)

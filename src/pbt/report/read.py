@@ -1,4 +1,4 @@
-"""One snapshot of a run, from a directory that may still be written or from a run in memory."""
+"""Read a `RunSnapshot` from a run directory, also while it is written, or from a run in memory."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from pbt.runs.results import Run
 from pbt.store.reader import RunReader
 
 RECORDED = ("seed", "space")
-"""What cannot be done without."""
+"""Metadata without which a run cannot be read."""
 
 
-def read_story(run: Run | str | Path) -> RunSnapshot:
-    """The run as it is at this moment; the log is read at once, so a round is there whole or not at all.
+def read_snapshot(run: Run | str | Path) -> RunSnapshot:
+    """Read the current state of a run; the log is read once, so a round is included whole or not at all.
 
     Raises:
-        RunFormatError: It is no run directory, one of another version, or one that `pbt.run` did not begin.
+        RunFormatError: The path is not a run directory, has another version, or was not created by `pbt.run`.
         CorruptError: The database is damaged.
     """
     path = run.path if isinstance(run, Run) else Path(run)
@@ -26,6 +26,6 @@ def read_story(run: Run | str | Path) -> RunSnapshot:
         missing = [name for name in RECORDED if name not in meta]
         if missing:
             raise RunFormatError(f"{path}: expected a run with a recorded {', '.join(missing)}, found none")
-        taken = run if isinstance(run, Run) else Run(reader, path)
-        # A round's times are written together with the round, so what is read later is never less.
-        return snapshot_of(taken, reader.journal(), writing=reader.is_writing())
+        logged = run if isinstance(run, Run) else Run(reader, path)
+        # A round's times are committed together with the round, so the journal, read later, has them all.
+        return snapshot_of(logged, reader.journal(), writing=reader.is_writing())

@@ -1,7 +1,7 @@
-"""A run as all pictures need it: every state that was trained, with its place in the family tree.
+"""A run as the figures need it: every trained state with its place in the family tree.
 
-Pictures have one horizontal axis in common: the training steps that are in a state. It never jumps backwards along an
-ancestry, whatever was copied from whom, whereas a member that copies an older state goes back in it.
+Most figures share one horizontal axis, the training steps in a state. They always increase along an ancestry, whatever
+was copied; along the rounds of one member they decrease when it copies a state with fewer steps.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,40 +19,42 @@ from pbt.store.base import JournalEntry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotState:
-    """What a member held after one of its rounds."""
+    """The state of a member after one of its rounds."""
 
     ref: StateRef
     start: StateRef | None
-    """The state that its round started from; None: freshly built."""
+    """The state from which the round started; None for a freshly built one."""
     founder: int
-    """The member whose birth it goes back to."""
+    """The initial member from which the state descends."""
     depth: int
-    """Rounds along its ancestry, from 1."""
+    """Number of rounds along its ancestry, from 1."""
     first_step: int
+    """Training steps in the state from which the round started."""
     step: int
-    """Training steps that are in the state."""
+    """Training steps in the state."""
     score: float
-    """As the task returned it."""
+    """The score as returned by the task."""
     hparams: HParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """The states of the population with equally many rounds in them."""
+    """The states of the population with the same number of rounds in their ancestry."""
 
     depth: int
     step: int
+    """The median of the states' training steps, but at least that of the previous generation."""
     states: tuple[SnapshotState, ...]
 
     @property
     def scores(self) -> list[float]:
-        """In ascending order."""
+        """The scores in ascending order."""
         return sorted(state.score for state in self.states)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotFailure:
-    """A round that gave no usable score."""
+    """A failed round."""
 
     member: int
     round: int
@@ -67,64 +69,64 @@ class RunSnapshot:
 
     name: str
     status: str
-    """`finished`, `running`, `interrupted`, or why it ended."""
+    """`finished`, `running`, `interrupted`, or the reason why the run ended."""
     meta: Mapping[str, Any]
     space: Space
     sign: int
-    """1 where the score is maximized, -1 where it is minimized."""
+    """1 if the score is maximized, -1 if it is minimized."""
     members: tuple[int, ...]
-    """Everybody that was ever born into the population, by id."""
+    """Ids of all members ever born into the population, ascending; helpers such as evaluators are excluded."""
     states: Mapping[StateRef, SnapshotState]
-    """In the order of the log: a state comes after the one it started from."""
+    """In the order of the log: a state comes after the one from which it started."""
     living: tuple[StateRef, ...]
-    """The states that the healthy members stand on."""
+    """The current states of the healthy members."""
     copies: tuple[Decision, ...]
-    """Decisions that took something from a donor."""
+    """Decisions with a donor."""
     failures: tuple[SnapshotFailure, ...]
     path: tuple[Link, ...]
-    """The ancestry of the best state, first to last; empty: nothing was scored."""
+    """The ancestry of the best state, first to last; empty before the first score."""
     reported: Mapping[str, Any] = field(default_factory=dict)
-    """What the best state reported beside its score."""
+    """Values reported with the best state, besides its score."""
     seconds: Mapping[tuple[int, int], float] = field(default_factory=dict)
-    """How long each member's round took, where that is known."""
+    """Duration of each round by (member, round), where recorded."""
     wall: float | None = None
-    """Seconds from the first round's end to the last one's."""
+    """Seconds from the end of the first round to the end of the last."""
     unread: frozenset[str] = frozenset()
-    """Hyperparameters that nothing found in effect after a hand-over: the task reads them itself."""
+    """Hyperparameters that could not be read back after a hand-over because the task reads them itself."""
 
     @property
     def score_name(self) -> str:
-        """What a score is called."""
+        """The display name of the score."""
         return str((self.meta.get("application") or {}).get("score") or "score")
 
     @cached_property
     def rounds(self) -> int:
-        """Rounds that the first member has finished, failed ones included."""
+        """The highest round that a member has finished, failed rounds included."""
         ends = [state.ref.round for state in self.counted] + [failure.round for failure in self.failures]
         return max(ends, default=0)
 
     def better(self, score: float, than: float) -> bool:
-        """Whether a score, as the task returned it, is better than another."""
+        """Whether one score, as returned by the task, is better than another."""
         return self.sign * score > self.sign * than
 
     @cached_property
     def counted(self) -> tuple[SnapshotState, ...]:
-        """The states of the population: helpers such as evaluators left out."""
-        known = frozenset(self.members)
-        return tuple(state for state in self.states.values() if state.ref.member in known)
+        """The states of the population, without those of helpers such as evaluators."""
+        members = frozenset(self.members)
+        return tuple(state for state in self.states.values() if state.ref.member in members)
 
     @cached_property
     def generations(self) -> tuple[Generation, ...]:
-        """The states of the population by the rounds that are in them; steps never decrease."""
+        """The states of the population by depth; `step` never decreases."""
         grouped: dict[int, list[SnapshotState]] = {}
         for state in self.counted:
             grouped.setdefault(state.depth, []).append(state)
-        found: list[Generation] = []
+        generations: list[Generation] = []
         for depth in sorted(grouped):
             steps = sorted(state.step for state in grouped[depth])
-            step = max(steps[len(steps) // 2], found[-1].step if found else 0)
-            found.append(Generation(depth=depth, step=step, states=tuple(grouped[depth])))
-        return tuple(found)
+            step = max(steps[len(steps) // 2], generations[-1].step if generations else 0)
+            generations.append(Generation(depth=depth, step=step, states=tuple(grouped[depth])))
+        return tuple(generations)
 
     @cached_property
     def by_member(self) -> Mapping[int, tuple[SnapshotState, ...]]:
@@ -141,7 +143,7 @@ class RunSnapshot:
 
     @cached_property
     def common_ancestor(self) -> SnapshotState | None:
-        """The youngest state that all living states descend from."""
+        """The latest state from which all living states descend; None if there is none."""
         descendants = dict.fromkeys(self.living, 1)
         for ref in reversed(tuple(self.states)):
             start = self.states[ref].start
@@ -154,7 +156,7 @@ class RunSnapshot:
         seen: set[StateRef] = set()
         for ref in refs:
             current: StateRef | None = ref
-            # Where two ancestries meet they are one from there on.
+            # Beyond the state where two ancestries meet, both are the same.
             while current is not None and current not in seen:
                 seen.add(current)
                 current = self.states[current].start
@@ -162,12 +164,12 @@ class RunSnapshot:
 
 
 def snapshot_of(run: Run, notes: Sequence[JournalEntry] = (), *, writing: bool = False) -> RunSnapshot:
-    """The snapshot that a run is.
+    """Make the snapshot of a run.
 
     Args:
         run: The run.
-        notes: Its journal, read after its log: what it says of later rounds is left out.
-        writing: Whether a writer holds the run.
+        notes: Its journal, read after its log; entries about rounds that the log lacks are ignored.
+        writing: Whether a process holds the run's write lock.
     """
     tree, view = run.tree, run.view
     sign = view.sign

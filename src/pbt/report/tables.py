@@ -1,4 +1,4 @@
-"""The numbers behind each picture, as rows of text."""
+"""The numbers behind each figure, as tables of text."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,15 +16,17 @@ from pbt.report.snapshot import RunSnapshot
 from pbt.text import number
 
 ROWS = 400
+"""The most rows of a table; longer ones are thinned."""
 FOUNDERS = 12
+"""The most founders with a column of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FigureTable:
-    """Texts, not yet escaped."""
+    """A table of texts, not yet escaped."""
 
-    what: str
-    """What a row is."""
+    row_unit: str
+    """The meaning of a row, such as `round`."""
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     all_rows: int
@@ -32,13 +34,13 @@ class FigureTable:
 
     @property
     def summary(self) -> str:
-        """What is in it, before it is opened."""
-        shown = "" if len(self.rows) == self.all_rows else f", {len(self.rows):,} of {self.all_rows:,} rows"
-        return f"The numbers: a row is {self.what}{shown}"
+        """The heading of the folded table."""
+        shown = "" if len(self.rows) == self.all_rows else f" ({len(self.rows):,} of {self.all_rows:,} rows)"
+        return f"Data: one row per {self.row_unit}{shown}"
 
 
 def table(name: str, pictures: Pictures, snapshot: RunSnapshot) -> FigureTable | None:
-    """The table behind a picture; None: there is no such picture."""
+    """The table behind a figure; None if the figure does not exist."""
     record: Any = getattr(pictures, name)
     if record is None:
         return None
@@ -46,25 +48,25 @@ def table(name: str, pictures: Pictures, snapshot: RunSnapshot) -> FigureTable |
     return make(record, snapshot)
 
 
-def _table(what: str, head: Iterable[str], rows: Sequence[Sequence[Any]]) -> FigureTable:
+def _table(row_unit: str, head: Iterable[str], rows: Sequence[Sequence[Any]]) -> FigureTable:
     texts = tuple(tuple(number(cell, 6) for cell in row) for row in thin(rows, ROWS))
-    return FigureTable(what=what, head=tuple(head), rows=texts, all_rows=len(rows))
+    return FigureTable(row_unit=row_unit, head=tuple(head), rows=texts, all_rows=len(rows))
 
 
 def _fitness(record: Fitness, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001 (one signature for all)
     columns = (record.steps, record.counts, record.best, record.median, record.low, record.high)
     head = ("step", "states", f"best {record.score} so far", "median", "10 %", "90 %")
-    return _table("a number of training steps", head, list(zip(*columns, strict=True)))
+    return _table("number of training steps", head, list(zip(*columns, strict=True)))
 
 
 def _schedules(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
-    """The winner's ancestry, a row for every stretch with the same values."""
+    """The winner's ancestry, one row per segment with constant values."""
     rows: list[list[Any]] = []
     for _, same in itertools.groupby(snapshot.path, key=lambda link: (link.member, link.hparams)):
         first, *rest = same
         stop = rest[-1].last_step if rest else first.last_step
         rows.append([first.first_step, stop, first.member, *(first.hparams.get(name) for name in snapshot.space)])
-    return _table("a stretch of the winner's ancestry", ("from step", "to step", "member", *snapshot.space), rows)
+    return _table("segment of the winner's ancestry", ("from step", "to step", "member", *snapshot.space), rows)
 
 
 def _tree(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
@@ -80,8 +82,8 @@ def _tree(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
         )
         for link in snapshot.path
     ]
-    head = ("member", "round", "step", snapshot.score_name, "began by", "donor", "why")
-    return _table("a round of the winner's ancestry", head, rows)
+    head = ("member", "round", "step", snapshot.score_name, "hand-over", "donor", "reason")
+    return _table("round of the winner's ancestry", head, rows)
 
 
 def _founders(record: FounderShares, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
@@ -91,24 +93,24 @@ def _founders(record: FounderShares, snapshot: RunSnapshot) -> FigureTable:  # n
         (step, alive, *(f"{100 * share.parts[i]:.3g} %" for share in shares))
         for i, (step, alive) in enumerate(zip(record.steps, record.alive, strict=True))
     ]
-    return _table("a number of training steps", ("step", "founders", *names), rows)
+    return _table("number of training steps", ("step", "founders", *names), rows)
 
 
 def _exploits(record: Exploits, snapshot: RunSnapshot) -> FigureTable:
-    gave, took = dict(record.donors), dict(record.received)
-    rows = [(member, gave.get(member, 0), took.get(member, 0)) for member in snapshot.members]
+    as_donor, as_copier = dict(record.donors), dict(record.received)
+    rows = [(member, as_donor.get(member, 0), as_copier.get(member, 0)) for member in snapshot.members]
     rows.sort(key=lambda row: (-row[1], -row[2], row[0]))
-    return _table("a member", ("member", "was copied", "copied others"), rows)
+    return _table("member", ("member", "times copied", "copies of others"), rows)
 
 
 def _plane(record: Plane, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
-    """Everybody after the last round, best first."""
+    """All members after the last round, best first."""
     states = sorted(snapshot.generations[-1].states, key=lambda state: (-snapshot.sign * state.score, state.ref))
     rows = [
         (state.ref.member, state.step, state.score, *(state.hparams.get(name) for name in snapshot.space))
         for state in states
     ]
-    return _table("a member after the last round", ("member", "step", snapshot.score_name, *snapshot.space), rows)
+    return _table("member after the last round", ("member", "step", snapshot.score_name, *snapshot.space), rows)
 
 
 def _health(record: Health, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
@@ -117,8 +119,8 @@ def _health(record: Health, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG0
         (round_, founders, f"{100 * copied:.3g} %", failed, seconds, slowest)
         for round_, founders, copied, failed, seconds, slowest in zip(*columns, strict=True)
     ]
-    head = ("round", "founders", "began with a copy", "failed", "seconds, median member", "seconds, slowest")
-    return _table("a round", head, rows)
+    head = ("round", "founders", "started from a copy", "failed", "seconds (median member)", "seconds (slowest)")
+    return _table("round", head, rows)
 
 
 _MAKE: Mapping[str, Callable[[Any, RunSnapshot], FigureTable]] = {

@@ -1,4 +1,4 @@
-"""From a run to files: the page, and the pictures for print."""
+"""Write the files of a report: the page, and the figures for print."""
 
 import contextlib
 import os
@@ -7,135 +7,140 @@ from pathlib import Path
 from typing import Any
 
 from pbt.errors import MissingExtraError, RunError, UsageError
-from pbt.report import plotly_figures as interactive
+from pbt.report import plotly_figures
 from pbt.report.content import content
 from pbt.report.data.figures import NAMES, Pictures, pictures
 from pbt.report.page import page
 from pbt.report.plotly_figures.common import Figure
-from pbt.report.read import read_story
+from pbt.report.read import read_snapshot
 from pbt.runs.results import Run
 
 FOLDER, PAGE = "report", "report.html"
 FORMATS = ("png", "svg", "pdf")
-_PLOTLY: Mapping[str, Callable[[Any], Figure]] = {name: getattr(interactive, f"plot_{name}") for name in NAMES}
+_PLOTLY: Mapping[str, Callable[[Any], Figure]] = {name: getattr(plotly_figures, f"plot_{name}") for name in NAMES}
 
 
 def figures(run: Run | str | Path) -> dict[str, Figure]:
-    """Every picture that can be drawn, by name, as a plotly figure in plain values, ready for JSON.
+    """All available figures by name, as plotly figures in plain values, ready for JSON.
 
-    Colors of text and grid are left to whoever shows them.
+    They set no colors of text and grid; those come from the page's template.
 
     Args:
-        run: A run, or its directory, which may still be written.
+        run: A run or its directory; a run that is still training is allowed.
     """
-    return drawn(pictures(read_story(run)))
+    return drawn(pictures(read_snapshot(run)))
 
 
 def write_report(run: Run | str | Path, out: str | Path | None = None) -> Path:
-    """Write the report of a run: one HTML file with everything in it, that needs no network.
+    """Write the report of a run: one self-contained HTML file that needs no network.
 
     Args:
-        run: A run, or its directory, which may still be written.
-        out: The file. Default: `report/report.html` in the run directory.
+        run: A run or its directory; a run that is still training is allowed.
+        out: The file to write. Default: `report/report.html` in the run directory.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         MissingExtraError: plotly is not installed.
-        RunFormatError: There is no run directory, or one of another version.
-        UsageError: A run in memory, and no `out`.
+        RunFormatError: The path is not a run directory, or has another version.
+        UsageError: `out` is a folder, or is missing for a run in memory.
         RunError: The file cannot be written.
     """
     library = plotly_js("the report", "report")
     path = Path(out) if out is not None else _home(run) / PAGE
     if path.is_dir():
-        raise UsageError(f"{path}: expected the name of a file to write, found a folder")
-    snapshot = read_story(run)
-    shown = pictures(snapshot)
-    _write(path, page(content(snapshot, shown), drawn(shown), library).encode())
+        raise UsageError(f"{path}: expected a file name for the report, found a folder")
+    snapshot = read_snapshot(run)
+    records = pictures(snapshot)
+    _write(path, page(content(snapshot, records), drawn(records), library).encode())
     return path
 
 
 def write_pictures(run: Run | str | Path, formats: Iterable[str], out: str | Path | None = None) -> list[Path]:
-    """Write every picture that can be drawn into files of their own, for print.
+    """Write all available figures for print, one file per figure and format.
 
     Args:
-        run: A run, or its directory, which may still be written.
-        formats: Of `png`, `svg`, `pdf`.
+        run: A run or its directory; a run that is still training is allowed.
+        formats: Any of `png`, `svg`, `pdf`.
         out: The folder. Default: `report` in the run directory.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        RunFormatError: There is no run directory, or one of another version.
-        UsageError: An unknown format, a run in memory and no `out`, or no member has finished a round yet.
+        RunFormatError: The path is not a run directory, or has another version.
+        UsageError: A format is unknown, `out` is a file or is missing for a run in memory, or no member has finished a
+            round yet.
         RunError: A file cannot be written.
     """
-    from pbt.report import matplotlib_figures as printed
+    from pbt.report import matplotlib_figures
 
-    asked = list(dict.fromkeys(formats))
-    unknown = [name for name in asked if name not in FORMATS]
+    suffixes = list(dict.fromkeys(formats))
+    unknown = [name for name in suffixes if name not in FORMATS]
     if unknown:
         raise UsageError(f"expected formats of {', '.join(FORMATS)}, got {unknown[0]!r}")
     folder = Path(out) if out is not None else _home(run)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: expected a folder for the pictures, found a file")
-    snapshot = read_story(run)
-    shown = pictures(snapshot)
+        raise UsageError(f"{folder}: expected a folder for the figures, found a file")
+    snapshot = read_snapshot(run)
+    records = pictures(snapshot)
     if not snapshot.path:
         raise UsageError(f"{snapshot.name}: no member has finished a round yet, so there is nothing to draw")
     written = []
     for name in NAMES:
-        record = getattr(shown, name)
+        record = getattr(records, name)
         if record is None:
             continue
-        figure = getattr(printed, f"plot_{name}")(record)
-        for suffix in asked:
+        figure = getattr(matplotlib_figures, f"plot_{name}")(record)
+        for suffix in suffixes:
             path = folder / f"{name}.{suffix}"
-            _write(path, printed.saved(figure, suffix))
+            _write(path, matplotlib_figures.figure_bytes(figure, suffix))
             written.append(path)
     return written
 
 
-def drawn(shown: Pictures) -> dict[str, Figure]:
-    """The pictures as plotly figures, by name."""
-    records = {name: getattr(shown, name) for name in NAMES}
-    return {name: _PLOTLY[name](record) for name, record in records.items() if record is not None}
+def drawn(records: Pictures) -> dict[str, Figure]:
+    """The available figures by name, drawn as plotly figures."""
+    by_name = {name: getattr(records, name) for name in NAMES}
+    return {name: _PLOTLY[name](record) for name, record in by_name.items() if record is not None}
 
 
 def _home(run: Run | str | Path) -> Path:
     path = run.path if isinstance(run, Run) else Path(run)
     if path is None:
-        raise UsageError("a run in memory has no folder: say where the report shall be written, with out=")
+        raise UsageError("a run in memory has no directory to write the report to; set out=")
     return path / FOLDER
 
 
-def plotly_js(what: str, extra: str) -> str:
-    """The script that draws plotly figures.
+def plotly_js(feature: str, extra: str) -> str:
+    """The source of plotly.js.
+
+    Args:
+        feature: What needs it, for the error message.
+        extra: The extra that installs plotly.
 
     Raises:
-        MissingExtraError: plotly is not installed; the message says that `what` needs the `extra`.
+        MissingExtraError: plotly is not installed; the message says that `feature` needs `extra`.
     """
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise MissingExtraError(what, extra) from error
+        raise MissingExtraError(feature, extra) from error
     library: str = get_plotlyjs()
     return library
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replace a file; whoever reads it sees the old one or the new one."""
+    """Replace a file atomically: readers see the old content or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); name another place (--out)") from error
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}); choose another path (--out)") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

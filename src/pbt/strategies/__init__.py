@@ -1,7 +1,7 @@
-"""Strategies beyond one exploit and one explore, one module each; docs/choosing.md says when which.
+"""Further algorithms, one module each; docs/choosing.md compares them.
 
-`MultipleFrequencies`, `Backtracking`, `Fire`, `PB2`, `PB2Mix` and `PairwiseLearning` take the place of a `Plan`;
-`guarded`, `trimmed_deviation`, `since_copy`, `augmentation_step` and `pareto` are parts of one.
+`MultipleFrequencies`, `Backtracking`, `Fire`, `PB2`, `PB2Mix` and `PairwiseLearning` replace a `Plan`; `guarded`,
+`trimmed_deviation`, `since_copy`, `augmentation_step` and `pareto` are rules for one.
 """
 
 from pbt.strategies.augmentation import augmentation_step

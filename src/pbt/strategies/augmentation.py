@@ -1,6 +1,6 @@
-"""Steps through many small whole numbers: how a population searches a policy of data augmentation.
+"""The explore step of Population Based Augmentation (Ho, Liang, Stoica, Abbeel & Chen 2019, arXiv 1905.05393).
 
-The explore step of Population Based Augmentation (Ho, Liang, Stoica, Abbeel & Chen 2019, arXiv 1905.05393).
+It searches policies of data augmentation, which consist of many small whole numbers.
 """
 
 from dataclasses import dataclass, field
@@ -16,26 +16,26 @@ from pbt.space import HParams, Int, Value
 
 @dataclass(frozen=True, slots=True)
 class AugmentationStep:
-    """Each `Int` drawn anew with some probability, else moved up or down by a few whole units; the others by a rule.
+    """Draws each `Int` anew with some probability, else moves it by a few units; other values follow another rule.
 
-    A new draw is uniform over the *bounds*, not over the prior: a policy starts with all its values at 0
-    (`prior=(0, 0)`) and has to get away from there. Unlike a factor, a step acts alike on small and on large numbers,
-    and an amount of 0 leaves a value alone, so that a part of a large policy changes at a time.
+    A new draw is uniform over the *bounds*, not over the prior: a policy starts with all values at 0 (`prior=(0, 0)`)
+    and must be able to leave 0. Unlike a factor, a step has the same effect on small and large numbers, and an amount
+    of 0 keeps a value, so that only a part of a large policy changes at a time.
 
-    Use it for policies of augmentation, a probability `Int(0, 10, prior=(0, 0))` and a magnitude
-    `Int(0, 9, prior=(0, 0))` per operation, and for other settings counted in small whole numbers. Use it not for
-    numbers that act by their order of magnitude, such as a batch size of 16 to 1024: there `perturb` moves by shares.
+    Use it for augmentation policies, with a probability `Int(0, 10, prior=(0, 0))` and a magnitude
+    `Int(0, 9, prior=(0, 0))` per operation, and for other settings counted in small whole numbers. Do not use it for
+    numbers that act by their order of magnitude, such as a batch size of 16 to 1024; `perturb` suits those.
 
-    The paper: 16 members, ready every 3 epochs, `truncation(0.25)`. What comes out is the schedule of the winner; for
-    a longer training on all data stretch it: `pbt.follow(run.best_schedule.stretched(steps))`.
+    The paper uses 16 members, ready every 3 epochs, and `truncation(0.25)`. The result is the winner's schedule; for
+    longer training on all data, stretch it: `pbt.follow(run.best_schedule.stretched(steps))`.
 
     Args:
-        probability: Of a new draw, for each name alone, 0 to 1.
-        amounts: The units of a move, each equally likely, in either direction; the result is clipped.
-        rule: What changes the values that are no `Int`.
+        probability: Probability of a new draw, independent for each name, 0 to 1.
+        amounts: The possible units of a move, equally likely, in either direction; the result is clipped.
+        rule: The explore rule for values that are not `Int`.
 
     Raises:
-        UsageError: Probability outside 0 to 1, no amounts, or one that is no whole number or negative.
+        UsageError: The probability is outside 0 to 1, there are no amounts, or one is not a whole number or negative.
     """
 
     probability: float = 0.2
@@ -52,7 +52,7 @@ class AugmentationStep:
             )
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
-        """All values changed, each in its way."""
+        """Explore all values."""
         moved, draws = self.rule(hparams, member, view, rng)
         whole = {name: domain for name, domain in view.space.items() if isinstance(domain, Int) and name in hparams}
         steps = {name: self._step(hparams[name], domain, rng) for name, domain in whole.items()}

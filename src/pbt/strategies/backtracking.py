@@ -1,8 +1,8 @@
-"""Every lineage goes back to its best when it loses too much.
+"""PBT-BT: a lineage whose score drops too far returns to its best state.
 
 Zhang et al. 2021, "On the Importance of Hyperparameter Optimization for Model-based Reinforcement Learning",
-arXiv 2102.13651 (PBT-BT). The criterion here is another one than the paper's, which compares by a ratio and therefore
-depends on the sign and the scale of the scores.
+arXiv 2102.13651. The criterion differs from the paper's, which compares by a ratio and therefore depends on the sign
+and the scale of the scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,22 +17,22 @@ from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Proposal, hand_over, replacement
 from pbt.errors import UsageError
 from pbt.space import HParams
-from pbt.strategies.base import Rounds
+from pbt.strategies.base import NO_DONOR, Rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Elite:
-    """The best that a lineage ever came to."""
+    """The best state of a lineage."""
 
     state: StateRef
     step: int
     scores: tuple[float, ...]
     hparams: HParams
     restored: int = 0
-    """How often the lineage went back to it without coming to anything better."""
+    """How often the lineage returned to it without a better score since."""
 
     def of(self, member: Member) -> Member:
-        """The member as it was then."""
+        """The member in this state."""
         return member._replace(
             state=self.state, step=self.step, scores=self.scores, series=(), hparams=self.hparams, status="live"
         )
@@ -52,41 +52,41 @@ class _Elite:
 
 
 RANGES = 5
-"""Rounds over which the range of the scores is a median."""
+"""The number of rounds over which the median of the interquartile ranges is taken."""
 Elites = dict[int, _Elite]
-"""By member: a lineage is what goes on under the member's id, and a copier takes the donor's elite along."""
+"""Elites by member; a member that copies takes the donor's elite along."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backtracking(Rounds):
-    """PBT-BT: a member that has lost too much goes back to the best state of its lineage, then the usual plan follows.
+    """PBT-BT: a member whose score drops too far returns to the best state of its lineage; the others follow `exploit`.
 
-    A member goes back, weights, optimizer and hyperparameters, and explores from there, if its elite is better than
-    it by more than `tolerance` interquartile ranges of the population's scores, the median range of the last five
-    rounds. Everybody else does what `exploit` says. A copier takes the donor's elite along with the donor's state; a
-    donor that itself goes back is copied as it was then. A failed member goes back to the weights of its elite, too,
-    but under the explored hyperparameters of one of the better half, since its own have failed it; without an elite
-    it copies that member whole.
+    The best state of a lineage is its elite. A member returns to it, with weights, optimizer and hyperparameters, and
+    explores from there, if the elite is better by more than `tolerance` interquartile ranges of the population's scores
+    (the median range of the last five rounds). A member that copies takes the donor's elite along with the donor's
+    state; a donor that itself returns is copied in its elite state. A failed member returns to the weights of its
+    elite, too, but with the explored hyperparameters of one of the better half, since its own have failed; without an
+    elite it copies that member whole.
 
-    Use it where training breaks down now and then (model-based and other reinforcement learning, GANs, large learning
-    rates), and a breakdown would otherwise spread or cost a lineage. Do not use it on scores that are drawn anew at
-    each evaluation: score on one fixed set, or enough episodes, else a lucky score is gone back to again and again;
-    `patience` bounds that. A member that goes back stands at an earlier step than the others: compare runs by the
-    steps that were computed.
+    Use it where training occasionally breaks down (model-based and other reinforcement learning, GANs, large learning
+    rates), and a breakdown would otherwise spread or end a lineage. Do not use it with scores that vary from one
+    evaluation to the next: evaluate on a fixed set or on enough episodes, or members will return to a lucky score
+    repeatedly, up to `patience` times. A member that returns is at an earlier step than the others: compare runs by the
+    number of computed steps.
 
     Args:
-        tolerance: Interquartile ranges that a member may lose. 1.5 is where Tukey's fences begin to call a value
-            an outlier.
-        quorum: Healthy members without which there is no range to speak of; in a smaller population only failed
-            members go back.
-        patience: How often a lineage may go back to the same elite. After that the elite is given up for what the
-            member has now, or for the donor's if it failed.
-        exploit: Who copies whom, of those that do not go back.
-        explore: How values change after a copy, and after going back.
+        tolerance: The drop in score, in interquartile ranges, beyond which a member returns. 1.5 is the limit of
+            Tukey's fences for outliers.
+        quorum: The fewest healthy members for which the interquartile range is computed; with fewer, only failed
+            members return.
+        patience: How often a lineage may return to the same elite. After that, the member's current state becomes the
+            elite, or the donor's elite if the member failed.
+        exploit: The exploit rule for members that do not return.
+        explore: How values change after a copy, and after a return.
         interval: Training steps of a round.
 
     Raises:
-        UsageError: Tolerance negative, quorum below 2, or patience below 1.
+        UsageError: The tolerance is negative, the quorum is below 2, or the patience is below 1.
     """
 
     tolerance: float = 1.5
@@ -98,7 +98,7 @@ class Backtracking(Rounds):
     def __post_init__(self) -> None:
         Rounds.__post_init__(self)
         if not self.tolerance >= 0:
-            raise UsageError(f"Backtracking: expected a tolerance that is not negative, got {self.tolerance!r}")
+            raise UsageError(f"Backtracking: expected a tolerance of at least 0, got {self.tolerance!r}")
         if self.quorum < 2 or self.patience < 1:
             raise UsageError(
                 f"Backtracking: expected a quorum of at least 2 and a patience of at least 1, "
@@ -106,7 +106,7 @@ class Backtracking(Rounds):
             )
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
-        """One decision for each ready member, all read from the same view and the same elites."""
+        """One decision for each ready member, all based on the same view and elites."""
         elites, ranges = _remembered(view), self._ranges(view)
         for member in view.ranking:
             if member.id not in elites or member.score > elites[member.id].scores[0]:
@@ -116,7 +116,7 @@ class Backtracking(Rounds):
         for member in ready:
             handed = self._handed_over(member, view, elites, lost)
             if handed is None:
-                retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is left"))
+                retirements.append(Retired(member=member.id, round=member.round, why=NO_DONOR))
                 after.pop(member.id, None)
             else:
                 decision, after[member.id] = handed
@@ -125,12 +125,12 @@ class Backtracking(Rounds):
         return Proposal(decisions=decisions, retirements=retirements, memory={"elites": plain, "ranges": ranges})
 
     def retain(self, view: View) -> set[StateRef]:
-        """The states of the elites, and those that members stand on, which the next decision may make elites."""
+        """The elites' states, and the members' current states, which may become elites."""
         standing = {member.state for member in view.members if member.state is not None}
         return standing | {elite.state for elite in _remembered(view).values()}
 
     def _ranges(self, view: View) -> list[float]:
-        """The interquartile ranges of the scores after the last rounds, this one the last."""
+        """The interquartile ranges of the scores of the last rounds, including this one."""
         ranges = list(view.memory.get("ranges", ()))
         if len(view.ranking) >= self.quorum:
             first, _, third = quantiles([member.score for member in view.ranking], method="inclusive")
@@ -138,10 +138,10 @@ class Backtracking(Rounds):
         return ranges[-RANGES:]
 
     def _lost(self, view: View, elites: Elites, ranges: Sequence[float]) -> set[int]:
-        """Who goes back to its elite. Those of whom patience is at an end are given another elite, and do not."""
+        """Members that return to their elite. If patience is exhausted, the current state becomes the elite instead."""
         if not ranges:
             return set()
-        # The median, since a round in which most of the population breaks down has a range beyond all measure.
+        # The median, because a round in which most of the population breaks down has an extreme range.
         allowed = self.tolerance * median_low(ranges)
         lost = set()
         for member in view.ranking:
@@ -155,7 +155,7 @@ class Backtracking(Rounds):
     def _handed_over(
         self, member: Member, view: View, elites: Elites, lost: set[int]
     ) -> tuple[Decision, _Elite] | None:
-        """How the member goes on, and what its lineage's elite is from then on; None: it cannot."""
+        """The decision on a member, and the next elite of its lineage; None for a failed member without a donor."""
         if member.status == "failed":
             return self._renewed(member, view, elites, lost)
         own = elites[member.id]
@@ -171,8 +171,8 @@ class Backtracking(Rounds):
         donor = view.member(choice.donor)
         if choice.state not in (None, donor.state):
             raise UsageError(
-                f"Backtracking: expected exploit to copy the state that a donor stands on, {donor.state}, got "
-                f"{choice.state}; going back is for this strategy to decide"
+                f"Backtracking: expected exploit to copy the donor's current state {donor.state}, got {choice.state}; "
+                "use an exploit rule that copies no earlier states"
             )
         stand = elites[donor.id].of(donor) if donor.id in lost else donor
         return self._explored(member, stand, stand, view, choice.why), replace(elites[donor.id], restored=0)
@@ -185,8 +185,8 @@ class Backtracking(Rounds):
         own = elites.get(member.id)
         if own is None or own.restored >= self.patience:
             return self._explored(member, stand, stand, view, "failed"), replace(elites[donor.id], restored=0)
-        decision = self._explored(member, own.of(member), stand, view, "failed, goes back")
-        # Its own state, another's values: the donor is whose values these are.
+        decision = self._explored(member, own.of(member), stand, view, "failed, returns to its elite")
+        # The state is its own and the values are the donor's, so the donor is recorded.
         return decision._replace(donor=donor.id), replace(own, restored=own.restored + 1)
 
     def _explored(self, member: Member, source: Member | None, origin: Member | None, view: View, why: str) -> Decision:
@@ -200,7 +200,7 @@ def _remembered(view: View) -> Elites:
 
 
 def _now(member: Member) -> _Elite:
-    """What the member has now, as the elite of its lineage."""
+    """The member's current state as an elite."""
     if member.state is None:
         raise UsageError(f"Backtracking: expected the state of member {member.id} to be kept, got none")
     return _Elite(state=member.state, step=member.step, scores=member.scores, hparams=member.hparams)

@@ -1,7 +1,7 @@
-"""TV.EXP3.M: a bandit that plays several arms a round while their rewards drift, as PB2-Mix uses it.
+"""TV.EXP3.M, the bandit of PB2-Mix, which plays several arms per round while rewards drift.
 
-Parker-Holder, Nguyen, Desai and Roberts 2021 (arXiv 2106.15883), after Exp3.M (Uchiya et al. 2010), whose dependent
-rounding is that of Gandhi et al. 2006. Pure functions of numbers; a weight per arm is the only state.
+Parker-Holder, Nguyen, Desai and Roberts 2021 (arXiv 2106.15883), based on Exp3.M (Uchiya et al. 2010) with the
+dependent rounding of Gandhi et al. 2006. Pure functions of numbers; a weight per arm is the only state.
 """
 
 import math
@@ -13,21 +13,21 @@ from pbt.errors import UsageError
 
 
 class Chances(NamedTuple):
-    """How arms are to be played."""
+    """How often arms are played."""
 
     expected: tuple[float, ...]
-    """How often a round is expected to play each arm: a probability where the batch is smaller than their number."""
+    """Expected plays of each arm per round: a probability if the batch is smaller than the number of arms."""
     capped: frozenset[int]
-    """The arms that every round plays for sure, whose weights do not learn."""
+    """Arms played in every round; their weights are not updated."""
 
 
 def exploration(arms: int, batch: int, rounds: int) -> float:
-    """The share of plays that is spread evenly: `g`.
+    """The share `g` of plays that is spread evenly over the arms.
 
     Args:
-        arms: How many there are.
-        batch: How many are played in a round.
-        rounds: How many rounds are expected.
+        arms: Number of arms.
+        batch: Number of plays per round.
+        rounds: Expected number of rounds.
     """
     if arms <= batch:
         return 0.2
@@ -35,7 +35,7 @@ def exploration(arms: int, batch: int, rounds: int) -> float:
 
 
 def chances(weights: Sequence[float], batch: int, share: float) -> Chances:
-    """How often each arm is played in a round of `batch` plays, `share` of them spread evenly."""
+    """How often each arm is played in a round of `batch` plays, of which a `share` is spread evenly."""
     arms = len(weights)
     used, capped = list(weights), frozenset[int]()
     if batch < arms and share < 1:
@@ -53,7 +53,7 @@ def _cap(weights: Sequence[float], limit: float) -> float:
     falling = sorted(weights, reverse=True)
     for above in range(1, len(falling)):
         cap = limit * math.fsum(falling[above:]) / (1 - limit * above)
-        # The fewest that have to be cut: the next one is below the cap.
+        # The smallest number of capped arms: the next weight is below the cap.
         if falling[above] < cap:
             return cap
     return falling[-1]
@@ -65,14 +65,14 @@ def updated(
     """The weights after a round.
 
     Args:
-        weights: Before it, positive.
-        rewards: What each arm that was played brought, 0 to 1.
-        batch: How many were played.
-        share: As `exploration` gives it.
-        rounds: How many rounds are expected: a tenth of the inverse of this is given to all alike, so that none dies.
+        weights: The weights before the round, positive.
+        rewards: The reward of each played arm, 0 to 1.
+        batch: Number of plays.
+        share: The result of `exploration`.
+        rounds: Expected number of rounds; a tenth of its inverse is added to all weights, so that none vanishes.
 
     Raises:
-        UsageError: A reward outside 0 to 1.
+        UsageError: A reward is outside 0 to 1.
     """
     if not all(0 <= reward <= 1 for reward in rewards.values()):
         raise UsageError(f"bandit: expected rewards from 0 to 1, got {dict(rewards)}")
@@ -87,10 +87,10 @@ def updated(
 
 
 def dependent_rounding(probabilities: Sequence[float], rng: Rng) -> list[int]:
-    """Exactly as many arms as the probabilities sum up to, each with its own probability.
+    """Draw exactly as many arms as the probabilities sum up to, each with its probability.
 
     Raises:
-        UsageError: A probability outside 0 to 1, or a sum that is no whole number.
+        UsageError: A probability is outside 0 to 1, or the sum is not a whole number.
     """
     left = list(probabilities)
     count = round(math.fsum(left))
@@ -105,11 +105,11 @@ def dependent_rounding(probabilities: Sequence[float], rng: Rng) -> list[int]:
         else:
             left[i], left[j] = left[i] - down, left[j] + down
         open_ = [k for k in open_ if 1e-12 < left[k] < 1 - 1e-12]
-    # What a sum of rounded numbers leaves open belongs to the largest.
+    # A remainder left by rounding errors goes to the largest.
     return sorted(sorted(range(len(left)), key=lambda k: -left[k])[:count])
 
 
 def draw(weights: Sequence[float], batch: int, share: float, rng: Rng) -> int:
-    """One arm, as often as its part of the plays."""
+    """Draw one arm, with its share of the plays as its probability."""
     expected = chances(weights, batch, share).expected
     return dependent_rounding([p / batch for p in expected], rng)[0]

@@ -1,4 +1,4 @@
-"""What strategies of whole rounds share: when a member is ready, who comes first, how one is told from another."""
+"""The base class of strategies that decide at the end of rounds of equal length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,19 @@ from pbt.core.strategy import Mode, Proposal, births
 from pbt.errors import UsageError
 from pbt.space import HParams
 
+NO_DONOR = "failed, and no healthy member is left"
+"""Why a failed member is retired."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """The base of strategies that decide on everybody at once, at the end of rounds of equal length.
+    """The base of strategies that decide on all members together, at the end of rounds of equal length.
 
     Args:
         interval: Training steps of a round.
 
     Raises:
-        UsageError: Interval below 1.
+        UsageError: The interval is not a whole number of at least 1.
     """
 
     interval: int = 1
@@ -35,26 +38,26 @@ class Rounds:
 
     @property
     def mode(self) -> Mode:
-        """`sync`: everyone waits at the end of a round."""
+        """`sync`: all members wait at the end of a round."""
         return "sync"
 
     @property
     def lookback(self) -> int:
-        """How many earlier reports of each member the view shall hold."""
+        """The number of earlier reports of each member that the view holds."""
         return 0
 
     def next_ready(self, step: int) -> int:
-        """The step at which a member that stands at `step` is ready again."""
+        """The step at which a member at `step` is ready again."""
         return step + self.interval
 
     def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
-        """The first members, from the given values and then from the priors."""
+        """The initial members, first with the given values, then with values drawn from the priors."""
         return Proposal(starts=births(view, population, initial))
 
     def retain(self, view: View) -> set[StateRef]:  # noqa: ARG002 (the form of a strategy)
-        """No states but those that the members stand on."""
+        """Keep no states besides the members' current ones."""
         return set()
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that say which strategy this is."""
+        """Plain values that identify the strategy."""
         return describe_record(self)

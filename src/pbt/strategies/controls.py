@@ -1,8 +1,8 @@
-"""Controls: what a population is compared with before anybody believes that evolving it helped.
+"""Control plans, against which an evolving population is compared.
 
-Each is made of an experiment's own plan, so that rounds, mode and inheritance stay the same and one thing differs.
-Which controls a claim needs, and why: Jaderberg et al. 2017 (arXiv 1711.09846) for selection and exploration taken
-apart; Eimer et al. 2023 (arXiv 2306.01324) for seeds that tuning has not seen.
+Each is derived from an experiment's own plan, so that rounds, mode and inheritance stay the same and one thing differs.
+On the choice of controls: Jaderberg et al. 2017 (arXiv 1711.09846) separate selection and exploration; Eimer et al.
+2023 (arXiv 2306.01324) require seeds that tuning has not used.
 """
 
 from collections.abc import Sequence
@@ -22,50 +22,50 @@ if TYPE_CHECKING:
     from pbt.runs.results import Run
 
 FRACTION = 0.2
-"""Of the population that explores in `explore_only`, where the plan itself names no fraction."""
+"""The share of the population that explores in `explore_only` if the plan has no fraction."""
 
 
 def interval_of(like: Strategy) -> Interval:
-    """The training steps of a strategy's rounds, or its own function from a step to the next ready step."""
+    """The interval of a strategy: training steps, or a function from a step to the next ready step."""
     interval: Interval = getattr(like, "interval", like.next_ready)
     return interval
 
 
 def as_plan(like: Strategy) -> Plan:
-    """The strategy itself where it is a `Plan`, else the default `Plan` with its rounds and its mode."""
+    """The strategy itself if it is a `Plan`, else a default `Plan` with its interval and mode."""
     return like if isinstance(like, Plan) else Plan(interval=interval_of(like), mode=like.mode)
 
 
 def evolving(like: Strategy) -> Plan:
-    """The strategy itself where it is a `Plan` that lets somebody copy, else the default exploit and explore."""
+    """The strategy itself if it is a `Plan` that copies, else a `Plan` with the default exploit and explore."""
     plan = as_plan(like)
     return Plan(interval=plan.interval, mode=plan.mode) if isinstance(plan.exploit, Never) else plan
 
 
 def no_evolution(like: Strategy) -> Plan:
-    """Nobody copies and nothing changes: random search of the same size and the same budget.
+    """No copies and no changes: random search of the same size and budget.
 
-    When to use: always. A plan that does not beat it has not shown that evolving the population is worth anything.
+    When to use: always. A plan that is not better than this control shows no benefit of evolution.
     """
     return replace(as_plan(like), exploit=never(), explore=keep())
 
 
 def selection_only(like: Strategy) -> Plan:
-    """The same members copy the same way, and their hyperparameters stay as they were inherited.
+    """The same copies, but copied hyperparameters never change.
 
-    When to use: to see what is gained by keeping lucky weights alone, which improves scores even where every
-    hyperparameter is constant.
+    When to use: to measure the benefit of keeping lucky weights alone, which improves scores even with constant
+    hyperparameters.
     """
     return replace(evolving(like), explore=keep())
 
 
 def explore_only(like: Strategy, fraction: float | None = None) -> Plan:
-    """Nobody copies; as many members as truncation would replace are drawn blindly, and explore.
+    """No copies; as many members as truncation would replace, drawn at random, explore.
 
-    When to use: to see whether selection matters, or just that hyperparameters move.
+    When to use: to separate the benefit of selection from that of changing hyperparameters.
 
     Args:
-        like: The plan that is controlled for.
+        like: The plan to be controlled for.
         fraction: Share of the population that explores each round. Default: that of the plan's truncation, else 0.2.
     """
     plan = evolving(like)
@@ -75,37 +75,37 @@ def explore_only(like: Strategy, fraction: float | None = None) -> Plan:
 
 
 def constant(like: Strategy, run: "Run") -> "Along":
-    """The values of the best member of a run without evolution, held by all members from the start.
+    """All members keep the hyperparameters of the best member of a run without evolution.
 
-    When to use: to ask whether a schedule was needed, or only good constants; train it with another seed than the
-    run's, since the best of many lucky ones is less good the second time.
+    When to use: to test whether a schedule is needed or good constants suffice. Train it with another seed than the
+    run's, because the best of many runs was also lucky.
 
     Raises:
-        UsageError: The values of the run's best member changed along its ancestry: that is a schedule, no constant.
+        UsageError: The hyperparameters of the run's best member changed along its ancestry, so they are not constant.
     """
     segments = run.best_schedule.segments
     if len(segments) > 1:
         raise UsageError(
-            f"{run.path or 'the run'}: expected a run without evolution, found one whose winner had "
-            f"{len(segments)} sets of values one after the other; use replay for all of them, or final for the last"
+            f"{run.path or 'the run'}: expected a run without evolution, got one whose best schedule has "
+            f"{len(segments)} segments; use replay to follow all of them, or final for the last"
         )
     return Along(schedule=run.best_schedule, interval=interval_of(like), mode=like.mode)
 
 
 def replay(like: Strategy, run: "Run") -> "Along":
-    """The schedule that made the best network, followed by all members from the start.
+    """All members follow the schedule of the run's best member from the start.
 
-    When to use: to see what the schedule is worth without the weights that were selected on the way. Every member is
-    a fresh network; `pbt.replay` trains one, and with the run's own seed to the same bits.
+    When to use: to measure the value of the schedule without the selection of weights. Every member is a new network;
+    `pbt.replay` trains a single one, with the run's own seed to the same bits.
     """
     return Along(schedule=run.best_schedule, interval=interval_of(like), mode=like.mode)
 
 
 def final(like: Strategy, run: "Run") -> "Along":
-    """The last values of the schedule that made the best network, held by all members from the start.
+    """All members keep the last values of the schedule of the run's best member.
 
-    When to use: to see whether what the population ended with can be reused as a constant. Usually it cannot: a
-    learning rate that is right at the end is too low at the beginning.
+    When to use: to test whether the final values can be reused as constants. Usually they cannot: a learning rate that
+    is right at the end is too low at the beginning.
     """
     schedule = run.best_schedule
     held = Schedule((Segment(start=0, stop=schedule.steps, hparams=schedule.segments[-1].hparams),))
@@ -114,17 +114,17 @@ def final(like: Strategy, run: "Run") -> "Along":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Along:
-    """Every member follows one schedule from its first step on, and nobody copies.
+    """Every member follows one schedule from its first step on, without copies.
 
-    When to use: to train a known schedule, or a constant, on as many networks as a population has. Not to search.
+    When to use: to train a population of networks with a known schedule or constant; it does not search.
 
     Args:
-        schedule: What the members are trained with.
+        schedule: The schedule of all members.
         interval: Training steps of a round, or a function from a step to the next ready step.
         mode: `"sync"` or `"async"`, as in `Plan`.
 
     Raises:
-        UsageError: Interval or mode are outside these.
+        UsageError: The interval or the mode is invalid.
     """
 
     schedule: Schedule
@@ -136,28 +136,28 @@ class Along:
 
     @property
     def lookback(self) -> int:
-        """No earlier reports are looked at."""
+        """No earlier reports are needed."""
         return 0
 
     def next_ready(self, step: int) -> int:
-        """The step at which a member that stands at `step` is ready again."""
+        """The step at which a member at `step` is ready again."""
         return self._plan().next_ready(step)
 
     def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
-        """All members with the schedule's first values, but for those that are given others."""
+        """All members with the schedule's first values, except those with given initial values."""
         first = [self.schedule.at(0)] * max(0, population - len(initial))
         return Proposal(starts=births(view, population, [*initial, *first]))
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
-        """The schedule's values at each member's step; who failed leaves."""
+        """The schedule's values at each member's step; failed members are retired."""
         return self._plan().decide(view, ready)
 
     def retain(self, view: View) -> set[StateRef]:  # noqa: ARG002 (the form of a strategy)
-        """No states but those that the members stand on."""
+        """Keep no states besides the members' current ones."""
         return set()
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that say which schedule is followed."""
+        """Plain values that identify the schedule."""
         return describe_record(self)
 
     def _plan(self) -> Plan:
@@ -165,17 +165,17 @@ class Along:
 
 
 def along_again(like: Strategy, plain: Any) -> Along:
-    """The strategy that `Along.describe` described, for a run that goes on without the run its schedule came from.
+    """Rebuild the strategy from its description, to resume a run without the run that its schedule came from.
 
     Args:
         like: The experiment's own plan, which has the interval.
-        plain: The description.
+        plain: The result of `Along.describe`.
 
     Raises:
-        UsageError: It describes another strategy.
+        UsageError: The description is that of another strategy.
     """
     if not isinstance(plain, dict) or plain.get("name") != Along.__name__:
-        raise UsageError(f"expected the description of a plan that follows a schedule, found {plain!r:.80}")
-    told = plain["schedule"]["segments"]
-    segments = [{name: value for name, value in segment.items() if name != "name"} for segment in told]
+        raise UsageError(f"expected the description of a plan that follows a schedule, got {plain!r:.80}")
+    described = plain["schedule"]["segments"]
+    segments = [{name: value for name, value in segment.items() if name != "name"} for segment in described]
     return Along(schedule=Schedule.from_dict({"segments": segments}), interval=interval_of(like), mode=like.mode)

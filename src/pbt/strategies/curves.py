@@ -1,8 +1,8 @@
-"""How two training curves compare: who improves faster, and is it sure? Pure functions of plain numbers.
+"""Comparison of two training curves: which improves faster, and how certain that is. Pure functions of numbers.
 
 The comparison of FIRE PBT (Dalibard & Jaderberg 2021, arXiv 2109.13800): curves are aligned where they reach the same
-value, not at the same step, so that what counts is how fast a curve rises from there. Curves are read as they are;
-the paper smooths them with a Gaussian process first, which for curves without noise changes nothing.
+value, not at the same step, so that their rates of improvement from there are compared. Unlike in the paper, curves are
+not smoothed by a Gaussian process first, which makes no difference for curves without noise.
 """
 
 import math
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 Curve = Sequence[float]
 
 _SHIFTS = 10
-"""Into how many steps a gap between two curves is divided."""
+"""The number of steps into which a gap between two curves is divided."""
 
 
 def overlap(one: Curve, other: Curve) -> tuple[Curve, Curve] | None:
-    """The parts of two curves that can be compared: equally long, from a common value on.
+    """The comparable parts of two curves: equally long, from a common value on.
 
-    Of the curve that starts lower the beginning is left out, up to its first point that is no lower than the other
-    curve's first one. None where it never gets there, or a curve is empty.
+    The curve that starts lower loses its beginning, up to its first point that is at least the other curve's first
+    point. None if there is no such point, or if a curve is empty.
     """
     if not one or not other:
         return None
@@ -31,10 +31,10 @@ def overlap(one: Curve, other: Curve) -> tuple[Curve, Curve] | None:
 
 
 def best_difference(one: Curve, other: Curve) -> float:
-    """By how much one curve comes higher than the other where they overlap; positive: one is better.
+    """The difference of the maxima of two curves where they overlap; positive if `one` is better.
 
-    Where every point of one lies above the other, one is let down by several amounts until they overlap, and the
-    largest difference counts, at least 0. Where neither is the case, 0.
+    If all of `one` lies above `other`, it is lowered by several amounts until they overlap, and the result is the
+    largest difference, at least 0. Otherwise, without an overlap, 0.
     """
     windows = overlap(one, other)
     if windows is not None:
@@ -48,10 +48,10 @@ def best_difference(one: Curve, other: Curve) -> float:
 
 
 def chance(one: Curve, other: Curve) -> float:
-    """How likely one curve would win as many points as it does, were both equally good (one-sided sign test).
+    """The p-value of a one-sided sign test that `one` is better than `other`, point by point.
 
-    Without an overlap: 0 where all of one lies above, 2 where all of it lies below, else both are compared from
-    their starts.
+    Without an overlap: 0 if all of `one` lies above, 2 if all of it lies below; otherwise the curves are compared from
+    their first points.
     """
     windows = overlap(one, other)
     if windows is None:
@@ -65,13 +65,13 @@ def chance(one: Curve, other: Curve) -> float:
 
 
 def sign_test(wins: int, points: int) -> float:
-    """P(X >= wins) for X binomial with that many points, each won with probability one half."""
+    """P(X >= wins) for a binomial X of `points` trials with probability one half."""
     ways = sum(math.comb(points, k) for k in range(wins, points + 1))
     return ways / (1 << points)
 
 
 def points_needed(p: float) -> int:
-    """The fewest points of which winning all is less likely than `p`: 7 for 0.01."""
+    """The fewest points of which winning all has a probability below `p`: 7 for 0.01."""
     points = 1
     while sign_test(points, points) >= p:
         points += 1

@@ -1,7 +1,7 @@
-"""What a round gained, as the rows of a table, and as a Gaussian process sees them.
+"""The gains of rounds as rows, and their scaling to inputs of a Gaussian process.
 
-A process wants numbers of about one: hyperparameters as shares of their ranges, scores and times as shares of what was
-seen, gains in units of their deviation.
+The process needs inputs of order one: hyperparameters are scaled to their ranges, scores and times to the observed
+range, and gains to units of their standard deviation.
 """
 
 import math
@@ -14,7 +14,7 @@ from pbt.space import Choice, Float, HParams, Int, Scale, Space, Value
 from pbt.strategies.surrogate import Points
 
 ABSENT = 0.5
-"""Where the process sees a number that does not exist beside the other values."""
+"""The input for a conditional number that is not active."""
 _FORWARD: Mapping[Scale, Callable[[float], float]] = {
     "linear": float,
     "log": math.log,
@@ -23,26 +23,26 @@ _FORWARD: Mapping[Scale, Callable[[float], float]] = {
 
 
 Bounds = tuple[float, float]
-"""What is 0 and what is 1."""
+"""The values scaled to 0 and to 1."""
 
 
 class GainRow(NamedTuple):
-    """What one round of one member showed; in the memory a list."""
+    """The gain of one round of one member; a list in the strategy's memory."""
 
     round: int
     before: float
-    """The score of the state that the round started from."""
+    """The score of the state from which the round started."""
     gain: float
     values: tuple[Value, ...]
-    """In the order of the space; None for a name that did not exist."""
+    """Hyperparameters in the order of the space; None for an inactive one."""
 
 
 def points(rows: Sequence[GainRow], space: Space, compared: Sequence[str], times: Bounds, scores: Bounds) -> Points:
-    """The rows as a process sees them.
+    """The rows as inputs of the Gaussian process.
 
     Args:
-        rows: The rows, or one that is to be filled.
-        space: What their values are.
+        rows: The rows.
+        space: The domains of their values.
         compared: The choices that the kernel compares.
         times: The bounds of rounds.
         scores: The bounds of scores.
@@ -57,8 +57,8 @@ def points(rows: Sequence[GainRow], space: Space, compared: Sequence[str], times
 
 
 def standardized(values: Sequence[float]) -> list[float]:
-    """In units of their standard deviation around their mean, clipped to -2 .. 2."""
-    # Of the largest value, so that no square overflows: a score may be 1e200.
+    """The values minus their mean, in units of their standard deviation, clipped to -2 .. 2."""
+    # Scaled by the largest value, so that no square overflows: a score may be 1e200.
     unit = max(1.0, *map(abs, values))
     mean = math.fsum(value / unit for value in values) / len(values)
     deviation = math.sqrt(math.fsum((value / unit - mean) ** 2 for value in values) / len(values)) + 1e-8 / unit
@@ -66,38 +66,38 @@ def standardized(values: Sequence[float]) -> list[float]:
 
 
 def share(domain: Float | Int, value: Any) -> float:
-    """Where a value is in its range, 0 .. 1, measured in its scale."""
+    """The position of a value in its range, 0 .. 1, in the scale of the domain."""
     forward = _FORWARD[domain.scale]
     start = forward(domain.low)
     return (forward(value) - start) / (forward(domain.high) - start)
 
 
 def at_share(domain: Float | Int, place: float) -> float | int:
-    """The value at a share of the range: the inverse of `share`, rounded where it must be whole."""
-    # As a Float, because an Int always moves, and zero is to be its low end.
+    """The value at a position in the range: the inverse of `share`, rounded for an `Int`."""
+    # Computed with a Float, because Int.shift always moves, and position 0 must be the lower bound.
     real = Float(domain.low, domain.high, domain.scale)
     return domain.clip(real.shift(real.low, place, Rng("unused")))
 
 
 def numbers(space: Space) -> dict[str, Float | Int]:
-    """The names that a process can model."""
+    """The domains that a Gaussian process can model."""
     return {name: domain for name, domain in space.items() if not isinstance(domain, Choice)}
 
 
 def choices(space: Space) -> dict[str, Choice]:
-    """The names that a bandit can."""
+    """The domains that a bandit can choose from."""
     return {name: domain for name, domain in space.items() if isinstance(domain, Choice)}
 
 
 def option(domain: Choice, value: Value) -> int:
-    """Which option a value is; -1 where the name does not exist."""
-    # By type too: 1 == True, but they are different options.
+    """The index of the option; -1 if the hyperparameter is inactive."""
+    # Compared with their types, because 1 == True but they are different options.
     kinds = [(type(item), item) for item in domain.options]
     return kinds.index((type(value), value)) if (type(value), value) in kinds else -1
 
 
 def observed(member: Member, opened: Any, space: Space) -> GainRow | None:
-    """What the member's last round showed, if it came to an end and began with a score."""
+    """The row of the member's last round; None if it failed or started without a score."""
     round_, before = opened.get(str(member.id), (None, 0.0))
     if not member.healthy or member.inherited or round_ != member.round or not math.isfinite(member.score - before):
         return None
@@ -105,12 +105,12 @@ def observed(member: Member, opened: Any, space: Space) -> GainRow | None:
 
 
 def row_of(round_: int, before: float, hparams: HParams, space: Space, gain: float = 0.0) -> GainRow:
-    """A round as a row; without a gain where it is still to come."""
+    """A round as a row; a round still to come has no gain."""
     return GainRow(round_, before, gain, tuple(hparams.get(name) for name in space))
 
 
 def _scaled(value: float, bounds: Bounds) -> float:
-    # Halves, because the distance between two scores may be more than a float can hold.
+    # Halves, so that the difference of two scores cannot overflow.
     low, high = bounds[0] / 2, bounds[1] / 2
     return (value / 2 - low) / max(high - low, 0.5e-8)
 

@@ -11,33 +11,33 @@ from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
 from pbt.errors import UsageError
 from pbt.space import Choice, HParams, Value
-from pbt.strategies.base import Rounds
+from pbt.strategies.base import NO_DONOR, Rounds
 from pbt.strategies.gains import share
 
 Velocity = Mapping[str, float]
-"""By name, as a share of the range, measured in its scale."""
+"""By name, as a share of the range in the scale of the domain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairwiseLearning(Rounds):
-    """The worst take over the weights of the best, keep their own hyperparameters, and move these towards the winner's.
+    """The worst members copy the weights of the best, and move their own hyperparameters towards the winner's.
 
     Each member has a velocity per number, which starts at 0: v becomes r1 v + r2 (winner's - own), with r1 and r2 drawn
-    from 0 .. 1 for each name, and the value moves by v inside its bounds. Differences are measured in the scale of
-    the domain, so a log domain moves by factors. With some probability a value is drawn anew instead, and the winner's
-    velocity taken over. A choice moves to a neighbor of the winner's option; unordered ones are drawn anew.
+    from 0 .. 1 for each name, and the value moves by v within its bounds. Differences are measured in the scale of the
+    domain, so a log domain moves by factors. With some probability a value is drawn anew instead, and the winner's
+    velocity is copied. A choice moves to a neighbor of the winner's option; unordered ones are drawn anew.
 
-    Use it for many hyperparameters in small populations, where a copy of the winner's values would throw the
-    losers' search away. Not where the prior is badly centered: between members there is nothing to learn
-    outside of what they span, except by the values that are drawn anew.
+    Use it for many hyperparameters in small populations, where copying the winner's values would discard the losers'
+    search. Do not use it with a badly centered prior: except for new draws, values stay within the range that the
+    members span.
 
     Args:
         interval: Training steps of a round.
         quantile: Share of the population that learns, 0 to 0.5; rounded up, at most half.
-        resample: Probability that a value is drawn anew, for each name alone.
+        resample: Probability that a value is drawn anew, independent for each name.
 
     Raises:
-        UsageError: A value outside these.
+        UsageError: An argument is outside its range.
     """
 
     quantile: float = 0.25
@@ -48,10 +48,10 @@ class PairwiseLearning(Rounds):
         if not 0 <= self.quantile <= 0.5:
             raise UsageError(f"PairwiseLearning: expected a quantile from 0 to 0.5, got {self.quantile!r}")
         if not 0 <= self.resample <= 1:
-            raise UsageError(f"PairwiseLearning: expected resample to be a probability, got {self.resample!r}")
+            raise UsageError(f"PairwiseLearning: expected a resample probability from 0 to 1, got {self.resample!r}")
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
-        """A winner for each loser; everybody else goes on."""
+        """Assign a winner to each loser; the others continue unchanged."""
         decisions: list[Decision] = []
         retirements: list[Retired] = []
         velocities = {**view.memory.get("velocities", {})}
@@ -59,12 +59,12 @@ class PairwiseLearning(Rounds):
         for member in sorted(ready, key=lambda member: member.id):
             winner, why = self._winner(member, view)
             if winner is None and member.status == "failed":
-                retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is healthy"))
+                retirements.append(Retired(member=member.id, round=member.round, why=NO_DONOR))
                 velocities.pop(str(member.id), None)
             elif winner is None:
                 decisions.append(hand_over(member, member.hparams, why=why))
             else:
-                # Neither the values nor the velocity of a failed member are worth keeping.
+                # A failed member keeps neither its values nor its velocity.
                 own = winner if member.status == "failed" else member
                 pair = (own.hparams, known.get(str(own.id), {})), (winner.hparams, known.get(str(winner.id), {}))
                 hparams, velocity, draws = self._learn(*pair, view, _rng(view, member, "explore"))
@@ -74,7 +74,7 @@ class PairwiseLearning(Rounds):
         return Proposal(decisions=decisions, retirements=retirements, memory={"velocities": velocities})
 
     def _winner(self, member: Member, view: View) -> tuple[Member | None, str]:
-        """Any of the best for one of the worst; nobody for the others."""
+        """A random one of the best for one of the worst, None for the others; and the reason."""
         if member.status == "failed":
             return replacement(member, view), "failed"
         healthy = len(view.ranking)
@@ -90,7 +90,7 @@ class PairwiseLearning(Rounds):
     def _learn(
         self, own: tuple[HParams, Velocity], winner: tuple[HParams, Velocity], view: View, rng: Rng
     ) -> tuple[HParams, dict[str, float], dict[str, Value]]:
-        """The loser's values moved towards the winner's, its velocity, and what was drawn."""
+        """The loser's values moved towards the winner's, its velocity, and the draws."""
         values, velocity = dict(own[0]), dict(own[1])
         draws: dict[str, Value] = {}
         for name, theirs in winner[0].items():
@@ -114,7 +114,7 @@ class PairwiseLearning(Rounds):
 
 
 def number_of_losers(quantile: float, population: int) -> int:
-    """How many learn: as Ray Tune counts, the share of the population rounded up, at most half."""
+    """The number of members that learn: as in Ray Tune, the share of the population rounded up, at most half."""
     return min(math.ceil(quantile * population - 1e-9), population // 2)
 
 

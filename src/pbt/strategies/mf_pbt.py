@@ -1,4 +1,4 @@
-"""Populations that evolve at several speeds, against greed.
+"""MF-PBT: sub-populations that evolve at different frequencies, against greedy selection.
 
 Doulazmi et al. 2025, "Multiple-Frequencies Population-Based Training", arXiv 2506.03225.
 """
@@ -13,49 +13,50 @@ from pbt.core.population import Member, View
 from pbt.core.strategy import Proposal, births, hand_over, replacement
 from pbt.errors import UsageError
 from pbt.space import HParams
-from pbt.strategies.base import Rounds
+from pbt.strategies.base import NO_DONOR, Rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Taking:
-    """What a member takes over from others."""
+    """The parts that a member takes over from others."""
 
     source: Member
-    """Whose state."""
+    """The member whose state is taken."""
     origin: Member | None
-    """Whose hyperparameters; None: its own stay."""
+    """The member whose hyperparameters are taken; None to keep the own ones."""
     explored: bool
     why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultipleFrequencies(Rounds):
-    """MF-PBT: sub-populations that evolve at different speeds, and exchange weights but not the greed of the fast ones.
+    """MF-PBT: sub-populations evolve at different frequencies and exchange weights, but not greedy hyperparameters.
 
-    Each sub-population is truncated on its own, every so many rounds: its worst quarter copies its best quarter, worst
-    first to last against best first to last, and explores. The quarter above the worst may take the weights of better
-    members of other sub-populations. A fast one takes the slow one's hyperparameters along; a slow one takes those of
-    its own best member instead, which have proved themselves over its longer time; neither explores them. Equal scores
-    copy nobody. A failed member is replaced at once, whatever the speed: by one of the better half of its own
-    sub-population, while that has anybody healthy.
+    Each sub-population is truncated separately, at its own number of rounds: its worst quarter copies its best quarter,
+    paired in order of rank, and explores. The quarter above the worst may take the weights of better members of other
+    sub-populations. A member of a fast sub-population takes a slow donor's hyperparameters along; a member of a slow
+    one takes those of the best member of its own sub-population instead, which have proved themselves over its longer
+    period; neither explores them. A member does not copy an equal score. A failed member is replaced at once, at any
+    frequency, by one of the better half of its own sub-population, or of the whole population if no member of its own
+    is healthy.
 
-    Use it where a choice that pays now costs later (learning rates, regularization, exploration), which plain PBT
-    gets wrong, and where 16 members or more can be afforded over many rounds: the slowest sub-population should
-    evolve a few times at least. Do not use it for small populations, nor where the greedy choice is the right one.
+    Use it where a value that pays now costs later (learning rates, regularization, exploration), which misleads plain
+    PBT, and where 16 members or more can train for many rounds: the slowest sub-population should evolve at least a few
+    times. Do not use it for small populations, or where the greedy choice is right.
 
-    Two controls belong to it. Selection alone, which shows what lucky weights are worth: the same with
-    `explore=keep()`, and with equal `initial` values for all members where the hyperparameters shall be constants. No
+    Two controls belong to it. Selection alone, which shows the value of lucky weights: the same strategy with
+    `explore=keep()`, and with equal `initial` values for all members if the hyperparameters are to be constants. No
     evolution: the same population under `Plan(exploit=never(), explore=keep())`.
 
     Args:
-        frequencies: After every how many rounds each sub-population evolves. The population is split evenly among
-            them, member i into sub-population i modulo their number; with more than one, a share must be divisible
-            by 4. One frequency alone is truncation of a quarter, without migration.
-        explore: How copied values change; migrated ones do not.
+        frequencies: The number of rounds between two evolutions, for each sub-population. The population is split
+            evenly among them, member i into sub-population i modulo their number; with more than one, each must have a
+            size divisible by 4. A single frequency is truncation of a quarter, without migration.
+        explore: How copied values change; migrated values do not change.
         interval: Training steps of a round.
 
     Raises:
-        UsageError: No frequencies, or one below 1; at the start, a population that cannot be split so.
+        UsageError: There are no frequencies, or one is below 1; at the start, the population cannot be split like this.
     """
 
     frequencies: Sequence[int] = (1, 10, 25, 50)
@@ -65,12 +66,12 @@ class MultipleFrequencies(Rounds):
         Rounds.__post_init__(self)
         if not self.frequencies or any(type(rounds) is not int or rounds < 1 for rounds in self.frequencies):
             raise UsageError(
-                f"MultipleFrequencies: expected one or more whole frequencies of at least 1 round, "
+                "MultipleFrequencies: expected one or more frequencies, each a whole number of at least 1 round, "
                 f"got {self.frequencies!r}"
             )
 
     def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
-        """The first members; those with given values are spread over the sub-populations like all others."""
+        """The initial members; those with given values are spread over the sub-populations like the others."""
         groups = len(self.frequencies)
         if groups > 1 and population % (4 * groups):
             raise UsageError(
@@ -82,7 +83,7 @@ class MultipleFrequencies(Rounds):
         )
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
-        """One decision for each ready member, all read from the population before any of them."""
+        """One decision for each ready member, all based on the population before any decision."""
         orders = _orders(view)
         takings: dict[int, _Taking] = {}
         for group, order in orders.items():
@@ -93,7 +94,7 @@ class MultipleFrequencies(Rounds):
             if member.status == "failed":
                 donor = _renewal(member, orders[member.group], view)
                 if donor is None:
-                    retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is left"))
+                    retirements.append(Retired(member=member.id, round=member.round, why=NO_DONOR))
                     continue
                 taking: _Taking | None = _Taking(source=donor, origin=donor, explored=True, why="failed")
             else:
@@ -102,14 +103,14 @@ class MultipleFrequencies(Rounds):
         return Proposal(decisions=decisions, retirements=retirements)
 
     def _migration(self, group: int, order: Sequence[Member], view: View) -> dict[int, _Taking]:
-        """What the quarter above the worst takes from better members of other sub-populations, each taken once."""
+        """What the quarter above the worst takes from better members of other sub-populations, each a donor once."""
         quarter = number_replaced(0.25, len(order))
         bracket = [m for m in order[len(order) - 2 * quarter : len(order) - quarter] if m.healthy]
         migrants = [m for m in view.ranking if m.group != group]
         takings: dict[int, _Taking] = {}
         for member in bracket:
             if not migrants or not _better(migrants[0], member, view):
-                continue  # a member further down may still be worse than this migrant
+                continue  # a member of lower rank may still be worse than this migrant
             migrant = migrants.pop(0)
             own, other = self.frequencies[group], self.frequencies[migrant.group]
             origin = migrant if own < other else order[0] if own > other else None
@@ -143,7 +144,7 @@ def _internal(order: Sequence[Member]) -> dict[int, _Taking]:
     return {
         order[place].id: _Taking(source=donor, origin=donor, explored=True, why=f"rank {place + 1} of {len(order)}")
         for donor, place in zip(order, places, strict=False)
-        # Failed members are last: where a loser is healthy, so is everybody before it.
+        # Failed members are last, so if a member is healthy, all before it are.
         if order[place].healthy and order[place].score != donor.score
     }
 
@@ -153,5 +154,5 @@ def _better(migrant: Member, member: Member, view: View) -> bool:
 
 
 def _renewal(member: Member, order: Sequence[Member], view: View) -> Member | None:
-    """A donor for a failed member: of its own sub-population, so that no greedy values leak into a slow one."""
+    """A donor for a failed member, preferably of its own sub-population: a slow one must not receive greedy values."""
     return replacement(member, replace(view, members=tuple(order))) or replacement(member, view)

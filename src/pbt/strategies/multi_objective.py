@@ -1,6 +1,6 @@
-"""Populations with more than one objective: an order of the members for `Plan(rank=pareto())`.
+"""Ranking for several objectives, `Plan(rank=pareto())`.
 
-The order of MO-PBT (Dushatskiy, Chebykin, Alderliesten & Bosman 2023, arXiv 2306.01436).
+The ranking of MO-PBT (Dushatskiy, Chebykin, Alderliesten & Bosman 2023, arXiv 2306.01436).
 """
 
 import math
@@ -15,27 +15,26 @@ Point = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pareto:
-    """Best first: who is beaten by nobody in all objectives, and among these who is least like those before it.
+    """Ranks members by non-dominated fronts, and within a front by distance from the members ranked before.
 
-    The members are split into non-dominated fronts. The order begins with the best first objective of the first
-    front; then comes, front by front, whoever is farthest from everybody ordered so far. Ties go by id. Distances
-    are measured with every objective scaled to the range that the healthy members span, so that the units of an
-    objective do not matter.
+    The members are split into non-dominated fronts. The ranking starts with the best first objective of the first
+    front; then follows, front by front, the member farthest from all members ranked so far. Ties are broken by id. For
+    distances every objective is scaled to the range of the healthy members, so that its unit does not matter.
 
-    Use it where a task returns several `scores` that conflict (accuracy and speed, accuracy on clean and on attacked
-    examples) and what is wanted is a set of trade-offs: `front(run.view.population)` is that set. Use it not where
-    one number says what is wanted: a front keeps members that no user would choose. In a small population, or
-    with more than three objectives, almost everybody is on the first front, and selection hardly presses.
+    Use it if a task returns several conflicting `scores` (accuracy and speed, accuracy on clean and on attacked
+    examples) and the goal is a set of trade-offs: `front(run.view.population)` is that set. Do not use it if one number
+    expresses the goal: a front keeps members that no user would choose. In a small population, or with more than three
+    objectives, almost all members are on the first front, and selection has little effect.
 
-    `Plan(exploit=truncation(0.25), explore=..., rank=pareto())` is MO-PBT but for its grids. `run.best` is still the
-    best first objective.
+    `Plan(exploit=truncation(0.25), explore=..., rank=pareto())` is MO-PBT without its grids. `run.best` is still the
+    state with the best first objective.
     """
 
     def __call__(self, members: Sequence[Member]) -> list[Member]:
-        """The members, best first; what failed or has a score that is no finite number last.
+        """Rank the members, best first; failed ones and those with a score that is not finite come last.
 
         Raises:
-            UsageError: Members have different numbers of scores.
+            UsageError: The members have different numbers of scores.
         """
         fronts = _fronts(members)
         measured = [member for front in fronts for member in front]
@@ -45,22 +44,22 @@ class Pareto:
 
 
 def front(members: Sequence[Member]) -> list[Member]:
-    """The members that no other beats: as good in every objective and better in one; best first objective first.
+    """The members that no other dominates (as good in all objectives and better in one), best first objective first.
 
     Raises:
-        UsageError: Members have different numbers of scores.
+        UsageError: The members have different numbers of scores.
     """
     return next(iter(_fronts(members)), [])
 
 
 def _fronts(members: Sequence[Member]) -> list[list[Member]]:
-    """Non-dominated fronts, the best first, each by its scores and then by id."""
+    """The non-dominated fronts, best first, each sorted by scores and then by id."""
     measured = [member for member in members if member.healthy and all(map(math.isfinite, member.scores))]
     if len({len(member.scores) for member in measured}) > 1:
         counts = sorted({len(member.scores) for member in measured})
         raise UsageError(f"pareto: expected the same number of scores from every member, got {counts}")
     fronts: list[list[Member]] = []
-    # In this order nobody is dominated by a later one, so a member's front is known when it is met.
+    # In this order no member is dominated by a later one, so its front is final.
     for member in sorted(measured, key=lambda member: ([-score for score in member.scores], member.id)):
         for level in fronts:
             if not any(_dominates(other.scores, member.scores) for other in level):
@@ -76,7 +75,7 @@ def _dominates(one: Point, other: Point) -> bool:
 
 
 def _scaled(members: Sequence[Member]) -> dict[int, Point]:
-    """Member id to its scores, each objective from 0 to 1; 0 where all are equal."""
+    """Scores by member id, each objective scaled to 0 .. 1; 0 where all are equal."""
     columns = list(zip(*(member.scores for member in members), strict=True))
     ranges = [(min(column), max(column)) for column in columns]
     return {
@@ -89,13 +88,13 @@ def _scaled(members: Sequence[Member]) -> dict[int, Point]:
 
 
 def _scattered(fronts: Sequence[Sequence[Member]], points: dict[int, Point]) -> list[Member]:
-    """Front by front, always whoever is farthest from everybody before it."""
+    """Front by front, the member farthest from all members before it."""
     ordered: list[Member] = []
     apart = dict.fromkeys(points, math.inf)
     for level in fronts:
         left = list(level)
         while left:
-            # Nobody is ordered at the very start: all are infinitely apart, and the first of the front is taken.
+            # Before the first member all distances are infinite, so the first of the front is taken.
             taken = max(left, key=lambda member: apart[member.id]) if ordered else left[0]
             left.remove(taken)
             ordered.append(taken)

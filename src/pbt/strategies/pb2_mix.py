@@ -14,26 +14,27 @@ from pbt.strategies.gains import GainRow, choices, option
 from pbt.strategies.pb2 import Bandits, Explored, Wave
 
 PLAYED = "bandit"
-"""What `draws` says of a value that the bandit chose."""
+"""The entry in `draws` of a value chosen by a bandit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PB2Mix(Bandits):
-    """PB2 that learns its choices as well: first a bandit draws them, then a Gaussian process the numbers beside them.
+    """PB2 that also models choices: a bandit draws them first, then a Gaussian process proposes the numbers for them.
 
-    An arm of the bandit is an option. All members play every round; an option's reward is the mean gain of those that
-    played it, between the least and the highest gain of that round. In a space without choices this is `PB2`.
+    The bandit's arms are the options of a choice. All members play every round; the reward of an option is the mean
+    gain of the members that played it, scaled to the range of gains in that round. In a space without choices this is
+    `PB2`.
 
-    Use it where PB2 would be used and one or two choices (an augmentation, a schedule, an optimizer) matter as much as
-    the numbers. Not where a choice has about as many options as the run has rounds, or where a change in the middle of
-    training breaks what was learned.
+    Use it where PB2 fits and one or two choices (an augmentation, a schedule, an optimizer) matter as much as the
+    numbers. Do not use it where a choice has about as many options as the run has rounds, or where a change during
+    training destroys what was learned.
 
     Args:
         interval: Training steps of a round.
-        categories: `"mix"`: one process, whose kernel also compares choices. `"mult"`: only the rows with the same
-            choices count, for many rows and choices that change everything. `"rand"`: the control, in which a choice is
-            drawn anew with probability 0.5 and no bandit learns.
-        horizon: How many rounds the run is expected to take; sets how much the bandit explores.
+        categories: `"mix"`: one process, whose kernel also compares choices. `"mult"`: only rows with equal choices
+            count, for many rows and choices that change everything. `"rand"`: the control, which draws a choice anew
+            with probability 0.5, without a bandit.
+        horizon: The expected number of rounds, which determines how much the bandit explores.
         quantile: As in `PB2`.
         acquisition: As in `PB2`.
         time: As in `PB2`.
@@ -41,7 +42,7 @@ class PB2Mix(Bandits):
         rows: As in `PB2`.
 
     Raises:
-        UsageError: A value outside these.
+        UsageError: An argument is outside its range.
     """
 
     categories: Literal["mix", "mult", "rand"] = "mix"
@@ -55,7 +56,7 @@ class PB2Mix(Bandits):
             raise UsageError(f"PB2Mix: expected a horizon of at least 1 round, got {self.horizon}")
 
     def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:
-        """The weights of every choice's options."""
+        """Update the bandits' weights of all options."""
         named = choices(view.space)
         if not named or self.categories == "rand":
             return {}
@@ -68,7 +69,7 @@ class PB2Mix(Bandits):
         return {"weights": weights}
 
     def choose(self, hparams: HParams, wave: Wave, rng: Rng) -> Explored:
-        """Every choice drawn, by its bandit or blindly; one that becomes active through another is drawn as well."""
+        """Draw every choice, by its bandit or uniformly, including those that another choice activates."""
         values = dict(hparams)
         draws: dict[str, Value] = {}
         batch = len(wave.view.population)
@@ -84,11 +85,11 @@ class PB2Mix(Bandits):
         return values, draws
 
     def compared(self, space: Space) -> Sequence[str]:
-        """All choices, under `mix`."""
+        """All choices with `mix`, none otherwise."""
         return list(choices(space)) if self.categories == "mix" else ()
 
-    def telling(self, rows: Sequence[GainRow], now: GainRow, space: Space) -> Sequence[GainRow]:
-        """Those with the same choices, under `mult`; else all."""
+    def relevant(self, rows: Sequence[GainRow], now: GainRow, space: Space) -> Sequence[GainRow]:
+        """The rows with equal choices with `mult`, all rows otherwise."""
         if self.categories != "mult":
             return rows
         same = [(i, domain) for i, domain in enumerate(space.values()) if isinstance(domain, Choice)]
@@ -101,16 +102,16 @@ class PB2Mix(Bandits):
     def _after(self, weights: Sequence[float], rewards: dict[int, float], batch: int) -> list[float]:
         share = exploration(len(weights), batch, self.horizon)
         grown = updated(weights, rewards, batch, share, self.horizon)
-        # Only their proportions count, and they would grow for ever.
+        # Only proportions matter, and unscaled weights would grow without bound.
         return [weight * len(grown) / sum(grown) for weight in grown]
 
 
 def _rewards(played: Sequence[tuple[int, float]]) -> dict[int, float]:
-    """The mean gain of each option that was played, between the least and the highest gain; nothing if none differ."""
+    """The mean gain of each played option, scaled to the range of gains; empty if all gains are equal."""
     gains: dict[int, list[float]] = {}
     for arm, gain in played:
         if arm >= 0:
-            gains.setdefault(arm, []).append(gain / 4)  # the distance of two gains may be more than a float can hold
+            gains.setdefault(arm, []).append(gain / 4)  # so that the difference of two gains cannot overflow
     low = min((min(group) for group in gains.values()), default=0.0)
     high = max((max(group) for group in gains.values()), default=0.0)
     if not high > low:

@@ -1,7 +1,7 @@
-"""Every shipped plan by name: what `--plan` and `pbt compare --plans` take.
+"""All shipped plans by name, as accepted by `--plan` and `pbt compare --plans`.
 
-A named plan is made for an experiment: it keeps the rounds of the experiment's own plan and, where it has an explore of
-that form, its explore, so that two plans differ in what their names say. Modules are imported when they are asked for.
+A named plan is made for an experiment: it keeps the rounds of the experiment's own plan and, where possible, its
+explore, so that two plans differ only by what their names express. Modules are imported on first use.
 """
 
 import importlib
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredStrategy:
-    """A plan that has a name."""
+    """A named plan."""
 
     line: str
-    """What it does, in one line."""
+    """A description in one line."""
     make: Callable[..., Strategy]
-    """From the experiment's own plan and, where there is a source, a finished run."""
+    """Makes the plan from the experiment's own plan and, if it has a source, a finished run."""
     source: str = ""
-    """The plan whose run it is made of in a comparison; empty: it needs none."""
+    """The plan whose run it follows in a comparison; empty if it needs none."""
 
 
 def _of(place: str, like: Strategy) -> Strategy:
-    """A strategy of whole rounds from its module."""
+    """A strategy of whole rounds, from `module:class`."""
     made: Any = _loaded(place)
     settings: dict[str, Any] = {"interval": _equal_rounds(place, like)}
-    # A rule that changes nothing belongs to a control, not to an algorithm.
+    # An explore rule that changes nothing belongs to a control, not to an algorithm.
     if isinstance(like, Plan) and not isinstance(like.explore, (Keep, Follow)):
         settings["explore"] = like.explore
     own = {field.name for field in fields(made)}
@@ -58,7 +58,7 @@ def _equal_rounds(place: str, like: Strategy) -> int:
     interval = controls.interval_of(like)
     if not isinstance(interval, int):
         name = place.partition(":")[2]
-        raise UsageError(f"{name}: expected a plan with rounds of equal length, got the interval {interval!r}")
+        raise UsageError(f"{name}: expected a plan with rounds of equal length, got interval {interval!r}")
     return interval
 
 
@@ -67,39 +67,38 @@ def _truncation(plan: Plan) -> Truncation:
 
 
 PLANS: Mapping[str, RegisteredStrategy] = {
-    "own": RegisteredStrategy(line="the experiment's own plan, whatever it is", make=lambda like: like),
+    "own": RegisteredStrategy(line="the experiment's own plan", make=lambda like: like),
     "pbt": RegisteredStrategy(
-        line="the experiment's own exploit and explore, else truncation and perturb", make=controls.evolving
+        line="the experiment's own exploit and explore; truncation and perturb if it never copies",
+        make=controls.evolving,
     ),
     "no-evolution": RegisteredStrategy(
-        line="control: nobody copies, nothing changes (random search)", make=controls.no_evolution
+        line="control: no copies, no changes (random search)", make=controls.no_evolution
     ),
     "selection-only": RegisteredStrategy(
         line="control: copies, but hyperparameters never change", make=controls.selection_only
     ),
     "explore-only": RegisteredStrategy(
-        line="control: changes drawn blindly, nobody copies", make=controls.explore_only
+        line="control: random members explore, without copies", make=controls.explore_only
     ),
     "constant": RegisteredStrategy(
-        line="control: the best values of a run without evolution, held fixed",
+        line="control: the best values of a run without evolution, as constants",
         make=controls.constant,
         source="no-evolution",
     ),
-    "replay": RegisteredStrategy(
-        line="control: the schedule that a run found, followed", make=controls.replay, source="pbt"
-    ),
+    "replay": RegisteredStrategy(line="control: the schedule found by a pbt run", make=controls.replay, source="pbt"),
     "final": RegisteredStrategy(
-        line="control: the last values of that schedule, held fixed", make=controls.final, source="pbt"
+        line="control: the last values of that schedule, as constants", make=controls.final, source="pbt"
     ),
     "tournament": RegisteredStrategy(
-        line="each member meets one other and copies it if it is better",
+        line="each member copies a randomly drawn one if that is better",
         make=lambda like: replace(controls.evolving(like), exploit=BinaryTournament()),
     ),
     "t-test": RegisteredStrategy(
-        line="the same, where Welch's t-test on the series says so",
+        line="the same, if Welch's t-test on the series is significant",
         make=lambda like: replace(controls.evolving(like), exploit=TTest()),
     ),
-    "guarded": RegisteredStrategy(line="truncation, where the gap is larger than noise", make=_guarded),
+    "guarded": RegisteredStrategy(line="truncation, if the gap in score exceeds noise", make=_guarded),
     "mf-pbt": RegisteredStrategy(
         line="sub-populations that evolve at several frequencies", make=partial(_of, "mf_pbt:MultipleFrequencies")
     ),
@@ -109,28 +108,28 @@ PLANS: Mapping[str, RegisteredStrategy] = {
         line="sub-populations and evaluators that reward the rate of improvement", make=partial(_of, "fire:Fire")
     ),
     "backtracking": RegisteredStrategy(
-        line="elites of each lineage are kept and can be gone back to", make=partial(_of, "backtracking:Backtracking")
+        line="a lineage returns to its best state after a drop", make=partial(_of, "backtracking:Backtracking")
     ),
     "gpbt-pl": RegisteredStrategy(
-        line="the worst take the weights of the best, and move their own values towards theirs",
+        line="the worst copy the weights of the best, and move their values towards theirs",
         make=partial(_of, "gpbt_pl:PairwiseLearning"),
     ),
 }
-"""Name to what makes the plan, in the order in which they are listed."""
+"""The plans by name, in the order of listings."""
 NEED_A_RUN = tuple(name for name, entry in PLANS.items() if entry.source)
-"""The names of plans that are made of a finished run."""
+"""The names of plans that follow a finished run."""
 
 
 def named(name: str, like: Strategy, of: "Run | None" = None) -> Strategy:
-    """The plan of this name, for an experiment with another plan.
+    """Make the plan of this name for an experiment.
 
     Args:
         name: One of `PLANS`.
         like: The experiment's own plan, whose rounds are kept.
-        of: A finished run, for the plans that follow what it found.
+        of: A finished run, for the plans in `NEED_A_RUN`.
 
     Raises:
-        UsageError: There is no such plan, it does not fit rounds like these, or a run is missing or not wanted.
+        UsageError: The plan does not exist or does not fit the rounds, or a run is missing or superfluous.
     """
     if name not in PLANS:
         raise UsageError(f"expected the name of a plan, got '{name}'{nearest(name, PLANS)}")
@@ -140,19 +139,19 @@ def named(name: str, like: Strategy, of: "Run | None" = None) -> Strategy:
             raise UsageError(f"plan {name}: expected no run, got one; a run is for {', '.join(NEED_A_RUN)}")
         return entry.make(like)
     if of is None:
-        raise UsageError(f"plan {name}: expected a finished run that it is made of, got none")
+        raise UsageError(f"plan {name}: expected a finished run to follow, got none; add one with --of")
     return entry.make(like, of)
 
 
 def named_again(name: str, like: Strategy, plain: Any) -> Strategy:
-    """The plan of a run that goes on: what it recorded is enough, also where the run that it was made of is gone.
+    """Rebuild the plan of a resumed run from its recorded description, without the run that it follows.
 
     Args:
-        name: The name that it was begun with.
+        name: The name of the plan at the start of the run.
         like: The experiment's own plan.
-        plain: The description of the plan that the run recorded.
+        plain: The recorded description of the plan.
 
     Raises:
-        UsageError: There is no such plan, or the description is another one's.
+        UsageError: The plan does not exist, or the description is that of another plan.
     """
     return controls.along_again(like, plain) if name in NEED_A_RUN else named(name, like)

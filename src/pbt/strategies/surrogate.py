@@ -1,9 +1,9 @@
-"""The time-varying Gaussian process of PB2 and PB2-Mix, and the search for the point that it says to try next.
+"""The time-varying Gaussian process of PB2 and PB2-Mix, and the maximization of its acquisition function.
 
-The kernel is that of Bogunovic et al. 2016 (arXiv 1601.06650) as Parker-Holder et al. use it for PB2 (2020, arXiv
-2002.02518) and, with categories, for PB2-Mix (2021, arXiv 2106.15883). Plain linear algebra in float64 on one thread,
-gradients by autograd, a fixed number of steps: the same rows give the same bits. Starting points are the caller's, so
-torch's own generator is never used. Torch is imported when the first kernel is fitted, and not before.
+The kernel is that of Bogunovic et al. 2016 (arXiv 1601.06650) as used by Parker-Holder et al. for PB2 (2020, arXiv
+2002.02518) and, with categories, for PB2-Mix (2021, arXiv 2106.15883). Linear algebra in float64 on one thread,
+gradients by autograd and a fixed number of steps: equal rows give equal bits. The caller passes the starting points, so
+torch's generator is never used. Torch is imported when the first kernel is fitted.
 """
 
 import math
@@ -18,45 +18,47 @@ if TYPE_CHECKING:
 Acquisition = Literal["variance", "std"]
 
 KERNEL_STEPS = 40
+"""Steps of gradient ascent to fit a kernel."""
 POINT_STEPS = 25
+"""Steps of gradient ascent to find a point."""
 FITTED_ROWS = 128
-"""A kernel is fitted to no more, evenly spread over time; all 1,000 would take fifty times as long."""
+"""The most rows to which a kernel is fitted, evenly spread over time; all 1,000 would take fifty times as long."""
 _BOXES: Mapping[str, tuple[float, float]] = {
     "variance": (1e-2, 1e2),
     "length": (1e-5, 1.0),
     "noise": (1e-4, 1.0),
 }
-"""Searched in the logarithm. Rows may be equal, and with less noise their matrix would have no root."""
+"""Bounds of parameters that are fitted in the logarithm. Equal rows with less noise would make the matrix singular."""
 
 
 class Points(NamedTuple):
-    """Where something was or would be observed, a row each."""
+    """Inputs of the Gaussian process, one row per observation or candidate."""
 
     times: Sequence[float]
     places: Sequence[Sequence[float]]
-    """The score before, and the hyperparameters; each about 0 .. 1."""
+    """The score before the round, and the hyperparameters; each about 0 .. 1."""
     kinds: Sequence[Sequence[int]] = ()
-    """The option of each choice, by number; nothing at all for a kernel without categories."""
+    """The index of the option of each choice; empty for a kernel without categories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """How alike two observations are, and how noisy each is; numbers, or tensors while it is fitted.
+    """The covariance of two observations and their noise; parameters are numbers, or tensors during the fit.
 
-    Without categories: `variance * exp(-|x - x'|^2 / length) * (1 - eps)^(|t - t'| / 2)`. With them k1 is that without
-    the variance, k2 the share of equal choices times `(1 - eps_kinds)^(|t - t'| / 2)`, and the kernel
+    Without categories: `variance * exp(-|x - x'|^2 / length) * (1 - eps)^(|t - t'| / 2)`. With categories: k1 is the
+    same without the variance, k2 the share of equal choices times `(1 - eps_kinds)^(|t - t'| / 2)`, and the kernel is
     `variance * mixed(mix, k1, k2)`.
     """
 
     variance: Any = 1.0
     length: Any = 1.0
     noise: Any = 0.1
-    """Variance of a single observation's noise."""
+    """Noise variance of a single observation."""
     eps: Any = 0.1
-    """How fast the past is forgotten, 0: never."""
+    """How fast the past is forgotten; 0 for never."""
     eps_kinds: Any = 0.0
     mix: Any = 0.5
-    """0: half the sum of both kernels; 1: their product."""
+    """0 for half the sum of both kernels, 1 for their product."""
 
     def __call__(self, squared: "Tensor", gaps: "Tensor", same: "Tensor | None" = None) -> "Tensor":
         """The covariances, from squared distances, distances in time, and shares of equal choices."""
@@ -68,28 +70,28 @@ class Kernel:
 
 
 def _fading(eps: Any) -> Any:
-    """The logarithm of what is left of a correlation after a unit of time."""
+    """The logarithm of the correlation that remains after a unit of time."""
     return (math.log1p(-eps) if isinstance(eps, float) else (-eps).log1p()) / 2
 
 
 def mixed(mix: Any, k1: Any, k2: Any) -> Any:
-    """Two kernels as one: `(1 - mix) (k1 + k2) / 2 + mix k1 k2`."""
+    """The combination of two kernels, `(1 - mix) (k1 + k2) / 2 + mix k1 k2`."""
     return (1 - mix) * (k1 + k2) / 2 + mix * k1 * k2
 
 
 def confidence(rows: int) -> float:
-    """How much uncertainty is worth after this many rows: the root of `0.2 ln(0.4 rows)`, 0 below three rows."""
+    """The weight of uncertainty after this many rows: the root of `0.2 ln(0.4 rows)`, 0 below three rows."""
     return math.sqrt(max(0.0, 0.2 * math.log(0.4 * rows))) if rows else 0.0
 
 
 def fit(seen: Points, values: Sequence[float], *, eps: float = 0.1, eps_cap: float = 0.5) -> Kernel:
-    """The kernel under which these observations are most likely.
+    """Fit a kernel to observations by maximum likelihood.
 
     Args:
-        seen: Where, oldest first.
-        values: What, standardized.
-        eps: Where the search for `eps` begins.
-        eps_cap: The most that `eps` and `eps_kinds` may be, below 1; 0 makes a kernel that never forgets.
+        seen: The observed points, oldest first.
+        values: The observed values, standardized.
+        eps: The initial value of `eps`.
+        eps_cap: The upper bound of `eps` and `eps_kinds`, below 1; with 0 the kernel never forgets.
     """
     import torch
 
@@ -116,13 +118,13 @@ def fit(seen: Points, values: Sequence[float], *, eps: float = 0.1, eps_cap: flo
 
 
 def _place(name: str, value: float, box: tuple[float, float]) -> float:
-    """Where a parameter of a kernel is in its box, 0 .. 1."""
+    """The position of a kernel parameter in its bounds, 0 .. 1."""
     value, low, high = map(math.log, (value, *box)) if name in _BOXES else (value, *box)
     return (value - low) / (high - low) if high > low else 0.0
 
 
 def _kernel(places: Any, boxes: Mapping[str, tuple[float, float]]) -> Kernel:
-    """The inverse of `_place`, for all parameters, numbers or tensors."""
+    """The kernel at these positions, numbers or tensors: the inverse of `_place` for all parameters."""
     return Kernel(
         **{
             name: low * (high / low) ** places[i] if name in _BOXES else low + places[i] * (high - low)
@@ -140,16 +142,16 @@ def propose(
     starts: Sequence[Mapping[int, float]],
     acquisition: Acquisition,
 ) -> dict[int, float]:
-    """The point where mean plus weighted uncertainty is highest.
+    """The point that maximizes the mean plus weighted uncertainty.
 
     Args:
-        kernel: As fitted.
-        seen: Where something was observed.
-        values: What, standardized.
-        pending: Where something will be observed: less uncertain from now on, but not known to be good or bad.
-        here: One row: now, the place to move, and its choices.
-        starts: Where the searches begin: the columns of the place that shall move, the same in each, and their values.
-        acquisition: Uncertainty as `"variance"` (what the published programs do) or `"std"` (the published formula).
+        kernel: The fitted kernel.
+        seen: The observed points.
+        values: The observed values, standardized.
+        pending: Points whose values are still unknown; they reduce the uncertainty but not the mean.
+        here: One row: the current time, the place to optimize, and its choices.
+        starts: The starting points: for each, the values of the columns to optimize, the same columns in all.
+        acquisition: The measure of uncertainty: `"variance"` as in the published programs, `"std"` as in the paper.
 
     Returns:
         The best value, 0 .. 1, by column.
@@ -159,7 +161,7 @@ def propose(
     columns, n = list(starts[0]), len(values)
     with _one_thread():
         both = _tensors(_joined(seen, pending))
-        # The root of the observed rows is the first corner of the root of all, so one decomposition is enough.
+        # The Cholesky factor of the observed rows is the upper left corner of the whole: one factorization suffices.
         root = torch.linalg.cholesky(kernel(*_between(both, both)) + kernel.noise * _eye(len(both[0])))
         weights = torch.cholesky_solve(_tensor([[value] for value in values]), root[:n, :n])
         now, place, kinds = _tensors(_only(here, [0] * len(starts)))
@@ -180,10 +182,10 @@ def propose(
 
 
 def _climb(objective: Callable[["Tensor"], "Tensor"], start: "Tensor", steps: int) -> tuple["Tensor", "Tensor"]:
-    """Projected gradient ascent with Adam's step sizes (arXiv 1412.6980) in the unit box, each row for itself.
+    """Projected gradient ascent with Adam's step sizes (arXiv 1412.6980) in the unit box, independently for each row.
 
     Returns:
-        The best point that each row visited, and its value.
+        The best visited point of each row, and its value.
     """
     import torch
 
@@ -220,7 +222,7 @@ def _tensors(points: Points) -> _Places:
 
 
 def _between(one: _Places, other: _Places) -> tuple["Tensor", "Tensor", "Tensor | None"]:
-    """Squared distances, distances in time, and shares of equal choices, of all pairs."""
+    """Squared distances, distances in time, and shares of equal choices of all pairs."""
     squared = ((one[1] ** 2).sum(1)[:, None] + (other[1] ** 2).sum(1) - 2 * one[1] @ other[1].T).clamp(min=0)
     gaps = (one[0][:, None] - other[0]).abs()
     if one[2] is None or other[2] is None:
@@ -230,7 +232,7 @@ def _between(one: _Places, other: _Places) -> tuple["Tensor", "Tensor", "Tensor 
 
 
 def _tensor(values: Any) -> "Tensor":
-    # A user may have set another device or type as torch's default.
+    # Explicit, because the user may have changed torch's default device or type.
     import torch
 
     made: Tensor = torch.tensor(values, dtype=torch.float64, device="cpu")
@@ -245,7 +247,7 @@ def _eye(rows: int) -> "Tensor":
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums of floating-point numbers depend on how many threads share them, and decisions must not."""
+    """Compute on one thread: floating-point sums depend on the number of threads, and decisions must not."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,1 +1,1 @@
-"""What people see: tables, live progress, messages and exit codes. Nothing here trains."""
+"""Terminal output: tables, live progress, messages and exit codes."""

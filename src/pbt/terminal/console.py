@@ -1,4 +1,4 @@
-"""The streams that people read."""
+"""Consoles on stdout and stderr."""
 
 import os
 import sys
@@ -9,29 +9,29 @@ from rich.console import Console
 from pbt.terminal.exit import silence
 
 WIDE = 120
-"""Columns where nobody says how many there are."""
+"""Width in columns of a stream that is no terminal, unless COLUMNS is set."""
 
 
 class QuietConsole(Console):
-    """A stream to people; one whose reader went away is written to no more, and nothing is raised."""
+    """A console that stops writing, without an error, when its reader closes the pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Be quiet from now on."""
+        """Write nothing from now on."""
         self.quiet = True
         if self.file in {sys.stdout, sys.stderr}:
             silence(self.file)  # type: ignore[arg-type]
 
 
 def console_for(stream: TextIO | None = None, *, stderr: bool = False) -> QuietConsole:
-    """A console on this stream, or on stdout or stderr; colors as NO_COLOR and FORCE_COLOR say."""
+    """A console on this stream, by default stdout or stderr; NO_COLOR and FORCE_COLOR control colors."""
     target = stream or (sys.stderr if stderr else sys.stdout)
-    # Terminals tell their width themselves; COLUMNS is read by rich.
+    # rich reads the width of a terminal, and COLUMNS, itself.
     width = None if is_terminal(target) or os.environ.get("COLUMNS") else WIDE
     return QuietConsole(file=target, stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def is_terminal(stream: object) -> bool:
-    """Whether somebody looks at this stream."""
+    """Whether the stream is a terminal."""
     try:
         return bool(stream.isatty())  # type: ignore[attr-defined]
     except (AttributeError, ValueError):
@@ -39,6 +39,6 @@ def is_terminal(stream: object) -> bool:
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether a display on this console can be redrawn in place."""
-    # Not console.is_terminal, which FORCE_COLOR makes true for any stream.
+    """Whether the console can redraw a display in place."""
+    # Not console.is_terminal: FORCE_COLOR makes it true for any stream.
     return is_terminal(console.file) and not console.is_dumb_terminal and not os.environ.get("CI")

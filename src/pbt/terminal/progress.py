@@ -1,4 +1,4 @@
-"""Watching a population train: a live table on a terminal, one line per round elsewhere."""
+"""Progress of a training population: a live table on a terminal, one line per round elsewhere."""
 
 import sys
 import time
@@ -23,14 +23,14 @@ from pbt.terminal.tables import MemberRow, population_table, row_of
 from pbt.text import clock, printable, scored
 
 AROUND = 9
-"""Lines of the live display that are no members."""
+"""Lines of the live display besides the members."""
 Leader = tuple[float, int, int]
-"""A score, and the member and the round that it belongs to."""
+"""(score, member, round)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressFrame:
-    """What the live display shows, replaced as a whole: it is drawn by another thread than the one that trains."""
+    """The content of the live display; immutable, because another thread than the training one draws it."""
 
     rows: tuple[MemberRow, ...] = ()
     done: int = 0
@@ -41,16 +41,16 @@ class ProgressFrame:
 
 
 class ProgressObserver(Observer):
-    """Shows how a population trains. A context manager, so that a terminal is left as it was found.
+    """Shows the progress of a population. A context manager that restores the terminal.
 
     Args:
-        show: Show anything at all.
-        title: What is trained.
-        note: A line for the title of the table, such as what the data is.
-        score: What a score is called.
-        placement: Where it is trained, which says how many members train at once.
-        console: Where to; default: stderr.
-        live: A table that is redrawn in place; default: on a terminal that can, and not under `CI`.
+        show: Whether to show progress at all.
+        title: Title of the table.
+        note: A note added to the title, such as the data set.
+        score: Display name of the score.
+        placement: The placement, which determines how many members train at the same time.
+        console: The console. Default: stderr.
+        live: Redraw a table in place. Default: if the terminal supports it and `CI` is not set.
     """
 
     _unit = "member rounds"
@@ -78,17 +78,17 @@ class ProgressObserver(Observer):
         self._began, self._done_before = time.monotonic(), 0
         self._bests: dict[int, float] = {}
         self._opened: dict[int, Decision] = {}
-        self._back: dict[int, Outcome] = {}
-        self._slots, self._sign, self._told = 1, 1, 0
+        self._outcomes: dict[int, Outcome] = {}
+        self._slots, self._sign, self._rounds_printed = 1, 1, 0
 
     def on_start(self, engine: Engine) -> None:
-        """Take up what is there, and begin to show."""
+        """Read the log so far and start the display."""
         self._sign = engine.view.sign
         self._slots = _slots(self._placement, engine.course.population)
         self._learn(engine.store.events())
         self._update(engine)
         self._began, self._done_before = time.monotonic(), self._frame.done
-        self._told = _whole_rounds(self._frame)
+        self._rounds_printed = _whole_rounds(self._frame)
         if self._show and self._is_live and not engine.finished:
             self._live = Live(
                 console=self._console,
@@ -99,36 +99,36 @@ class ProgressObserver(Observer):
             )
             self._live.start()
         elif self._show and self._done_before:
-            self._say(f"goes on after {self._done_before} of {self._frame.total} {self._unit}")
+            self._print(f"resumes after {self._done_before} of {self._frame.total} {self._unit}")
 
     def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
-        """A member's round came back."""
-        self._back[outcome.member] = outcome
+        """Show the outcome of a member's round."""
+        self._outcomes[outcome.member] = outcome
         self._update(engine)
         if isinstance(outcome, Failure):
-            self._tell_failure(outcome)
+            self._print_failure(outcome)
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
-        """A wave was decided on."""
+        """Show the decisions; without a live table, print a line per finished round."""
         self._learn(events)
         for event in events:
-            # The engine fails a report whose scores are not as many as those of the run.
-            if isinstance(event, Failed) and isinstance(self._back.get(event.member), Report):
-                self._tell_failure(event)
-        for member in [m for m in self._back if engine.view.member(m).round >= self._back[m].round]:
-            del self._back[member]
+            # The engine turns a report with a different number of scores into a failure.
+            if isinstance(event, Failed) and isinstance(self._outcomes.get(event.member), Report):
+                self._print_failure(event)
+        for member in [m for m in self._outcomes if engine.view.member(m).round >= self._outcomes[m].round]:
+            del self._outcomes[member]
         self._update(engine)
         whole = _whole_rounds(self._frame)
-        if self._show and self._live is None and whole > self._told:
-            self._say(f"{self._moment(whole)} · {self._best()} · {self._pace()}")
-        self._told = whole
+        if self._show and self._live is None and whole > self._rounds_printed:
+            self._print(f"{self._moment(whole)} · {self._best()} · {self._pace()}")
+        self._rounds_printed = whole
 
     def on_end(self, engine: Engine) -> None:  # noqa: ARG002 (one signature for all observers)
-        """Nothing is left to do."""
+        """Stop the display."""
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Stop the live display and restore the terminal."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
@@ -142,7 +142,7 @@ class ProgressObserver(Observer):
         self.close()
 
     def render(self) -> RenderableType:
-        """The display as it is at this moment."""
+        """The current display."""
         frame, width, limit = self._frame, self._console.width, max(4, self._console.height - AROUND)
         rows = list(frame.rows)
         if len(rows) > limit:
@@ -163,9 +163,9 @@ class ProgressObserver(Observer):
         """Where training is, after so many whole rounds."""
         return f"round {whole}/{self._frame.rounds}"
 
-    def _tell_failure(self, failed: Failed | Failure) -> None:
+    def _print_failure(self, failed: Failed | Failure) -> None:
         if self._show:
-            self._say(f"member {failed.member} failed in round {failed.round}: {failed.message}", "red")
+            self._print(f"member {failed.member} failed in round {failed.round}: {failed.message}", "red")
 
     def _learn(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -178,7 +178,7 @@ class ProgressObserver(Observer):
         view, rounds = engine.view, engine.course.rounds
         members = view.population
         waiting = [m.id for m in members if m.status == "live" and m.round < m.opened <= rounds]
-        training = [id_ for id_ in waiting if id_ not in self._back][: self._slots]
+        training = [id_ for id_ in waiting if id_ not in self._outcomes][: self._slots]
         rows = tuple(self._row(member, member.id in training) for member in members)
         self._frame = ProgressFrame(
             rows=rows,
@@ -191,7 +191,7 @@ class ProgressObserver(Observer):
 
     def _row(self, member: Member, training: bool) -> MemberRow:
         row = row_of(member, self._opened.get(member.id), sign=self._sign, best=self._bests.get(member.id))
-        outcome = self._back.get(member.id)
+        outcome = self._outcomes.get(member.id)
         if outcome is None:
             return replace(row, status="training") if training else row
         if isinstance(outcome, Failure):
@@ -203,9 +203,9 @@ class ProgressObserver(Observer):
         return score if than is None or self._sign * score > self._sign * than else than
 
     def _leader(self, view: View) -> Leader | None:
-        """The best state, with what came back of the population and is not logged yet."""
+        """The best state, including outcomes that are not logged yet."""
         leader = None if view.best is None else (self._sign * view.best.score, *view.best.state)
-        for outcome in self._back.values():
+        for outcome in self._outcomes.values():
             if isinstance(outcome, Failure) or view.member(outcome.member).role != "member":
                 continue
             if leader is None or self._better(outcome.scores[0], leader[0]) != leader[0]:
@@ -221,7 +221,7 @@ class ProgressObserver(Observer):
         return f"{text} · {failed} failed" if failed else text
 
     def _pace(self) -> str:
-        """How far, since when, and how long still: from the pace of this session alone."""
+        """Rounds done, elapsed time and remaining time, estimated from the pace since the start of this process."""
         frame, elapsed = self._frame, time.monotonic() - self._began
         text = f"{frame.done}/{frame.total} {self._unit} · {clock(elapsed)}"
         fresh = frame.done - self._done_before
@@ -229,14 +229,14 @@ class ProgressObserver(Observer):
             return text
         return f"{text} · {clock(elapsed / fresh * (frame.total - frame.done))} left"
 
-    def _say(self, text: str, style: str = "") -> None:
-        """A line of its own; above the table, if there is one."""
+    def _print(self, text: str, style: str = "") -> None:
+        """Print a line, above the live table if there is one."""
         if not self._console.quiet:
             self._console.print(Text(printable(text), style=style), soft_wrap=True)
 
 
 def _slots(placement: Placement, population: int) -> int:
-    """How many members train at once, as far as that can be known from here."""
+    """How many members train at the same time, as far as the placement determines it."""
     if placement.executor == "processes":
         return len(placement.resolve(population).devices)
     return 1 if placement.executor == "inline" else population

@@ -76,9 +76,9 @@ class TrainingObserver(ProgressObserver):
         now, epoch = scored(newest.scores[0]), _epoch(best.step, self._steps_per_epoch)
         return f"{text}, {self._score} {now} · best {scored(best.scores[0])} after epoch {epoch}"
 
-    def _tell_failure(self, failed: Failed | Failure) -> None:
+    def _print_failure(self, failed: Failed | Failure) -> None:
         if self._show:
-            self._say(f"training failed after {self._moment(failed.round - 1)}: {failed.message}", "red")
+            self._print(f"training failed after {self._moment(failed.round - 1)}: {failed.message}", "red")
 
 
 def checkpoints_table(run: Run, single: Mapping[str, Any], *, score: str, title: str, width: int, limit: int) -> Group:

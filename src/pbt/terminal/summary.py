@@ -1,8 +1,4 @@
-"""The screen: a live table while a population trains, and the summary at its end.
-
-Progress goes to stderr, data to stdout. On a terminal progress is one table that is redrawn in place; elsewhere, and
-under `CI`, it is one line per round.
-"""
+"""The summary of a run: its population, best member, schedule and files, printed on stdout."""
 
 import re
 from collections.abc import Iterable
@@ -20,9 +16,9 @@ from pbt.terminal.tables import population_table, rows_of, schedule_table
 from pbt.text import cell, printable, scored
 
 ROWS = 40
-"""Members in a table that does not depend on the height of a terminal."""
+"""The most members in the table, whatever the height of the terminal."""
 OTHERS = 12
-"""How many of the files that nobody described are named."""
+"""The most files listed without a description."""
 
 
 def summary(
@@ -34,17 +30,17 @@ def summary(
     delivered: Reported | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print what came out of a run: the population, the best member, its schedule, and where every file is.
+    """Print the population, the best member, its schedule, and the files of a run.
 
     Args:
         run: The run.
-        notes: For the title of every table, such as what the data is; default: the note recorded with the run.
-        files: (name inside the run directory, what is in it), beyond those that every run has; default: as recorded
-            with the run.
-        score: What a score is called; default: as recorded with the run.
-        delivered: The member of the last round whose schedule is shown, with the best ever beside it; default: the
-            best ever.
-        console: Where to; default: stdout.
+        notes: Notes for the titles of the tables, such as the data set. Default: the note recorded with the run.
+        files: Pairs of name in the run directory and description, besides the files of every run. Default: those
+            recorded with the run.
+        score: Display name of the score. Default: the one recorded with the run.
+        delivered: Report of the member of the last round whose schedule is shown, with the best ever beside it.
+            Default: the best ever.
+        console: The console. Default: stdout.
     """
     console = console or console_for()
     application = run.meta.get("application") or {}
@@ -76,14 +72,14 @@ def _print_population(console: Console, run: Run, score: str, tail: str, deliver
         if delivered is not None:
             console.print(Text(_winner("Best ever", best, score)))
         schedule = run.tree.schedule((delivered or best).state)
-        title = f"Schedule that made it{tail}"
+        title = f"Schedule of the {'best' if delivered is None else 'delivered'} member{tail}"
         console.print()
         console.print(schedule_table(schedule, run.space, title=title, width=console.width))
 
 
 def _winner(title: str, best: Reported, score: str) -> str:
     text = f"{title}: member {best.member} after round {best.round} (step {best.step:,}): "
-    # Chosen by this number, and by no other.
+    # The score that selected the member, never a test result.
     text += f"{score if 'val' in score else f'validation {score}'} {scored(best.scores[0])}"
     if "test_accuracy" in best.reported:
         text += f", test accuracy {cell(best.reported['test_accuracy'], 'accuracy')}"
@@ -91,7 +87,7 @@ def _winner(title: str, best: Reported, score: str) -> str:
 
 
 def _recorded(path: Path, files: object) -> list[tuple[str, str]]:
-    """What an application recorded of its files, as far as they are there."""
+    """The files recorded by the application that exist."""
     if not isinstance(files, dict):
         return []
     return [(str(name), str(what)) for name, what in files.items() if (path / str(name)).exists()]
@@ -100,7 +96,7 @@ def _recorded(path: Path, files: object) -> list[tuple[str, str]]:
 def _print_files(console: Console, path: Path, files: Iterable[tuple[str, str]], logged: str) -> None:
     named = {
         "run.db": f"{logged} (SQLite)",
-        "states/": "the networks that are kept",
+        "states/": "the saved states of members",
         **dict(files),
     }
     table = Table.grid(padding=(0, 3))
@@ -108,9 +104,10 @@ def _print_files(console: Console, path: Path, files: Iterable[tuple[str, str]],
     for name, what in named.items():
         table.add_row(Text(f"  {printable(name)}"), Text(printable(what)))
     top = {name.split("/")[0] for name in named} | {"lock", "run.db-journal"}
-    # One name for the files of all members.
+    # Numbers become *, so that the files of all members are one entry.
     rest = {re.sub(r"\d+", "*", entry.name) + "/" * entry.is_dir() for entry in path.iterdir() if entry.name not in top}
     if rest:
-        table.add_row(Text("  and"), Text(printable(", ".join(sorted(rest)[:OTHERS]) + ", …" * (len(rest) > OTHERS))))
+        names = ", ".join(sorted(rest)[:OTHERS]) + ", …" * (len(rest) > OTHERS)
+        table.add_row(Text("  others"), Text(printable(names)))
     console.print(Text(f"\nFiles in {printable(path)}", style="bold"), soft_wrap=True)
     console.print(table)

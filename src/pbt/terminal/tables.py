@@ -1,4 +1,4 @@
-"""A run as rows, tables and plain values: what people see and what programs read. Nothing here trains."""
+"""A run as rows, as terminal tables, and as plain values for JSON."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,21 +16,22 @@ from pbt.core.lineage import Lineage, Schedule
 from pbt.core.population import Member
 from pbt.runs.results import Run
 from pbt.space import HParams
-from pbt.text import NONE, cell, printable, scalars, scored
+from pbt.text import NONE, cell, count, printable, scalars, scored
 
 GAP = 2
 """Cells between two columns."""
 LONG_TITLE = 10
+"""A title of several words that is longer than this is broken into two lines."""
 NAMED = 4
-"""How many of the columns that were left out are named."""
+"""The most hidden columns that are named."""
 SEGMENTS = 12
-"""A schedule longer than this is shortened in its middle."""
+"""The most segments of a schedule; a longer one is shortened in the middle."""
 STYLES = {"failed": "red", "retired": "dim", "training": "cyan"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRow:
-    """One member as people see it; scores as the task returned them."""
+    """One row of a table of members; scores are as returned by the task."""
 
     member: int
     round: int
@@ -42,12 +43,12 @@ class MemberRow:
     donor: int | None = None
     founder: int | None = None
     status: str = ""
-    """Empty where there is nothing to say: `training`, `failed`, `retired`."""
+    """`training`, `failed`, `retired`, or empty."""
     reported: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def handover(self) -> str:
-        """How the last round was opened, in a word."""
+        """A word for how the last round started."""
         if self.donor is not None:
             return f"← {self.donor}" + (" after failure" if self.kind == "replace" else "")
         return {"explore": "explored", "continue": "kept", "replace": "renewed"}.get(self.kind, "")
@@ -62,7 +63,7 @@ def row_of(
     founder: int | None = None,
     reported: Mapping[str, Any] | None = None,
 ) -> MemberRow:
-    """A member with how its last round was opened."""
+    """The row of a member, with the decision that opened its last round."""
     return MemberRow(
         member=member.id,
         round=member.round,
@@ -105,28 +106,28 @@ def _row(member: Member, tree: Lineage, best: float | None, sign: int) -> Member
 
 @dataclass(slots=True, kw_only=True)
 class Column:
-    """One column of a table; `optional` ones are left out, last first, where the terminal is too narrow."""
+    """One column of a table; `optional` columns are hidden, last first, if the terminal is too narrow."""
 
     title: str
     cells: list[str]
     side: Literal["left", "right"] = "right"
     optional: bool = False
     least: int = 0
-    """Cells it takes even if it is empty, so that a live table does not move."""
+    """The fewest cells of width, so that a live table does not shift."""
 
     @property
     def head(self) -> str:
-        """The title, a long one of several words in two lines."""
+        """The title; a long one of several words is broken into two lines."""
         return "\n".join(self.title.rsplit(" ", 1)) if len(self.title) > LONG_TITLE else self.title
 
     @property
     def width(self) -> int:
-        """Cells it takes, with the space between columns."""
+        """Width in cells, including the space between columns."""
         return max(self.least, *map(cell_len, [*self.head.splitlines(), *self.cells])) + GAP
 
 
 def grid(title: str, columns: Sequence[Column], width: int, styles: Sequence[str] = (), hint: str = "") -> Group:
-    """Columns as a table no wider than `width`, with what had to be left out named below it."""
+    """A table at most `width` cells wide, with a note below it that names the hidden columns."""
     shown, hidden = list(columns), list[str]()
     while sum(column.width for column in shown) - GAP > width and any(column.optional for column in shown):
         last = next(column for column in reversed(shown) if column.optional)
@@ -144,7 +145,7 @@ def grid(title: str, columns: Sequence[Column], width: int, styles: Sequence[str
     parts.append(table)
     if hidden:
         names = ", ".join(hidden[:NAMED]) + (", …" if len(hidden) > NAMED else "")
-        parts.append(Text(f"too narrow for {len(hidden)} more: {names}{hint}", style="dim"))
+        parts.append(Text(f"{count(len(hidden), 'column')} hidden (terminal too narrow): {names}{hint}", style="dim"))
     return Group(*parts)
 
 
@@ -193,7 +194,7 @@ def population_table(
 
 
 def schedule_table(schedule: Schedule, names: Iterable[str], *, title: str, width: int, limit: int = SEGMENTS) -> Group:
-    """The segments of a schedule; a long one is shortened in its middle."""
+    """The segments of a schedule; a long one is shortened in the middle."""
     top, bottom = cut(len(schedule.segments), limit)
     shown = [*schedule.segments[:top], *schedule.segments[len(schedule.segments) - bottom :]]
     columns = [
@@ -209,16 +210,16 @@ def schedule_table(schedule: Schedule, names: Iterable[str], *, title: str, widt
 
 
 def _mark_cut(columns: Sequence[Column], index: int, text: str) -> None:
-    """A row that stands for those that are left out."""
+    """Insert a row that stands for the omitted ones."""
     for column in columns:
         column.cells.insert(index, "")
     columns[0].cells[index], columns[1].cells[index] = "…", text
 
 
 def as_json(run: Run, state: str) -> dict[str, Any]:
-    """A run as values that every JSON reader takes; scores as the task returned them."""
+    """A run as plain values for JSON; scores are as returned by the task."""
     meta, scored_once = run.meta, run.view.best is not None
-    found: dict[str, Any] = _finite(
+    plain: dict[str, Any] = _finite(
         {
             "run": None if run.path is None else str(run.path),
             "state": state,
@@ -232,7 +233,7 @@ def as_json(run: Run, state: str) -> dict[str, Any]:
             "members": [_member(row) for row in rows_of(run)],
         }
     )
-    return found
+    return plain
 
 
 def _best(run: Run) -> dict[str, Any]:
@@ -264,12 +265,12 @@ def _member(row: MemberRow) -> dict[str, Any]:
 
 
 def rounds_done(run: Run) -> int:
-    """Rounds that every member of the population has finished."""
+    """Rounds finished by every member of the population."""
     return min((member.round for member in run.view.population), default=run.view.round)
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity."""
+    """Replace NaN and infinities, which JSON lacks, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Who descends from whom, as lines of text and as plain values. Nothing here trains."""
+"""The family tree of a population and the ancestry of a state, as text and as plain values."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,51 +19,55 @@ BEST, GONE = "bold green", "dim"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """One member's rounds from a birth or a copy to the next copy, and what became of it."""
+    """The rounds of a member from a birth or a copy to the next copy."""
 
-    stint: LineageSegment
+    segment: LineageSegment
     score: float
-    """Of its last round, as the task returned it."""
+    """The score of the last round, as returned by the task."""
     end: str
-    """`live`, `retired`, `failed`, or `replaced`: the member went on from another's state."""
+    """`live`, `retired`, `failed`, or `replaced` if the member then continued from another's state."""
     best: bool
-    """Whether the best state is in it."""
+    """Whether the branch contains the best state."""
 
 
 def branches(run: Run) -> list[Branch]:
-    """All that was ever trained, in the order of the log.
+    """All branches of a run, in the order of the log.
 
     Raises:
-        RunError: Nothing was trained yet.
+        RunError: The run has no trained state yet.
     """
     best, tree = run.best.state, run.tree
     now = {member.state: member.status for member in run.view.members if member.state and member.state[0] == member.id}
-    found = []
-    for stint in tree.segments():
-        failed = (stint.member, stint.last_round + 1) in tree.failures
-        end = now.get(stint.state) or ("failed" if failed else "replaced")
-        has_best = best.member == stint.member and stint.first_round <= best.round <= stint.last_round
-        found.append(Branch(stint=stint, score=stint.score, end=end, best=has_best))
-    return found
+    made = []
+    for segment in tree.segments():
+        failed = (segment.member, segment.last_round + 1) in tree.failures
+        end = now.get(segment.state) or ("failed" if failed else "replaced")
+        has_best = best.member == segment.member and segment.first_round <= best.round <= segment.last_round
+        made.append(Branch(segment=segment, score=segment.score, end=end, best=has_best))
+    return made
 
 
 def tree_text(run: Run) -> list[Text]:
-    """The development tree of a population, a line per branch; what ended is dim, what holds the best state green."""
+    """The family tree of a population, one line per branch: ended ones dim, the one with the best state green."""
     known = branches(run)
-    home = {StateRef(b.stint.member, r): b for b in known for r in range(b.stint.first_round, b.stint.last_round + 1)}
+    home = {
+        StateRef(branch.segment.member, round_): branch
+        for branch in known
+        for round_ in range(branch.segment.first_round, branch.segment.last_round + 1)
+    }
     children: dict[StateRef | None, list[Branch]] = defaultdict(list)
     for branch in known:
-        start = branch.stint.start
-        children[None if start is None else home[start].stint.state].append(branch)
+        start = branch.segment.start
+        children[None if start is None else home[start].segment.state].append(branch)
     lines: list[Text] = []
-    # A stack and no recursion: a tree may be as deep as a run is long.
+    # A stack instead of recursion, because a tree may be as deep as the run is long.
     pending = [(branch, "", "", "") for branch in reversed(children[None])]
     while pending:
         branch, before, joint, inner = pending.pop()
         line = Text(before + joint, style=GONE)
         line.append(_line(branch), style=BEST if branch.best else "" if branch.end == "live" else GONE)
         lines.append(line)
-        below = children[branch.stint.state]
+        below = children[branch.segment.state]
         for index in range(len(below) - 1, -1, -1):
             last = index == len(below) - 1
             pending.append((below[index], before + inner, "└─ " if last else "├─ ", "   " if last else "│  "))
@@ -71,13 +75,13 @@ def tree_text(run: Run) -> list[Text]:
 
 
 def _line(branch: Branch) -> str:
-    stint = branch.stint
-    rounds = f"round {stint.first_round}"
-    if stint.last_round > stint.first_round:
-        rounds = f"rounds {stint.first_round}-{stint.last_round}"
-    parts = [f"member {stint.member}", rounds, scored(branch.score)]
-    if stint.start is not None:
-        parts.insert(1, f"from round {stint.start.round}")
+    segment = branch.segment
+    rounds = f"round {segment.first_round}"
+    if segment.last_round > segment.first_round:
+        rounds = f"rounds {segment.first_round}-{segment.last_round}"
+    parts = [f"member {segment.member}", rounds, scored(branch.score)]
+    if segment.start is not None:
+        parts.insert(1, f"from round {segment.start.round}")
     if branch.end != "live":
         parts.append(branch.end)
     if branch.best:
@@ -86,7 +90,7 @@ def _line(branch: Branch) -> str:
 
 
 def ancestry_table(run: Run, links: Sequence[Link], width: int) -> Group:
-    """The rounds that made a state, first to last; rounds of one member with the same values are one line."""
+    """The ancestry of a state, first to last; consecutive rounds of one member with equal values share a line."""
     groups: list[list[Link]] = []
     for link in links:
         before = groups[-1][-1] if groups else None
@@ -105,7 +109,7 @@ def ancestry_table(run: Run, links: Sequence[Link], width: int) -> Group:
         columns.append(Column(title=printable(name), cells=cells, optional=True))
     columns.append(Column(title="hand-over", cells=[_how(group[0]) for group in groups], side="left"))
     last = links[-1]
-    title = f"What made member {last.member} as it is after round {last.round}"
+    title = f"Ancestry of member {last.member} after round {last.round}"
     return grid(title, columns, width, hint=" (all with --json)")
 
 
@@ -122,15 +126,15 @@ def _how(link: Link) -> str:
 
 
 def tree_json(run: Run) -> list[dict[str, Any]]:
-    """The branches as plain values; scores as the task returned them."""
+    """The branches as plain values; scores are as returned by the task."""
     return [
         {
-            "member": branch.stint.member,
-            "first_round": branch.stint.first_round,
-            "last_round": branch.stint.last_round,
-            "first_step": branch.stint.first_step,
-            "last_step": branch.stint.last_step,
-            "from": _plain(branch.stint.start),
+            "member": branch.segment.member,
+            "first_round": branch.segment.first_round,
+            "last_round": branch.segment.last_round,
+            "first_step": branch.segment.first_step,
+            "last_step": branch.segment.last_step,
+            "from": _plain(branch.segment.start),
             "score": branch.score,
             "end": branch.end,
             "best": branch.best,
@@ -140,7 +144,7 @@ def tree_json(run: Run) -> list[dict[str, Any]]:
 
 
 def ancestry_json(links: Sequence[Link]) -> list[dict[str, Any]]:
-    """The rounds of an ancestry as plain values; scores as the task returned them."""
+    """The rounds of an ancestry as plain values; scores are as returned by the task."""
     return [
         {
             "member": link.member,

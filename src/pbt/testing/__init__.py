@@ -1,1 +1,1 @@
-"""Public test tools: contract suites for stores, executors and strategies, and the toy problems."""
+"""Test tools for users: contract suites for stores, executors and strategies, invariants of runs, and toy problems."""

@@ -1,4 +1,4 @@
-"""Rounds of a population by hand, and whether two executors made the same of them."""
+"""Train rounds of a population step by step, and compare the results of two executors."""
 
 # ruff: noqa: S101 (these are assertions)
 
@@ -17,17 +17,17 @@ from pbt.testing.executors import finish, make_task
 Values = dict[str, Any]
 
 CLOSE = 1e-10
-"""How far two ways to compute the same may be apart, in double precision."""
+"""Tolerance between two computations of the same value in double precision."""
 RECORDED = 1e-5
-"""The same for what is recorded of the training batches, in single precision."""
+"""Tolerance for values recorded from training batches, in single precision."""
 
 
 @dataclass
 class Trajectory:
-    """Rounds of a population, by hand.
+    """A population that is trained round by round.
 
     Args:
-        executor: Who trains.
+        executor: The executor.
     """
 
     executor: Executor
@@ -37,12 +37,12 @@ class Trajectory:
     """The last state of each member that has one."""
     failures: dict[int, Failure] = field(default_factory=dict)
     reports: dict[int, Report] = field(default_factory=dict)
-    """Of the last round."""
+    """The reports of the last round."""
 
     def train(
         self, steps: int, hparams: Mapping[int, Values], sources: Mapping[int, int] | None = None
     ) -> "Trajectory":
-        """One round of these members, each from its own last state, or from that of its source."""
+        """Train one round of these members, each from its own last state or from that of its source."""
         self.round += 1
         tasks = []
         for member, values in hparams.items():
@@ -59,17 +59,17 @@ class Trajectory:
 
     @property
     def digests(self) -> dict[int, str]:
-        """What the members of the last round ended with."""
+        """The digests of the states after the last round."""
         return {member: report.stored.digest for member, report in self.reports.items()}
 
 
 def state_of(stored: Stored) -> Any:
-    """The state that lies in this record."""
+    """The state in this record."""
     return StateFiles(None).get(StateRef(0, 0), stored.digest, stored.blob)
 
 
 def check_close(found: Any, expected: Any, where: str = "state", tolerance: float = CLOSE) -> None:
-    """Assert that two nested containers have the same keys and types in the same order, and numbers this close."""
+    """Assert that two nested containers have equal keys and types in equal order, and numbers within the tolerance."""
     assert type(found) is type(expected), f"{where}: {type(found).__name__} instead of {type(expected).__name__}"
     if isinstance(expected, Tensor):
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape), where
@@ -85,14 +85,14 @@ def check_close(found: Any, expected: Any, where: str = "state", tolerance: floa
         for i, value in enumerate(expected):
             check_close(found[i], value, f"{where}.{i}", tolerance)
     elif isinstance(expected, float):
-        # Equal first: the difference of two infinities is no number.
+        # Tested for equality first: the difference of two infinities is NaN.
         assert found == expected or abs(found - expected) <= tolerance, f"{where}: {found} instead of {expected}"
     else:
         assert found == expected, f"{where}: {found!r} instead of {expected!r}"
 
 
 def check_same_course(found: Trajectory, expected: Trajectory) -> None:
-    """Assert that the last round gave the same: failures, states, scores and whatever else was reported."""
+    """Assert that the last rounds agree in failures, states, scores and reported values."""
     assert {m: f.cause for m, f in found.failures.items()} == {m: f.cause for m, f in expected.failures.items()}
     assert list(found.reports) == list(expected.reports)
     for member, report in expected.reports.items():
@@ -100,8 +100,8 @@ def check_same_course(found: Trajectory, expected: Trajectory) -> None:
         check_close(state_of(own.stored), state_of(report.stored), f"member {member}")
         check_close(own.scores, report.scores, f"scores of member {member}")
         for training, tolerance in ((True, RECORDED), (False, CLOSE)):
-            told, wanted = (
+            reported, reference = (
                 {name: value for name, value in one.reported.items() if name.startswith("train") == training}
                 for one in (own, report)
             )
-            check_close(told, wanted, f"reported of member {member}", tolerance)
+            check_close(reported, reference, f"reported of member {member}", tolerance)

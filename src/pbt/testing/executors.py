@@ -1,4 +1,4 @@
-"""What every executor must keep to: subclass `ExecutorContract`, say how one is made, and pytest runs its tests.
+"""The contract of executors: subclass `ExecutorContract`, implement `make_executor`, and run pytest.
 
 ```python
 class TestMyExecutor(ExecutorContract):
@@ -6,7 +6,7 @@ class TestMyExecutor(ExecutorContract):
         return MyExecutor(setup)
 ```
 
-The tasks below need numpy alone, so a worker process starts fast.
+The tasks of this module need only numpy, so that worker processes start fast.
 """
 
 # ruff: noqa: S101 (these are tests)
@@ -29,13 +29,13 @@ from pbt.store.files import StateFiles
 
 SEED = 11
 CLOSE_SECONDS = 5.0
-"""How long stopping may take."""
+"""The most seconds that `close` may take."""
 
 Values = Mapping[str, Any]
 
 
 def walk(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Values]:
-    """A random walk whose draws are keyed by member and step; reports what the global generators draw as well."""
+    """A random walk with draws keyed by member and step; also reports draws of the global generators."""
     place = np.zeros(3) if state is None else state["place"]
     for step in range(ctx.first_step, ctx.first_step + steps):
         place += hparams["lr"] * np.random.default_rng(ctx.key("walk", ctx.member, step)).standard_normal(3)
@@ -44,25 +44,25 @@ def walk(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Va
 
 
 def tell_context(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Values]:
-    """A task that reports everything it was given."""
+    """A task that reports all its arguments."""
     given = {name: getattr(ctx, name) for name in ("seed", "member", "round", "first_step", "device", "threads")}
     return state, {"score": 1.0, "given": {**given, "hparams": hparams, "steps": steps, "key": ctx.key("any", 1)}}
 
 
 def mark(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Values]:  # noqa: ARG001
-    """A task that writes its number into the arrays it was handed, in place; reports what it found there."""
+    """A task that reports the values of the state's array, then overwrites them in place with its member id."""
     found = state["place"].tolist()
     state["place"][:] = ctx.member
     return state, {"score": 1.0, "found": found}
 
 
 def hand_on(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, float]:  # noqa: ARG001
-    """A task that returns what it was handed."""
+    """A task that returns its state unchanged."""
     return state, 1.0
 
 
 def trouble(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Any]:  # noqa: ARG001
-    """A task that goes wrong in the way that `what` says."""
+    """A task that fails in the way given by the hyperparameter `what`."""
     match hparams["what"]:
         case "raise":
             raise ValueError("it did not work")
@@ -106,11 +106,11 @@ FAILURES = {
     "state": "state",
     **dict.fromkeys(("tuple", "alone", *(what for what in METRICS if what != "fine")), "score"),
 }
-"""What goes wrong, and the cause that the outcome must name."""
+"""Each value of `what` with the cause that the failure must name."""
 
 
 def make_task(member: int, round_: int = 1, start: tuple[StateRef, Stored] | None = None, **fields: Any) -> RoundTask:
-    """A task of two steps, from the start given or from the beginning."""
+    """A round of two steps, from the given state or from the start."""
     given: dict[str, Any] = {"hparams": {"lr": 0.1}, "first_step": 2 * (round_ - 1), "steps": 2, "seed": SEED}
     if start is not None:
         ref, stored = start
@@ -119,31 +119,31 @@ def make_task(member: int, round_: int = 1, start: tuple[StateRef, Stored] | Non
 
 
 def finish(executor: Executor, tasks: Sequence[RoundTask]) -> dict[tuple[int, int], Outcome]:
-    """Submit the tasks as one wave and wait for all: the outcomes by member and round."""
+    """Submit the tasks as one wave and wait for all outcomes, returned by member and round."""
     executor.submit(tasks)
     outcomes: list[Outcome] = []
     while len(outcomes) < len(tasks):
         found = executor.wait()
-        assert found, "wait returned nothing although tasks are out"
+        assert found, "wait returned no outcomes although tasks are pending"
         outcomes += found
     return {(outcome.member, outcome.round): outcome for outcome in outcomes}
 
 
 def reports(outcomes: Mapping[Any, Outcome]) -> dict[Any, Report]:
-    """The outcomes, of which none may be a failure."""
+    """The outcomes as reports; a failure is an AssertionError."""
     failed = [outcome for outcome in outcomes.values() if isinstance(outcome, Failure)]
     assert not failed, failed
     return {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Report)}
 
 
 class ExecutorContract(ABC):
-    """The laws, one test each."""
+    """The laws of an executor, one test each."""
 
     states = StateFiles(None)
 
     @abstractmethod
     def make_executor(self, setup: WorkerSpec) -> Executor:
-        """An executor of these workers, not yet started; its device must be `setup.device`."""
+        """A new executor of these workers, not yet started; its device must be `setup.device`."""
 
     def _open(self, task: Any, **fields: Any) -> Executor:
         return self.make_executor(WorkerSpec(task=task, states=self.states, **fields))
@@ -153,7 +153,7 @@ class ExecutorContract(ABC):
         return ref, self.states.put(ref, {"place": np.arange(3.0), "steps": 2})
 
     def test_nothing_to_wait_for(self) -> None:
-        """`wait` with nothing submitted, or with everything answered, returns an empty list at once."""
+        """`wait` without pending tasks returns an empty list immediately."""
         with self._open(hand_on) as executor:
             assert executor.wait() == []
             finish(executor, [make_task(0)])
@@ -161,7 +161,7 @@ class ExecutorContract(ABC):
             assert executor.incidents() == []
 
     def test_every_task_has_one_outcome(self) -> None:
-        """Each task of a wave is answered once, under its member, round and attempt, with a state that is there."""
+        """Each task of a wave has one outcome, with its member, round and attempt, and a stored state."""
         tasks = [make_task(member, round_=3, attempt=2) for member in (4, 1, 3, 0, 2)]
         with self._open(walk) as executor:
             assert executor.slots >= 1
@@ -174,7 +174,7 @@ class ExecutorContract(ABC):
             assert state["steps"] == 6
 
     def test_order_changes_nothing(self) -> None:
-        """What a round gives does not depend on the rounds that were trained before it, nor on when it came."""
+        """The result of a round depends neither on the rounds trained before it nor on the order of submission."""
         tasks = [make_task(member) for member in range(4)]
         found = []
         for order in (tasks, tasks[2:] + tasks[1::-1]):
@@ -196,7 +196,7 @@ class ExecutorContract(ABC):
         assert tuple(again.reported["draws"]) == draws[1, 2]
 
     def test_a_second_wave_while_the_first_is_out(self) -> None:
-        """Tasks may be submitted while others are in training, as the asynchronous mode does."""
+        """Tasks can be submitted while others are training, as in asynchronous mode."""
         with self._open(walk) as executor:
             executor.submit([make_task(member) for member in range(3)])
             found = executor.wait()
@@ -206,7 +206,7 @@ class ExecutorContract(ABC):
         assert sorted(outcome.member for outcome in found) == [0, 1, 2, 7]
 
     def test_failures_are_data(self) -> None:
-        """Whatever goes wrong in a task comes back as a Failure with its cause; nothing is raised, others go on."""
+        """Every error in a task becomes a Failure with its cause; no exception is raised, and other tasks continue."""
         whats = [*FAILURES, "fine"]
         tasks = [make_task(member, hparams={"what": what}) for member, what in enumerate(whats)]
         with self._open(trouble) as executor:
@@ -225,7 +225,7 @@ class ExecutorContract(ABC):
         assert "['inner']['thing']" in refused.message
 
     def test_metrics_are_plain(self) -> None:
-        """Reported arrays and array scalars arrive as plain numbers and lists."""
+        """Reported arrays and array scalars become plain numbers and lists."""
         with self._open(trouble) as executor:
             report = reports(finish(executor, [make_task(0, hparams={"what": "fine"})]))[0, 1]
         assert report.scores == (2.0,)
@@ -233,14 +233,14 @@ class ExecutorContract(ABC):
         assert type(report.reported["number"]) is float
 
     def test_the_donor_is_handed_over(self) -> None:
-        """The state a member starts from has the digest of the donor's, on every worker that is asked."""
+        """The state from which a member starts has the donor's digest, on every worker."""
         donor = self._stored()
         with self._open(hand_on) as executor:
             outcomes = reports(finish(executor, [make_task(member, 2, donor) for member in range(4)]))
         assert {report.stored.digest for report in outcomes.values()} == {donor[1].digest}
 
     def test_a_handed_over_state_is_a_copy(self) -> None:
-        """Members that start from the same donor, and change the arrays in place, do not see one another."""
+        """Members that start from the same donor and modify its arrays in place do not affect each other."""
         donor = self._stored()
         with self._open(mark) as executor:
             outcomes = reports(finish(executor, [make_task(member, 2, donor) for member in range(4)]))
@@ -251,7 +251,7 @@ class ExecutorContract(ABC):
             assert state["place"].tolist() == [member] * 3
 
     def test_another_state_is_refused(self) -> None:
-        """A state whose content is not the one that was decided on is a failure that names it, cause `corrupt`."""
+        """A state whose content differs from the decided one is a failure with cause `corrupt` that names the state."""
         ref, stored = self._stored()
         task = replace(make_task(0, 2, (ref, stored)), digest="0" * 64)
         missing = replace(make_task(1, 2, (ref, stored)), blob=None)
@@ -263,7 +263,7 @@ class ExecutorContract(ABC):
             assert "member 9, round 1" in outcome.message
 
     def test_context(self) -> None:
-        """A task is told where and when it is: run seed, member, round, step, device, threads, its key."""
+        """`ctx` has the run's seed, member, round, first step, device, threads and keys."""
         task = make_task(5, 4, hparams={"lr": 0.25, "name": "a"}, steps=7)
         with self._open(tell_context, threads=3) as executor:
             report = reports(finish(executor, [task]))[5, 4]
@@ -272,7 +272,7 @@ class ExecutorContract(ABC):
         assert report.reported["given"] == {**given, "hparams": {"lr": 0.25, "name": "a"}, "steps": 7, "key": key}
 
     def test_close(self) -> None:
-        """Closing drops what is not finished, takes at most five seconds, and may be done twice or before anything."""
+        """`close` drops unfinished tasks, takes at most five seconds, and can be called twice or before any task."""
         executor = self._open(walk)
         executor.submit([make_task(member) for member in range(50)])
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""A `Recipe` in every form of task."""
+"""Tasks of every form from a `Recipe`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class DrawnProgram:
 
     @property
     def bind(self) -> dict[str, Binding]:
-        """Where the hyperparameters take effect."""
+        """The bindings of the hyperparameters."""
         return bindings(self.recipe)
 
     def build(self, hparams: Values, ctx: Context) -> Mapping[str, Any]:  # noqa: ARG002 (torch's generator is seeded)
-        """Fresh parts."""
+        """New parts."""
         parts = build(self.recipe, hparams)
         if self.recipe.scratch:
             parts["recent"] = scratch(Recent())
@@ -38,18 +38,18 @@ class DrawnProgram:
         train(self.recipe, parts, hparams["lr"], range(ctx.first_step, ctx.first_step + steps))
 
     def evaluate(self, parts: Mapping[str, Any], ctx: Context) -> Metrics:  # noqa: ARG002 (nothing is drawn)
-        """The score and what was in effect."""
+        """The score and the settings in effect."""
         return evaluate(self.recipe, parts)
 
 
 class Apart(DrawnProgram):
-    """A program whose evaluation is no part of the state."""
+    """A program whose evaluation does not change the state."""
 
     keep_evaluation = False
 
 
 def bindings(recipe: Recipe) -> dict[str, Binding]:
-    """Where the hyperparameters of a recipe take effect, in the forms that have bindings."""
+    """The bindings of a recipe's hyperparameters, for the forms that have bindings."""
     table: dict[str, Binding] = {
         "lr": optimizer("lr"),
         "decay": optimizer("weight_decay"),
@@ -63,7 +63,7 @@ def bindings(recipe: Recipe) -> dict[str, Binding]:
 
 
 def loop(recipe: Recipe, hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Metrics]:
-    """A recipe as one function, which saves and loads all that it needs itself."""
+    """A recipe as a single function, which saves and loads its state itself."""
     parts = build(recipe, hparams)
     model, of = parts["model"], parts["optimizer"]
     if state is not None:
@@ -80,8 +80,8 @@ def loop(recipe: Recipe, hparams: Values, state: Any, steps: int, ctx: Context) 
             parts["average"].module.features = state["features"]
             if recipe.buffers == "hidden":
                 parts["average"].module.shift.copy_(state["shift"])
-    wanted = {"lr": hparams["lr"]} | ({"weight_decay": hparams["decay"]} if recipe.decay else {})
-    ctx.apply(of, **wanted, schedulers=parts.get("scheduler", ()))
+    settings = {"lr": hparams["lr"]} | ({"weight_decay": hparams["decay"]} if recipe.decay else {})
+    ctx.apply(of, **settings, schedulers=parts.get("scheduler", ()))
     if recipe.activation:
         ctx.in_effect(activation=model.activation)
     train(recipe, parts, hparams["lr"], range(ctx.first_step, ctx.first_step + steps))
@@ -117,7 +117,7 @@ def supervised(recipe: Recipe) -> SupervisedTask:
 
 
 def task_of(form: Form, recipe: Recipe) -> Any:
-    """What is given to `pbt.run`, ready to be opened by a worker."""
+    """The task in this form, ready to be opened by a worker."""
     if form == "function":
         return partial(loop, recipe)
     if form == "class":

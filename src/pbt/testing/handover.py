@@ -1,4 +1,4 @@
-"""The laws of the hand-over, for every form of task: subclass `HandoverContract`, say how an executor is made.
+"""The contract of hand-overs, for every form of task: subclass `HandoverContract` and implement `make_executor`.
 
 ```python
 class TestMyExecutor(HandoverContract):
@@ -8,9 +8,9 @@ class TestMyExecutor(HandoverContract):
         return MyExecutor(setup)
 ```
 
-Little programs, drawn by Hypothesis (`pbt.testing.recipes`), are trained by the same script of decisions: a member goes
-on alone, one copies it, one gets other hyperparameters. All programs share one start of the executor (`Several`), and
-its results are compared with those of the inline executor and with plain torch.
+Small programs drawn by Hypothesis (`pbt.testing.recipes`) are trained under the same script of decisions: one member
+continues alone, one copies it, one gets other hyperparameters. All programs share one start of the executor
+(`Several`); the results are compared with those of the inline executor and with plain torch.
 """
 
 # ruff: noqa: S101 (these are tests)
@@ -32,7 +32,7 @@ from pbt.testing.recipes import FORMS, ROUNDS, STEPS, Form, drawn
 from pbt.testing.scripts import ALONE, COPIED, Key, Script, Several, Together, perform, plain
 
 Law = Callable[[Script, Script], None]
-"""Of a program, and of the same one as the inline executor trained it; AssertionError where it is broken."""
+"""Checks a program against the same one trained by the inline executor; raises AssertionError if it is violated."""
 
 
 def trained(script: Script, wanted: Script) -> None:  # noqa: ARG001 (all have one signature)
@@ -44,7 +44,7 @@ def trained(script: Script, wanted: Script) -> None:  # noqa: ARG001 (all have o
 
 
 def same(script: Script, wanted: Script) -> None:
-    """Scores, everything that is reported and the digests of all states are those of the reference."""
+    """Scores, reported values and digests of all states equal those of the reference."""
     for place in wanted.outcomes:
         own, other = script.report(*place), wanted.report(*place)
         assert own.scores == other.scores, place
@@ -53,7 +53,7 @@ def same(script: Script, wanted: Script) -> None:
 
 
 def close(script: Script, wanted: Script) -> None:
-    """States and scores agree with those of the reference to rounding."""
+    """States and scores equal those of the reference up to rounding."""
     for place in wanted.outcomes:
         own, other = script.report(*place), wanted.report(*place)
         check_close(own.scores, other.scores, f"scores of {place}")
@@ -61,12 +61,12 @@ def close(script: Script, wanted: Script) -> None:
 
 
 def cut(script: Script, wanted: Script) -> None:  # noqa: ARG001
-    """All rounds of a member to which nothing happens equal one round of all steps: state, score and rates."""
+    """The rounds of an unchanged member equal a single round of all steps, in state, score and rates."""
     form, recipe = script.key
     if recipe.evaluation == "kept" or (
         form in ("supervised", "vectorized") and recipe.scheduler == "ReduceLROnPlateau"
     ):
-        return  # what evaluation does, four evaluations do four times
+        return  # four evaluations change the state four times
     whole, last = script.report(ALONE, 0), script.report(ALONE, ROUNDS)
     check_close(unmarked(state_of(last.stored)), unmarked(state_of(whole.stored)), tolerance=0.0)
     assert last.scores == whole.scores
@@ -76,14 +76,14 @@ def cut(script: Script, wanted: Script) -> None:  # noqa: ARG001
 
 
 def unmarked(state: Any) -> Any:
-    """The state without the base values that parameter groups are marked with, which is done once a round."""
+    """The state without the base values in the parameter groups, which are updated every round."""
     if isinstance(state, dict):
         return type(state)({key: unmarked(value) for key, value in state.items() if key != MARK})
     return [unmarked(value) for value in state] if isinstance(state, list) else state
 
 
 def copied(script: Script, wanted: Script) -> None:  # noqa: ARG001
-    """A copy with the hyperparameters of its donor trains what the donor trains."""
+    """A copy with its donor's hyperparameters trains exactly like the donor."""
     for round_ in (3, 4):
         donor, copy = script.report(ALONE, round_), script.report(COPIED, round_)
         check_close(state_of(copy.stored), state_of(donor.stored), tolerance=0.0)
@@ -92,7 +92,7 @@ def copied(script: Script, wanted: Script) -> None:  # noqa: ARG001
 
 
 def rates(script: Script, wanted: Script) -> None:  # noqa: ARG001
-    """Every step uses what plain torch would use at it under the hyperparameters that the log has."""
+    """Every step uses the same settings as plain torch under the logged hyperparameters."""
     form, recipe = script.key
     if form == "supervised" and recipe.scheduler == "ReduceLROnPlateau":
         return  # its rates depend on losses
@@ -106,7 +106,7 @@ def rates(script: Script, wanted: Script) -> None:  # noqa: ARG001
 
 
 def moment(script: Script, wanted: Script) -> None:  # noqa: ARG001
-    """A state holds what training and evaluation made of it, or training alone where the task says so."""
+    """A state includes the effects of training and evaluation, or of training alone if the task requests it."""
     form, recipe = script.key
     if form != "class" or recipe.evaluation == "pure":
         return
@@ -123,7 +123,7 @@ def reference(keys: tuple[Key, ...], together: Together | None = None) -> Mappin
 
 
 def broken(law: Law, found: Mapping[Key, Script], wanted: Mapping[Key, Script]) -> dict[Key, str]:
-    """The programs for which the law does not hold, with what is wrong."""
+    """The programs that violate the law, with the error."""
     errors: dict[Key, str] = {}
     for key, script in found.items():
         try:
@@ -134,14 +134,14 @@ def broken(law: Law, found: Mapping[Key, Script], wanted: Mapping[Key, Script]) 
 
 
 class HandoverContract(ABC):
-    """The laws, one test each, for every form of task.
+    """The laws of a hand-over, one test each, for every form of task.
 
     Attributes:
-        forms: Those that the executor trains.
-        each: Programs of each form per kind of scheduler.
-        start: Another number draws other programs.
-        together: `VectorizedWorkerSpec.of`; None: the vectorized form is left out.
-        members_per_program: Members in one vectorized program at most; None: all of a wave.
+        forms: The forms of task that the executor trains.
+        each: Number of programs per form and kind of scheduler.
+        start: The seed of the drawn programs.
+        together: `VectorizedWorkerSpec.of`; None to leave out the vectorized form.
+        members_per_program: The most members of one vectorized program; None for all of a wave.
     """
 
     forms: Sequence[Form] = FORMS
@@ -152,7 +152,7 @@ class HandoverContract(ABC):
 
     @abstractmethod
     def make_executor(self, setup: WorkerSpec) -> Executor:
-        """An executor of these workers, not yet started; its device must be `setup.device`."""
+        """A new executor of these workers, not yet started; its device must be `setup.device`."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -169,7 +169,7 @@ class HandoverContract(ABC):
             return perform(executor, keys, backwards=True)
 
     def check(self, law: Law, scripts: Mapping[Key, Script], forms: Sequence[Form], other: Form | None = None) -> None:
-        """Fail with the programs of these forms that break the law; `other` is the form that they are compared with."""
+        """Fail with the programs of these forms that violate the law; `other` is the form to compare with."""
         wanted = reference(programs_of(FORMS, self.each, self.start), self.together)
         own = {key: script for key, script in scripts.items() if key[0] in forms}
         if not own:
@@ -185,39 +185,39 @@ class HandoverContract(ABC):
 
     @pytest.mark.parametrize("form", FORMS)
     def test_the_results_of_inline(self, scripts: Mapping[Key, Script], form: Form) -> None:
-        """Scores, reported values and digests are those of the inline executor; to rounding where chunks differ."""
+        """Scores, reports and digests equal those of the inline executor, up to rounding if programs are split."""
         rounded = form == "vectorized" and self.members_per_program is not None
         self.check(close if rounded else same, scripts, [form])
 
     def test_vectorized_agrees_with_supervised(self, scripts: Mapping[Key, Script]) -> None:
-        """A task trained as one program has the scores and states of the same task trained apart, to rounding."""
+        """A task trained as one program has the scores and states of separate training, up to rounding."""
         self.check(close, scripts, ["vectorized"], "supervised")
 
     @pytest.mark.parametrize("form", FORMS)
     def test_rounds_change_nothing(self, scripts: Mapping[Key, Script], form: Form) -> None:
-        """All rounds of a member that goes on alone equal one round of all steps, to the bit."""
+        """The rounds of an unchanged member equal a single round of all steps, to the bit."""
         self.check(cut, scripts, [form])
 
     @pytest.mark.parametrize("form", FORMS)
     def test_a_copy_goes_on_as_its_donor(self, scripts: Mapping[Key, Script], form: Form) -> None:
-        """A copy under its donor's hyperparameters trains what the donor trains, to the bit."""
+        """A copy with its donor's hyperparameters trains exactly like the donor, to the bit."""
         self.check(copied, scripts, [form])
 
     @pytest.mark.parametrize("form", ["function", "class", "supervised"])
     def test_every_step_uses_what_the_log_says(self, scripts: Mapping[Key, Script], form: Form) -> None:
-        """Every step uses the settings of plain torch, built with the hyperparameters that the log has for it."""
+        """Every step uses the settings of plain torch, built with the logged hyperparameters."""
         self.check(rates, scripts, [form])
 
     def test_a_state_is_one_moment(self, scripts: Mapping[Key, Script]) -> None:
-        """A state of the class form holds training and evaluation, or training alone where the task says so."""
+        """A state of the class form includes training and evaluation, or training alone if the task requests it."""
         self.check(moment, scripts, ["class"])
 
 
 @functools.cache
 def programs_of(forms: Sequence[Form], each: int, start: int) -> tuple[Key, ...]:
-    """The programs of these forms; what is trained as one program is also trained apart.
+    """The programs of these forms; those trained as one vectorized program are also trained separately.
 
-    One program cannot hold what a network draws and does not save; it is refused there.
+    Recipes with draws that are not saved are left out of the vectorized form, which rejects them.
     """
     found: list[Key] = []
     for form in forms:

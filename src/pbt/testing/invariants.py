@@ -1,7 +1,7 @@
-"""What is true of every run, however it was trained, killed and resumed: `violations(path)` is empty.
+"""Invariants of every run, however it was trained, killed and resumed: `violations(path)` is empty.
 
-It may be asked of a run that goes on as well. `pbt verify` asks whether the bytes of a run directory are whole; this
-asks whether what they say can have happened: no hand-over without the state it names, no round missing or told twice.
+They also hold while a run trains. `pbt verify` checks that the bytes of a run directory are intact; this module checks
+that the events are consistent: every hand-over has its state, and every round is logged exactly once.
 """
 
 import math
@@ -22,13 +22,13 @@ from pbt.store.tables import EventRow
 
 
 def violations(path: str | Path) -> list[str]:
-    """What is wrong with a run, in words; empty where nothing is.
+    """The violated invariants of a run as messages; empty for a consistent run.
 
     Args:
-        path: The run directory. Of a run that is being written it is one moment that is looked at.
+        path: The run directory. A run that is being written is checked at one moment.
 
     Raises:
-        RunFormatError: This is no run directory, or one of another version.
+        RunFormatError: The path is not a run directory, or has another version.
         CorruptError: The database is damaged.
     """
     with RunReader(path) as reader:
@@ -40,7 +40,7 @@ def violations(path: str | Path) -> list[str]:
 
 
 def _moment(reader: RunReader) -> tuple[Sequence[EventRow], dict[StateRef, Stored]]:
-    """The log, and every state that is kept, between two commits of whoever writes."""
+    """The log and all kept states, between two commits of the writer."""
     while True:
         rows = reader.rows()
         try:
@@ -52,12 +52,12 @@ def _moment(reader: RunReader) -> tuple[Sequence[EventRow], dict[StateRef, Store
 
 
 def log_violations(events: Iterable[Event], space: Space, population: int) -> list[str]:
-    """What is wrong with a log alone.
+    """The violated invariants of a log.
 
     Args:
-        events: In order.
-        space: What hyperparameters may be.
-        population: How many members count at any time.
+        events: The events in order.
+        space: The space of the hyperparameters.
+        population: The number of members of the population at any time.
     """
     log = _Log(space=space)
     for event in events:
@@ -72,23 +72,23 @@ def log_violations(events: Iterable[Event], space: Space, population: int) -> li
 
 @dataclass(slots=True, kw_only=True)
 class _Log:
-    """The log up to an event, and what was wrong with it."""
+    """The log up to an event, with the violations so far."""
 
     space: Space
     found: list[str] = field(default_factory=list)
     births: dict[int, Born] = field(default_factory=dict)
     opened: dict[int, int] = field(default_factory=dict)
-    """The round that was last opened, by member."""
+    """The last opened round, by member."""
     closed: dict[int, int] = field(default_factory=dict)
-    """The round that was last reported or failed, by member."""
+    """The last round that was reported or failed, by member."""
     steps: dict[int, int] = field(default_factory=dict)
-    """The steps that are in the state which the open round started from."""
+    """Steps in the state from which the open round started, by member."""
     reports: dict[StateRef, Reported] = field(default_factory=dict)
     retired: set[int] = field(default_factory=set)
     ended: bool = False
 
     def take(self, event: Event) -> None:
-        """Look at one more event, and go on behind it."""
+        """Check the next event and apply it."""
         match event:
             case Born():
                 self._born(event)
@@ -100,89 +100,90 @@ class _Log:
                 self._close(event.member, event.round)
             case Retired():
                 if event.member not in self.births or event.member in self.retired:
-                    self.found.append(f"member {event.member} retired, but was not there")
+                    self.found.append(f"member {event.member}: retired twice, or without being born")
                 self.retired.add(event.member)
             case MemoryUpdated() | Ended():
                 pass
         if self.ended and isinstance(event, Reported | Failed | Ended):
-            self.found.append(f"the run had ended, and went on with {event.kind} without a decision")
+            self.found.append(f"{event.kind} after the run had ended, without a decision in between")
         self.ended = isinstance(event, Ended) or (self.ended and isinstance(event, MemoryUpdated | Retired))
 
     def _born(self, birth: Born) -> None:
-        who = f"member {birth.member}"
+        name = f"member {birth.member}"
         if birth.member in self.births:
-            self.found.append(f"{who} was born twice")
+            self.found.append(f"{name} was born twice")
         self.births[birth.member] = birth
         self._open(birth.member, birth.round, birth.start, birth.hparams)
-        self._steps(who, birth.start, birth.step)
+        self._steps(name, birth.start, birth.step)
         self.closed.setdefault(birth.member, birth.round - 1)
 
     def _decided(self, decision: Decision) -> None:
-        who = f"member {decision.member}, round {decision.round}"
+        name = f"member {decision.member}, round {decision.round}"
         if decision.member not in self.births or decision.member in self.retired:
-            self.found.append(f"{who}: opened for a member that is not there")
+            self.found.append(f"{name}: opened for a member that was not born or has retired")
         elif not self.opened[decision.member] == self.closed[decision.member] == decision.round - 1:
-            self.found.append(f"{who}: opened after round {self.closed[decision.member]} was closed")
+            self.found.append(f"{name}: opened after round {self.closed[decision.member]} was closed")
         self._open(decision.member, decision.round, decision.start, decision.hparams)
-        self._steps(who, decision.start, decision.step)
+        self._steps(name, decision.start, decision.step)
         source = self.reports.get(decision.start) if decision.start is not None else None
         if source is not None and decision.scores not in ((), source.scores):
-            self.found.append(f"{who}: says scores of {decision.start} that it has not")
+            self.found.append(f"{name}: expected scores {source.scores} of {decision.start}, got {decision.scores}")
         for donor in (decision.donor, decision.hparams_from):
             if donor is not None and donor not in self.births:
-                self.found.append(f"{who}: copied member {donor}, which is not there")
+                self.found.append(f"{name}: copied member {donor}, which was never born")
         if decision.kind in ("exploit", "replace") and decision.donor is None:
-            self.found.append(f"{who}: {decision.kind} without a donor")
+            self.found.append(f"{name}: {decision.kind} without a donor")
 
     def _open(self, member: int, round_: int, start: StateRef | None, hparams: Mapping[str, Any]) -> None:
         self.opened[member] = round_
-        # A start was always reported before, so the ancestry of a state can have no circle.
+        # Every start was reported before, so ancestries have no cycles.
         if start is not None and start not in self.reports:
-            self.found.append(f"member {member}, round {round_}: starts from {start}, which nobody had reported")
+            self.found.append(f"member {member}, round {round_}: starts from {start}, which was not reported before")
         self.steps[member] = self.reports[start].step if start in self.reports else 0
         try:
             self.space.check(hparams, f"member {member}, round {round_}")
         except SpaceError as error:
             self.found.append(str(error))
 
-    def _steps(self, who: str, start: StateRef | None, said: int) -> None:
+    def _steps(self, name: str, start: StateRef | None, step: int) -> None:
         source = self.reports.get(start) if start is not None else None
-        if said != (0 if source is None else source.step):
-            self.found.append(f"{who}: says {said} steps of a state that has another number")
+        expected = 0 if source is None else source.step
+        if step != expected:
+            self.found.append(f"{name}: expected {expected} steps in the state it starts from, got {step}")
 
     def _reported(self, event: Reported) -> None:
-        who = f"member {event.member}, round {event.round}"
+        name = f"member {event.member}, round {event.round}"
         self._close(event.member, event.round)
         if event.state != (event.member, event.round) or event.state in self.reports:
-            self.found.append(f"{who}: reported the state {event.state}")
+            self.found.append(f"{name}: reported the state {event.state}")
         if event.step <= self.steps.get(event.member, 0):
-            self.found.append(f"{who}: trained from step {self.steps.get(event.member)} to {event.step}")
+            self.found.append(f"{name}: trained from step {self.steps.get(event.member)} to {event.step}")
         if not event.scores or not all(map(math.isfinite, event.scores)):
-            self.found.append(f"{who}: reported the scores {event.scores}")
+            self.found.append(f"{name}: reported the scores {event.scores}")
         self.reports[event.state] = event
 
     def _close(self, member: int, round_: int) -> None:
         if member in self.retired or self.opened.get(member) != round_ or self.closed.get(member) != round_ - 1:
-            self.found.append(f"member {member}, round {round_}: closed without being open, or twice")
+            self.found.append(f"member {member}, round {round_}: closed twice, or without being open")
         self.closed[member] = round_
 
 
 def _state_violations(reader: RunReader, events: Sequence[Event], stored: Mapping[StateRef, Stored]) -> list[str]:
-    """Child digest is donor digest: a state that is kept has the content that its report named; none is missing."""
+    """States: every kept state has the content named by its report, and no needed state is missing."""
     meta = reader.meta
     view = fold(events, empty_view(meta))
     needed = {member.state for member in view.members if member.status != "retired" and member.state is not None}
     if view.best is not None:
         needed.add(view.best.state)
-    found = [f"the state {ref} is needed, and not kept" for ref in sorted(needed - stored.keys())]
+    found = [f"the state {ref} is needed but not kept" for ref in sorted(needed - stored.keys())]
     reported = {event.state: event.digest for event in events if isinstance(event, Reported)}
-    for ref, there in stored.items():
+    for ref, record in stored.items():
         try:
-            content = digest(reader.states.get(ref, there.digest, there.blob))
+            content = digest(reader.states.get(ref, record.digest, record.blob))
         except RunError as error:
-            if ref in reader.refs():  # else a running writer has swept it since
+            if ref in reader.refs():  # otherwise the writer has swept it in the meantime
                 found.append(str(error))
             continue
-        if not content == there.digest == reported.get(ref):
-            found.append(f"the state {ref} has the digest {content}, its report says {reported.get(ref)}")
+        if not content == record.digest == reported.get(ref):
+            found.append(f"the state {ref} has the digest {content}, but its report has {reported.get(ref)}")
     return found

@@ -1,7 +1,7 @@
-"""Small networks of many kinds, for executors that must train any of them.
+"""Small networks of many kinds, for executors that must train all of them.
 
-A layer before a normalization has no bias: its gradient is nothing but rounding, which optimizers that divide by the
-size of the gradient would blow up.
+A layer before a normalization has no bias: its gradient would consist of rounding errors, which optimizers that divide
+by the gradient's size would amplify.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ CLASSES, EXAMPLES, BATCH, WORDS, LENGTH = 3, 40, 12, 9, 5
 
 
 class Residual(nn.Module):
-    """Convolutions with batch normalization around which a shortcut leads, and dropout of whole channels."""
+    """Convolutions with batch normalization and a shortcut, and dropout of whole channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
     """An embedding and `nn.MultiheadAttention`.
 
     Args:
-        weights: Whether the attention shall compute its weights, which torch does by another way.
+        weights: Whether to compute attention weights, for which torch uses another implementation.
     """
 
     def __init__(self, weights: bool) -> None:
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Attention by hand, with a mask that is a buffer and places that are a parameter."""
+    """Attention written by hand, with a mask as a buffer and position embeddings as a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class CausalAttention(nn.Module):
 
 
 class Tied(nn.Module):
-    """Words in, words out, by the same weights."""
+    """A network whose input embedding and output layer share weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Tied(nn.Module):
 
 
 class TwoInputs(nn.Module):
-    """Numbers and words, seen by branches of their own; one layer is used twice, dropout too."""
+    """Two branches, for numbers and for words; one layer and one dropout are used twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Recurrent(nn.Module):
     """An embedding and a recurrent network.
 
     Args:
-        kind: Which one, as `nn.LSTM`.
+        kind: The recurrent layer, such as `nn.LSTM`.
     """
 
     def __init__(self, kind: Callable[..., nn.Module]) -> None:
@@ -137,7 +137,7 @@ class Recurrent(nn.Module):
 
 
 class Partly(nn.Module):
-    """A layer that is frozen, and one that nobody uses."""
+    """A network with a frozen and an unused layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def dense() -> nn.Module:
 
 
 def plain() -> nn.Module:
-    """Without noise, without buffers."""
+    """A network without noise and without buffers."""
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, CLASSES))
 
 

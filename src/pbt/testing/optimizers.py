@@ -1,4 +1,4 @@
-"""Optimizers unlike those of torch, for executors that must step any of them."""
+"""Optimizers unlike those of torch, for executors that must support any optimizer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ from torch.optim import Optimizer
 class ScheduleFree(Optimizer):
     """SGD without a schedule (Defazio et al. 2024, arXiv:2405.15682), reduced to its core.
 
-    It counts in its parameter groups, and holds one set of weights in training and another one, their average, in
-    evaluation: `train()` and `eval()` turn one into the other.
+    It counts steps in its parameter groups, and uses one set of weights in training and another, their average, in
+    evaluation; `train()` and `eval()` switch between them.
 
     Args:
-        params: What is trained.
+        params: The parameters to train.
         lr: The learning rate.
-        beta: The share of the average in the weights that are trained.
+        beta: The share of the average in the training weights.
     """
 
     def __init__(self, params: Any, lr: float = 0.1, beta: float = 0.9) -> None:
@@ -25,12 +25,12 @@ class ScheduleFree(Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """The weights that are trained, from now on."""
+        """Switch to the training weights."""
         self._turn(True, lambda beta: 1 - beta)
 
     @torch.no_grad()
     def eval(self) -> None:
-        """The average, from now on."""
+        """Switch to the average."""
         self._turn(False, lambda beta: 1 - 1 / beta)
 
     def _turn(self, training: bool, weight: Callable[[float], float]) -> None:
@@ -45,7 +45,7 @@ class ScheduleFree(Optimizer):
         """One step.
 
         Raises:
-            RuntimeError: It is in evaluation mode.
+            RuntimeError: The optimizer is in evaluation mode.
         """
         for group in self.param_groups:
             if not group["training"]:

@@ -1,9 +1,9 @@
-"""Toy problems whose right answers are known: does an algorithm do what it should, in seconds and without a GPU?
+"""Toy problems with known answers, which test an algorithm in seconds and without a GPU.
 
-Each is a task, a space and the arguments of a run: `pbt.run(**problems.NQM, seed=3)`, or, with something changed,
-`pbt.run(**problems.NQM | {"plan": ...})`. They are deterministic (all randomness is the algorithm's), keep
-float64 in their states, and give the same bits wherever training is cut into rounds. What an algorithm reached on one
-is the best score of the population at the end. `docs/benchmarks-problems.md` says what each is for.
+Each is a task, a space and the arguments of a run: `pbt.run(**problems.NQM, seed=3)`, or, with another plan,
+`pbt.run(**problems.NQM | {"plan": ...})`. They are deterministic (all randomness is the algorithm's), keep float64 in
+their states, and give the same bits however training is divided into rounds. An algorithm's result is the best score of
+the population at the end. `docs/benchmarks-problems.md` describes the purpose of each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ Vector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Fig2:
-    """The two-worker example of the paper that introduced PBT (Jaderberg et al. 2017, arXiv 1711.09846, figure 2).
+    """The example of two workers in the paper that introduced PBT (Jaderberg et al. 2017, arXiv 1711.09846, figure 2).
 
-    Maximize Q = 1.2 - (t0^2 + t1^2) by gradient ascent on the surrogate 1.2 - (h0 t0^2 + h1 t1^2), from (0.9, 0.9).
-    Whoever holds h = (1, 0) never moves t1, and (0, 1) never t0: only both together reach the top, 1.2. Q,
-    the start and the first h are the paper's; it does not state the step size.
+    Maximize Q = 1.2 - (t0^2 + t1^2) by gradient ascent on the surrogate 1.2 - (h0 t0^2 + h1 t1^2), from (0.9, 0.9). A
+    member with h = (1, 0) never moves t1, and one with (0, 1) never moves t0: only both together reach the maximum,
+    1.2. Q, the start and the initial h are the paper's; it does not state the step size.
 
     Args:
         lr: The step size.
@@ -52,7 +52,7 @@ class Fig2:
 FIG2_SPACE = {"h0": Float(0.0, 1.0), "h1": Float(0.0, 1.0)}
 FIG2_INITIAL = ({"h0": 1.0, "h1": 0.0}, {"h0": 0.0, "h1": 1.0})
 
-# Both start alike, so a tie must copy; and a factor would never move an h of zero.
+# Both members start with equal scores, so a tie must copy; and a factor would never change an h of zero.
 FIG2: Arguments = {
     "task": Fig2(),
     "space": FIG2_SPACE,
@@ -77,8 +77,8 @@ def noisy_quadratic(
 
     The model of Schaul et al. 2013 (arXiv 1206.1106), with the eigenvalues and the noise of Zhang et al. 2019
     (arXiv 1907.04164): the second moment of coordinate i becomes (1 - lr c_i)^2 v_i + 0.1 lr^2 c_i. The noise is
-    averaged analytically, so the loss of a schedule is exact. A high rate is needed early and a low one late, and the
-    greedy choice lowers it too soon (Wu et al. 2018, arXiv 1803.02021).
+    averaged analytically, so the loss of a schedule is exact. A high rate is needed early and a low one late; greedy
+    selection lowers it too early (Wu et al. 2018, arXiv 1803.02021).
     """
     moments = np.ones_like(NQM_CURVATURE) if state is None else state["moments"]
     moments = _descend(moments, hparams["lr"], steps)
@@ -117,13 +117,13 @@ NQM: Arguments = {
 }
 
 TOY_BLOCK = 20
-"""Steps of a block of the two problems below, counted from step 0 whatever the rounds are."""
+"""Steps of a block in the two problems below, counted from step 0, independent of the rounds."""
 TOY_RATE = 0.002
 
 
 @dataclass(frozen=True, slots=True)
 class ToyPlain:
-    """The problem on which being greedy is right (after Chebykin et al., TMLR 2025): a small `h` is always better.
+    """A problem on which greedy selection is right (after Chebykin et al., TMLR 2025): a smaller `h` is always better.
 
     Maximize 1.2 - t^2 by steps t -= 0.002 (2 - h) t, from 0.9.
 
@@ -147,10 +147,11 @@ class ToyPlain:
 
 @dataclass(frozen=True, slots=True)
 class ToyDeceptive:
-    """The problem on which being greedy is wrong (after Chebykin et al., TMLR 2025): a small `h` pays now, costs later.
+    """A problem on which greedy selection is wrong (after Chebykin et al., TMLR 2025): a small `h` has a delayed cost.
 
-    As `ToyPlain`, but what `h` is away from a linear decay, 1 - step / 1000 at the start of each block of 20 steps,
-    adds up to a debt that belongs to the weights and is inherited with them: t -= 0.002 max(2 - h - 0.2 debt, 0) t.
+    Like `ToyPlain`, but the distance of `h` from a linear decay, 1 - step / 1000 at the start of each block of 20
+    steps, accumulates as a debt that is part of the weights and is inherited with them:
+    t -= 0.002 max(2 - h - 0.2 debt, 0) t.
 
     Args:
         curve: Also return `series`: the objective before each step of the round.
@@ -184,7 +185,7 @@ TOY_DECEPTIVE: Arguments = TOY_PLAIN | {"task": ToyDeceptive()}
 
 
 def blocks(name: str, values: Sequence[float], steps: int) -> Schedule:
-    """The schedule that gives `name` each of the values for that many steps."""
+    """A schedule in which `name` has each of the values for `steps` steps."""
     return Schedule(
         tuple(Segment(start=i * steps, stop=(i + 1) * steps, hparams={name: value}) for i, value in enumerate(values))
     )

@@ -1,7 +1,7 @@
-"""The programs that a `Recipe` names, in every form of task.
+"""Build the programs described by a `Recipe`, for every form of task.
 
-Networks of a dozen numbers in double precision. No step draws from a generator, so that a member that was copied can
-be compared with its donor bit by bit; `build` draws, also what no state_dict holds.
+Networks of about a dozen numbers in double precision. No step draws random numbers, so that a copy can be compared with
+its donor bit by bit; `build` does, including for tensors outside of every state_dict.
 """
 
 from collections import Counter
@@ -24,11 +24,11 @@ KEEP = 0.8
 """The decay of the moving averages."""
 _ema = swa_utils.get_ema_multi_avg_fn(KEEP)  # type: ignore[no-untyped-call]
 BUILT: Values = {"lr": BASE, "head_lr": 0.3 * BASE, "decay": DECAY}
-"""The settings that optimizers are built with, under the names of the hyperparameters that are bound to them."""
+"""The settings with which optimizers are built, by the name of the bound hyperparameter."""
 
 
 class Counting(Optimizer):
-    """SGD whose steps shrink with their number, which it counts in its parameter groups, as Prodigy does."""
+    """SGD with decreasing steps, counted in its parameter groups as in Prodigy."""
 
     def __init__(self, params: Any, lr: float = BASE, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "steps": 0, "differentiable": False})
@@ -61,17 +61,17 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Net(nn.Module):
-    """Two layers, and the buffers and plain tensors of the recipe.
+    """Two layers, with the buffers and plain tensors of the recipe.
 
     Args:
-        recipe: What it has.
-        activation: Between the layers.
+        recipe: The recipe.
+        activation: The activation between the layers.
     """
 
     def __init__(self, recipe: Recipe, activation: str = "tanh") -> None:
         super().__init__()
         self.activation, self.slope, self.kept = activation, 0.2, recipe.buffers
-        normed = recipe.buffers == "batch_norm"  # then a bias would have a gradient of nothing but rounding
+        normed = recipe.buffers == "batch_norm"  # which would reduce the gradient of a bias to rounding errors
         self.first, self.head = nn.Linear(3, WIDTH, bias=not normed).double(), nn.Linear(WIDTH, 1).double()
         self.norm: nn.Module = nn.BatchNorm1d(WIDTH).double() if normed else nn.Identity()
         self.features = torch.randn(3, 3).double() if recipe.features else None
@@ -113,17 +113,17 @@ class Tally:
             self.steps += 1
 
     def state_dict(self) -> Values:
-        """All of it; the tensor itself, as modules give theirs."""
+        """The counters; the tensor itself, not a copy, as in modules."""
         return {"steps": self.steps, "evaluations": self.evaluations}
 
     def load_state_dict(self, state: Values) -> None:
-        """As it was."""
+        """Restore the counters."""
         self.steps = state["steps"].copy() if isinstance(state["steps"], Counter) else state["steps"]
         self.evaluations.copy_(state["evaluations"])
 
 
 class Recent:
-    """The last losses: nothing that a state should hold."""
+    """The last losses, which do not belong to a state."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -135,10 +135,10 @@ def make_optimizer(
     """The optimizer of the recipe, for parameters in the order of the network.
 
     Args:
-        recipe: Its groups.
-        params: Those it trains.
-        kind: Another one than the recipe's.
-        built: The settings that it is built with.
+        recipe: The recipe, which determines the groups.
+        params: The parameters to train.
+        kind: An entry of `OPTIMIZERS` instead of the recipe's.
+        built: The settings with which it is built.
     """
     params, lr = list(params), built["lr"]
     matrices, vectors = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
@@ -160,7 +160,7 @@ def make_scheduler(recipe: Recipe, of: Optimizer) -> Any:
 
 
 def build(recipe: Recipe, hparams: Values, built: Values = BUILT) -> dict[str, Any]:
-    """Fresh parts, all but the scratch."""
+    """New parts, without the scratch part."""
     model = Net(recipe, hparams.get("activation", "tanh"))
     if recipe.unfreeze != "never":
         model.head.requires_grad_(False)
@@ -190,7 +190,7 @@ def _batch(step: int) -> tuple[Tensor, Tensor]:
 
 
 def unfreeze(recipe: Recipe, parts: Mapping[str, Any], lr: float) -> None:
-    """Train the head from now on."""
+    """Unfreeze the head."""
     head = list(parts["model"].head.parameters())
     for p in head:
         p.requires_grad_(True)
@@ -201,7 +201,7 @@ def unfreeze(recipe: Recipe, parts: Mapping[str, Any], lr: float) -> None:
 
 
 def train(recipe: Recipe, parts: Mapping[str, Any], lr: float, steps: range) -> None:
-    """These steps of training, at this base learning rate."""
+    """Train these steps at this base learning rate."""
     model, of = parts["model"], parts["optimizer"]
     model.train()
     model.found = [float(model.cache) if recipe.buffers == "hidden" else 0.0]
@@ -229,7 +229,7 @@ def train(recipe: Recipe, parts: Mapping[str, Any], lr: float, steps: range) -> 
 
 @torch.no_grad()
 def evaluate(recipe: Recipe, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The score; the settings that were in effect; what was found in parts that no state holds."""
+    """The score, the settings in effect, and the content of parts outside of the state."""
     model = parts["model"]
     network = parts.get("average", model).eval()
     if recipe.evaluation != "pure":

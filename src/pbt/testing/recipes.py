@@ -1,4 +1,4 @@
-"""Little training programs as values: what a `Recipe` names is built by `pbt.testing.programs`.
+"""Descriptions of small training programs; `pbt.testing.programs` builds them.
 
 `recipes(form)` is the Hypothesis strategy that draws them, `drawn(form, ...)` a fixed list of draws.
 """
@@ -19,12 +19,12 @@ STEPS, ROUNDS = 2, 4
 TOTAL = STEPS * ROUNDS
 """Steps of a round, rounds, and steps in all."""
 DECAY = 0.01
-"""The weight decay that optimizers are built with where it is a hyperparameter."""
+"""The weight decay with which optimizers are built if it is a hyperparameter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a little program is made of."""
+    """The parts of a small program."""
 
     scheduler: str = "none"
     """An entry of `SCHEDULERS`, or `none`."""
@@ -34,30 +34,30 @@ class Recipe:
     """Parameter groups: `one`; `rates` (each its own rate); `no_decay` (biases without decay); `own` (two named
     groups, each bound to a hyperparameter of its own)."""
     buffers: str = "none"
-    """`persistent` (counts batches), `hidden` (drawn in build, and a cache, neither in a state_dict), `batch_norm`."""
+    """`persistent` (counts batches), `hidden` (a draw of `build` and a cache, outside of state_dict), `batch_norm`."""
     average: bool = False
     """An exponential moving average of the weights, used in evaluation."""
     counter: str = "none"
-    """A part that counts: in a `number`, or in a `Counter`."""
+    """A part that counts, in a `number` or in a `Counter`."""
     features: bool = False
-    """A random matrix that build draws and no state_dict holds."""
+    """A random matrix drawn by `build`, outside of every state_dict."""
     unfreeze: str = "never"
-    """How the head is unfrozen in training: `flag`, `group`, `default_group` (without a rate of its own)."""
+    """How the head is unfrozen during training: `flag`, `group`, `default_group` (without a rate of its own)."""
     at: int = 0
-    """The step at which it is."""
+    """The step at which the head is unfrozen."""
     scratch: bool = False
     """A part without state_dict, declared as scratch."""
     evaluation: str = "pure"
-    """What evaluation changes: nothing; `kept`: a count that belongs to the state; `dropped`: one that does not."""
+    """The effect of evaluation: none (`pure`), a count in the state (`kept`), or one outside of it (`dropped`)."""
     decay: bool = False
     activation: bool = False
     kind: bool = False
     slope: bool = False
-    """Whether these are hyperparameters, besides the learning rate."""
+    """Whether weight decay, activation, kind of optimizer and slope are hyperparameters, besides the learning rate."""
 
     @property
     def saved(self) -> "Recipe":
-        """The same program without anything that build draws and no state_dict holds."""
+        """The same program without draws of `build` that are outside of every state_dict."""
         buffers = "persistent" if self.buffers == "hidden" else self.buffers
         return replace(self, features=False, buffers=buffers)
 
@@ -88,7 +88,7 @@ class Recipe:
 
 @st.composite
 def recipes(draw: Any, form: Form, scheduler: str | None = None) -> Recipe:
-    """A recipe that can be written in this form; with this scheduler, where one is given."""
+    """A recipe that this form can express, with the given scheduler if any."""
     alone = form in ("supervised", "vectorized")
 
     def one_of(*options: str) -> Any:
@@ -101,12 +101,12 @@ def recipes(draw: Any, form: Form, scheduler: str | None = None) -> Recipe:
     counter = "none" if alone else one_of("none", "number", "Counter")
     evaluation = "pure" if form != "class" or counter == "none" else one_of("pure", "kept", "dropped")
     unfreeze = "never" if alone else one_of("never", "flag", "group", "default_group")
-    # A scheduler of torch goes on after `add_param_group` only where it does not know the groups by number.
+    # After `add_param_group`, schedulers of torch that index groups by number fail.
     if scheduler != "none" and unfreeze.endswith("group"):
         unfreeze = "flag"
     one = unfreeze.endswith("group")
-    # The first two overwrite the rates that groups were built with, and remember which setting of the optimizer they
-    # cycle; the other two have a bound that all groups share.
+    # OneCycleLR and CyclicLR overwrite the groups' rates and remember which setting they cycle; the cosine schedulers
+    # have one bound for all groups.
     cycles = kind_of(scheduler) in ("OneCycleLR", "CyclicLR")
     apart = not cycles and kind_of(scheduler) not in ("CosineAnnealingLR", "CosineAnnealingWarmRestarts")
     several = [] if one else ["rates", "no_decay"] + (["own"] if form != "function" and apart else [])
@@ -130,20 +130,20 @@ def recipes(draw: Any, form: Form, scheduler: str | None = None) -> Recipe:
 
 
 def drawn(form: Form, each: int = 1, start: int = 0) -> list[Recipe]:
-    """The same recipes at every call: so many for every scheduler.
+    """A fixed list of recipes for every scheduler.
 
     Args:
-        form: The form of task that they are written in.
-        each: Recipes per scheduler; ten times as many without one.
-        start: Another number gives other recipes.
+        form: The form of task.
+        each: Number of recipes per scheduler; ten times as many without a scheduler.
+        start: The seed of the draws.
     """
-    wanted = ["none"] * 10 * each + [name for name in SCHEDULERS for _ in range(each)]
-    found = (_example(recipes(form, name), 1000 * start + number) for number, name in enumerate(wanted))
-    return list(dict.fromkeys(found))
+    names = ["none"] * 10 * each + [name for name in SCHEDULERS for _ in range(each)]
+    examples = (_example(recipes(form, name), 1000 * start + number) for number, name in enumerate(names))
+    return list(dict.fromkeys(examples))
 
 
 def _example(strategy: st.SearchStrategy[Recipe], number: int) -> Recipe:
-    """An example of a strategy, always the same one for a number."""
+    """The example of a strategy for this number, the same at every call."""
     found: list[Recipe] = []
 
     @seed(number)

@@ -1,7 +1,7 @@
-"""One learning-rate scheduler of every kind that torch ships, built relative to the rates of its optimizer.
+"""Learning-rate schedulers of every kind in torch, built relative to the rates of their optimizer.
 
-All bounds (`max_lr`, `eta_min`, `min_lrs`, ...) are multiples of the rates that the optimizer has when the scheduler is
-made. So the table also says what plain torch does with another learning rate: build the optimizer with that rate.
+All bounds (`max_lr`, `eta_min`, `min_lrs`, ...) are multiples of the optimizer's rates when the scheduler is built. So
+the reference for another learning rate is plain torch with an optimizer built with that rate.
 """
 
 import inspect
@@ -15,14 +15,14 @@ from torch.optim import lr_scheduler as lrs
 from torch.optim.swa_utils import SWALR
 
 BASE = 0.1
-"""The learning rate that every optimizer here is built with, unless plain torch is to show another one."""
+"""The default learning rate with which optimizers are built."""
 
 Make = Callable[[Optimizer, int], Any]
-"""Makes a scheduler of an optimizer, for so many steps in all."""
+"""Makes a scheduler from an optimizer and the total number of steps."""
 
 
 def shipped() -> set[str]:
-    """The names of all schedulers that the installed torch ships."""
+    """The names of all schedulers in the installed torch."""
     members = {**vars(torch.optim.lr_scheduler), **vars(torch.optim.swa_utils)}
     return {
         name
@@ -35,17 +35,17 @@ def shipped() -> set[str]:
 
 
 def kind_of(name: str) -> str:
-    """The class that an entry of `SCHEDULERS` is of."""
+    """The class name of an entry of `SCHEDULERS`."""
     return name.split(maxsplit=1)[0]
 
 
 def metric(step: int) -> float:
-    """The loss that a `ReduceLROnPlateau` is stepped with: it stands still most of the time."""
+    """The loss with which `ReduceLROnPlateau` is stepped; it is constant most of the time."""
     return 1.0 / (1 + step // 7)
 
 
 def advance(scheduler: Any, step: int) -> None:
-    """One step of a scheduler of any kind."""
+    """Step a scheduler of any kind."""
     if isinstance(scheduler, lrs.ReduceLROnPlateau):
         scheduler.step(metric(step))
     else:
@@ -138,4 +138,4 @@ SCHEDULERS: Mapping[str, Make] = {
     "CyclicLR exponential": lambda o, n: _cyclic(o, n, cycle=False, mode="exp_range"),
     "SWALR": lambda o, n: SWALR(o, _rates(o, 0.5), anneal_epochs=n // 2),  # type: ignore[arg-type]
 }
-"""By the name of the class, with a word on how it is set up where a class has several entries."""
+"""By class name, with a description of the settings if a class has several entries."""

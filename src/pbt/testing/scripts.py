@@ -1,7 +1,7 @@
-"""Several little programs under one script of decisions, trained by one start of an executor.
+"""Several small programs under one script of decisions, trained by one start of an executor.
 
-A member goes on alone, one copies it, one gets other hyperparameters and copies later. Workers record and report what
-every step of every optimizer used.
+One member continues alone, one copies it, one gets other hyperparameters and copies later. Workers record and report
+the settings used by every optimizer step.
 """
 
 # ruff: noqa: S101 (these are assertions)
@@ -24,9 +24,10 @@ from pbt.testing.executors import finish, make_task
 from pbt.testing.recipes import ROUNDS, STEPS, TOTAL, Form, Recipe, Values
 
 ALONE, COPIED, MOVED = 0, 1, 2
-"""The members of the script: goes on alone; copies the first; gets other hyperparameters, then copies the second."""
+"""The members of the script: one that continues alone; one that copies the first; one that gets other hyperparameters,
+then copies the second."""
 WHICH = "program"
-"""The hyperparameter that says which of several programs a round is of."""
+"""The hyperparameter with the index of the program."""
 
 Key = tuple[Form, Recipe]
 Together = Callable[[WorkerSpec, int | None], WorkerSpec]
@@ -34,12 +35,12 @@ Together = Callable[[WorkerSpec, int | None], WorkerSpec]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Several(WorkerSpec):
-    """Workers that train several programs, so that one start of an executor serves them all.
+    """Workers that train several programs, so that a single start of an executor serves all.
 
     Args:
         task: The programs, as `(form, recipe)`.
-        together: Makes the workers of a vectorized task from those of a single one: `VectorizedWorkerSpec.of`.
-        members_per_program: Members in one vectorized program at most; None: all of a wave.
+        together: Makes the spec of a vectorized worker from that of a single one: `VectorizedWorkerSpec.of`.
+        members_per_program: The most members of one vectorized program; None for all of a wave.
     """
 
     together: Together | None = None
@@ -52,14 +53,14 @@ class Several(WorkerSpec):
         return keys  # type: ignore[no-any-return]
 
     def of(self, which: int) -> WorkerSpec:
-        """What a worker of one of the programs is made of."""
+        """The spec of a worker of one of the programs."""
         form, recipe = self.keys[which]
         task = forms.task_of(form, recipe)
         setup = WorkerSpec(task=task, states=self.states, device=self.device, threads=self.threads)
         return self.together(setup, self.members_per_program) if self.together and form == "vectorized" else setup
 
     def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
-        """A vectorized program takes its members of a wave together."""
+        """Batches of tasks: the members of a vectorized program together, all others separately."""
         found: list[TaskBatch] = []
         for which in dict.fromkeys(map(_which, tasks)):
             own = [task for task in tasks if _which(task) == which]
@@ -68,7 +69,7 @@ class Several(WorkerSpec):
         return found
 
     def open(self) -> Worker:
-        """A worker that opens each program when its first round comes."""
+        """A worker that opens each program at its first round."""
         return _Trainers(self)
 
 
@@ -83,13 +84,13 @@ class _Trainers:
         self._open: dict[int, Worker] = {}
 
     def run(self, share: TaskBatch) -> list[Outcome]:
-        """Train a share of one program; what each optimizer step used is added to what is reported."""
+        """Train a batch of one program; the settings used by each optimizer step are added to the reported values."""
         which = _which(share[0])
         own = [replace(t, hparams={n: v for n, v in t.hparams.items() if n != WHICH}) for t in share]
         try:
             if which not in self._open:
                 self._open[which] = self._setup.of(which).open()
-        except Exception as error:  # noqa: BLE001 (a program that cannot be made fails alone)
+        except Exception as error:  # noqa: BLE001 (a program that cannot be built must not affect the others)
             return [failure(task, "refused", repr(error)) for task in own]
         with recorded() as used:
             outcomes = self._open[which].run(tuple(own))
@@ -100,7 +101,7 @@ class _Trainers:
 
 @contextmanager
 def recorded() -> Iterator[list[Any]]:
-    """What every step of an optimizer inside used: per group the learning rate, the weight decay and the momentum."""
+    """Record the settings of every optimizer step in the context: learning rate, weight decay and momentum by group."""
     used: list[Any] = []
     hook = torch_optimizer.register_optimizer_step_pre_hook(lambda of, *_: used.append(settings_of(of)))
     try:
@@ -119,7 +120,7 @@ def settings_of(optimizer: Any) -> list[list[float]]:
 
 @functools.cache
 def plain(recipe: Recipe, values: tuple[tuple[str, Any], ...]) -> list[Any]:
-    """What every step uses in plain torch, where the optimizer is built with these hyperparameters."""
+    """The settings used by every step in plain torch, with an optimizer built with these hyperparameters."""
     hparams = dict(values)
     with torch.random.fork_rng(), recorded() as used:
         parts = programs.build(recipe, hparams, {**programs.BUILT, **hparams})
@@ -129,29 +130,29 @@ def plain(recipe: Recipe, values: tuple[tuple[str, Any], ...]) -> list[Any]:
 
 @dataclass
 class Script:
-    """What became of one program under the script.
+    """The outcomes of one program under the script.
 
     Args:
         key: Form and recipe.
-        which: Its place among the programs.
+        which: The index of the program.
     """
 
     key: Key
     which: int
     outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
-    """By member and round; round 0 is all rounds of the first member as one."""
+    """By member and round; round 0 is a single round of all steps of the first member."""
     hparams: dict[tuple[int, int], Values] = field(default_factory=dict)
     starts: dict[tuple[int, int], int] = field(default_factory=dict)
-    """Whose state of the round before it was."""
+    """The member whose state of the previous round is the start, by member and round."""
     founders: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
-        """A number of the recipe: the same program in two forms, or among other programs, has the same members."""
+        """A hash of the recipe, so that the same program has the same member ids in every form and context."""
         return zlib.crc32(repr(self.key[1]).encode())
 
     def tasks(self, round_: int) -> list[RoundTask]:
-        """The tasks of a round, of those members whose start is there."""
+        """The tasks of a round, for the members whose previous round succeeded."""
         recipe = self.key[1]
         found = []
         for member in range(3):
@@ -171,7 +172,7 @@ class Script:
         return found
 
     def task(self, member: int, round_: int, steps: int, before: Any, values: Values, source: int) -> RoundTask:
-        """A task of this program, whose members have numbers of their own among all programs."""
+        """A task of this program, with member ids that are unique among all programs."""
         start: tuple[StateRef, Stored] | None = None
         if before is not None:
             start = StateRef(10 * self.number + source, round_ - 1), before.stored
@@ -186,11 +187,11 @@ class Script:
         )
 
     def whole(self) -> RoundTask:
-        """All rounds of the first member as one."""
+        """A single round of all steps of the first member."""
         return self.task(ALONE, 1, TOTAL, None, self.key[1].births()[ALONE], ALONE)
 
     def report(self, member: int, round_: int) -> Report:
-        """The report of a member's round, which must not have failed."""
+        """The report of a member's round; a failure is an AssertionError."""
         outcome = self.outcomes.get((member, round_))
         assert isinstance(outcome, Report), (
             f"member {member}, round {round_}: {getattr(outcome, 'message', 'no start')}"
@@ -199,10 +200,10 @@ class Script:
 
 
 def perform(executor: Executor, keys: Sequence[Key], backwards: bool = False) -> dict[Key, Script]:
-    """Train all of these programs by the script, then the first member of each in a single round.
+    """Train all programs under the script, then the first member of each in a single round.
 
     Args:
-        executor: Trains them.
+        executor: The executor.
         keys: The programs.
         backwards: Submit every wave in reverse order.
     """

@@ -1,4 +1,4 @@
-"""What every store must keep to: subclass `StoreContract`, say how a store is made, and pytest runs its tests.
+"""The contract of stores: subclass `StoreContract`, implement `make_store`, and run pytest.
 
 ```python
 class TestMyStore(StoreContract):
@@ -28,16 +28,16 @@ SPACE = Space({"lr": Float(1e-4, 1.0, "log"), "optimizer.momentum": Float(0.0, 1
 META: Mapping[str, Any] = {"seed": 7, "space": SPACE.to_dict(), "rounds": 3}
 HPARAMS = {"lr": 0.1, "optimizer.momentum": 0.5}
 SMALL, LARGE = 4, 20_000
-"""Elements of a state that may live in a database, and of one that is worth a file."""
+"""Elements of a state that is small enough for the database, and of one that needs a file."""
 
 
 def make_state(member: int, round_: int, size: int = SMALL) -> dict[str, Any]:
-    """A state that no other member and round has."""
+    """A state unique to this member and round."""
     return {"weights": np.full(size, member + round_ / 1000), "step": round_, "nested": [None, (member, "text")]}
 
 
 def report(store: Store, member: int, round_: int, size: int = SMALL) -> tuple[Reported, dict[StateRef, Stored]]:
-    """Put a state; the event that names it, and what became of it."""
+    """Store a state; returns the event that reports it, and its record."""
     ref = StateRef(member, round_)
     stored = store.states.put(ref, make_state(member, round_, size))
     event = Reported(
@@ -52,7 +52,7 @@ def decide(member: int, round_: int, start: StateRef | None) -> Decided:
 
 
 def fill(store: Store, members: int = 2, rounds: int = 2, size: int = SMALL) -> list[Event]:
-    """A short run, one commit per round; the events that were committed."""
+    """Commit a short run, one commit per round; returns its events."""
     births = [Born(member=i, hparams=HPARAMS) for i in range(members)]
     store.commit(births)
     log: list[Event] = [*births]
@@ -60,7 +60,7 @@ def fill(store: Store, members: int = 2, rounds: int = 2, size: int = SMALL) -> 
         reports = [report(store, member, round_, size) for member in range(members)]
         events: list[Event] = [event for event, _ in reports]
         events += [decide(member, round_ + 1, StateRef(member, round_)) for member in range(members)]
-        store.commit(events, {ref: there for _, stored in reports for ref, there in stored.items()})
+        store.commit(events, {ref: record for _, stored in reports for ref, record in stored.items()})
         log += events
     return log
 
@@ -82,31 +82,31 @@ def same(found: Any, expected: Any) -> bool:
 
 
 class StoreContract(ABC):
-    """The laws of a store. Its tests need nothing but `make_store`; `reopen` too where a store outlives its object."""
+    """The laws of a store, one test each. Override `reopen`, too, if a store outlives its object."""
 
     @abstractmethod
     def make_store(self, meta: Mapping[str, Any]) -> Store:
         """A new, empty store."""
 
     def reopen(self, store: Store) -> Store:
-        """The same store after its writer went away; the store itself if it cannot outlive that."""
+        """The same store after its writer has closed; the store itself if it cannot be reopened."""
         return store
 
     @contextmanager
     def filled(self, size: int = SMALL) -> Iterator[tuple[Store, list[Event]]]:
-        """A store with a short run in it, and its log."""
+        """A store with a short run, and its log."""
         with self.make_store(META) as store:
             yield store, fill(store, size=size)
 
     def test_a_new_store_holds_its_meta_and_nothing_else(self) -> None:
-        """What was recorded at creation is there; log and journal are empty."""
+        """A new store has its metadata, an empty log and an empty journal."""
         with self.make_store(META) as store:
             assert (store.events(), store.journal(), store.verify()) == ([], [], [])
             assert store.meta == dict(META)
             assert Space.from_dict(store.meta["space"]) == SPACE
 
     def test_events_come_back_equal_and_in_order(self) -> None:
-        """The log is what was committed, record by record, also after the store was opened again."""
+        """The log equals the committed events, also after reopening."""
         with self.filled() as (store, log):
             assert store.events() == log
             again = self.reopen(store)
@@ -114,7 +114,7 @@ class StoreContract(ABC):
                 assert again.events() == log
 
     def test_every_kind_of_event_and_number_is_kept(self) -> None:
-        """Infinities, empty tuples, None and nested memory come back as they were."""
+        """Infinities, empty tuples, None and nested memory are preserved."""
         events: list[Event] = [
             Born(member=0, hparams={"lr": 0.1, "name": None}, role="elite", group=3),
             Failed(member=0, round=1, cause="score", message="nän\n\x00"),
@@ -127,7 +127,7 @@ class StoreContract(ABC):
             assert store.events() == events
 
     def test_a_score_that_is_no_number_comes_back(self) -> None:
-        """NaN survives the log, which JSON alone would not let it."""
+        """NaN is preserved, although JSON has none."""
         with self.make_store(META) as store:
             event, stored = report(store, 0, 1)
             nan = Reported(member=0, round=1, step=1, scores=(math.nan,), state=event.state, digest=event.digest)
@@ -137,7 +137,7 @@ class StoreContract(ABC):
             assert math.isnan(found.scores[0])
 
     def test_states_come_back_equal(self) -> None:
-        """A state is what was put, whether it is small or large, also after the store was opened again."""
+        """Small and large states are preserved, also after reopening."""
         for size in (SMALL, LARGE):
             with self.filled(size) as (store, _):
                 assert same(store.load_state(StateRef(1, 2)), make_state(1, 2, size))
@@ -147,27 +147,27 @@ class StoreContract(ABC):
                     assert same(again.states.get(StateRef(1, 2), there.digest, there.blob), make_state(1, 2, size))
 
     def test_a_loaded_state_may_be_changed(self) -> None:
-        """Every load gives memory of its own, so what a task does to a state harms nobody."""
+        """Every load returns a separate copy, so a task may modify its state."""
         for size in (SMALL, LARGE):
             with self.filled(size) as (store, _):
                 store.load_state(StateRef(0, 1))["weights"][:] = -1
                 assert same(store.load_state(StateRef(0, 1)), make_state(0, 1, size))
 
     def test_states_travel_to_other_processes(self) -> None:
-        """What executors are given can be pickled, and still finds what was stored."""
+        """`store.states` can be pickled and still loads states."""
         with self.filled(LARGE) as (store, _):
             states = pickle.loads(pickle.dumps(store.states))  # noqa: S301 (made in the line itself)
             there = store.stored(StateRef(0, 1))
             assert same(states.get(StateRef(0, 1), there.digest, there.blob), make_state(0, 1, LARGE))
 
     def test_a_state_under_another_digest_is_refused(self) -> None:
-        """What is read is checked against the digest that the log names."""
+        """A loaded state is checked against the digest in the log."""
         for size in (SMALL, LARGE):
             with self.filled(size) as (store, _), raises(CorruptError):
                 store.states.get(StateRef(0, 1), "0" * 64, store.stored(StateRef(0, 1)).blob)
 
     def test_a_report_without_its_state_is_refused(self) -> None:
-        """Nothing is named before it is stored, and a refused commit leaves nothing behind."""
+        """A report must not name a state that is not stored, and a refused commit leaves no traces."""
         with self.filled() as (store, log):
             event, stored = report(store, 0, 3)
             with raises(RunError):
@@ -179,7 +179,7 @@ class StoreContract(ABC):
             store.commit([event], stored)
 
     def test_a_decision_without_its_start_is_refused(self) -> None:
-        """A member can only be sent off from a state that is there."""
+        """A decision or birth can only start from a stored state."""
         with self.filled() as (store, log):
             with raises(RunError):
                 store.commit([decide(0, 4, StateRef(5, 5))])
@@ -188,14 +188,14 @@ class StoreContract(ABC):
             assert store.events() == log
 
     def test_a_state_is_never_changed(self) -> None:
-        """A name that is taken is not taken again."""
+        """A stored state cannot be stored again."""
         with self.filled() as (store, _):
             ref = StateRef(0, 1)
             with raises(RunError):
                 store.commit((), {ref: store.stored(ref)})
 
     def test_values_that_are_not_plain_are_refused(self) -> None:
-        """An event, a note or meta with anything else than plain values writes nothing at all."""
+        """An event, journal entry or metadata with values that are not plain writes nothing."""
         with self.filled() as (store, log):
             with raises(UsageError):
                 store.commit([MemoryUpdated(round=1, memory={"x": object()})], notes=[NewEntry(kind="n")])
@@ -207,7 +207,7 @@ class StoreContract(ABC):
             assert store.meta == dict(META)
 
     def test_the_journal_is_apart_from_the_log(self) -> None:
-        """Notes are kept in order with their time, and the log does not know them."""
+        """Journal entries are kept in order with their time, separate from the log."""
         with self.filled() as (store, log):
             store.note("retry", member=1, attempt=2, seconds=math.inf)
             store.commit((), notes=[NewEntry(kind="timing", details={"round": 1}), NewEntry(kind="timing")])
@@ -222,7 +222,7 @@ class StoreContract(ABC):
                 assert again.events() == log
 
     def test_meta_can_be_added_to(self) -> None:
-        """Changed and new keys are kept, the others stay; what is returned is a copy."""
+        """Metadata keys can be changed and added; the returned mapping is a copy."""
         with self.make_store(META) as store:
             store.update_meta(rounds=9, note={"a": [1.5, None]})
             store.meta["seed"] = "changed"
@@ -230,7 +230,7 @@ class StoreContract(ABC):
                 assert again.meta == {**META, "rounds": 9, "note": {"a": [1.5, None]}}
 
     def test_a_sweep_forgets_what_is_not_kept(self) -> None:
-        """What is kept can still be loaded, what is not is unknown, and a second sweep finds nothing."""
+        """After a sweep kept states can be loaded and others are unknown; a second sweep removes nothing."""
         for size in (SMALL, LARGE):
             with self.filled(size) as (store, log):
                 keep = {StateRef(0, 2), StateRef(1, 1)}
@@ -247,7 +247,7 @@ class StoreContract(ABC):
                     assert again.events() == log
 
     def test_a_lost_state_is_found(self) -> None:
-        """`verify` is silent about a whole run, and speaks when a state that is needed is gone."""
+        """`verify` finds no problem in an intact run, and reports a needed state that is missing."""
         with self.filled() as (store, _):
             assert store.verify() == []
             store.sweep({StateRef(0, 2)})
@@ -258,9 +258,9 @@ class StoreContract(ABC):
 
 @contextmanager
 def raises(kind: type[BaseException]) -> Iterator[None]:
-    """Fails unless this error is raised (pytest has the same, but users of this module need not have pytest)."""
+    """Fail unless this error is raised; like `pytest.raises`, but without a dependency on pytest."""
     try:
         yield
     except kind:
         return
-    raise AssertionError(f"expected {kind.__name__}, nothing was raised")
+    raise AssertionError(f"expected {kind.__name__}, got no exception")

@@ -1,4 +1,4 @@
-"""What every algorithm must keep to: subclass `StrategyContract`, say how one is made, and pytest runs its tests.
+"""The contract of strategies: subclass `StrategyContract`, implement `make_strategy`, and run pytest.
 
 ```python
 class TestMyStrategy(StrategyContract):
@@ -6,7 +6,7 @@ class TestMyStrategy(StrategyContract):
         return MyStrategy()
 ```
 
-The tests let the strategy lead populations without any training: their scores are drawn, some members fail.
+The tests run the strategy on populations without training: scores are drawn, and some members fail.
 """
 
 # ruff: noqa: S101 (these are tests)
@@ -26,7 +26,7 @@ from pbt.core.strategy import Proposal, Strategy
 from pbt.space import Choice, Float, Int, Space
 
 Score = Callable[[Member], float | None]
-"""What a member's round scores; None: it failed."""
+"""The score of a member's round; None for a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Moment:
 
 
 class StrategyContract(ABC):
-    """The laws, one test each. The attributes say what populations the strategy is tried on."""
+    """The laws of a strategy, one test each. The attributes describe the simulated populations."""
 
     space = Space(
         {
@@ -58,17 +58,17 @@ class StrategyContract(ABC):
 
     @abstractmethod
     def make_strategy(self) -> Strategy:
-        """A fresh strategy; two calls must give equal ones."""
+        """A new strategy; two calls must return equal ones."""
 
     def test_pure(self) -> None:
-        """The same view and ready members give the same proposal twice, whatever the global generator does."""
+        """Equal views and ready members give equal proposals, whatever the state of the global generator."""
         for moment in self._run(_mixed):
             random.seed(moment.view.round)
             again = self.make_strategy().decide(moment.view, moment.ready)
             assert again == moment.proposal
 
     def test_order_of_ready(self) -> None:
-        """In which order the ready members are named changes no decision."""
+        """The order of the ready members does not affect decisions."""
         strategy = self.make_strategy()
         for moment in self._run(_mixed):
             turned = strategy.decide(moment.view, moment.ready[::-1])
@@ -78,7 +78,7 @@ class StrategyContract(ABC):
             assert turned.memory == moment.proposal.memory
 
     def test_everybody_is_answered(self) -> None:
-        """Each ready member gets one decision, which opens its next round, or one retirement, and nobody else any."""
+        """Each ready member gets one decision, which opens its next round, or one retirement; others get none."""
         for moment in self._run(_mixed):
             answered = [d.member for d in moment.proposal.decisions] + [r.member for r in moment.proposal.retirements]
             assert sorted(answered) == sorted(member.id for member in moment.ready)
@@ -86,7 +86,7 @@ class StrategyContract(ABC):
                 assert decision.round == moment.view.member(decision.member).round + 1
 
     def test_inside_the_bounds(self) -> None:
-        """All hyperparameters, of the first members and in every decision, are in the space."""
+        """The hyperparameters of initial members and of all decisions are in the space."""
         for moment in self._run(_mixed):
             for decision in moment.proposal.decisions:
                 assert self.space.contains(decision.hparams), decision
@@ -94,7 +94,7 @@ class StrategyContract(ABC):
                 assert self.space.contains(start.hparams), start
 
     def test_states_that_are_there(self) -> None:
-        """A decision starts from a state that a member stands on, or one that was retained, with its step."""
+        """A decision starts from a member's current state or a retained one, with the step of that state."""
         strategy = self.make_strategy()
         retained: set[StateRef] = set()
         steps: dict[StateRef, int] = {}
@@ -109,7 +109,7 @@ class StrategyContract(ABC):
             assert retained <= steps.keys()
 
     def test_failed_members_are_replaced(self) -> None:
-        """A failed member starts again from a healthy one, or leaves; it is never a donor."""
+        """A failed member is replaced by a copy of a healthy one or retired, and is never a donor."""
         met = 0
         for moment in self._run(_mixed):
             healthy = {member.id for member in moment.view.ranking}
@@ -124,35 +124,35 @@ class StrategyContract(ABC):
         assert met > 0
 
     def test_awkward_populations(self) -> None:
-        """Equal scores, one survivor, and a population of one are led like any other."""
+        """Equal scores, a single survivor and a population of one are handled."""
         for score in (_equal, _one_survivor):
             assert list(self._run(score))
         assert list(self._run(_equal, population=1))
 
     def test_memory_is_plain(self) -> None:
-        """What the strategy remembers comes back from JSON as it was."""
+        """The strategy's memory survives a round trip through JSON."""
         for moment in self._run(_mixed):
             memory = moment.proposal.memory
             assert memory is None or json.loads(json.dumps(memory)) == memory
 
     def test_description_is_plain(self) -> None:
-        """`describe` gives plain values, the same for equal strategies."""
+        """`describe` returns plain values, equal for equal strategies."""
         plain = self.make_strategy().describe()
         assert json.loads(json.dumps(plain)) == json.loads(json.dumps(self.make_strategy().describe()))
 
     def test_beginning(self) -> None:
-        """The first members have ids of their own; the values asked for come first, the others are in the space."""
-        asked = [self.space.sample(Rng("asked"))]
+        """Initial members have unique ids; given values are assigned first, and the others are in the space."""
+        initial = [self.space.sample(Rng("initial"))]
         view = View(seed=1, space=self.space)
-        begun = self.make_strategy().begin(view, self.population, asked)
-        assert begun == self.make_strategy().begin(view, self.population, asked)
+        begun = self.make_strategy().begin(view, self.population, initial)
+        assert begun == self.make_strategy().begin(view, self.population, initial)
         assert len({start.member for start in begun.starts}) == len(begun.starts) >= self.population
-        for given, start in zip(asked, begun.starts, strict=False):
+        for given, start in zip(initial, begun.starts, strict=False):
             assert dict(start.hparams) == given
         assert all(self.space.contains(start.hparams) for start in begun.starts)
 
     def test_time_goes_on(self) -> None:
-        """The next ready step is a later one."""
+        """The next ready step is always later."""
         strategy = self.make_strategy()
         assert strategy.mode in ("sync", "async")
         assert strategy.lookback >= 0
@@ -163,7 +163,7 @@ class StrategyContract(ABC):
             step = later
 
     def _run(self, score: Score, population: int | None = None) -> Iterator[Moment]:
-        """The ready points of a run in which each round scores what `score` says."""
+        """The ready points of a simulated run with these scores."""
         strategy = self.make_strategy()
         ages = Ages() if getattr(strategy, "by_age", False) else None
         view = View(seed=3, space=self.space, lookback=strategy.lookback, ages=ages)
@@ -215,7 +215,7 @@ def _one_survivor(member: Member) -> float | None:
 
 
 def _events(view: View, proposal: Proposal) -> Sequence[Event]:
-    """The proposal as events, as an engine writes them."""
+    """The proposal as the events that an engine logs."""
     decided = [Decided(decision=decision) for decision in proposal.decisions]
     return [*decided, *proposal.retirements, *proposal.starts, *_noted(view, proposal)]
 

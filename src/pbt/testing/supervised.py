@@ -1,4 +1,4 @@
-"""What every executor must keep to that trains a `SupervisedTask`: what is trained there is what is trained here.
+"""The contract of executors that train a `SupervisedTask`: their results equal those of separate training.
 
 ```python
 class TestMyExecutor(SupervisedContract):
@@ -6,9 +6,9 @@ class TestMyExecutor(SupervisedContract):
         return MyExecutor(setup)
 ```
 
-`AgreementContract` is the heart of it, for executors where every test costs seconds; `SupervisedContract` adds the
-laws of the seam; `NetworksContract`, for executors with arithmetic of their own, many networks and optimizers. What
-they give is compared with separate runs of each member, by the inline executor.
+`AgreementContract` is the core, for executors with slow tests; `SupervisedContract` adds the laws of the executor's
+interface; `NetworksContract`, for executors with their own arithmetic, adds many networks and optimizers. The reference
+is a separate run of each member by the inline executor.
 """
 
 # ruff: noqa: S101 (these are tests)
@@ -40,33 +40,33 @@ HPARAMS: Sequence[Values] = (
     {"lr": 1e300, "momentum": 0.9, "decay": 0.0, "clip": 1.0, "p": 0.2},
     {"lr": 0.02, "momentum": 0.8, "decay": 0.1, "clip": 5.0, "p": 0.1},
 )
-"""Of four members, of which the third one cannot but fail."""
+"""Hyperparameters of four members, the third of which always fails."""
 BROKEN = 2
 
 
 def touchy(outputs: Tensor, targets: Tensor, limit: float = 1.0) -> Tensor:
-    """A loss that some members cannot compute."""
+    """A loss that fails for some members."""
     if limit < 0:
         raise ValueError(f"no loss below {limit}")
     return nn.functional.cross_entropy(outputs, targets)
 
 
 class AgreementContract(ABC):
-    """What is trained there is what separate runs train."""
+    """The results equal those of separate runs."""
 
     exact = True
-    """Whether what becomes of a member is the same, to the bit, whoever is trained with it; else it is close."""
+    """Whether a member's result is bitwise independent of the members trained with it; else it is close."""
 
     @abstractmethod
     def make_executor(self, setup: WorkerSpec) -> Executor:
-        """An executor of these workers, not yet started; its device must be `setup.device`."""
+        """A new executor of these workers, not yet started; its device must be `setup.device`."""
 
     def open(self, task: SupervisedTask, **fields: Any) -> Executor:
-        """The executor, with states that stay in their records."""
+        """The executor, with states stored in their records."""
         return self.make_executor(WorkerSpec(task=task, states=StateFiles(None), **fields))
 
     def compare(self, task: SupervisedTask, run: Callable[[Trajectory], Trajectory]) -> Trajectory:
-        """Assert that the executor gives what separate runs give; returns what it gave."""
+        """Assert that the executor's results equal those of separate runs, and return them."""
         with InlineExecutor(WorkerSpec(task=task, states=StateFiles(None))) as inline:
             expected = run(Trajectory(inline))
         with self.open(task) as executor:
@@ -75,7 +75,7 @@ class AgreementContract(ABC):
         return found
 
     def test_the_same_as_separate_runs(self) -> None:
-        """States, scores and reports are those of separate runs, after a failure, a copy and a short last batch."""
+        """States, scores and reports equal those of separate runs, after a failure, a copy and a short last batch."""
         first: dict[int, Values] = dict(enumerate(HPARAMS))
         second = {0: HPARAMS[0] | {"lr": 0.03, "p": 0.0}, 1: HPARAMS[3], 2: HPARAMS[1], 3: HPARAMS[0]}
 
@@ -88,7 +88,7 @@ class AgreementContract(ABC):
         assert list(self.compare(DENSE, run).reports) == [0, 1, 2, 3]
 
     def test_failures_are_data(self) -> None:
-        """A loss that is NaN, one that raises, a state that does not fit: Failures with their causes; others go on."""
+        """A NaN loss, a loss that raises and a state that does not fit become Failures; other members continue."""
         task = replace(PLAIN, loss=touchy, bind={**PLAIN.bind, "limit": loss("limit")})
         ref = StateRef(9, 1)
         stored = StateFiles(None).put(ref, {"model": {"weight": torch.ones(2)}, "optimizer": {"state": {}}})
@@ -110,10 +110,10 @@ class AgreementContract(ABC):
 
 
 class SupervisedContract(AgreementContract):
-    """The laws of the seam, one test each."""
+    """The laws of the executor's interface, one test each."""
 
     def test_nothing_to_wait_for(self) -> None:
-        """`wait` with nothing submitted, or with everything answered, returns an empty list at once."""
+        """`wait` without pending tasks returns an empty list immediately."""
         with self.open(PLAIN) as executor:
             assert executor.wait() == []
             finish(executor, [make_task(0)])
@@ -121,7 +121,7 @@ class SupervisedContract(AgreementContract):
             assert executor.incidents() == []
 
     def test_every_task_has_one_outcome(self) -> None:
-        """Each task of a wave is answered once, under its member, round and attempt, with a state that is there."""
+        """Each task of a wave has one outcome, with its member, round and attempt, and a stored state."""
         tasks = [make_task(member, round_=3, attempt=2) for member in (4, 1, 3, 0, 2)]
         with self.open(PLAIN) as executor:
             assert executor.slots >= 1
@@ -133,7 +133,7 @@ class SupervisedContract(AgreementContract):
             assert set(state_of(report.stored)) == {"model", "optimizer"}
 
     def test_order_changes_nothing(self) -> None:
-        """What a round gives does not depend on the rounds that were trained before it, nor on when it came."""
+        """The result of a round depends neither on the rounds trained before it nor on the order of submission."""
         tasks = [make_task(member, hparams=HPARAMS[3]) for member in range(4)]
         found = []
         for order in (tasks, tasks[2:] + tasks[1::-1]):
@@ -146,7 +146,7 @@ class SupervisedContract(AgreementContract):
             check_close(report.scores, found[1][key].scores)
 
     def test_the_same_seed_the_same_bits(self) -> None:
-        """Two runs with the same seed have the same states, to the bit; with another seed they have others."""
+        """Two runs with equal seeds have equal states, to the bit; another seed gives others."""
         found = []
         for seed in (11, 11, 12):
             with self.open(DENSE) as executor:
@@ -156,7 +156,7 @@ class SupervisedContract(AgreementContract):
         assert not set(found[0].values()) & set(found[2].values())
 
     def test_resumed_by_another(self) -> None:
-        """An executor that goes on from stored states has the bits of the one that trained them."""
+        """An executor that continues from stored states gives the same bits as the one that stored them."""
         values = {0: HPARAMS[0], 1: HPARAMS[1], 2: HPARAMS[3]}
         with self.open(DENSE) as executor:
             course = Trajectory(executor).train(5, values)
@@ -166,7 +166,7 @@ class SupervisedContract(AgreementContract):
             assert Trajectory(executor, step=5, round=1, stored=kept).train(5, values, {2: 0}).digests == undisturbed
 
     def test_a_broken_member_reaches_nobody(self) -> None:
-        """The others have the same bits, whether a member among them becomes NaN or not."""
+        """A member that becomes NaN does not change the bits of the others."""
         found = []
         for rate in (0.1, 1e300):
             values = {m: HPARAMS[m] | ({"lr": rate} if m == BROKEN else {}) for m in range(4)}
@@ -179,7 +179,7 @@ class SupervisedContract(AgreementContract):
         assert found[0] == found[1]
 
     def test_rounds_of_any_length_at_once(self) -> None:
-        """Rounds of other lengths, from other steps and of other seeds may come in one wave; each is its own."""
+        """A wave may mix rounds of different lengths, first steps and seeds without mutual effects."""
         places = [(0, 3, 11), (0, 5, 11), (4, 3, 11), (0, 3, 12), (0, 3, 11)]
         tasks = [
             make_task(member, hparams=HPARAMS[3], first_step=first, steps=steps, seed=seed)
@@ -193,7 +193,7 @@ class SupervisedContract(AgreementContract):
             check_close(state_of(together[key].stored), state_of(report.stored), f"member {key[0]}")
 
     def test_a_second_wave_while_the_first_is_out(self) -> None:
-        """Tasks may be submitted while others are in training, as the asynchronous mode does."""
+        """Tasks can be submitted while others are training, as in asynchronous mode."""
         with self.open(PLAIN) as executor:
             executor.submit([make_task(member) for member in range(3)])
             found = executor.wait()
@@ -203,7 +203,7 @@ class SupervisedContract(AgreementContract):
         assert sorted(outcome.member for outcome in found) == [0, 1, 2, 7, 8]
 
     def test_the_donor_is_handed_over(self) -> None:
-        """A round that changes nothing gives back the donor's state with the donor's digest, whoever takes it over."""
+        """A round without changes returns the donor's state with the donor's digest, for every member."""
         still = {"lr": 0.0}
         with self.open(PLAIN) as executor:
             donor = reports(finish(executor, [make_task(9, hparams=still)]))[9, 1].stored
@@ -213,7 +213,7 @@ class SupervisedContract(AgreementContract):
         assert {report.stored.digest for report in [*again.values(), *alone.values()]} == {donor.digest}
 
     def test_a_handed_over_state_is_a_copy(self) -> None:
-        """Members that start from the same donor do not see one another, nor does the donor, which goes on as well."""
+        """Members that start from the same donor do not affect each other, nor the donor, which continues, too."""
         values: dict[int, Values] = {m: HPARAMS[3] | {"lr": 0.01 * (m + 1)} for m in range(4)}
 
         def run(course: Trajectory) -> Trajectory:
@@ -223,7 +223,7 @@ class SupervisedContract(AgreementContract):
         assert len(set(found.digests.values())) == 4
 
     def test_another_state_is_refused(self) -> None:
-        """A state that is not the one that was decided on is a failure that names it, cause `corrupt`; others go on."""
+        """A state that differs from the decided one is a failure with cause `corrupt`; other members continue."""
         with self.open(PLAIN) as executor:
             donor = reports(finish(executor, [make_task(9)]))[9, 1].stored
             start = StateRef(9, 1), donor
@@ -239,10 +239,10 @@ class SupervisedContract(AgreementContract):
         assert isinstance(outcomes[2, 2], Report)
 
     def test_the_caller_is_left_alone(self) -> None:
-        """Training moves no global generator of the caller, nor torch's threads or its default type."""
+        """Training changes neither the caller's global generators nor torch's threads and default type."""
 
         def outside() -> tuple[Any, ...]:
-            generator: Any = np.random.get_state()  # noqa: NPY002 (the global generator is what this is about)
+            generator: Any = np.random.get_state()  # noqa: NPY002 (the test is about the global generator)
             place = generator[2], generator[1].tolist()
             return torch.get_rng_state().tolist(), place, torch.get_num_threads(), torch.get_default_dtype()
 
@@ -252,7 +252,7 @@ class SupervisedContract(AgreementContract):
         assert outside() == before
 
     def test_close(self) -> None:
-        """Closing drops what is not finished, takes at most five seconds, and may be done twice or before anything."""
+        """`close` drops unfinished tasks, takes at most five seconds, and can be called twice or before any task."""
         executor = self.open(PLAIN)
         executor.submit([make_task(member) for member in range(20)])
         started = time.monotonic()

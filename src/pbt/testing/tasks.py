@@ -1,7 +1,7 @@
-"""Small supervised tasks, one for each of many networks and optimizers.
+"""Small supervised tasks for many networks and optimizers.
 
-Everything is in double precision, so that two ways to compute the same differ by rounding alone, and importable, so
-that worker processes find it.
+All are in double precision, so that two computations differ only by rounding, and importable, so that worker processes
+can load them.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ def doubled(make: Callable[..., nn.Module], *args: Any) -> nn.Module:
 
 
 def examples(*kinds: str, next_word: bool = False) -> Data:
-    """The same examples every time, of these inputs: `numbers` (6), `images` (2, 6, 6), `words` (5)."""
+    """Fixed examples with these inputs: `numbers` (6), `images` (2, 6, 6), `words` (5)."""
     generator = torch.Generator().manual_seed(8)
     count = EXAMPLES + 30
     shapes = {"numbers": (6,), "images": (2, 6, 6)}
@@ -60,7 +60,7 @@ def examples(*kinds: str, next_word: bool = False) -> Data:
 
 
 def task_of(make: Callable[..., nn.Module], *args: Any, data: Callable[[], Data]) -> SupervisedTask:
-    """The network with SGD, momentum, weight decay, dropout and clipping, all of them hyperparameters."""
+    """A task with SGD; learning rate, momentum, weight decay, dropout and clipping are hyperparameters."""
     bind: dict[str, Binding] = {
         "lr": optimizer("lr"),
         "momentum": optimizer("momentum"),
@@ -76,7 +76,7 @@ NUMBERS, IMAGES, ROWS = (partial(examples, kind) for kind in ("numbers", "images
 
 DENSE = task_of(dense, data=NUMBERS)
 PLAIN = replace(task_of(plain, data=NUMBERS), optimizer=partial(torch.optim.SGD, lr=0.1), bind={"lr": optimizer("lr")})
-"""With a learning rate of zero a round of it gives back what it was handed."""
+"""A task without noise: with a learning rate of zero, a round returns its state unchanged."""
 
 NETWORKS: Mapping[str, SupervisedTask] = {
     "residual": task_of(Residual, data=IMAGES),
@@ -96,11 +96,11 @@ NETWORKS: Mapping[str, SupervisedTask] = {
 
 @dataclass(frozen=True, slots=True)
 class Optimized:
-    """An optimizer, and settings of four members that differ in everything that may."""
+    """An optimizer with settings of four members, all different."""
 
     make: Callable[[Any], torch.optim.Optimizer]
     settings: Mapping[str, tuple[Any, Any, Any, Any]]
-    """By name; `beta1` and `beta2` are the two of `betas`."""
+    """Four values by setting; `beta1` and `beta2` are the entries of `betas`."""
 
     @property
     def task(self) -> SupervisedTask:
@@ -110,7 +110,7 @@ class Optimized:
         return replace(DENSE, optimizer=self.make, bind={**bind, "p": dropout(), "clip": clip_norm()})
 
     def hparams(self, member: int) -> dict[str, Any]:
-        """What this member is trained with; others than the first four begin anew."""
+        """The hyperparameters of a member; they repeat after four members."""
         own = {name: values[member % 4] for name, values in self.settings.items()}
         return {**own, "p": (0.0, 0.1, 0.3, 0.2)[member % 4], "clip": (0.5, 3.0, 0.2, 1.0)[member % 4]}
 

@@ -1,4 +1,4 @@
-"""For executors with arithmetic of their own: networks and optimizers of many kinds, against separate runs."""
+"""The contract of executors with their own arithmetic: many networks and optimizers, compared with separate runs."""
 
 # ruff: noqa: S101 (these are tests)
 
@@ -17,7 +17,7 @@ from pbt.testing.tasks import DENSE, NETWORKS, OPTIMIZERS, PLAIN
 
 
 class NetworksContract(SupervisedContract):
-    """Networks and optimizers of many kinds, against separate runs."""
+    """Many networks and optimizers, compared with separate runs."""
 
     def agree(self, name: str) -> None:
         """Dropout, clipping, weight decay and momentum differ between members; one becomes NaN, and is replaced."""
@@ -53,23 +53,23 @@ class NetworksContract(SupervisedContract):
         self.agree("causal_attention")
 
     def test_depthwise_convolutions(self) -> None:
-        """Convolutions in groups, of one dimension and two, dilated and transposed."""
+        """Grouped, dilated and transposed convolutions in one and two dimensions."""
         self.agree("depthwise")
 
     def test_tied_weights(self) -> None:
-        """Weights with two names are one tensor, with one gradient and one memory in the optimizer."""
+        """Weights with two names are one tensor with one gradient and one optimizer state."""
         self.agree("tied")
 
     def test_two_inputs(self) -> None:
-        """Several inputs, and layers, dropout too, that are used twice in a step."""
+        """Several inputs, and layers, including dropout, that are used twice in a step."""
         self.agree("two_inputs")
 
     def test_frozen_and_unused_parameters(self) -> None:
-        """What has no gradient stays as it is, and the optimizer remembers nothing of it."""
+        """Parameters without a gradient stay unchanged and have no optimizer state."""
         self.agree("partly")
 
     def test_recurrent(self) -> None:
-        """A recurrent network agrees, or is refused in one line that names the operation and who trains it."""
+        """A recurrent network agrees, or is refused in one line that names the operation and another executor."""
         with self.open(NETWORKS["lstm"]) as executor:
             outcome = finish(executor, [make_task(0, hparams=HPARAMS[0])])[0, 1]
         if isinstance(outcome, Report):
@@ -81,7 +81,7 @@ class NetworksContract(SupervisedContract):
             assert "\n" not in outcome.message
 
     def optimize(self, name: str) -> None:
-        """A hundred steps, in the middle of which one member is copied and all go on with other settings."""
+        """Train a hundred steps, with a copy and changed settings of all members after sixty."""
         optimized = OPTIMIZERS[name]
         first = {member: optimized.hparams(member) for member in range(4)}
         later = {member: optimized.hparams(member + 1) for member in range(4)}
@@ -118,33 +118,33 @@ class NetworksContract(SupervisedContract):
         self.optimize("rmsprop")
 
     def test_counts_in_parameter_groups(self) -> None:
-        """An optimizer that counts in its groups, and evaluates other weights than it trains."""
+        """An optimizer that counts in its groups and evaluates with other weights than it trains."""
         self.optimize("schedule_free")
 
     def test_any_other_optimizer(self) -> None:
-        """An optimizer that nobody prepared for."""
+        """An optimizer without special support."""
         self.optimize("nadam")
 
     def test_orders(self) -> None:
-        """Batches in an order of each member's own, and as they are stored."""
+        """Batches in a separate order per member, and in stored order."""
         values = {0: HPARAMS[0], 1: HPARAMS[1], 2: HPARAMS[3]}
         for task in (replace(DENSE, order="member"), replace(DENSE, order="stored")):
             self.compare(task, lambda course: course.train(9, values))
 
     def test_augmentation(self) -> None:
-        """Batches that are changed by draws of each member's own, from the generator it is given or the global one."""
+        """Batches augmented with separate draws per member, from the given generator and from the global one."""
         values = {0: HPARAMS[0], 1: HPARAMS[1], 2: HPARAMS[3]}
         self.compare(replace(DENSE, augment=jittered), lambda course: course.train(5, values))
 
     def test_smoothing(self) -> None:
-        """A label smoothing for each member, and none for one; and another loss with settings of its own."""
+        """Label smoothing per member, and none for one; also with a custom loss."""
         smoothed: dict[int, Values] = {0: {"lr": 0.1, "s": 0.1}, 1: {"lr": 0.1, "s": 0.0}, 2: {"lr": 0.1}}
         for task in (PLAIN, replace(PLAIN, loss=halved)):
             bound = replace(task, bind={**PLAIN.bind, "s": loss("label_smoothing")})
             self.compare(bound, lambda course: course.train(5, smoothed).train(4, smoothed, {2: 0}))
 
     def test_metrics(self) -> None:
-        """Metrics are those of separate runs also where they look into tensors, or the network has two outputs."""
+        """Metrics equal those of separate runs, including ones that read tensor values, and for two outputs."""
         values: dict[int, Values] = {m: {"lr": 0.1 * (m + 1)} for m in range(3)}
         self.compare(replace(PLAIN, metrics={"odd": odd_one}, score="odd"), lambda course: course.train(5, values))
         pair = replace(PLAIN, model=paired, loss=of_pair, metrics={"second": second}, score="loss")
@@ -159,13 +159,13 @@ def jittered(inputs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def halved(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """A loss that is not torch's own, and looks at its setting."""
+    """A custom loss that branches on its setting."""
     smoothing = label_smoothing / 2 if label_smoothing > 0.05 else 0.0
     return nn.functional.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
 
 def odd_one(outputs: Tensor, targets: Tensor) -> Tensor:
-    """A metric that decides by a value."""
+    """A metric that branches on a tensor value."""
     first = outputs[0].argmax().item()
     return (targets == first).double().mean() if outputs.sum() > 0 else outputs.mean()
 

@@ -1,11 +1,11 @@
-// The figures: drawn when they come into view, drawn again when they changed, and always as the reader left them.
+// The figures: drawn when they become visible, redrawn after changes, with the user's zoom and choices kept.
 
 /* global Plotly, look */
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const figures = new Map();
 
-// What a reader changes by dragging and zooming: an axis's range, whole or one end of it.
+// Layout keys that zooming and panning change: the range of an axis, or one end of it.
 const RANGE = /^([xy]axis\d*)\.range(?:\[[01]\])?$/;
 const ALL = "all";
 
@@ -17,8 +17,8 @@ class Figure {
     this.place = place;
     this.div = place.querySelector(".figure");
     this.made = made;
-    // The ranges that the reader chose. plotly.js would forget them where the figure's own range is another one in the
-    // next round, and a double-click would lead back to the range of the first.
+    // The ranges chosen by the user. plotly.js would discard them when the figure's own range changes in the next
+    // round, and a double-click would restore the range of the first round.
     this.zoomed = new Map();
     this.resets = 0;
     this.round = null;
@@ -28,7 +28,7 @@ class Figure {
     this.slider = made.frames?.length ? this.#slider() : null;
   }
 
-  // There is a new one; it is drawn now only if somebody sees it.
+  // Replace the figure; it is drawn now only if it is visible.
   set(made) {
     const same = JSON.stringify(made) === JSON.stringify(this.made);
     this.made = made;
@@ -37,7 +37,7 @@ class Figure {
     if (this.seen) this.draw();
   }
 
-  // One after the other: a figure must not be drawn while it is being drawn.
+  // Draw after the previous drawing has finished: plotly.js must not draw a figure twice at the same time.
   draw() {
     this.fresh = true;
     this.drawing = this.drawing.then(() => this.#draw()).catch((error) => console.error(error));
@@ -48,10 +48,10 @@ class Figure {
     if (!this.div.isConnected) return;
     const { data, layout, frames } = structuredClone(this.made);
     const begun = this.div.classList.contains("js-plotly-plot");
-    // A trace keeps what the legend made of it by its name, since others may come before it.
+    // Name each trace, so that its visibility set by the legend is kept when other traces come before it.
     const names = new Map();
     for (const trace of data) {
-      // Of letters and digits alone, as it becomes part of a selector.
+      // Letters and digits only: the name becomes part of a CSS selector.
       const name = `${trace.yaxis ?? "y"}-${trace.name ?? ""}`.replace(/[^A-Za-z0-9]+/g, "-"), count = names.get(name) ?? 0;
       names.set(name, count + 1);
       trace.uid = `${name}-${count}`;
@@ -69,7 +69,7 @@ class Figure {
     await Plotly.react(this.div, data, { ...layout, template: look.template(dark.matches), uirevision: this.name },
       { ...look.config(this.name), displayModeBar: false, doubleClick: false });
     if (begun) return;
-    // On this one plotly.js measures texts, out of sight; it is no picture for anybody.
+    // An invisible element in which plotly.js measures texts, hidden from screen readers.
     document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
     this.div.on("plotly_relayout", (changes) => this.#zoom(changes));
     this.div.on("plotly_doubleclick", () => this.#back());
@@ -83,7 +83,7 @@ class Figure {
     }
   }
 
-  // From a part to the whole figure, and from there to everything, also to what its axes leave out.
+  // Reset a zoomed figure to its own ranges, and a figure that is not zoomed to all of its data.
   #back() {
     const { layout } = this.made;
     if (this.zoomed.size) this.zoomed.clear();
@@ -96,15 +96,15 @@ class Figure {
     const last = frames.length - 1, { input, output } = this.slider;
     let at = last;
     if (this.round !== null) {
-      // Of a long run not every round has a frame: the nearest one stands for it.
+      // In a long run not every round has a frame; the nearest one is shown.
       const gap = (frame) => Math.abs(Number(frame.name) - this.round);
       at = frames.reduce((best, frame, i) => (gap(frame) < gap(frames[best]) ? i : best), 0);
     }
     input.max = last;
     input.value = at;
-    const said = `after round ${frames[at].name}` + (at === last ? ", the last" : "");
-    input.setAttribute("aria-valuetext", said);
-    output.textContent = said;
+    const label = `after round ${frames[at].name}` + (at === last ? ", the last" : "");
+    input.setAttribute("aria-valuetext", label);
+    output.textContent = label;
     frames[at].data.forEach((part, i) => {
       data[i] = { ...data[i], ...part, marker: { ...data[i].marker, ...part.marker } };
     });
@@ -136,7 +136,7 @@ const watcher = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "400px" });
 
-// Show a figure in its place, which holds a .figure, and a .slider for one with frames.
+// Show a figure in its section, which has a .figure element, and a .slider element if there are frames.
 export function show(name, place, made) {
   const known = figures.get(name);
   if (known?.place === place && Boolean(known.slider) === Boolean(made.frames?.length)) return known.set(made);

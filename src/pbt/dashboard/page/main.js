@@ -1,6 +1,6 @@
-// What is looked at, and the clock: every two seconds, while somebody looks, the server is asked what changed.
+// The selected run, and polling: while the page is visible, ask the server for changes every two seconds.
 
-import { say } from "./parts.js";
+import { setText } from "./parts.js";
 import * as run from "./run.js";
 import * as runs from "./runs.js";
 
@@ -16,16 +16,16 @@ let shown = { key: null, version: null };
 let paused = false;
 let timer = null;
 let asking = null;
-let wanted = false;
+let pollAgain = false;
 
 class Refused extends Error {}
 
-// The answer to a question; null: the one that is known still holds.
+// The server's answer; null if nothing changed since the last one.
 async function ask(address) {
   const headers = tags.has(address) ? { "If-None-Match": tags.get(address) } : {};
   const answer = await fetch(address, { headers, cache: "no-store", signal: asking.signal });
   if (answer.status === 304) return null;
-  if (answer.status === 401) throw new Refused("The token is another one now: open the address that the server printed.");
+  if (answer.status === 401) throw new Refused("The token has changed: open the address printed by the server.");
   if (!answer.ok) throw new Error(answer.statusText);
   const found = await answer.json();
   tags.set(address, answer.headers.get("ETag"));
@@ -66,7 +66,7 @@ async function follow(one) {
   }
 }
 
-// An address may name a picture, which is there only now.
+// The URL may name a figure, which exists only after the first run is shown.
 let first = true;
 function arrive() {
   first = false;
@@ -74,8 +74,8 @@ function arrive() {
 }
 
 function absent() {
-  const text = listed.runs.length ? "There is no run of this name here." : "There are no runs here now; new ones will appear.";
-  if (shown.key !== "" || shown.version !== text) run.problem(listed.runs.length ? "No such run" : listed.name, text);
+  const text = listed.runs.length ? "This folder has no run of this name." : "This folder has no runs yet. New ones will appear.";
+  if (shown.key !== "" || shown.version !== text) run.problem(listed.runs.length ? "Run not found" : listed.name, text);
   shown = { key: "", version: text };
   main.setAttribute("aria-busy", "false");
   document.title = "Population Based Training";
@@ -84,7 +84,7 @@ function absent() {
 
 function light(state, text) {
   document.body.dataset.state = paused ? "paused" : state;
-  say(news, text);
+  setText(news, text);
 }
 
 async function tick() {
@@ -95,21 +95,21 @@ async function tick() {
   try {
     await look();
   } catch (error) {
-    if (!wanted) light("lost", error instanceof Refused ? error.message : "The server does not answer; trying again");
+    if (!pollAgain) light("lost", error instanceof Refused ? error.message : "The server does not respond. Trying again");
   } finally {
     clearTimeout(late);
     asking = null;
-    if (wanted) {
-      wanted = false;
+    if (pollAgain) {
+      pollAgain = false;
       tick();
     } else if (!paused && !document.hidden) timer = setTimeout(tick, PACE);
   }
 }
 
-// Now, whatever is being asked: a large run may take seconds to be drawn, and is looked at no longer.
+// Abort the pending request, which may take seconds for a large run, and poll at once.
 function tickNow() {
   if (asking === null) return tick();
-  wanted = true;
+  pollAgain = true;
   asking.abort();
 }
 
@@ -123,7 +123,7 @@ function choose(address) {
 
 document.getElementById("runs").addEventListener("click", (event) => {
   const link = event.target.closest("a");
-  // With a key held down it is the browser's: another tab, another window.
+  // A click with a modifier key is left to the browser, which opens a tab or a window.
   if (link === null || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   choose(link.href);
@@ -133,7 +133,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden && !p
 pause.addEventListener("click", () => {
   paused = !paused;
   pause.setAttribute("aria-pressed", String(paused));
-  say(pause, paused ? "Resume updates" : "Pause updates");
+  setText(pause, paused ? "Resume updates" : "Pause updates");
   if (paused) {
     clearTimeout(timer);
     light("paused", "Updates are paused");

@@ -1,4 +1,4 @@
-// Elements with texts in them. Names of runs and of everything in them are texts, never HTML.
+// Elements with text content. Names of runs and all their values are inserted as text, never as HTML.
 
 export function element(tag, { text, children = [], ...attributes } = {}) {
   const made = document.createElement(tag);
@@ -10,9 +10,9 @@ export function element(tag, { text, children = [], ...attributes } = {}) {
   return made;
 }
 
-// Say something in an element; nothing is touched where it says so already, so that nobody is told twice.
-export function say(there, text) {
-  if (there.textContent !== text) there.textContent = text;
+// Set the text of an element; an equal text is left untouched, so that screen readers do not repeat it.
+export function setText(target, text) {
+  if (target.textContent !== text) target.textContent = text;
 }
 
 export function facts(pairs) {
@@ -21,10 +21,10 @@ export function facts(pairs) {
   return element("dl", { children: items });
 }
 
-// Exchange the contents of an element, if they are others.
-export function fill(there, ...children) {
-  const before = there.innerHTML, made = element("div", { children });
-  if (before !== made.innerHTML) there.replaceChildren(...made.childNodes);
+// Replace the content of an element if it differs.
+export function fill(target, ...children) {
+  const before = target.innerHTML, made = element("div", { children });
+  if (before !== made.innerHTML) target.replaceChildren(...made.childNodes);
 }
 
 export function ago(seconds) {

@@ -1,6 +1,6 @@
-// One run: the words of its report, its figures and their numbers, in place, so that nothing jumps when they change.
+// One run: the texts, figures and tables of its report, updated in place so that nothing jumps.
 
-import { element, facts, fill, say } from "./parts.js";
+import { element, facts, fill, setText } from "./parts.js";
 import * as figures from "./figures.js";
 
 const main = document.getElementById("run");
@@ -26,8 +26,8 @@ export function show(key, run) {
     shownKey = key;
   }
   const at = (id) => main.querySelector(`#${id}`);
-  say(at("title"), run.title);
-  say(at("lead"), run.lead);
+  setText(at("title"), run.title);
+  setText(at("lead"), run.lead);
   fill(at("results"), facts(run.results));
   at("advice").hidden = !(run.warnings.length || run.praise);
   fill(at("advice-text"), run.warnings.length ? warnings(run.warnings) : element("p", { text: run.praise }));
@@ -43,15 +43,15 @@ function frame() {
     id, "aria-labelledby": `${id}-title`,
     children: [element("h2", { id: `${id}-title`, text }), element("div", { id: inner })],
   });
-  const advice = titled("advice", "Worth knowing", "advice-text");
+  const advice = titled("advice", "Warnings", "advice-text");
   return [
     element("header", { children: [element("h1", { id: "title" }), element("p", { id: "lead" })] }),
     element("section", { id: "results", "aria-label": "Results" }),
     advice,
-    element("nav", { id: "contents", "aria-label": "Pictures" }),
+    element("nav", { id: "contents", "aria-label": "Figures" }),
     element("div", { id: "sections" }),
-    titled("setting", "What was asked for", "setting-facts"),
-    titled("environment", "Where it was made", "environment-facts"),
+    titled("setting", "Settings", "setting-facts"),
+    titled("environment", "Environment", "environment-facts"),
   ];
 }
 
@@ -73,16 +73,16 @@ function sections(place, run) {
     old.remove();
   }
   run.sections.forEach((one, i) => {
-    let there = place.querySelector(`:scope > #${one.name}`);
-    // A picture that could not be drawn before has no room for a figure yet.
-    if (there === null || Boolean(there.querySelector(".figure")) !== one.drawn) {
+    let target = place.querySelector(`:scope > #${one.name}`);
+    // The section of a figure that could not be drawn before has no element for it yet.
+    if (target === null || Boolean(target.querySelector(".figure")) !== one.drawn) {
       figures.forget(one.name);
-      there?.remove();
-      there = section(one);
-      place.insertBefore(there, place.children[i] ?? null);
+      target?.remove();
+      target = section(one);
+      place.insertBefore(target, place.children[i] ?? null);
     }
-    tell(there, one);
-    if (one.drawn) figures.show(one.name, there, run.figures[one.name]);
+    update(target, one);
+    if (one.drawn) figures.show(one.name, target, run.figures[one.name]);
   });
 }
 
@@ -100,22 +100,22 @@ function section({ name, title, drawn }) {
   return element("section", { id: name, "aria-labelledby": `${name}-title`, children });
 }
 
-function tell(there, one) {
-  say(there.querySelector(".shows"), one.shows);
+function update(target, one) {
+  setText(target.querySelector(".shows"), one.shows);
   if (!one.drawn) return;
-  say(there.querySelector(".how"), one.how);
-  const note = there.querySelector(".note"), table = there.querySelector("details");
+  setText(target.querySelector(".how"), one.how);
+  const note = target.querySelector(".note"), table = target.querySelector("details");
   note.hidden = !one.note;
-  say(note, one.note);
+  setText(note, one.note);
   table.hidden = !one.table;
   if (!one.table) return;
   table.numbers = one.table;
-  say(table.querySelector("summary"), one.table.summary);
-  table.querySelector(".table").setAttribute("aria-label", `Numbers of: ${one.title}`);
+  setText(table.querySelector("summary"), one.table.summary);
+  table.querySelector(".table").setAttribute("aria-label", `Data: ${one.title}`);
   rows(table);
 }
 
-// Hundreds of rows are made only for whoever opened them.
+// The rows are created only while the table is open.
 function rows(table) {
   if (!table.open || table.made === table.numbers) return;
   table.made = table.numbers;

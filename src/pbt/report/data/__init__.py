@@ -1,1 +1,1 @@
-"""What each picture shows, as frozen records: pure functions of a story, without a drawing library."""
+"""The data of each figure as a frozen record: pure functions of a `RunSnapshot`, without a drawing library."""

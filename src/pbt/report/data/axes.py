@@ -1,4 +1,4 @@
-"""What several pictures need: curves with gaps, thinning, quantiles, and axes for hyperparameters."""
+"""Parts shared by several figures: curves with gaps, thinning, quantiles, ticks, and axes of hyperparameters."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,16 @@ from pbt.space import Choice, Domain, Value
 
 Item = TypeVar("Item")
 Number = float | None
+STEPS_TITLE = "training steps in the state (lineage steps)"
 DECADES = 100.0
-"""Values over a wider factor are drawn by their order of magnitude."""
+"""Values that span a larger factor get a logarithmic axis."""
+FEW_COUNTS = 6
+"""An axis of whole numbers over at most this range has a tick at each of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points to be joined; None in both is a gap."""
+    """Points joined by a line; None in both coordinates is a gap."""
 
     x: tuple[Number, ...] = ()
     y: tuple[Number, ...] = ()
@@ -25,21 +28,21 @@ class Curve:
 
 
 def joined(pieces: Iterable[Sequence[tuple[float, Number]]]) -> Curve:
-    """Several pieces as one curve, with gaps between them."""
+    """One curve from several pieces, with gaps between them."""
     x: list[Number] = []
     y: list[Number] = []
     for piece in pieces:
         if x and piece:
             x.append(None)
             y.append(None)
-        for place, value in piece:
-            x.append(place)
+        for position, value in piece:
+            x.append(position)
             y.append(value)
     return Curve(tuple(x), tuple(y))
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:
-    """At most `limit` of them, evenly spaced, the first and the last included."""
+    """At most `limit` of the items, evenly spaced, including the first and the last."""
     if len(items) <= limit:
         return list(items)
     gap = (len(items) - 1) / (limit - 1)
@@ -47,20 +50,26 @@ def thin(items: Sequence[Item], limit: int) -> list[Item]:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Of values in ascending order, interpolated between neighbors."""
-    place = share * (len(ordered) - 1)
-    low = int(place)
+    """The quantile of ascending values, interpolated between neighbors."""
+    position = share * (len(ordered) - 1)
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
-def thinned(what: str, shown: int, there: int) -> str:
-    """What to say where not everything is drawn; empty where it is."""
-    return "" if shown >= there else f"{shown:,} of {there:,} {what}"
+def thinned(items: str, shown: int, total: int) -> str:
+    """A note such as `500 of 900 rounds`; empty if all items are drawn."""
+    return "" if shown >= total else f"{shown:,} of {total:,} {items}"
+
+
+def is_few(counts: Iterable[Number]) -> bool:
+    """Whether an axis over these whole numbers needs a tick at each, because automatic ticks may be fractions."""
+    known = [count for count in counts if count is not None]
+    return max(known, default=0) - min(known, default=0) <= FEW_COUNTS
 
 
 def extent(values: Iterable[Number], *, log: bool) -> tuple[float, float]:
-    """A range with a little room around these values; in decades where the axis is logarithmic."""
+    """The range of these values with a margin of 6 %; in decades for a logarithmic axis."""
     known = [math.log10(value) if log else value for value in values if value is not None and (not log or value > 0)]
     low, high = min(known, default=0.0), max(known, default=1.0)
     room = 0.06 * (high - low) or (0.1 if log else 0.05 * abs(low) or 0.5)
@@ -68,14 +77,14 @@ def extent(values: Iterable[Number], *, log: bool) -> tuple[float, float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Values to be named on a logarithmic axis over this range in decades: whole decades, or 1, 2, 5 of each."""
+    """Tick values of a logarithmic axis over this range in decades: whole decades, or 1, 2 and 5 times each."""
     first, last = math.floor(low), math.ceil(high)
     inside = [k for k in range(first, last + 1) if low <= k <= high]
     if len(inside) >= 3:
         return [10.0**k for k in inside[:: -(-len(inside) // 6)]]
-    found = [part * 10.0**k for k in range(first, last + 1) for part in (1, 2, 5)]
-    found = [value for value in found if low <= math.log10(value) <= high]
-    return found if len(found) >= 3 else _even_ticks(10**low, 10**high)
+    ticks = [part * 10.0**k for k in range(first, last + 1) for part in (1, 2, 5)]
+    ticks = [value for value in ticks if low <= math.log10(value) <= high]
+    return ticks if len(ticks) >= 3 else _even_ticks(10**low, 10**high)
 
 
 def _even_ticks(low: float, high: float) -> list[float]:
@@ -93,17 +102,18 @@ class Axis:
     title: str
     log: bool = False
     flipped: bool = False
-    """The distance from one is drawn, the smallest on top."""
+    """Draw 1 - value, with the smallest on top."""
     options: tuple[Value, ...] = ()
-    """Of a choice: the value at 0, 1, 2, ..."""
+    """For a choice, the options at 0, 1, 2, ..."""
     low: float
+    """The lower bound, as drawn."""
     high: float
-    """The bounds, as drawn."""
+    """The upper bound, as drawn."""
 
     def place(self, value: Value) -> Number:
-        """Where a value is drawn; None: nowhere."""
+        """The coordinate of a value; None if it has none."""
         if self.options:
-            # By type too: 1 == True, but they are different options.
+            # Compared with their types, because 1 == True but they are different options.
             keys = [(type(option), option) for option in self.options]
             return keys.index((type(value), value)) if (type(value), value) in keys else None
         if not isinstance(value, (int, float)):
@@ -112,11 +122,11 @@ class Axis:
 
 
 def axis_of(name: str, domain: Domain) -> Axis:
-    """How a hyperparameter of this domain is drawn: by its order of magnitude where it acts so."""
+    """The axis for a domain; logarithmic for logarithmic scales and for ranges over more than two decades."""
     if isinstance(domain, Choice):
         return Axis(name=name, title=name, options=domain.options, low=0, high=len(domain.options) - 1)
     if domain.scale == "one_minus_log":
         return Axis(name=name, title=f"1 − {name}", log=True, flipped=True, low=1 - domain.high, high=1 - domain.low)  # noqa: RUF001 (a minus sign)
-    # A range over many orders of magnitude is meant so, even where it is drawn from evenly.
+    # A range over many orders of magnitude needs a logarithmic axis, even with a linear scale.
     log = domain.scale == "log" or (domain.low > 0 and domain.high > DECADES * domain.low)
     return Axis(name=name, title=name, log=log, low=domain.low, high=domain.high)

@@ -1,4 +1,4 @@
-"""The pictures of a run, in the order in which they are read."""
+"""The data of all figures of a run, in reading order."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ NAMES = ("fitness", "schedules", "tree", "founders", "exploits", "plane", "healt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """What every picture shows; None: there is nothing that it could show."""
+    """The data of every figure; None where the run has nothing to show."""
 
     fitness: Fitness | None = None
     schedules: ScheduleLines | None = None
@@ -28,7 +28,7 @@ class Pictures:
 
 
 def pictures(snapshot: RunSnapshot) -> Pictures:
-    """Everything that can be shown of a run; nothing at all before a member has finished a round."""
+    """The data of all figures; all None before a member has finished a round."""
     if not snapshot.path:
         return Pictures()
     return Pictures(

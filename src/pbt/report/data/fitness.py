@@ -1,4 +1,4 @@
-"""Scores of the whole population over training, and of the one ancestry that led to the best state."""
+"""Scores of the population over training, and along the ancestry of the best state."""
 
 from dataclasses import dataclass
 
@@ -6,43 +6,46 @@ from pbt.report.data.axes import DECADES, Curve, joined, quantile, thin, thinned
 from pbt.report.snapshot import RunSnapshot, SnapshotState
 
 POINTS = 40_000
-"""Of all members' lines together."""
+"""The most points of all members' lines together."""
 GENERATIONS = 500
+"""The most rounds drawn."""
 MARKS = 2_000
-"""Copies that are marked."""
+"""The most copies marked."""
 ZOOM = 3.0
-"""Where early scores stretch the axis by more than this factor, it shows the later ones."""
+"""If early scores stretch the axis by more than this factor, it is fitted to the later scores."""
 CUTS = (0.03, 0.06, 0.1)
-"""Shares of the rounds that may be early."""
+"""Shares of the rounds that may count as early, tried in this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitness:
-    """Scores as the task returned them, against training steps in the state."""
+    """Scores, as returned by the task, against training steps in the state."""
 
     score: str
-    """What a score is called."""
+    """The display name of the score."""
     minimize: bool
     steps: tuple[int, ...]
+    """Training steps of each generation."""
     counts: tuple[int, ...]
-    """States with so many steps."""
+    """Number of states in each generation."""
     best: tuple[float, ...]
-    """The best one up to this step."""
+    """The best score up to each generation."""
     median: tuple[float, ...]
     low: tuple[float, ...]
+    """10 % quantiles."""
     high: tuple[float, ...]
-    """10 % and 90 % quantiles."""
+    """90 % quantiles."""
     members: Curve
     winner: Curve
-    """Along the ancestry of the best state."""
+    """Scores along the ancestry of the best state."""
     marks: Curve
-    """States that were copied, where they were."""
+    """Steps and scores of copied states."""
     copies: int
     log: bool
     window: tuple[float, float] | None
-    """The part of the axis that is shown at first; None: all of it."""
+    """The range of scores shown initially; None for all."""
     hidden: int
-    """States outside of the window."""
+    """Number of states outside the window."""
     note: str
 
 
@@ -88,23 +91,23 @@ def fitness(snapshot: RunSnapshot) -> Fitness:
 
 
 def logarithmic(snapshot: RunSnapshot) -> bool:
-    """Whether scores are drawn by their order of magnitude: losses that fall over decades."""
+    """Whether scores get a logarithmic axis: minimized, positive, and over more than two decades."""
     every = [state.score for state in snapshot.counted]
     return snapshot.sign < 0 and min(every) > 0 and max(every) > DECADES * min(every)
 
 
 def _best_so_far(snapshot: RunSnapshot) -> list[tuple[int, float]]:
-    found: list[tuple[int, float]] = []
+    by_depth: list[tuple[int, float]] = []
     for generation in snapshot.generations:
         best = generation.scores[-1] if snapshot.sign > 0 else generation.scores[0]
-        if found and snapshot.better(found[-1][1], best):
-            best = found[-1][1]
-        found.append((generation.depth, best))
-    return found
+        if by_depth and snapshot.better(by_depth[-1][1], best):
+            best = by_depth[-1][1]
+        by_depth.append((generation.depth, best))
+    return by_depth
 
 
 def _pieces(states: list[SnapshotState]) -> list[list[tuple[float, float | None]]]:
-    """A member's scores, cut wherever a copy took it back to fewer steps."""
+    """The scores of a member, cut where a copy leads back to fewer steps."""
     pieces: list[list[tuple[float, float | None]]] = []
     last = -1
     for state in states:
@@ -116,12 +119,12 @@ def _pieces(states: list[SnapshotState]) -> list[list[tuple[float, float | None]
 
 
 def _window(snapshot: RunSnapshot) -> tuple[float, float] | None:
-    """The scores without the very first ones, where these would press all others together."""
+    """The range of the later scores, if the first ones stretch the axis by more than `ZOOM`; else None."""
     every = sorted(state.score for state in snapshot.counted)
     for share in CUTS:
         rounds = snapshot.generations[round(share * len(snapshot.generations)) :]
         later = sorted(score for generation in rounds for score in generation.scores)
-        # One member that went wrong is no reason for a long axis either.
+        # A quantile, so that a single diverged member does not stretch the axis either.
         low = quantile(later, 0.01) if snapshot.sign > 0 else later[0]
         high = later[-1] if snapshot.sign > 0 else quantile(later, 0.99)
         if high > low and every[-1] - every[0] > ZOOM * (high - low):

@@ -1,4 +1,4 @@
-"""Which initial members the population descends from, over time."""
+"""Shares of the population by initial member (founder), over time."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,18 +7,19 @@ from pbt.report.data.axes import thin, thinned
 from pbt.report.snapshot import Generation, RunSnapshot
 
 GENERATIONS = 300
+"""The most rounds drawn."""
 NAMED = 24
-"""Founders with an area of their own; the others share one."""
+"""The most founders with an area of their own; the others share one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FounderShare:
-    """One founder's part of the population."""
+    """The share of one founder over time."""
 
     founder: int | None
-    """None: all the others together."""
+    """None for all other founders together."""
     parts: tuple[float, ...]
-    """0 to 1, per step."""
+    """Shares from 0 to 1, per step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +29,22 @@ class FounderShares:
     steps: tuple[int, ...]
     shares: tuple[FounderShare, ...]
     others: int
-    """Founders that share one area."""
+    """Number of founders that share one area."""
     alive: tuple[int, ...]
-    """Founders that somebody descends from, per step."""
+    """Number of founders with descendants, per step."""
     winner: int | None
     """The founder of the best state."""
     began: int
+    """Number of founders at the start."""
     left: tuple[int, ...]
-    """Founders of the newest states, the most frequent first."""
+    """Founders of the living states, the most frequent first."""
     taken_over: tuple[int, int] | None
-    """The round and step from which on everybody descends from one founder; None: it never came to that."""
+    """Round and step from which on all members descend from one founder; None if that never happened."""
     note: str
 
 
 def founders(snapshot: RunSnapshot) -> FounderShares | None:
-    """The founders' shares; None: there was only one member."""
+    """The shares of all founders; None for a single member."""
     if len(snapshot.members) < 2:
         return None
     generations = thin(snapshot.generations, GENERATIONS)
@@ -50,7 +52,7 @@ def founders(snapshot: RunSnapshot) -> FounderShares | None:
     total: Counter[int] = Counter()
     for count in counts:
         total.update(count)
-    # Who is left matters most, then who was there for long.
+    # Surviving founders first, then those with descendants for longest.
     ranked = sorted(total, key=lambda founder: (-counts[-1][founder], -total[founder], founder))
     named, rest = sorted(ranked[:NAMED]), ranked[NAMED:]
     shares = [_share(founder, [founder], counts) for founder in named]
@@ -58,7 +60,7 @@ def founders(snapshot: RunSnapshot) -> FounderShares | None:
         shares.append(_share(None, rest, counts))
     notes = [
         thinned("rounds", len(generations), len(snapshot.generations)),
-        thinned("founders have an area of their own", len(named), len(total)),
+        thinned("founders drawn as separate areas", len(named), len(total)),
     ]
     left = Counter(snapshot.states[ref].founder for ref in snapshot.living)
     return FounderShares(
@@ -75,15 +77,15 @@ def founders(snapshot: RunSnapshot) -> FounderShares | None:
 
 
 def taken_over(snapshot: RunSnapshot) -> tuple[int, int] | None:
-    """The round and step from which on everybody descends from one founder."""
-    found: Generation | None = None
+    """Round and step from which on all members descend from one founder; None if that never happened."""
+    first: Generation | None = None
     for generation in reversed(snapshot.generations):
         if len(_count(generation)) > 1:
             break
-        found = generation
-    if found is None or len({state.founder for state in snapshot.counted}) < 2:
+        first = generation
+    if first is None or len({state.founder for state in snapshot.counted}) < 2:
         return None
-    return found.depth, found.step
+    return first.depth, first.step
 
 
 def _count(generation: Generation) -> Counter[int]:

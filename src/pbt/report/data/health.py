@@ -1,4 +1,4 @@
-"""How a run went as a run: how many founders are left, how much is copied, what failed, how long it took."""
+"""Health of a run per round: founders, copies, failures and training time."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,31 +8,33 @@ from pbt.report.data.axes import quantile, thin, thinned
 from pbt.report.snapshot import RunSnapshot
 
 ROUNDS = 500
+"""The most rounds drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """Per round, as each member counts its own: a failed round counts."""
+    """Values per round, as counted by each member; failed rounds count."""
 
     rounds: tuple[int, ...]
     founders: tuple[int, ...]
-    """That somebody descends from."""
+    """Number of founders with descendants."""
     copied: tuple[float, ...]
-    """Share of the members that began the round with a copy."""
+    """Share of the members that started the round from a copy."""
     failed: tuple[int, ...]
     seconds: tuple[float | None, ...]
-    """The median member's; None: not known."""
+    """Training time of the median member; None if not recorded."""
     slowest: tuple[float | None, ...]
+    """Training time of the slowest member; None if not recorded."""
     total_seconds: float | None
-    """Of all rounds of all members."""
+    """Training time of all rounds of all members."""
     failures: int
     worst: tuple[tuple[str, int], ...]
-    """What failures said, the most frequent first."""
+    """The three most frequent causes of failure, with their counts."""
     note: str
 
 
 def health(snapshot: RunSnapshot) -> Health:
-    """A strip of four small pictures."""
+    """The data of the four health panels."""
     founders: dict[int, set[int]] = {}
     trained: Counter[int] = Counter()
     times: dict[int, list[float]] = {}

@@ -1,4 +1,4 @@
-"""The hyperparameter plane, round by round: where the population stood, and how well it did there."""
+"""The population in the plane of two hyperparameters, round by round, colored by score."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from pbt.report.data.fitness import logarithmic
 from pbt.report.snapshot import Generation, RunSnapshot
 
 FRAMES = 100
+"""The most rounds drawn."""
 POINTS = 20_000
-"""Of all frames together."""
+"""The most points of all frames together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class PlaneFrame:
     y: tuple[Number, ...]
     scores: tuple[float, ...]
     winner: tuple[tuple[Number, Number], ...]
-    """The ancestor of the best state, if it is of this round."""
+    """Coordinates of the best state's ancestor in this round; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +34,20 @@ class Plane:
 
     x: Axis
     y: Axis | None
-    """None: the score."""
+    """None for the score."""
     score: str
     minimize: bool
     colors: tuple[float, float]
-    """The scores at the two ends of the color scale; their logarithms to base ten where `log` is true."""
+    """The scores at both ends of the color scale; their decimal logarithms if `log` is true."""
     log: bool
     frames: tuple[PlaneFrame, ...]
     others: tuple[str, ...]
-    """Hyperparameters that are not shown."""
+    """Hyperparameters not shown."""
     note: str
 
 
 def plane(snapshot: RunSnapshot) -> Plane | None:
-    """The first two hyperparameters that differ between members; None: there is none, or one member."""
+    """The plane of the first two hyperparameters that vary; None without hyperparameters or for a single member."""
     names = _varied(snapshot)
     if not names or len(snapshot.members) < 2:
         return None
@@ -58,7 +59,7 @@ def plane(snapshot: RunSnapshot) -> Plane | None:
     later = sorted(s for g in snapshot.generations[len(snapshot.generations) // 4 :] for s in g.scores)
     log = logarithmic(snapshot)
     low, high = (later[0], quantile(later, 0.95)) if snapshot.sign < 0 else (quantile(later, 0.05), later[-1])
-    won = frozenset(StateRef(link.member, link.round) for link in snapshot.path)
+    ancestry = frozenset(StateRef(link.member, link.round) for link in snapshot.path)
     notes = [
         thinned("rounds", len(generations), len(snapshot.generations)),
         thinned("members", min(limit, most), most),
@@ -70,7 +71,7 @@ def plane(snapshot: RunSnapshot) -> Plane | None:
         minimize=snapshot.sign < 0,
         colors=_ends(low, high, log=log),
         log=log,
-        frames=tuple(_frame(generation, x, y, won, limit) for generation in generations),
+        frames=tuple(_frame(generation, x, y, ancestry, limit) for generation in generations),
         others=tuple(name for name in snapshot.space if name not in names[:2]),
         note="; ".join(filter(None, notes)),
     )
@@ -83,7 +84,7 @@ def _ends(low: float, high: float, *, log: bool) -> tuple[float, float]:
 
 
 def _varied(snapshot: RunSnapshot) -> list[str]:
-    """The names that had more than one value, in the order of the space; or else the very first ones."""
+    """The names with more than one value, in the order of the space; all names if none varies."""
     names = list(snapshot.space)
     values: dict[str, set[object]] = {name: set() for name in names}
     for state in snapshot.counted:
@@ -93,11 +94,11 @@ def _varied(snapshot: RunSnapshot) -> list[str]:
     return [name for name in names if len(values[name]) > 1] or names
 
 
-def _frame(generation: Generation, x: Axis, y: Axis | None, won: frozenset[StateRef], limit: int) -> PlaneFrame:
+def _frame(generation: Generation, x: Axis, y: Axis | None, ancestry: frozenset[StateRef], limit: int) -> PlaneFrame:
     states = sorted(generation.states, key=lambda state: state.ref)
     shown = thin(states, limit)
-    drawn = won | {state.ref for state in shown}
-    places = {
+    drawn = ancestry | {state.ref for state in shown}
+    points = {
         state.ref: (
             x.place(state.hparams.get(x.name)),
             state.score if y is None else y.place(state.hparams.get(y.name)),
@@ -109,8 +110,8 @@ def _frame(generation: Generation, x: Axis, y: Axis | None, won: frozenset[State
         round=generation.depth,
         step=generation.step,
         members=tuple(state.ref.member for state in shown),
-        x=tuple(places[state.ref][0] for state in shown),
-        y=tuple(places[state.ref][1] for state in shown),
+        x=tuple(points[state.ref][0] for state in shown),
+        y=tuple(points[state.ref][1] for state in shown),
         scores=tuple(state.score for state in shown),
-        winner=tuple(place for ref, place in places.items() if ref in won),
+        winner=tuple(point for ref, point in points.items() if ref in ancestry),
     )

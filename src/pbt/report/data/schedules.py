@@ -1,4 +1,4 @@
-"""Hyperparameters over training: what everybody tried, and what made the winner."""
+"""Hyperparameters over training, of all members and along the winner's ancestry."""
 
 import itertools
 from collections.abc import Iterable
@@ -9,41 +9,43 @@ from pbt.report.snapshot import RunSnapshot, SnapshotState
 from pbt.space import Value
 
 POINTS = 60_000
-"""Of all panels together."""
+"""The most points of all panels together."""
 PANELS = 12
+"""The most hyperparameters drawn."""
 
-Stretch = tuple[int, int, Value]
-"""From step, to step, value."""
+Interval = tuple[int, int, Value]
+"""(first step, last step, value)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One hyperparameter. Curves are steps: a value holds until the next point."""
+    """One hyperparameter, drawn as step curves: a value holds until the next point."""
 
     axis: Axis
     members: Curve
     winner: Curve
     handovers: Curve
-    """Where the winner's ancestry went over to another member."""
+    """Points where the winner's ancestry continues in another member."""
     first: Value
+    """The first value along the winner's ancestry."""
     last: Value
-    """Of the winner."""
+    """The last value along the winner's ancestry."""
     changes: int
-    """How often the winner's value changed."""
+    """Number of changes along the winner's ancestry."""
     at_bound: str
-    """`lower` or `upper` where the winner's last value is a bound; else empty."""
+    """`lower` or `upper` if the winner's last value is a bound, else empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleLines:
-    """Against training steps in the state."""
+    """Hyperparameters against training steps in the state."""
 
     panels: tuple[Panel, ...]
     note: str
 
 
 def schedules(snapshot: RunSnapshot) -> ScheduleLines | None:
-    """A panel per hyperparameter; None: there are none."""
+    """One panel per hyperparameter; None without hyperparameters."""
     names = list(snapshot.space)
     if not names:
         return None
@@ -62,15 +64,15 @@ def schedules(snapshot: RunSnapshot) -> ScheduleLines | None:
 
 def _panel(name: str, snapshot: RunSnapshot, members: list[int]) -> Panel:
     axis = axis_of(name, snapshot.space[name])
-    won: list[Stretch] = [(link.first_step, link.last_step, link.hparams.get(name)) for link in snapshot.path]
-    values = [value for _, _, value in won]
-    over = [b for a, b in itertools.pairwise(snapshot.path) if a.member != b.member]
-    rings = [(link.first_step, axis.place(link.hparams.get(name))) for link in over]
-    pieces = [piece for member in members for piece in _steps(_stretches(snapshot.by_member[member], name), axis)]
+    ancestry: list[Interval] = [(link.first_step, link.last_step, link.hparams.get(name)) for link in snapshot.path]
+    values = [value for _, _, value in ancestry]
+    handovers = [b for a, b in itertools.pairwise(snapshot.path) if a.member != b.member]
+    rings = [(link.first_step, axis.place(link.hparams.get(name))) for link in handovers]
+    pieces = [piece for member in members for piece in _steps(_intervals(snapshot.by_member[member], name), axis)]
     return Panel(
         axis=axis,
         members=joined(pieces),
-        winner=joined(_steps(won, axis)),
+        winner=joined(_steps(ancestry, axis)),
         handovers=joined([[ring for ring in rings if ring[1] is not None]]),
         first=values[0],
         last=values[-1],
@@ -80,28 +82,26 @@ def _panel(name: str, snapshot: RunSnapshot, members: list[int]) -> Panel:
 
 
 def bound(axis: Axis, value: Value) -> str:
-    """Which bound of a number this value is; empty: none, or it is no number."""
+    """`lower` or `upper` if the value is a bound; empty if it is not, or the domain is a choice."""
     place = axis.place(value)
     if axis.options or place is None:
         return ""
-    reach = 1e-6 * (axis.high - axis.low)
-    if axis.log:
-        reach = 1e-6 * place
-    low, high = abs(place - axis.low) <= reach, abs(place - axis.high) <= reach
+    tolerance = 1e-6 * (place if axis.log else axis.high - axis.low)
+    low, high = abs(place - axis.low) <= tolerance, abs(place - axis.high) <= tolerance
     if axis.flipped:
         low, high = high, low
     return "lower" if low else "upper" if high else ""
 
 
-def _stretches(states: Iterable[SnapshotState], name: str) -> list[Stretch]:
+def _intervals(states: Iterable[SnapshotState], name: str) -> list[Interval]:
     return [(state.first_step, state.step, state.hparams.get(name)) for state in states]
 
 
-def _steps(stretches: Iterable[Stretch], axis: Axis) -> list[list[tuple[float, Number]]]:
-    """Corners of a step line; a new piece wherever the steps do not join."""
+def _steps(intervals: Iterable[Interval], axis: Axis) -> list[list[tuple[float, Number]]]:
+    """Corners of a step curve; a new piece starts where consecutive intervals do not meet."""
     pieces: list[list[tuple[float, Number]]] = []
     end: float | None = None
-    for start, stop, value in stretches:
+    for start, stop, value in intervals:
         place = axis.place(value)
         if place is None:
             _close(pieces, end)

@@ -1,4 +1,4 @@
-"""The family tree of a population: who descends from whom, laid out so that no two lines cross."""
+"""The family tree of a population, laid out so that no two lines cross."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,57 +8,59 @@ from pbt.report.data.axes import Curve, joined, thin, thinned
 from pbt.report.snapshot import RunSnapshot, SnapshotState
 
 GENERATIONS = 200
+"""The most rounds drawn."""
 EDGES = 12_000
-"""Of branches that died out: the others are few."""
+"""The most edges of extinct branches; surviving branches are few and drawn whole."""
 FAILURES = 500
-"""That are marked."""
+"""The most failures marked."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """Lines against training steps in the state; heights, 0 to 1, keep relatives together and mean nothing else."""
+    """Lines against training steps in the state; heights, from 0 to 1, only keep relatives together."""
 
     dead: Curve
-    """Branches that nobody living descends from."""
+    """Branches without living descendants."""
     living: Curve
+    """Branches with living descendants."""
     winner: Curve
     """From the birth of the best state's founder to the best state."""
     passed: tuple[str, ...]
-    """Per point of `winner`: which state it is."""
+    """The label of each point of `winner`."""
     initial: Curve
     final: Curve
     failed: Curve
-    """States that a failed round started from."""
+    """States from which a failed round started."""
     note: str
 
 
 def tree(snapshot: RunSnapshot) -> Tree | None:
-    """The family tree; None: there was only one member."""
+    """The family tree; None for a single member."""
     if len(snapshot.members) < 2:
         return None
     places = _places(snapshot)
     kept = thin([generation.depth for generation in snapshot.generations], GENERATIONS)
     parents = _parents(snapshot, frozenset(kept))
-    won = {StateRef(link.member, link.round) for link in snapshot.path}
-    dead = [ref for ref in parents if ref not in snapshot.surviving and ref not in won]
-    drawn = _some(dead, parents) if len(dead) > EDGES else dead
-    path = [ref for ref in parents if ref in won]
+    ancestry = {StateRef(link.member, link.round) for link in snapshot.path}
+    dead = [ref for ref in parents if ref not in snapshot.surviving and ref not in ancestry]
+    drawn = _thinned_branches(dead, parents) if len(dead) > EDGES else dead
+    path = [ref for ref in parents if ref in ancestry]
     if snapshot.path and path[-1:] != [_last(snapshot)]:
         path.append(_last(snapshot))
     walk = [_birth(snapshot.states[path[0]].founder), *path] if path else []
     crosses = thin(snapshot.failures, FAILURES)
     notes = [
         thinned("rounds", len(kept), len(snapshot.generations)),
-        thinned("steps of branches that died out", len(drawn), len(dead)),
+        thinned("edges of extinct branches", len(drawn), len(dead)),
         thinned("failures", len(crosses), len(snapshot.failures)),
     ]
     return Tree(
         dead=_lines(drawn, parents, places),
         living=_lines([ref for ref in parents if ref in snapshot.surviving], parents, places),
         winner=joined([[places[ref] for ref in walk]]),
-        passed=tuple(_said(ref, snapshot) for ref in walk),
+        passed=tuple(_label(ref, snapshot) for ref in walk),
         initial=joined([[places[ref] for ref in places if ref.round == 0]]),
         final=joined([[places[ref] for ref in snapshot.living]]),
         failed=joined([[places[f.start or _birth(f.member)] for f in crosses]]),
@@ -71,12 +73,12 @@ def _last(snapshot: RunSnapshot) -> StateRef:
 
 
 def _birth(member: int) -> StateRef:
-    """A node for a member before any training: there is no state with round 0."""
+    """The node of a member before any training; no trained state has round 0."""
     return StateRef(member, 0)
 
 
 def _places(snapshot: RunSnapshot) -> dict[StateRef, Point]:
-    """Where every state is drawn: by its steps, and by the order of its parent among all of that age."""
+    """Coordinates of every state: its steps, and its rank among the states of its generation."""
     states = list(snapshot.states.values())
     born = [_birth(member) for member in sorted({s.ref.member for s in states if s.start is None} | _unborn(snapshot))]
     places = {ref: (0.0, _height(rank, len(born))) for rank, ref in enumerate(born)}
@@ -84,7 +86,7 @@ def _places(snapshot: RunSnapshot) -> dict[StateRef, Point]:
     for state in states:
         by_depth.setdefault(state.depth, []).append(state)
     for depth in sorted(by_depth):
-        # Children in the order of their parents: that is all it takes for lines not to cross.
+        # Sorting children by their parents is enough to keep lines from crossing.
         ordered = sorted(by_depth[depth], key=lambda state: _order(state, places))
         for rank, state in enumerate(ordered):
             places[state.ref] = (state.step, _height(rank, len(ordered)))
@@ -92,7 +94,7 @@ def _places(snapshot: RunSnapshot) -> dict[StateRef, Point]:
 
 
 def _unborn(snapshot: RunSnapshot) -> set[int]:
-    """Members whose very first round failed: they have a birth, and no state of it."""
+    """Members whose first round failed: they have a birth but no state."""
     return {failure.member for failure in snapshot.failures if failure.start is None}
 
 
@@ -106,20 +108,20 @@ def _height(rank: int, count: int) -> float:
 
 
 def _parents(snapshot: RunSnapshot, kept: frozenset[int]) -> dict[StateRef, StateRef]:
-    """Each state of a kept generation with its nearest ancestor in another one, or with the birth."""
-    found: dict[StateRef, StateRef] = {}
+    """Maps each state of a kept generation to its nearest ancestor in another kept one, or to its birth."""
+    parents: dict[StateRef, StateRef] = {}
     for ref, state in snapshot.states.items():
         if state.depth not in kept:
             continue
         above = state.start
         while above is not None and snapshot.states[above].depth not in kept:
             above = snapshot.states[above].start
-        found[ref] = above if above is not None else _birth(state.founder)
-    return found
+        parents[ref] = above if above is not None else _birth(state.founder)
+    return parents
 
 
-def _some(dead: list[StateRef], parents: dict[StateRef, StateRef]) -> list[StateRef]:
-    """Whole branches, evenly chosen, until there are enough steps."""
+def _thinned_branches(dead: list[StateRef], parents: dict[StateRef, StateRef]) -> list[StateRef]:
+    """The states of evenly chosen whole branches, about `EDGES` in all."""
     known = frozenset(dead)
     continued = {parents[ref] for ref in dead}
     tips = [ref for ref in dead if ref not in continued]
@@ -133,7 +135,7 @@ def _some(dead: list[StateRef], parents: dict[StateRef, StateRef]) -> list[State
 
 
 def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: dict[StateRef, Point]) -> Curve:
-    """Edges joined to lines as long as possible."""
+    """All edges, joined into lines that are as long as possible."""
     open_ends: dict[StateRef, list[Point]] = {}
     lines: list[list[Point]] = []
     for ref in refs:
@@ -146,7 +148,7 @@ def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: 
     return joined(lines)
 
 
-def _said(ref: StateRef, snapshot: RunSnapshot) -> str:
+def _label(ref: StateRef, snapshot: RunSnapshot) -> str:
     if ref.round == 0:
         return f"birth of member {ref.member}"
-    return f"member {ref.member} after its round {ref.round}: {snapshot.score_name} {snapshot.states[ref].score:.5g}"
+    return f"member {ref.member} after round {ref.round}: {snapshot.score_name} {snapshot.states[ref].score:.5g}"

@@ -1,11 +1,12 @@
-"""The pictures for print, drawn by matplotlib from the same records under the same names."""
+"""The figures for print, drawn by matplotlib from the same records as the plotly figures."""
 
 from pbt.report.matplotlib_figures.ancestry import plot_founders, plot_tree
-from pbt.report.matplotlib_figures.common import saved
+from pbt.report.matplotlib_figures.common import figure_bytes
 from pbt.report.matplotlib_figures.lines import plot_fitness, plot_health, plot_schedules
 from pbt.report.matplotlib_figures.maps import plot_exploits, plot_plane
 
 __all__ = [
+    "figure_bytes",
     "plot_exploits",
     "plot_fitness",
     "plot_founders",
@@ -13,5 +14,4 @@ __all__ = [
     "plot_plane",
     "plot_schedules",
     "plot_tree",
-    "saved",
 ]

@@ -1,49 +1,50 @@
-"""Who descends from whom: the family tree, and the founders' shares."""
+"""Figures of ancestry: the family tree, and the founders' shares."""
 
+from pbt.report.data.axes import STEPS_TITLE
 from pbt.report.data.founders import FounderShares
 from pbt.report.data.tree import Tree
-from pbt.report.matplotlib_figures.common import STEPS, Drawing, by_thousands, legend, points, settled, sheet
+from pbt.report.matplotlib_figures.common import Drawing, count_ticks, isolated_style, legend, points, sheet
 from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, WINNER, cividis
 from pbt.report.sentences import TITLES
 
 LABELED = 0.04
-"""Share at the end from which an area is named beside it."""
+"""The smallest final share of an area with a label."""
 
 
-@settled
+@isolated_style
 def plot_tree(record: Tree) -> Drawing:
-    """The initial members on the left, the living ones on the right, and every branch between them."""
+    """The initial members on the left, the living states on the right, and all branches between them."""
     figure, ((axes,),) = sheet(min(9.0, 3.0 + 0.09 * len(record.initial)))
-    axes.plot(*points(record.dead), color=OTHERS, linewidth=0.5, alpha=0.6, label="died out")
+    axes.plot(*points(record.dead), color=OTHERS, linewidth=0.5, alpha=0.6, label="extinct")
     axes.plot(*points(record.living), color=POPULATION, linewidth=1, label="has living descendants")
     axes.plot(*points(record.winner), color=WINNER, linewidth=2.6, label="the winner's ancestry")
     axes.scatter(*points(record.initial), s=18, color=INITIAL, label="initial members", zorder=3)
     axes.scatter(*points(record.final), s=18, color=POPULATION, label="living states", zorder=3)
     if record.failed.x:
-        axes.scatter(*points(record.failed), s=26, color=FAILED, marker="x", label="a round failed", zorder=3)
+        axes.scatter(*points(record.failed), s=26, color=FAILED, marker="x", label="failed round", zorder=3)
     if record.winner.x:
         x, y = points(record.winner)
         axes.scatter(x[-1:], y[-1:], s=140, color=WINNER, marker="*", label="the best state", zorder=4)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_ylim(-0.02, 1.02)
-    by_thousands(axes)
-    axes.set_xlabel(STEPS)
+    count_ticks(axes, "x")
+    axes.set_xlabel(STEPS_TITLE)
     axes.set_title(TITLES["tree"], loc="left")
     legend(figure, axes, 4)
     return figure
 
 
-@settled
+@isolated_style
 def plot_founders(record: FounderShares) -> Drawing:
-    """Stacked areas, one per founder, the first member on top as in the tree."""
+    """Stacked areas, one per founder, in the order of the tree from top to bottom."""
     figure, ((axes,),) = sheet(4.4)
     shares = list(reversed(record.shares))
     steps = list(record.steps) if len(record.steps) > 1 else [record.steps[0] - 0.5, record.steps[0] + 0.5]
     below, colors, areas = 0.0, [], []
-    for place, share in enumerate(shares):
+    for index, share in enumerate(shares):
         won = share.founder is not None and share.founder == record.winner
-        gradual = OTHERS if share.founder is None else cividis(place / max(1, len(shares) - 1))
+        gradual = OTHERS if share.founder is None else cividis(index / max(1, len(shares) - 1))
         colors.append(WINNER if won else gradual)
         areas.append([100 * part for part in share.parts] * (1 if len(record.steps) > 1 else 2))
         if share.parts[-1] >= LABELED:
@@ -52,8 +53,8 @@ def plot_founders(record: FounderShares) -> Drawing:
             axes.annotate(name, (1.01, middle), xycoords=("axes fraction", "data"), va="center", fontsize=9)
         below += share.parts[-1]
     axes.stackplot(steps, areas, colors=colors, edgecolor="white", linewidth=0.4)
-    axes.set(xlabel=STEPS, ylabel="share of the population, %", xlim=(steps[0], steps[-1]), ylim=(0, 100))
+    axes.set(xlabel=STEPS_TITLE, ylabel="share of the population, %", xlim=(steps[0], steps[-1]), ylim=(0, 100))
     axes.grid(visible=False)
-    by_thousands(axes)
+    count_ticks(axes, "x")
     axes.set_title(TITLES["founders"], loc="left")
     return figure

@@ -1,4 +1,4 @@
-"""What all printed figures share: the sheet, axes, curves, and how they become bytes."""
+"""Parts shared by the matplotlib figures: style, sheet, axes, curves, and conversion to bytes."""
 
 import contextlib
 import io
@@ -15,11 +15,11 @@ from pbt.report.data.axes import Axis, Curve, Number, extent, log_ticks
 from pbt.text import number
 
 WIDTH, DPI = 8.0, 150
-STEPS = "training steps in the state (lineage steps)"
+"""Width of a figure in inches, and dots per inch."""
 DATELESS: Mapping[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 SETTINGS: dict[Any, Any] = {
-    # Names are a stranger's: a dollar is no formula. Equal figures give equal bytes, and fonts are outlines that
-    # publishers take.
+    # Names are untrusted, so a dollar sign starts no formula. Equal figures give equal bytes. Publishers accept fonts
+    # of type 42.
     "text.parse_math": False,
     "svg.hashsalt": "pbt",
     "pdf.fonttype": 42,
@@ -35,8 +35,8 @@ Drawing = Any
 """A matplotlib figure."""
 
 
-def settled(plot: Callable[Arguments, Drawing]) -> Callable[Arguments, Drawing]:
-    """Draw under our own settings, whatever the user's are."""
+def isolated_style(plot: Callable[Arguments, Drawing]) -> Callable[Arguments, Drawing]:
+    """Decorate a plotting function to use `SETTINGS` instead of the user's matplotlib settings."""
 
     @wraps(plot)
     def drawn(*args: Arguments.args, **more: Arguments.kwargs) -> Drawing:
@@ -53,15 +53,15 @@ def _settings() -> Iterator[None]:
     except ImportError as error:
         raise MissingExtraError("drawing figures", "report") from error
     with mpl.rc_context(), warnings.catch_warnings():
-        # A letter that the font lacks becomes a box, which says it well enough.
+        # A glyph that the font lacks is drawn as a box; a warning would add nothing.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         mpl.rcdefaults()
         mpl.rcParams.update(SETTINGS)
         yield
 
 
-def saved(figure: Drawing, suffix: str) -> bytes:
-    """The figure as `png`, `svg` or `pdf`; equal figures give equal bytes."""
+def figure_bytes(figure: Drawing, suffix: str) -> bytes:
+    """Save a figure as `png`, `svg` or `pdf`; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with _settings():
         figure.savefig(buffer, format=suffix, dpi=DPI, metadata=DATELESS[suffix])
@@ -69,10 +69,10 @@ def saved(figure: Drawing, suffix: str) -> bytes:
 
 
 def sheet(height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Drawing, Any]:
-    """A figure and its axes, an array of them where there are several."""
+    """A figure and its axes, as an array of rows and columns."""
     from matplotlib.figure import Figure
 
-    # Without pyplot: no global state, no window, no backend to choose.
+    # Without pyplot there is no global state, no window and no backend to choose.
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **more)
     for one in axes.flat:
@@ -83,24 +83,24 @@ def sheet(height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[
 
 
 def legend(figure: Drawing, axes: Any, columns: int) -> None:
-    """All labels of these axes, below everything."""
+    """Add a legend of these axes below all panels."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def points(curve: Curve) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """A curve as two arrays, gaps as NaN."""
+    """A curve as two arrays, with NaN for gaps."""
     return values(curve.x), values(curve.y)
 
 
 def values(numbers: Iterable[Number]) -> npt.NDArray[np.float64]:
-    """Numbers as an array, gaps as NaN."""
+    """Numbers as an array, with NaN for None."""
     return np.array([np.nan if value is None else value for value in numbers], dtype=np.float64)
 
 
 def scaled(axes: Any, side: str, seen: Iterable[Number], *, log: bool, flipped: bool = False) -> None:
-    """Fit the x or y axis of a subplot to what is seen on it, with names at round values."""
+    """Fit the x or y axis of a subplot to the values drawn on it, with ticks at round values."""
     low, high = extent(seen, log=log)
     if log:
         getattr(axes, f"set_{side}scale")("log")
@@ -112,16 +112,21 @@ def scaled(axes: Any, side: str, seen: Iterable[Number], *, log: bool, flipped: 
 
 
 def hparam(axes: Any, side: str, axis: Axis, seen: Iterable[Number]) -> None:
-    """Make the x or y axis of a subplot that of a hyperparameter."""
+    """Set up the x or y axis of a subplot for a hyperparameter."""
     scaled(axes, side, seen, log=axis.log, flipped=axis.flipped)
     if axis.options:
-        words = [number(option)[:14] for option in axis.options]
-        getattr(axes, f"set_{side}ticks")(range(len(words)), words)
+        labels = [number(option)[:14] for option in axis.options]
+        getattr(axes, f"set_{side}ticks")(range(len(labels)), labels)
 
 
-def by_thousands(axes: Any) -> None:
-    """Write steps as `12,000`."""
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+def count_ticks(axes: Any, side: str) -> None:
+    """Put the ticks of the x or y axis of a subplot at whole numbers, written as `12,000`."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis = getattr(axes, f"{side}axis")
+    # With the default of at least two ticks, an axis around a single whole number would get fractions.
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+    axis.set_major_formatter("{x:,.0f}")
 
 
 def _nowhere() -> Any:

@@ -2,19 +2,18 @@
 
 from typing import Any
 
-from pbt.report.data.axes import Curve
+from pbt.report.data.axes import STEPS_TITLE, Curve
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
 from pbt.report.data.schedules import ScheduleLines
 from pbt.report.matplotlib_figures.common import (
-    STEPS,
     Drawing,
-    by_thousands,
+    count_ticks,
     hparam,
+    isolated_style,
     legend,
     points,
     scaled,
-    settled,
     sheet,
 )
 from pbt.report.palette import FAILED, OTHERS, POPULATION, WINNER
@@ -25,9 +24,9 @@ THIN: dict[str, Any] = {"color": OTHERS, "linewidth": 0.6, "alpha": 0.75}
 BOLD: dict[str, Any] = {"color": WINNER, "linewidth": 2.4}
 
 
-@settled
+@isolated_style
 def plot_fitness(record: Fitness) -> Drawing:
-    """The scores of all members, their band and median, the best so far, and the winner's ancestry."""
+    """The scores of all members, their 10 to 90 % band and median, the best so far, and the winner's ancestry."""
     figure, ((axes,),) = sheet(5.2)
     dot = "o" if len(record.steps) == 1 else None
     axes.plot(*points(record.members), label="members", marker=dot, markersize=3, **THIN)
@@ -52,16 +51,16 @@ def plot_fitness(record: Fitness) -> Drawing:
         scaled(axes, "y", record.members.y, log=True)
     elif record.window is not None:
         axes.set_ylim(record.window)
-    by_thousands(axes)
-    axes.set(xlabel=STEPS, ylabel=printable(record.score))
+    count_ticks(axes, "x")
+    axes.set(xlabel=STEPS_TITLE, ylabel=printable(record.score))
     axes.set_title(TITLES["fitness"], loc="left")
     legend(figure, axes, 3)
     return figure
 
 
-@settled
+@isolated_style
 def plot_schedules(record: ScheduleLines) -> Drawing:
-    """One panel per hyperparameter, all over the same steps."""
+    """One panel per hyperparameter, over a common axis of steps."""
     figure, grid = sheet(1.3 + 1.6 * len(record.panels), len(record.panels), sharex=True)
     for (axes,), panel in zip(grid, record.panels, strict=True):
         axes.plot(*points(panel.members), drawstyle="steps-post", label="members", **THIN)
@@ -71,16 +70,16 @@ def plot_schedules(record: ScheduleLines) -> Drawing:
             axes.scatter(*points(panel.handovers), label="handed over", **style)
         hparam(axes, "y", panel.axis, (*panel.members.y, *panel.winner.y))
         axes.set_title(printable(panel.axis.title), loc="left")
-    by_thousands(grid[-1][0])
-    grid[-1][0].set_xlabel(STEPS)
+    count_ticks(grid[-1][0], "x")
+    grid[-1][0].set_xlabel(STEPS_TITLE)
     figure.suptitle(TITLES["schedules"], x=0.01, ha="left", fontsize=11, fontweight="bold")
     legend(figure, grid[0][0], 3)
     return figure
 
 
-@settled
+@isolated_style
 def plot_health(record: Health) -> Drawing:
-    """Four small pictures over the rounds."""
+    """Four panels over a common axis of rounds."""
     figure, grid = sheet(7.2, 4, sharex=True)
     (founders,), (copied,), (failed,), (seconds,) = grid
     founders.step(record.rounds, record.founders, where="post", color=POPULATION)
@@ -89,18 +88,19 @@ def plot_health(record: Health) -> Drawing:
     rounds = tuple(record.rounds)
     seconds.plot(*points(Curve(rounds, record.slowest)), color=OTHERS, linewidth=0.8, label="slowest member")
     seconds.plot(*points(Curve(rounds, record.seconds)), color=POPULATION, label="median member")
-    titles = ("founders with descendants", "began with a copy, %", "failed rounds", "seconds of a round")
+    titles = ("founders with descendants", "started from a copy, %", "failed rounds", "seconds per round")
     for (axes,), title in zip(grid, titles, strict=True):
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_ylim(bottom=0)
-    failed.yaxis.get_major_locator().set_params(integer=True)
-    nothing = {failed: "" if any(record.failed) else "none", seconds: "" if any(record.slowest) else "not recorded"}
-    for axes, words in nothing.items():
-        if words:
+    count_ticks(founders, "y")
+    count_ticks(failed, "y")
+    empty = {failed: "" if any(record.failed) else "none", seconds: "" if any(record.slowest) else "not recorded"}
+    for axes, label in empty.items():
+        if label:
             axes.set_yticks([0])
-            axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")
-    if not nothing[seconds]:
+            axes.text(0.5, 0.5, label, transform=axes.transAxes, ha="center", va="center")
+    if not empty[seconds]:
         seconds.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0, borderaxespad=0.2)
     seconds.set_xlabel("round of the member")
-    seconds.xaxis.get_major_locator().set_params(integer=True)
+    count_ticks(seconds, "x")
     return figure

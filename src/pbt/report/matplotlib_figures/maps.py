@@ -1,4 +1,4 @@
-"""Pictures without a time axis: who copied whom, and the hyperparameter plane."""
+"""Figures without a time axis: the matrix of copies, and the hyperparameter plane."""
 
 import math
 from typing import Any
@@ -8,20 +8,20 @@ import numpy as np
 from pbt.report.data.axes import Number, log_ticks, thin
 from pbt.report.data.exploits import Exploits
 from pbt.report.data.plane import Plane
-from pbt.report.matplotlib_figures.common import Drawing, hparam, scaled, settled, sheet, values
+from pbt.report.matplotlib_figures.common import Drawing, hparam, isolated_style, scaled, sheet, values
 from pbt.report.palette import WINNER, cividis
 from pbt.report.sentences import TITLES
 from pbt.text import number, printable
 
 FRAMES = 4
-"""Paper has no slider: so many rounds stand side by side."""
+"""The number of rounds drawn side by side, since paper has no slider."""
 NAMED = 20
-"""Members that have a name on an axis."""
+"""The most members with a label on an axis."""
 
 
-@settled
+@isolated_style
 def plot_exploits(record: Exploits) -> Drawing:
-    """A heat map, donors downwards and the members that copied them across."""
+    """A heat map of copies, with a row per donor and a column per copying member."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import MaxNLocator
 
@@ -30,21 +30,21 @@ def plot_exploits(record: Exploits) -> Drawing:
     colors = LinearSegmentedColormap.from_list("copies", [cividis(0.25 + 0.75 * i / 8) for i in range(9)])
     shown = np.ma.masked_equal(copies, 0)
     image = axes.imshow(shown, cmap=colors, vmin=1, vmax=max(2, copies.max()), aspect="auto", interpolation="none")
-    places = thin(range(len(record.members)), NAMED)
-    names = [record.members[place] for place in places]
+    ticks = thin(range(len(record.members)), NAMED)
+    names = [record.members[tick] for tick in ticks]
     slanted = {"rotation": 45, "ha": "right"} if any(" " in name for name in names) else {}
     axes.grid(visible=False)
-    axes.set_xticks(places, names, **slanted)
-    axes.set_yticks(places, names)
+    axes.set_xticks(ticks, names, **slanted)
+    axes.set_yticks(ticks, names)
     axes.set(xlabel="member that copied", ylabel="donor")
     axes.set_title(TITLES["exploits"], loc="left")
     figure.colorbar(image, ax=axes, label="copies", pad=0.02, ticks=MaxNLocator(integer=True))
     return figure
 
 
-@settled
+@isolated_style
 def plot_plane(record: Plane) -> Drawing:
-    """The members in the plane after four rounds from the first to the last."""
+    """The members in the plane after four rounds, from the first to the last."""
     frames = thin(record.frames, FRAMES)
     columns = min(2, len(frames))
     rows = -(-len(frames) // columns)
@@ -71,7 +71,7 @@ def plot_plane(record: Plane) -> Drawing:
 
 
 def _fit(axes: Any, record: Plane) -> None:
-    """The same axes for all rounds."""
+    """Fit the shared axes to all rounds."""
     x: list[Number] = [value for frame in record.frames for value in frame.x]
     y: list[Number] = [value for frame in record.frames for value in frame.y]
     hparam(axes, "x", record.x, x)

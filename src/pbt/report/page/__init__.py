@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no network: the template beside this file, filled."""
+"""Render the report as one HTML file that needs no network, from the template in this folder."""
 
 import base64
 import hashlib
@@ -9,32 +9,32 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from pbt.report.content import Content, ReportSection, Warned
+from pbt.report.content import Content, ReportSection, ReportWarning
 from pbt.report.tables import FigureTable
 from pbt.text import printable
 
 
-def page(said: Content, figures: Mapping[str, Any], library: str) -> str:
-    """The whole file; equal runs give equal bytes.
+def page(content: Content, figures: Mapping[str, Any], library: str) -> str:
+    """The HTML file; equal runs give equal bytes.
 
     Args:
-        said: The words.
-        figures: The pictures as plotly figures, by name.
-        library: plotly.js.
+        content: The texts.
+        figures: The plotly figures by name.
+        library: The source of plotly.js.
     """
     own = look("look.js") + look("page.js")
     return Template(look("page.html")).substitute(
-        title=_escaped(said.title),
+        title=_escaped(content.title),
         policy=_policy(library, own),
         style=look("page.css"),
-        lead=_escaped(said.lead),
-        results=_facts(said.results),
-        advice=_advice(said.warnings, said.praise),
-        contents=_contents(said.sections),
-        sections="".join(map(_section, said.sections)),
-        setting=_facts(said.setting),
-        environment=_facts(said.environment) or "<p>Not recorded.</p>",
-        # A "<" could end the element; in JSON it may be written otherwise.
+        lead=_escaped(content.lead),
+        results=_facts(content.results),
+        advice=_advice(content.warnings, content.praise),
+        contents=_contents(content.sections),
+        sections="".join(map(_section, content.sections)),
+        setting=_facts(content.setting),
+        environment=_facts(content.environment) or "<p>Not recorded.</p>",
+        # A "<" could end the script element; JSON allows the escape.
         figures=json_text(figures).replace("<", "\\u003c"),
         library=library,
         script=own,
@@ -42,12 +42,12 @@ def page(said: Content, figures: Mapping[str, Any], library: str) -> str:
 
 
 def look(name: str) -> str:
-    """A file beside this one, part of every page that looks like the report."""
+    """A file of this folder, shared by the report and the dashboard."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def json_text(value: Any) -> str:
-    """Plain values as the JSON that browsers read: short, and without NaN."""
+    """Plain values as compact JSON without NaN, as browsers require."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
@@ -56,7 +56,7 @@ def _escaped(text: object) -> str:
 
 
 def _policy(*scripts: str) -> str:
-    """What the browser may do with this file: run these two scripts, and nothing from anywhere."""
+    """The security policy: the browser may run these scripts and load nothing else."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (
@@ -70,7 +70,7 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f"<dl>{items}</dl>" if items else ""
 
 
-def _advice(warnings: Sequence[Warned], praise: str) -> str:
+def _advice(warnings: Sequence[ReportWarning], praise: str) -> str:
     items = "".join(
         f'<li>{_escaped(one.text)} <a href="#{one.figure}">{_escaped(one.title)}</a></li>' for one in warnings
     )
@@ -95,12 +95,12 @@ def _section(one: ReportSection) -> str:
     )
 
 
-def _table(made: FigureTable | None) -> str:
-    if made is None:
+def _table(table: FigureTable | None) -> str:
+    if table is None:
         return ""
-    head = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in made.head)
-    rows = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in made.rows)
+    head = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in table.head)
+    rows = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
     return (
-        f"<details><summary>{_escaped(made.summary)}</summary>"
+        f"<details><summary>{_escaped(table.summary)}</summary>"
         f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )

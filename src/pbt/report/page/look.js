@@ -1,4 +1,4 @@
-// How figures look in every page of this package, on light ground and on dark.
+// The look of figures in the report and the dashboard, on light and on dark backgrounds.
 
 "use strict";
 const look = {
@@ -16,8 +16,8 @@ const look = {
     };
   },
 
-  // A figure for this many pixels. On a narrow screen words are smaller, the scale of colors lies above the figure,
-  // and a finger that moves over it scrolls the page.
+  // Fit a figure to a width in pixels. On a narrow screen the text is smaller, the color scale lies above the figure,
+  // and dragging a finger scrolls the page.
   fit(data, layout, width) {
     if (width >= 560) return;
     layout.dragmode = false;
@@ -37,7 +37,7 @@ const look = {
 
   config(name) {
     return {
-      // Nothing is sent anywhere, and no button offers it.
+      // Never send data anywhere, and offer no button for it.
       showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true,
       displayModeBar: window.innerWidth > 640 ? "hover" : false,
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"],

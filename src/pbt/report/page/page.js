@@ -17,13 +17,13 @@
     figure.layout.template = look.template(dark.matches);
     look.fit(figure.data, figure.layout, div.clientWidth);
     figure.config = look.config(name);
-    // Between two figures the page can be scrolled and read.
+    // A pause between figures keeps the page responsive.
     Plotly.newPlot(div, figure).then(() => { drawn.push(div); setTimeout(next, 0); });
   }
   next();
 
   dark.addEventListener("change", () => paint(dark.matches));
-  // A sheet of A4 or letter paper is so wide within its margins.
+  // The width of A4 or letter paper within its margins.
   window.addEventListener("beforeprint", () => paint(false, { autosize: false, width: 700 }));
   window.addEventListener("afterprint", () => paint(dark.matches, { autosize: true, width: null }));
 })();

@@ -1,4 +1,4 @@
-"""The pictures as plotly figures, in plain dicts that become JSON: nothing here needs plotly itself."""
+"""The figures for plotly, as plain dicts ready for JSON; plotly itself is not needed to make them."""
 
 from pbt.report.plotly_figures.ancestry import plot_founders, plot_tree
 from pbt.report.plotly_figures.lines import plot_fitness, plot_health, plot_schedules

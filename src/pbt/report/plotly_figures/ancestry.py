@@ -1,4 +1,4 @@
-"""Who descends from whom: the family tree, and the founders' shares."""
+"""Figures of ancestry: the family tree, and the founders' shares."""
 
 from typing import Any
 
@@ -9,41 +9,42 @@ from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, QUIET, WINNE
 from pbt.report.plotly_figures.common import Figure, axis, dots, layout, line, shorts, step_axis, text
 
 LABELED = 0.04
-"""Share at the end from which an area is named beside it."""
+"""The smallest final share of an area with a label."""
 
 
 def plot_tree(record: Tree) -> Figure:
-    """The initial members on the left, the living ones on the right, and every branch between them."""
-    said = [text(words) for words in record.passed]
+    """The initial members on the left, the living states on the right, and all branches between them."""
+    labels = [text(label) for label in record.passed]
     data = [
-        line(record.dead, "died out", QUIET, width=1, hoverinfo="skip"),
+        line(record.dead, "extinct", QUIET, width=1, hoverinfo="skip"),
         line(record.living, "has living descendants", POPULATION, width=1.5, hoverinfo="skip"),
-        line(record.winner, "the winner's ancestry", WINNER, width=3.5, text=said, hovertemplate=_HOVER),
+        line(record.winner, "the winner's ancestry", WINNER, width=3.5, text=labels, hovertemplate=_HOVER),
         dots(record.initial, "initial members", INITIAL, size=7, hoverinfo="skip"),
         dots(record.final, "living states", POPULATION, size=7, hoverinfo="skip"),
     ]
     if record.failed.x:
-        data.append(dots(record.failed, "a round failed", FAILED, size=8, symbol="x-thin-open", hoverinfo="skip"))
+        data.append(dots(record.failed, "failed round", FAILED, size=8, symbol="x-thin-open", hoverinfo="skip"))
     if record.winner.x:
         end = Curve(record.winner.x[-1:], record.winner.y[-1:])
-        data.append(dots(end, "the best state", WINNER, size=15, symbol="star", text=said[-1:], hovertemplate=_HOVER))
+        data.append(dots(end, "the best state", WINNER, size=15, symbol="star", text=labels[-1:], hovertemplate=_HOVER))
     height = min(820, 260 + 8 * len(record.initial))
     hidden: dict[str, Any] = {"visible": False, "range": [-0.02, 1.02], "fixedrange": True}
-    return {"data": data, "layout": layout(height, xaxis=step_axis(), yaxis=hidden)}
+    steps = (*record.dead.x, *record.living.x, *record.winner.x)
+    return {"data": data, "layout": layout(height, xaxis=step_axis(steps), yaxis=hidden)}
 
 
 _HOVER = "%{text}<extra></extra>"
 
 
 def plot_founders(record: FounderShares) -> Figure:
-    """Stacked areas, one per founder, the first member on top as in the tree."""
+    """Stacked areas, one per founder, in the order of the tree from top to bottom."""
     data, notes, below = [], [], 0.0
     shares = list(reversed(record.shares))
-    places = {share.founder: i / max(1, len(shares) - 1) for i, share in enumerate(shares)}
+    positions = {share.founder: i / max(1, len(shares) - 1) for i, share in enumerate(shares)}
     for share in shares:
         name = f"{record.others} others" if share.founder is None else f"member {share.founder}"
         won = share.founder is not None and share.founder == record.winner
-        color = WINNER if won else OTHERS if share.founder is None else cividis(places[share.founder])
+        color = WINNER if won else OTHERS if share.founder is None else cividis(positions[share.founder])
         data.append(
             {
                 "type": "scatter",
@@ -65,7 +66,7 @@ def plot_founders(record: FounderShares) -> Figure:
         below += share.parts[-1]
     more = {"annotations": [{**note, "showarrow": False} for note in notes], "margin": _MARGIN, "showlegend": False}
     y = axis("share of the population, %", range=[0, 100], fixedrange=True)
-    return {"data": data, "layout": layout(420, xaxis=step_axis(range=_ends(record)), yaxis=y) | more}
+    return {"data": data, "layout": layout(420, xaxis=step_axis(record.steps, range=_ends(record)), yaxis=y) | more}
 
 
 _MARGIN = {"l": 60, "r": 96, "t": 16, "b": 52}

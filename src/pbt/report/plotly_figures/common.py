@@ -1,39 +1,38 @@
-"""What all plotly figures share: a layout without colors of its own, axes, short numbers."""
+"""Parts shared by the plotly figures: a layout without colors of its own, axes, short numbers."""
 
 import html
 import math
 from collections.abc import Iterable
 from typing import Any
 
-from pbt.report.data.axes import Axis, Curve, Number, extent, log_ticks
+from pbt.report.data.axes import STEPS_TITLE, Axis, Curve, Number, extent, is_few, log_ticks
 from pbt.text import number, printable
 
 Figure = dict[str, Any]
-"""A plotly figure: `data`, `layout`, and where there is a slider `frames`."""
+"""A plotly figure: `data`, `layout`, and `frames` if it has a slider."""
 
-STEPS = "training steps in the state (lineage steps)"
 CLEAR = "rgba(0,0,0,0)"
 
 
-def text(words: object) -> str:
-    """Words of somebody else's for plotly, which reads tags."""
-    return html.escape(printable(words))
+def text(untrusted: object) -> str:
+    """Escape untrusted text: plotly interprets HTML tags."""
+    return html.escape(printable(untrusted))
 
 
 def short(value: Number) -> Number:
-    """A number with eight significant digits; None: what is no number."""
+    """A number rounded to eight significant digits; None for None, NaN and infinities."""
     if value is None or not math.isfinite(value):
         return None
     return value if isinstance(value, int) else float(f"{value:.8g}")
 
 
 def shorts(values: Iterable[Number]) -> list[Number]:
-    """Numbers with eight significant digits."""
+    """Numbers rounded to eight significant digits."""
     return [short(value) for value in values]
 
 
 def line(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
-    """A trace of a curve; `width`, `shape` and `dash` are the line's."""
+    """The line trace of a curve; `width`, `shape` and `dash` style the line."""
     style = {key: more.pop(key) for key in ("width", "shape", "dash") if key in more}
     return {
         "type": "scatter",
@@ -47,7 +46,7 @@ def line(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
 
 
 def dots(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
-    """A trace of points; `size` and `symbol` are the marker's."""
+    """The marker trace of a curve; `size`, `symbol` and `opacity` style the markers."""
     style = {key: more.pop(key) for key in ("size", "symbol", "opacity") if key in more}
     return {
         "type": "scatter",
@@ -61,7 +60,7 @@ def dots(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
 
 
 def layout(height: int, **more: Any) -> dict[str, Any]:
-    """A layout for any ground: colors of text and grid come with the page."""
+    """A layout for light and dark backgrounds: the page adds the colors of text and grid."""
     return {
         "height": height,
         "margin": {"l": 60, "r": 20, "t": 64, "b": 52},
@@ -74,26 +73,42 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 
 
 def axis(title: str, *, log: bool = False, span: tuple[float, float] = (0, 1), **more: Any) -> dict[str, Any]:
-    """An axis; `title` is plotly's text already, `span` what a logarithmic one covers, in decades."""
-    found = {"title": {"text": title, "standoff": 8}, "zeroline": False, "automargin": True, **more}
+    """An axis.
+
+    Args:
+        title: The title, escaped.
+        log: Make the axis logarithmic.
+        span: The range of a logarithmic axis, in decades.
+        more: Further properties of the axis.
+    """
+    common = {"title": {"text": title, "standoff": 8}, "zeroline": False, "automargin": True, **more}
     if not log:
-        return found
+        return common
     values = log_ticks(*span)
-    return {**found, "type": "log", "tickvals": values, "ticktext": [number(value, 3) for value in values]}
+    return {**common, "type": "log", "tickvals": values, "ticktext": [number(value, 3) for value in values]}
 
 
-def step_axis(**more: Any) -> dict[str, Any]:
-    """The axis that most pictures have in common."""
-    return axis(STEPS, tickformat=",d", **more)
+def count_axis(title: str, counts: Iterable[Number], **more: Any) -> dict[str, Any]:
+    """An axis over whole numbers, with ticks at whole numbers only.
+
+    Automatic ticks of a short range are fractions, and a format that rounds would label two of them alike; so a short
+    range has a tick at each whole number, and the format does not round.
+    """
+    return axis(title, tickformat=",~f", **more) | ({"dtick": 1} if is_few(counts) else {})
+
+
+def step_axis(steps: Iterable[Number], **more: Any) -> dict[str, Any]:
+    """The axis of training steps in a state."""
+    return count_axis(STEPS_TITLE, steps, **more)
 
 
 def hparam_axis(hparam: Axis, values: Iterable[Number], *, title: str = "") -> dict[str, Any]:
-    """The axis of a hyperparameter around these values: logarithmic, upside down or with words, as it is."""
+    """The axis of a hyperparameter, fitted to these values."""
     low, high = extent(values, log=hparam.log)
     ends = [short(high), short(low)] if hparam.flipped else [short(low), short(high)]
-    found = axis(title, log=hparam.log, span=(low, high), range=ends)
+    made = axis(title, log=hparam.log, span=(low, high), range=ends)
     if hparam.options:
-        # Where there is no room, some of the words are left out; hovering tells.
-        words = [number(option)[:14] for option in hparam.options]
-        found |= {"tickvals": list(range(len(words))), "ticktext": [html.escape(word) for word in words]}
-    return found
+        # Without enough room, plotly omits some of the labels; hovering shows the option.
+        labels = [number(option)[:14] for option in hparam.options]
+        made |= {"tickvals": list(range(len(labels))), "ticktext": [html.escape(label) for label in labels]}
+    return made

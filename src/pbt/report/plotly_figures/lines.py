@@ -10,6 +10,7 @@ from pbt.report.palette import BAND, FAILED, OTHERS, POPULATION, QUIET, RING, WI
 from pbt.report.plotly_figures.common import (
     Figure,
     axis,
+    count_axis,
     dots,
     hparam_axis,
     layout,
@@ -21,14 +22,15 @@ from pbt.report.plotly_figures.common import (
 )
 
 PANEL = 150
-"""Pixels of a small picture."""
+"""Height of a panel in pixels."""
 GAP = 46
-"""Pixels between two of them, with room for a title."""
+"""Pixels between two panels, with room for a title."""
 TOP, BOTTOM = 64, 52
+"""Margins in pixels."""
 
 
 def plot_fitness(record: Fitness) -> Figure:
-    """The scores of all members, their band and median, the best so far, and the winner's ancestry."""
+    """The scores of all members, their 10 to 90 % band and median, the best so far, and the winner's ancestry."""
     points = "markers" if len(record.steps) == 1 else "lines"
     steps = tuple(record.steps)
     band = {"fill": "tonexty", "fillcolor": BAND, "hoverinfo": "skip"}
@@ -47,11 +49,11 @@ def plot_fitness(record: Fitness) -> Figure:
     y = axis(text(record.score), log=record.log, span=extent(record.members.y, log=record.log))
     if record.window is not None:
         y["range"] = shorts(record.window)
-    return {"data": data, "layout": layout(440, xaxis=step_axis(), yaxis=y)}
+    return {"data": data, "layout": layout(440, xaxis=step_axis(record.members.x), yaxis=y)}
 
 
 def plot_schedules(record: ScheduleLines) -> Figure:
-    """One panel per hyperparameter, all over the same steps."""
+    """One panel per hyperparameter, over a common axis of steps."""
     data: list[dict[str, Any]] = []
     panels = len(record.panels)
     axes, titles = _stack([panel.axis.title for panel in record.panels])
@@ -66,22 +68,23 @@ def plot_schedules(record: ScheduleLines) -> Figure:
         if panel.handovers.x:
             marks = {"size": 7, "symbol": "circle-open", "hoverinfo": "skip"}
             rows.append(dots(panel.handovers, "handed over", WINNER, yaxis=more["yaxis"], **marks))
-        # One entry of the legend for all panels, which shows and hides in all of them.
+        # One legend entry for all panels, which toggles its traces in all of them.
         data += [row | {"legendgroup": row["name"], "showlegend": row["name"] not in shown} for row in rows]
         shown |= {row["name"] for row in rows}
         axes[f"yaxis{name}"] |= hparam_axis(panel.axis, (*panel.members.y, *panel.winner.y)) | _ticks(panel)
+    steps = [x for panel in record.panels for x in panel.members.x]
     return {
         "data": data,
-        "layout": layout(_height(panels), xaxis=step_axis(anchor=f"y{_axis_name(panels - 1)}"), **axes)
+        "layout": layout(_height(panels), xaxis=step_axis(steps, anchor=f"y{_axis_name(panels - 1)}"), **axes)
         | {"annotations": titles, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}}
         | {"legend": _above(panels)},
     }
 
 
 def plot_health(record: Health) -> Figure:
-    """Four small pictures over the rounds."""
+    """Four panels over a common axis of rounds."""
     rounds = tuple(record.rounds)
-    titles = ["founders with descendants", "began with a copy, %", "failed rounds", "seconds of a round"]
+    titles = ["founders with descendants", "started from a copy, %", "failed rounds", "seconds per round"]
     axes, notes = _stack(titles)
     percents = tuple(100 * share for share in record.copied)
     many = {"shape": "hv", "width": 2, "showlegend": False}
@@ -92,40 +95,41 @@ def plot_health(record: Health) -> Figure:
         line(Curve(rounds, record.slowest), "slowest", OTHERS, yaxis="y4", width=1),
         line(Curve(rounds, record.seconds), "median", POPULATION, yaxis="y4", width=2),
     ]
-    for name in ("yaxis", "yaxis2", "yaxis3", "yaxis4"):
-        axes[name] |= axis("", rangemode="tozero", nticks=4)
-    axes["yaxis3"] |= {"tickformat": "d"}
+    from_zero: dict[str, Any] = {"rangemode": "tozero", "nticks": 4}
+    axes["yaxis"] |= count_axis("", (0, *record.founders), **from_zero)
+    axes["yaxis2"] |= axis("", **from_zero)
+    axes["yaxis3"] |= count_axis("", (0, *record.failed), **from_zero)
+    axes["yaxis4"] |= axis("", **from_zero)
     legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": PANEL / _inner(4), "yanchor": "bottom"}
-    nothing = {"y3": "none" if not any(record.failed) else "", "y4": "not recorded" if not any(record.slowest) else ""}
-    for where, words in nothing.items():
-        if words:
-            axes[f"yaxis{where[1]}"] |= {"range": [0, 1], "tickvals": [0]}
-            notes.append({"text": words, "showarrow": False, "xref": "paper", "x": 0.5, "yref": where, "y": 0.5})
+    empty = {"y3": "none" if not any(record.failed) else "", "y4": "not recorded" if not any(record.slowest) else ""}
+    for panel, label in empty.items():
+        if label:
+            axes[f"yaxis{panel[1]}"] |= {"range": [0, 1], "tickvals": [0]}
+            notes.append({"text": label, "showarrow": False, "xref": "paper", "x": 0.5, "yref": panel, "y": 0.5})
     return {
         "data": data,
-        "layout": layout(_height(4), xaxis=axis("round of the member", anchor="y4"), **axes)
+        "layout": layout(_height(4), xaxis=count_axis("round of the member", rounds, anchor="y4"), **axes)
         | {"annotations": notes, "legend": legend, "bargap": 0.1, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}},
     }
 
 
-def _bars(x: tuple[int, ...], y: tuple[float, ...], name: str, color: str, where: str) -> dict[str, Any]:
-    look = {"color": color, "line": {"width": 0}}
+def _bars(x: tuple[int, ...], y: tuple[float, ...], name: str, color: str, yaxis: str) -> dict[str, Any]:
     return {
         "type": "bar",
         "x": list(x),
         "y": shorts(y),
         "name": name,
-        "marker": look,
-        "yaxis": where,
+        "marker": {"color": color, "line": {"width": 0}},
+        "yaxis": yaxis,
         "showlegend": False,
     }
 
 
 def _values(panel: Panel) -> dict[str, Any]:
-    """What hovering over the winner says, in the hyperparameter's own values."""
+    """The hover text of the winner's line, in the hyperparameter's own values."""
     if panel.axis.options:
-        words = [None if y is None else text(panel.axis.options[int(y)]) for y in panel.winner.y]
-        return {"text": words, "hovertemplate": "%{text} from step %{x}<extra></extra>"}
+        labels = [None if y is None else text(panel.axis.options[int(y)]) for y in panel.winner.y]
+        return {"text": labels, "hovertemplate": "%{text} from step %{x}<extra></extra>"}
     if panel.axis.flipped:
         values = [None if y is None else short(1 - y) for y in panel.winner.y]
         return {"customdata": values, "hovertemplate": "%{customdata} from step %{x}<extra></extra>"}
@@ -153,11 +157,11 @@ def _above(panels: int) -> dict[str, Any]:
 
 
 def _stack(titles: list[str]) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """Axes one below the other, first on top, each with a title over its left corner."""
+    """Stacked axes, the first on top, each with a title above its left corner."""
     inner, axes, notes = _inner(len(titles)), {}, []
     for index, title in enumerate(titles):
         top = 1 - index * (PANEL + GAP) / inner
         axes[f"yaxis{_axis_name(index)}"] = {"domain": [short(max(0.0, top - PANEL / inner)), short(top)]}
-        place = {"xref": "paper", "x": 0, "xanchor": "left", "yref": "paper", "y": short(top), "yanchor": "bottom"}
-        notes.append({"text": f"<b>{text(title)}</b>", "showarrow": False, **place})
+        corner = {"xref": "paper", "x": 0, "xanchor": "left", "yref": "paper", "y": short(top), "yanchor": "bottom"}
+        notes.append({"text": f"<b>{text(title)}</b>", "showarrow": False, **corner})
     return axes, notes

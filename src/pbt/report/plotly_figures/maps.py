@@ -1,4 +1,4 @@
-"""Pictures without a time axis: who copied whom, and the hyperparameter plane."""
+"""Figures without a time axis: the matrix of copies, and the hyperparameter plane."""
 
 import math
 from typing import Any
@@ -11,11 +11,11 @@ from pbt.report.plotly_figures.common import Figure, axis, hparam_axis, layout, 
 from pbt.text import number
 
 _MARGIN = {"l": 60, "r": 20, "t": 24, "b": 52}
-"""With no room for a legend."""
+"""Margins without room for a legend."""
 
 
 def plot_exploits(record: Exploits) -> Figure:
-    """A heat map, donors downwards and the members that copied them across."""
+    """A heat map of copies, with a row per donor and a column per copying member."""
     names = list(record.members)
     most = max(max(row) for row in record.copies)
     bar = {"title": {"text": "copies"}, "thickness": 14, "outlinewidth": 0}
@@ -23,12 +23,12 @@ def plot_exploits(record: Exploits) -> Figure:
         "type": "heatmap",
         "x": names,
         "y": names,
-        # No color at all where nothing was copied.
+        # Cells without copies have no color.
         "z": [[count or None for count in row] for row in record.copies],
         "zmin": 1,
         "zmax": max(2, most),
-        # Without its darkest part, which is lost on dark ground.
-        "colorscale": [[place / 4, cividis(0.25 + 0.75 * place / 4)] for place in range(5)],
+        # Without the darkest part, which is invisible on a dark background.
+        "colorscale": [[i / 4, cividis(0.25 + 0.75 * i / 4)] for i in range(5)],
         "colorbar": bar | ({"dtick": 1} if most < 8 else {}),
         "hovertemplate": "member %{x} copied member %{y}: %{z} times<extra></extra>",
         "xgap": 1 if len(names) <= 50 else 0,
@@ -42,7 +42,7 @@ def plot_exploits(record: Exploits) -> Figure:
 
 
 def plot_plane(record: Plane) -> Figure:
-    """The members in the plane, with a slider over the rounds that begins at the last one."""
+    """The members in the plane, with a slider over the rounds, initially at the last."""
     marker = {
         "size": 10,
         "opacity": 0.9,
@@ -83,7 +83,7 @@ def plot_plane(record: Plane) -> Figure:
 
 
 def _decades(record: Plane) -> dict[str, Any]:
-    """The scale of colors that stand for logarithms."""
+    """Tick labels of a logarithmic color scale."""
     if not record.log:
         return {}
     values = log_ticks(*record.colors)
@@ -92,13 +92,13 @@ def _decades(record: Plane) -> dict[str, Any]:
 
 def _traces(record: Plane, frame: PlaneFrame) -> list[dict[str, Any]]:
     colors = {"color": shorts(math.log10(score) if record.log else score for score in frame.scores)}
-    said = [f"member {m}: {number(s)}" for m, s in zip(frame.members, frame.scores, strict=True)]
-    points = {"x": shorts(frame.x), "y": shorts(frame.y), "text": said, "marker": colors}
+    labels = [f"member {m}: {number(s)}" for m, s in zip(frame.members, frame.scores, strict=True)]
+    points = {"x": shorts(frame.x), "y": shorts(frame.y), "text": labels, "marker": colors}
     return [points, {"x": shorts(x for x, _ in frame.winner), "y": shorts(y for _, y in frame.winner)}]
 
 
 def _axis(record: Plane, hparam: Axis | None, side: str) -> dict[str, Any]:
-    """An axis that stands still while the slider moves."""
+    """An axis fitted to all frames, so that it stays fixed while the slider moves."""
     values: list[Number] = [value for frame in record.frames for value in getattr(frame, side)]
     if hparam is not None:
         return hparam_axis(hparam, values, title=text(hparam.title))
