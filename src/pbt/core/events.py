@@ -148,7 +148,7 @@ def to_plain(event: Event) -> dict[str, Any]:
     # A Decision has a `kind` of its own: how it came about is stored under `how`.
     plain: dict[str, Any] = {"kind": event.kind}
     for name in _NAMES[type(record)]:
-        plain["how" if name == "kind" else name] = _encode(getattr(record, name))
+        plain["how" if name == "kind" else name] = encode_floats(getattr(record, name))
     if plain.get("compared", 0) is None:
         del plain["compared"]  # most logs have none, and stay as they were
     return plain
@@ -161,7 +161,7 @@ def from_plain(plain: Mapping[str, Any]) -> Event:
         KeyError: The kind of event is unknown.
         TypeError: A field is missing or unknown.
     """
-    values = {name: _decode(value) for name, value in plain.items() if name != "kind"}
+    values = {name: decode_floats(value) for name, value in plain.items() if name != "kind"}
     for name in ("start", "state"):
         if values.get(name) is not None:
             values[name] = StateRef(*values[name])
@@ -175,27 +175,29 @@ def from_plain(plain: Mapping[str, Any]) -> Event:
     return event
 
 
-def _encode(value: Any) -> Any:
+def encode_floats(value: Any) -> Any:
+    """Plain values for strict JSON: NaN and infinities as `{"float": "nan"}`, tuples as lists, keys as strings."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
+        return [encode_floats(item) for item in value]
     if isinstance(value, (dict, Mapping)):
-        plain = {str(key): _encode(item) for key, item in value.items()}
+        plain = {str(key): encode_floats(item) for key, item in value.items()}
         return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
     return value
 
 
-def _decode(value: Any) -> Any:
+def decode_floats(value: Any) -> Any:
+    """The values given to `encode_floats`, tuples as lists."""
     if type(value) in _PLAIN or type(value) is float:
         return value
     if isinstance(value, dict):
         if value.keys() == {"float"}:
             inner = value["float"]
-            return float(inner) if isinstance(inner, str) else {"float": _decode(inner[0])}
-        return {key: _decode(item) for key, item in value.items()}
+            return float(inner) if isinstance(inner, str) else {"float": decode_floats(inner[0])}
+        return {key: decode_floats(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [decode_floats(item) for item in value]
     return value

@@ -1,11 +1,10 @@
 """Records as rows and back: the JSON texts that both stores keep, and the checks before anything is kept."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pbt.core.events import Born, Decided, Event, Reported, from_plain, to_plain
+from pbt.core.events import Born, Decided, Event, Reported, decode_floats, encode_floats, from_plain, to_plain
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
 
@@ -57,7 +56,7 @@ def to_json(value: Any, what: str) -> str:
         UsageError: The value holds something else than plain values.
     """
     try:
-        return _dump(_encode(value))
+        return _dump(encode_floats(value))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what}: expected plain values, got something else ({error})") from error
 
@@ -69,7 +68,7 @@ def from_json(text: str) -> Any:
         CorruptError: This text is none of its.
     """
     try:
-        return json.loads(text, object_hook=_decode)
+        return decode_floats(json.loads(text))
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CorruptError(f"expected JSON, found {text[:80]!r}") from error
 
@@ -102,26 +101,6 @@ def _unknown(member: int, ref: StateRef, role: str, found: str) -> RunError:
         f"member {member}: expected a stored state of member {ref.member}, round {ref.round} {role}, found {found}; "
         "nothing was written"
     )
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, (str, int)) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
-    if isinstance(value, (dict, Mapping)):
-        plain = {str(key): _encode(item) for key, item in value.items()}
-        return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
-    return value
-
-
-def _decode(pairs: dict[str, Any]) -> Any:
-    if pairs.keys() != {"float"}:
-        return pairs
-    inner = pairs["float"]
-    return float(inner) if isinstance(inner, str) else {"float": inner[0]}
 
 
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
