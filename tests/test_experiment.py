@@ -97,7 +97,7 @@ class Checked:
         ({"task": Unbound()}, TaskError, "Unbound needs a `bind` table"),
         ({"task": Checked()}, TaskError, "'lr' has no effect"),
         ({"space": {"lr": 0.1}}, SpaceError, "expected Float, Int or Choice, got 0.1"),
-        ({"space": {"a b": Float(0, 1)}}, SpaceError, "words joined by dots"),
+        ({"space": {"a b": Float(0, 1)}}, SpaceError, "identifiers joined by dots"),
         ({"objective": "max"}, UsageError, "expected objective 'maximize' or 'minimize', got 'max'"),
         ({"population": 0}, UsageError, "at least 1 member"),
         ({"rounds": 0}, UsageError, "at least 1 round"),
