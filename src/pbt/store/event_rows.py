@@ -1,4 +1,4 @@
-"""Records as rows and back: the JSON texts that both stores keep, and the checks before anything is kept."""
+"""Conversion of records to and from their JSON rows, for both stores, and the checks before a commit."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from pbt.errors import CorruptError, RunError, UsageError
 
 
 class EventValues(NamedTuple):
-    """An event as it is kept."""
+    """An event as a row."""
 
     round: int
     member: int | None
@@ -19,10 +19,10 @@ class EventValues(NamedTuple):
 
 
 def to_row(event: Event) -> EventValues:
-    """The event as a row.
+    """Convert an event to a row.
 
     Raises:
-        UsageError: It holds something else than plain values.
+        UsageError: It contains a value that is not plain.
     """
     plain = to_plain(event)
     member = plain.get("member")
@@ -31,17 +31,17 @@ def to_row(event: Event) -> EventValues:
     except (TypeError, ValueError) as error:
         whose = "" if member is None else f" of member {member}"
         raise UsageError(
-            f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None and lists and dicts of them, "
-            f"got something else ({error}); turn array scalars into numbers with float(x)"
+            f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None, lists and dicts ({error}); "
+            "convert array scalars with float(x)"
         ) from error
     return EventValues(plain["round"], member, event.kind, data)
 
 
 def to_event(data: str, id_: int) -> Event:
-    """The event that `to_row` wrote.
+    """The event that `to_row` converted.
 
     Raises:
-        CorruptError: This text is no event.
+        CorruptError: The text is not an event.
     """
     try:
         return from_plain(json.loads(data))
@@ -49,23 +49,23 @@ def to_event(data: str, id_: int) -> Event:
         raise CorruptError(f"event {id_}: expected an event, found {data[:80]!r} ({error!r})") from error
 
 
-def to_json(value: Any, what: str) -> str:
-    """Plain values as JSON; numbers that JSON does not know as `{"float": "nan"}`, as in the texts of events.
+def to_json(value: Any, label: str) -> str:
+    """Plain values as strict JSON; NaN and infinities as `{"float": "nan"}`, as in events.
 
     Raises:
-        UsageError: The value holds something else than plain values.
+        UsageError: A value is not plain; the message starts with `label`.
     """
     try:
         return _dump(encode_floats(value))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{what}: expected plain values, got something else ({error})") from error
+        raise UsageError(f"{label}: expected numbers, strings, booleans, None, lists and dicts ({error})") from error
 
 
 def from_json(text: str) -> Any:
-    """The values that `to_json` wrote, tuples as lists.
+    """The values that `to_json` encoded, tuples as lists.
 
     Raises:
-        CorruptError: This text is none of its.
+        CorruptError: The text is not such JSON.
     """
     try:
         return decode_floats(json.loads(text))
@@ -74,14 +74,14 @@ def from_json(text: str) -> Any:
 
 
 def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], known: Mapping[StateRef, Any]) -> None:
-    """Check that every state these events name is there: nothing is named before it is durable.
+    """Check that every state named by these events is stored: a state is named only once it is durable.
 
     Raises:
-        RunError: A state is named that is neither handed over nor known, or under another digest; or one is
-            handed over that is known.
+        RunError: A named state is neither in `stored` nor known, or has another digest; or a state in `stored` is
+            known already.
     """
     for ref in stored.keys() & known.keys():
-        raise RunError(f"state of member {ref.member}, round {ref.round}: stored already, and never changed")
+        raise RunError(f"state of member {ref.member}, round {ref.round}: stored already; states are immutable")
     for event in events:
         match event:
             case Reported():
@@ -91,7 +91,7 @@ def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], know
                     raise _unknown(event.member, event.state, f"with digest {event.digest}", found)
             case Decided(decision=opened) | (Born() as opened):
                 if opened.start is not None and opened.start not in stored and opened.start not in known:
-                    raise _unknown(opened.member, opened.start, "to start from", "none (was it retained?)")
+                    raise _unknown(opened.member, opened.start, "to start from", "none (check Strategy.retain)")
             case _:
                 pass
 
