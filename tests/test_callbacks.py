@@ -597,7 +597,7 @@ def test_an_observer_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [Listener, Observer(), print])
 def test_what_is_no_callback_is_refused_before_anything_is_written(wrong: Any, tmp_path: Path) -> None:
     """A class instead of its instance, an observer, a function: the error says what was expected."""
-    with pytest.raises(UsageError, match=re.escape("callbacks: expected objects of classes derived from pbt.Callback")):
+    with pytest.raises(UsageError, match=re.escape("callbacks: expected instances of pbt.Callback subclasses")):
         experiment().run(tmp_path / "run", callbacks=[wrong])
     assert not (tmp_path / "run").exists()
 

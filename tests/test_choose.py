@@ -151,7 +151,7 @@ def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
     monkeypatch.setattr("pbt.runs.experiment.choose", None)
     caplog.clear()
     run = pbt.run(TASK, SPACE, rounds=2, run_dir=tmp_path / "run", resume=True, **settings)
-    assert "resumed elsewhere" not in caplog.text
+    assert "resumed with another placement" not in caplog.text
     assert run.history()["round"][-1] == 2
 
 

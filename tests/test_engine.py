@@ -515,12 +515,12 @@ class Distorted(Plan):
 @pytest.mark.parametrize(
     ("distort", "error", "message"),
     [
-        (_silent, UsageError, r"asked about members \[0, 1, 2, 3\], it decided on \[1, 2, 3\]"),
-        (_twice, UsageError, "it decided on"),
-        (_wrong_round, UsageError, "opened round 3 of member 0 after 1"),
+        (_silent, UsageError, r"members \[0, 1, 2, 3\], got \[1, 2, 3\]"),
+        (_twice, UsageError, "decide once on each of members"),
+        (_wrong_round, UsageError, "open round 2 of member 0, got 3"),
         (_out_of_bounds, SpaceError, "decided for member 0: 'lr' must be"),
         (_no_such_state, RunError, "member 0, round 9"),
-        (_born_twice, UsageError, "started member 0, which was there already"),
+        (_born_twice, UsageError, "got member 0, which exists already"),
         (_born_outside, SpaceError, "new member 9: 'lr' must be"),
     ],
 )
@@ -538,7 +538,7 @@ def test_wrong_answers_are_refused(distort, error, message) -> None:
     [
         ({"population": 0}, "at least 1 member"),
         ({"rounds": 0}, "at least 1 round"),
-        ({"population": 1, "initial": [{"lr": 0.1}] * 2}, "2 initial points for a population of 1"),
+        ({"population": 1, "initial": [{"lr": 0.1}] * 2}, "at most 1 initial points, one per member, got 2"),
         ({"rounds": 2.5}, "rounds to be a whole number"),
         ({"population": True}, "population to be a whole number"),
     ],

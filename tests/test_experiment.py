@@ -97,19 +97,19 @@ class Checked:
         ({"task": Unbound()}, TaskError, "Unbound needs a `bind` table"),
         ({"task": Checked()}, TaskError, "'lr' has no effect"),
         ({"space": {"lr": 0.1}}, SpaceError, "expected Float, Int or Choice, got 0.1"),
-        ({"space": {"a b": Float(0, 1)}}, SpaceError, "words joined by dots"),
+        ({"space": {"a b": Float(0, 1)}}, SpaceError, "identifiers joined by dots"),
         ({"objective": "max"}, UsageError, "expected objective 'maximize' or 'minimize', got 'max'"),
         ({"population": 0}, UsageError, "at least 1 member"),
         ({"rounds": 0}, UsageError, "at least 1 round"),
         ({"seed": "7"}, UsageError, "seed to be a whole number"),
         ({"initial": [{"lr": 0.1, "width": 2, "rule": "c"}]}, SpaceError, "initial values of member 0: 'rule' must be"),
         ({"initial": [{"lr": 0.1}]}, SpaceError, "expected a value for 'width'"),
-        ({"initial": [{"lr": 0.1, "width": 2, "rule": "a"}] * 5}, UsageError, "5 initial points for a population of 4"),
+        ({"initial": [{"lr": 0.1, "width": 2, "rule": "a"}] * 5}, UsageError, "one per member, got 5"),
         ({"executor": "process"}, UsageError, "unknown executor 'process'; did you mean 'processes'?"),
         ({"workers": 0}, UsageError, "at least 1 of workers, got 0"),
         ({"threads": -1}, UsageError, "at least 1 of threads, got -1"),
-        ({"device": "cuda:77"}, DeviceError, "'cuda:77' is not there: expected one of cpu"),
-        ({"device": "tpu"}, DeviceError, "'tpu' is not there"),
+        ({"device": "cuda:77"}, DeviceError, "'cuda:77' does not exist: expected one of cpu"),
+        ({"device": "tpu"}, DeviceError, "'tpu' does not exist"),
         ({"task": lambda *_: (None, 1.0), "executor": "processes"}, TaskError, "top level of a module"),
     ],
 )
@@ -123,7 +123,7 @@ def test_refused_before_anything_is_written(changes, error, message, tmp_path) -
 def test_cuda_where_there_is_none(tmp_path, monkeypatch) -> None:
     """`cuda` on a machine without one is an error that says what there is."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(DeviceError, match="'cuda' is not there: expected one of cpu"):
+    with pytest.raises(DeviceError, match="'cuda' does not exist: expected one of cpu"):
         pbt.run(train, SPACE, device="cuda", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -229,7 +229,7 @@ def test_another_experiment_is_not_resumed(name, value, tmp_path) -> None:
     """What decisions depend on cannot change within a run: refused, naming what differs, and nothing is logged."""
     interrupted(EXPERIMENT, tmp_path / "run")
     events = RunReader(tmp_path / "run").events()
-    with pytest.raises(UsageError, match=rf"begun with {name}\S* = "):
+    with pytest.raises(UsageError, match=rf"started with {name}\S* = "):
         replace(EXPERIMENT, **{name: value}).run(tmp_path / "run", resume=True)
     assert RunReader(tmp_path / "run").events() == events
     assert EXPERIMENT.run(tmp_path / "run", resume=True).events == EXPERIMENT.run().events

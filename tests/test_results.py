@@ -130,7 +130,7 @@ def test_lineage(run) -> None:
 
 def test_lineage_of_nobody(run) -> None:
     """Asking for a member that is not there says which ones are."""
-    with pytest.raises(UsageError, match=r"member 9 is not there.*0 \.\. 4"):
+    with pytest.raises(UsageError, match=r"member 9 does not exist.*0 \.\. 4"):
         run.lineage(9)
 
 

@@ -1,27 +1,28 @@
-"""Every error this package raises on purpose.
+"""The exceptions raised by this package.
 
 ::
 
     PBTError
-    ├── UsageError              what was asked for cannot be done as asked
-    │   ├── ConfigError         a configuration file or option is wrong
-    │   ├── SpaceError          a search space or a hyperparameter is wrong
-    │   ├── TaskError           a task cannot be used in the way it was given
-    │   ├── StateError          a state holds something that cannot be stored
-    │   ├── DeviceError         a device that is not there
+    ├── UsageError              the request cannot be carried out
+    │   ├── ConfigError         invalid configuration file or option
+    │   ├── SpaceError          invalid search space or hyperparameter
+    │   ├── TaskError           invalid task
+    │   ├── StateError          a state contains a value that cannot be stored
+    │   ├── DeviceError         the device does not exist
     │   ├── DataError           a data set is absent, damaged or of the wrong shape
     │   ├── MissingExtraError   an optional dependency is not installed
     │   └── RunError            a run directory cannot be used
-    │       ├── RunExistsError  it is already there
+    │       ├── RunExistsError  the directory exists already
     │       ├── RunLockedError  another process writes to it
-    │       ├── RunFormatError  another version wrote it, or it is no run directory
+    │       ├── RunFormatError  another version wrote it, or it is not a run directory
+    │       │   └── RunUnbegunError  its creation was interrupted: it is empty
     │       ├── CorruptError    its bytes are not the bytes that were written
-    │       └── DiskError       its disk is full, failing or read-only: the run stopped, and can go on
-    ├── PopulationLostError     every member failed, nothing is left to train
-    └── WorkerError             the executor itself cannot go on
+    │       └── DiskError       its disk is full, failing or read-only: the run stopped and can be resumed
+    ├── PopulationLostError     every member failed; no member is left to train
+    └── WorkerError             the executor failed
 
-A message says what was expected, what was found and what to do. The command line prints it without a
-traceback and exits with `exit_code`.
+Every message gives the expected value, the actual value and the remedy. The command line prints the message
+without a traceback and exits with `exit_code`.
 """
 
 import difflib
@@ -29,35 +30,35 @@ from collections.abc import Iterable
 
 
 class PBTError(Exception):
-    """Root of the tree; `exit_code` is what the command line exits with."""
+    """Base class of all exceptions of this package; `exit_code` is the exit status of the command line."""
 
     exit_code = 1
 
 
 class UsageError(PBTError):
-    """What was asked for cannot be done as asked."""
+    """The request cannot be carried out."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A configuration file or option is wrong."""
+    """Invalid configuration file or option."""
 
 
 class SpaceError(UsageError):
-    """A search space or a hyperparameter is wrong."""
+    """Invalid search space or hyperparameter."""
 
 
 class TaskError(UsageError):
-    """A task cannot be used in the way it was given."""
+    """Invalid task."""
 
 
 class StateError(UsageError):
-    """A state holds something that cannot be stored."""
+    """A state contains a value that cannot be stored."""
 
 
 class DeviceError(UsageError):
-    """A device that is not there was asked for."""
+    """The requested device does not exist."""
 
 
 class DataError(UsageError):
@@ -67,9 +68,9 @@ class DataError(UsageError):
 class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 
-    def __init__(self, what: str, extra: str) -> None:
+    def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs packages that are not installed; "
+            f"{feature} needs packages that are not installed; "
             f"install them with: pip install 'population-based-training[{extra}]'"
         )
 
@@ -79,7 +80,7 @@ class RunError(UsageError):
 
 
 class RunExistsError(RunError):
-    """The run directory is already there."""
+    """The run directory exists already."""
 
 
 class RunLockedError(RunError):
@@ -87,11 +88,11 @@ class RunLockedError(RunError):
 
 
 class RunFormatError(RunError):
-    """The run directory was written by another version, or is none."""
+    """Another version wrote the run directory, or it is not a run directory."""
 
 
 class RunUnbegunError(RunFormatError):
-    """The creation of the run was interrupted: the directory holds nothing yet, and the run can be started in it."""
+    """Creation of the run was interrupted: the directory is still empty, and a run can be started in it."""
 
 
 class CorruptError(RunError):
@@ -99,16 +100,16 @@ class CorruptError(RunError):
 
 
 class DiskError(RunError):
-    """The disk of a run directory cannot be written or read: full, failing, read-only, or at a bound that was set.
+    """The disk of a run directory cannot be read or written: full, failing, read-only, or at its configured limit.
 
-    What was logged stays, so the run can go on: `exit_code` is the customary one of a failure that may pass.
+    The log is intact, so the run can be resumed; `exit_code` is EX_TEMPFAIL, a temporary failure.
     """
 
     exit_code = 75
 
 
 class PopulationLostError(PBTError):
-    """Every member failed, so that nothing is left to train."""
+    """Every member failed; no member is left to train."""
 
 
 class OriginalError(Exception):
@@ -116,16 +117,16 @@ class OriginalError(Exception):
 
 
 class WorkerError(PBTError):
-    """The executor itself cannot go on."""
+    """The executor failed."""
 
 
 def original(traceback: str) -> OriginalError | None:
-    """What to raise an error from whose first cause is this traceback; None: there is none."""
+    """The traceback as an exception to `raise ... from`; None for an empty traceback."""
     return OriginalError(f"\n\n{traceback.strip()}") if traceback.strip() else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A suggestion to append to an error: `; did you mean 'lr'?`, or the known names if none is near."""
+    """A hint to append to an error message: `; did you mean 'lr'?`, or the known names if none is close."""
     names = sorted(known)
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if match:

@@ -1,7 +1,7 @@
-"""The search space: what a hyperparameter may be, and how it moves.
+"""The search space: domains of hyperparameters and their moves.
 
-Three domains, `Float`, `Int` and `Choice`, each of which knows its own geometry; a `Space` is a set of named
-ones. A name may be dotted (`"optimizer.lr"`), and a domain may exist only under a condition on another name.
+A `Space` maps names to domains: `Float`, `Int` or `Choice`. Each domain samples, perturbs, shifts and clips its own
+values. Names may be dotted (`"optimizer.lr"`), and a domain may be conditional on the value of another name.
 """
 
 import math
@@ -12,23 +12,23 @@ from typing import Any, ClassVar, Literal, Protocol
 from pbt.errors import SpaceError, nearest
 
 Value = float | int | str | bool | None
-"""What a hyperparameter can be."""
+"""The value of a hyperparameter."""
 
 HParams = Mapping[str, Value]
-"""One value per active name. Never changed in place."""
+"""One value per active name; never mutated."""
 
 Scale = Literal["linear", "log", "one_minus_log"]
 When = tuple[str, Value]
 
 
 class Draws(Protocol):
-    """The source of randomness a domain draws from (`pbt.core.rng.Rng` is one)."""
+    """The source of randomness of a domain; `pbt.core.rng.Rng` implements it."""
 
     def random(self) -> float:
         """A float in [0, 1)."""
 
     def below(self, n: int) -> int:
-        """An integer in 0 .. n-1, each equally likely."""
+        """An integer in 0 .. n-1, uniformly distributed."""
 
 
 _FORWARD: Mapping[Scale, Callable[[float], float]] = {
@@ -53,27 +53,27 @@ def _clamp(value: float, low: float, high: float) -> float:
 
 
 def _shifted(value: float, by: float, bounds: tuple[float, float], scale: Scale) -> float:
-    """Value moved by a share of the range, measured in the scale; the bound where that leaves the range."""
+    """`value` moved by a fraction of the range, measured in the scale; the nearer bound if that leaves the range."""
     forward = _FORWARD[scale]
     start, stop = forward(bounds[0]), forward(bounds[1])
     target = forward(value) + by * (stop - start)
-    # Asked before the way back, because the exponential of what is far outside overflows.
+    # Checked before the inverse, because the exponential overflows far outside the range.
     if not start < target < stop:
         return bounds[target >= stop]
     return _BACK[scale](target)
 
 
-def _check_range(what: str, bounds: tuple[float, float], scale: Scale, prior: tuple[float, float] | None) -> None:
+def _check_range(kind: str, bounds: tuple[float, float], scale: Scale, prior: tuple[float, float] | None) -> None:
     low, high = bounds
     if scale not in _FORWARD:
-        raise SpaceError(f"{what}: expected scale 'linear', 'log' or 'one_minus_log', got {scale!r}")
+        raise SpaceError(f"{kind}: expected scale 'linear', 'log' or 'one_minus_log', got {scale!r}")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise SpaceError(f"{what}: expected finite bounds with low < high, got low={low!r}, high={high!r}")
+        raise SpaceError(f"{kind}: expected finite bounds with low < high, got low={low!r}, high={high!r}")
     floor, ceiling = _LIMITS[scale]
     if low <= floor or high >= ceiling:
-        raise SpaceError(f"{what}: scale {scale!r} needs bounds inside ({floor}, {ceiling}), got {low!r} .. {high!r}")
+        raise SpaceError(f"{kind}: scale {scale!r} needs bounds inside ({floor}, {ceiling}), got {low!r} .. {high!r}")
     if prior is not None and not low <= prior[0] <= prior[1] <= high:
-        raise SpaceError(f"{what}: expected a prior (a, b) with {low!r} <= a <= b <= {high!r}, got {prior!r}")
+        raise SpaceError(f"{kind}: expected a prior (a, b) with {low!r} <= a <= b <= {high!r}, got {prior!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,13 @@ class Float:
     Args:
         low: Smallest value.
         high: Largest value.
-        scale: `"linear"`; `"log"` for what acts by its order of magnitude (needs low > 0);
-            `"one_minus_log"` for what acts by its distance from one, such as a discount (needs high < 1).
-        prior: The range first values are drawn from, uniformly in the scale; default (low, high).
-        when: `(name, value)`: exists only while that other hyperparameter has that value.
+        scale: `"linear"`; `"log"` for parameters that act by order of magnitude (requires low > 0);
+            `"one_minus_log"` for parameters that act by distance from one, such as a discount (requires high < 1).
+        prior: The range of initial values, uniform in the scale; default (low, high).
+        when: `(name, value)`: the parameter exists only while that other parameter has that value.
 
     Raises:
-        SpaceError: Bounds that are no range, or that the scale or the prior does not fit.
+        SpaceError: The bounds are not a finite range, or do not fit the scale or the prior.
     """
 
     low: float
@@ -103,24 +103,24 @@ class Float:
         _check_range("Float", (self.low, self.high), self.scale, self.prior)
 
     def contains(self, value: Value) -> bool:
-        """Whether value is a number inside the bounds."""
+        """Whether `value` is a number within the bounds."""
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def clip(self, value: Any) -> float:
-        """The nearest value inside the bounds."""
+        """The nearest value within the bounds."""
         return float(_clamp(value, self.low, self.high))
 
     def sample(self, rng: Draws) -> float:
-        """A draw from the prior, uniform in the scale."""
+        """A sample from the prior, uniform in the scale."""
         low, high = self.prior or (self.low, self.high)
         forward = _FORWARD[self.scale]
         start = forward(low)
         return float(_clamp(_BACK[self.scale](start + rng.random() * (forward(high) - start)), low, high))
 
     def perturb(self, value: Any, factor: float, rng: Draws) -> float:  # noqa: ARG002 (one signature for all domains)
-        """Value times factor, clipped (under `one_minus_log` the distance from one is multiplied).
+        """`value` times `factor`, clipped; under `one_minus_log` the distance from one is multiplied.
 
-        A product never leaves zero, so there the value moves by the same share of the range instead.
+        A product never leaves zero, so zero moves by the corresponding fraction of the range instead.
         """
         if self.scale == "one_minus_log":
             return self.clip(1 - (1 - value) * factor)
@@ -129,27 +129,27 @@ class Float:
         return self.clip(value * factor)
 
     def shift(self, value: Any, by: float, rng: Draws) -> float:  # noqa: ARG002
-        """Value moved by a share `by` of the range, measured in the scale, clipped."""
+        """`value` moved by the fraction `by` of the range, measured in the scale, clipped."""
         return self.clip(_shifted(value, by, (self.low, self.high), self.scale))
 
     def describe(self) -> str:
-        """One line for people."""
+        """A one-line description."""
         return f"float {self.low:g} .. {self.high:g} ({self.scale})"
 
 
 @dataclass(frozen=True, slots=True)
 class Int:
-    """A whole number in [low, high]; every move is at least one, and only a bound can stop it.
+    """An integer in [low, high]; every move changes it by at least one, unless a bound prevents it.
 
     Args:
         low: Smallest value.
         high: Largest value.
         scale: `"linear"` or `"log"` (needs low > 0).
-        prior: The range first values are drawn from; default (low, high).
-        when: `(name, value)`: exists only while that other hyperparameter has that value.
+        prior: The range of initial values; default (low, high).
+        when: `(name, value)`: the parameter exists only while that other parameter has that value.
 
     Raises:
-        SpaceError: Bounds that are no range of whole numbers, or that the scale or the prior does not fit.
+        SpaceError: The bounds are not a range of integers, or do not fit the scale or the prior.
     """
 
     low: int
@@ -168,29 +168,29 @@ class Int:
         _check_range("Int", (self.low, self.high), self.scale, self.prior)
 
     def contains(self, value: Value) -> bool:
-        """Whether value is a whole number inside the bounds."""
+        """Whether `value` is an integer within the bounds."""
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def clip(self, value: Any) -> int:
-        """The nearest whole number inside the bounds."""
+        """The nearest integer within the bounds."""
         return int(_clamp(round(value), self.low, self.high))
 
     def sample(self, rng: Draws) -> int:
-        """A draw from the prior: each whole number equally likely, or uniform in the logarithm."""
+        """A sample from the prior: uniform over the integers, or uniform in the logarithm."""
         low, high = self.prior or (self.low, self.high)
         if self.scale == "linear":
             return low + rng.below(high - low + 1)
-        # Half a unit on both sides, so that the end values get their share of the rounding.
+        # Half a unit on both sides gives the end values their share of the rounding.
         start, stop = math.log(low - 0.5), math.log(high + 0.5)
         return int(_clamp(round(math.exp(start + rng.random() * (stop - start))), low, high))
 
     def perturb(self, value: Any, factor: float, rng: Draws) -> int:  # noqa: ARG002
-        """Value times factor, rounded, at least one away from value, clipped. A factor of one changes nothing."""
+        """`value` times `factor`, rounded, at least one away from `value`, clipped; factor 1 changes nothing."""
         away = (factor > 1) - (factor < 1)
         return self._moved(value, value * factor, away if value >= 0 else -away)
 
     def shift(self, value: Any, by: float, rng: Draws) -> int:  # noqa: ARG002
-        """Value moved by a share `by` of the range, measured in the scale: at least one, clipped."""
+        """`value` moved by the fraction `by` of the range, measured in the scale: at least one, clipped."""
         return self._moved(value, _shifted(value, by, (self.low, self.high), self.scale), (by > 0) - (by < 0))
 
     def _moved(self, value: int, target: float, direction: int) -> int:
@@ -198,7 +198,7 @@ class Int:
         return self.clip(value + direction if moved == value else moved)
 
     def describe(self) -> str:
-        """One line for people."""
+        """A one-line description."""
         return f"int {self.low} .. {self.high} ({self.scale})"
 
 
@@ -207,12 +207,12 @@ class Choice:
     """One of several values.
 
     Args:
-        options: The values, all different; strings, numbers, booleans or None.
-        ordered: True: a move goes to a neighbor, and stops at the ends. False: a move is a new draw.
-        when: `(name, value)`: exists only while that other hyperparameter has that value.
+        options: Distinct values: strings, numbers, booleans or None.
+        ordered: True: a move goes to an adjacent option and stops at the ends. False: a move draws a new option.
+        when: `(name, value)`: the parameter exists only while that other parameter has that value.
 
     Raises:
-        SpaceError: No options, one twice, or one that is no plain value.
+        SpaceError: No options, a duplicate option, or an option of another type.
     """
 
     options: tuple[Value, ...]
@@ -221,7 +221,7 @@ class Choice:
     kind: ClassVar[str] = "choice"
 
     def __init__(self, options: Sequence[Value], *others: Any, ordered: Any = False, when: When | None = None) -> None:
-        # `others` is here for the message: Choice("a", "b") would otherwise be one option that is ordered.
+        # `others` serves the error message only: Choice("a", "b") would otherwise mean one option, ordered.
         if isinstance(options, str) or (others and not isinstance(others[0], bool)) or len(others) > 2:
             given = (options, *others)
             raise SpaceError(f"Choice: expected one tuple of options, as Choice({given!r}), got Choice{_call(given)}")
@@ -238,45 +238,45 @@ class Choice:
 
     def _check(self) -> None:
         for option in self.options:
-            # A NaN is not equal to itself, so it could be drawn but would never be found again.
+            # NaN differs from itself: it could be sampled but never looked up.
             plain = option is None or isinstance(option, (str, int, float))
             if not plain or (isinstance(option, float) and math.isnan(option)):
                 raise SpaceError(f"Choice: expected strings, numbers, booleans or None, got {option!r}")
         if not self.options or len({(type(option), option) for option in self.options}) < len(self.options):
-            raise SpaceError(f"Choice: expected one or more different options, got {list(self.options)!r}")
+            raise SpaceError(f"Choice: expected one or more distinct options, got {list(self.options)!r}")
 
     def contains(self, value: Value) -> bool:
-        """Whether value is one of the options, of the same type (1 is not True)."""
+        """Whether `value` is an option of the same type (1 is not True)."""
         return any(type(option) is type(value) and option == value for option in self.options)
 
     def clip(self, value: Value) -> Value:
-        """Value itself; a choice has no nearest one.
+        """`value` itself; a choice has no nearest option.
 
         Raises:
-            SpaceError: Value is not an option.
+            SpaceError: `value` is not an option.
         """
         if not self.contains(value):
             raise SpaceError(f"expected one of {list(self.options)!r}, got {value!r}")
         return value
 
     def sample(self, rng: Draws) -> Value:
-        """Any option, each equally likely."""
+        """A uniformly drawn option."""
         return self.options[rng.below(len(self.options))]
 
     def perturb(self, value: Value, factor: float, rng: Draws) -> Value:
-        """The next option (factor > 1) or the one before (factor < 1); unordered options are drawn anew."""
+        """The next option (factor > 1) or the previous one (factor < 1); unordered options are drawn anew."""
         return self.shift(value, factor - 1, rng)
 
     def shift(self, value: Value, by: float, rng: Draws) -> Value:
-        """The neighbor in the direction of `by`; unordered options are drawn anew."""
+        """The adjacent option in the direction of `by`; unordered options are drawn anew."""
         if not self.ordered:
             return self.sample(rng)
-        # By type too: 1 == True, but they are different options.
+        # Types are compared too: 1 == True, but they are distinct options.
         index = [(type(option), option) for option in self.options].index((type(value), value))
         return self.options[min(max(index + (by > 0) - (by < 0), 0), len(self.options) - 1)]
 
     def describe(self) -> str:
-        """One line for people."""
+        """A one-line description."""
         return f"{'ordered ' if self.ordered else ''}choice of {', '.join(map(str, self.options))}"
 
 
@@ -289,13 +289,13 @@ _KINDS: Mapping[str, type[Float | Int | Choice]] = {cls.kind: cls for cls in (Fl
 
 
 class Space(Mapping[str, Domain]):
-    """Named domains. A conditional one must come after the name it depends on.
+    """Named domains. A conditional domain follows the name it depends on.
 
     Args:
-        domains: Name to domain. Names are words joined by dots.
+        domains: Domains by name. A name consists of identifiers joined by dots.
 
     Raises:
-        SpaceError: A bad name, or a condition on a name or value that is not there.
+        SpaceError: An invalid name, or a condition on an unknown name or an impossible value.
     """
 
     def __init__(self, domains: Mapping[str, Domain]) -> None:
@@ -305,13 +305,13 @@ class Space(Mapping[str, Domain]):
             if not isinstance(domain, Float | Int | Choice):
                 raise SpaceError(f"hyperparameter '{name}': expected Float, Int or Choice, got {domain!r}")
             if not name or not all(part.isidentifier() for part in name.split(".")):
-                raise SpaceError(f"hyperparameter {name!r}: expected a name of words joined by dots, as 'optimizer.lr'")
+                raise SpaceError(f"hyperparameter {name!r}: expected identifiers joined by dots, as 'optimizer.lr'")
             if domain.when is not None:
                 other, value = domain.when
                 if other not in known:
-                    raise SpaceError(f"hyperparameter '{name}' depends on '{other}', which must come before it")
+                    raise SpaceError(f"hyperparameter '{name}' depends on '{other}', which must be defined before it")
                 if not known[other].contains(value):
-                    raise SpaceError(f"hyperparameter '{name}' depends on '{other}' = {value!r}, which it never is")
+                    raise SpaceError(f"hyperparameter '{name}' depends on '{other}' = {value!r}, outside its domain")
             known[name] = domain
 
     def __getitem__(self, name: str) -> Domain:
@@ -327,7 +327,7 @@ class Space(Mapping[str, Domain]):
         return f"Space({self._domains!r})"
 
     def active(self, hparams: HParams) -> Iterator[str]:
-        """The names that exist given these values, in order."""
+        """The names that are active under these values, in order."""
         present: set[str] = set()
         for name, domain in self._domains.items():
             if domain.when is None or (domain.when[0] in present and hparams.get(domain.when[0]) == domain.when[1]):
@@ -335,11 +335,11 @@ class Space(Mapping[str, Domain]):
                 yield name
 
     def sample(self, rng: Draws) -> dict[str, Value]:
-        """A value for every active name, each from its prior."""
+        """A value for every active name, each sampled from its prior."""
         return self.settle({}, rng)
 
     def settle(self, hparams: HParams, rng: Draws) -> dict[str, Value]:
-        """The same values with names that became active drawn from their priors, inactive ones left out."""
+        """The values with newly active names sampled from their priors and inactive names removed."""
         settled: dict[str, Value] = {}
         for name, domain in self._domains.items():
             if domain.when is None or (domain.when[0] in settled and settled[domain.when[0]] == domain.when[1]):
@@ -347,41 +347,41 @@ class Space(Mapping[str, Domain]):
         return settled
 
     def clip(self, hparams: HParams) -> dict[str, Value]:
-        """Every value moved inside its bounds."""
+        """Every value clipped to its domain."""
         return {name: self[name].clip(value) for name, value in hparams.items()}
 
     def contains(self, hparams: HParams) -> bool:
-        """Whether exactly the active names are there, each inside its domain."""
+        """Whether exactly the active names have values, each within its domain."""
         return set(self.active(hparams)) == set(hparams) and all(
             self[name].contains(value) for name, value in hparams.items()
         )
 
-    def check(self, hparams: HParams, what: str = "hyperparameters") -> dict[str, Value]:
+    def check(self, hparams: HParams, label: str = "hyperparameters") -> dict[str, Value]:
         """The values as a dict in the order of the space.
 
         Raises:
-            SpaceError: A name is unknown, missing or out of its domain.
+            SpaceError: A name is unknown or missing, or a value is outside its domain; the message starts with `label`.
         """
         for name in hparams:
             if name not in self:
-                raise SpaceError(f"{what}: unknown name '{name}'{nearest(name, self)}")
+                raise SpaceError(f"{label}: unknown name '{name}'{nearest(name, self)}")
         active = tuple(self.active(hparams))
         for name in active:
             if name not in hparams:
-                raise SpaceError(f"{what}: expected a value for '{name}' ({self[name].describe()}), got none")
+                raise SpaceError(f"{label}: expected a value for '{name}' ({self[name].describe()}), got none")
             if not self[name].contains(hparams[name]):
-                raise SpaceError(f"{what}: '{name}' must be {self[name].describe()}, got {hparams[name]!r}")
+                raise SpaceError(f"{label}: '{name}' must be {self[name].describe()}, got {hparams[name]!r}")
         extra = set(hparams).difference(active)
         if extra:
-            raise SpaceError(f"{what}: {sorted(extra)} do not exist together with the other values")
+            raise SpaceError(f"{label}: {sorted(extra)} are inactive under the other values")
         return {name: hparams[name] for name in active}
 
     def describe(self) -> dict[str, str]:
-        """One line per name, for people."""
+        """A one-line description per name."""
         return {name: domain.describe() for name, domain in self.items()}
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain values from which `from_dict` makes an equal space."""
+        """Plain values; `from_dict` restores an equal space."""
         return {name: {"kind": domain.kind, **asdict(domain)} for name, domain in self.items()}
 
     @classmethod

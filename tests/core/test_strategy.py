@@ -359,10 +359,10 @@ class TestPlan:
             Plan().begin(view, 1, [{"lr": 0.1, "batch": 65}])
 
     def test_next_ready(self):
-        """A number is added to the step, a function is asked and must give a later step."""
+        """A number is added to the step, a function is called and must give a later step."""
         assert Plan(interval=5).next_ready(12) == 17
         assert Plan(interval=lambda step: (step // 10 + 1) * 10).next_ready(12) == 20
-        with pytest.raises(UsageError, match=r"interval\(12\) must give a later step, got 12"):
+        with pytest.raises(UsageError, match=r"interval\(12\) to give a later step, .*, got 12"):
             Plan(interval=lambda step: step).next_ready(12)
 
     @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_token_of_ones_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "expected a run directory, found nothing there"),
+        (["nowhere"], "expected a run directory, found nothing"),
         (["file"], "found a file"),
         (["empty"], "expected a run directory or a folder with runs in it, found a folder without"),
         (["old"], "older format 0"),

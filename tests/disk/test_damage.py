@@ -211,7 +211,7 @@ def test_the_last_round_is_gone_back_from(run, undisturbed, capsys) -> None:
     damaged = (run / "run.db").read_bytes()
     assert resumed(run) == 0
     said = capsys.readouterr().err
-    assert "goes on after round 2" in said
+    assert "resumes after round 2" in said
     assert "dropped 5 events" in said
     assert (run / "run.db.damaged-1").read_bytes() == damaged
     assert told(run) == undisturbed
@@ -230,7 +230,7 @@ def test_a_damaged_state_is_gone_back_from(run, how, undisturbed, capsys) -> Non
     assert findings(run)
     assert resumed(run) == 0
     said = capsys.readouterr().err
-    assert "goes on after round 2" in said
+    assert "resumes after round 2" in said
     assert "rounds 3 of members 0 to 3" in said
     assert told(run) == undisturbed
     assert verify_run(run) == []
@@ -244,7 +244,7 @@ def test_a_state_that_nothing_needs_costs_nothing(run, undisturbed, capsys) -> N
     (run / "states" / name).write_bytes(b"nothing")
     assert resumed(run) == 0
     said = capsys.readouterr().err
-    assert f"1 states were damaged or gone: {name}" in said
+    assert f"1 states were damaged or missing: {name}" in said
     assert "dropped" not in said
     assert rows(run) == undisturbed[0]
     assert verify_run(run) == []
@@ -270,7 +270,7 @@ def test_where_nothing_whole_is_left_there_is_one_error(run, capsys) -> None:
         path.write_bytes(b"nothing")
     before = (run / "run.db").read_bytes()
     assert resumed(run) == 2
-    assert "nothing whole is left to go back to" in capsys.readouterr().err
+    assert "no intact round is left" in capsys.readouterr().err
     edit(run, "UPDATE meta SET value = '8' WHERE key = 'seed'")
     assert resumed(run) == 2
     assert "meta values are damaged" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def check(tmp_path, call, error, when, undisturbed):
         assert lines[0].startswith("pbt: error: ")
         assert str(path) in lines[0]
         assert re.search(WORDS, lines[0])
-        assert "resume" in lines[0] or "may its folder be written" in lines[0]
+        assert "resume" in lines[0] or "the permissions of its folder" in lines[0]
     else:
         assert said == ""  # what failed had no part in keeping the run
     if (path / "run.db").exists():

@@ -14,7 +14,7 @@ import numpy as np
 
 
 class UnspeakableError(Exception):
-    """An error whose text cannot be made."""
+    """An error whose text cannot be formatted."""
 
     def __str__(self):
         raise RuntimeError("no text")

@@ -258,7 +258,7 @@ def test_in_effect_compares():
     assert ctx.checked == {"lr", "model.act"}
     with pytest.raises(TaskError, match=r"'lr' should be 0.1 after a hand-over, but it is 0.2"):
         ctx.in_effect(lr=0.2)
-    with pytest.raises(TaskError, match="'rate' is no hyperparameter"):
+    with pytest.raises(TaskError, match="expected hyperparameters, got 'rate'"):
         ctx.in_effect(rate=0.2)
 
 

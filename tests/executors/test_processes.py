@@ -209,7 +209,7 @@ def test_dead_at_start(capfd) -> None:
     """Workers that die before they are ready, again and again, end the run with a clear error."""
     with open_workers(fleet.DeadlyToOpen()) as executor:
         executor.submit([make_task(0)])
-        with pytest.raises(WorkerError, match=r"exit code 7\) while it started, 3 times"):
+        with pytest.raises(WorkerError, match=r"exit code 7\) during its start, 3 times"):
             executor.wait()
 
 

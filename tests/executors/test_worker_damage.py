@@ -52,7 +52,7 @@ def test_odd_failures_are_data(tmp_path, executor) -> None:
     ).run(tmp_path / "run")
     failed = {(event.member, event.round): event.message for event in run.events if isinstance(event, Failed)}
     assert set(failed) == {(member, round_) for member in (1, 2, 3, 4) for round_ in (1, 2)}
-    assert failed[1, 1].startswith("UnspeakableError, whose text cannot be made: RuntimeError (fleet_damage.py:")
+    assert failed[1, 1].startswith("UnspeakableError, whose text cannot be formatted: RuntimeError (fleet_damage.py:")
     assert failed[2, 1].startswith("ValueError: a name that is no text: \\udcff (fleet_damage.py:")
     assert "MemoryError" in failed[3, 1]
     assert run.history()["note"][0] == "half a character: \\udcff"

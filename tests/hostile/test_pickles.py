@@ -257,7 +257,7 @@ def test_a_population_beyond_all_measure_is_refused(population, tmp_path, capsys
     assert main(["run", TASK, f"--population={population}", "--out", str(tmp_path / "run"), "--quiet"]) == 2
     said = capsys.readouterr().err
     assert "GiB of memory" in said
-    assert "minutes a round" in said
+    assert "minutes per round" in said
     assert f"PBT_MAX_POPULATION={population}" in said
     assert not (tmp_path / "run").exists()
 

@@ -143,7 +143,7 @@ def test_a_damaged_file_is_reported_and_left_alone(tmp_path: Path, caplog: pytes
         (tmp_path / "run" / "place.json").write_text(text)
         with caplog.at_level(logging.WARNING, "pbt"):
             hills(rounds=1).run(tmp_path / "run", resume=True, callbacks=[Place(there)])
-        assert "remove it to begin anew" in caplog.text
+        assert "delete it to start anew" in caplog.text
         caplog.clear()
         assert (tmp_path / "run" / "place.json").read_text() == text
     assert len(there) == 1

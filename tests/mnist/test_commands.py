@@ -230,7 +230,7 @@ WRONG = {
     "no pair": Wrong(["--set", "lr"], "--set: expected key=value"),
     "unknown option": Wrong(["--learn"], "--learn"),
     "unknown mode": Wrong(["-m", "trian"], "trian"),
-    "absent device": Wrong(["--device", "cuda:1000"], "device 'cuda:1000' is not there"),
+    "absent device": Wrong(["--device", "cuda:1000"], "device 'cuda:1000' does not exist"),
     "directory that is taken": Wrong(["--out", "taken"], "taken: expected a new or empty directory, found one"),
     "file in the way": Wrong(["--out", "file"], "file: expected a new or empty directory, found a file"),
     "truncated images": Wrong(["--set", "data_dir=cut"], "train-images-idx3-ubyte: expected 470,400 bytes of data"),
@@ -315,7 +315,7 @@ def test_a_wrong_configuration_file_is_an_error_of_two_lines(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
 def test_cuda_that_is_absent_is_an_error(here: Here, tmp_path: Path) -> None:
     """`--device cuda` where there is none is refused, and not trained on the CPU."""
-    assert "device 'cuda' is not there" in here("fc_PBT.json", "--device", "cuda", code=2)
+    assert "device 'cuda' does not exist" in here("fc_PBT.json", "--device", "cuda", code=2)
     assert not list(tmp_path.iterdir())
 
 

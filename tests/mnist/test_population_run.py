@@ -460,7 +460,7 @@ def test_resume_goes_on_where_the_run_was_begun(
     with caplog.at_level(logging.WARNING, "pbt"):
         run = resume(tmp_path / "run")
     assert run.meta["place"]["executor"] == "inline"
-    assert "resumed elsewhere" not in caplog.text
+    assert "resumed with another placement" not in caplog.text
 
 
 def test_a_debug_run_is_resumed_as_one(trained: Trained, tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_another_configuration_cannot_take_over_a_run(
     """Going on with other bounds is refused, and no file of the run is touched."""
     interrupted(tmp_path / "run")
     before = derived(tmp_path / "run")
-    with pytest.raises(UsageError, match="begun with space"):
+    with pytest.raises(UsageError, match="started with space"):
         trained(tmp_path / "run", configured(PBT_lr="0.2,0.0001"), resume=True)
     assert derived(tmp_path / "run") == before
 

@@ -562,7 +562,7 @@ def test_other_data_cannot_be_gone_on_with(one: Configure, tmp_path: Path) -> No
     """Data of another size make another number of steps an epoch: going on with them is refused, the log stays."""
     path = tmp_path / "run"
     run = trained(path, one(), stop_after=2)
-    with pytest.raises(UsageError, match="this run was begun with plan"):
+    with pytest.raises(UsageError, match="this run was started with plan"):
         trained(path, one(num_val=400), resume=True)
     assert Run.open(path).events == run.events
 

@@ -565,7 +565,7 @@ WRONG = {
     "unknown key": Wrong(("--set", "learning_rate=1"), "learning_rate: unknown key"),
     "unknown mode": Wrong(("-m", "tset"), "tset"),
     "crop without a shift": Wrong(("--set", "crop=1"), "crop: expected crop_shift"),
-    "absent device": Wrong(("--device", "cuda:1000"), "device 'cuda:1000' is not there"),
+    "absent device": Wrong(("--device", "cuda:1000"), "device 'cuda:1000' does not exist"),
     "directory that is taken": Wrong(("--out", "taken"), "taken: expected a new or empty directory, found one"),
     "no checkpoint": Wrong(("--set", "load_ckpt=nowhere/ckpts/latest.safetensors"), "cannot read nowhere"),
     "no checkpoint to test": Wrong(("-m", "test", "--set", "test.load_ckpt=nowhere"), "cannot read nowhere"),

@@ -117,11 +117,11 @@ def test_a_replay_that_was_stopped_goes_on(tmp_path):
         pbt.replay(run, draw, run_dir=tmp_path / "again", observers=[Stop()])
     with pytest.raises(RunExistsError):
         pbt.replay(run, draw, run_dir=tmp_path / "again")
-    with pytest.raises(UsageError, match="has not come to round 4"):
+    with pytest.raises(UsageError, match="has not reached round 4"):
         compare(run, Run.open(tmp_path / "again"))
     resumed = pbt.replay(run, draw, run_dir=tmp_path / "again", resume=True)
     assert resumed.events == pbt.replay(run, draw).events
-    with pytest.raises(UsageError, match="begun with seed"):
+    with pytest.raises(UsageError, match="started with seed"):
         pbt.replay(run, draw, run_dir=tmp_path / "again", resume=True, seed=8)
 
 
@@ -154,9 +154,9 @@ def test_what_cannot_be_replayed():
     with pytest.raises(RunError, match="no member has finished a round yet"):
         pbt.replay(empty, draw, member=1)
     run = begin("draw", InlineExecutor)
-    with pytest.raises(UsageError, match="member 9 is not there"):
+    with pytest.raises(UsageError, match="member 9 does not exist"):
         pbt.replay(run, draw, member=9)
-    with pytest.raises(UsageError, match=r"executor of its own \(custom\)"):
+    with pytest.raises(UsageError, match=r"custom executor \(custom\)"):
         pbt.replay(run, draw)
     assert compare(run, pbt.replay(run, draw, placement=Placement(executor="inline"))).identical
     with pytest.raises(UsageError, match="not recorded"):

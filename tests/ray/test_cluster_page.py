@@ -61,7 +61,7 @@ def test_the_call(monkeypatch):
     """Every argument is taken; asked of a cluster that has less, the answer says what is missing."""
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = {"pbt": pbt, "task": ray_tasks.walk, "space": {"lr": pbt.Float(0.01, 0.5, "log")}}
-    with pytest.raises(pbt.PBTError, match=r"2 CPU, 0\.5 GPU, 1 fast-disk; no node"):
+    with pytest.raises(pbt.PBTError, match=r"2 CPU, 0\.5 GPU, 1 fast-disk, which no node"):
         exec(block, names)
 
 

@@ -48,7 +48,7 @@ def test_writes_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     ("words", "message"),
     [
         (["report"], "RUN"),
-        (["report", "nowhere"], "expected a run directory, found nothing there"),
+        (["report", "nowhere"], "expected a run directory, found nothing"),
         (["report", "runs"], "found a folder without; runs in it: one"),
         (["report", "one", "--out", "runs"], "found a folder"),
         (["report", "one", "--gif"], "--gif"),

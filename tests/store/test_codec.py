@@ -265,7 +265,7 @@ def test_a_container_that_holds_itself_is_refused() -> None:
     """Endless states end in an error that says so."""
     endless: list[Any] = []
     endless.append(endless)
-    with pytest.raises(StateError, match="hold itself"):
+    with pytest.raises(StateError, match="contain itself"):
         encode(endless)
 
 

@@ -1,1 +1,1 @@
-"""The decisions: pure functions and frozen records. Standard library only, no I/O, no clock, no global state."""
+"""Decisions as pure functions over frozen records: standard library only, no I/O, no clock, no global state."""

@@ -1,13 +1,13 @@
-"""Comparing members at equal age, for asynchronous plans.
+"""Comparison of members at equal age, for asynchronous plans.
 
-In a population of different speeds the present scores compare states of different ages. Here the members that report
-the same step one after the other form a *cohort*. When a cohort is complete, its members are compared with each other
-and with no one else, each once, at its next ready point: what one may lose to another, the other may lose to it, so
-that no speed is favored. The first cohort of a step is two thirds of the population, so that a few stragglers hold up
-no selection, and the second one the rest; a cohort that no member is on its way to is complete as it is.
+In a population of different speeds the current scores belong to states of different ages. Here the members that
+report the same step one after the other form a *cohort*. The members of a complete cohort are compared only with each
+other, each once, at its next ready point: either of two members can lose to the other, so no speed is favored. The
+first cohort of a step is two thirds of the population, so that a few stragglers do not hold up selection; the second
+is the rest. A cohort that no member is still heading for is complete as it is.
 
-A member that copies goes on from the donor's newest report that is no older than itself, and its own earlier reports no
-longer count. Everything is a function of the log.
+A member that copies continues from the donor's newest report that is not ahead of the member's own step, and its own
+earlier reports no longer count. Everything is a function of the log.
 """
 
 import math
@@ -21,9 +21,9 @@ from pbt.core.population import Member, Rank, StateRef, View, by_score
 SHARE = (2, 3)
 """The first cohort's share of the population, as a fraction."""
 WHOLE = 4
-"""Members up to which the population is one cohort."""
+"""Largest population that is a single cohort."""
 DEEPEST = 8
-"""Reports of a member that are kept for comparisons; a bound for the states that a run keeps."""
+"""Reports kept per member for comparison; bounds the number of states that a run keeps."""
 
 
 class Cohort(NamedTuple):
@@ -31,11 +31,11 @@ class Cohort(NamedTuple):
 
     step: int
     size: int
-    """Reports that complete it."""
+    """Number of reports that complete it."""
     members: tuple[Member, ...] = ()
-    """Each as it reported."""
+    """Each member as it was at its report."""
     waiting: frozenset[int] | None = None
-    """Members that are still to be decided on by it; None: it is not complete."""
+    """Members whose decision by this cohort is pending; None: the cohort is incomplete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,27 +43,27 @@ class Ages:
     """The reports that members are still compared by."""
 
     begun: Mapping[int, int] = field(default_factory=dict)
-    """Step to the number of cohorts that were begun there."""
+    """Number of cohorts started, by step."""
     cohorts: tuple[Cohort, ...] = ()
-    """Those that are not complete, and those that a member is still to be decided on by."""
+    """Incomplete cohorts, and complete ones with pending decisions."""
     lines: Mapping[int, Mapping[int, Member]] = field(default_factory=dict)
-    """Member to step to its own report there, since it last copied."""
+    """Each member's own reports since it last copied, by member and step."""
     starts: Mapping[int, int] = field(default_factory=dict)
-    """Member to the step that its open round, or its last one, started from."""
+    """Start step of each member's open or last round."""
 
     def stands(self, report: Member) -> bool:
-        """Whether the member still stands by this report: it has not gone back behind it, nor copied since."""
+        """Whether a report still counts: its member has neither copied nor gone back to an earlier step since."""
         return _stands(self.lines, report)
 
     def pending(self, member: Member) -> Iterator[Cohort]:
-        """The complete cohorts that this member is to be decided on by, the earliest step first."""
+        """The complete cohorts that this member's decision is pending for, earliest step first."""
         for cohort in sorted(self.cohorts, key=lambda cohort: cohort.step):
             mine = (one for one in cohort.members if one.id == member.id and self.stands(one))
             if cohort.waiting is not None and member.id in cohort.waiting and any(mine):
                 yield cohort
 
     def newest(self, member: int, first: int, last: int) -> Member | None:
-        """A member's newest report between two steps, both included."""
+        """The newest report of a member between two steps, inclusive."""
         steps = [step for step in self.lines.get(member, ()) if first <= step <= last]
         return self.lines[member][max(steps)] if steps else None
 
@@ -78,21 +78,21 @@ def _stands(lines: Mapping[int, Mapping[int, Member]], report: Member) -> bool:
 
 
 class Ageing:
-    """Ages that take events: a working copy, in which an event costs no pass over the members."""
+    """A mutable copy of `Ages` that takes events one at a time, without a pass over the members for each."""
 
     def __init__(self, ages: Ages) -> None:
         self._begun = dict(ages.begun)
         self._cohorts = list(ages.cohorts)
-        # What a member's line maps is replaced, never changed, so that it need not be copied here.
+        # The mapping of a member's reports is replaced, never mutated, so it need not be copied here.
         self._lines = dict(ages.lines)
         self._starts = dict(ages.starts)
 
     def enter(self, member: int, step: int) -> None:
-        """A member entered the population."""
+        """Record a birth."""
         self._starts[member] = step
 
     def report(self, member: Member, population: Callable[[], int]) -> None:
-        """A member finished a round; `population` counts the members."""
+        """Record a finished round; `population` counts the members."""
         line = {**self._lines.get(member.id, {}), member.step: member}
         self._lines[member.id] = {step: line[step] for step in sorted(line)[-DEEPEST:]}
         place = next((i for i, c in enumerate(self._cohorts) if c.step == member.step and c.waiting is None), None)
@@ -108,7 +108,7 @@ class Ageing:
         return cohort._replace(waiting=frozenset(one.id for one in cohort.members if _stands(self._lines, one)))
 
     def decide(self, decision: Decision, *, copied: bool) -> None:
-        """A member was decided on; `copied`: it goes on from a state that is not its own."""
+        """Record a decision; `copied`: the member continues from another's state."""
         id_ = decision.member
         if copied:
             line = self._lines.get(id_, {})
@@ -118,14 +118,14 @@ class Ageing:
         self._close()
 
     def leave(self, member: int) -> None:
-        """A member left the population."""
+        """Record a retirement."""
         self._lines.pop(member, None)
         self._starts.pop(member, None)
         self._left(member)
         self._close()
 
     def _close(self) -> None:
-        """Complete the cohorts that no member is on its way to: some failed, or copied a state beyond that step."""
+        """Complete the cohorts that no member is still heading for: some failed, or copied a state beyond that step."""
         lowest = min(self._starts.values(), default=0)
         self._cohorts = [
             self._complete(cohort) if cohort.waiting is None and cohort.step <= lowest else cohort
@@ -133,7 +133,7 @@ class Ageing:
         ]
 
     def _left(self, member: int) -> None:
-        """No cohort waits for this member any more; forget those that wait for none, and what only they needed."""
+        """Remove the member from every cohort; forget cohorts without pending decisions and the reports they needed."""
         over: list[Cohort] = []
         kept: list[Cohort] = []
         for cohort in self._cohorts:
@@ -150,27 +150,27 @@ class Ageing:
                 self._lines[one.id] = _needed(self._lines.get(one.id, {}), first.get(one.id))
 
     def ages(self) -> Ages:
-        """What is still needed."""
+        """The immutable record of this copy."""
         return Ages(begun=self._begun, cohorts=tuple(self._cohorts), lines=self._lines, starts=self._starts)
 
 
 def _needed(line: Mapping[int, Member], first: int | None) -> dict[int, Member]:
-    """The reports from the first step on that is still compared, and the newest in any case."""
+    """The reports from `first` on, and the newest in any case."""
     newest = max(line, default=0)
     return {step: one for step, one in line.items() if step == newest or (first is not None and step >= first)}
 
 
 def _size(population: int, before: int) -> int:
-    """The reports that complete a cohort, after so many others at its step."""
+    """The number of reports that complete a cohort, after `before` earlier reports at its step."""
     part, whole = SHARE
     first = population if population <= WHOLE else -(-part * population // whole)
     return first if before % 2 == 0 or first == population else population - first
 
 
 def at_equal_age(member: Member, cohort: Cohort, view: View, ages: Ages) -> View:
-    """The view in which a member of a cohort is compared: those who still stand by their report, as they reported.
+    """The view for comparing a member within a cohort: the members whose report still counts, as they were then.
 
-    Members that have finished the run are left out: they can copy no one, so no one copies them.
+    Members that have finished the run are left out: they cannot copy, so they are not copied.
     """
     standing = {one.id: one for one in cohort.members if ages.stands(one) and _takes_part(view.member(one.id), member)}
     members = tuple(standing[id_] for id_ in sorted(standing))
@@ -194,7 +194,7 @@ def _takes_part(other: Member, member: Member) -> bool:
 
 
 def _drawn_ties(view: View, step: int) -> Rank:
-    """By score, ties by a draw: by id they would favor those that happen to come first."""
+    """By score, ties by a draw: ties by id would favor low ids."""
 
     def ranked(members: Sequence[Member]) -> list[Member]:
         if len({member.score for member in members}) == len(members):
@@ -208,15 +208,15 @@ def _drawn_ties(view: View, step: int) -> Rank:
 
 
 def renewal(member: Member, view: View, ages: Ages, until: int) -> Member | None:
-    """A donor for a failed member: any of the better half of those that reported the step it failed to reach.
+    """A donor for a failed member: uniform among the better half of those that reported the step it failed to reach.
 
-    Where there is none, the nearest earlier step that others reported, then the earliest one behind it.
+    If there are none, the nearest earlier step that others reported, then the earliest later one.
 
     Args:
-        member: Who failed.
+        member: The failed member.
         view: The population.
         ages: Its reports.
-        until: The step that the failed round would have led to.
+        until: The step at which the failed round would have ended.
     """
     others = [m.id for m in view.ranking if m.id != member.id]
     found = [one for id_ in others if (one := ages.newest(id_, 0, until)) is not None]

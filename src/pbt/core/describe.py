@@ -1,8 +1,8 @@
-"""A plain description of a rule: which one, with which settings.
+"""Plain descriptions of rules: identity and settings.
 
-Frozen records are described by their fields, functions by where they are defined and by a hash of their code. A
-description is for people and for comparing a run with itself; nothing is ever imported or called because a description
-names it.
+Frozen records are described by their fields, functions by the place of their definition and a hash of their code.
+Descriptions are for people and for comparing a run with its own record; nothing is imported or called because a
+description names it.
 """
 
 import hashlib
@@ -15,32 +15,32 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 DEEPEST, MOST = 8, 1000
-"""Levels of nesting, and parts in all, that are described; beyond them only the place of a part is named."""
+"""Limits of a description: levels of nesting, and parts in all. A part beyond them is described by its place alone."""
 
 
 def describe(rule: Any) -> Any:
-    """Plain values: numbers and strings as they are, records as dicts with their name, functions as dicts with theirs.
+    """Describe a rule as plain values: numbers and strings unchanged, records and functions as dicts with a name.
 
-    A function is named by its place and identified by its source and by the values that it closes over, or by its
-    bytecode and constants where there is no source; a callable object by its class and its attributes. What this
-    package defines is identified by its place and its settings alone, so that a new version can resume a run.
+    A function is identified by its place, the values it closes over, and its source, or its bytecode and constants
+    without source; a callable object by its class and attributes. Definitions of this package are identified by
+    place and settings alone, so that a new version can resume a run.
     """
     return _Describer().of(rule)
 
 
 def describe_record(record: Any) -> dict[str, Any]:
-    """A frozen record as its class name and its described fields."""
+    """Describe a frozen record: class name and described fields."""
     return _Describer().record(record, 0)
 
 
 def place(rule: Any) -> str:
-    """Where a function, a class or the class of an object is defined: `module:qualified name`."""
+    """The place of definition of a function, a class or an object's class: `module:qualified name`."""
     named = rule if hasattr(rule, "__qualname__") else type(rule)
     return f"{named.__module__}:{named.__qualname__}"
 
 
 class _Describer:
-    """One description in the making."""
+    """A description under construction."""
 
     def __init__(self) -> None:
         self._left = MOST
@@ -49,7 +49,7 @@ class _Describer:
         if rule is None or isinstance(rule, (bool, int, float, str)):
             return rule
         self._left -= 1
-        # A function may close over itself, or over whatever large thing: its place has to be enough then.
+        # A function may close over itself or over something large: beyond the limits its place has to do.
         if depth > DEEPEST or self._left < 0:
             return place(rule)
         if isinstance(rule, Mapping):
@@ -84,7 +84,7 @@ class _Describer:
             return self.of(rule.item(), depth + 1)
         held = _attributes(rule)
         if not callable(rule):
-            # What a rule merely refers to, such as a record of settings: its plain values and no more.
+            # An object that a rule merely refers to, such as a record of settings: its plain values only.
             held = {name: value for name, value in held.items() if isinstance(value, (bool, int, float, str))}
         if not held and not callable(rule):
             return place(rule)
@@ -115,7 +115,7 @@ def _is_ours(defined: Any) -> bool:
 
 
 def _attributes(held: Any) -> dict[str, Any]:
-    """What an object holds, in a `__dict__` or in slots."""
+    """The attributes of an object, in its `__dict__` or its slots."""
     slots = [name for cls in type(held).__mro__ for name in _as_names(vars(cls).get("__slots__", ()))]
     found = {name: getattr(held, name) for name in slots if hasattr(held, name) and not name.startswith("__")}
     return found | dict(getattr(held, "__dict__", {}))
@@ -131,8 +131,8 @@ def _defaulted(function: FunctionType) -> tuple[str, ...]:
 
 
 def _code_of(function: FunctionType) -> str:
-    """A hash of the function's source, or of its bytecode where there is no source of its own."""
-    # The source of a lambda is the whole statement that it stands in.
+    """A hash of the function's source, or of its bytecode if it has no source of its own."""
+    # The source of a lambda is the whole statement that contains it.
     if function.__name__ != "<lambda>":
         try:
             return _hashed(textwrap.dedent(inspect.getsource(function)))
@@ -142,7 +142,7 @@ def _code_of(function: FunctionType) -> str:
 
 
 def _code_of_class(cls: type) -> str:
-    """A hash of the methods that a class and its bases define themselves."""
+    """A hash of the methods defined by a class and its bases."""
     methods = [
         f"{name} {_code_of(value)}"
         for base in cls.__mro__
@@ -176,19 +176,19 @@ class Difference(NamedTuple):
 
 
 _LATER = frozenset(("code", "closure", "defaults", "attributes", "function", "self", "age_gap"))
-"""Keys that descriptions by earlier versions do not have; where they are absent there is nothing to compare."""
+"""Keys that earlier versions did not write; a key missing from a recorded description is not compared."""
 
 
 def difference(before: Any, now: Any, field: str) -> Difference | None:
-    """The first field in which a recorded description differs from the one of now; None: they say the same.
+    """The first field in which two descriptions differ; None if they agree.
 
     Args:
-        before: As it was recorded, perhaps by an earlier version.
-        now: As it is.
-        field: What is described, as `plan`; the answer names a part of it, as `plan.explore.factors`.
+        before: The recorded description, possibly written by an earlier version.
+        now: The current description.
+        field: Name of the described object, such as `plan`; the result extends it, as `plan.explore.factors`.
     """
     if isinstance(before, str) and isinstance(now, dict) and now.get("name") == before:
-        return None  # an earlier version named no more than the place of a function
+        return None  # earlier versions recorded only the place of a function
     if isinstance(before, dict) and isinstance(now, dict):
         if before.get("name") != now.get("name"):
             return Difference(field, _shown(before), _shown(now))
@@ -206,5 +206,5 @@ def difference(before: Any, now: Any, field: str) -> Difference | None:
 
 
 def _shown(described: Any) -> Any:
-    """A description by its name, if it has one."""
+    """The name in a description, or the description itself if it has none."""
     return described.get("name", described) if isinstance(described, dict) else described

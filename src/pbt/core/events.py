@@ -1,7 +1,8 @@
-"""What happens to a population, as frozen records; the log of a run is a list of them and nothing else is true.
+"""Events: the frozen records of what happens to a population.
 
-`to_plain` and `from_plain` turn them into JSON-ready dicts and back. JSON has no NaN and no infinity, so such a
-number is written as `{"float": "inf"}`, and a mapping that looks like this is written with its value in a list.
+A run's log is the ordered list of these events and its only source of truth. `to_plain` and `from_plain` convert
+between events and JSON-ready dicts. JSON has neither NaN nor infinity: such a number is written as
+`{"float": "inf"}`, and a mapping of that very form is written with its value in a list.
 """
 
 import math
@@ -18,33 +19,33 @@ DecisionKind = Literal["continue", "explore", "exploit", "replace"]
 class Decision(NamedTuple):
     """The hand-over: everything a member starts its next round with, read from one view.
 
-    A tuple, as `Member` is: one is made per member and round.
+    A tuple for speed, like `Member`: one is made per member and round.
     """
 
     member: int
     round: int
-    """The round this decision opens."""
+    """The round opened by this decision."""
     start: StateRef | None
     """The state to start from; None: freshly built."""
     step: int
-    """Training steps that are in `start`."""
+    """Training steps contained in `start`."""
     hparams: HParams
     """The complete hyperparameters of the round."""
     scores: tuple[float, ...] = ()
-    """What `start` scored, where it is another's state: counts for the member until its own next report."""
+    """Scores of `start` if it is another member's state; they count for this member until its own next report."""
     series: tuple[float, ...] = ()
     """The series behind those scores."""
     donor: int | None = None
-    """The member whose state, hyperparameters or both were taken; None: nobody's."""
+    """The member whose state, hyperparameters or both are copied; None: no copy."""
     hparams_from: int | None = None
-    """The member whose hyperparameters these were before they were explored."""
+    """The member whose hyperparameters these are, before exploration."""
     kind: DecisionKind = "continue"
     """`continue` unchanged; `explore` own values changed; `exploit` a donor copied; `replace` a failed one renewed."""
     draws: Mapping[str, Value] = {}
-    """What was drawn per changed name: a factor, a shift, or "resample"."""
+    """The draw per changed name: a factor, a shift, or "resample"."""
     why: str = ""
     compared: int | None = None
-    """The step at which the member was compared with its donor; None: with the scores of the moment."""
+    """The step at which the member was compared with its donor; None: compared by the current scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,37 +55,37 @@ class Born:
     kind: ClassVar[str] = "born"
     member: int
     round: int = 1
-    """The round that birth opens."""
+    """The round opened by the birth."""
     hparams: HParams
     start: StateRef | None = None
     """The state to start from; None: freshly built."""
     step: int = 0
-    """Training steps that are in `start`."""
+    """Training steps contained in `start`."""
     role: Role = "member"
     group: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """A member finished a round: it was trained, scored, and its state is durable."""
+    """A member finished a round: it is trained and scored, and its state is durable."""
 
     kind: ClassVar[str] = "reported"
     member: int
     round: int
     step: int
-    """Training steps that are in the state."""
+    """Training steps contained in the state."""
     scores: tuple[float, ...]
     series: tuple[float, ...] = ()
     state: StateRef
     digest: str
     """SHA-256 of the state's content."""
     reported: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers for people alone (test accuracy, loss curves): no strategy can see them."""
+    """Metrics for people only (test accuracy, loss curves); strategies cannot see them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """A member's round gave no usable score, or its task raised, or its workers died too often."""
+    """A member's round failed: no usable score, an exception in the task, or too many lost workers."""
 
     kind: ClassVar[str] = "failed"
     member: int
@@ -96,7 +97,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A decision was taken; its round is open."""
+    """A decision was made; its round is open."""
 
     kind: ClassVar[str] = "decided"
     decision: Decision
@@ -104,7 +105,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryUpdated:
-    """The strategy's memory, complete, as it is from now on."""
+    """The strategy's new memory, complete."""
 
     kind: ClassVar[str] = "noted"
     round: int
@@ -123,7 +124,7 @@ class Retired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The run came to its end; it may still be extended."""
+    """The run ended; it can still be extended."""
 
     kind: ClassVar[str] = "ended"
     round: int
@@ -143,25 +144,25 @@ _PLAIN = frozenset((int, str, bool, type(None)))
 
 
 def to_plain(event: Event) -> dict[str, Any]:
-    """The event as values that JSON can hold; `kind` says which event it is."""
+    """Convert an event to JSON-ready values; `kind` names the type of event."""
     record = event.decision if isinstance(event, Decided) else event
-    # A Decision has a `kind` of its own: how it came about is stored under `how`.
+    # A Decision has a `kind` of its own; it is stored under `how`.
     plain: dict[str, Any] = {"kind": event.kind}
     for name in _NAMES[type(record)]:
-        plain["how" if name == "kind" else name] = _encode(getattr(record, name))
+        plain["how" if name == "kind" else name] = encode_floats(getattr(record, name))
     if plain.get("compared", 0) is None:
-        del plain["compared"]  # most logs have none, and stay as they were
+        del plain["compared"]  # absent from most logs, whose text stays as it was
     return plain
 
 
 def from_plain(plain: Mapping[str, Any]) -> Event:
-    """The event that `to_plain` wrote.
+    """The event that `to_plain` converted.
 
     Raises:
-        KeyError: The kind of event is unknown.
+        KeyError: Unknown kind of event.
         TypeError: A field is missing or unknown.
     """
-    values = {name: _decode(value) for name, value in plain.items() if name != "kind"}
+    values = {name: decode_floats(value) for name, value in plain.items() if name != "kind"}
     for name in ("start", "state"):
         if values.get(name) is not None:
             values[name] = StateRef(*values[name])
@@ -175,27 +176,29 @@ def from_plain(plain: Mapping[str, Any]) -> Event:
     return event
 
 
-def _encode(value: Any) -> Any:
+def encode_floats(value: Any) -> Any:
+    """Plain values for strict JSON: NaN and infinities as `{"float": "nan"}`, tuples as lists, keys as strings."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
+        return [encode_floats(item) for item in value]
     if isinstance(value, (dict, Mapping)):
-        plain = {str(key): _encode(item) for key, item in value.items()}
+        plain = {str(key): encode_floats(item) for key, item in value.items()}
         return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
     return value
 
 
-def _decode(value: Any) -> Any:
+def decode_floats(value: Any) -> Any:
+    """The values that `encode_floats` encoded, tuples as lists."""
     if type(value) in _PLAIN or type(value) is float:
         return value
     if isinstance(value, dict):
         if value.keys() == {"float"}:
             inner = value["float"]
-            return float(inner) if isinstance(inner, str) else {"float": _decode(inner[0])}
-        return {key: _decode(item) for key, item in value.items()}
+            return float(inner) if isinstance(inner, str) else {"float": decode_floats(inner[0])}
+        return {key: decode_floats(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [decode_floats(item) for item in value]
     return value

@@ -1,7 +1,7 @@
-"""How hyperparameters change. Each rule is a frozen record that is called as `(hparams, member, view, rng)`.
+"""Explore rules: changes of hyperparameters. Each rule is a frozen record called as `(hparams, member, view, rng)`.
 
-It returns the new values and what was drawn for each changed name. Geometry is the domains' own (`pbt.space`):
-whatever a rule does, values stay inside their bounds. The lower-case names are for writing plans.
+A rule returns the new values and the draw for each changed name. The domains (`pbt.space`) move the values, so these
+stay within their bounds under every rule. Plans are written with the lower-case names.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ from pbt.space import HParams, Value
 
 Explored = tuple[HParams, Mapping[str, Value]]
 Explore = Callable[[HParams, Member, View, Rng], Explored]
-"""A rule: new values, and what was drawn per changed name. Pure; draws only from rng."""
+"""An explore rule: returns new values and the draw per changed name. Pure; draws only from `rng`."""
 
 
 def explored(rule: Explore, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
-    """The rule's answer, after it was checked.
+    """Apply a rule and validate its result.
 
     Raises:
-        UsageError: It is no pair of mappings.
+        UsageError: The result is not a pair of mappings.
         SpaceError: The values are outside the space.
     """
     answer: Any = rule(hparams, member, view, rng)
@@ -36,19 +36,19 @@ def explored(rule: Explore, hparams: HParams, member: Member, view: View, rng: R
 
 
 RESAMPLED = "resample"
-"""What `draws` says of a value that was drawn anew."""
+"""The entry in `draws` for a value sampled anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Perturb:
-    """Each value times a factor, drawn for each name alone; ordered choices move to a neighbor.
+    """Multiply each value by a factor, drawn independently per name; ordered choices move to an adjacent option.
 
     Args:
-        factors: The factors, each equally likely. (0.8, 1.2) is the paper's; it drifts downwards by 2 % a
-            perturbation in the logarithm, which the reciprocal pair (0.8, 1.25) does not.
+        factors: Equally likely factors. The paper's (0.8, 1.2) drifts downwards by 2 % per perturbation in the
+            logarithm; the reciprocal pair (0.8, 1.25) does not.
 
     Raises:
-        UsageError: No factors, or one that is not positive.
+        UsageError: No factors, or a factor that is not positive.
     """
 
     factors: tuple[float, ...] = (0.8, 1.2)
@@ -57,7 +57,7 @@ class Perturb:
         object.__setattr__(self, "factors", checked_factors("perturb", self.factors))
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
-        """All values perturbed."""
+        """Perturb all values."""
         draws = {name: rng.choice(self.factors) for name in hparams}
         moved = {name: view.space[name].perturb(value, draws[name], rng) for name, value in hparams.items()}
         return view.space.settle(moved, rng), draws
@@ -65,13 +65,13 @@ class Perturb:
 
 @dataclass(frozen=True, slots=True)
 class Resample:
-    """Each value drawn anew from its prior with some probability.
+    """Sample each value anew from its prior with a given probability.
 
     Args:
-        probability: For each name alone, 0 to 1.
+        probability: Applied to each name independently, 0 to 1.
 
     Raises:
-        UsageError: Probability is outside 0 to 1.
+        UsageError: `probability` is outside 0 to 1.
     """
 
     probability: float = 1.0
@@ -80,7 +80,7 @@ class Resample:
         _check_probability("resample", self.probability)
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
-        """Some values new, the others as they were."""
+        """Resample some values and keep the others."""
         draws = {name: RESAMPLED for name in hparams if rng.random() < self.probability}
         moved = {name: view.space[name].sample(rng) if name in draws else value for name, value in hparams.items()}
         return view.space.settle(moved, rng), draws
@@ -88,14 +88,14 @@ class Resample:
 
 @dataclass(frozen=True, slots=True)
 class PerturbOrResample:
-    """Each value drawn anew with some probability, else perturbed.
+    """Sample each value anew with a given probability, else perturb it.
 
     Args:
         factors: As in `perturb`.
-        probability: Of a new draw, for each name alone; 0.25 is Ray Tune's default, the paper gives none.
+        probability: Of sampling anew, per name; 0.25 is Ray Tune's default, the paper gives none.
 
     Raises:
-        UsageError: Factors or probability are outside their ranges.
+        UsageError: `factors` or `probability` is invalid.
     """
 
     factors: tuple[float, ...] = (0.8, 1.2)
@@ -106,7 +106,7 @@ class PerturbOrResample:
         _check_probability("perturb_or_resample", self.probability)
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
-        """Every value moved, one way or the other."""
+        """Move every value, one way or the other."""
         resampled = [name for name in hparams if rng.random() < self.probability]
         moved, draws = Perturb(self.factors)(hparams, member, view, rng)
         fresh = {name: view.space[name].sample(rng) for name in resampled}
@@ -115,15 +115,15 @@ class PerturbOrResample:
 
 @dataclass(frozen=True, slots=True)
 class Jitter:
-    """Each value shifted by a normal draw, measured in its scale as a share of its range.
+    """Shift each value by a normal draw, measured in its scale as a fraction of its range.
 
-    Unlike a factor this moves away from zero, and breaks the tie of members that start alike.
+    Unlike a factor, this moves away from zero, and it separates members that start alike.
 
     Args:
-        deviation: Standard deviation, as a share of the range.
+        deviation: Standard deviation, as a fraction of the range.
 
     Raises:
-        UsageError: Deviation is not positive.
+        UsageError: `deviation` is not positive.
     """
 
     deviation: float = 0.1
@@ -133,7 +133,7 @@ class Jitter:
             raise UsageError(f"jitter: expected a positive deviation, got {self.deviation!r}")
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
-        """All values shifted."""
+        """Shift all values."""
         draws = {name: self.deviation * rng.normal() for name in hparams}
         moved = {name: view.space[name].shift(value, draws[name], rng) for name, value in hparams.items()}
         return view.space.settle(moved, rng), draws
@@ -141,14 +141,14 @@ class Jitter:
 
 @dataclass(frozen=True, slots=True)
 class RandomSubset:
-    """Another rule, applied to a random part of the names; the others keep their values.
+    """Apply another rule to a random subset of the names; the others keep their values.
 
     Args:
         rule: The rule to apply.
-        probability: For each name alone, that it is in the part; 0 to 1.
+        probability: Of a name to be in the subset, 0 to 1.
 
     Raises:
-        UsageError: Probability is outside 0 to 1.
+        UsageError: `probability` is outside 0 to 1.
     """
 
     rule: Explore = field(default_factory=Perturb)
@@ -159,7 +159,7 @@ class RandomSubset:
         _check_probability("random_subset", self.probability)
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
-        """Some values changed by the rule."""
+        """Change some values by the rule."""
         chosen = {name for name in hparams if rng.random() < self.probability}
         moved, draws = self.rule(hparams, member, view, rng)
         mixed = {name: moved[name] if name in chosen and name in moved else old for name, old in hparams.items()}
@@ -168,13 +168,13 @@ class RandomSubset:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """The values that a schedule prescribes from the member's step on: vanilla training and replay.
+    """Follow a schedule: the values prescribed at the member's step. For plain training and replays.
 
     Args:
-        schedule: The schedule, as `run.best_schedule` gives it.
+        schedule: A schedule such as `run.best_schedule`.
 
     Raises:
-        UsageError: It is no schedule.
+        UsageError: It is not a schedule.
     """
 
     schedule: Schedule
@@ -192,7 +192,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Nothing changes: with `never` no evolution at all, with any other exploit selection alone."""
+    """No change: with `never` no evolution at all, with any other exploit rule selection alone."""
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
         """The same values."""

@@ -1,4 +1,4 @@
-"""From events to the population: the only way state is made."""
+"""Fold of the log: computes the population from events. No other code makes a `View`."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,27 +16,27 @@ def fold(events: Iterable[Event], empty: View) -> View:
 
 
 def empty_view(meta: Mapping[str, Any]) -> View:
-    """The view before the first event of a run with these recorded settings.
+    """The view before the first event of a run with this meta data.
 
     Raises:
         KeyError: No seed or no space is recorded.
-        SpaceError: The recorded space is not one.
+        SpaceError: The recorded space is invalid.
     """
     return View(seed=int(meta["seed"]), space=Space.from_dict(meta["space"]), sign=sign_of(meta))
 
 
 def sign_of(meta: Mapping[str, Any]) -> int:
-    """`View.sign` of a run with these recorded settings."""
+    """`View.sign` of a run with this meta data."""
     return -1 if meta.get("objective") == "minimize" else 1
 
 
 def turned(sign: int, values: Sequence[float]) -> tuple[float, ...]:
-    """Scores of the task as scores of which higher is better, and back."""
+    """Convert between the task's scores and scores of which higher is better."""
     return tuple(values) if sign > 0 else tuple(-value for value in values)
 
 
 def apply(view: View, events: Iterable[Event]) -> View:
-    """The view after more events. Pure; a handful of operations per event and one pass over the members."""
+    """The view after further events. Pure; constant work per event and one pass over the members."""
     members = {member.id: member for member in view.members}
     history = dict(view.history)
     memory, best, ended, last = view.memory, view.best, view.ended, view.round
@@ -52,7 +52,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
                 if view.lookback:
                     history[member.id] = (*history.get(member.id, ()), member)[-view.lookback :]
             case Failed():
-                # The state stays the one it started from: nothing of a failed round is kept.
+                # The member keeps the state it started from: a failed round leaves none.
                 members[event.member] = members[event.member]._replace(
                     round=event.round,
                     status="failed",
@@ -89,7 +89,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
 
 
 def _aged(events: Iterable[Event], ageing: Ageing, members: Mapping[int, Member], sign: int) -> Iterator[Event]:
-    """The events, each after the ages have taken it; `members` are those before it."""
+    """Yield the events, each after `ageing` recorded it; `members` is the population before them."""
     for event in events:
         match event:
             case Born(role="member"):

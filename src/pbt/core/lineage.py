@@ -1,7 +1,7 @@
-"""Where a state comes from: its ancestors, and the hyperparameter schedule that made it.
+"""Ancestry of states, and the hyperparameter schedules that made them, read from the log alone.
 
-Read from the log alone. A state's ancestry is a path through members: each link is one round that one member
-trained, and hands over to the next by the state that the next one started from.
+A state's ancestry is a path through members: each link is one round of one member, and ends with the state that the
+next link starts from.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from pbt.space import HParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One stretch of a schedule: these values from step `start` up to, not including, step `stop`."""
+    """Constant values of a schedule from step `start` up to, not including, step `stop`."""
 
     start: int
     stop: int
@@ -28,7 +28,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Hyperparameters as a function of the training step; segments join without gaps, from step 0.
+    """Hyperparameters as a function of the training step; contiguous segments from step 0.
 
     Raises:
         UsageError: No segments, or segments with gaps or overlaps.
@@ -45,7 +45,7 @@ class Schedule:
             raise UsageError("schedule: expected one or more segments that join without gaps, from step 0")
 
     def at(self, step: int) -> HParams:
-        """The values at a step; behind the end the last ones hold on."""
+        """The values at a step; after the end, the last values."""
         for segment in self.segments:
             if step < segment.stop:
                 return segment.hparams
@@ -53,18 +53,18 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """Its length."""
+        """Total number of steps."""
         return self.segments[-1].stop
 
     def stretched(self, steps: int) -> "Schedule":
-        """The same course over another number of steps; what is left of a segment without a whole step is left out.
+        """The same schedule over another number of steps; segments that shrink to less than one step are dropped.
 
         Raises:
-            UsageError: Less than one step.
+            UsageError: `steps` is less than one.
         """
         if type(steps) is not int or steps < 1:
             raise UsageError(f"stretched: expected a whole number of steps, at least 1, got {steps!r}")
-        # In whole numbers, so that a stretch by a whole factor and back is exact at any length.
+        # In integers, so that a stretch by an integer factor and back is exact at any length.
         edges = [(2 * stop * steps + self.steps) // (2 * self.steps) for stop in (0, *(s.stop for s in self.segments))]
         parts = zip(itertools.pairwise(edges), self.segments, strict=True)
         return Schedule(tuple(Segment(start=a, stop=b, hparams=s.hparams) for (a, b), s in parts if a < b))
@@ -80,10 +80,10 @@ class Schedule:
 
     @classmethod
     def from_dict(cls, plain: Any) -> "Schedule":
-        """The schedule that `to_dict` described; whatever else is told beside the segments is left aside.
+        """The schedule that `to_dict` described; other keys are ignored.
 
         Raises:
-            UsageError: It describes none.
+            UsageError: Not the description of a schedule.
         """
         found = plain.get("segments") if isinstance(plain, Mapping) else None
         if not isinstance(found, (list, tuple)):
@@ -92,7 +92,7 @@ class Schedule:
 
 
 def _segment(number: int, plain: Any) -> Segment:
-    """One segment of a description, checked."""
+    """One validated segment of a description."""
     names = {"start", "stop", "hparams"}
     if not isinstance(plain, Mapping) or set(plain) != names:
         found = sorted(map(str, plain)) if isinstance(plain, Mapping) else repr(plain)
@@ -122,12 +122,12 @@ class Link:
     hparams: HParams
     score: float
     decision: Decision | None
-    """How the round was opened; None: by birth."""
+    """The decision that opened the round; None: opened by birth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineageSegment:
-    """Rounds of one member that follow upon each other: from a birth or a copy to the next copy, or to the end."""
+    """Consecutive rounds of one member: from a birth or a copy to the next copy, or to the end."""
 
     member: int
     first_round: int
@@ -135,18 +135,18 @@ class LineageSegment:
     first_step: int
     last_step: int
     start: StateRef | None
-    """The state it began with; None: freshly built."""
+    """The state it started from; None: freshly built."""
     score: float
-    """Of its last round."""
+    """Score of its last round."""
 
     @property
     def state(self) -> StateRef:
-        """The state it came to."""
+        """Its final state."""
         return StateRef(self.member, self.last_round)
 
 
 class Lineage:
-    """The log of a run, indexed by member and round."""
+    """Index of a run's log by member and round."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.births: dict[int, Born] = {}
@@ -165,17 +165,17 @@ class Lineage:
                     self.failures[event.member, event.round] = event
 
     def hparams(self, member: int, round_: int) -> HParams:
-        """The values that a member's round was, or is to be, trained with."""
+        """The hyperparameters of a member's round, trained or open."""
         decision = self.decisions.get((member, round_))
         return decision.hparams if decision is not None else self.births[member].hparams
 
     def start(self, member: int, round_: int) -> StateRef | None:
-        """The state that a member's round started from."""
+        """The start state of a member's round."""
         decision = self.decisions.get((member, round_))
         return decision.start if decision is not None else self.births[member].start
 
     def ancestry(self, ref: StateRef) -> list[Link]:
-        """The rounds that made this state, first to last.
+        """The rounds that led to this state, first to last.
 
         Raises:
             KeyError: No report names the state.
@@ -201,7 +201,7 @@ class Lineage:
         return links[::-1]
 
     def schedule(self, ref: StateRef) -> Schedule:
-        """The hyperparameters along the ancestry of this state; neighbors with equal values are joined."""
+        """The hyperparameters along the ancestry of a state; adjacent segments with equal values are merged."""
         segments = []
         for hparams, group in itertools.groupby(self.ancestry(ref), key=lambda link: link.hparams):
             links = list(group)
@@ -209,7 +209,7 @@ class Lineage:
         return Schedule(tuple(segments))
 
     def segments(self) -> list[LineageSegment]:
-        """All that was ever trained, in the order of the log; each begins in a round of one before it, or at birth."""
+        """All trained rounds as segments, in log order; each starts from a round of an earlier segment, or at birth."""
         found: dict[StateRef, LineageSegment] = {}
         for ref, report in self.reports.items():
             start = self.start(*ref)
@@ -228,17 +228,17 @@ class Lineage:
         return sorted(found.values(), key=lambda stint: order[StateRef(stint.member, stint.first_round)])
 
     def founder(self, ref: StateRef) -> int:
-        """The member whose birth this state goes back to."""
+        """The member whose birth is the root of this state's ancestry."""
         return self._founders[ref]
 
     def founders(self, refs: Sequence[StateRef]) -> Counter[int]:
-        """How many of these states go back to each founder: who survived."""
+        """Number of these states per founder."""
         return Counter(self.founder(ref) for ref in refs)
 
     @cached_property
     def _founders(self) -> dict[StateRef, int]:
         found: dict[StateRef, int] = {}
-        # A state's start was reported before it, so one pass in the order of the log is enough.
+        # A start state is reported before it is used, so one pass in log order is enough.
         for ref in self.reports:
             start = self.start(*ref)
             found[ref] = ref.member if start is None else found[start]

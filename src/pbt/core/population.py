@@ -1,4 +1,4 @@
-"""What a strategy looks at: the members of a population, frozen at one moment."""
+"""Population records read by strategies: members and views, frozen at one moment."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ Status = Literal["live", "failed", "retired"]
 
 
 class StateRef(NamedTuple):
-    """The name of a state: what `member` held after it had trained `round`. Never changed, so safe to share."""
+    """The name of a state: `member` after training `round`. States are immutable, so a name can be shared."""
 
     member: int
     round: int
@@ -25,56 +25,56 @@ class StateRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What became of a state that was handed to a store."""
+    """Location and digest of a stored state."""
 
     digest: str
-    """SHA-256 of the content, hexadecimal: names, types, shapes and bytes, whatever the layout of the file."""
+    """Hexadecimal SHA-256 of the content (names, types, shapes and bytes), independent of the file layout."""
     size: int
-    """Encoded bytes."""
+    """Encoded size in bytes."""
     blob: bytes | None = None
-    """The encoded state where it has no file of its own: durable only with the transaction that takes it."""
+    """The encoded state if it has no file of its own; durable only with the transaction that commits it."""
 
 
 class Member(NamedTuple):
     """One member of the population at a ready point.
 
-    A round is counted per member from 1; round 0 is before any training. A tuple, because two are made per member and
-    round, and a frozen dataclass takes more than twice as long to make.
+    Rounds are counted per member from 1; round 0 precedes all training. A tuple, because two are made per member and
+    round, and a frozen dataclass takes more than twice as long to create.
     """
 
     id: int
     hparams: HParams
-    """The hyperparameters of the round that was last opened."""
+    """The hyperparameters of the last opened round."""
     step: int = 0
-    """Training steps that are in `state`."""
+    """Training steps contained in `state`."""
     scores: tuple[float, ...] = ()
     """Validation scores, higher is better (`View.sign` times the task's); the first one is *the* score. Empty until
     the first report."""
     series: tuple[float, ...] = ()
-    """A curve or repeated measurements behind the score, oldest first, higher is better (for the t-test, FIRE)."""
+    """A curve or repeated measurements behind the score, oldest first, higher is better (for the t-test and FIRE)."""
     state: StateRef | None = None
-    """The state to go on from; None: freshly built."""
+    """The state to continue from; None: freshly built."""
     round: int = 0
-    """Rounds finished."""
+    """Number of finished rounds."""
     opened: int = 1
-    """The round that was last opened; `round + 1` while it is due or in training."""
+    """The last opened round; `round + 1` while it is due or in training."""
     role: Role = "member"
     group: int = 0
-    """Sub-population, for strategies that have more than one."""
+    """Subpopulation, for strategies with more than one."""
     status: Status = "live"
     inherited: bool = False
-    """True: the scores are a donor's, until this member's own next report."""
+    """True: the scores are the donor's, until this member's own next report."""
     copied_at: int | None = None
     """The step at which this member last copied another."""
 
     @property
     def score(self) -> float:
-        """*The* score; minus infinity where there is none."""
+        """*The* score; minus infinity if there is none."""
         return self.scores[0] if self.scores and self.status == "live" else -math.inf
 
     @property
     def healthy(self) -> bool:
-        """Whether it may be a donor: live, with a score that is a number."""
+        """Whether it can be a donor: live, with a finite score."""
         return self.status == "live" and bool(self.scores) and math.isfinite(self.scores[0])
 
 
@@ -83,13 +83,13 @@ Rank = Callable[[Sequence[Member]], Sequence[Member]]
 
 
 def by_score(members: Sequence[Member]) -> list[Member]:
-    """Best first: by score, ties by id; what failed or has no finite score last."""
+    """Best first by score, ties by id; failed members and those without a finite score last."""
     return sorted(members, key=lambda member: (-member.score if member.healthy else math.inf, member.id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The best state that validation ever saw."""
+    """The state with the best validation score so far."""
 
     score: float
     state: StateRef
@@ -99,32 +99,32 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Everything a strategy may see: one moment of the population, read-only."""
+    """All information available to a strategy: the population at one moment, read-only."""
 
     seed: int
     space: Space
     sign: int = 1
-    """1 where the task's score is maximized, -1 where it is minimized: the factor between it and `Member.score`."""
+    """1 if the task's score is maximized, -1 if minimized: the factor between it and `Member.score`."""
     lookback: int = 0
-    """How many earlier reports of each member `history` holds."""
+    """Number of earlier reports per member in `history`."""
     round: int = 0
-    """The highest round that any member has finished."""
+    """The highest round finished by any member."""
     members: tuple[Member, ...] = ()
-    """Every member that was ever born, by id."""
+    """Every member ever born, by id."""
     memory: Mapping[str, Any] = field(default_factory=dict)
-    """The strategy's own plain values, as last noted."""
+    """The strategy's own plain values, as last logged."""
     history: Mapping[int, tuple[Member, ...]] = field(default_factory=dict)
-    """Each member as it was at its last `lookback` reports, oldest first."""
+    """Each member at its last `lookback` reports, oldest first."""
     best: Best | None = None
     ended: str | None = None
-    """Why the run ended, if it did."""
+    """The reason why the run ended; None while it has not."""
     rank: Rank = by_score
     ages: "Ages | None" = None
-    """The reports at earlier steps that members are compared by, for strategies that ask for them with `by_age`."""
+    """Reports at earlier steps for comparison at equal age; only for strategies that set `by_age`."""
 
     @cached_property
     def population(self) -> tuple[Member, ...]:
-        """The members that count: of role `member` and not retired, failed ones included."""
+        """The current members: role `member` and not retired, including failed ones."""
         return tuple(m for m in self.members if m.role == "member" and m.status != "retired")
 
     @cached_property
@@ -134,7 +134,7 @@ class View:
 
     @cached_property
     def position(self) -> Mapping[int, int]:
-        """Member id to its place in the ranking, 0 the best."""
+        """Rank of each healthy member by id; 0 is the best."""
         return {member.id: place for place, member in enumerate(self.ranking)}
 
     @cached_property
@@ -142,11 +142,11 @@ class View:
         return {member.id: member for member in self.members}
 
     def member(self, id_: int) -> Member:
-        """The member with this id (KeyError if there is none)."""
+        """The member with this id; KeyError if there is none."""
         return self._by_id[id_]
 
     def rng(self, *key: Key) -> Rng:
-        """The generator for a purpose: keyed by the seed of the run and the parts given, and nothing else."""
+        """The generator for a purpose, keyed by the run's seed and these parts only."""
         return Rng(self.seed, *key)
 
     def ranked_by(self, rank: Rank) -> "View":

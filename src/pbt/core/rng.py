@@ -1,7 +1,7 @@
-"""Randomness by key: the same key gives the same draws, whoever asks, wherever and in whatever order.
+"""Keyed randomness: equal keys give equal draws, independent of caller, place and order.
 
-Nothing is ever saved of a generator, because none outlives what it was made for. Only `random.Random.random` is
-used underneath: the standard library promises its values, and no other method's, from one version to the next.
+Generators are never saved, because none outlives its purpose. Only `random.Random.random` is used underneath: it is
+the only method whose values the standard library guarantees across versions.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ _NORMAL = NormalDist()
 
 def seed_of(*key: Key) -> int:
     """A seed in 0 .. 2**63-1 that depends on every part of the key: `seed_of(7, "dropout", 3)`."""
-    # The type is written with the part, so that 1 and "1" differ.
+    # The type is part of the hash, so that 1 and "1" differ.
     text = "\x1f".join([f"{type(part).__name__}:{part}" for part in key])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Rng:
-    """A generator named by a key; the generator is made only when something is drawn from it."""
+    """A generator identified by a key and created on its first draw."""
 
     __slots__ = ("_key", "_source")
 
@@ -32,7 +32,7 @@ class Rng:
         self._source: random.Random | None = None
 
     def child(self, *key: Key) -> "Rng":
-        """The generator whose key is this one's with more parts behind it."""
+        """The generator whose key is this key extended by more parts."""
         return Rng(*self._key, *key)
 
     def random(self) -> float:
@@ -42,15 +42,15 @@ class Rng:
         return self._source.random()
 
     def below(self, n: int) -> int:
-        """An integer in 0 .. n-1, each equally likely (to within n / 2**53)."""
+        """An integer in 0 .. n-1, uniform to within n / 2**53."""
         return int(self.random() * n)
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options, each equally likely."""
+        """One option, drawn uniformly."""
         return options[self.below(len(options))]
 
     def sample(self, options: Sequence[T], k: int) -> list[T]:
-        """K different options in random order: the first k of a Fisher-Yates shuffle."""
+        """K distinct options in random order: the first k of a Fisher-Yates shuffle."""
         pool = list(options)
         for i in range(k):
             j = i + self.below(len(pool) - i)
@@ -58,8 +58,8 @@ class Rng:
         return pool[:k]
 
     def normal(self) -> float:
-        """A draw from the standard normal distribution, by inversion."""
-        # random() can be 0, where the inverse is not defined.
+        """A sample of the standard normal distribution, by inversion."""
+        # random() can return 0, where the inverse is undefined.
         return _NORMAL.inv_cdf(max(self.random(), 2.0**-54))
 
     def __repr__(self) -> str:

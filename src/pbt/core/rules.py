@@ -1,4 +1,4 @@
-"""Rules as users write them: resolve a rule that was not called, and check the arguments of rules."""
+"""Validation of user-written rules: instantiate rules passed as classes, and check their arguments."""
 
 import math
 import operator
@@ -11,19 +11,19 @@ FORMS = {
     "explore": "perturb((0.8, 1.2)), keep() or a function (hparams, member, view, rng) -> (hparams, draws)",
     "rank": "pareto() or a function from the members to the same members, best first",
 }
-"""What each kind of rule may be, for error messages."""
+"""Accepted forms of each kind of rule, for error messages."""
 
 
 def resolved(rule: Any, kind: str, owner: str) -> Any:
-    """The rule itself; a rule class that was passed without being called is called with its defaults.
+    """The rule itself; a rule class is called with its defaults.
 
     Args:
-        rule: What the user passed.
+        rule: The rule as passed by the user.
         kind: A key of `FORMS`.
-        owner: The plan or rule that takes it, for error messages.
+        owner: The plan or rule it belongs to, for error messages.
 
     Raises:
-        UsageError: It is no rule, or its class has settings without a default.
+        UsageError: It is not a rule, or its class has settings without defaults.
     """
     if isinstance(rule, type):
         try:
@@ -41,12 +41,12 @@ def resolved(rule: Any, kind: str, owner: str) -> Any:
 
 
 def rule_name(rule: Any) -> str:
-    """The name of a rule for messages: that of its function or class."""
+    """The name of a rule in messages: that of its function or class."""
     return str(getattr(rule, "__name__", None) or type(rule).__name__)
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is a finite number, and no boolean."""
+    """Whether the value is a finite number and not a boolean."""
     if isinstance(value, bool):
         return False
     try:
@@ -56,7 +56,7 @@ def is_number(value: Any) -> bool:
 
 
 def whole(value: Any) -> int | None:
-    """The value as an `int` where it is a whole number of any integer type; else None."""
+    """The value as an `int` if it is of any integer type, else None."""
     if isinstance(value, bool):
         return None
     try:
@@ -69,7 +69,7 @@ def checked_factors(rule: str, factors: Any) -> tuple[float, ...]:
     """The factors of a rule as a tuple.
 
     Raises:
-        UsageError: No tuple of one or more positive numbers.
+        UsageError: Not a tuple of one or more positive numbers.
     """
     if is_number(factors):
         raise UsageError(f"{rule}: expected a tuple of factors, as {rule}((0.8, 1.2)), got the number {factors!r}")

@@ -1,7 +1,7 @@
-"""What every algorithm must answer, and the default answer: `Plan`, one exploit and one explore.
+"""The `Strategy` protocol, and its default implementation: `Plan`, one exploit rule and one explore rule.
 
-An algorithm is a pure function from what it sees (`View`) to what shall happen (`Proposal`). It never calls back,
-keeps nothing, and draws only from generators that the view makes by key.
+A strategy is a pure function from a `View` to a `Proposal`. It keeps no state, and draws only from the view's keyed
+generators.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,52 +26,52 @@ Interval = int | Callable[[int], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What shall happen at a ready point."""
+    """The outcome of a ready point."""
 
     decisions: Sequence[Decision] = ()
     starts: Sequence[Born] = ()
-    """Members that enter."""
+    """Births."""
     retirements: Sequence[Retired] = ()
     memory: Mapping[str, Any] | None = None
     """The strategy's new memory, complete; None: unchanged."""
 
 
 class Strategy(Protocol):
-    """What every algorithm must answer. `Plan` is the default one."""
+    """The interface of an algorithm; `Plan` is the default implementation."""
 
     @property
     def mode(self) -> Mode:
-        """`sync`: everyone waits at the end of a round, and is decided on at once. `async`: each alone."""
+        """`sync`: all members finish a round before a common decision. `async`: each member is decided on alone."""
 
     @property
     def lookback(self) -> int:
-        """How many earlier reports of each member the view shall hold."""
+        """Number of earlier reports per member that the view holds."""
 
     def next_ready(self, step: int) -> int:
-        """The step at which a member that stands at `step` is ready again; more than `step`."""
+        """The next ready step of a member at `step`; greater than `step`."""
 
     def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
-        """The first members; `initial` are values that the user asks the first ones to start with."""
+        """The first members; `initial` holds the user's values for the first of them."""
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
-        """A decision for every ready member that shall go on, a retirement for every one that shall not.
+        """A decision for every ready member that continues, a retirement for every one that does not.
 
-        `ready` is the whole wave in synchronous mode, one member in asynchronous mode; all of it is in `view`,
-        and everything is read from there.
+        `ready` is the whole wave in synchronous mode and one member in asynchronous mode; `view` holds it and
+        everything else that a decision reads.
         """
 
     def retain(self, view: View) -> set[StateRef]:
-        """States that must be kept although no member stands on them and no recent round made them."""
+        """States to keep beyond the members' current states and those of recent rounds."""
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that say which algorithm this is, stored with the run and compared on resume."""
+        """The identity of the algorithm as plain values, stored with the run and compared on resume."""
 
 
 def births(view: View, population: int, initial: Sequence[HParams]) -> list[Born]:
-    """One member per given set of values, the others drawn from the priors of the space.
+    """One member per set of initial values; the others are sampled from the priors of the space.
 
     Raises:
-        SpaceError: Given values that are not in the space.
+        SpaceError: Initial values outside the space.
     """
     given = [view.space.check(hparams, f"initial values of member {i}") for i, hparams in enumerate(initial)]
     return [
@@ -81,7 +81,7 @@ def births(view: View, population: int, initial: Sequence[HParams]) -> list[Born
 
 
 def replacement(member: Member, view: View) -> Member | None:
-    """A donor for a failed member: any of the better half, each equally likely; None: nobody is healthy."""
+    """A donor for a failed member: uniform among the better half; None if no member is healthy."""
     if not view.ranking:
         return None
     return view.ranking[_rng(view, member, "replace").below((len(view.ranking) + 1) // 2)]
@@ -100,13 +100,13 @@ def hand_over(
     """The decision that opens a member's next round.
 
     Args:
-        member: Who goes on.
-        hparams: The complete values it goes on with.
-        source: Whose state it starts from, as that member was when it stood on it; None: its own.
-        origin: Whose hyperparameters these were before they were explored; None: its own.
-        draws: What was drawn per changed name.
-        why: For people.
-        compared: The step at which the member was compared, where it was not at the present moment.
+        member: The member.
+        hparams: Its complete next hyperparameters.
+        source: The member whose state it starts from, as it was with that state; None: its own state.
+        origin: The member whose hyperparameters these are, before exploration; None: its own.
+        draws: The draw per changed name.
+        why: The reason, for people.
+        compared: The step at which the member was compared; None: compared by the current scores.
     """
     donor = source or origin
     failed = member.status == "failed"
@@ -133,33 +133,33 @@ def hand_over(
 class Plan:
     """Population Based Training as one exploit and one explore (Jaderberg et al. 2017, arXiv 1711.09846).
 
-    `Plan(exploit=truncation(0.2), explore=perturb((0.8, 1.2)))` reads as what it does.
+    Example: `Plan(exploit=truncation(0.2), explore=perturb((0.8, 1.2)))`.
 
     Args:
-        exploit: Who copies whom: `truncation`, `binary_tournament`, `t_test`, `never()`, or any function
+        exploit: The choice of a donor: `truncation`, `binary_tournament`, `t_test`, `never()`, or any function
             `(member, view, rng) -> Copy | Mutate | Stay`.
-        explore: How copied values change: `perturb`, `resample`, `perturb_or_resample`, `jitter`,
+        explore: The change of copied values: `perturb`, `resample`, `perturb_or_resample`, `jitter`,
             `random_subset`, `follow`, `keep()`, or any function `(hparams, member, view, rng) -> (hparams, draws)`.
-        interval: Training steps of a round, or a function from a step to the next ready step.
-        burn_in: Steps a member trains before it may copy or change.
-        mode: `"sync"` (reproducible: the same seed and scores give the same decisions) or `"async"`.
-        inherit: What a copy takes: `"both"`, `"state"` (own values kept and explored) or `"hparams"` (own state
-            kept).
+        interval: Training steps per round, or a function from a step to the next ready step.
+        burn_in: Steps before a member may copy or explore.
+        mode: `"sync"` (reproducible: equal seeds and scores give equal decisions) or `"async"`.
+        inherit: The part that is copied: `"both"`, `"state"` (own values are kept and explored) or `"hparams"` (own
+            state is kept).
         rank: The order of the members, best first.
-        lookback: Earlier reports per member that exploit and explore may see.
-        age_gap: Asynchronous mode alone. 0: members are compared at the same step, and copy states of that age. A
-            larger number: a member is compared at once with those whose newest report is at most so many steps older
-            or younger than its own, and copies the state that they stand on.
+        lookback: Number of earlier reports per member that exploit and explore rules can see.
+        age_gap: Asynchronous mode only. 0: members are compared at equal steps and copy states of that age. A
+            positive number: a member is compared at once with those whose newest report is at most that many steps
+            older or younger than its own, and copies their current states.
 
-    In asynchronous mode a member is done when its state has as many steps as `rounds` rounds come to, whatever it
-    copied on the way. With `age_gap=0` the members that report a step one after the other, two thirds of the population
-    and then the rest, are compared with each other once all of them have; the decision follows at the next ready point
-    of each. docs/choosing.md has the reasons and the numbers.
+    In asynchronous mode a member is done when its state has the steps of `rounds` rounds, whatever it copied on the
+    way. With `age_gap=0` the members that report a step one after the other form cohorts, two thirds of the population
+    and then the rest; the members of a complete cohort are compared with each other, and each is decided on at its next
+    ready point. docs/choosing.md has the reasons and measurements.
 
-    A rule that is passed without being called (`exploit=truncation`) is called with its defaults.
+    A rule passed without a call (`exploit=truncation`) is called with its defaults.
 
     Raises:
-        UsageError: A value outside these.
+        UsageError: An invalid value.
     """
 
     exploit: Exploit = field(default_factory=Truncation)
@@ -200,25 +200,25 @@ class Plan:
 
     @property
     def by_age(self) -> bool:
-        """Whether the view shall hold the reports at earlier steps that members are compared by."""
+        """Whether the view holds reports at earlier steps for comparison at equal age."""
         return self.mode == "async" and self.age_gap == 0
 
     def next_ready(self, step: int) -> int:
-        """The step at which a member that stands at `step` is ready again."""
+        """The next ready step of a member at `step`."""
         if isinstance(self.interval, int):
             return step + self.interval
         given = self.interval(step)
         ready = whole(given)
         if ready is None or ready <= step:
-            raise UsageError(f"plan: interval({step}) must give a later step, got {given!r}; expected a whole number")
+            raise UsageError(f"plan: expected interval({step}) to give a later step, a whole number, got {given!r}")
         return ready
 
     def begin(self, view: View, population: int, initial: Sequence[HParams]) -> Proposal:
-        """The first members, from the given values and then from the priors."""
+        """The first members: the initial values first, then samples from the priors."""
         return Proposal(starts=births(view, population, initial))
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
-        """One decision for each ready member, all read from the same view."""
+        """One decision per ready member, all read from the same view."""
         view = view.ranked_by(self.rank)
         decisions, retirements = [], []
         for member in ready:
@@ -229,40 +229,40 @@ class Plan:
             else:
                 decision = self._decided(member, view)
             if decision is None:
-                retirements.append(Retired(member=member.id, round=member.round, why="failed, and nobody is copied"))
+                retirements.append(Retired(member=member.id, round=member.round, why="failed, no donor"))
             else:
                 decisions.append(decision)
         return Proposal(decisions=decisions, retirements=retirements)
 
     def retain(self, view: View) -> set[StateRef]:
-        """The states that exploit may still see in the history, and copy."""
+        """The states in the history, which exploit rules can still copy."""
         earlier = set() if view.ages is None else view.ages.states()
         return earlier | {past.state for pasts in view.history.values() for past in pasts if past.state is not None}
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that say which plan this is."""
+        """The identity of the plan as plain values."""
         return describe_record(self)
 
     def _decided(self, member: Member, view: View) -> Decision | None:
-        """The decision by the scores of the moment; None: it failed, and nobody is copied."""
+        """The decision by current scores; None: the member failed and there is no donor."""
         choice = self._choose(member, view)
         return None if choice is None else self._decision(choice, member, view)
 
     def _decided_at_equal_age(self, member: Member, view: View) -> Decision | None:
-        """The decision by the first complete cohort in which the rule does not let the member go on unchanged."""
+        """The decision by the first complete cohort for which the rule does not return `Stay`."""
         ages = view.ages
         if ages is None:
             return self._decided(member, view)
         if member.status == "failed":
             donor = renewal(member, view, ages, self.next_ready(member.step))
             return None if donor is None else self._decision(Copy(donor=donor.id, why="failed"), member, view, donor)
-        choice: Copy | Mutate | Stay = Stay(why="nobody to compare with yet")
+        choice: Copy | Mutate | Stay = Stay(why="no complete cohort yet")
         for cohort in ages.pending(member):
             equal = at_equal_age(member, cohort, view, ages)
             found = self._choose(equal.member(member.id), equal, cohort.step)
             choice = choice if found is None else found
             if isinstance(choice, Copy):
-                # What the donor has become since, as far as it is no older than the member itself.
+                # The donor's newest state that is not ahead of the member's own step.
                 donor = ages.newest(choice.donor, cohort.step, member.step) if choice.state is None else None
                 choice = replace(choice, why=f"{choice.why}, at step {cohort.step}")
                 return self._decision(choice, member, view, donor, cohort.step)
@@ -289,9 +289,9 @@ class Plan:
         then: Member | None = None,
         compared: int | None = None,
     ) -> Decision:
-        """The decision that a choice comes to; `then` is the donor as it was, where that is known already."""
+        """The decision that follows from a choice; `then` is the donor at an earlier report, if known already."""
         donor = then or (_donor(choice, view) if isinstance(choice, Copy) else None)
-        # Neither the state nor the values of a failed member are worth keeping, whatever `inherit` says.
+        # Neither state nor values of a failed member are worth keeping, whatever `inherit` says.
         whole = donor is not None and (member.status == "failed" or self.inherit == "both")
         source = donor if whole or self.inherit == "state" else None
         origin = donor if whole or self.inherit == "hparams" else None
@@ -303,19 +303,19 @@ class Plan:
 
 
 def _near(member: Member, view: View, gap: int) -> View:
-    """The view with those members alone that are at most so many steps older or younger; all, where none is healthy."""
+    """The view limited to members at most `gap` steps older or younger; the full view if none of them is healthy."""
     near = tuple(m for m in view.members if m.id == member.id or abs(m.step - member.step) <= gap)
     seen = replace(view, members=near)
     return seen if member.status == "live" or seen.ranking else view
 
 
 def _rng(view: View, member: Member, purpose: str) -> Rng:
-    """Keyed by member and round, never by order of arrival."""
+    """Keyed by member and round, independent of the order of arrival."""
     return view.rng("decide", member.id, member.round, purpose)
 
 
 def _donor(copy: Copy, view: View) -> Member:
-    """The member to copy, as it was when it stood on the state that is copied: its step, values and scores then."""
+    """The donor as it was with the copied state: its step, values and scores at that time."""
     donor = view.member(copy.donor)
     if copy.state is None or copy.state == donor.state:
         return donor

@@ -1,6 +1,6 @@
-"""The tail of Student's t distribution, from the standard library alone.
+"""Tail probability of Student's t distribution, from the standard library alone.
 
-Through the regularized incomplete beta function, evaluated as its continued fraction by Lentz's method
+Uses the regularized incomplete beta function, evaluated as a continued fraction by Lentz's method
 (Abramowitz & Stegun 26.5.8 and 26.7.1).
 """
 
@@ -19,7 +19,7 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
     if x <= 0 or x >= 1:
         return 0.0 if x <= 0 else 1.0
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    # The fraction converges fast on this side of the mean; the other side is its mirror image.
+    # The fraction converges fast on this side of the mean; the other side mirrors it.
     if x < (a + 1) / (a + b + 2):
         return math.exp(log_front) * _fraction(a, b, x) / a
     return 1 - math.exp(log_front) * _fraction(b, a, 1 - x) / b

@@ -1,1 +1,1 @@
-"""Where rounds are trained: one task at a time here, in spawned workers, or further away."""
+"""Executors: where rounds are trained. In this process, in spawned worker processes, or on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""What crosses the seam between the engine and whoever trains: tasks one way, reports and failures the other."""
+"""The records and protocols between the engine and the executors: tasks in, reports and failures out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,26 +14,26 @@ State = Any
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """A part that is neither saved nor handed over: it starts every round as `build` makes it."""
+    """A part that is neither saved nor handed over; `build` makes it anew in every round."""
 
     part: Any
 
 
 def scratch(part: Any) -> Any:
-    """Declare a part of a class-form task that starts every round as `build` makes it, on every executor.
+    """Mark a part of a class-form task as rebuilt in every round, on every executor.
 
-    `build` returns `{"buffer": pbt.scratch(ReplayBuffer())}`; `train` and `evaluate` get the part itself. For what
-    has no `state_dict`: data loaders, environments, buffers that are filled anew in each round.
+    `build` returns `{"buffer": pbt.scratch(ReplayBuffer())}`; `train` and `evaluate` receive the part itself. For parts
+    without a `state_dict`: data loaders, environments, buffers that are refilled in each round.
 
     Args:
-        part: Anything.
+        part: Any object.
     """
     return Scratch(part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundTask:
-    """One round of one member, complete: whoever trains it needs nothing else but the user's task itself."""
+    """One round of one member, complete: training it needs nothing further but the user's task."""
 
     member: int
     round: int
@@ -41,18 +41,18 @@ class RoundTask:
     start: StateRef | None
     """The state to start from; None: freshly built."""
     digest: str | None = None
-    """What the content of `start` must hash to."""
+    """The expected digest of `start`."""
     blob: bytes | None = None
-    """`start` itself, encoded, where it has no file of its own."""
+    """`start` itself, encoded, if it has no file of its own."""
     hparams: HParams
     first_step: int
-    """Training steps that are in `start`."""
+    """Training steps contained in `start`."""
     steps: int
-    """Training steps to do."""
+    """Training steps of the round."""
     seed: int
-    """The seed of the run; draws inside the task are keyed by it and by position."""
+    """The seed of the run; draws inside the task are keyed by it and by their position."""
     founder: int | None = None
-    """The member whose birth began the lineage of `start`; None: this member."""
+    """The founder of the lineage of `start`; None: this member."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,43 +65,43 @@ class Report:
     scores: tuple[float, ...]
     series: tuple[float, ...] = ()
     reported: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers for people alone."""
+    """Metrics for people only."""
     stored: Stored
     seconds: float = 0.0
-    """Time the round took, on a monotonic clock; never read by a decision."""
+    """Duration of the round on a monotonic clock; no decision reads it."""
     unread: tuple[str, ...] = ()
-    """Hyperparameters that nothing found in effect: the task reads them by itself, and said nothing."""
+    """Hyperparameters whose effect was not confirmed: the task reads them itself without reporting them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A round that gave nothing."""
+    """A round without a result."""
 
     member: int
     round: int
     attempt: int
     cause: str
-    """Why there is no result.
+    """The kind of failure.
 
-    The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (lost
-    too often). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`.
+    The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (too
+    many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`.
     """
     message: str
-    """One line, with the place in the user's code if there is one."""
+    """One line, with the line of the user's code if there is one."""
     traceback: str = ""
     file: str = ""
-    """The user's source file; empty: none is known."""
+    """The user's source file; empty if unknown."""
     line: int | None = None
 
 
 Outcome = Report | Failure
 TaskBatch = tuple[RoundTask, ...]
-"""Tasks that one worker trains at once: a single one, or what one program holds."""
+"""Tasks that one worker trains at once: a single one, or the members of one program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """Something that befell a worker and not its member: for the journal, never for a decision."""
+    """A worker-level incident (crash, hang) for the journal; never used by a strategy."""
 
     kind: str
     message: str
@@ -111,41 +111,41 @@ class Incident:
 
 
 class States(Protocol):
-    """Where a worker puts the state it made and gets the one it starts from."""
+    """The storage of states, as a worker uses it."""
 
     def put(self, ref: StateRef, state: State) -> Stored:
-        """Store the state under this name: when this returns it is durable, or complete in `Stored.blob`.
+        """Store a state under this name; on return it is durable, or complete in `Stored.blob`.
 
         Raises:
-            StateError: The state holds something that cannot be stored; the message names the key.
+            StateError: It contains a value that cannot be stored; the message names the key.
         """
 
     def get(self, ref: StateRef, digest: str, blob: bytes | None = None) -> State:
-        """A fresh copy of the state, free to be changed, from `blob` if given, else from where `put` left it.
+        """A fresh, writable copy of a state, from `blob` if given, else from storage.
 
         Raises:
-            CorruptError: It is not there, or its content does not hash to `digest`.
+            CorruptError: It is missing, or its content does not match `digest`.
         """
 
 
 class Executor(Protocol):
-    """Trains tasks, in any order and as many at once as it has slots. A context manager."""
+    """Trains tasks in any order, up to `slots` of them in parallel. A context manager."""
 
     @property
     def slots(self) -> int:
-        """How many tasks it trains at once."""
+        """Number of tasks trained in parallel."""
 
     def submit(self, tasks: Sequence[RoundTask]) -> None:
-        """Take a wave of tasks. Returns at once."""
+        """Queue a wave of tasks; returns at once."""
 
     def wait(self) -> list[Outcome]:
-        """At least one outcome of what was submitted; blocks until there is one. Empty only if nothing is left."""
+        """Block until there are outcomes, and return them; empty only if no task is left."""
 
     def incidents(self) -> list[Incident]:
-        """What befell workers since this was last asked."""
+        """Worker incidents since the last call."""
 
     def close(self) -> None:
-        """Stop everything within five seconds. What was not finished is dropped."""
+        """Stop within five seconds; unfinished tasks are dropped."""
 
     def __enter__(self) -> Self: ...
 

@@ -1,11 +1,11 @@
-"""Give an optimizer setting another base value, and move everything that was derived from the old one.
+"""Change the base value of an optimizer setting, and rescale everything derived from it.
 
-The base value of a setting is the one the optimizer was built with, before any scheduler changed it. A scheduler
-derives the current value from it, and keeps numbers of the same unit: `initial_lr`, `base_lrs`, bounds such as
-`max_lr` or `eta_min`. Where the base value changes, all of them are multiplied by new/old, so the schedule goes on
-from the same phase at the new scale; where it does not change, nothing is touched. Parameter groups keep their ratios.
+The base value of a setting is the one that the optimizer was built with, before any scheduler changed it. A scheduler
+derives the current value from it, and stores numbers of the same unit: `initial_lr`, `base_lrs`, bounds such as
+`max_lr` or `eta_min`. When the base value changes, all of them are multiplied by new/old, so the schedule continues
+in the same phase at the new scale; when it does not change, nothing is touched. Parameter groups keep their ratios.
 
-Nothing here imports torch: an optimizer is anything with `param_groups` and `defaults`.
+This module does not import torch: an optimizer is any object with `param_groups` and `defaults`.
 """
 
 import math
@@ -16,36 +16,36 @@ from pbt.errors import TaskError, nearest
 from pbt.space import Value
 
 MARK = "pbt_base"
-"""The key in a parameter group that records, by setting, `[base value, ratio]`: the group's own base value is their
-product. It travels with the optimizer's state, so that a loaded state says which base value its numbers stand for."""
+"""The key in a parameter group that records `[base value, ratio]` per setting: the group's own base value is their
+product. It is part of the optimizer's state, so that a loaded state tells which base value its numbers stand for."""
 
 KIND = "class"
-"""The entry of a mark that names the optimizer's class, where hyperparameters may decide it."""
+"""The entry of a mark for the optimizer's class, which may depend on hyperparameters."""
 
 _GROUP_KEYS = ("initial_{}", "base_{}", "max_{}", "min_{}", "swa_{}")
 _ATTRIBUTES = ("base_{}s", "max_{}s", "min_{}s", "_last_{}", "base_{}", "max_{}", "min_{}", "default_min_{}")
 _LR_ATTRIBUTES = ("eta_min", "base_values", "lr_min", "warmup_lr_init")
-"""Bounds of the learning rate under names of their own: torch's cosine schedulers, and timm's."""
+"""Learning-rate bounds with names of their own: torch's cosine schedulers, and timm's."""
 
 
 class Number(NamedTuple):
-    """A number that is measured in the unit of a setting: an entry of a group, or an attribute of a scheduler."""
+    """A number in the unit of a setting: an entry of a group, or an attribute of a scheduler."""
 
     holder: Any
     key: str
     place: int | None = None
-    """Which element, where the entry is a list or tuple."""
+    """Index of the element if the entry is a list or tuple."""
 
     def _whole(self) -> Any:
         return self.holder[self.key] if isinstance(self.holder, dict) else getattr(self.holder, self.key)
 
     def get(self) -> Any:
-        """The number as it is, perhaps a tensor of no dimensions."""
+        """The current number, possibly a zero-dimensional tensor."""
         whole = self._whole()
         return whole if self.place is None else whole[self.place]
 
     def set(self, number: Any) -> None:
-        """Write it; a tensor is filled in place, because a captured graph may hold it."""
+        """Write the number; tensors are filled in place, because a captured graph may hold them."""
         current = self.get()
         if hasattr(current, "fill_"):
             current.fill_(number)
@@ -60,37 +60,37 @@ class Number(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A number after it was set, to be read back."""
+    """A number that was set, to be read back."""
 
     number: Number
     value: Value
-    """The base value that was asked for."""
+    """The requested base value."""
     expected: Any
 
     def in_effect(self) -> Any:
-        """The base value that the number stands for now: `value`, unless something else wrote the number since."""
+        """The base value that the number stands for now: `value`, unless other code changed the number since."""
         held = self.number.get()
         found = plain(held)
         if not is_number(found) or not is_number(self.expected) or not is_number(self.value):
             return self.value if found == self.expected else found
-        # A tensor holds the number in its own precision.
+        # A tensor stores the number in its own precision.
         if math.isclose(found, self.expected, rel_tol=1e-6 if hasattr(held, "fill_") else 1e-9, abs_tol=1e-12):
             return self.value
         return float(self.value) * found / self.expected if self.expected else found  # type: ignore[arg-type]
 
 
 def plain(value: Any) -> Any:
-    """A tensor of one number as that number; anything else as it is."""
+    """A tensor of one number as that number; other values unchanged."""
     return value.item() if hasattr(value, "fill_") and hasattr(value, "item") else value
 
 
 def is_number(value: Any) -> bool:
-    """Whether value is an int or a float, and no boolean."""
+    """Whether `value` is an int or a float and not a boolean."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def chosen_groups(optimizer: Any, group: int | str | None, what: str) -> list[int]:
-    """The numbers of the parameter groups that `group` names: all (None), one by its number, or by its `name` entry.
+    """The indices of the parameter groups selected by `group`: all (None), an index, or a group's `name` entry.
 
     Raises:
         TaskError: There is no such group.
@@ -116,16 +116,16 @@ def built_base(
     *,
     cycled: bool = False,
 ) -> Any:
-    """The base value of a setting in an optimizer as it was built.
+    """The base value of a setting in an optimizer as built.
 
-    It is the optimizer's default, or where every group was given a value of its own, the first one that is not 0.
+    It is the optimizer's default, or, if every group has a value of its own, the first one that is not 0.
 
     Args:
         defaults: The optimizer's `defaults`.
-        groups: Its parameter groups, or those that are meant.
+        groups: Its parameter groups, or a selection of them.
         setting: Name of the setting.
-        index: Which of several values, as in `betas`; None: the setting is one value.
-        cycled: Whether a scheduler has overwritten what the groups were built with; the default is what is left of it.
+        index: Index into a setting of several values, such as `betas`; None: the setting is one value.
+        cycled: Whether a scheduler has overwritten the values of the groups; only the default is left then.
     """
     own = [as_built(group, setting, index) for group in groups]
     default = _entry(defaults, setting, index) if setting in defaults else None
@@ -135,7 +135,7 @@ def built_base(
 
 
 def is_cycled(schedulers: Iterable[Any]) -> bool:
-    """Whether one of the schedulers goes between bounds of its own, as `OneCycleLR` and `CyclicLR` do."""
+    """Whether a scheduler cycles between bounds of its own, as `OneCycleLR` and `CyclicLR` do."""
     return any(
         hasattr(one, "max_lrs") or any("max_lr" in group for group in one.optimizer.param_groups)
         for one in each_scheduler(schedulers)
@@ -144,7 +144,7 @@ def is_cycled(schedulers: Iterable[Any]) -> bool:
 
 
 def mark(optimizer: Any, kind: str, *, cycled: bool = False) -> None:
-    """Record the base value of every numeric setting of an optimizer as it was built, and its class."""
+    """Record the base value of every numeric setting of an optimizer as built, and its class."""
     groups = optimizer.param_groups
     for group in groups:
         group[MARK] = {**group.get(MARK, {}), KIND: kind}
@@ -160,14 +160,14 @@ def mark(optimizer: Any, kind: str, *, cycled: bool = False) -> None:
 
 
 def has_entry(group: Mapping[str, Any], setting: str, index: int | None) -> bool:
-    """Whether a group has this setting, with so many values."""
+    """Whether a group has this setting, with enough values for the index."""
     if index is None:
         return setting in group
     return isinstance(group.get(setting), (tuple, list)) and index < len(group[setting])
 
 
 def as_built(group: Mapping[str, Any], setting: str, index: int | None) -> Any:
-    """What a group's setting was before a scheduler changed it, as far as that can be told."""
+    """A group's setting before a scheduler changed it, as far as known."""
     return plain(group["initial_lr"]) if setting == "lr" and "initial_lr" in group else _entry(group, setting, index)
 
 
@@ -188,24 +188,24 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
     ratios: Sequence[Any] | None = None,
     what: str = "",
 ) -> list[Written]:
-    """Make `value` the base value of a setting.
+    """Set the base value of an optimizer setting.
 
     Args:
         optimizer: Any `torch.optim.Optimizer`.
         setting: A key of its parameter groups, such as `"lr"`.
         value: The new base value.
-        index: Which of several values, as in `betas`.
-        groups: Numbers of the parameter groups; None: all.
-        schedulers: Whatever schedules this optimizer; schedulers inside of schedulers are found.
-        base: The base value as built, for groups without a mark; None: worked out from the optimizer as it is.
-        ratios: By group, its setting in units of the base as built; None: as marked, or as the optimizer is.
-        what: The call, for messages.
+        index: Index into a setting of several values, such as `betas`.
+        groups: Indices of the parameter groups; None: all.
+        schedulers: The schedulers of this optimizer; nested schedulers are found.
+        base: The base value as built, for groups without a mark; None: inferred from the optimizer.
+        ratios: By group, its setting in units of the base value as built; None: as marked, or inferred.
+        what: The call, for error messages.
 
     Returns:
         Every number that was set or confirmed, to be read back.
 
     Raises:
-        TaskError: The optimizer has no such setting, or the value is no number where one is expected.
+        TaskError: The optimizer has no such setting, or a number is expected and the value is none.
     """
     chosen = list(range(len(optimizer.param_groups))) if groups is None else list(groups)
     own = [optimizer.param_groups[place] for place in chosen]
@@ -229,10 +229,10 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
         move = _Move((marks[0] or (shared,))[0], value)
         alike = [number for scheduler in every for number in _scheduled(scheduler, setting, index, None)]
         found += [(number, move.derived(plain(number.get()))) for number in alike]
-        # For groups that are added in training.
+        # For groups that are added during training.
         _set_default(optimizer, setting, index, value)
         optimizer.defaults[MARK] = {**optimizer.defaults.get(MARK, {}), key: [value, 1]}
-    # All are read before one is written: two schedulers may hold the same tensor.
+    # All numbers are read before one is written: two schedulers may hold the same tensor.
     for number, new in found:
         if plain(number.get()) != new:
             number.set(new)
@@ -240,19 +240,19 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
 
 
 class _Move(NamedTuple):
-    """From an old base value to a new one."""
+    """A change of base value."""
 
     old: Any
     new: Any
 
     def own(self, current: Any) -> Any:
-        """The setting itself, which is current."""
+        """The new value of the setting itself."""
         if not all(map(is_number, (current, *self))) or (current == self.old != self.new):
             return self.new
         return current if self.old == self.new else current * (self.new / self.old) if self.old else self.new
 
     def derived(self, current: Any) -> Any:
-        """A number that a scheduler derived from it; nothing can be said of one that was derived from 0."""
+        """The new value of a number derived by a scheduler; unchanged if it was derived from 0."""
         return self.own(current) if all(map(is_number, self)) and self.old else current
 
 
@@ -272,7 +272,7 @@ def _check(groups: Sequence[Mapping[str, Any]], setting: str, index: int | None,
 
 
 def ratio_of(current: Any, base: Any, groups: Sequence[Mapping[str, Any]], setting: str, index: int | None) -> Any:
-    """A group's setting in units of the base value; 1 for every group where all of them are at 0."""
+    """A group's setting in units of the base value; 1 for every group if all of them are at 0."""
     if not is_number(current) or not is_number(base):
         return 1
     if base:
@@ -288,7 +288,7 @@ def _derived(group: dict[str, Any], setting: str, index: int | None) -> Iterator
 
 
 def _scheduled(scheduler: Any, setting: str, index: int | None, place: int | None) -> Iterator[Number]:
-    """Numbers of a scheduler in the unit of a setting: those of one group, or (None) those that all groups share."""
+    """Numbers of a scheduler in the unit of a setting: those of one group, or (None) those shared by all groups."""
     if index:
         return
     names = [form.format(_cycled_name(setting, index)) for form in _ATTRIBUTES]
@@ -302,12 +302,12 @@ def _scheduled(scheduler: Any, setting: str, index: int | None, place: int | Non
 
 
 def _cycled_name(setting: str, index: int | None) -> str:
-    # Torch's cyclic schedulers cycle the first beta under the name of momentum.
+    # Torch's cyclic schedulers store the first beta as momentum.
     return "momentum" if setting == "betas" and index == 0 else setting
 
 
 def each_scheduler(schedulers: Iterable[Any]) -> Iterator[Any]:
-    """The schedulers, and those inside of them."""
+    """The schedulers, including nested ones."""
     for scheduler in schedulers:
         yield scheduler
         yield from each_scheduler(getattr(scheduler, "_schedulers", ()))
@@ -325,7 +325,7 @@ def _set_default(optimizer: Any, setting: str, index: int | None, value: Value) 
 
 
 def same(wanted: Any, found: Any) -> bool:
-    """Whether a value read back is the one that was set, rounding aside."""
+    """Whether a value read back equals the one that was set, up to rounding."""
     if is_number(wanted) and is_number(found):
         return math.isclose(wanted, found, rel_tol=1e-9, abs_tol=1e-12)
     return bool(wanted == found)

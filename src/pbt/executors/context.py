@@ -1,4 +1,4 @@
-"""Where and when a round is trained, and which hyperparameters are in effect: the `ctx` of the user's code."""
+"""The `ctx` of the user's code: member, step, seed and device of a round, and its hyperparameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,46 +12,46 @@ from pbt.space import HParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Where and when a round is trained, for the user's code. All randomness can be keyed from here."""
+    """The circumstances of a round, for the user's code; all randomness can be keyed from here."""
 
     seed: int
     """The seed of the run."""
     member: int
     round: int
     first_step: int
-    """Training steps done before this round."""
+    """Training steps before this round."""
     device: str = "cpu"
     threads: int = 1
-    """CPU threads this round may use."""
+    """CPU threads available to this round."""
     founder: int | None = None
-    """The member whose birth began the lineage of the state; None: this member's own."""
+    """The founder of the state's lineage; None: this member."""
     hparams: HParams = field(default_factory=dict)
     """The hyperparameters of the round."""
     checked: set[str] = field(default_factory=set, repr=False, compare=False)
-    """Names of hyperparameters that `apply` and `in_effect` found in effect."""
+    """Names of the hyperparameters confirmed by `apply` and `in_effect`."""
 
     def key(self, *parts: Key) -> int:
-        """A seed for any generator: the same for all members, whatever the round, unless the parts say otherwise."""
+        """A seed for any generator; equal for all members and rounds unless the parts differ."""
         return seed_of(self.seed, "task", *parts)
 
     @property
     def init_key(self) -> int:
-        """The seed of everything that is drawn while a member's parts are built: one for a whole lineage.
+        """The seed for building a member's parts, one per lineage.
 
-        So a random projection that no state holds stays the one that the weights were trained with.
+        For example, a random projection outside the state stays the one that the weights were trained with.
         """
         return self.key("init", self.member if self.founder is None else self.founder)
 
     def rng(self, *parts: Key) -> Rng:
-        """A plain generator under that key."""
+        """A generator with that key, without numpy or torch."""
         return Rng(self.seed, "task", *parts)
 
     def apply(self, optimizer: Any, *, schedulers: Any = (), group: int | str | None = None, **settings: Any) -> None:
-        """Make values take effect on an optimizer, after its state was loaded, and read them back.
+        """Apply values to an optimizer after loading its state, and read them back.
 
         Each value is the base value of a setting: the one that the optimizer would be built with, before a scheduler
-        changes it. Parameter groups keep their ratios, a group at 0 stays at 0, schedulers keep their phase; where the
-        value is the one that the loaded state was trained with, nothing is touched.
+        changes it. Parameter groups keep their ratios, a group at 0 stays at 0, and schedulers keep their phase. If the
+        loaded state was trained with the same value, nothing is touched.
 
         ```python
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -65,12 +65,12 @@ class Context:
         Args:
             optimizer: Any `torch.optim.Optimizer`.
             schedulers: The learning-rate scheduler of this optimizer, or a sequence of them.
-            group: One parameter group, by its number or by its entry `name`; None: all.
+            group: One parameter group, by index or by its `name` entry; None: all.
             **settings: Values by the name of the setting: `lr=0.1`, `betas=(0.9, 0.99)`.
 
         Raises:
-            TaskError: The optimizer has no such setting; a scheduler was left out; a value that has the name of a
-                hyperparameter is another one; or a value is not in effect after it was set.
+            TaskError: The optimizer has no such setting; a scheduler was not passed; a value differs from the
+                hyperparameter of the same name; or a value is not in effect after it was set.
         """
         given = list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers]
         chosen = chosen_groups(optimizer, group, "ctx.apply")
@@ -92,27 +92,27 @@ class Context:
                 self._found(setting, part)
 
     def _found(self, setting: str, value: Any) -> None:
-        """Record the hyperparameters that this value is."""
+        """Record the hyperparameters confirmed by this value."""
         if setting in self.hparams:
             self.checked.add(setting)
         elif is_number(value):
             self.checked.update(name for name, own in self.hparams.items() if is_number(own) and own == value)
 
     def in_effect(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-        """State which hyperparameters are in effect; each is compared with the value that was decided on.
+        """Report the hyperparameters in effect; each value is compared with the decided one.
 
-        For settings that `apply` cannot reach: `ctx.in_effect(lr=trainer.learning_rate)`, from any framework.
+        For settings that `apply` cannot reach, from any framework: `ctx.in_effect(lr=trainer.learning_rate)`.
 
         Args:
-            values: Values by the name of the hyperparameter, for names that are no Python names.
+            values: Values by hyperparameter name, for names that are not Python identifiers.
             **more: Further values by name.
 
         Raises:
-            TaskError: A name is no hyperparameter of this round, or its value is another one.
+            TaskError: A name is not a hyperparameter of this round, or its value differs.
         """
         for name, value in {**(values or {}), **more}.items():
             if name not in self.hparams:
-                raise TaskError(f"ctx.in_effect: '{name}' is no hyperparameter{nearest(name, self.hparams)}")
+                raise TaskError(f"ctx.in_effect: expected hyperparameters, got '{name}'{nearest(name, self.hparams)}")
             found = plain(value)
             if not same(self.hparams[name], found):
                 raise _not_in_effect(name, self.hparams[name], found, "it is")

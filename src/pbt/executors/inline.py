@@ -1,4 +1,4 @@
-"""One share at a time, in this process."""
+"""The inline executor: trains in the calling process."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pbt.executors.worker import Worker, WorkerSpec
 
 
 class InlineExecutor:
-    """Trains in the calling process, each share when it is waited for. The reference that all others must equal."""
+    """Trains in the calling process, one batch per `wait`. The reference for all other executors."""
 
     def __init__(self, setup: WorkerSpec) -> None:
         self._setup = setup
@@ -24,18 +24,18 @@ class InlineExecutor:
 
     @property
     def slots(self) -> int:
-        """One: there is one process."""
+        """One."""
         return 1
 
     def submit(self, tasks: Sequence[RoundTask]) -> None:
-        """Put the tasks behind those that wait."""
+        """Append the tasks to the queue."""
         self._queue.extend(self._setup.shares(tasks))
 
     def wait(self) -> list[Outcome]:
-        """Train the next share.
+        """Train the next batch.
 
         Raises:
-            KeyboardInterrupt: It was interrupted, also where the task caught that and went on.
+            KeyboardInterrupt: The user pressed Ctrl-C, even if the task caught it and continued.
         """
         if not self._queue:
             return []
@@ -47,11 +47,11 @@ class InlineExecutor:
             return self._worker.run(self._queue.popleft())
 
     def incidents(self) -> list[Incident]:
-        """None: there is no worker that could be lost."""
+        """None: there are no workers to lose."""
         return []
 
     def close(self) -> None:
-        """Drop what was not trained."""
+        """Drop the queued tasks."""
         self._queue.clear()
         self._outside.close()
         self._worker = None

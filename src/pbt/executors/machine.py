@@ -1,4 +1,4 @@
-"""What there is here: cores, and the versions of what is installed."""
+"""The local machine: CPU cores and installed versions."""
 
 import functools
 import os
@@ -6,13 +6,13 @@ from importlib import metadata
 
 
 def cores_here() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
 def version_of(distribution: str) -> str | None:
-    """The version of an installed distribution; None: it is not installed."""
+    """The version of an installed distribution; None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

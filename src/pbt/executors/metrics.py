@@ -1,4 +1,4 @@
-"""What a task returns, checked and brought into the form that the log holds."""
+"""Validation of the values returned by a task, and their conversion to the form of the log."""
 
 import math
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ Objective = Literal["maximize", "minimize"]
 Metrics = float | Mapping[str, Any]
 
 _DEPTH = 50
-"""Levels of a reported value; more are taken for a container that holds itself."""
+"""Maximal nesting of a reported value; deeper ones are taken for containers that contain themselves."""
 _LARGEST = 2**1023
-"""Whole numbers from here on are refused: readers of the log compute with floats."""
+"""Integers from here on are refused: readers of the log compute with floats."""
 
 
 class MetricsError(TaskError):
-    """A task returned no usable metrics."""
+    """The task returned no usable metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskMetrics:
-    """Metrics with their direction settled: higher scores are better."""
+    """Validated metrics of a task."""
 
     scores: tuple[float, ...]
     series: tuple[float, ...] = ()
@@ -31,36 +31,37 @@ class TaskMetrics:
 
 
 def pair_of(returned: Any) -> tuple[State, Metrics]:
-    """The state and the metrics that a task returned.
+    """Split the value returned by a task into state and metrics.
 
     Raises:
-        MetricsError: It returned something else.
+        MetricsError: It is not such a pair.
     """
     if isinstance(returned, (tuple, list)) and len(returned) == 2:
         return returned[0], returned[1]
     kind = type(returned).__name__
     got = f"{kind} of length {len(returned)}" if isinstance(returned, (tuple, list)) else kind
-    raise MetricsError(f"a task must return (state, metrics), got {got}")
+    raise MetricsError(f"expected a task to return (state, metrics), got {got}")
 
 
 def settle(metrics: Metrics) -> TaskMetrics:
-    """The metrics that a task returned, checked.
+    """Validate the metrics returned by a task.
 
     Raises:
-        MetricsError: There is no score in it, or it is no finite number, or something is reported that the log
-            cannot hold.
+        MetricsError: There is no score, a score is not a finite number, or a reported value does not fit the log.
     """
     values: dict[Any, Any] = dict(metrics) if isinstance(metrics, Mapping) else {"score": metrics}
     given = values.pop("scores", None)
     if given is None:
         if "score" not in values:
-            raise MetricsError(f"a task must return metrics with 'score' or 'scores', got {sorted(map(str, values))}")
+            raise MetricsError(
+                f"expected a task to return metrics with 'score' or 'scores', got {sorted(map(str, values))}"
+            )
         scores = [number(values.pop("score"), "score")]
     else:
         scores = numbers(given, "scores")
     series = numbers(values.pop("series", ()), "series")
     if not scores:
-        raise MetricsError("a task must return at least one score, got none in 'scores'")
+        raise MetricsError("expected a task to return at least one score, got an empty 'scores'")
     if not all(map(math.isfinite, scores)):
         raise MetricsError(f"the score is not a finite number: {tuple(scores)}")
     return TaskMetrics(
@@ -71,10 +72,10 @@ def settle(metrics: Metrics) -> TaskMetrics:
 
 
 def number(value: Any, name: str) -> float:
-    """A score as a float: of a number, or of an array or tensor with one element.
+    """A score as a float, from a number or an array or tensor of one element.
 
     Raises:
-        MetricsError: It is something else.
+        MetricsError: It is another kind of value.
     """
     if type(value) is float:
         return value
@@ -93,7 +94,7 @@ def numbers(values: Any, name: str) -> list[float]:
     """Scores as floats.
 
     Raises:
-        MetricsError: They are no list of numbers.
+        MetricsError: Not a list of numbers.
     """
     if not isinstance(values, (str, bytes, Mapping)):
         try:
@@ -106,13 +107,13 @@ def numbers(values: Any, name: str) -> list[float]:
 
 
 def plain(value: Any, name: str, depth: int = 0) -> Any:  # noqa: PLR0911 (one for each form)
-    """A reported value as numbers, strings and lists and dicts of them.
+    """Convert a reported value to numbers, strings, and lists and dicts of them.
 
     Raises:
-        MetricsError: It holds something that the log cannot hold.
+        MetricsError: It contains a value that does not fit the log.
     """
     if depth > _DEPTH:
-        raise MetricsError(f"the metric '{name[:80]}' is nested more than {_DEPTH} levels deep; does it hold itself?")
+        raise MetricsError(f"the metric '{name[:80]}' is nested deeper than {_DEPTH} levels; does it contain itself?")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -121,7 +122,7 @@ def plain(value: Any, name: str, depth: int = 0) -> Any:  # noqa: PLR0911 (one f
         return float(value)
     if isinstance(value, int):
         if abs(value) >= _LARGEST:
-            raise MetricsError(f"the metric '{name}' is larger than a float can hold; report its logarithm or a string")
+            raise MetricsError(f"the metric '{name}' exceeds the range of a float; report its logarithm or a string")
         return int(value)
     if isinstance(value, Mapping):
         return {writable(str(key)): plain(item, f"{name}.{key}", depth + 1) for key, item in value.items()}
@@ -129,17 +130,17 @@ def plain(value: Any, name: str, depth: int = 0) -> Any:  # noqa: PLR0911 (one f
         return [plain(item, name, depth + 1) for item in value]
     if hasattr(value, "tolist"):  # arrays, tensors and their scalars
         return plain(value.tolist(), name, depth + 1)
-    raise MetricsError(f"the metric '{name}' must be a number, a string or a list of them, got {type(value).__name__}")
+    raise MetricsError(f"expected the metric '{name}' to be numbers or strings, got {type(value).__name__}")
 
 
 def _brief(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 (whatever its own code does wrong)
+    except Exception:  # noqa: BLE001 (any error of the value's own code)
         text = ""
     return text if 0 < len(text) <= 80 and "\n" not in text else type(value).__name__
 
 
 def writable(text: str) -> str:
-    """The text with what no file can hold, as half a character out of a file name, spelled out."""
+    """The text with unencodable characters, such as surrogates from file names, escaped."""
     return text.encode(errors="backslashreplace").decode()

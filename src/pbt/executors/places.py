@@ -1,4 +1,4 @@
-"""Find the line of the user's code in a traceback, and recognize an interrupt behind another exception."""
+"""Locate the user's code in a traceback, and recognize an interrupt behind another exception."""
 
 import functools
 import signal
@@ -16,9 +16,9 @@ _LIBRARIES = tuple(
     {site.getusersitepackages(), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))}
 )
 _PROMPTS = ("<stdin>", "<ipython-input", "<python-input")
-"""File names of code that was typed at a prompt; other names in angle brackets are generated code."""
+"""File names of code typed at a prompt; other names in angle brackets are generated code."""
 _INTERRUPTED = 128 + signal.SIGINT
-"""The exit code by which programs say that Ctrl-C ended them."""
+"""The exit code of programs ended by Ctrl-C."""
 
 
 class SourceLine(NamedTuple):
@@ -33,7 +33,7 @@ class SourceLine(NamedTuple):
 
 
 def place_in(trace: TracebackType | None) -> SourceLine | None:
-    """The innermost frame that belongs neither to this package nor to an installed library; None: there is none."""
+    """The innermost frame outside this package and installed libraries; None if there is none."""
     found = None
     while trace is not None:
         code = trace.tb_frame.f_code
@@ -44,8 +44,8 @@ def place_in(trace: TracebackType | None) -> SourceLine | None:
 
 
 def place_of(task: Any) -> SourceLine | None:
-    """The function that returns a task's metrics: the task itself, or its `evaluate`; None: it is not the user's."""
-    task = getattr(task, "task", task)  # a class of the user's inside of what makes it trainable
+    """The function that returns a task's metrics: the task itself or its `evaluate`; None if it is not user code."""
+    task = getattr(task, "task", task)  # the user's class inside its adapter
     function = getattr(task, "evaluate", task)
     while isinstance(function, functools.partial) or hasattr(function, "__wrapped__"):
         function = function.func if isinstance(function, functools.partial) else function.__wrapped__
@@ -67,7 +67,7 @@ def _is_users(file: str) -> bool:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether a KeyboardInterrupt is this exception or lies behind it: libraries turn one into `sys.exit(1)`."""
+    """Whether an exception is or stems from a KeyboardInterrupt, which libraries may turn into `sys.exit(1)`."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:
@@ -77,16 +77,16 @@ def is_interrupt(error: BaseException) -> bool:
         seen.add(id(one))
         if isinstance(one, KeyboardInterrupt) or (isinstance(one, SystemExit) and one.code == _INTERRUPTED):
             return True
-        # The context is kept also where `raise ... from None` hides it.
+        # The context is set even where `raise ... from None` hides it.
         waiting += [one.__cause__, one.__context__]
     return False
 
 
 class Interrupts:
-    """Notices a KeyboardInterrupt that a task catches: a round that was cut short must not be taken for a whole one.
+    """Detects a KeyboardInterrupt caught by a task, whose round is then incomplete.
 
-    A context manager, for the life of an executor in this process: setting a signal handler for each round would cost
-    more than a small round does.
+    A context manager for the life of an executor in this process: installing a signal handler for each round would cost
+    more than a small round.
     """
 
     def __init__(self) -> None:
@@ -103,13 +103,13 @@ class Interrupts:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            # Another handler is one that a task installed, to stay.
+            # A different handler was installed by a task, and stays.
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt at the end if the code inside caught one and went on."""
+        """Raise KeyboardInterrupt on exit if the body caught one and continued."""
         self._raised = False
         yield
         if self._raised:

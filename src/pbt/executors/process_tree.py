@@ -1,4 +1,4 @@
-"""How worker processes end: asked, waited for with a bound, killed, and nothing that they had started left behind."""
+"""Shut down worker processes: ask, wait with a time-out, kill, then kill their descendants."""
 
 import contextlib
 import os
@@ -9,27 +9,27 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 STOP_SECONDS = 3.0
-"""How long a worker may take to stop by itself before it is killed."""
+"""Time for a worker to stop by itself before it is killed."""
 DEATH_SECONDS = 1.0
-"""How long a killed process may take to be gone. A bound, because one inside a stuck driver cannot even be killed."""
+"""Time for a killed process to disappear; bounded, because a process in a stuck driver cannot be killed."""
 _LOOK = 0.01
 
 Started = tuple[int, str]
-"""A process: its id, and when it was started, because ids are used again."""
+"""A process: its id and its start time, because ids are reused."""
 
 
 def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> None:
-    """Wait until these processes have ended; kill those that take too long, and what any of them had started.
+    """Wait until these processes have ended; kill late ones, and all descendants.
 
     Args:
-        processes: They were asked already, if they were to be.
+        processes: Processes that were already asked to stop, where intended.
         patience: Seconds for all of them together.
     """
     children = descendants(process.pid for process in processes if process.is_alive())
     _wait(processes, patience)
     _kill(process.pid for process in processes if process.is_alive())
     _wait(processes, DEATH_SECONDS)
-    # What watches its parent is about to end, and cleans up before.
+    # A process that watches its parent is about to end, and cleans up first.
     deadline = time.monotonic() + DEATH_SECONDS / 2
     while any(_lives(child) for child in children) and time.monotonic() < deadline:
         time.sleep(_LOOK)
@@ -37,20 +37,20 @@ def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> Non
 
 
 def kill(processes: Sequence[BaseProcess]) -> None:
-    """Kill these processes and what they had started, and wait for nothing."""
+    """Kill these processes and their descendants without waiting."""
     pids = [process.pid for process in processes if process.is_alive()]
     _kill([*pids, *(pid for pid, _ in descendants(pids))])
 
 
 def ending(code: int | None) -> str:
-    """How a process ended, in words."""
+    """The exit status of a process as text."""
     if code is None or code >= 0:
         return f"exit code {code}"
     return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
 def descendants(pids: Iterable[int | None]) -> list[Started]:
-    """The processes that these had started, and that those had, where the system tells."""
+    """The descendants of these processes, on systems that list them."""
     found: list[Started] = []
     waiting = [pid for pid in pids if pid is not None]
     while waiting:
@@ -70,7 +70,7 @@ def _kill(pids: Iterable[int | None]) -> None:
 
 
 def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:
-    # Not `join`, which waits for a pipe to close that a process which a worker had forked may hold open.
+    # `join` would wait for a pipe that a forked descendant may hold open.
     deadline = time.monotonic() + seconds
     while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
         time.sleep(_LOOK)
@@ -81,7 +81,7 @@ def _lives(process: Started) -> bool:
 
 
 def _start_of(pid: int) -> str:
-    """When a process was started, in the system's own unit; empty: it is not there, or dead and not waited for."""
+    """The start time of a process in the system's unit; empty if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

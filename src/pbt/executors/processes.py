@@ -1,8 +1,8 @@
-"""Spawned workers that live for the whole run, one pipe each.
+"""The process executor: spawned workers that live for the whole run, each with a pipe of its own.
 
-Spawn, because a forked process cannot use a GPU; a pipe per worker, because a queue that many share can stay
-locked for ever when one of them is killed. A worker that dies or falls silent is not its member's fault: the round
-is run again by a fresh one, from the same state with the same seed, so with the same bits.
+Workers are spawned, because a forked process cannot use a GPU. Each has its own pipe, because a shared queue can stay
+locked forever after one of its users is killed. A worker that dies or hangs is not its member's fault: a new worker
+repeats the round from the same state with the same seed, hence with the same bits.
 """
 
 import atexit
@@ -40,7 +40,7 @@ from pbt.executors.worker import WorkerSpec
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Slot:
-    """One place where a worker runs, and the worker that runs there now."""
+    """A slot for a worker, with its current worker."""
 
     device: str
     process: SpawnProcess
@@ -55,8 +55,8 @@ class ProcessExecutor:
     """Trains on `len(devices)` spawned workers.
 
     Args:
-        setup: What a worker is made of, which also says what it trains at once; its device is replaced by one of
-            `devices`.
+        setup: The specification of a worker, which also groups the tasks into batches; its device is replaced by one
+            of `devices`.
         devices: One per worker, as `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`.
         limits: When a worker counts as lost, and a round as failed.
 
@@ -74,8 +74,8 @@ class ProcessExecutor:
         self._incidents: list[Incident] = []
         self._deaths_at_start = 0
         self._looked = time.monotonic()
-        # The workers are no daemons, so that tasks may start processes of their own; the interpreter would wait for
-        # them at its exit, and is therefore told to end them first.
+        # Workers are not daemons, so that tasks may start processes of their own. The interpreter would wait for them
+        # at its exit, so `close` is registered to end them first.
         atexit.register(self.close)
 
     @property
@@ -84,7 +84,7 @@ class ProcessExecutor:
         return len(self._devices)
 
     def submit(self, tasks: Sequence[RoundTask]) -> None:
-        """Queue the tasks; starts workers where there is more to do than idle ones."""
+        """Queue the tasks; start workers if there are more tasks than idle workers."""
         self._queue.extend(self._setup.shares(tasks))
         idle = sum(slot.share is None for slot in self._slots)
         for device in self._devices[len(self._slots) :][: max(0, len(self._queue) - idle)]:
@@ -92,7 +92,7 @@ class ProcessExecutor:
         self._deal()
 
     def wait(self) -> list[Outcome]:
-        """Block until there is an outcome; every wait inside has a bound."""
+        """Block until there is an outcome; every wait inside is bounded."""
         while not self._outcomes and (self._queue or any(slot.share for slot in self._slots)):
             for source in wait([slot.connection for slot in self._slots], timeout=BEAT_SECONDS):
                 slot = next(slot for slot in self._slots if slot.connection is source)
@@ -103,16 +103,16 @@ class ProcessExecutor:
         return outcomes
 
     def incidents(self) -> list[Incident]:
-        """Lost workers and repeated rounds since this was last asked."""
+        """Lost workers and repeated rounds since the last call."""
         incidents, self._incidents = self._incidents, []
         return incidents
 
     def close(self) -> None:
-        """End the workers: asked first, killed after three seconds."""
+        """End the workers: ask them to stop, and kill them after three seconds."""
         atexit.unregister(self.close)
         self._queue.clear()
         for slot in self._slots:
-            # Closing the pipe ends an idle worker, and a busy one at its next heartbeat.
+            # A closed pipe ends an idle worker at once, and a busy one at its next heartbeat.
             slot.connection.close()
         end([slot.process for slot in self._slots])
         self._slots.clear()
@@ -132,7 +132,7 @@ class ProcessExecutor:
         try:
             process.start()
         except BaseException:
-            # Interrupted, or no room for one more process: nobody waits for this one.
+            # Interrupted, or no resources for another process: nothing will wait for this one.
             ours.close()
             raise
         finally:
@@ -150,7 +150,7 @@ class ProcessExecutor:
                     self._lost(slot, "died before it could take its round")
 
     def _listen(self, slot: _Slot) -> None:
-        """Take what the worker has to say."""
+        """Receive the messages of a worker."""
         try:
             while slot.connection.poll():
                 with self._bounded(slot):
@@ -164,13 +164,13 @@ class ProcessExecutor:
                     self._outcomes.extend(content)
                     slot.share = None
         except (EOFError, OSError):
-            # A pipe is closed a moment before its process is gone, and how that ended is known.
+            # A pipe closes shortly before its process has an exit code.
             end([slot.process], DEATH_SECONDS)
             self._lost(slot, f"died ({ending(slot.process.exitcode)})")
 
     @contextlib.contextmanager
     def _bounded(self, slot: _Slot) -> Iterator[None]:
-        """A worker that was stopped in the middle of a message would hold us up for ever; killed, it does not."""
+        """Kill the worker after a time-out; one that stopped in the middle of a message would block forever."""
         timer = threading.Timer(self._limits.silence, slot.process.kill)
         timer.daemon = True
         timer.start()
@@ -180,7 +180,7 @@ class ProcessExecutor:
             timer.cancel()
 
     def _watch(self) -> None:
-        """Give up the workers that are dead, silent, or too long at one round."""
+        """Replace the workers that are dead, silent, or too long at one round."""
         now = time.monotonic()
         away, self._looked = now - self._looked, now
         for slot in list(self._slots):
@@ -188,7 +188,7 @@ class ProcessExecutor:
                 slot.heard, slot.started = max(now, slot.heard), slot.started + away
             limit = None if slot.share is None else self._limits.seconds(slot.share)
             if not slot.process.is_alive():
-                # The pipe need not tell: a child that the worker forked can hold it open.
+                # The pipe alone is no evidence: a process forked by the worker can hold it open.
                 self._listen(slot)
                 if slot in self._slots:
                     self._lost(slot, f"died ({ending(slot.process.exitcode)})")
@@ -198,14 +198,14 @@ class ProcessExecutor:
                 self._lost(slot, f"took longer than the time limit of {limit:g} s")
 
     def _lost(self, slot: _Slot, how: str) -> None:
-        """Replace a worker; what it trained is tried again."""
+        """Replace a worker and retry its batch."""
         end([slot.process], 0.0)
         slot.connection.close()
         if not slot.ready:
             self._deaths_at_start += 1
             if self._deaths_at_start >= START_ATTEMPTS:
                 raise WorkerError(
-                    f"a worker {how} while it started, {START_ATTEMPTS} times in a row; see its output above"
+                    f"a worker {how} during its start, {START_ATTEMPTS} times in a row; see its output above"
                 )
         share = slot.share or ()
         self._incidents += incidents_of(share, how)
@@ -216,8 +216,8 @@ class ProcessExecutor:
 
 
 def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) -> None:
-    """A worker's life: open the task, then train whatever comes until the pipe closes."""
-    # Ctrl-C reaches the whole process group; only the parent decides what it means.
+    """Main function of a worker: open the task, then train batches until the pipe closes."""
+    # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lock = threading.Lock()
 
@@ -229,11 +229,11 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
     try:
         load_sources(modules)
         worker = pickle.loads(payload).open()  # noqa: S301 (from our own parent, through our own pipe)
-    except Exception as error:  # noqa: BLE001 (told to the parent)
+    except Exception as error:  # noqa: BLE001 (reported to the parent)
         usage = isinstance(error, PBTError)
         say("broken", str(error) if usage else f"the task could not be opened:\n{traceback.format_exc()}")
         return
-    # A pipe that breaks means that the parent is gone: nobody is left to tell.
+    # A broken pipe means that the parent has ended; there is no one to report to.
     with contextlib.suppress(EOFError, OSError):
         say("ready")
         while True:
@@ -241,11 +241,11 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
 
 
 def _beat(say: Any, parent: int) -> None:
-    """A sign of life each second. Where nobody listens any more the parent is gone, and so is the worker."""
+    """Send a sign of life every second; end the worker when the parent has ended."""
     while True:
         time.sleep(BEAT_SECONDS)
         if os.getppid() != parent:
-            # The pipe need not tell: a process that the parent had forked can hold its end open.
+            # The pipe alone is no evidence: a process forked by the parent can hold its end open.
             os._exit(1)
         try:
             say("beat")

@@ -1,4 +1,4 @@
-"""When patience with a worker ends, and what becomes of the rounds that it had."""
+"""Worker time-outs, and the retry policy for their rounds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,23 +9,23 @@ LOST = "worker lost"
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 PAUSE_SECONDS = 5.0
-"""A longer gap between two looks means that this process did not look, not that the workers were silent."""
+"""A longer gap between two checks means that this process was suspended, not that the workers were silent."""
 START_SECONDS = 120.0
-"""How much later than usual a new worker may give its first sign of life: it imports the user's program before."""
+"""Extra time for the first sign of life of a new worker, which imports the user's program first."""
 START_ATTEMPTS = 3
-"""How often in a row workers may die before the first one is ready."""
+"""Consecutive worker deaths before the first one is ready that end the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When patience ends.
+    """Bounds on lost workers and their rounds.
 
     Args:
-        attempts: How often a round is tried when its workers die or hang; then the member has failed. Members that
-            were one program are then tried each by itself, once more, so that one does not take the others along.
+        attempts: Attempts per round when its workers die or hang; then the member has failed. The members of one
+            program are first retried one by one, once more, so that one cannot fail the others.
         silence: Seconds without a sign of life after which a worker counts as hung.
-        task_timeout: Seconds a member's round may take, times the members that a worker trains together; None: as
-            long as it likes.
+        task_timeout: Seconds for a member's round, multiplied by the number of members that a worker trains together;
+            None: unlimited.
     """
 
     attempts: int = 3
@@ -33,12 +33,12 @@ class Limits:
     task_timeout: float | None = None
 
     def seconds(self, share: TaskBatch) -> float | None:
-        """How long a worker may take for these; None: as long as it likes."""
+        """Time-out of a batch; None: unlimited."""
         return None if self.task_timeout is None else self.task_timeout * len(share)
 
 
 def incidents_of(share: TaskBatch, how: str) -> list[Incident]:
-    """What the journal is told of a lost worker: one line for each round that it had, or one without any."""
+    """Journal entries for a lost worker: one per round it was training, or a single one if it was idle."""
     what = f"the worker {how}"
     return [
         Incident(kind=LOST, message=what, member=task.member, round=task.round, attempt=task.attempt) for task in share
@@ -46,7 +46,7 @@ def incidents_of(share: TaskBatch, how: str) -> list[Incident]:
 
 
 def tried_again(share: TaskBatch, how: str, limits: Limits) -> tuple[Sequence[TaskBatch], Sequence[Failure]]:
-    """What is to be trained next of what a lost worker had, in this order, and what is given up."""
+    """The retry of a lost worker's batch: the batches to train next, in this order, and the failures."""
     if not share:
         return [], []
     again = tuple(replace(task, attempt=task.attempt + 1) for task in share)

@@ -1,6 +1,6 @@
-"""The global generators and thread counts around a round: seeded by key inside, as they were before outside.
+"""Global random generators and thread counts around a round: seeded inside, restored afterwards.
 
-Only for code that draws from global generators; everything of ours draws by key.
+Only for user code that draws from global generators; this package draws by key.
 """
 
 import importlib.util
@@ -15,14 +15,14 @@ from typing import Any
 
 @contextmanager
 def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
-    """The global generators seeded inside, and as they were outside. Libraries that are not loaded stay so."""
+    """Seed the global generators inside and restore them afterwards; libraries that are not loaded stay unloaded."""
     with preserved(), sown(seed, device):
         yield
 
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Generators and torch's thread count afterwards as they were before. Libraries that are not loaded stay so."""
+    """Restore generators and torch's thread count on exit; libraries that are not loaded stay unloaded."""
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     cuda = torch.cuda if torch and torch.cuda.is_initialized() else None
     before = (random.getstate(), numpy and numpy.random.get_state(), torch and torch.get_rng_state())
@@ -43,16 +43,16 @@ def preserved() -> Iterator[None]:
 
 @contextmanager
 def sown(seed: int, device: str = "cpu") -> Iterator[None]:
-    """The global generators seeded.
+    """Seed the global generators.
 
-    Torch is seeded also where it is imported only inside, so that a worker's first round is like any other.
+    Torch is seeded even if it is first imported inside, so that a worker's first round is like any other.
     """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     random.seed(seed)
     if numpy:
         numpy.random.seed(seed % 2**32)
     if torch:
-        # Not torch.manual_seed: on a machine without CUDA that remembers every call with its traceback.
+        # Not torch.manual_seed: without CUDA it stores every call with its traceback.
         torch.default_generator.manual_seed(seed)
         if device.startswith("cuda") or torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(seed)
@@ -68,13 +68,13 @@ def sown(seed: int, device: str = "cpu") -> Iterator[None]:
 
 
 class _TorchSeeder(MetaPathFinder):
-    """Seeds torch at the moment it is imported."""
+    """Seeds torch when it is imported."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Torch as the other finders know it, with the seed set behind its own code."""
+        """The spec of torch from the other finders, extended to seed it after execution."""
         if name != "torch":
             return None
         sys.meta_path.remove(self)
@@ -91,7 +91,7 @@ class _TorchSeeder(MetaPathFinder):
 
 
 def use_threads(count: int) -> None:
-    """This many CPU threads for torch, where it is loaded; results depend on the number in their last bits."""
+    """Set torch's number of CPU threads, if torch is loaded; results depend on it in their last bits."""
     torch = sys.modules.get("torch")
     if torch and torch.get_num_threads() != count:
         torch.set_num_threads(count)

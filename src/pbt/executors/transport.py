@@ -1,4 +1,4 @@
-"""How a task gets into another process: by reference, with the files that the other one could not find by itself."""
+"""Transport of a task to another process: by reference, with the source files that it could not import by itself."""
 
 import importlib.util
 import pickle
@@ -11,11 +11,11 @@ from pbt.errors import TaskError
 from pbt.executors.worker import Task, TrainFunction
 
 _MARK = "__pbt_source__"
-"""The attribute of a module that `load_module` loaded: what it was made of."""
+"""The module attribute in which `load_module` records its source."""
 
 
 class TaskSource(NamedTuple):
-    """A module that no import would find, as it was when this process loaded it."""
+    """A module that cannot be imported by name, as this process loaded it."""
 
     name: str
     file: str
@@ -25,46 +25,46 @@ class TaskSource(NamedTuple):
 def check_sendable(task: TrainFunction | Task) -> None:
     """Raise TaskError if the task cannot be sent to another process."""
     main = sys.modules.get("__main__")
-    # A worker runs the file of the main program again to find what is defined there.
+    # A worker runs the file of the main program again to find its definitions.
     if b"__main__" in pickled(task) and not hasattr(main, "__file__"):
         raise TaskError(
-            "the task is defined at a prompt or in a notebook, where no other process can find it. Put it into a "
+            "the task is defined at a prompt or in a notebook, where other processes cannot find it; put it into a "
             "module, or use executor='inline'"
         )
 
 
 def pickled(sent: Any) -> bytes:
-    """What another process makes its own copy of.
+    """Pickle an object for another process.
 
     Raises:
-        TaskError: Something in it has no name by which the other process could find it.
+        TaskError: A part of it cannot be found by name in the other process.
     """
     try:
         return pickle.dumps(sent)
     except Exception as error:
         raise TaskError(
-            f"the task cannot be sent to another process ({error}). Define its functions and classes at the top level "
+            f"the task cannot be sent to another process ({error}); define its functions and classes at the top level "
             "of a module (no lambda, no closure), or use executor='inline'"
         ) from error
 
 
 def sources() -> list[TaskSource]:
-    """The modules that `load_module` loaded, in that order: the task may use any of them."""
+    """The modules loaded by `load_module`, in that order; the task may use any of them."""
     marked = [getattr(module, "__dict__", {}).get(_MARK) for module in list(sys.modules.values())]
     return [source for source in marked if isinstance(source, TaskSource)]
 
 
 def load_module(name: str, file: Path) -> Any:
-    """Import a file under a name, and mark it so that workers can do the same.
+    """Import a file under a name, and record its source for workers.
 
     Raises:
-        OSError: There is no such file.
+        OSError: The file does not exist.
     """
     return _load(TaskSource(name, str(file.resolve()), file.read_bytes()))
 
 
 def load_sources(found: Sequence[TaskSource]) -> None:
-    """In a worker: the same modules, of the same text, also where the file has changed since or is not there."""
+    """In a worker: load the same modules from the same text, even if the file has changed or is missing."""
     for source in found:
         _load(source)
 

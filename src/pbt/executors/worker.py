@@ -1,6 +1,6 @@
-"""What trains: the user's task, opened once, fed one round at a time.
+"""Workers: they open the user's task once and train one round at a time.
 
-Every executor drives this same class, so that a round means the same wherever it runs.
+Every executor uses these classes, so that a round is the same wherever it runs.
 """
 
 import time
@@ -22,34 +22,34 @@ from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.space import Domain, HParams
 
 TrainFunction = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
-"""`(hparams, state, steps, ctx) -> (state, metrics)`: go on from state (None: from the beginning) for that many steps.
+"""`(hparams, state, steps, ctx) -> (state, metrics)`: train `state` (None: a new one) for that many steps.
 
-`metrics` is the score, or a mapping with `score` (or `scores`), perhaps `series`, and numbers to be reported.
+`metrics` is the score, or a mapping with `score` (or `scores`), optionally `series`, and numbers to be reported.
 """
 
 
 @runtime_checkable
 class Task(Protocol):
-    """A task that wants to be opened: once per worker, on its device, before the first round."""
+    """A task that is opened once per worker, on its device, before the first round."""
 
     def trainer(self, device: str, threads: int) -> TrainFunction:
-        """What trains rounds there."""
+        """The function that trains rounds on this device."""
 
     def check(self, hparams: HParams) -> None:
-        """Raise TaskError unless each of these values has an effect. Asked once, before the start."""
+        """Raise TaskError unless each of these values has an effect; called once, before the start."""
 
 
 @runtime_checkable
 class ChecksData(Protocol):
-    """A task whose data can be looked at before the start."""
+    """A task whose data can be checked before the start."""
 
     def check_data(self, members: int, space: Mapping[str, Domain]) -> None:
-        """Raise TaskError if so many members, with values from this space, cannot be trained and compared."""
+        """Raise TaskError if this many members with values from this space cannot be trained and compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpec:
-    """Everything a worker is made of; picklable where the task is."""
+    """The specification of a worker; picklable if the task is."""
 
     task: TrainFunction | Task
     states: States
@@ -57,7 +57,7 @@ class WorkerSpec:
     threads: int = 1
 
     def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
-        """What of these tasks a worker trains at once: each by itself."""
+        """Group tasks into the batches that a worker trains at once: one task each."""
         return [(task,) for task in tasks]
 
     def open(self) -> "Worker":
@@ -65,16 +65,16 @@ class WorkerSpec:
         task = self.task
         if not isinstance(task, Task):
             return MemberWorker(self, task)
-        # Data that a task draws or splits when it is opened are the same in every worker.
+        # Data drawn or split when the task is opened are the same in every worker.
         with seeded(seed_of("open"), self.device):
             return MemberWorker(self, task.trainer(self.device, self.threads))
 
 
 class Worker(Protocol):
-    """What a worker does, in whatever process it lives."""
+    """The interface of a worker, independent of its process."""
 
     def run(self, share: TaskBatch) -> list[Outcome]:
-        """Train, score and store a round of each; whatever goes wrong in it is returned, never raised."""
+        """Train, score and store one round per task; errors in a round are returned, never raised."""
 
 
 class MemberWorker:
@@ -85,7 +85,7 @@ class MemberWorker:
         self._train = train
 
     def run(self, share: TaskBatch) -> list[Outcome]:
-        """Train, score and store one round after the other."""
+        """Train, score and store the rounds one after another."""
         return [self._run(task) for task in share]
 
     def _run(self, task: RoundTask) -> Outcome:
@@ -108,28 +108,28 @@ class MemberWorker:
 
 
 def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:
-    """The failure of the member in whose round this was raised.
+    """The failure of a member whose round raised an exception.
 
     Args:
         task: The round.
-        error: What was raised.
-        users: The user's task, named where no line of it is in the traceback.
+        error: The exception.
+        users: The user's task, to be named if the traceback contains no line of it.
 
     Raises:
-        KeyboardInterrupt: An interrupt lies behind it, which is no member's failure.
+        KeyboardInterrupt: The exception stems from an interrupt, which is not a member's failure.
     """
     if is_interrupt(error):
         raise KeyboardInterrupt from error
-    message, trace = told(error)
+    message, trace = error_text(error)
     place = place_in(error.__traceback__)
     if place is None and isinstance(error, (MetricsError, StateError)):
-        # Raised after the task had returned: no line of it is in the traceback.
+        # Raised after the task had returned, so the traceback contains no line of it.
         place, trace = place_of(users), ""
     return failure(task, cause_of(error), message, trace, place)
 
 
 def cause_of(error: BaseException) -> str:
-    """The `Failure.cause` of an error in a member's round; damage and a full disk are no member's fault."""
+    """`Failure.cause` of an exception in a member's round; damage and a full disk are not the member's fault."""
     for kind, cause in (
         (CorruptError, "corrupt"),
         (DiskError, "disk"),
@@ -142,23 +142,23 @@ def cause_of(error: BaseException) -> str:
 
 
 def fatal_cause(error: PBTError) -> str:
-    """The `Failure.cause` of an error that is no member's: the engine ends the run with the message."""
+    """`Failure.cause` of an error that is not a member's; the engine ends the run with its message."""
     cause = cause_of(error)
     return cause if cause in ("corrupt", "disk") else "refused"
 
 
-def told(error: BaseException) -> tuple[str, str]:
-    """What an error says, and its traceback; an error that cannot be told is one all the same."""
+def error_text(error: BaseException) -> tuple[str, str]:
+    """The message of an exception and its traceback, even if formatting them raises."""
     kind = type(error).__name__
     try:
         text = str(error) if isinstance(error, PBTError) else f"{kind}: {error}"
         return writable(text), writable("".join(traceback.format_exception(error)))
-    except Exception as another:  # noqa: BLE001 (whatever its own code does wrong)
-        return f"{kind}, whose text cannot be made: {type(another).__name__}", ""
+    except Exception as another:  # noqa: BLE001 (any error of the exception's own code)
+        return f"{kind}, whose text cannot be formatted: {type(another).__name__}", ""
 
 
 def context_of(task: RoundTask, setup: WorkerSpec) -> Context:
-    """Where and when a round is trained."""
+    """The context of a round."""
     return Context(
         seed=task.seed,
         member=task.member,
@@ -174,7 +174,7 @@ def context_of(task: RoundTask, setup: WorkerSpec) -> Context:
 def report(
     task: RoundTask, measured: TaskMetrics, stored: Stored, seconds: float, unread: Sequence[str] = ()
 ) -> Report:
-    """The outcome of a round that was trained."""
+    """The outcome of a trained round."""
     return Report(
         member=task.member,
         round=task.round,
@@ -189,7 +189,7 @@ def report(
 
 
 def failure(task: RoundTask, cause: str, message: str, trace: str = "", place: SourceLine | None = None) -> Failure:
-    """The outcome of a round that gave nothing; the message is one line, with the place in the user's code."""
+    """The outcome of a failed round; the message is one line, with the line of the user's code."""
     line = " ".join(message.split())
     if len(line) > _MOST:
         line = f"{line[:_MOST]}..."
@@ -206,4 +206,4 @@ def failure(task: RoundTask, cause: str, message: str, trace: str = "", place: S
 
 
 _MOST = 1000
-"""Characters of a message that the log keeps; the traceback has all of them."""
+"""Characters of a message kept in the log; the traceback has all of them."""

@@ -1,1 +1,1 @@
-"""Runs: from an experiment to a finished run, and everything that reads one."""
+"""Runs: definition, execution, results, export and replay."""

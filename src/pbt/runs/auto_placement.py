@@ -1,4 +1,4 @@
-"""Which executor `"auto"` means for a task on this machine, and why."""
+"""Selection of the executor for `"auto"` on this machine, with the reasons."""
 
 import sys
 from collections.abc import Sequence
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementChoice:
-    """A placement without anything left to be measured, and what there is to say about it."""
+    """A placement ready to be resolved, and the reason for it."""
 
     placement: Placement
     why: str = ""
 
 
 def choose(wanted: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
-    """Settle the executor, and how many members one program holds.
+    """Choose the executor, and the number of members per program.
 
-    By rule where it is clear: one member, or a task that has its own loop. Else both ways are tried for a few steps.
+    By rule where it is clear: a single member, or a task with its own loop. Else both ways are timed for a few steps.
 
     Args:
-        wanted: What the user asks for.
-        task: What shall be trained.
-        births: What the members start with, all of them.
+        wanted: The requested placement.
+        task: The task.
+        births: The initial hyperparameters of all members.
 
     Raises:
-        TaskError: One program was asked for, and the task cannot be one.
-        DeviceError: A device was named that is not there, or a cluster has no room for a single worker.
+        TaskError: One program was requested, but the task cannot run as one.
+        DeviceError: A device does not exist, or a cluster cannot hold a single worker.
         WorkerError: No cluster can be reached.
     """
     if wanted.executor != "auto":
@@ -62,7 +62,7 @@ def choose(wanted: Placement, task: TrainFunction | Task, births: Sequence[HPara
 
 
 def _as_asked(wanted: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
-    """The executor is known; for programs it is left to be measured how many, and of how many members."""
+    """The placement for a given executor; only the layout of programs is left to be measured."""
     if wanted.executor == "ray":
         return _on_ray(wanted, task)
     if wanted.executor != "vectorized":
@@ -76,7 +76,7 @@ def _as_asked(wanted: Placement, task: TrainFunction | Task, births: Sequence[HP
 
 
 def _on_ray(wanted: Placement, task: TrainFunction | Task) -> PlacementChoice:
-    """Connect, so that what is wrong with the cluster is told before anything is written."""
+    """Connect, so that problems of the cluster are reported before anything is written."""
     if (wanted.members_per_program or 1) > 1:
         _check_one_program(task)
     pickled(task)
@@ -92,7 +92,7 @@ def _check_one_program(task: TrainFunction | Task) -> None:
 
 
 def _apart(wanted: Placement, task: TrainFunction | Task, population: int) -> tuple[Placement, str]:
-    """Where members are trained one by one."""
+    """The placement for members trained one by one."""
     inline = replace(wanted, executor="inline")
     workers = len(replace(wanted, executor="processes").resolve(population).devices)
     if population == 1:
@@ -113,7 +113,7 @@ def _is_sendable(task: Any) -> bool:
 
 
 def _fitted(wanted: Placement, found: "Probe", population: int) -> tuple[Placement, str]:
-    """With as many workers and threads as pay, and as many members in one program as memory has room for."""
+    """The fastest number of workers and threads, and as many members per program as fit into memory."""
     layout = found.layout
     share, room = -(-population // layout.workers), max(1, found.room // layout.workers)
     fitted = replace(
@@ -145,12 +145,12 @@ def _probe(
 
 
 def _layouts(wanted: Placement, population: int, most: int | None = None) -> "list[Layout]":
-    """The ways to share out the population that can be the fastest, as far as they were left open.
+    """Candidates for the fastest layout of the population, as far as the placement leaves it open.
 
     Args:
-        wanted: What the user asks for.
-        population: How many members there are.
-        most: Workers at most; None: no limit.
+        wanted: The requested placement.
+        population: Number of members.
+        most: Maximal number of workers; None: no limit.
     """
     from pbt.pytorch.vectorized.autotune import Layout
 
@@ -165,6 +165,6 @@ def _layouts(wanted: Placement, population: int, most: int | None = None) -> "li
 
 
 def _is_supervised(task: Any) -> bool:
-    # Not imported for this: a task of that kind has imported it, and others shall start without torch.
+    # Not imported for this check: such a task has imported it already, and others start without torch.
     module = sys.modules.get("pbt.pytorch.supervised")
     return module is not None and isinstance(task, module.SupervisedTask)

@@ -1,4 +1,4 @@
-"""What a command line names: the experiment in a user's file, a run, a folder of runs."""
+"""Experiments and runs by the names used on the command line."""
 
 import contextlib
 import inspect
@@ -30,19 +30,19 @@ APPLICATIONS: Mapping[str, str] = {
     "mnist": "pbt.mnist.population:resume",
     "mnist-single": "pbt.mnist.single:resume_single",
 }
-"""What a run may name as its origin, and the function that goes on with it: nothing else that a run directory says
-is ever imported."""
+"""Functions that resume a run, by the origin recorded in it; nothing else recorded in a run directory is ever
+imported."""
 UNREADABLE = "unreadable"
-"""The state of a run that cannot be read."""
+"""State of a run that cannot be read."""
 REPLAY = "replay"
-"""What the replay of a run names as its origin."""
+"""Recorded origin of replays."""
 
 
 def load_experiment(named: str) -> Experiment:
-    """The experiment that `FILE.py:object` names. The file is executed.
+    """Load the experiment named by `FILE.py:object`. The file is executed.
 
     Raises:
-        UsageError: There is no such file or object, or it is no experiment.
+        UsageError: The file or object does not exist, or is not an experiment.
     """
     file_name, colon, name = named.rpartition(":")
     if not colon or not file_name.endswith(".py"):
@@ -60,7 +60,7 @@ def load_experiment(named: str) -> Experiment:
 
 def _load(file: Path) -> Any:
     name = "pbt_file_" + re.sub(r"\W", "_", file.stem)
-    # Behind everything else, so that a file beside it can be imported and hides nothing that is installed.
+    # Appended to the path, so that files beside it can be imported but hide no installed package.
     folder = str(file.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)
@@ -72,7 +72,7 @@ def _load(file: Path) -> Any:
 
 
 def _blame(error: BaseException, file: Path) -> str:
-    """Where in the user's file it went wrong, and what it was."""
+    """The location of an error in the user's file, and its message."""
     if isinstance(error, SyntaxError):
         return f"found a syntax error in line {error.lineno}: {error.msg}"
     own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
@@ -81,14 +81,14 @@ def _blame(error: BaseException, file: Path) -> str:
 
 
 def _experiment(found: Any, name: str, file: Path, module: Any) -> Experiment:
-    """The object itself, or what it returns."""
+    """The experiment itself, or the one returned by a function."""
     if isinstance(found, Experiment):
         return found
     what = f"{file}:{name}: expected a pbt.Experiment or a function without arguments that returns one"
     if not callable(found) or inspect.isclass(found):
         kind = "a class" if inspect.isclass(found) else f"{type(found).__name__} {found!r:.60}"
         raise UsageError(f"{what}, found {kind}; {_would_do(module, file)}")
-    with contextlib.suppress(ValueError):  # raised for what has no signature
+    with contextlib.suppress(ValueError):  # objects without a signature
         needed = [p.name for p in inspect.signature(found).parameters.values() if _is_needed(p)]
         if needed:
             raise UsageError(
@@ -110,24 +110,24 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 def _would_do(module: Any, file: Path) -> str:
-    """The names in a file that name an experiment, for the end of an error."""
+    """The names in a file that refer to an experiment, as the end of an error message."""
     good = sorted(name for name, value in vars(module).items() if isinstance(value, Experiment))
     if not good:
-        return f"there is no pbt.Experiment in {file}: write experiment = pbt.Experiment(task=..., space=...)"
-    return f"would do: {', '.join(f'{file}:{name}' for name in good)}"
+        return f"{file} has no pbt.Experiment; write experiment = pbt.Experiment(task=..., space=...)"
+    return f"choose {' or '.join(f'{file}:{name}' for name in good)}"
 
 
 def new_run_dir(stem: str) -> Path:
-    """A name for a run that nobody has: what it runs, when, and four random digits."""
+    """An unused name for a run: its task, the time and four random digits."""
     stem = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:40] or "run"
     return RUNS / check_run_name(f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
 
 
 class LatestLink(Observer):
-    """Lets `latest`, beside the run, point to it. Where a system has no links there is none."""
+    """Points the link `latest` beside the run to it, on systems with links."""
 
     def on_start(self, engine: Engine) -> None:
-        """Move the link as soon as the run is there."""
+        """Move the link when the run exists."""
         path = engine.store.path
         if path is None:
             return
@@ -140,9 +140,9 @@ class LatestLink(Observer):
 
 
 class CleanupOnRefusal:
-    """Around the start of a run in a directory that is not there yet: one that was refused leaves nothing behind.
+    """Removes a new run directory if the start of its run is refused.
 
-    What a refusal leaves is a log without a single report. Anything more is kept.
+    After a refusal the log has no report. A directory with anything more is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -169,23 +169,25 @@ class CleanupOnRefusal:
 
 
 def find_run(named: str) -> Path:
-    """The run directory that a command line names: a path, or a name in `runs`.
+    """The run directory for a path or for a name in `runs`.
 
     Raises:
         RunFormatError: There is none.
     """
     for path in (Path(named), RUNS / named):
         if (path / DATABASE).is_file():
-            # A link is followed now, so that messages name the run itself.
+            # A link is resolved now, so that messages name the run itself.
             return path.resolve().relative_to(Path.cwd()) if _inside(path) else path.resolve()
     path = Path(named)
     if path.is_symlink() and not path.exists():
-        raise RunFormatError(f"{path}: expected a run directory, found a link to {path.readlink()}, which is gone")
+        raise RunFormatError(
+            f"{path}: expected a run directory, found a link to {path.readlink()}, which does not exist"
+        )
     runs = [run.name for run in runs_in(path if path.is_dir() else path.parent if path.parent.name else RUNS)]
     if path.is_dir():
         inside = f"; runs in it: {', '.join(sorted(runs)[-5:])}" if runs else ""
-        raise RunFormatError(f"{path}: expected a run directory, with {DATABASE} in it, found a folder without{inside}")
-    found = "a file" if path.exists() else "nothing there"
+        raise RunFormatError(f"{path}: expected a run directory with {DATABASE}, found a folder without it{inside}")
+    found = "a file" if path.exists() else "nothing"
     hint = nearest(path.name, runs) if runs else "; `pbt status runs` lists runs"
     raise RunFormatError(f"{path}: expected a run directory, found {found}{hint}")
 
@@ -195,7 +197,7 @@ def _inside(path: Path) -> bool:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The runs in a folder, by name; links are left out."""
+    """The runs in a folder, by name, without links."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.is_symlink() and (path / DATABASE).is_file())
@@ -211,7 +213,7 @@ def state_of(view: View, *, writing: bool) -> str:
 
 
 def resume_command(path: Path, application: Mapping[str, Any]) -> str:
-    """The line that goes on with a run; where it was not begun by an application, it names the user's file."""
+    """The command that resumes a run; it names the user's file, unless an application started the run."""
     if application.get("name") == REPLAY:
         given = {name: printable(value) for name, value in application.items() if value is not None}
         words = [given[name] for name in ("of", "object") if name in given]
@@ -224,9 +226,9 @@ def resume_command(path: Path, application: Mapping[str, Any]) -> str:
 
 
 def own_command() -> str:
-    """How this installation's `pbt` is called from here, so that a line that is printed can be pasted.
+    """The command that starts this installation's `pbt`, ready to be pasted.
 
-    `pbt` where the shell finds this one (or where nothing better is known), else its path.
+    `pbt` if the shell finds this installation (or no path is known), else its path.
     """
     own, found = Path(sys.executable).with_name("pbt"), shutil.which("pbt")
     if not own.is_file() or (found is not None and Path(found).resolve() == own.resolve()):

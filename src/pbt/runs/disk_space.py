@@ -1,7 +1,7 @@
-"""The disk under a run: an estimate before every wave, so that a run stops before there is no room, not in it.
+"""Disk space of a run: an estimate before every wave, so that a run stops before the disk is full.
 
-What a round takes is known once one member has reported: a state has the same size in every round. Until then there is
-a lower bound only, which is what the log will take.
+The size of a round is known after the first report, because all states of a run have about the same size. Until then
+only a lower bound is known, the size of the log.
 """
 
 import contextlib
@@ -21,23 +21,23 @@ from pbt.store.layout import STATES
 log = logging.getLogger("pbt")
 
 ROW_BYTES = 600
-"""Of the log, for a round of a member: a report and a decision, with a few hyperparameters."""
+"""Log size of a member's round: a report and a decision, with a few hyperparameters."""
 SLACK = 1 << 18
-"""Room for the tables themselves, the journal of a transaction, and small files beside the log."""
+"""Room for the tables, the journal of a transaction, and small files beside the log."""
 KEPT_ROUNDS = 2
-"""Rounds whose states are kept, beside the one that is being written."""
+"""Rounds whose states are kept, besides the one being written."""
 
 
 class Disk(Observer):
-    """Stops a run, with everything kept, where its next wave has no room.
+    """Stops a run, without loss, when the next wave does not fit on the disk.
 
-    The last of all observers: when it stops a run the others have seen all that was logged.
+    It must be the last observer, so that the others have seen everything logged when it stops the run.
 
     Args:
-        most: Bytes that the run directory may take; None: what the disk has free.
+        most: Maximal size of the run directory in bytes; None: the free space of the disk.
 
     Raises:
-        DiskError: From every hook, when the room does not suffice.
+        DiskError: From every hook, if the space does not suffice.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -48,7 +48,7 @@ class Disk(Observer):
         self._warned = False
 
     def on_start(self, engine: Engine) -> None:
-        """Before anything is trained: with the lower bound, or with the states that are there."""
+        """Check before training: by the lower bound, or by the existing states."""
         if engine.store.path is None or engine.finished:
             return
         # The state of a retired member may have been swept.
@@ -58,7 +58,7 @@ class Disk(Observer):
         self._check(engine, engine.store.path)
 
     def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
-        """With the first state that is larger than any before, look whether the whole wave has room."""
+        """Check the whole wave again whenever a state is larger than all before."""
         if engine.store.path is None or not isinstance(outcome, Report):
             return
         self._waiting -= 1
@@ -67,7 +67,7 @@ class Disk(Observer):
             self._check(engine, engine.store.path, waiting=max(0, self._waiting))
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
-        """Before the next wave."""
+        """Check before the next wave."""
         if engine.store.path is not None and not engine.finished:
             self._check(engine, engine.store.path)
 
@@ -75,11 +75,11 @@ class Disk(Observer):
         due = sum(member.status == "live" for member in engine.view.members)
         if waiting is None:
             waiting = self._waiting = due
-        # The transaction that adds to the log keeps a copy of the pages that it changes.
+        # The transaction that extends the log keeps a copy of the pages that it changes.
         soon = waiting * self._largest + 2 * due * ROW_BYTES + SLACK
         if self._most is not None:
             used = size_of(path)
-            # Tables, scalars and pictures beside the states: they will grow as they grew.
+            # Tables, scalars and pictures beside the states grow at their past rate.
             beside = used - size_of(path / STATES)
             soon += 0 if self._beside is None else max(0, beside - self._beside)
             self._beside = beside
@@ -93,17 +93,17 @@ class Disk(Observer):
         free = shutil.disk_usage(path).free
         rows = 2 * due * ROW_BYTES * max(1, engine.course.rounds - engine.view.round)
         if engine.view.round == 0 and waiting == due:
-            soon += rows  # a run that has no room for its own log need not begin
+            soon += rows  # a run without room for its own log must not start
         if soon > free:
             raise DiskError(
-                f"{path}: expected room for the next round, about {sized(soon)}, the disk has {sized(free)} free; "
+                f"{path}: expected room for the next round, about {sized(soon)}, but the disk has {sized(free)} free; "
                 "everything is kept; make room, then resume the run"
             )
         kept = min(KEPT_ROUNDS, engine.course.rounds - 1) * due * self._largest
         if not self._warned and soon + kept + rows > free:
             self._warned = True
             log.warning(
-                "%s: the disk has %s free, and this run will need about %s; it stops when there is no room, "
+                "%s: the disk has %s free, and this run will need about %s; it stops before the disk is full "
                 "and can be resumed",
                 path,
                 sized(free),
@@ -112,10 +112,10 @@ class Disk(Observer):
 
 
 def size_of(folder: Path, seen: set[tuple[int, int]] | None = None) -> int:
-    """Bytes that the files in a folder take; one with several names counts once, a link is not followed."""
+    """Size of the files in a folder in bytes; hard links count once, symbolic links are not followed."""
     total, seen = 0, set() if seen is None else seen
     for found in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):  # swept meanwhile, or a temporary one
+        with contextlib.suppress(FileNotFoundError):  # swept meanwhile, or temporary
             if found.is_dir(follow_symlinks=False):
                 total += size_of(Path(found.path), seen)
                 continue
@@ -127,19 +127,19 @@ def size_of(folder: Path, seen: set[tuple[int, int]] | None = None) -> int:
 
 
 def bounded(text: str | None) -> list[Observer]:
-    """Who watches over the bound that `--max-disk` sets; nobody where it sets none.
+    """The observer for the limit set by `--max-disk`; none without a limit.
 
     Raises:
-        UsageError: It is no size.
+        UsageError: `text` is not a size.
     """
     return [] if text is None else [Disk(most=bytes_of(text))]
 
 
 def bytes_of(text: str) -> int:
-    """A size as people write it, `2G`, `500 MiB` or `4096`, in bytes; units are powers of 1024.
+    """Parse a size such as `2G`, `500 MiB` or `4096` into bytes; units are powers of 1024.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a size.
     """
     found = _SIZE.fullmatch(text.strip())
     count = 0 if found is None else int(float(found["count"]) * 1024 ** "bkmgt".index((found["unit"] or "b").lower()))
@@ -153,7 +153,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def sized(count: float) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes."""
     power = 0
     while count >= 1024 and power < len(_UNITS) - 1:
         count /= 1024

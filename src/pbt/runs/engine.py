@@ -1,7 +1,7 @@
-"""The loop, and the only shell around the decisions: what is due becomes tasks, outcomes become events.
+"""The training loop, and the only impure code around the decisions: due rounds become tasks, outcomes become events.
 
-`ask` and `tell` are the whole of it; `drive` feeds an executor with them. All state is a fold of the log that the
-store keeps, so a resumed run starts on the same path as a fresh one.
+`ask` and `tell` are the whole interface; `drive` connects them to an executor. All state is a fold of the stored log,
+so a resumed run takes the same path as a new one.
 """
 
 import gc
@@ -24,18 +24,18 @@ log = logging.getLogger("pbt")
 
 FINISHED, LOST = "finished", "every member failed"
 FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError}
-"""Failures that are no member's: the run stops with this error and stays as it was.
+"""Failures that stop the run with this error and leave it unchanged; they are not a member's fault.
 
-`refused`: no member can be trained in the way that was chosen. A mistake in the round of one is that member's failure.
+`refused`: no member can be trained in the chosen way. A mistake in one member's round is that member's failure.
 """
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the collector of unreachable cycles inside.
+    """Suspend the garbage collector.
 
-    A round makes several records per member, which live on, and the collector looks through all of them again and
-    again: with 100,000 members that takes as long as a quarter of the decisions.
+    A round makes several long-lived records per member, and the collector scans all of them repeatedly: with 100,000
+    members that takes as long as a quarter of the decisions.
     """
     on = gc.isenabled()
     gc.disable()
@@ -47,30 +47,30 @@ def uncollected() -> Iterator[None]:
 
 
 class Observer:
-    """Watches a run; every method may be left as it is. What an observer raises ends the run, which can be resumed."""
+    """Observes a run from inside; every method is optional. An exception in it ends the run, which can be resumed."""
 
     def on_start(self, engine: "Engine") -> None:
-        """The run begins or goes on; everything logged so far is in `engine.view`."""
+        """The run starts or resumes; `engine.view` contains everything logged so far."""
 
     def on_outcome(self, engine: "Engine", outcome: Outcome) -> None:
-        """A member's round came back; it is not logged yet."""
+        """A member's round returned; it is not logged yet."""
 
     def on_commit(self, engine: "Engine", events: Sequence[Event]) -> None:
         """These events are durable, and `engine.view` contains them."""
 
     def on_end(self, engine: "Engine") -> None:
-        """Nothing is left to do."""
+        """The run is finished."""
 
     def close(self) -> None:
-        """Let go of files and threads: called last, also where the run was interrupted or failed."""
+        """Release files and threads; called last, also after an interruption or error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """What a run shall do, as far as its decisions depend on it.
+    """The settings of a run that its decisions depend on.
 
     Raises:
-        UsageError: No members, no rounds, more initial points than members, or what is no whole number.
+        UsageError: No members, no rounds, more initial points than members, or a number that is not an integer.
     """
 
     space: Space
@@ -89,19 +89,21 @@ class RunSpec:
         if self.rounds < 1:
             raise UsageError(f"expected at least 1 round, got {self.rounds}")
         if len(self.initial) > self.population:
-            raise UsageError(f"got {len(self.initial)} initial points for a population of {self.population}")
+            raise UsageError(
+                f"expected at most {self.population} initial points, one per member, got {len(self.initial)}"
+            )
 
 
 class Engine:
-    """A run in the making: `ask` for tasks, `tell` what became of them, until `finished`.
+    """A run in progress: call `ask` for tasks and `tell` with their outcomes until `finished`.
 
     Args:
-        course: What to do.
-        store: Where it is logged; what is there already is taken up, and a run that had ended and is given more
-            rounds takes the decisions that it had withheld.
+        course: The settings of the run.
+        store: Its store. An existing log is continued; a finished run with more rounds now takes the decisions that
+            it had withheld.
 
     Raises:
-        PopulationLostError: The log says that every member failed.
+        PopulationLostError: According to the log every member failed.
     """
 
     def __init__(self, course: RunSpec, store: Store) -> None:
@@ -112,9 +114,9 @@ class Engine:
         self._recent: dict[int, tuple[StateRef, ...]] = {}
         self._starts: dict[int, StateRef | None] = {}
         self._founders: dict[StateRef, int] = {}
-        """By state that is kept, the member whose birth began its lineage."""
+        """Founder of the lineage of each stored state."""
         self._scores = 0
-        """How many scores each report has; 0: not known yet."""
+        """Number of scores per report; 0: not known yet."""
         self._budget = self._steps_asked() if course.strategy.mode == "async" else None
         ages = Ages() if getattr(course.strategy, "by_age", False) else None
         self.view = View(
@@ -136,13 +138,13 @@ class Engine:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run is finished."""
         return not self._due
 
     def ask(self) -> list[RoundTask]:
-        """The tasks that can be started now; each is handed out once."""
+        """The tasks that can start now; each is returned once."""
         if self.course.strategy.mode == "sync" and self._in_flight:
-            return []  # a wave is handed out whole, and the next one is due when it is complete
+            return []  # a wave is handed out whole; the next one is due when it is complete
         taken = self._in_flight.keys() | self._wave.keys()
         tasks = [self._task(member) for member in self._due if member.id not in taken]
         self._in_flight.update((task.member, task) for task in tasks)
@@ -152,9 +154,9 @@ class Engine:
         """Take outcomes; returns the events that became durable, none while a wave is incomplete.
 
         Raises:
-            TaskError: An outcome says that no member can be trained in this way; the log stays as it was.
-            CorruptError: An outcome says that a stored state is damaged; the log stays as it was.
-            DiskError: An outcome says that a state cannot be written; the log stays as it was.
+            TaskError: No member can be trained in this way; the log is unchanged.
+            CorruptError: A stored state is damaged; the log is unchanged.
+            DiskError: A state cannot be written; the log is unchanged.
             PopulationLostError: Every member failed.
         """
         for outcome in outcomes:
@@ -173,13 +175,13 @@ class Engine:
             return self._settle(list(self._wave))
         if not self._know_scores():
             return []
-        # Alone, each is decided on with the reports before it and nothing later.
+        # In asynchronous mode each member is decided on with the reports before its own and no later ones.
         return [event for member in list(self._wave) for event in self._settle([member])]
 
     @uncollected()
     def _settle(self, members: Sequence[int]) -> list[Event]:
-        """Log what these members' rounds came to, and what follows from it: one transaction."""
-        # By member, so that the log of a synchronous run does not tell who was first.
+        """Log the outcomes of these members' rounds and the decisions that follow, in one transaction."""
+        # Sorted by member, so that the log of a synchronous run does not depend on the order of arrival.
         wave = self._alike([self._wave.pop(member) for member in sorted(members)])
         reports = [_event(task, outcome) for task, outcome in wave]
         following, after = self._follow(apply(self.view, reports))
@@ -192,10 +194,10 @@ class Engine:
         return events
 
     def _know_scores(self) -> bool:
-        """Whether it is known how many scores each report has: as many as the first in the log, or most that wait.
+        """Whether the number of scores per report is known: that of the first logged report, or of most waiting ones.
 
-        The very first ones wait until two agree, so that one member's mistake does not make all others fail; a single
-        score, where the rank is by that, is what was to be expected.
+        The first reports wait until two agree, so that one member's mistake does not fail all others; a single score is
+        accepted at once if the members are ranked by score.
         """
         numbers = [len(outcome.scores) for _, outcome in self._wave.values() if isinstance(outcome, Report)]
         if self._scores == 0 and numbers:
@@ -207,7 +209,7 @@ class Engine:
         return True
 
     def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
-        """The wave, in which a member fails whose scores are not as many as those of the run."""
+        """The wave, with members failed whose number of scores differs from the run's."""
         return [
             (task, _other_scores(outcome, self._scores))
             if isinstance(outcome, Report) and len(outcome.scores) != self._scores
@@ -216,7 +218,7 @@ class Engine:
         ]
 
     def _follow(self, view: View) -> tuple[list[Event], View]:
-        """What follows from this view, decisions where they are due, or the end; and the view after it."""
+        """The events that follow from a view (decisions where due, or the end), and the view after them."""
         if view.population and all(member.status == "failed" for member in view.population):
             lost = [Ended(round=view.round, why=LOST)]
             return [*lost], apply(view, lost)
@@ -228,7 +230,7 @@ class Engine:
         else:
             waves = [[member] for member in ready]
         for wave in waves:
-            # Alone, the first to fail has to wait until somebody has a score: there is nothing to replace it by.
+            # In asynchronous mode the first failure waits until a member has a score: there is no donor before.
             if self.course.strategy.mode == "sync" or wave[0].status != "failed" or now.ranking:
                 decided = self._decide(now, wave)
                 events += decided
@@ -240,16 +242,18 @@ class Engine:
         return events, now
 
     def _decide(self, view: View, ready: Sequence[Member]) -> list[Event]:
-        """The strategy's answer as events, after it was checked."""
+        """The strategy's validated answer as events."""
         proposal = self.course.strategy.decide(view, ready)
         answered = [d.member for d in proposal.decisions] + [r.member for r in proposal.retirements]
         if sorted(answered) != [member.id for member in ready]:
-            raise UsageError(f"the strategy was asked about members {[m.id for m in ready]}, it decided on {answered}")
+            raise UsageError(
+                f"expected the strategy to decide once on each of members {[m.id for m in ready]}, got {answered}"
+            )
         for decision in proposal.decisions:
             member = view.member(decision.member)
             if decision.round != member.round + 1:
                 raise UsageError(
-                    f"the strategy opened round {decision.round} of member {member.id} after {member.round}"
+                    f"expected a decision to open round {member.round + 1} of member {member.id}, got {decision.round}"
                 )
             view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
         decided = [
@@ -260,21 +264,21 @@ class Engine:
         return [*decided, *proposal.retirements, *_entries(view, proposal)]
 
     def _open(self, view: View) -> list[Member]:
-        """The members whose round is open: waiting for a worker, or in training."""
+        """The members with an open round: waiting for a worker, or in training."""
         return [m for m in view.members if m.status == "live" and m.round < m.opened and self._has_left(m)]
 
     def _has_left(self, member: Member) -> bool:
-        """Whether the member has anything left to train.
+        """Whether the member has rounds left to train.
 
-        In synchronous mode that is a matter of its rounds. In asynchronous mode it is one of its state: who copies an
-        older one has less left, who copies a younger one more.
+        In synchronous mode rounds are counted. In asynchronous mode the steps of the state are: a member that copies an
+        older state has less left, one that copies a younger state more.
         """
         if self._budget is None:
             return max(member.opened, member.round + 1) <= self.course.rounds
         return member.step < self._budget
 
     def _steps_asked(self) -> int:
-        """The steps of a state after all rounds."""
+        """Steps of a state after all rounds."""
         step = 0
         for _ in range(self.course.rounds):
             step = self.course.strategy.next_ready(step)
@@ -309,7 +313,7 @@ class Engine:
 
     def _take(self, events: Sequence[Event], after: View | None = None) -> None:
         self.view = apply(self.view, events) if after is None else after
-        # Asked after every outcome, and a scan of all members each time would be felt from a thousand on.
+        # Cached: this is needed after every outcome, and a scan of all members is slow from a thousand on.
         self._due = self._open(self.view)
         for event in events:
             if isinstance(event, Born):
@@ -325,7 +329,7 @@ class Engine:
                 self._recent.pop(event.member, None)
 
     def _sweep(self) -> None:
-        """Drop the states that neither a member, the best, the strategy nor the last two rounds need."""
+        """Delete the states that no member, the best, the strategy or the last two rounds need."""
         keep = {ref for refs in self._recent.values() for ref in refs}
         keep.update(m.state for m in self.view.members if m.state is not None and m.status != "retired")
         keep |= self.course.strategy.retain(self.view)
@@ -335,7 +339,7 @@ class Engine:
         self.store.sweep(keep)
 
     def _lost(self) -> PopulationLostError:
-        """The error that says so, with the traceback of the first failure as its cause."""
+        """The error for a lost population, with the traceback of the first failure as its cause."""
         first = next(event for event in self.store.events() if isinstance(event, Failed))
         error = PopulationLostError(
             f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
@@ -351,11 +355,13 @@ class Engine:
 
 
 def _entries(view: View, proposal: Proposal) -> list[Event]:
-    """Who enters, and what the strategy remembers, as events, after they were checked."""
+    """The strategy's births and memory, validated, as events."""
     known = {member.id for member in view.members}
     for start in proposal.starts:
         if start.member in known:
-            raise UsageError(f"the strategy started member {start.member}, which was there already")
+            raise UsageError(
+                f"expected the strategy to start new members, got member {start.member}, which exists already"
+            )
         known.add(start.member)
         view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
     noted = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
@@ -363,14 +369,14 @@ def _entries(view: View, proposal: Proposal) -> list[Event]:
 
 
 def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()) -> None:
-    """Run to the end: hand tasks to the executor and outcomes to the engine, until nothing is left.
+    """Run to the end: pass tasks to the executor and outcomes to the engine.
 
     Raises:
-        WorkerError: The executor has nothing to do although tasks are out.
-        PBTError: What `Engine.tell` raises; the run can be resumed.
+        WorkerError: The executor has no work left although outcomes are missing.
+        PBTError: Errors of `Engine.tell`; the run can be resumed.
     """
     with ExitStack() as closing:
-        # In their order, and each of them whatever another one raises.
+        # Observers are closed in their order, each even if another one raises.
         for observer in observers[::-1]:
             closing.callback(observer.close)
         for observer in observers:
@@ -398,7 +404,7 @@ def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> 
             attempt=incident.attempt,
         )
     if not outcomes:
-        raise WorkerError("the executor lost tasks: it has nothing to do, but their outcomes are missing")
+        raise WorkerError("the executor lost tasks: it has no work left, but outcomes are missing")
     for observer in observers:
         for outcome in outcomes:
             observer.on_outcome(engine, outcome)
@@ -436,7 +442,7 @@ def _other_scores(report: Report, expected: int) -> Failure:
 
 
 def _note(outcome: Outcome) -> NewEntry:
-    """What the log leaves out because two equal runs differ in it: tries and times."""
+    """The parts of an outcome that differ between equal runs and so stay out of the log: attempts and times."""
     details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
     if isinstance(outcome, Failure):
         text = {"message": outcome.message, "traceback": outcome.traceback}

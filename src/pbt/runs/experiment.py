@@ -1,4 +1,4 @@
-"""One call from a task and a space to a trained population: `run`, and the record behind it."""
+"""The front door: `run`, from a task and a space to a trained population, and the `Experiment` record behind it."""
 
 import logging
 import os
@@ -35,26 +35,26 @@ log = logging.getLogger("pbt")
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that a run is made of, but for the place where it is kept.
+    """The definition of a run, without its run directory.
 
     Args:
         task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
             object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
-        space: Name to domain.
+        space: Domains by hyperparameter name.
         plan: The algorithm; any `Strategy`.
-        population: Members, at least 1.
+        population: Number of members, at least 1.
         rounds: Rounds per member, at least 1.
-        seed: Of everything that is drawn.
-        initial: Values that the first members start with; the others draw theirs.
-        objective: `"maximize"` or `"minimize"` the score that the task returns.
+        seed: Seed of all random draws.
+        initial: Hyperparameters of the first members; those of the others are sampled.
+        objective: `"maximize"` or `"minimize"` the score returned by the task.
         placement: Where it is trained.
-        callbacks: Who is told what happens; see docs/callbacks.md.
+        callbacks: Hooks for events of the run; see docs/callbacks.md.
         note: The data in a few words, with its version or digest; recorded with the run and shown with its tables. A
-            run that is resumed must have the same. Default: none.
+            resumed run must have the same note. Default: none.
 
     Raises:
-        UsageError: A value outside these.
-        SpaceError: A space that is none.
+        UsageError: An invalid value.
+        SpaceError: An invalid space.
     """
 
     task: Any
@@ -87,21 +87,21 @@ class Experiment:
         """Train the population to the end.
 
         Args:
-            run_dir: Where the run is kept; None: in memory only.
-            resume: Go on with the run that is there, or start it; with more `rounds` than before it is extended.
-            observers: Who watches from inside: what an observer raises ends the run.
-            callbacks: Who is told what happens, after those of the experiment: what a callback raises does not.
+            run_dir: Directory in which the run is kept; None: in memory only.
+            resume: Continue the run in the directory, or start one; more `rounds` than before extend it.
+            observers: Internal observers; an exception in an observer ends the run.
+            callbacks: Callbacks, after those of the experiment; an exception in a callback does not end the run.
             application: Plain values by which a command line finds this experiment again; recorded with the run.
-            changed_plan: Resume under a plan that differs from the one that the run was begun with; each difference is
-                logged in the run. Default: a difference is refused.
+            changed_plan: Resume with a plan that differs from the recorded one; each difference is logged. Default: a
+                difference is refused.
 
         Raises:
-            RunExistsError: The directory holds something, and `resume` was not asked for.
-            UsageError: Something cannot be done as asked; nothing was started.
+            RunExistsError: The directory is not empty, and `resume` is False.
+            UsageError: The run cannot be started; nothing was written.
             PopulationLostError: Every member failed.
         """
         train = trainable(self.task)
-        Callbacks([*self.callbacks, *callbacks])  # refused before anything is written, if it is
+        Callbacks([*self.callbacks, *callbacks])  # validates them before anything is written
         check_population(self.population)
         rehearse(self._course())
         store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
@@ -154,7 +154,7 @@ class Experiment:
         )
 
     def _check(self, train: TrainFunction | Task) -> list[HParams]:
-        """Find what can be found before anything is written; returns what the members start with."""
+        """Check everything that can be checked before writing; returns the initial hyperparameters."""
         course = self._course()
         first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
         if isinstance(train, Task):
@@ -182,10 +182,10 @@ class Experiment:
         return MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
 
     def _recorded(self, store: Store, *, changed_plan: bool) -> "Experiment":
-        """This experiment with the place that the run was begun in, where none is asked for.
+        """This experiment with the recorded placement, as far as no other is requested.
 
         Raises:
-            UsageError: It is another experiment than the one that was begun.
+            UsageError: The recorded run is another experiment.
         """
         meta = store.meta
         now = {
@@ -207,7 +207,7 @@ class Experiment:
             raise UsageError(f"{_differs(store, found)}, or accept the change with changed_plan=True (--changed-plan)")
         if self.rounds < meta["rounds"]:
             raise UsageError(
-                f"{store.path}: expected at least the {meta['rounds']} rounds that this run was begun with, got "
+                f"{store.path}: expected at least the {meta['rounds']} rounds that this run was started with, got "
                 f"rounds={self.rounds}"
             )
         if found is not None:
@@ -216,7 +216,7 @@ class Experiment:
             store.update_meta(rounds=self.rounds)
         wanted = self.placement
         recorded = meta["place"]
-        # A run that was begun on a GPU goes to wherever there is one now, and elsewhere if there is none.
+        # A run started on a GPU resumes on any available GPU, or on the CPU if there is none.
         device = wanted.device or ("cpu" if recorded["device"] == "cpu" else None)
         executor = wanted.executor
         if executor == "auto" and recorded["executor"] in EXECUTORS:
@@ -225,7 +225,7 @@ class Experiment:
         placement = replace(
             wanted,
             executor=executor,
-            # What results depend on in their last bits; with another executor they are others in any case.
+            # Results depend on these in their last bits; with another executor they differ in any case.
             threads=wanted.threads or (recorded["threads"] if same else None),
             members_per_program=wanted.members_per_program or (recorded.get("members_per_program") if same else None),
             workers=wanted.workers or (recorded.get("workers") if same else None),
@@ -258,14 +258,35 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     callbacks: Sequence[Callback] = (),
     changed_plan: bool = False,
 ) -> Run:
-    """Train a population; what comes out is a trained network and the hyperparameter schedule that made it.
+    """Train a population; returns the run with its best network and the hyperparameter schedule that made it.
 
-    The arguments are those of `Experiment` (task to objective), of `Placement` (executor to device, and cluster) and
-    of `Experiment.run` (run_dir to changed_plan), where each is explained; `address` is the cluster's.
+    Args:
+        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
+            object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
+        space: Domains by hyperparameter name.
+        plan: The algorithm; any `Strategy`. Default: `Plan()`.
+        population: Number of members, at least 1.
+        rounds: Rounds per member, at least 1.
+        seed: Seed of all random draws.
+        initial: Hyperparameters of the first members; those of the others are sampled.
+        objective: `"maximize"` or `"minimize"` the score returned by the task.
+        executor: `"inline"`, `"processes"`, `"vectorized"`, `"ray"` or `"auto"`; see `Placement`, also for the next
+            four.
+        workers: Number of workers. Default: as many as there is room for.
+        threads: CPU threads per round. Default: the available cores divided over the population.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, or several joined by commas. Default: CUDA if available.
+        members_per_program: Maximal number of members in one program, for `"vectorized"` and `"ray"`.
+        address: `host:port` of a Ray cluster, or `"auto"`; replaces the address of `cluster`.
+        cluster: Settings of Ray, for `executor="ray"`.
+        run_dir: Directory in which the run is kept; None: in memory only.
+        resume: Continue the run in the directory, or start one; more `rounds` than before extend it.
+        observers: Internal observers; an exception in an observer ends the run.
+        callbacks: Hooks for events of the run; an exception in a callback does not end the run.
+        changed_plan: Resume with a plan that differs from the recorded one; each difference is logged.
 
     Raises:
-        UsageError: Something cannot be done as asked; nothing was started.
-        RunExistsError: The run directory holds something, and `resume` was not asked for.
+        UsageError: The run cannot be started; nothing was written.
+        RunExistsError: The run directory is not empty, and `resume` is False.
         PopulationLostError: Every member failed.
     """
     experiment = Experiment(
@@ -291,28 +312,28 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
 
 MOST_MEMBERS = 1_000_000
 INSIST = "PBT_MAX_POPULATION"
-"""The variable that sets another bound."""
+"""Environment variable that raises the bound."""
 _MEMBER_BYTES, _ROUND_SECONDS = 4000, 2e-4
-"""What a member takes of memory and its round of time beside any training, measured."""
+"""Measured overhead of a member: memory in bytes, and seconds per round besides training."""
 
 
 def check_population(population: int) -> None:
-    """Refuse a population that is more likely a slip of the finger than a wish.
+    """Reject implausibly large populations.
 
     Raises:
-        UsageError: It is beyond the bound.
+        UsageError: The population exceeds the bound.
     """
     told = os.environ.get(INSIST, "")
     if population > (int(told) if told.isdecimal() else MOST_MEMBERS):
         raise UsageError(
             f"population: expected at most {MOST_MEMBERS:,} members, got {population:,}, which take about "
-            f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes a "
-            f"round beside any training; if that is what you want, set {INSIST}={population}"
+            f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes per "
+            f"round besides training; if this is intended, set {INSIST}={population}"
         )
 
 
 _TRIES = 4
-"""Members whose values are tried before the start: those of one may be a combination that the task refuses."""
+"""Number of members whose values are tried before the start: a task may refuse one combination of values."""
 
 
 def _try_out(task: Task, births: Sequence[HParams]) -> None:
@@ -321,7 +342,7 @@ def _try_out(task: Task, births: Sequence[HParams]) -> None:
         try:
             task.check(hparams)
         except TaskError as error:
-            # What the user's own code raises may be the fault of these values alone.
+            # An exception in the user's code may be due to these values alone.
             own = error.__cause__ is not None and not isinstance(error.__cause__, PBTError)
             if not own or i == min(_TRIES, len(births)) - 1:
                 raise
@@ -330,20 +351,20 @@ def _try_out(task: Task, births: Sequence[HParams]) -> None:
 
 
 def _differs(store: Store, found: Difference | None) -> str:
-    """The error for a resume with another experiment, which names the one field that differs."""
-    if found is None:  # equal by its parts, as far as an earlier version recorded them
-        return f"{store.path}: this run was begun with another experiment; start another run"
+    """The error for resuming another experiment; names the one field that differs."""
+    if found is None:  # equal in all parts that an earlier version recorded
+        return f"{store.path}: this run was started with another experiment; start another run"
     if found.field.endswith(".code"):
         rule = found.field.removesuffix(".code")
-        return f"{store.path}: this run was begun with another {rule}: its code has changed; use the same"
+        return f"{store.path}: this run was started with another {rule}: its code has changed; use the same"
     return (
-        f"{store.path}: this run was begun with {found.field} = {found.before!r}, it cannot go on with "
+        f"{store.path}: this run was started with {found.field} = {found.before!r} and cannot be resumed with "
         f"{found.now!r}; use the same, or start another run"
     )
 
 
 def _record_change(store: Store, found: Difference, plan: Mapping[str, Any]) -> None:
-    """Log that a run goes on under another plan than it was begun with."""
+    """Log that the run resumes with another plan than the recorded one."""
     change = {"field": found.field, "before": found.before, "now": found.now}
     log.warning("%s: resumed with another %s: %r instead of %r", store.path, found.field, found.now, found.before)
     store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), change])
@@ -351,7 +372,7 @@ def _record_change(store: Store, found: Difference, plan: Mapping[str, Any]) -> 
 
 
 def _taken_up(path: Path) -> Store | None:
-    """The run that is there; None: there is none, or only one whose creation was interrupted."""
+    """The run in the directory; None if there is none or its creation was interrupted."""
     if not (path / DATABASE).exists():
         return None
     try:
@@ -361,7 +382,7 @@ def _taken_up(path: Path) -> Store | None:
 
 
 def _tell_changes(store: Store, resolved: ResolvedPlacement) -> None:
-    """Warn of what makes the bits of a resumed run differ from those of an undisturbed one; it is not refused."""
+    """Warn of changes that can alter the last bits of a resumed run; they are not refused."""
     begun, now = store.meta["place"], resolved.record()
     changes = [
         f"{name} {begun.get(name)} -> {value}"
@@ -370,14 +391,14 @@ def _tell_changes(store: Store, resolved: ResolvedPlacement) -> None:
     ]
     store.note("resumed", changes=changes)
     if changes:
-        log.warning("resumed elsewhere: results may differ in their last bits (%s)", ", ".join(changes))
+        log.warning("resumed with another placement: results may differ in their last bits (%s)", ", ".join(changes))
 
 
 def trainable(task: Any) -> TrainFunction | Task:
-    """The task in the form that workers take.
+    """Convert a task to the form that workers take.
 
     Raises:
-        TaskError: It is none of the forms that a task may have.
+        TaskError: It has none of the supported forms.
     """
     if isinstance(task, Task):
         return task
@@ -386,7 +407,7 @@ def trainable(task: Any) -> TrainFunction | Task:
 
         if not hasattr(task, "bind"):
             raise TaskError(
-                f"{type(task).__name__} needs a `bind` table that says where each hyperparameter takes effect"
+                f"{type(task).__name__} needs a `bind` table that maps each hyperparameter to the place of its effect"
             )
         return ModuleTask(task)
     if callable(task):

@@ -1,6 +1,6 @@
-"""A run for other programs: tables, the development tree, and the schedules that Ray Tune replays.
+"""Export of a run: tables, the lineage tree, and schedules in the format of Ray Tune.
 
-Everything but `write_parquet` is text made from what it is given; who asks for it writes the files.
+All functions but `write_parquet` return text; the caller writes the files.
 """
 
 import csv
@@ -25,7 +25,7 @@ _PLAIN_LABEL = re.compile(r"[A-Za-z0-9.+-]+")
 
 
 def csv_text(columns: Columns) -> str:
-    """A line of names, then one per row; what is not there is empty."""
+    """A line of column names, then one line per row; missing values are empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -34,7 +34,7 @@ def csv_text(columns: Columns) -> str:
 
 
 def jsonl_text(columns: Columns) -> str:
-    """One JSON object per row; NaN and infinities, which JSON has not, are null."""
+    """One JSON object per row; NaN and infinities, which JSON lacks, are null."""
     rows = zip(*columns.values(), strict=True)
     return "".join(
         json.dumps(dict(zip(columns, map(_finite, row), strict=True)), allow_nan=False) + "\n" for row in rows
@@ -46,7 +46,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_parquet(columns: Columns, path: Path) -> None:
-    """A Parquet file, by polars or pyarrow; a column of several kinds of values becomes text.
+    """Write a Parquet file with polars or pyarrow; a column of mixed types becomes text.
 
     Raises:
         MissingExtraError: Neither is installed.
@@ -78,15 +78,15 @@ def _uniform(column: Sequence[Any]) -> list[Any]:
 
 
 def newick(lineage: Lineage, root: str = "population") -> str:
-    """The development tree in Newick's format: every founder under one root, branch lengths in training steps.
+    """The lineage tree in Newick format: all founders under one root, branch lengths in training steps.
 
-    A label names a state, `m3.r12` what member 3 was after round 12: where branches part, and where one ends.
+    A label names a state: `m3.r12` is member 3 after round 12. Labels stand where branches part or end.
     """
     children: dict[StateRef | None, list[StateRef]] = defaultdict(list)
     for ref in lineage.reports:
         children[lineage.start(*ref)].append(ref)
     parts: list[str] = []
-    # A stack and no recursion: a tree may be as deep as a run is long.
+    # A stack instead of recursion: a tree can be as deep as a run is long.
     pending: list[str | tuple[StateRef, int]] = [f"){_label(root)};\n", *_siblings(children[None], 0), "("]
     while pending:
         item = pending.pop()
@@ -103,7 +103,7 @@ def newick(lineage: Lineage, root: str = "population") -> str:
 
 
 def _siblings(refs: Sequence[StateRef], since: int) -> list[str | tuple[StateRef, int]]:
-    """States with commas between, the first one on top of the stack."""
+    """States separated by commas, the first one on top of the stack."""
     found: list[str | tuple[StateRef, int]] = []
     for ref in reversed(refs):
         found += [(ref, since), ","]
@@ -111,7 +111,7 @@ def _siblings(refs: Sequence[StateRef], since: int) -> list[str | tuple[StateRef
 
 
 def _label(text: str) -> str:
-    """A name as Newick writes it: in quotes, doubled inside, where it has more than letters, digits, dots and signs."""
+    """A Newick label: quoted, with quotes doubled, unless it has only letters, digits, dots and signs."""
     if _PLAIN_LABEL.fullmatch(text):
         return text
     printable = "".join(char if char.isprintable() else "?" for char in text)
@@ -119,13 +119,13 @@ def _label(text: str) -> str:
 
 
 def ray_policies(run: Run) -> dict[str, str]:
-    """File names and contents for Ray Tune's `PopulationBasedTrainingReplay`: of the best state and every member.
+    """File names and contents for Ray Tune's `PopulationBasedTrainingReplay`: the best state and every member.
 
-    Ray counts training iterations where we count rounds: one iteration of the trainable that replays them must train
-    the steps of one round.
+    Ray counts training iterations instead of rounds: one iteration of the replayed trainable must train the steps of
+    one round.
 
     Raises:
-        RunError: Nothing was trained yet.
+        RunError: No member has finished a round.
     """
     newest = {ref.member: ref for ref in run.tree.reports}
     named = {"best": run.best.state, **{f"member_{member}": newest[member] for member in sorted(newest)}}
@@ -133,9 +133,9 @@ def ray_policies(run: Run) -> dict[str, str]:
 
 
 def ray_policy(lineage: Lineage, ref: StateRef) -> str:
-    """The changes along the ancestry of a state, one JSON list a line, as Ray logs and replays them.
+    """The changes along the ancestry of a state, one JSON list per line, in Ray's log format.
 
-    `[tag of who changed, tag of whom it went on from, iterations of the one, of the other, old config, new config]`.
+    `[tag of the member, tag of its donor, iterations of the member, of the donor, old config, new config]`.
     """
     links = lineage.ancestry(ref)
     rows = [
@@ -143,7 +143,7 @@ def ray_policy(lineage: Lineage, ref: StateRef) -> str:
         for done, (before, after) in enumerate(itertools.pairwise(links), 1)
         if before.member != after.member or before.hparams != after.hparams
     ]
-    # Ray takes the first values from the first change: without any there must be one to the same values.
+    # Ray reads the initial values from the first change, so a schedule without changes needs one to equal values.
     only = dict(links[0].hparams)
     rows = rows or [[_tag(ref.member), _tag(ref.member), 0, 0, only, only]]
     return "".join(json.dumps(row) + "\n" for row in rows)

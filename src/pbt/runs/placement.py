@@ -1,4 +1,4 @@
-"""Where a run is trained: which executor, how many workers, on which devices, with how many threads."""
+"""Placement of a run: executor, workers, devices and threads."""
 
 import platform
 import sys
@@ -21,24 +21,24 @@ EXECUTORS = ("auto", "inline", "processes", "vectorized", "ray")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """What the user asks for; None is decided here, and recorded.
+    """Requested placement; fields left None are resolved and recorded with the run.
 
     Args:
-        executor: `"inline"`: in this process, one member after the other; `"processes"`: in worker processes;
-            `"vectorized"`: many members as one program, for a `SupervisedTask`; `"auto"`: what is faster here for this
-            task; `"ray"`: on a Ray cluster; or a function that makes an executor of a `WorkerSpec`.
+        executor: `"inline"`: in this process, one member after another; `"processes"`: in worker processes;
+            `"vectorized"`: many members as one program, for a `SupervisedTask`; `"ray"`: on a Ray cluster; `"auto"`:
+            the fastest of the local ones for this task; or a function that makes an executor from a `WorkerSpec`.
         workers: Worker processes. Default: as many as there is room for, and no more than members; for
-            `"vectorized"` one on each GPU, each with its share of the members, and on the CPU one or several, whichever
-            is faster; for `"ray"` as many as the cluster has room for, also on nodes that come later.
-        threads: CPU threads of one round. Default: for programs the cores shared out over them, else the cores shared
-            out over the population, at least one, and never dependent on the number of workers, because results depend
-            on it in their last bits; for `"ray"` the cores of a worker.
-        members_per_program: Members in one program at most, `"vectorized"` and `"ray"`. Default: a worker's share of
-            the population, or fewer if memory has no room for so many; for `"ray"` one.
-        device: `"cpu"`, `"cuda"` (all devices, dealt round robin), `"cuda:1"`, or several joined by commas. Default:
-            CUDA where torch is loaded and finds it, else the CPU; for `"ray"` CUDA if a worker takes a GPU.
+            `"vectorized"` one per GPU, each with its share of the members, and on the CPU one or several, whichever
+            is faster; for `"ray"` as many as the cluster can hold, also on nodes added later.
+        threads: CPU threads per round. Default: for programs the cores divided over the programs, else the cores
+            divided over the population, at least one, and independent of the number of workers, because results
+            depend on it in their last bits; for `"ray"` the cores of a worker.
+        members_per_program: Maximal number of members in one program, for `"vectorized"` and `"ray"`. Default: a
+            worker's share of the population, or fewer if memory is short; for `"ray"` one.
+        device: `"cpu"`, `"cuda"` (all devices, assigned round robin), `"cuda:1"`, or several joined by commas.
+            Default: CUDA if torch is loaded and finds it, else the CPU; for `"ray"` CUDA if a worker reserves a GPU.
         limits: When a worker counts as lost.
-        cluster: Where Ray is, and what a worker takes of it.
+        cluster: Address of Ray, and resources per worker.
     """
 
     executor: str | ExecutorFactory = "inline"
@@ -58,10 +58,10 @@ class Placement:
                 raise UsageError(f"expected at least 1 of {name}, got {value}")
 
     def resolve(self, population: int) -> "ResolvedPlacement":
-        """Decide what was left open, for an executor that is known.
+        """Resolve the open fields, for a given executor.
 
         Raises:
-            DeviceError: A device was named that is not there.
+            DeviceError: A requested device does not exist.
         """
         if self.executor == "ray":
             return _place_on_ray(self)
@@ -87,17 +87,17 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPlacement:
-    """A placement with everything decided."""
+    """A placement with all fields resolved."""
 
     executor: str | ExecutorFactory
     threads: int
     devices: tuple[str, ...]
-    """One per worker; for `"ray"` the one that all have."""
+    """One per worker; for `"ray"` the common one."""
     limits: Limits
     members_per_program: int | None = None
     cluster: Cluster = field(default_factory=Cluster)
     most: int | None = None
-    """Workers at most, where their number is only known while it runs."""
+    """Maximal number of workers, if their number is only known during the run."""
 
     def open(self, setup: WorkerSpec) -> Executor:
         """The executor, not yet started."""
@@ -120,7 +120,7 @@ class ResolvedPlacement:
         return InlineExecutor(setup)
 
     def record(self) -> dict[str, Any]:
-        """What results depend on in their last bits, and the workers that programs were made for, as plain values."""
+        """All that the last bits of results depend on, and the workers that programs were made for, as plain values."""
         return {
             "executor": self.executor if isinstance(self.executor, str) else "custom",
             "threads": self.threads,
@@ -136,11 +136,11 @@ class ResolvedPlacement:
 
 
 def _place_on_ray(wanted: Placement) -> ResolvedPlacement:
-    device = "cuda:0" if wanted.cluster.gpus else "cpu"  # what Ray gives a worker is the first that it sees
+    device = "cuda:0" if wanted.cluster.gpus else "cpu"  # Ray shows each worker its own GPU as the first
     if wanted.device is not None and not device.startswith(wanted.device):
         raise DeviceError(
-            f"device '{wanted.device}' with executor='ray': a worker has '{device}', because it takes "
-            f"{wanted.cluster.gpus:g} GPU; leave the device out, and say how many GPUs a worker takes"
+            f"device '{wanted.device}' with executor='ray': a worker has '{device}', because it reserves "
+            f"{wanted.cluster.gpus:g} GPU; omit the device, and set the number of GPUs per worker"
         )
     return ResolvedPlacement(
         executor="ray",
@@ -168,5 +168,5 @@ def _devices(wanted: str | None) -> list[str]:
     devices = [device for name in named for device in (there if name == "cuda" else [name])]
     missing = [device for device in devices if device not in (*there, "cpu")]
     if missing or not devices:
-        raise DeviceError(f"device '{wanted}' is not there: expected one of {', '.join(['cpu', *there])}")
+        raise DeviceError(f"device '{wanted}' does not exist: expected one of {', '.join(['cpu', *there])}")
     return devices

@@ -1,6 +1,6 @@
-"""Dry run of a plan's rules on pretend members, before the first step is trained.
+"""Dry run of a plan's rules on synthetic members, before training starts.
 
-A mistake in a rule would otherwise show at the first copy, after rounds of training.
+Without it, a mistake in a rule would show only at the first copy, after rounds of training.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,18 +17,18 @@ from pbt.runs.engine import RunSpec
 
 T = TypeVar("T")
 MOST = 100
-"""Pretend members at most; in a smaller run as many as there, since a rule may look at places of the ranking."""
+"""Maximal number of synthetic members; in smaller runs the population, since a rule may index the ranking."""
 OBJECTIVES, SERIES = 4, 20
-"""Scores and values of the series of a pretend member; more than a rule is likely to read."""
+"""Number of scores and series values of a synthetic member; more than a rule is likely to read."""
 LOOKED_AHEAD = 10_000
-"""Applications of an interval function at most."""
+"""Maximal number of calls of an interval function."""
 
 
 def rehearse(course: RunSpec) -> None:
-    """Call the plan's interval, rank, exploit and explore once or twice; nothing is kept, and draws are their own.
+    """Call the plan's interval, rank, exploit and explore once or twice, with separate draws; results are discarded.
 
-    Strategies other than `Plan` are not rehearsed, except for their explore rule: they may need more members, or
-    reports of another form, than can be made up.
+    Strategies other than `Plan` are not rehearsed, except for their explore rule: they may need more members or another
+    form of report than can be made up.
 
     Raises:
         UsageError: A rule fails, returns another type than expected, or leaves the search space.
@@ -50,7 +50,7 @@ def rehearse(course: RunSpec) -> None:
 
 
 def _first_ready(course: RunSpec) -> tuple[int, int]:
-    """The first ready point at which a member may copy, its step and round; asks for all ready points of the run."""
+    """Step and round of the first ready point at which a member may copy; computes all ready points of the run."""
     burn_in = getattr(course.strategy, "burn_in", 0)
     step, found = 0, None
     for round_ in range(1, min(course.rounds, LOOKED_AHEAD) + 1):

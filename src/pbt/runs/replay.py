@@ -1,8 +1,8 @@
-"""A schedule put to the test: one fresh network, trained along the ancestry of the winner, as a run of its own.
+"""Replay: train one fresh network along the ancestry of the best state, as a run of its own.
 
-The replay is a population of one that follows the schedule, cut into the rounds that the ancestors trained. Each round
-is trained under the name of the ancestor that trained it first: all randomness inside a task is keyed by seed, member
-and step (or round), so the same seed gives the same weights to the bit, and another seed an honest repetition.
+A replay is a population of one that follows the schedule, in the rounds of the ancestors. Each round is trained under
+the name of the ancestor that first trained it. All randomness inside a task is keyed by seed, member and step (or
+round), so the same seed gives the same weights to the bit, and another seed an independent repetition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from pbt.runs.results import Run
 from pbt.space import HParams
 
 ALONE = 0
-"""The member of a replay: its only one."""
+"""The only member of a replay."""
 
 
 def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
@@ -42,23 +42,23 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     observers: Sequence[Observer] = (),
     application: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Train one fresh network along the schedule that made the best one; its last state is `(0, rounds)`.
+    """Train one fresh network along the schedule of the best one; its last state is `(0, rounds)`.
 
     Args:
-        run: The run, in memory or on disk, also one that is not over.
+        run: The run, in memory or on disk, finished or not.
         task: The task that it trained.
         member: Follow the ancestry of this member's newest state instead of the best state's.
-        seed: Of everything that is drawn; None: the run's own, which gives the same weights to the bit where the
-            executor, its threads, the device and the version of torch are the same.
-        run_dir: Where the replay is kept; None: in memory only.
-        resume: Go on with the replay that is there, or start it.
+        seed: Seed of all random draws; None: the run's own, which gives the same weights to the bit if executor,
+            threads, device and torch version are the same.
+        run_dir: Directory in which the replay is kept; None: in memory only.
+        resume: Continue the replay in the directory, or start one.
         placement: Where it is trained; None: as the run was.
-        observers: Who watches.
+        observers: Internal observers.
         application: Plain values by which a command line finds this replay again.
 
     Raises:
-        RunError: Nothing was trained yet.
-        UsageError: There is no such member, or something cannot be done as asked.
+        RunError: No member has finished a round.
+        UsageError: The member does not exist, or the replay cannot be started.
         PopulationLostError: Its training failed.
     """
     links = run.lineage(member)
@@ -83,13 +83,13 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
 
 
 def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) -> Placement:
-    """Where a replay of a run is trained: as the run was, where nothing else is asked for.
+    """The placement of a replay: that of the run, as far as no other is requested.
 
     Worker processes are left out: one member at a time gives the same bits in this process. One program for a whole
     population is kept only to `repeat` its bits, since it costs as much as the population.
 
     Raises:
-        UsageError: The run was trained by an executor that its record does not name, and none is asked for.
+        UsageError: The run used a custom executor, and no other is requested.
     """
     recorded, wanted = run.meta.get("place") or {}, wanted or Placement(executor="auto")
     executor = wanted.executor
@@ -97,12 +97,12 @@ def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) 
         executor = recorded.get("executor", "not recorded")
         if executor not in EXECUTORS:
             raise UsageError(
-                f"the run was trained by an executor of its own ({executor}); "
-                "say where to replay it: inline or vectorized"
+                f"the run was trained by a custom executor ({executor}); "
+                "choose where to replay it: inline or vectorized"
             )
         if executor != "vectorized" or not repeat:
             executor = "inline"
-    # A run that was trained on a GPU is replayed on whichever there is, and elsewhere if there is none.
+    # A run trained on a GPU is replayed on any available GPU, or on the CPU if there is none.
     device = wanted.device or ("cpu" if recorded.get("device") == "cpu" else None)
     threads = wanted.threads or recorded.get("threads")
     return replace(wanted, executor=executor, threads=threads, device=device, members_per_program=None)
@@ -110,13 +110,13 @@ def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayComparison:
-    """A state and its replay, side by side; scores are those that the task returned."""
+    """A state and its replay, side by side; scores as the task returned them."""
 
     original: Reported
     replayed: Reported
     rounds: int
     same: int
-    """Rounds, from the first on, whose weights and optimizer state were the same to the bit."""
+    """Number of leading rounds whose weights and optimizer state are equal to the bit."""
 
     @property
     def identical(self) -> bool:
@@ -125,7 +125,7 @@ class ReplayComparison:
 
 
 def compare(run: Run, replayed: Run, member: int | None = None) -> ReplayComparison:
-    """The last state of an ancestry beside that of its replay, which is complete."""
+    """Compare the last state of an ancestry with that of its finished replay."""
     links = run.lineage(member)
     pairs = [(run.tree.reports[_ref(link)], _report(replayed.tree, i)) for i, link in enumerate(links, 1)]
     differ = [i for i, (first, second) in enumerate(pairs) if first.digest != second.digest]
@@ -138,7 +138,7 @@ def compare(run: Run, replayed: Run, member: int | None = None) -> ReplayCompari
 def _report(tree: Lineage, round_: int) -> Reported:
     found = tree.reports.get(StateRef(ALONE, round_))
     if found is None:
-        raise UsageError(f"the replay has not come to round {round_}; it can be resumed")
+        raise UsageError(f"the replay has not reached round {round_}; resume it")
     return found
 
 
@@ -152,7 +152,7 @@ def _schedule(links: Sequence[Link]) -> Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Ready where the ancestors were; behind the last one a step at a time.
+    """Ready at the ancestors' round boundaries; after the last one, at every step.
 
     A task that draws from generators seeded at the start of each round repeats itself only in the same rounds.
     """
@@ -166,12 +166,12 @@ class Cuts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
-    """A round as it was trained the first time."""
+    """A round of the original run."""
 
     ref: StateRef
-    """Whose round it was, and its number."""
+    """Its member and number."""
     wave: Mapping[int, HParams]
-    """The members that one program trained then, in their order, and their values; for one alone only itself."""
+    """Members and hyperparameters of the program that trained it, in order; only the member itself if it ran alone."""
 
 
 def _past(tree: Lineage, link: Link, members_per_program: int) -> Past:
@@ -184,11 +184,11 @@ def _past(tree: Lineage, link: Link, members_per_program: int) -> Past:
 
 @dataclass(frozen=True, slots=True)
 class Relived:
-    """Makes the executor of a replay: another one, for which every round is its ancestor's.
+    """Executor factory of a replay: wraps another executor and trains every round as its ancestor's.
 
     Args:
-        executor: The other one, as in `Placement`.
-        past: The rounds.
+        executor: The wrapped executor, as in `Placement`.
+        past: The original rounds.
     """
 
     executor: Any
@@ -202,24 +202,24 @@ class Relived:
 
 
 _EXTRA = 2**32
-"""Added to the number of a member whose outcome nobody asks for."""
+"""Offset of the ids of members whose outcomes are discarded."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenamedStates:
-    """States that are kept under the replay's own names while workers know them by those of the ancestors."""
+    """States stored under the replay's names, while workers use the ancestors' names."""
 
     states: States
     ancestors: tuple[StateRef, ...]
 
     def put(self, ref: StateRef, state: State) -> Stored:
-        """Store the state under its own name; nowhere, if nobody asks for it."""
+        """Store a state under the replay's name; states of discarded outcomes are not stored."""
         if ref.member >= _EXTRA:
             return Stored(digest="", size=0, blob=b"")
         return self.states.put(_own(self.ancestors, ref), state)
 
     def get(self, ref: StateRef, digest: str, blob: bytes | None = None) -> State:
-        """A fresh copy of the state."""
+        """A fresh copy of a state."""
         return self.states.get(_own(self.ancestors, ref), digest, blob)
 
 
@@ -228,11 +228,11 @@ def _own(ancestors: Sequence[StateRef], ref: StateRef) -> StateRef:
 
 
 class RelivingExecutor:
-    """Hands each round on under its ancestor's name, and its outcome back under its own.
+    """Passes each round on under its ancestor's name, and its outcome back under the replay's.
 
     Args:
-        inner: What trains.
-        past: The rounds.
+        inner: The wrapped executor.
+        past: The original rounds.
     """
 
     def __init__(self, inner: Executor, past: Sequence[Past]) -> None:
@@ -242,11 +242,11 @@ class RelivingExecutor:
 
     @property
     def slots(self) -> int:
-        """One: there is one member."""
+        """One: a replay has one member."""
         return 1
 
     def submit(self, tasks: Sequence[RoundTask]) -> None:
-        """Take the only task there can be."""
+        """Queue the only task."""
         self._inner.submit([relived for task in tasks for relived in self._relive(task)])
 
     def wait(self) -> list[Outcome]:
@@ -258,10 +258,10 @@ class RelivingExecutor:
         return []
 
     def _relive(self, task: RoundTask) -> list[RoundTask]:
-        """The task as its ancestor's, at its place in the wave of then.
+        """The task as its ancestor's, at its original position in the wave.
 
-        What a program of several members computes depends in its last bits on how many they are and on which of their
-        values agree, so the ancestor's own weights are trained with the others' values beside it.
+        The last bits of a program of several members depend on their number and on which of their values are equal, so
+        the ancestor's weights are trained again beside the others' values.
         """
         past = self._past[task.round - 1]
         start = None if task.start is None else self._refs[task.start.round - 1]
@@ -277,11 +277,11 @@ class RelivingExecutor:
         return replace(outcome, member=own.member, round=own.round)
 
     def incidents(self) -> list[Incident]:
-        """What befell workers."""
+        """Worker incidents since the last call."""
         return self._inner.incidents()
 
     def close(self) -> None:
-        """Stop everything."""
+        """Stop the wrapped executor."""
         self._inner.close()
 
     def __enter__(self) -> Self:

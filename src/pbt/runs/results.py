@@ -1,4 +1,4 @@
-"""What came out of a run: the best state, the schedule that made it, the history of everybody."""
+"""Results of a run: its best state, the schedule behind it, and the history of all members."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ from pbt.store.reader import RunReader
 
 
 class RunSource(Protocol):
-    """What results are read from: a store in memory, or the reader of a run directory."""
+    """The source of results: an in-memory store, or the reader of a run directory."""
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What was recorded when the run was created."""
+        """The recorded values: seed, space, plan, ..."""
 
     def events(self) -> list[Event]:
         """The whole log, in order."""
@@ -35,7 +35,7 @@ class RunSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestMember:
-    """The member that validation chose, at the moment it was best."""
+    """The member with the best validation score, at the round in which it was best."""
 
     member: int
     round: int
@@ -43,33 +43,33 @@ class BestMember:
     score: float
     """Its validation score, as the task returned it."""
     hparams: HParams
-    """Of its last round only: the whole schedule is `Run.best_schedule`."""
+    """Of its last round only; the whole schedule is `Run.best_schedule`."""
     reported: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers that had no part in the choice, such as the test accuracy."""
+    """Metrics that had no part in the selection, such as the test accuracy."""
     state: StateRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRound:
-    """A round of a member that gave no result."""
+    """A round of a member without a result."""
 
     member: int
     round: int
     attempt: int
-    """How often the round was tried."""
+    """Number of attempts at the round."""
     cause: str
-    """`score` (no usable metrics), `state` (it cannot be stored), `exception` or `worker` (lost too often)."""
+    """`score` (no usable metrics), `state` (it cannot be stored), `exception` or `worker` (too many lost workers)."""
     message: str
-    """One line, with the place in the task's code if there is one."""
+    """One line, with the line of the task's code if there is one."""
     traceback: str = ""
-    """Of the exception; empty: none was raised."""
+    """Of the exception; empty if there was none."""
     file: str = ""
-    """The task's source file; empty: the failure has no place in it."""
+    """The task's source file; empty if unknown."""
     line: int | None = None
 
 
 class History(Mapping[str, Sequence[Any]]):
-    """Columns of equal length, one row per member and round, in the order of the log."""
+    """Columns of equal length, one row per member and round, in log order."""
 
     def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
         self._columns = dict(columns)
@@ -84,7 +84,7 @@ class History(Mapping[str, Sequence[Any]]):
         return len(self._columns)
 
     def to_frame(self) -> Any:
-        """A polars DataFrame where polars is installed, else a pandas one.
+        """A polars DataFrame if polars is installed, else a pandas one.
 
         Raises:
             MissingExtraError: Neither is installed.
@@ -99,11 +99,11 @@ class History(Mapping[str, Sequence[Any]]):
 
 
 class Run:
-    """A run as it is at this moment, read-only.
+    """A run at this moment, read-only.
 
     Args:
-        source: Where it is read from.
-        path: Its run directory; None: it is only in memory.
+        source: The source of its records.
+        path: Its run directory; None: in memory.
     """
 
     def __init__(self, source: RunSource, path: Path | None = None) -> None:
@@ -114,10 +114,10 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """The run in this directory, which may still be written.
+        """Open the run in a directory, which may still be in progress.
 
         Raises:
-            RunFormatError: It is no run directory, or one of another version.
+            RunFormatError: Not a run directory, or one of another version.
         """
         return cls(RunReader(Path(path)), Path(path))
 
@@ -133,15 +133,15 @@ class Run:
 
     @cached_property
     def tree(self) -> Lineage:
-        """The log, indexed for questions of ancestry."""
+        """The ancestry of all states, read from the log."""
         return Lineage(self.events)
 
     @property
     def best(self) -> BestMember:
-        """The best state that validation ever saw.
+        """The state with the best validation score.
 
         Raises:
-            RunError: Nothing was scored yet.
+            RunError: No member has finished a round.
         """
         best = self.view.best
         if best is None:
@@ -165,16 +165,16 @@ class Run:
         """The hyperparameters along the ancestry of a member's newest state; None: `best_schedule`.
 
         Raises:
-            UsageError: There is no such member, or it has no state yet.
+            UsageError: The member does not exist or has finished no round.
         """
         last = self.lineage(member)[-1]
         return self.tree.schedule(StateRef(last.member, last.round))
 
     def lineage(self, member: int | None = None) -> list[Link]:
-        """The rounds that made a member's newest state, first to last; None: those of the best state.
+        """The rounds that led to a member's newest state, first to last; None: to the best state.
 
         Raises:
-            UsageError: There is no such member, or it has no state yet.
+            UsageError: The member does not exist or has finished no round.
         """
         if member is None:
             return self.tree.ancestry(self.best.state)
@@ -183,11 +183,11 @@ class Run:
             if not self.tree.reports:
                 raise self._nothing_yet()
             last = max(there.id for there in self.view.members)
-            raise UsageError(f"member {member} is not there or has finished no round; members: 0 .. {last}")
+            raise UsageError(f"member {member} does not exist or has finished no round; members: 0 .. {last}")
         return self.tree.ancestry(refs[-1])
 
     def history(self) -> History:
-        """Columns: member, round, step, score, kind, donor, each hyperparameter, and every reported number."""
+        """Columns: member, round, step, score, kind, donor, each hyperparameter, and every reported value."""
         reports = [event for event in self.events if isinstance(event, Reported)]
         opened = [self.tree.decisions.get((r.member, r.round)) for r in reports]
         trained = [self.tree.hparams(r.member, r.round) for r in reports]
@@ -202,7 +202,7 @@ class Run:
             "kind": [decision.kind if decision else "born" for decision in opened],
             "donor": [decision.donor if decision else None for decision in opened],
         }
-        # A name that is taken gets a longer title, as in the views of the database.
+        # A taken name gets a longer title, as in the views of the database.
         for name in self.space:
             columns[f"hparams.{name}" if name in columns else name] = [hparams.get(name) for hparams in trained]
         for name in names:
@@ -210,7 +210,7 @@ class Run:
         return History(columns)
 
     def failures(self) -> list[FailedRound]:
-        """The rounds that failed, in the order of the log."""
+        """The failed rounds, in log order."""
         notes = {
             (entry.details.get("member"), entry.details.get("round")): entry.details
             for entry in self._source.journal()

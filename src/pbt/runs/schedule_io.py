@@ -1,7 +1,7 @@
-"""A schedule as text, to be taken away and read back: JSON, CSV or TOML. Every value comes back as it was.
+"""Text formats of a schedule: JSON, CSV or TOML. All values survive a round trip.
 
-In CSV a row is a segment: `start`, `stop`, then a column per hyperparameter. A cell holds a value as JSON writes it;
-a text that would be read as something else is in quotes, and an empty cell is a hyperparameter that was not active.
+In CSV a row is a segment: `start`, `stop`, then a column per hyperparameter. A cell holds a value in JSON notation;
+ambiguous text is quoted, and an empty cell means that the hyperparameter was not active.
 """
 
 import csv
@@ -20,35 +20,35 @@ from pbt.space import Value
 FORMATS = ("json", "csv", "toml")
 _EDGES = ("start", "stop")
 _LONGER = "hparams."
-"""What stands before a hyperparameter whose name is a column's already."""
+"""Prefix for a hyperparameter whose name is a column's already."""
 _MOST_BYTES = 1 << 26
-"""Of a file: more than a schedule of a million segments."""
+"""Maximal file size; more than a schedule of a million segments."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def schedule_text(schedule: Schedule, format_: str = "json") -> str:
-    """The schedule in one of the formats.
+    """Format a schedule.
 
     Raises:
-        UsageError: There is no such format, or it knows no such value (TOML has no null).
+        UsageError: Unknown format, or a value that the format lacks (TOML has no null).
     """
     return _WRITE[_known(format_)](schedule)
 
 
 def schedule_of(text: str, format_: str = "json") -> Schedule:
-    """The schedule that `schedule_text` wrote.
+    """Parse a schedule written by `schedule_text`.
 
     Raises:
-        UsageError: The text is none.
+        UsageError: The text is not a schedule.
     """
     return _READ[_known(format_)](text)
 
 
 def read_schedule(path: str | Path) -> Schedule:
-    """The schedule in a file that ends in .json, .csv or .toml, as `pbt schedule` writes it.
+    """Read a schedule from a .json, .csv or .toml file, as written by `pbt schedule`.
 
     Raises:
-        UsageError: The file cannot be read, or holds no schedule.
+        UsageError: The file cannot be read, or is not a schedule.
     """
     path = Path(path)
     format_ = path.suffix.removeprefix(".").lower()
@@ -68,7 +68,7 @@ def _text(path: Path) -> str:
     with path.open("rb") as file:
         blob = file.read(_MOST_BYTES + 1)
     if len(blob) > _MOST_BYTES:
-        raise UsageError(f"expected at most {_MOST_BYTES:,} bytes, found more; is this the file you mean?")
+        raise UsageError(f"expected at most {_MOST_BYTES:,} bytes, found more; check the file name")
     return blob.decode("utf-8")
 
 
@@ -133,7 +133,7 @@ def _name(title: str) -> str:
 def _cell(value: Value) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
-    # Line ends inside a cell would not survive every program, nor a text file.
+    # Line ends inside a cell do not survive every program or text file.
     return _quoted(value) if value == "" or not value.isprintable() or _value(value) != value else value
 
 
@@ -172,7 +172,7 @@ def _toml_value(name: str, value: Value) -> str:
 
 
 def _quoted(text: str) -> str:
-    # JSON and TOML escape alike but for one control character, which JSON leaves as it is.
+    # JSON and TOML escape alike, except for one control character that JSON leaves unescaped.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -1,4 +1,4 @@
-"""A run directory: an event log and immutable states, one writer, many readers; and the same in memory."""
+"""Storage of runs: an event log and immutable states, on disk with one writer and many readers, or in memory."""
 
 from pbt.store.base import JournalEntry, NewEntry, Problem, Store
 from pbt.store.codec import decode, digest, encode

@@ -1,4 +1,4 @@
-"""What a store answers: a log of events, the states they name, and a journal that no decision reads."""
+"""The interface of a store: a log of events, the states they name, and a journal that no decision reads."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from pbt.store.files import StateFiles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEntry:
-    """Something worth remembering that no decision depends on: an attempt, a warning, a timing."""
+    """A new journal entry: an incident, a warning or a timing; no decision depends on it."""
 
     kind: str
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -22,36 +22,36 @@ class NewEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """A note as it stands in the journal."""
+    """An entry of the journal."""
 
     id: int
-    """Counts up from 1."""
+    """Consecutive, from 1."""
     kind: str
     details: Mapping[str, Any]
     clock: float
-    """Seconds since 1970, when it was written."""
+    """Time of writing, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something that `verify` found."""
+    """A finding of `verify`."""
 
     what: str
-    """The file or record."""
+    """The file or record concerned."""
     message: str
     harmless: bool = False
-    """True: the run can be used as it is (a file that nothing names)."""
+    """True: the run is usable as it is (for example, a file that no record names)."""
 
 
 class Store(Protocol):
-    """A log and the states it names. A context manager, used by one writer in one thread.
+    """A log and the states it names. A context manager for one writer in one thread.
 
-    What `commit` was given is either there completely or not at all, whatever happens to the process.
+    A commit is atomic: it is complete or absent, even if the process is killed.
     """
 
     @property
     def states(self) -> StateFiles:
-        """What executors put states into and get them from."""
+        """The storage of states, for executors."""
 
     @property
     def path(self) -> Path | None:
@@ -59,13 +59,13 @@ class Store(Protocol):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What was recorded at creation: seed, space, plan, ... (a copy)."""
+        """A copy of the recorded values: seed, space, plan, ..."""
 
     def update_meta(self, **changes: Any) -> None:
-        """Record more, or other values, durably.
+        """Add or replace recorded values, durably.
 
         Raises:
-            UsageError: Something else than plain values.
+            UsageError: A value is not plain.
         """
 
     def events(self) -> list[Event]:
@@ -74,50 +74,50 @@ class Store(Protocol):
     def commit(
         self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
     ) -> None:
-        """Append events, the states they name and notes, all or nothing; durable when this returns.
+        """Append events, the states they name and notes, atomically; durable on return.
 
         Raises:
-            RunError: An event names a state that is not there, or the disk cannot be written. Nothing was written.
-            UsageError: An event or a note holds something else than plain values. Nothing was written.
+            RunError: An event names a state that is not stored, or the disk cannot be written. Nothing was written.
+            UsageError: An event or a note contains a value that is not plain. Nothing was written.
         """
 
     def note(self, kind: str, **details: Any) -> None:
-        """Write one note to the journal.
+        """Append one note to the journal.
 
         Raises:
-            UsageError: Something else than plain values.
+            UsageError: A value is not plain.
         """
 
     def journal(self) -> list[JournalEntry]:
         """All notes, in order."""
 
     def stored(self, ref: StateRef) -> Stored:
-        """Where a state is: its digest, its size, and its bytes if it has no file of its own.
+        """The record of a state: its digest, its size, and its bytes if it has no file of its own.
 
         Raises:
-            KeyError: It was never stored, or it was swept.
+            KeyError: The state was never stored, or was swept.
         """
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state.
 
         Raises:
-            KeyError: It was never stored, or it was swept.
+            KeyError: The state was never stored, or was swept.
             CorruptError: Its bytes are not the bytes that were written.
         """
 
     def sweep(self, keep: Collection[StateRef]) -> int:
-        """Forget every state that is not in `keep`; how many that were.
+        """Delete every state not in `keep`; returns their number.
 
         Raises:
             RunError: The disk cannot be written.
         """
 
     def verify(self) -> list[Problem]:
-        """Everything that is wrong."""
+        """All problems of the run; empty if it is intact."""
 
     def close(self) -> None:
-        """Let go of the run. Nothing is lost without it."""
+        """Release the run. Nothing is lost without it."""
 
     def __enter__(self) -> Self: ...
 

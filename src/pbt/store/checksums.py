@@ -1,10 +1,10 @@
-"""Seals: what every transaction appended, under a digest, because SQLite's pages have none.
+"""Seals: a chained checksum for every transaction, because SQLite's pages have none.
 
-A seal covers the rows since the one before, and that one's digest: a changed byte in a row is found, and so is a row
-that is gone or came from elsewhere. One per transaction and not per row: a run goes back by whole transactions anyhow,
-and a digest for each of its rows would make a log half as long again.
+A seal covers the rows added since the previous seal, and that seal's digest: it detects changed, missing and foreign
+rows. There is one per transaction rather than per row, because a damaged run is cut at a transaction anyway, and a
+digest per row would make a log half as long again.
 
-The seal of the head covers what is no list: the definitions of tables and views, and the meta values.
+The seal of the head covers everything that is not a list of rows: the definitions of tables and views, and meta.
 """
 
 import hashlib
@@ -20,28 +20,28 @@ COLUMNS: Mapping[str, str] = {
     EVENTS: "id, round, member, kind, clock, data",
     JOURNAL: "id, kind, clock, data",
 }
-"""What of each list is sealed, the id first."""
+"""The sealed columns of each list, the id first."""
 
 Line = tuple[object, ...]
-"""A row of a list: these columns."""
+"""A row of a list, in these columns."""
 
 
 class Seal(NamedTuple):
-    """The end of a stretch of rows, and the digest of everything up to there."""
+    """The id of the last row of a transaction, and the digest of all rows up to there."""
 
     last: int
     digest: str
 
 
 NOTHING = Seal(0, "")
-"""The seal before the first."""
+"""The seal of an empty list."""
 
 
 def sealed(before: Seal, lines: Sequence[Line]) -> Seal:
-    """The seal of these rows behind another seal; that one itself where there are none."""
+    """The seal of these rows after another seal; that seal itself if there are none."""
     if not lines:
         return before
-    # The texts are JSON, which holds no line end, so that no two lists of rows give the same stream of bytes.
+    # Each text is JSON without line ends, so distinct lists of rows give distinct byte streams.
     form = " ".join(["%s"] * len(lines[0]))
     text = "\n".join([before.digest, *[form % line for line in lines]])
     return Seal(_id(lines[-1]), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
@@ -54,11 +54,11 @@ class LoggedTransaction(NamedTuple):
     last: int
     lines: Sequence[Line]
     whole: bool
-    """Whether they are what was sealed."""
+    """Whether the rows match their seal."""
 
 
 def stretches(lines: Sequence[Line], seals: Iterable[Seal], before: Seal = NOTHING) -> list[LoggedTransaction]:
-    """The rows by transaction, each checked by itself; rows that no seal covers are the last stretch, and not whole."""
+    """Group rows by transaction and check each; rows after the last seal form a final transaction that is not whole."""
     found: list[LoggedTransaction] = []
     place = 0
     for seal in seals:
@@ -74,17 +74,17 @@ def stretches(lines: Sequence[Line], seals: Iterable[Seal], before: Seal = NOTHI
 
 
 def _id(line: Line) -> int:
-    # A damaged row may have anything there; it belongs to no stretch then.
+    # A damaged row may have any value here; it then belongs to no transaction.
     return line[0] if isinstance(line[0], int) else 0
 
 
 def has_seals(connection: sqlite3.Connection) -> bool:
-    """Whether the run has seals; those of earlier versions have none until they go on."""
+    """Whether the run has seals; a run of an earlier version gets them when it is resumed."""
     return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'seals'").fetchone() is not None
 
 
 def read_seals(connection: sqlite3.Connection, what: str, after: int = 0) -> tuple[Seal, list[Seal]]:
-    """The newest seal up to a row, and all behind that row."""
+    """The newest seal up to a row, and all later seals."""
     last = connection.execute(
         "SELECT last, digest FROM seals WHERE what = ? AND last <= ? ORDER BY last DESC LIMIT 1", (what, after)
     ).fetchone()
@@ -95,7 +95,7 @@ def read_seals(connection: sqlite3.Connection, what: str, after: int = 0) -> tup
 
 
 def newest_seal(connection: sqlite3.Connection, what: str) -> Seal:
-    """The seal that the next one is chained to."""
+    """The seal to chain the next one to."""
     row = connection.execute(
         "SELECT last, digest FROM seals WHERE what = ? ORDER BY last DESC LIMIT 1", (what,)
     ).fetchone()
@@ -105,24 +105,24 @@ def newest_seal(connection: sqlite3.Connection, what: str) -> Seal:
 def _seal(row: Line | None) -> Seal:
     if row is None:
         return NOTHING
-    # A damaged seal may be anything; it seals nothing then.
+    # A damaged seal may have any value; it then matches nothing.
     last, digest = row
     return Seal(last if isinstance(last, int) else 0, digest if isinstance(digest, str) else "")
 
 
 def read_lines(connection: sqlite3.Connection, what: str, after: int = 0) -> list[Line]:
-    """The rows of a list behind an id, as they are sealed."""
+    """The rows of a list after an id, in their sealed columns."""
     query = f"SELECT {COLUMNS[what]} FROM {what} WHERE id > ? ORDER BY id"  # noqa: S608 (names of ours)
     return connection.execute(query, (after,)).fetchall()
 
 
 def write_seal(connection: sqlite3.Connection, what: str, seal: Seal) -> None:
-    """Add a seal; where it is the one before, nothing."""
+    """Add a seal, unless it is the previous one."""
     connection.execute("INSERT OR IGNORE INTO seals VALUES (?, ?, ?)", (what, *seal))
 
 
 def head_seal(connection: sqlite3.Connection) -> Seal:
-    """The seal of the definitions and of meta as they are."""
+    """The seal of the current definitions and meta values."""
     definitions = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
     values = connection.execute("SELECT key, value FROM meta ORDER BY key").fetchall()
     text = repr([definitions, values])
@@ -130,12 +130,12 @@ def head_seal(connection: sqlite3.Connection) -> Seal:
 
 
 def seal_head(connection: sqlite3.Connection) -> None:
-    """Write the seal of the head anew, after a change."""
+    """Replace the seal of the head, after a change."""
     connection.execute("INSERT OR REPLACE INTO seals VALUES (?, ?, ?)", (HEAD, *head_seal(connection)))
 
 
 def seal_all(connection: sqlite3.Connection) -> None:
-    """Give seals to a run that has none: from now on it is what it is now."""
+    """Seal the present contents of a run without seals."""
     connection.execute(TABLE)
     for what in COLUMNS:
         lines = read_lines(connection, what)
@@ -145,5 +145,5 @@ def seal_all(connection: sqlite3.Connection) -> None:
 
 
 def head_is_whole(connection: sqlite3.Connection) -> bool:
-    """Whether definitions and meta are what was sealed."""
+    """Whether definitions and meta values match their seal."""
     return newest_seal(connection, HEAD) == head_seal(connection)

@@ -1,11 +1,11 @@
-"""States as bytes: the safetensors layout, readable by every program that knows it, and a digest of the content.
+"""Encoding of states as bytes in the safetensors layout, and a digest of their content.
 
-Tensors, arrays and bytes are entries of the file, named by their place (`model/0.weight`); everything else is one
-JSON text among its metadata. Nothing in a file can run code.
+Tensors, arrays and bytes are entries of the file, named by their path (`model/0.weight`); everything else is one
+JSON text in its metadata. Decoding a file executes no code.
 
-The digest is SHA-256 over the sorted (name, dtype, shape, bytes) and the structure with sorted keys: it knows
-neither the layout of the file nor the order in which dicts were filled. That order is kept all the same, since a
-task that walks over a dict of tensors computes other bits in another order.
+The digest is SHA-256 over the sorted (name, dtype, shape, bytes) and the structure with sorted keys. It depends neither
+on the file layout nor on the insertion order of dicts. That order is stored all the same, because a task that
+iterates over a dict of tensors computes different bits in a different order.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from pbt.errors import CorruptError, StateError
 from pbt.store.structure import SIZES, ArrayEntry, Parts, build, take_apart
 
 FORMATS = PLAIN, EXTENDED = "1", "2"
-"""Versions of the structure text, in the metadata of every file: a file has the lowest one that knows all its tags.
+"""Versions of the structure text, in the metadata of every file; a file has the lowest version that knows its tags.
 
-An earlier version of this package refuses a file of format 2. It reads one of format 1 with OrderedDicts, and gives
-dicts in their place, as it always did.
+Earlier versions of this package refuse files of format 2. They read OrderedDicts in files of format 1 as dicts, as they
+always did.
 """
 
 _FORMAT_KEY, _STRUCTURE_KEY, _ORDERED_KEY = "pbt.format", "pbt.structure", "pbt.ordered"
 _HASH = 64
-"""Characters of the SHA-256 in front of the places of OrderedDicts, which the digest of the state does not know."""
+"""Length of the SHA-256 in front of the paths of OrderedDicts, which the digest of the state does not cover."""
 _ALIGN = 8
 _MOST_HEADER = 100_000_000
-"""Bytes; the library's own limit. What is read from a header takes some dozen times as much memory."""
+"""Bytes; the limit of the safetensors library. A parsed header takes about a dozen times as much memory."""
 
 _dump: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _dump_unicode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -37,58 +37,58 @@ _dump_sorted: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), all
 
 
 def encode(state: Any) -> bytes:
-    """The state as the bytes of a safetensors file.
+    """Encode a state as a safetensors file.
 
     Raises:
-        StateError: It holds something that cannot be stored; the message names the key.
+        StateError: It contains a value that cannot be stored; the message names the key.
     """
     return _pack(take_apart(state))
 
 
 def digest(state: Any) -> str:
-    """SHA-256 of the content, hexadecimal.
+    """Hexadecimal SHA-256 of the content of a state.
 
     Raises:
-        StateError: It holds something that cannot be stored; the message names the key.
+        StateError: It contains a value that cannot be stored; the message names the key.
     """
     parts = take_apart(state)
     return _hash(parts.structure, parts.entries)
 
 
 def encode_with_digest(state: Any) -> tuple[bytes, str]:
-    """`encode` and `digest` at once.
+    """`encode` and `digest` in one pass.
 
     Raises:
-        StateError: It holds something that cannot be stored; the message names the key.
+        StateError: It contains a value that cannot be stored; the message names the key.
     """
     parts = take_apart(state)
     return _pack(parts), _hash(parts.structure, parts.entries)
 
 
 def decode(blob: bytes) -> Any:
-    """The state that `encode` made these bytes of: fresh writable copies, tensors on the CPU.
+    """Decode a state into fresh writable copies, tensors on the CPU.
 
     Raises:
-        CorruptError: These bytes are no state.
+        CorruptError: The bytes are not an encoded state.
     """
     return _rebuild(*_parse(blob))
 
 
 def digest_of(blob: bytes) -> str:
-    """The digest of an encoded state, without building it.
+    """The digest of an encoded state, without decoding it.
 
     Raises:
-        CorruptError: These bytes are no state.
+        CorruptError: The bytes are not an encoded state.
     """
     structure, _, entries = _parse(blob)
     return _hash(structure, entries.values())
 
 
 def decode_checked(blob: bytes, digest: str) -> Any:
-    """The state, if its content hashes to `digest`.
+    """Decode a state and check its digest.
 
     Raises:
-        CorruptError: These bytes are no state, or another one.
+        CorruptError: The bytes are not an encoded state, or its digest differs.
     """
     structure, ordered, entries = _parse(blob)
     found = _hash(structure, entries.values())
@@ -99,7 +99,7 @@ def decode_checked(blob: bytes, digest: str) -> Any:
 
 def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
     ordered = sorted(entries, key=lambda entry: entry.name)
-    # The lengths of what follows are in this text, so that no two contents give the same stream of bytes.
+    # The lengths of the data are part of this text, so distinct contents give distinct byte streams.
     text = _dump_sorted([[[entry.name, entry.dtype, entry.shape] for entry in ordered], structure])
     sha = hashlib.sha256(text.encode())
     for entry in ordered:
@@ -108,7 +108,7 @@ def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
 
 
 def _pack(parts: Parts) -> bytes:
-    # Wide types first keeps every entry aligned for programs that map the file.
+    # Wide types first keeps every entry aligned for programs that map the file into memory.
     ordered = sorted(parts.entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
     metadata = {_FORMAT_KEY: EXTENDED if parts.extended else PLAIN, _STRUCTURE_KEY: _dump(parts.structure)}
     if parts.ordered:
@@ -136,7 +136,7 @@ def _pack(parts: Parts) -> bytes:
 
 
 def _parse(blob: bytes) -> tuple[Any, Any, dict[str, ArrayEntry]]:
-    """The structure, the places of OrderedDicts and the entries by name, all checked against the length of the file."""
+    """The structure, the paths of OrderedDicts and the entries by name, all checked against the length of the file."""
     try:
         start = _data_start(blob)
         header = json.loads(bytes(blob[8:start]))
@@ -148,7 +148,7 @@ def _parse(blob: bytes) -> tuple[Any, Any, dict[str, ArrayEntry]]:
         entries = {name: _entry(name, fields, data) for name, fields in header.items()}
         _check_shared(entries, data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise CorruptError(f"expected an encoded state, found {len(blob)} bytes that are none ({error!r})") from error
+        raise CorruptError(f"expected an encoded state, found {len(blob)} other bytes ({error!r})") from error
     if version not in FORMATS:
         raise CorruptError(
             f"expected a state of format {' or '.join(FORMATS)}, found format {version}; another version wrote it"
@@ -157,14 +157,14 @@ def _parse(blob: bytes) -> tuple[Any, Any, dict[str, ArrayEntry]]:
 
 
 def _places(metadata: Mapping[str, str]) -> Any:
-    """The places of OrderedDicts: beside the digest of the state, and so under a hash of their own."""
+    """The paths of OrderedDicts. The digest of the state does not cover them, so they have a hash of their own."""
     if metadata[_FORMAT_KEY] in FORMATS and not metadata.keys() <= {_FORMAT_KEY, _STRUCTURE_KEY, _ORDERED_KEY}:
-        raise ValueError("metadata that no state has")
+        raise ValueError("unknown metadata")
     text = metadata.get(_ORDERED_KEY)
     if text is None:
         return []
     if hashlib.sha256(text[_HASH:].encode()).hexdigest() != text[:_HASH]:
-        raise ValueError("places of OrderedDicts that do not match their hash")
+        raise ValueError("the paths of OrderedDicts do not match their hash")
     return json.loads(text[_HASH:])
 
 
@@ -176,9 +176,9 @@ def _data_start(blob: bytes) -> int:
 
 
 def _check_shared(entries: Mapping[str, ArrayEntry], data: memoryview) -> None:
-    # Entries that share bytes would take more memory than the file has.
+    # Overlapping entries would take more memory than the file has bytes.
     if sum(len(entry.data) for entry in entries.values()) != len(data):
-        raise ValueError("bytes that belong to no entry, or to several")
+        raise ValueError("bytes outside of all entries, or in several")
 
 
 def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> ArrayEntry:
@@ -188,16 +188,16 @@ def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> ArrayEntry
         or end - begin != SIZES[dtype] * math.prod(shape)
         or min(shape, default=0) < 0
     ):
-        raise ValueError(f"entry '{name}' does not fit into the file")
+        raise ValueError(f"entry '{name}' exceeds the file")
     return ArrayEntry(name, dtype, shape, data[begin:end])
 
 
 def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, ArrayEntry]) -> Any:
     try:
-        # Each entry is used up: one that stood in many places would take its memory as often.
+        # Each entry is used once: repeated references would multiply its memory.
         state = build(structure, ordered, left := dict(entries))
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
-        raise CorruptError(f"expected an encoded state, found a structure that is none ({error!r})") from error
+        raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
     if left:
         raise CorruptError(f"expected an encoded state, found an entry '{next(iter(left))}' without a place in it")
     return state

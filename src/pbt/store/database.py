@@ -1,4 +1,4 @@
-"""The database of a run directory: opening it, checking that it is one, transactions, and errors for people."""
+"""The SQLite database of a run: connections, format checks, transactions and translation of errors."""
 
 import contextlib
 import os
@@ -10,32 +10,32 @@ from pathlib import Path
 from pbt.errors import CorruptError, DiskError, RunError, RunFormatError, RunUnbegunError
 
 APPLICATION_ID = 0x70627431
-"""In the header of every run database ("pbt1"), so that `file` and we know one when we see it."""
+"""Application id in the header of every run database ("pbt1"), by which `file` and this package recognize it."""
 USER_VERSION = 1
-"""Version of tables and texts; raised with every change that older readers would misread."""
+"""Version of tables and texts; raised with every change that earlier readers would misread."""
 MOST_BYTES = 1 << 28
-"""Of one row: far more than any of a run, and little enough to be held in memory."""
-LOOK = "`pbt verify` lists everything that is damaged, `pbt resume --repair` goes back to the newest whole round"
+"""Limit of one row: far more than any row of a run needs, and small enough for memory."""
+LOOK = "`pbt verify` lists all damage, `pbt resume --repair` restores the newest intact round"
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
 def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
-    """A connection that never creates a file it was not asked to, with transactions begun by hand.
+    """Open a connection without implicit transactions; a file is created only in mode `rwc`.
 
     Args:
         database: The file.
         mode: `ro`, `rw` or `rwc`, as in SQLite's URIs.
-        patience: Seconds to wait for somebody else's lock.
+        patience: Seconds to wait for a lock held by another connection.
 
     Raises:
-        CorruptError: Its header asks for another kind of journal, with which even a reader would write files.
+        CorruptError: Its header selects another kind of journal, with which even a reader would write files.
     """
     _check_mode(database)
     uri = f"{database.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
     try:
-        # The file may be anybody's: no definition in it has a side effect, no row takes all memory, no cell of a
-        # damaged page is believed.
+        # The file is untrusted: its definitions have no side effects, its rows are bounded, and cells of damaged pages
+        # are checked.
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
@@ -55,13 +55,13 @@ def _check_mode(database: Path) -> None:
 
 
 def check_journal(journal: Path) -> None:
-    """Check that a journal left by a killed writer can be rolled back without harm.
+    """Check that the journal of a killed writer can be rolled back safely.
 
-    It may name another file, which SQLite deletes when it is done. That is for transactions over several databases,
-    which a run never has: somebody wrote it who wants to have a file deleted.
+    A journal can name another file, which SQLite deletes after the rollback. This serves transactions across several
+    databases, which a run never has: such a name is an attempt to delete a file.
 
     Raises:
-        CorruptError: It names one.
+        CorruptError: It names a file.
     """
     try:
         with journal.open("rb") as file:
@@ -74,7 +74,7 @@ def check_journal(journal: Path) -> None:
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that this is the database of a run, of a version that is known here.
+    """Check that this is the database of a run in a known format.
 
     Raises:
         RunFormatError: It is not.
@@ -101,29 +101,29 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 _OF_THE_DISK = {
     "SQLITE_FULL": "the disk is full; make room, then resume the run",
-    # Where there is no room for it, SQLite cannot open its journal, and does not tell why.
+    # SQLite cannot open its journal on a full disk, and does not report the reason.
     "SQLITE_IOERR": "the disk cannot be read or written; make room or repair it, then resume the run",
-    "SQLITE_CANTOPEN": "it, or its journal, cannot be opened; is there room, and may its folder be written?",
-    "SQLITE_READONLY": "it may not be written; change its permissions, then resume the run",
+    "SQLITE_CANTOPEN": "it, or its journal, cannot be opened; make room and check the permissions of its folder",
+    "SQLITE_READONLY": "it is not writable; change its permissions, then resume the run",
 }
 _REMEDIES = {
-    "SQLITE_BUSY": "another program holds the database for too long; end it, then resume the run",
+    "SQLITE_BUSY": "another program locked the database for too long; end it, then resume the run",
 }
 
 
 @contextmanager
 def plain_errors(database: Path) -> Iterator[None]:
-    """Turn what SQLite raises into errors that say what to do.
+    """Translate exceptions of SQLite into errors with a remedy.
 
     Raises:
         CorruptError: The database is damaged.
-        RunFormatError: It is no database.
+        RunFormatError: It is not a database.
         DiskError: Its disk cannot be read or written.
-        RunError: It cannot be used for any other reason.
+        RunError: It cannot be used for another reason.
     """
     try:
         yield
-    except UnicodeDecodeError as error:  # which the name of a column may raise
+    except UnicodeDecodeError as error:  # raised for the name of a column
         raise CorruptError(f"{database}: damaged ({error}); {LOOK}") from error
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
@@ -133,7 +133,7 @@ def plain_errors(database: Path) -> Iterator[None]:
             raise CorruptError(
                 f"{database}: expected rows of at most {MOST_BYTES:,} bytes, found a larger one"
             ) from error
-        # A text that is no text any more has no name of its own; a new row whose id is taken, no place in the log.
+        # Invalid UTF-8 has no error code of its own; a duplicate id of a new row means a damaged log.
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_CONSTRAINT")) or "decode to UTF-8" in str(error):
             raise CorruptError(f"{database}: damaged ({error}); {LOOK}") from error
         for known, remedy in _OF_THE_DISK.items():
@@ -147,7 +147,7 @@ def plain_errors(database: Path) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing."""
+    """An atomic transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

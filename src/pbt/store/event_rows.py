@@ -1,17 +1,16 @@
-"""Records as rows and back: the JSON texts that both stores keep, and the checks before anything is kept."""
+"""Conversion of records to and from their JSON rows, for both stores, and the checks before a commit."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pbt.core.events import Born, Decided, Event, Reported, from_plain, to_plain
+from pbt.core.events import Born, Decided, Event, Reported, decode_floats, encode_floats, from_plain, to_plain
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
 
 
 class EventValues(NamedTuple):
-    """An event as it is kept."""
+    """An event as a row."""
 
     round: int
     member: int | None
@@ -20,10 +19,10 @@ class EventValues(NamedTuple):
 
 
 def to_row(event: Event) -> EventValues:
-    """The event as a row.
+    """Convert an event to a row.
 
     Raises:
-        UsageError: It holds something else than plain values.
+        UsageError: It contains a value that is not plain.
     """
     plain = to_plain(event)
     member = plain.get("member")
@@ -32,17 +31,17 @@ def to_row(event: Event) -> EventValues:
     except (TypeError, ValueError) as error:
         whose = "" if member is None else f" of member {member}"
         raise UsageError(
-            f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None and lists and dicts of them, "
-            f"got something else ({error}); turn array scalars into numbers with float(x)"
+            f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None, lists and dicts ({error}); "
+            "convert array scalars with float(x)"
         ) from error
     return EventValues(plain["round"], member, event.kind, data)
 
 
 def to_event(data: str, id_: int) -> Event:
-    """The event that `to_row` wrote.
+    """The event that `to_row` converted.
 
     Raises:
-        CorruptError: This text is no event.
+        CorruptError: The text is not an event.
     """
     try:
         return from_plain(json.loads(data))
@@ -50,39 +49,39 @@ def to_event(data: str, id_: int) -> Event:
         raise CorruptError(f"event {id_}: expected an event, found {data[:80]!r} ({error!r})") from error
 
 
-def to_json(value: Any, what: str) -> str:
-    """Plain values as JSON; numbers that JSON does not know as `{"float": "nan"}`, as in the texts of events.
+def to_json(value: Any, label: str) -> str:
+    """Plain values as strict JSON; NaN and infinities as `{"float": "nan"}`, as in events.
 
     Raises:
-        UsageError: The value holds something else than plain values.
+        UsageError: A value is not plain; the message starts with `label`.
     """
     try:
-        return _dump(_encode(value))
+        return _dump(encode_floats(value))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{what}: expected plain values, got something else ({error})") from error
+        raise UsageError(f"{label}: expected numbers, strings, booleans, None, lists and dicts ({error})") from error
 
 
 def from_json(text: str) -> Any:
-    """The values that `to_json` wrote, tuples as lists.
+    """The values that `to_json` encoded, tuples as lists.
 
     Raises:
-        CorruptError: This text is none of its.
+        CorruptError: The text is not such JSON.
     """
     try:
-        return json.loads(text, object_hook=_decode)
+        return decode_floats(json.loads(text))
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CorruptError(f"expected JSON, found {text[:80]!r}") from error
 
 
 def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], known: Mapping[StateRef, Any]) -> None:
-    """Check that every state these events name is there: nothing is named before it is durable.
+    """Check that every state named by these events is stored: a state is named only once it is durable.
 
     Raises:
-        RunError: A state is named that is neither handed over nor known, or under another digest; or one is
-            handed over that is known.
+        RunError: A named state is neither in `stored` nor known, or has another digest; or a state in `stored` is
+            known already.
     """
     for ref in stored.keys() & known.keys():
-        raise RunError(f"state of member {ref.member}, round {ref.round}: stored already, and never changed")
+        raise RunError(f"state of member {ref.member}, round {ref.round}: stored already; states are immutable")
     for event in events:
         match event:
             case Reported():
@@ -92,7 +91,7 @@ def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], know
                     raise _unknown(event.member, event.state, f"with digest {event.digest}", found)
             case Decided(decision=opened) | (Born() as opened):
                 if opened.start is not None and opened.start not in stored and opened.start not in known:
-                    raise _unknown(opened.member, opened.start, "to start from", "none (was it retained?)")
+                    raise _unknown(opened.member, opened.start, "to start from", "none (check Strategy.retain)")
             case _:
                 pass
 
@@ -102,26 +101,6 @@ def _unknown(member: int, ref: StateRef, role: str, found: str) -> RunError:
         f"member {member}: expected a stored state of member {ref.member}, round {ref.round} {role}, found {found}; "
         "nothing was written"
     )
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, (str, int)) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
-    if isinstance(value, (dict, Mapping)):
-        plain = {str(key): _encode(item) for key, item in value.items()}
-        return {"float": [plain["float"]]} if plain.keys() == {"float"} else plain
-    return value
-
-
-def _decode(pairs: dict[str, Any]) -> Any:
-    if pairs.keys() != {"float"}:
-        return pairs
-    inner = pairs["float"]
-    return float(inner) if isinstance(inner, str) else {"float": inner[0]}
 
 
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

@@ -1,4 +1,4 @@
-"""Where states are kept: one immutable file each, or inside the record that goes to the database if they are small."""
+"""Storage of states: one immutable file each, or inline in the database row for small states."""
 
 import contextlib
 import errno
@@ -20,27 +20,27 @@ SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
 REMEDY = "make room or repair the disk, then resume the run"
 INLINE_LIMIT = 32768
-"""Encoded bytes up to which a state lives in the database: there it costs no file, and no fsync of its own."""
+"""Largest encoded state, in bytes, that is stored in the database, where it needs no file and no fsync of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateFiles:
-    """Puts and gets states. Plain and picklable: every worker process has its own.
+    """Reads and writes states. Plain and picklable: every worker process has its own copy.
 
     Args:
-        folder: Where the files are; None: every state stays in its record.
-        inline_limit: Encoded bytes up to which a state stays in its record.
+        folder: The folder of the files; None: every state stays in its record.
+        inline_limit: Largest encoded size, in bytes, that stays in the record.
     """
 
     folder: Path | None
     inline_limit: int = INLINE_LIMIT
 
     def put(self, ref: StateRef, state: Any) -> Stored:
-        """Store the state under this name: when this returns it is durable, or complete in `Stored.blob`.
+        """Store a state under this name; on return it is durable, or complete in `Stored.blob`.
 
         Raises:
-            StateError: The state holds something that cannot be stored; the message names the key.
-            DiskError: The file cannot be written; nothing of it is left.
+            StateError: It contains a value that cannot be stored; the message names the key.
+            DiskError: The file cannot be written; no partial file is left.
         """
         return self.keep(ref, *encode_with_digest(state))
 
@@ -48,7 +48,7 @@ class StateFiles:
         """Store an encoded state under this name, as `put` does.
 
         Raises:
-            DiskError: The file cannot be written; nothing of it is left.
+            DiskError: The file cannot be written; no partial file is left.
         """
         if self.folder is None or len(blob) <= self.inline_limit:
             return Stored(digest=digest, size=len(blob), blob=bytes(blob))
@@ -56,10 +56,10 @@ class StateFiles:
         return Stored(digest=digest, size=len(blob))
 
     def get(self, ref: StateRef, digest: str, blob: bytes | None = None) -> Any:
-        """A fresh copy of the state, free to be changed, from `blob` if given, else from its file.
+        """A fresh, writable copy of a state, from `blob` if given, else from its file.
 
         Raises:
-            CorruptError: It is not there, or its content does not hash to `digest`.
+            CorruptError: The file is missing, or its content does not match `digest`.
             DiskError: The file cannot be read.
         """
         where = f"state of member {ref.member}, round {ref.round}"
@@ -72,10 +72,10 @@ class StateFiles:
             raise CorruptError(f"{where}: {error}; {LOOK}") from error
 
     def read(self, ref: StateRef) -> bytes:
-        """The bytes of a state's file, unchecked.
+        """The content of a state's file, unchecked.
 
         Raises:
-            CorruptError: It is not there.
+            CorruptError: The file is missing.
             DiskError: It cannot be read.
         """
         if self.folder is None:
@@ -85,7 +85,7 @@ class StateFiles:
         return _read(self.folder / file_name(ref))
 
     def remove(self, ref: StateRef) -> None:
-        """Remove the file of this state, if it has one."""
+        """Delete the file of a state, if it has one."""
         if self.folder is not None:
             (self.folder / file_name(ref)).unlink(missing_ok=True)
 
@@ -96,7 +96,7 @@ def file_name(ref: StateRef) -> str:
 
 
 def ref_of(name: str) -> StateRef | None:
-    """The state whose file has this name; None: it is no state's."""
+    """The state whose file has this name; None for any other name."""
     member, _, round_ = name.removesuffix(SUFFIX).partition("-")
     if not (member.isdecimal() and round_.isdecimal()):
         return None
@@ -105,53 +105,53 @@ def ref_of(name: str) -> StateRef | None:
 
 
 def write_durable(path: Path, content: bytes) -> None:
-    """Write a file so that at every instant, and after a power loss, it is whole or not there.
+    """Write a file that is complete or absent at every instant, even after a power loss.
 
     Raises:
-        DiskError: It cannot be written; nothing of it is left.
+        DiskError: It cannot be written; no partial file is left.
     """
-    # A name of its own per attempt: a worker that was given up may still be writing the same state.
+    # A unique name per attempt: an abandoned worker may still be writing the same state.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        raise DiskError(f"cannot write {path} ({len(content)} bytes): {error.strerror or error}; {REMEDY}") from error
+    with _renaming(temporary, path, f" ({len(content)} bytes)", durable=True), temporary.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
 def replacing(path: Path, temporary: Path) -> Iterator[None]:
-    """Around the making of a temporary file that then takes the place of another; for files that can be made again.
+    """Replace a file atomically by a temporary file that the body writes; not durable, for reproducible files.
 
-    Whatever has the temporary name goes first: what a killed run left, or a link, which would be written through.
+    An existing file or link of the temporary name is removed first: the left-over of a killed run, or a link that
+    would redirect the write.
 
     Raises:
-        DiskError: It cannot be written; the temporary file is gone.
+        DiskError: It cannot be written; the temporary file is removed.
     """
+    with _renaming(temporary, path):
+        temporary.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def _renaming(temporary: Path, path: Path, size: str = "", *, durable: bool = False) -> Iterator[None]:
+    """Rename `temporary` to `path` after the body, or remove it after an error."""
     try:
         try:
-            temporary.unlink(missing_ok=True)
             yield
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
-        raise DiskError(f"cannot write {path}: {error.strerror or error}; {REMEDY}") from error
+        raise DiskError(f"cannot write {path}{size}: {error.strerror or error}; {REMEDY}") from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: the content of a file is of no use under a name that was lost."""
+    """Make the file names in a folder durable; without it a power loss can lose a synced file's name."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -160,22 +160,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_plain(path: Path) -> bytes:
-    """The bytes of a plain file that memory has room for: no link is followed, no pipe or device is waited for.
+    """The content of a regular file that fits into memory; links are not followed, pipes and devices do not block.
 
     Raises:
-        CorruptError: It is none.
+        CorruptError: It is not such a file.
         OSError: It cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise CorruptError(f"{path}: expected a plain file, found a link") from error
+            raise CorruptError(f"{path}: expected a regular file, found a link") from error
         raise
     with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, no path)
         found, memory = os.fstat(descriptor), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if not stat.S_ISREG(found.st_mode):
-            raise CorruptError(f"{path}: expected a plain file, found something else")
+            raise CorruptError(f"{path}: expected a regular file, found something else")
         if found.st_size > memory:
             raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
         return file.read(found.st_size + 1)

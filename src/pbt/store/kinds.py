@@ -1,6 +1,6 @@
-"""Values in a state beyond plain dicts, lists, tuples, numbers and arrays: how each is taken apart and built again.
+"""Codecs for values in a state beyond dicts, lists, tuples, numbers and arrays: sets, deques, paths, ...
 
-A kind is known by its exact type, and stands in a file under a tag of this module: no name in a file is ever imported.
+A type is matched exactly and stored under a tag of this module; no name in a file is ever imported.
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ import numpy as np
 from pbt.errors import StateError
 
 Step = Callable[[Any], Any]
-"""Takes a plain container in the same place apart, or builds it again."""
+"""Encodes or decodes a plain container at the same path."""
 
 FACTORIES: Mapping[str, Any] = {
     "none": None, "int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "tuple": tuple,
     "set": set,
 }  # fmt: skip
-"""What a defaultdict may make, by its name in a file."""
+"""Supported factories of a defaultdict, by their name in a file."""
 _order: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class TypeCodec(NamedTuple):
-    """How values of one type are kept."""
+    """The codec of one type."""
 
     tag: str
     down: Callable[[Any, Step], Any]
-    """`(value, step) -> body`; a StateError that it raises lacks the place."""
+    """`(value, step) -> body`; the caller adds the path to its StateError."""
     up: Callable[[Any, Step], Any]
     """`(body, step) -> value`."""
 
@@ -67,7 +67,7 @@ def _deque_up(body: Any, step: Step) -> "deque[Any]":
 
 
 def _set_down(value: "set[Any] | frozenset[Any]", _: Step) -> Any:
-    # Sorted by their text: a set is walked in another order in each process.
+    # Sorted by text: the iteration order of a set differs between processes.
     return sorted(map(_item_down, value), key=_order)
 
 
@@ -94,7 +94,7 @@ def _set_up(body: Any, step: Step) -> "set[Any]":
         raise TypeError("expected the items of a set")
     found = set(step(body))
     if len(found) != len(body):
-        raise ValueError("expected different items of a set")
+        raise ValueError("expected distinct items of a set")
     return found
 
 
@@ -118,16 +118,16 @@ BY_TAG: Mapping[str, TypeCodec] = {kind.tag: kind for kind in KINDS.values()}
 
 
 def inner(tag: str, body: Any) -> Any:
-    """The node of the plain container inside of a kind's body.
+    """The node of the plain container within a body.
 
     Raises:
-        TypeError: There is none.
+        TypeError: This tag has none.
     """
     if tag == "counter":
         return body
     if tag in ("defaultdict", "deque"):
         return body[1]
-    raise TypeError(f"nothing lies inside of '{tag}'")
+    raise TypeError(f"'{tag}' contains no other node")
 
 
 _REMEDIES: tuple[tuple[Any, str], ...] = (
@@ -147,7 +147,7 @@ _REMEDIES: tuple[tuple[Any, str], ...] = (
 
 
 def remedy(value: Any) -> str:
-    """What to write instead of a value that cannot be stored."""
+    """A replacement for a value that cannot be stored, for error messages."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return "write dataclasses.asdict(x)"
     if hasattr(type(value), "state_dict"):

@@ -1,4 +1,4 @@
-"""What a run directory looks like: its file names, when it is free to be made, and which names a run may have."""
+"""Layout of a run directory: file names, checks before its creation, and valid run names."""
 
 import errno
 import re
@@ -14,14 +14,14 @@ LOCK = "lock"
 JOURNAL = f"{DATABASE}-journal"
 OWN_NAMES = frozenset({DATABASE, JOURNAL, STATES, LOCK})
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
-"""What the system says of a disk or folder that somebody can mend."""
+"""Error numbers of a full, failing or protected disk, which the user can remedy."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def check_run_name(name: str) -> str:
-    """The name itself, if it is safe as the name of a folder on every system.
+    """Return the name if it is safe as a folder name on every system.
 
     Raises:
         UsageError: It is not.
@@ -29,31 +29,31 @@ def check_run_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
         raise UsageError(
             "run name: expected 1 to 64 of A-Z a-z 0-9 . _ - that begin with a letter or digit, do not end with a dot "
-            f"and are no device name of Windows, got {name!r}"
+            f"and are not a device name of Windows, got {name!r}"
         )
     return name
 
 
 def check_own(path: Path) -> None:
-    """Check that the parts of a run directory are its own: a link in it would be written, or swept, elsewhere.
+    """Check that no part of a run directory is a link, through which writes and sweeps would reach other files.
 
     The directory itself may be a link.
 
     Raises:
-        RunFormatError: One of them is a link.
+        RunFormatError: A part is a link.
     """
     for name in sorted(OWN_NAMES):
         if (path / name).is_symlink():
             raise RunFormatError(
-                f"{path / name}: expected a part of the run itself, found a link; put what it points to in its place"
+                f"{path / name}: expected a file or folder of the run, found a link; replace it by its target"
             )
 
 
 def check_vacant(path: Path) -> None:
-    """Check that nothing is there but what an interrupted creation leaves.
+    """Check that a directory is absent, empty or the left-over of an interrupted creation.
 
     Raises:
-        RunExistsError: There is.
+        RunExistsError: It is not.
     """
     if not path.exists():
         return
@@ -61,25 +61,25 @@ def check_vacant(path: Path) -> None:
         raise RunExistsError(f"{path}: expected a new or empty directory, found a file")
     held = {entry.name for entry in path.iterdir()}
     if held <= OWN_NAMES and not ((path / STATES).is_dir() and any((path / STATES).iterdir())):
-        return  # whether its database holds a run is asked under the lock
+        return  # whether the database holds a run is checked under the lock
     raise already_there(path, ", ".join(sorted(held)[:5]))
 
 
 def already_there(path: Path, held: str) -> RunExistsError:
-    """The error for a directory that holds something."""
+    """The error for a directory that is not empty."""
     return RunExistsError(
-        f"{path}: expected a new or empty directory, found one that holds {held}; "
-        f"continue a run with `pbt resume {path}`, or choose another directory"
+        f"{path}: expected a new or empty directory, found one with {held}; "
+        f"resume a run with `pbt resume {path}`, or choose another directory"
     )
 
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turn what the system raises into errors that say what to do.
+    """Translate OSError into errors with a remedy.
 
     Raises:
-        DiskError: Its disk is full, failing or read-only.
-        RunError: The directory cannot be used for any other reason.
+        DiskError: The disk is full, failing or read-only.
+        RunError: The directory cannot be used for another reason.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""One writer per run directory: a lock of the operating system, which dies with the process that holds it."""
+"""The writer lock of a run directory: a lock of the operating system, released when its process ends."""
 
 import fcntl
 import os
@@ -10,23 +10,23 @@ from pathlib import Path
 from pbt.errors import RunLockedError
 
 _PATIENCE = 0.5
-"""Seconds a writer keeps trying: a reader's probe holds the lock for some microseconds."""
+"""Seconds to retry: a reader's probe holds the lock for microseconds."""
 _CAREFUL = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""What is written here must not go elsewhere through a link, and a pipe of this name must not hold anybody up."""
+"""Flags against writing through a link and against blocking on a pipe."""
 
 _held: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
 
 
 class WriterLock:
-    """Held from construction to `close`, or to the end of the process, however it comes.
+    """A writer's lock, held from construction to `close` or the end of the process.
 
-    The text in the file is for the message alone; whether the lock is held is known to the system only.
+    The text in the file serves error messages only; the lock itself is known to the operating system.
 
     Args:
-        path: The lock file, made if it is not there.
+        path: The lock file, created if absent.
 
     Raises:
-        RunLockedError: Another process, or another store of this one, holds it.
+        RunLockedError: Another process, or another store of this process, holds the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class WriterLock:
                 if time.monotonic() > deadline:
                     holder = os.pread(self._descriptor, 400, 0).decode(errors="replace").strip() or "unknown"
                     raise RunLockedError(
-                        f"{path.parent}: expected no other writer, found one: {holder}; "
+                        f"{path.parent}: expected no other writer, found {holder}; "
                         "wait for it or stop it, then try again"
                     ) from None
                 time.sleep(0.01)
@@ -58,7 +58,7 @@ class WriterLock:
                 return
 
     def close(self) -> None:
-        """Let go. The file stays: to remove it would let two writers lock two files of one name."""
+        """Release the lock. The file stays: without it two writers could lock two files of the same name."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -69,18 +69,17 @@ def _let_go() -> None:
         lock.close()
 
 
-# A forked child (of a data loader, say) inherits the lock and would hold it when this process is dead. In the
-# child, to close the descriptor gives up the inheritance only; the lock itself stays with the parent.
+# A forked child (of a data loader, say) inherits the lock and would hold it beyond the death of this process. Closing
+# the descriptor in the child gives up only the inherited copy; the parent keeps the lock.
 os.register_at_fork(after_in_child=_let_go)
 
 
 def is_locked(path: Path) -> bool:
     """Whether a writer holds the lock at this moment.
 
-    Asked by taking a shared lock without waiting and letting go at once. The systems have no question without
-    an attempt for this kind of lock, and the kind that has one is lost as soon as its process closes any copy of
-    the file. A writer that starts in just these microseconds tries again for half a second, so it is not disturbed;
-    two probes do not see each other.
+    Probes with a shared, non-blocking lock that is released at once: this kind of lock cannot be queried otherwise, and
+    the kind that can is lost when its process closes any copy of the file. A writer that starts in these microseconds
+    retries for half a second, so the probe does not disturb it; two probes do not see each other.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _CAREFUL)

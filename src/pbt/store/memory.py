@@ -1,4 +1,4 @@
-"""The contract of a store, kept in memory: for runs that nobody wants to keep, and for tests."""
+"""The in-memory store, for runs that are not kept, and for tests."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from pbt.store.verify import verify_content
 class MemoryStore:
     """A store without a run directory.
 
-    Events and values go through the same texts as on disk, so that both stores give back equal records.
+    Events and values pass through the same JSON as on disk, so both stores return equal records.
 
     Args:
         meta: Plain values to record: seed, space, plan, ...
@@ -31,21 +31,21 @@ class MemoryStore:
 
     @property
     def states(self) -> StateFiles:
-        """What executors put states into and get them from."""
+        """The storage of states, for executors."""
         return StateFiles(None)
 
     @property
     def path(self) -> None:
-        """No run directory."""
+        """None: no run directory."""
         return
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What was recorded at creation (a copy)."""
+        """A copy of the recorded values."""
         return {key: from_json(text) for key, text in self._meta.items()}
 
     def update_meta(self, **changes: Any) -> None:
-        """Record more, or other values."""
+        """Add or replace recorded values."""
         self._meta.update({key: to_json(value, f"meta '{key}'") for key, value in changes.items()})
 
     def events(self) -> list[Event]:
@@ -55,7 +55,7 @@ class MemoryStore:
     def commit(
         self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
     ) -> None:
-        """Append events, the states they name and notes, all or nothing."""
+        """Append events, the states they name and notes, atomically."""
         stored = stored or {}
         check_named(events, stored, self._stored)
         rows = [to_row(event) for event in events]
@@ -65,7 +65,7 @@ class MemoryStore:
         self._stored.update(stored)
 
     def note(self, kind: str, **details: Any) -> None:
-        """Write one note to the journal."""
+        """Append one note to the journal."""
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
     def journal(self) -> list[JournalEntry]:
@@ -76,16 +76,16 @@ class MemoryStore:
         ]
 
     def stored(self, ref: StateRef) -> Stored:
-        """Where a state is (KeyError if it is nowhere)."""
+        """The record of a state; KeyError if it is not stored."""
         return self._stored[ref]
 
     def load_state(self, ref: StateRef) -> Any:
-        """A fresh copy of a state (KeyError if it is nowhere)."""
+        """A fresh copy of a state; KeyError if it is not stored."""
         stored = self._stored[ref]
         return self.states.get(ref, stored.digest, stored.blob)
 
     def sweep(self, keep: Collection[StateRef]) -> int:
-        """Forget every state that is not in `keep`; how many that were."""
+        """Delete every state not in `keep`; returns their number."""
         kept = frozenset(keep)
         gone = [ref for ref in self._stored if ref not in kept]
         for ref in gone:
@@ -93,11 +93,11 @@ class MemoryStore:
         return len(gone)
 
     def verify(self) -> list[Problem]:
-        """Everything that is wrong."""
+        """All problems of the run; empty if it is intact."""
         return verify_content(self.meta, [row.data for row in self._rows], self._stored, self.states)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""A run directory, for anybody who only looks: while the run runs, after it, and after its writer was killed."""
+"""Read access to a run directory, during a run, after it, and after its writer was killed."""
 
 import shutil
 import sqlite3
@@ -25,7 +25,7 @@ from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own
 from pbt.store.lock import is_locked
 
 _PATIENCE = 30.0
-"""Seconds to wait for a writer in the middle of a commit, which takes milliseconds."""
+"""Seconds to wait for a writer's commit, which takes milliseconds."""
 
 Answer = TypeVar("Answer")
 _Stamp = tuple[tuple[int, int, int], ...]
@@ -33,39 +33,39 @@ _Stamp = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logged:
-    """An event as it stands in the log."""
+    """An event of the log, with its id and time."""
 
     id: int
-    """Counts up from 1."""
+    """Consecutive, from 1."""
     event: Event
     clock: float
-    """Seconds since 1970, when it was committed."""
+    """Time of the commit, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A run as it is written, not decoded."""
+    """The undecoded contents of a run."""
 
     lines: Mapping[str, Sequence[seals.Line]]
-    """The log and the journal, as they are sealed."""
+    """The sealed columns of the log and the journal."""
     sealed: Mapping[str, Sequence[seals.Seal]]
-    """Their seals; empty: an earlier version wrote the run."""
+    """Their seals; empty if an earlier version wrote the run."""
     head_is_whole: bool
     stored: Mapping[StateRef, Stored]
 
 
 class RunReader:
-    """Reads a run directory and never writes to it. A context manager.
+    """Reads a run directory without writing to it. A context manager.
 
-    Every read opens the database, asks one question and lets go, so that a writer waits for no reader that was
-    stopped between two questions. Where a killed writer left a hot journal, whose changes must be rolled back
-    before anybody may read, that is done on a temporary copy.
+    Every read opens the database, runs one query and closes it, so that a reader suspended between two reads never
+    blocks the writer. If a killed writer left a hot journal, which must be rolled back before reading, that is done on
+    a temporary copy.
 
     Args:
         path: The run directory.
 
     Raises:
-        RunFormatError: This is no run directory, or one of another version.
+        RunFormatError: Not a run directory, or one of another version.
         CorruptError: The database is damaged.
         RunError: It cannot be read.
     """
@@ -77,7 +77,7 @@ class RunReader:
         self._copied: _Stamp | None = None
         self._remove: Callable[[], object] | None = None
         if not (self.path / DATABASE).is_file():
-            raise RunFormatError(f"{self.path}: expected a run directory, with {DATABASE} in it, found none")
+            raise RunFormatError(f"{self.path}: expected a run directory with {DATABASE}, found none")
         check_own(self.path)
 
         def check(connection: sqlite3.Connection) -> None:
@@ -88,31 +88,31 @@ class RunReader:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What was recorded at creation."""
+        """The recorded values: seed, space, plan, ..."""
         return self._ask(tables.read_meta)
 
     def events(self) -> list[Event]:
         """The whole log, in order.
 
         Raises:
-            CorruptError: A row is no event.
+            CorruptError: A row is not an event.
         """
         return [logged.event for logged in self.events_after(0)]
 
     def events_after(self, id_: int) -> list[Logged]:
-        """The log behind this id: what came since the last one seen. An empty list if nothing did.
+        """The events after this id; empty if there are none.
 
         Raises:
-            CorruptError: A row is no event.
+            CorruptError: A row is not an event.
         """
         rows = self.rows(id_)
         return [Logged(id=row.id, event=to_event(row.data, row.id), clock=row.clock) for row in rows]
 
     def rows(self, after: int = 0) -> list[tables.EventRow]:
-        """The log behind this id as it is written, not decoded.
+        """The undecoded rows of the log after this id.
 
         Raises:
-            CorruptError: Its rows are not those that were written.
+            CorruptError: The rows do not match their seals.
         """
 
         def question(connection: sqlite3.Connection) -> list[tables.EventRow]:
@@ -122,13 +122,13 @@ class RunReader:
         return self._ask(question)
 
     def contents(self) -> tuple[list[tables.EventRow], dict[StateRef, Stored]]:
-        """The log as it is written and every state that is kept, both at the same moment, unchecked."""
+        """The undecoded log and the stored states, both of the same moment, unchecked."""
         found = self.everything()
         rows = [tables.EventRow(*line) for line in found.lines[seals.EVENTS]]  # type: ignore[arg-type]
         return rows, dict(found.stored)
 
     def everything(self) -> "Contents":
-        """Log, journal, seals and states as they are written, all at the same moment, unchecked."""
+        """Undecoded log, journal, seals and states, all of the same moment, unchecked."""
 
         def question(connection: sqlite3.Connection) -> Contents:
             connection.execute("BEGIN")
@@ -147,39 +147,39 @@ class RunReader:
         return self._ask(tables.read_journal)
 
     def stored(self, ref: StateRef) -> Stored:
-        """Where a state is.
+        """The record of a state.
 
         Raises:
-            KeyError: It was never stored, or it was swept.
+            KeyError: The state was never stored, or was swept.
         """
         return self._ask(lambda connection: tables.read_state(connection, ref))
 
     def refs(self) -> dict[StateRef, bool]:
-        """Every state that is kept at this moment, and whether it has a file of its own."""
+        """Every state stored at this moment, and whether it has a file of its own."""
         return self._ask(tables.read_refs)
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state.
 
         Raises:
-            KeyError: It was never stored, or it was swept.
+            KeyError: The state was never stored, or was swept.
             CorruptError: Its bytes are not the bytes that were written.
         """
         there = self.stored(ref)
         try:
             return self.states.get(ref, there.digest, there.blob)
         except CorruptError:
-            # A running writer may have swept it between the two reads: then the row is gone as well.
+            # A running writer may have swept it between the two reads; then its row is gone too.
             self.stored(ref)
             raise
 
     def damage(self) -> list[str]:
-        """What SQLite's own check finds, and whether the file has its length; empty: nothing."""
+        """Findings of SQLite's integrity check and of a check of the file's length; empty if intact."""
 
         def check(connection: sqlite3.Connection) -> list[str]:
             connection.execute("BEGIN")
             found = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
-            # SQLite reads zeros behind the end of a file: a cut off zero changes nothing that its check could see.
+            # SQLite reads zeros beyond the end of a file, so its check cannot detect zeros cut off.
             expected, size = _lengths(connection)
             connection.execute("ROLLBACK")
             return found if size == expected else [*found, f"expected {expected:,} bytes, found {size:,}"]
@@ -191,7 +191,7 @@ class RunReader:
         return is_locked(self.path / LOCK)
 
     def close(self) -> None:
-        """Remove the temporary copy, if there is one."""
+        """Remove the temporary copy, if any."""
         if self._remove is not None:
             self._remove()
         self._copy = self._copied = self._remove = None
@@ -218,13 +218,13 @@ class RunReader:
                 if copy is not None:
                     with _connected(copy, "rw") as connection:
                         return question(connection)
-            # A new writer is rolling back at this moment, in the run directory itself.
+            # A new writer is rolling back the journal in the run directory itself.
             if time.monotonic() > deadline:
-                raise RunError(f"{self.path}: changes under every attempt to read it; try again later")
+                raise RunError(f"{self.path}: changed during every attempt to read it; try again later")
             time.sleep(0.01)
 
     def _rolled_back(self) -> Path | None:
-        """A copy of the database as its last commit left it; None: it changed while it was copied."""
+        """A copy of the database, rolled back to its last commit; None if it changed during the copy."""
         database = self.path / DATABASE
         journal = database.with_name(JOURNAL)
         try:
@@ -245,14 +245,14 @@ class RunReader:
             return None
         except OSError as error:
             raise RunError(
-                f"{database}: cannot be copied to {tempfile.gettempdir()} to undo what its killed writer left "
+                f"{database}: cannot be copied to {tempfile.gettempdir()} to roll back the journal of a killed writer "
                 f"({error.strerror or error}); make room there, or resume the run"
             ) from error
         return self._copy / DATABASE if self._copy is not None else None
 
 
 def is_begun(path: Path) -> bool:
-    """Whether a run is there, in whatever condition; it is not where nothing is, or only its creation was begun."""
+    """Whether the directory holds a run, intact or not; False after an interrupted creation."""
     if not (path / DATABASE).is_file():
         return False
     try:
@@ -260,7 +260,7 @@ def is_begun(path: Path) -> bool:
     except RunUnbegunError:
         return False
     except RunError:
-        pass  # found at the first use of it, with its remedy
+        pass  # reported with its remedy on first use
     return True
 
 
@@ -274,7 +274,7 @@ def _connected(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _is_hot(error: sqlite3.Error) -> bool:
-    """Whether this is the refusal to read a database whose journal must be rolled back first."""
+    """Whether the error means that a hot journal must be rolled back before reading."""
     return getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK"
 
 
@@ -283,7 +283,7 @@ def _stamp(*paths: Path) -> _Stamp:
 
 
 def _lengths(connection: sqlite3.Connection) -> tuple[int, int]:
-    """The bytes that the pages of a database take, and those of its file."""
+    """The size of the database according to its pages, and the size of its file."""
     (pages,), (size,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
     _, _, file = connection.execute("PRAGMA database_list").fetchone()
     return pages * size, Path(file).stat().st_size

@@ -1,8 +1,8 @@
-"""Going back: a damaged run as it stood after its newest whole round, and what that costs.
+"""Repair of a damaged run: restore its newest intact round, and report the loss.
 
-The log is cut behind a transaction, as if the run had been killed there; what was trained since is trained again, to
-the same bits. Nothing is guessed: kept are rows that their seals vouch for and states that hash to what those rows
-say. The damaged database stays beside the new one.
+The log is cut after a transaction, as if the run had been killed there; later rounds are trained again, to the same
+bits. Nothing is guessed: only rows that match their seals and states that match the log's digests are kept. The
+damaged database is kept beside the new one.
 """
 
 import contextlib
@@ -35,48 +35,48 @@ _PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """What a repair came to."""
+    """The result of a repair."""
 
     round: int
-    """The newest round that is whole."""
+    """The newest intact round."""
     dropped: tuple[StateRef, ...]
-    """The reports and failures that were taken back, as member and round."""
+    """The dropped reports and failures, as member and round."""
     events: int
-    """Events that were taken back, as far as they could be counted."""
+    """Number of dropped events, as far as they could be counted."""
     states: tuple[str, ...]
-    """States that were damaged or gone, by the names of their files."""
+    """File names of states that were damaged or missing."""
     notes: int
-    """Notes of the journal that were lost."""
+    """Number of lost journal notes."""
     best_lost: bool
-    """Whether the best state so far is among those; better ones to come take its place."""
+    """Whether the best state so far is among them; a later better one takes its place."""
     kept: Path
     """The damaged database."""
 
     def __str__(self) -> str:
-        """What was dropped, in words."""
-        parts = [f"goes on after round {self.round}"]
+        """A summary for people."""
+        parts = [f"resumes after round {self.round}"]
         if self.events:
             rounds = sorted({ref.round for ref in self.dropped})
             members = sorted({ref.member for ref in self.dropped})
             whose = f" (rounds {_few(rounds)} of members {_few(members)})" if self.dropped else ""
-            parts.append(f"dropped {self.events} events{whose}, which are trained again")
+            parts.append(f"dropped {self.events} events{whose}, which will be trained again")
         if self.states:
-            parts.append(f"{len(self.states)} states were damaged or gone: {_few(self.states)}")
+            parts.append(f"{len(self.states)} states were damaged or missing: {_few(self.states)}")
         if self.best_lost:
-            parts.append("the best state so far is one of them, and lost")
+            parts.append("the best state so far is one of them and is lost")
         if self.notes:
-            parts.append(f"dropped {self.notes} notes of the journal")
+            parts.append(f"dropped {self.notes} journal notes")
         return f"{'; '.join(parts)}; the damaged database is kept as {self.kept.name}"
 
 
 def repair_run(path: str | Path) -> Repaired | None:
-    """Bring a run back to its newest whole round; None: nothing is wrong with it, and nothing was changed.
+    """Restore a run's newest intact round; None if nothing is damaged, in which case nothing is changed.
 
     Raises:
-        RunLockedError: Somebody writes it.
-        RunFormatError: This is no run directory, or one of another version.
-        CorruptError: Nothing whole is left to go back to.
-        DiskError: The disk cannot be written; the run is as it was.
+        RunLockedError: A writer holds the run.
+        RunFormatError: Not a run directory, or one of another version.
+        CorruptError: No round is intact.
+        DiskError: The disk cannot be written; the run is unchanged.
     """
     path = Path(path)
     check_own(path)
@@ -95,13 +95,13 @@ def repair_run(path: str | Path) -> Repaired | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What is left of a database."""
+    """The readable part of a database."""
 
     meta: dict[str, str]
     lines: dict[str, list[seals.LoggedTransaction]]
-    """Of each list the transactions that are whole, from the first one without a gap."""
+    """For each list, its transactions up to the first damaged one."""
     lost: dict[str, int]
-    """Of each list the rows behind them."""
+    """For each list, the number of rows after them."""
     blobs: dict[StateRef, bytes]
 
 
@@ -109,7 +109,7 @@ def _repaired(path: Path) -> Repaired:
     check_journal(path / JOURNAL)
     connection = connect(path / DATABASE, "rw", _PATIENCE)
     try:
-        check_format(connection, path)  # which also rolls back what a killed writer left
+        check_format(connection, path)  # also rolls back the journal of a killed writer
         tables.check_tables(connection, path)
         found = _salvaged(connection, path)
     finally:
@@ -118,7 +118,7 @@ def _repaired(path: Path) -> Repaired:
     whole = _whole_states(path, events, found.blobs)
     cut, best_lost = _newest_whole(found.meta, events, whole)
     if not any(isinstance(event, Reported) for part in events[:cut] for event in part):
-        raise _hopeless(path, "no round is whole from its log to its states")
+        raise _hopeless(path, "no round is intact from its log to its states")
     kept_refs = {event.state for part in events[:cut] for event in part if isinstance(event, Reported)}
     dropped = [event for part in events[cut:] for event in part]
     repaired = Repaired(
@@ -132,7 +132,7 @@ def _repaired(path: Path) -> Repaired:
     )
     states = {ref: there for ref, there in whole.items() if there is not None and ref in kept_refs}
     _write(path / _NEW, found, cut, states, str(repaired))
-    # A second name first: at every moment there is a database under the name of one.
+    # Link the old database first: at every moment at least one name leads to a database.
     try:
         repaired.kept.hardlink_to(path / DATABASE)
     except OSError:
@@ -144,11 +144,11 @@ def _repaired(path: Path) -> Repaired:
 
 def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
     if not seals.has_seals(connection):
-        # What an earlier version wrote has nothing to be checked by: it is taken as one transaction, or not at all.
+        # A run of an earlier version has no seals: its log is taken as one transaction.
         ends = {what: [seals.sealed(seals.NOTHING, seals.read_lines(connection, what))] for what in seals.COLUMNS}
     else:
         if not seals.head_is_whole(connection):
-            raise _hopeless(path, "its meta values are damaged, by which everything else is read")
+            raise _hopeless(path, "its meta values are damaged, and nothing can be read without them")
         ends = {what: seals.read_seals(connection, what)[1] for what in seals.COLUMNS}
     lines, lost = {}, {}
     for what in seals.COLUMNS:
@@ -167,7 +167,7 @@ def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[seals.Line]:
-    """The rows up to the first that cannot be read."""
+    """The rows up to the first unreadable one."""
     rows: list[seals.Line] = []
     with contextlib.suppress(sqlite3.Error):
         rows.extend(connection.execute(query))
@@ -177,7 +177,7 @@ def _rows(connection: sqlite3.Connection, query: str) -> list[seals.Line]:
 def _whole_states(
     path: Path, events: Sequence[Sequence[Event]], blobs: dict[StateRef, bytes]
 ) -> dict[StateRef, Stored | None]:
-    """Every state of which something is left; None: not what the log says."""
+    """Every reported state that still exists; None for one that does not match the log."""
     files = StateFiles(path / STATES)
     found: dict[StateRef, Stored | None] = {}
     for event in (event for part in events for event in part if isinstance(event, Reported)):
@@ -196,7 +196,7 @@ def _whole_states(
 def _newest_whole(
     meta: dict[str, str], events: Sequence[Sequence[Event]], whole: dict[StateRef, Stored | None]
 ) -> tuple[int, bool]:
-    """How many transactions lead to the newest moment that can be gone on from, and whether its best state is gone."""
+    """The number of transactions up to the newest resumable moment, and whether its best state is lost."""
     values = {key: from_json(text) for key, text in meta.items()}
     view = empty_view({"seed": 0, "space": {}} | values)
     there = {ref for ref, stored in whole.items() if stored is not None}
@@ -210,11 +210,11 @@ def _newest_whole(
                 complete = count
     if any(isinstance(event, Reported) for part in events[:complete] for event in part):
         return complete, False
-    return without_best, True  # the best state is gone at every moment: the run can go on all the same
+    return without_best, True  # no moment has its best state left; the run is resumable without it
 
 
 def _write(path: Path, found: _Found, cut: int, states: dict[StateRef, Stored], what: str) -> None:
-    """The new database, durable under its temporary name."""
+    """Write the new database, durably, under its temporary name."""
     hparams = list(from_json(found.meta.get("space", "{}")))
     parts = {**found.lines, seals.EVENTS: found.lines[seals.EVENTS][:cut]}
     connection = connect(path, "rwc", _PATIENCE)
@@ -243,8 +243,7 @@ def _free_name(path: Path) -> Path:
 
 def _hopeless(path: Path, why: str) -> CorruptError:
     return CorruptError(
-        f"{path}: nothing whole is left to go back to ({why}); everything is as it was; "
-        "start the run again in another directory"
+        f"{path}: no intact round is left ({why}); nothing was changed; start the run again in another directory"
     )
 
 

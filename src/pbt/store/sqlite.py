@@ -1,7 +1,7 @@
-"""A run directory, for the one process that writes it: an SQLite log, immutable state files, a lock.
+"""Write access to a run directory: an SQLite log, immutable state files, a lock.
 
-The database has a rollback journal and `synchronous=EXTRA`: there are few commits, each must survive a loss of
-power, and readers need nothing but the file itself.
+The database uses a rollback journal and `synchronous=EXTRA`: commits are few, each must survive a power loss, and
+readers need only the file itself.
 """
 
 import sqlite3
@@ -30,9 +30,9 @@ _PATIENCE = 60.0
 
 
 class RunStore:
-    """The writer of a run directory. Made by `create` or `open`; a context manager.
+    """The writer of a run directory, made by `create` or `open`. A context manager for one thread.
 
-    Used by one thread. Whatever happens to the process, `open` finds what the last commit left.
+    After any crash, `open` restores the last commit.
     """
 
     def __init__(self, path: Path, lock: WriterLock, connection: sqlite3.Connection) -> None:
@@ -41,25 +41,25 @@ class RunStore:
         self._connection = connection
         self._states = StateFiles(path / STATES)
         self._meta = tables.read_meta(connection)
-        # What is alive; None: not read since the run was opened.
+        # The stored states; None: not read since the run was opened.
         self._stored: dict[StateRef, Stored | None] = {}
-        # Swept, and without a file: their rows go along with the next transaction, which saves one of their own.
+        # Swept states without a file: their rows are deleted with the next transaction, which saves one of their own.
         self._swept: list[StateRef] = []
         self._clear_leftovers()
 
     @classmethod
     def create(cls, path: str | Path, meta: Mapping[str, Any]) -> Self:
-        """A new run directory, complete or, after a crash, free to be created again.
+        """Create a run directory; after a crash it is complete, or can be created again.
 
         Args:
-            path: The directory: not there yet, empty, or left by an interrupted creation.
+            path: The directory: absent, empty, or left by an interrupted creation.
             meta: Plain values to record; `space` (from `Space.to_dict`) gives the views their columns.
 
         Raises:
-            RunExistsError: There is something already.
+            RunExistsError: The directory is not empty.
             RunLockedError: Another process writes to it.
             RunError: The disk cannot be written.
-            UsageError: Meta holds something else than plain values.
+            UsageError: `meta` contains a value that is not plain.
         """
         path = Path(path)
         texts = {key: to_json(value, f"meta '{key}'") for key, value in meta.items()}
@@ -72,18 +72,18 @@ class RunStore:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """The run that is there, as its last commit left it.
+        """Open an existing run at its last commit.
 
         Raises:
-            RunFormatError: This is no run directory, or one of another version.
+            RunFormatError: Not a run directory, or one of another version.
             RunLockedError: Another process writes to it.
             CorruptError: The database is damaged.
             RunError: The disk cannot be written.
         """
         path = Path(path)
         if not (path / DATABASE).is_file():
-            found = "a directory without one" if path.is_dir() else "nothing there" if not path.exists() else "a file"
-            raise RunFormatError(f"{path}: expected a run directory, with {DATABASE} in it, found {found}")
+            found = "a directory without it" if path.is_dir() else "a file" if path.exists() else "nothing"
+            raise RunFormatError(f"{path}: expected a run directory with {DATABASE}, found {found}")
         check_own(path)
         with os_errors(path):
             lock = WriterLock(path / LOCK)
@@ -109,7 +109,7 @@ class RunStore:
                     _create(connection, path, new, hparams)
                 check_format(connection, path)
                 tables.check_tables(connection, path)
-                # Kept in the file, so not before it is known to be ours.
+                # Stored in the file, so only once it is known to be a run's.
                 connection.execute("PRAGMA journal_mode = DELETE")
                 _check_head(connection, path)
                 return cls(path, lock, connection)
@@ -121,7 +121,7 @@ class RunStore:
 
     @property
     def states(self) -> StateFiles:
-        """What executors put states into and get them from."""
+        """The storage of states, for executors."""
         return self._states
 
     @property
@@ -131,14 +131,14 @@ class RunStore:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What was recorded at creation (a copy)."""
+        """A copy of the recorded values: seed, space, plan, ..."""
         return dict(self._meta)
 
     def update_meta(self, **changes: Any) -> None:
-        """Record more, or other values, durably.
+        """Add or replace recorded values, durably.
 
         Raises:
-            UsageError: Something else than plain values.
+            UsageError: A value is not plain.
             RunError: The disk cannot be written.
         """
         texts = {key: to_json(value, f"meta '{key}'") for key, value in changes.items()}
@@ -150,7 +150,7 @@ class RunStore:
         """The whole log, in order.
 
         Raises:
-            CorruptError: A row is no event.
+            CorruptError: A row is not an event.
         """
         with plain_errors(self._path / DATABASE):
             rows = tables.read_events(self._connection)
@@ -159,11 +159,11 @@ class RunStore:
     def commit(
         self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
     ) -> None:
-        """Append events, the states they name and notes in one transaction; durable when this returns.
+        """Append events, the states they name and notes in one transaction; durable on return.
 
         Raises:
-            RunError: An event names a state that is not there, or the disk cannot be written. Nothing was written.
-            UsageError: An event or a note holds something else than plain values. Nothing was written.
+            RunError: An event names a state that is not stored, or the disk cannot be written. Nothing was written.
+            UsageError: An event or a note contains a value that is not plain. Nothing was written.
         """
         stored = stored or {}
         check_named(events, stored, self._stored)
@@ -177,10 +177,10 @@ class RunStore:
         self._stored.update(stored)
 
     def note(self, kind: str, **details: Any) -> None:
-        """Write one note to the journal, durably; notes that can wait go along with a commit.
+        """Append one note to the journal, durably; notes that can wait are passed to `commit`.
 
         Raises:
-            UsageError: Something else than plain values.
+            UsageError: A value is not plain.
             RunError: The disk cannot be written.
         """
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
@@ -191,10 +191,10 @@ class RunStore:
             return tables.read_journal(self._connection)
 
     def stored(self, ref: StateRef) -> Stored:
-        """Where a state is: its digest, its size, and its bytes if it has no file of its own.
+        """The record of a state: its digest, its size, and its bytes if it has no file of its own.
 
         Raises:
-            KeyError: It was never stored, or it was swept.
+            KeyError: The state was never stored, or was swept.
         """
         there = self._stored[ref]
         if there is None:
@@ -206,16 +206,16 @@ class RunStore:
         """A fresh copy of a state.
 
         Raises:
-            KeyError: It was never stored, or it was swept.
+            KeyError: The state was never stored, or was swept.
             CorruptError: Its bytes are not the bytes that were written.
         """
         there = self.stored(ref)
         return self._states.get(ref, there.digest, there.blob)
 
     def sweep(self, keep: Collection[StateRef]) -> int:
-        """Forget every state that is not in `keep`; how many that were.
+        """Delete every state not in `keep`; returns their number.
 
-        Rows first: between the two steps there may be a file that nothing names, never a name without a file.
+        Rows are deleted first: in between there may be a file without a row, never a row without its file.
 
         Raises:
             RunError: The disk cannot be written.
@@ -238,11 +238,11 @@ class RunStore:
         return len(gone)
 
     def verify(self) -> list[Problem]:
-        """Everything that is wrong."""
+        """All problems of the run; empty if it is intact."""
         return verify_run(self._path)
 
     def close(self) -> None:
-        """Let go of the run; whatever was committed is there. May be called twice."""
+        """Release the run; everything committed is durable. May be called twice."""
         self._connection.close()
         self._lock.close()
 
@@ -271,9 +271,9 @@ class RunStore:
                 raise RunError(f"{path}: expected the file of a stored state, found none; nothing was written")
 
     def _clear_leftovers(self) -> None:
-        """Remove the files that no row names: their writer died before the commit.
+        """Remove the files without a row: their writer died before its commit.
 
-        Done while no worker of this process can be writing yet, which is never certain later.
+        Done on opening only: later a worker of this process may be writing such a file.
         """
         refs = tables.read_refs(self._connection)
         self._stored = dict.fromkeys(refs)
@@ -284,7 +284,7 @@ class RunStore:
 
 
 def _check_head(connection: sqlite3.Connection, path: Path) -> None:
-    """Check the seal of what decides how a run goes on; a run of an earlier version is sealed as it is."""
+    """Check the seal of the meta values, which decide how a run resumes; seal a run of an earlier version as it is."""
     if not seals.has_seals(connection):
         with transaction(connection):
             seals.seal_all(connection)
@@ -293,7 +293,7 @@ def _check_head(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _create(connection: sqlite3.Connection, path: Path, meta: Mapping[str, str], hparams: Sequence[str]) -> None:
-    """One transaction: a run directory has all of its tables and its meta, or is none yet."""
+    """Create all tables and meta values in one transaction, so that a run directory is complete or empty."""
     if not is_empty(connection):
         raise already_there(path, "a run")
     with transaction(connection):

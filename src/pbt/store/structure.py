@@ -1,13 +1,13 @@
-"""What a state may hold, taken apart into a structure that JSON can hold and entries that are plain bytes.
+"""The structure of states: conversion to a JSON-ready structure and entries of plain bytes, and back.
 
-A state is nested dicts (keys: strings or whole numbers), lists and tuples of torch tensors, numpy arrays and plain
-values. In its structure strings, booleans, None, finite floats, whole numbers and lists stand for themselves;
-everything else is a dict of one key that says what it is: `dict`, `tuple`, `int` (a large one), `float` (one that
-JSON does not know), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 has more tags: `scalar` (a numpy
-one, also an entry) and those of `kinds`.
+A state consists of nested dicts (keys: strings or integers), lists and tuples of torch tensors, numpy arrays and plain
+values. In its structure strings, booleans, None, finite floats, integers and lists stand for themselves; everything
+else is a dict whose single key is a tag: `dict`, `tuple`, `int` (a large one), `float` (one that JSON cannot
+represent), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 adds `scalar` (of numpy, also an entry)
+and the tags of `kinds`.
 
-An OrderedDict stands in the structure as a dict does, and its place in a list beside it: every `Module.state_dict()` is
-one, and the digest of such a state is that of plain dicts, as it has always been.
+An OrderedDict is written as a dict, and its path in a separate list: every `Module.state_dict()` is one, and the digest
+of such a state stays that of plain dicts.
 """
 
 import math
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _DEPTH = 200
 _EXACT = 2**53
-"""Up to here every reader of JSON keeps a whole number exact; larger ones are written in hexadecimal."""
+"""Every JSON reader keeps integers up to here exactly; larger ones are written in hexadecimal."""
 
 _ARRAYS: Mapping[str, str] = {
     "b1": "BOOL", "u1": "U8", "u2": "U16", "u4": "U32", "u8": "U64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64",
@@ -41,20 +41,20 @@ _TENSORS: Mapping[str, str] = {
 _TO_ARRAY = {name: np.dtype(f"<{code}") for code, name in _ARRAYS.items()}
 _TO_TENSOR = {name: dtype for dtype, name in _TENSORS.items()}
 SIZES = {name: dtype.itemsize for name, dtype in _TO_ARRAY.items()} | {"BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
-# numpy does not know these: they travel as whole numbers of the same size.
+# numpy lacks these types: they are stored as integers of the same size.
 _CARRIERS: Mapping[str, str] = {"BF16": "int16", "F8_E4M3": "uint8", "F8_E5M2": "uint8"}
 
 Path = tuple[str | int, ...]
 
 
 class ArrayEntry(NamedTuple):
-    """A tensor, an array or a string of bytes, as a safetensors file knows it."""
+    """A tensor, an array or a byte string, as an entry of a safetensors file."""
 
     name: str
     dtype: str
     shape: list[int]
     data: Any
-    """The bytes, as a flat buffer: of the tensor itself, or of the file that was read."""
+    """The bytes, as a flat buffer: the tensor's own memory, or that of the file that was read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,18 +63,18 @@ class Parts:
 
     structure: Any = None
     entries: list[ArrayEntry] = field(default_factory=list)
-    """Their data is the memory of the state itself."""
+    """Their data share the memory of the state."""
     ordered: list[Any] = field(default_factory=list)
-    """For each OrderedDict its place, and the structure and the `ordered` of its attributes (None: it has none)."""
+    """Per OrderedDict: its path, and the structure and the `ordered` of its attributes (None: no attributes)."""
     extended: bool = False
-    """Whether the structure holds a tag that format 1 does not know."""
+    """Whether the structure uses a tag of format 2."""
 
 
 def take_apart(state: Any) -> Parts:
-    """The structure of a state and its entries.
+    """Split a state into its structure and its entries.
 
     Raises:
-        StateError: It holds something that cannot be stored; the message names the key.
+        StateError: It contains a value that cannot be stored; the message names the key.
     """
     parts = Parts()
     parts.structure = _flatten(state, (), parts)
@@ -82,7 +82,7 @@ def take_apart(state: Any) -> Parts:
 
 
 def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one for each form)
-    kind = type(value)  # exact: a numpy float64 is a float, a named tuple a tuple, and neither would come back
+    kind = type(value)  # exact: a numpy float64 is a float and a named tuple a tuple, and would return as those
     if value is None or kind is str or kind is bool:
         return value
     if kind is int:
@@ -104,7 +104,7 @@ def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one
 
 
 def _entry(value: Any, path: Path, parts: Parts) -> dict[str, str]:
-    """A node that names an entry."""
+    """A node that refers to an entry."""
     kind = type(value)
     if kind is np.ndarray:
         tag, entry = "array", _of_array(value, path)
@@ -131,7 +131,7 @@ def _extended(value: Any, path: Path, parts: Parts) -> dict[str, Any]:
 
 
 def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
-    """The place of an OrderedDict, written as keys are, and its attributes: `Module.state_dict()` has `_metadata`."""
+    """The path of an OrderedDict, in the form of keys, and its attributes, such as `_metadata` of `state_dict()`."""
     place = [_key(part, ()) for part in path]
     if not vars(value):
         return [place, None]
@@ -158,7 +158,7 @@ def _of_array(array: np.ndarray[Any, Any], path: Path) -> ArrayEntry:
 
 
 def _of_tensor(value: Any, path: Path) -> ArrayEntry:
-    # A tensor can only be here if its library is; without one, nothing here imports it.
+    # A tensor implies that torch is imported; otherwise it is not imported here.
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         raise StateError(
@@ -183,25 +183,25 @@ def _of_tensor(value: Any, path: Path) -> ArrayEntry:
 
 
 def _flat(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The bytes of an array; copied only where its elements do not lie in order."""
+    """The bytes of an array; copied only if its elements are not contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _key(key: Any, path: Path) -> str:
-    """A dict key as text, different for different keys: whole numbers behind `#`, a leading `#` doubled."""
+    """A dict key as unambiguous text: integers with a leading `#`, a leading `#` of strings doubled."""
     if type(key) is str:
         return "#" + key if key.startswith("#") else key
     if type(key) is int and -_EXACT <= key <= _EXACT:
         return f"#{key}"
-    raise StateError(f"{_place(path)}: expected keys that are strings or whole numbers below 2**53, got {key!r}")
+    raise StateError(f"{_place(path)}: expected keys that are strings or integers below 2**53, got {key!r}")
 
 
 def _name(path: Path) -> str:
-    """The name of an entry, different for different places."""
-    # Places in a list and keys of a dict cannot meet: one container is never both.
+    """The name of an entry, unique per path."""
+    # A container has either list indices or dict keys, so the two cannot collide.
     parts = [_key(part, ()) if type(part) is str else f"#{part}" for part in path]
     name = "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
-    # The one name that the layout keeps for itself; no other name holds `~_`.
+    # The layout reserves one name; no other name contains `~_`.
     return "~_metadata__" if name == "__metadata__" else name
 
 
@@ -212,14 +212,14 @@ def _place(path: Path) -> str:
 def _check_depth(path: Path) -> None:
     if len(path) >= _DEPTH:
         raise StateError(
-            f"{_place(path[:3])}...: expected at most {_DEPTH} levels, got more; does a container hold itself?"
+            f"{_place(path[:3])}...: expected at most {_DEPTH} levels, got more; does a container contain itself?"
         )
 
 
 def build(structure: Any, ordered: Any, entries: dict[str, ArrayEntry]) -> Any:
-    """The state of this structure, in fresh memory; entries are taken out as they are used.
+    """Build a state from its structure, in fresh memory; entries are removed as they are used.
 
-    What is malformed raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
+    Malformed input raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
     OverflowError.
     """
     found = [(_at(structure, place), attributes) for place, attributes in ordered]
@@ -229,11 +229,11 @@ def build(structure: Any, ordered: Any, entries: dict[str, ArrayEntry]) -> Any:
 
 
 _ORDERED: Any = object()
-"""A tag that can stand in no file."""
+"""A tag that cannot occur in a file."""
 
 
 def _at(node: Any, place: Any) -> Any:
-    """The node in this place."""
+    """The node at this path."""
     for step in place:
         while type(node) is dict:
             ((tag, body),) = node.items()
@@ -291,8 +291,8 @@ def _to_tensor(name: str, entries: dict[str, ArrayEntry]) -> "Tensor":
     import torch
 
     entry = entries.pop(name)
-    # Memory from torch's own allocator: aligned as everything else it computes with, so that a kernel that
-    # looks at the alignment takes the same path, and gives the same bits, as before the state was stored.
+    # Memory from torch's allocator is aligned like that of other tensors, so that kernels that depend on alignment
+    # take the same path, and give the same bits, as before the state was stored.
     raw = torch.empty(len(entry.data), dtype=torch.uint8, device="cpu")
     raw.numpy()[:] = np.frombuffer(entry.data, np.uint8)
     return raw.view(getattr(torch, _TO_TENSOR[entry.dtype])).reshape(entry.shape)

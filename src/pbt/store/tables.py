@@ -1,4 +1,4 @@
-"""The tables of a run database, and the few statements that fill and read them."""
+"""The tables of a run database, and the statements that read and write them."""
 
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _DEFINITIONS: Mapping[str, str] = {
         id INTEGER PRIMARY KEY, round INTEGER NOT NULL, member INTEGER, kind TEXT NOT NULL, data TEXT NOT NULL,
         clock REAL NOT NULL
     )""",
-    # Without it, each step of an ancestry in SQL would read the whole log.
+    # Without this index each step of an ancestry in SQL would scan the whole log.
     "events_by_member": "CREATE INDEX events_by_member ON events (member, round, kind)",
     "states": """CREATE TABLE states (
         member INTEGER NOT NULL, round INTEGER NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, blob BLOB,
@@ -33,7 +33,7 @@ _DEFINITIONS: Mapping[str, str] = {
 
 
 class EventRow(NamedTuple):
-    """A row of the log; round, member and kind are told by its text, too, and stand here for people who ask in SQL."""
+    """A row of the log; round, member and kind repeat values of `data` for SQL queries by people."""
 
     id: int
     round: int
@@ -44,7 +44,7 @@ class EventRow(NamedTuple):
 
 
 def create_tables(connection: sqlite3.Connection, meta: Mapping[str, str], hparams: Sequence[str]) -> None:
-    """Everything a new database holds, to be called inside a transaction."""
+    """Create the contents of a new database, within a transaction."""
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {USER_VERSION}")
     for statement in (*_DEFINITIONS.values(), *views(hparams, minimize=meta.get("objective") == '"minimize"')):
@@ -53,21 +53,21 @@ def create_tables(connection: sqlite3.Connection, meta: Mapping[str, str], hpara
 
 
 def check_tables(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that our names mean our tables, and that nothing happens behind them.
+    """Check that the tables are those of this package and that there are no triggers.
 
-    A view under such a name could have rows without end, a trigger could change what is written.
+    A view in place of a table could return endless rows, and a trigger could change written data.
 
     Raises:
-        CorruptError: They do not.
+        CorruptError: They are not.
     """
     found = {name: (kind, sql) for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master")}
     for name, sql in _DEFINITIONS.items():
         # Runs of earlier versions have no seals.
         if found.get(name, (None, None))[1] != sql and not (name == "seals" and name not in found):
-            raise CorruptError(f"{path}: expected the tables of a run, found another '{name}', or none")
+            raise CorruptError(f"{path}: expected the tables of a run, found '{name}' missing or different")
     for name, (kind, _) in found.items():
         if kind == "trigger":
-            raise CorruptError(f"{path}: expected the tables of a run, found a trigger '{name}'; no run has one")
+            raise CorruptError(f"{path}: expected the tables of a run, found a trigger '{name}', which no run has")
 
 
 def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
@@ -77,19 +77,19 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Every key and its value."""
+    """All keys and values."""
     return {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
 
 
 def write_events(connection: sqlite3.Connection, rows: Sequence[EventValues], clock: float) -> None:
-    """Append to the log, and seal it."""
+    """Append to the log, and seal the rows."""
     after = seals.newest_seal(connection, seals.EVENTS).last + 1
     lines = [(id_, row.round, row.member, row.kind, clock, row.data) for id_, row in enumerate(rows, after)]
     append(connection, seals.EVENTS, lines)
 
 
 def append(connection: sqlite3.Connection, what: str, lines: Sequence[seals.Line]) -> None:
-    """Append rows that have their ids, and seal them."""
+    """Append rows with given ids, and seal them."""
     before = seals.newest_seal(connection, what)
     marks = ", ".join("?" * len(seals.COLUMNS[what].split(",")))
     connection.executemany(f"INSERT INTO {what} ({seals.COLUMNS[what]}) VALUES ({marks})", lines)  # noqa: S608 (ours)
@@ -97,15 +97,15 @@ def append(connection: sqlite3.Connection, what: str, lines: Sequence[seals.Line
 
 
 def read_events(connection: sqlite3.Connection, after: int = 0) -> list[EventRow]:
-    """The log behind this id, in order, read at once so that nobody waits for its being decoded.
+    """The rows of the log after this id, in order, fetched at once so that decoding blocks no writer.
 
     Raises:
-        CorruptError: Its rows are not those that were written.
+        CorruptError: The rows do not match their seals.
     """
     lines = seals.read_lines(connection, seals.EVENTS, after)
     if seals.has_seals(connection):
         before, behind = seals.read_seals(connection, seals.EVENTS, after)
-        # Behind a row in the middle of a transaction the rest of it cannot be checked by itself.
+        # After a row in the middle of a transaction, the rest of that transaction cannot be checked.
         skipped = behind[:1] if before.last != after else []
         rest = [line for line in lines if not skipped or int(str(line[0])) > skipped[0].last]
         for stretch in seals.stretches(rest, behind[len(skipped) :], skipped[0] if skipped else before):
@@ -115,7 +115,7 @@ def read_events(connection: sqlite3.Connection, after: int = 0) -> list[EventRow
 
 
 def damaged(stretch: seals.LoggedTransaction) -> str:
-    """What is wrong with these events."""
+    """The message for events that do not match their seal."""
     which = f"event {stretch.first}" if stretch.first == stretch.last else f"events {stretch.first} to {stretch.last}"
     return f"{which}: expected the rows that were written, found others"
 
@@ -124,13 +124,13 @@ def note_rows(notes: Sequence[NewEntry], clock: float) -> list[tuple[str, str, f
     """Notes as rows of the journal.
 
     Raises:
-        UsageError: A note holds something else than plain values.
+        UsageError: A note contains a value that is not plain.
     """
     return [(note.kind, to_json(note.details, f"note '{note.kind}'"), clock) for note in notes]
 
 
 def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str, float]]) -> None:
-    """Append to the journal, and seal it."""
+    """Append to the journal, and seal the rows."""
     after = seals.newest_seal(connection, seals.JOURNAL).last + 1
     append(connection, seals.JOURNAL, [(id_, kind, clock, data) for id_, (kind, data, clock) in enumerate(rows, after)])
 
@@ -142,7 +142,7 @@ def read_journal(connection: sqlite3.Connection) -> list[JournalEntry]:
 
 
 def write_states(connection: sqlite3.Connection, stored: Mapping[StateRef, Stored]) -> None:
-    """Name these states."""
+    """Insert the rows of these states."""
     connection.executemany(
         "INSERT INTO states VALUES (?, ?, ?, ?, ?)",
         [(*ref, there.digest, there.size, there.blob) for ref, there in stored.items()],
@@ -150,15 +150,15 @@ def write_states(connection: sqlite3.Connection, stored: Mapping[StateRef, Store
 
 
 def delete_states(connection: sqlite3.Connection, refs: Sequence[StateRef]) -> None:
-    """Name these states no longer."""
+    """Delete the rows of these states."""
     connection.executemany("DELETE FROM states WHERE member = ? AND round = ?", refs)
 
 
 def read_state(connection: sqlite3.Connection, ref: StateRef) -> Stored:
-    """Where a state is.
+    """The record of a state.
 
     Raises:
-        KeyError: It is nowhere.
+        KeyError: It has no row.
     """
     query = "SELECT digest, size, blob FROM states WHERE member = ? AND round = ?"
     row = connection.execute(query, ref).fetchone()
@@ -168,20 +168,20 @@ def read_state(connection: sqlite3.Connection, ref: StateRef) -> Stored:
 
 
 def read_states(connection: sqlite3.Connection) -> dict[StateRef, Stored]:
-    """Where every state is, by the table itself: a damaged index leads nowhere."""
+    """The records of all states, read from the table itself, in case its index is damaged."""
     rows = connection.execute("SELECT member, round, digest, size, blob FROM states NOT INDEXED")
     return {_ref(m, r): _stored(*rest) for m, r, *rest in rows}
 
 
 def read_refs(connection: sqlite3.Connection) -> dict[StateRef, bool]:
-    """Every state that has a row, and whether it has a file of its own."""
+    """Every state with a row, and whether it has a file of its own."""
     rows = connection.execute("SELECT member, round, blob IS NULL FROM states")
     return {_ref(member, round_): bool(in_file) for member, round_, in_file in rows}
 
 
 def _ref(member: object, round_: object) -> StateRef:
     if not (isinstance(member, int) and isinstance(round_, int)):
-        raise CorruptError(f"expected the number of a member and of a round in 'states', found {member!r}, {round_!r}")
+        raise CorruptError(f"expected the numbers of a member and a round in 'states', found {member!r}, {round_!r}")
     return StateRef(member, round_)
 
 

@@ -1,4 +1,4 @@
-"""Whether a run is whole: every check there is, none of which stops at the first finding."""
+"""Verification of a run: all checks, each independent of the findings of the others."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ from pbt.store.tables import EventRow, damaged
 
 
 def verify_run(path: str | Path) -> list[Problem]:
-    """Everything that is wrong with a run directory; also while it is written. Nothing in it is changed.
+    """All problems of a run directory, which may be in use; nothing is changed.
 
     Raises:
-        RunFormatError: This is no run directory, or one of another version.
+        RunFormatError: Not a run directory, or one of another version.
     """
     path = Path(path)
     problems = []
@@ -39,14 +39,16 @@ def verify_run(path: str | Path) -> list[Problem]:
 def verify_content(
     meta: Mapping[str, Any], texts: Sequence[str], stored: Mapping[StateRef, Stored], states: StateFiles
 ) -> list[Problem]:
-    """Everything that is wrong with a log and the states it names."""
+    """All problems of a log and the states it names."""
     events, problems = _decoded(texts)
     view = None
     if not problems:
         view, problems = _folded(meta, events)
     for ref in sorted(_needed(view)) if view is not None else ():
         if ref not in stored:
-            message = f"expected the state of member {ref.member}, round {ref.round}, found none; it cannot be resumed"
+            message = (
+                f"expected the state of member {ref.member}, round {ref.round}, found none; the run cannot be resumed"
+            )
             problems.append(Problem(what=file_name(ref), message=message))
     digests = {event.state: event.digest for event in events if isinstance(event, Reported)}
     for ref, there in stored.items():
@@ -72,7 +74,7 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
         for ref, there in stored.items()
         if file_name(ref) not in told and (size := _size(folder, ref, there)) not in (None, there.size)
     ]
-    # A running writer may have swept a state since; and a file without a row may be one it is about to name.
+    # A running writer may have swept a state meanwhile, and a file without a row may be about to get one.
     refs = reader.refs()
     swept = {file_name(ref) for ref in stored if ref not in refs}
     problems = [problem for problem in problems if problem.what not in swept]
@@ -80,9 +82,9 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
 
 
 def _unsealed(contents: Contents) -> list[Problem]:
-    """The rows that are not what was sealed."""
+    """The rows that do not match their seals."""
     if not contents.sealed:
-        message = "an earlier version wrote this run: its rows have no seals to be checked by, until it goes on"
+        message = "an earlier version wrote this run: its rows have no seals to check until it is resumed"
         return [Problem(what=DATABASE, message=message, harmless=True)]
     problems = []
     if not contents.head_is_whole:
@@ -97,7 +99,7 @@ def _unsealed(contents: Contents) -> list[Problem]:
 
 
 def _size(folder: Path, ref: StateRef, there: Stored) -> int | None:
-    """The bytes that a state really takes; None: it is not there, which another check tells."""
+    """The actual size of a state in bytes; None if its file is missing, which another check reports."""
     if there.blob is not None:
         return len(there.blob)
     try:
@@ -129,7 +131,7 @@ def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | No
 
 
 def _needed(view: View) -> set[StateRef]:
-    """The states without which the run cannot go on, and the best one."""
+    """The states needed to resume the run, and the best one."""
     needed = {member.state for member in view.members if member.status == "live" and member.state is not None}
     return needed if view.best is None else needed | {view.best.state}
 
@@ -140,5 +142,5 @@ def _belongs(name: str, refs: Mapping[StateRef, bool]) -> bool:
 
 
 def _stray(name: str) -> Problem:
-    what = "a file that was never finished" if name.endswith(TEMPORARY) else "a file that no record names"
-    return Problem(what=f"{STATES}/{name}", message=f"{what}; nothing needs it", harmless=True)
+    what = "an unfinished file" if name.endswith(TEMPORARY) else "a file that no record names"
+    return Problem(what=f"{STATES}/{name}", message=f"{what}; safe to delete", harmless=True)

@@ -1,11 +1,11 @@
-"""SQL views for people: `history`, `members`, `lineage` and `schedule`, with a column per hyperparameter.
+"""SQL views for people: `history`, `members`, `lineage` and `schedule`, with one column per hyperparameter.
 
-They are made when a run is, because its space is known then. Nothing in this package reads them.
+They are created with the run, whose space is known by then. Nothing in this package reads them.
 """
 
 from collections.abc import Sequence
 
-# NaN and infinities stand in the log as {"float": "nan"}; here they are text.
+# The log stores NaN and infinities as {"float": "nan"}; the views show them as text.
 _SCORE = "coalesce(json_extract(r.data, '$.scores[0].float'), json_extract(r.data, '$.scores[0]'))"
 
 _LINEAGE = """CREATE VIEW lineage AS
@@ -47,7 +47,7 @@ LEFT JOIN events r ON r.id = (
 )
 WHERE b.kind = 'born' ORDER BY b.member"""
 
-# From the best state back to a birth, then printed the other way round: a row per round that was trained.
+# Walks from the best state back to a birth and returns the path in forward order: one row per trained round.
 _SCHEDULE = """CREATE VIEW schedule AS
 WITH RECURSIVE path (member, round, back) AS (
     SELECT * FROM (
@@ -74,11 +74,11 @@ ORDER BY path.back DESC"""
 _TAKEN = frozenset(
     {"member", "round", "step", "score", "donor", "kind", "test_accuracy", "reported", "first_step", "last_step"}
 )
-"""Columns of the views themselves: a hyperparameter of such a name gets a longer title."""
+"""Columns of the views; a hyperparameter with one of these names gets a longer column name."""
 
 
 def views(hparams: Sequence[str], *, minimize: bool = False) -> list[str]:
-    """The statements that make the views, for a space with these names; `minimize`: the best score is the lowest."""
+    """The SQL statements of the views, for a space with these names; `minimize`: the lowest score is best."""
     columns = "".join(f"{_column(name)},\n    " for name in hparams).rstrip()
     return [
         _LINEAGE,

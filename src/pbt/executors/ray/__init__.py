@@ -1,4 +1,4 @@
-"""Workers as Ray actors, over any number of machines. Ray itself is not imported before a cluster is needed."""
+"""Workers as Ray actors, on any number of machines. Ray is imported only when a cluster is needed."""
 
 from pbt.executors.ray.cluster import Cluster, check_room, connected, disconnect
 from pbt.executors.ray.executor import RayExecutor

@@ -1,4 +1,4 @@
-"""What lives on the nodes: the same worker as everywhere, and the states that come and go with its rounds."""
+"""The remote side of the Ray executor: a worker in an actor, and the states of its current batch."""
 
 import pickle
 import platform
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pbt.executors.worker import Worker, WorkerSpec
 
 Blob = Any
-"""The bytes of an encoded state, as an array: Ray moves those between nodes without copying them once more."""
+"""The bytes of an encoded state as an array, which Ray moves between nodes without a further copy."""
 
 
 class ActorStates:
-    """The states of one share: those it starts from came along, those it makes go back with its outcomes."""
+    """The states of one batch: its start states arrive with it, and the new ones return with its outcomes."""
 
     def __init__(self) -> None:
         self.came: dict[StateRef, Blob] = {}
@@ -33,10 +33,10 @@ class ActorStates:
         self._records = StateFiles(None)
 
     def put(self, ref: StateRef, state: State) -> Stored:
-        """Keep it until the share is done; a small one goes in its record.
+        """Keep a state until the batch is done; a small one goes into its record.
 
         Raises:
-            StateError: The state holds something that cannot be stored; the message names the key.
+            StateError: It contains a value that cannot be stored; the message names the key.
         """
         stored = self._records.put(ref, state)
         if stored.blob is None or stored.size <= INLINE_LIMIT:
@@ -45,10 +45,10 @@ class ActorStates:
         return replace(stored, blob=None)
 
     def get(self, ref: StateRef, digest: str, blob: bytes | None = None) -> State:
-        """A fresh copy of a state that came along.
+        """A fresh copy of a start state.
 
         Raises:
-            CorruptError: It did not, or it is not the one that was meant.
+            CorruptError: It did not arrive, or has another digest.
         """
         if blob is None and ref in self.came:
             blob = self.came[ref].data
@@ -56,25 +56,25 @@ class ActorStates:
 
 
 class Opened(NamedTuple):
-    """How the start of a worker went."""
+    """The result of a worker's start."""
 
     trouble: str
-    """Why it cannot train; empty: it can."""
+    """The reason why it cannot train; empty if it can."""
     versions: dict[str, str]
 
 
 class Actor:
-    """A worker on some node."""
+    """A worker on a node."""
 
     def __init__(self, modules: Sequence[TaskSource], payload: bytes, paths: Sequence[str]) -> None:
         self._modules, self._payload = modules, payload
-        # Where the driver finds modules; on another machine most of these are not there, and harmless.
+        # The driver's module search path; entries that are missing on another machine are harmless.
         sys.path += [path for path in paths if path not in sys.path]
         self._cargo: Any = None
         self._worker: Worker | None = None
 
     def open(self) -> Opened:
-        """Find the user's program, open the task."""
+        """Load the user's program and open the task."""
         there = versions()
         try:
             load_sources(self._modules)
@@ -83,32 +83,32 @@ class Actor:
             self._worker = setup.open()
         except PBTError as error:
             return Opened(str(error), there)
-        except Exception:  # noqa: BLE001 (told to the driver)
+        except Exception:  # noqa: BLE001 (reported to the driver)
             return Opened(f"the task could not be opened:\n{traceback.format_exc()}", there)
         return Opened("", there)
 
     def run(
         self, share: TaskBatch, refs: Sequence[StateRef], *parcels: Blob
     ) -> tuple[list[Outcome], *tuple[Blob, ...]]:
-        """Train a share.
+        """Train a batch.
 
         Args:
-            share: What to train.
-            refs: The states that it starts from.
+            share: The batch.
+            refs: Names of its start states.
             *parcels: Those states.
 
         Returns:
-            The outcomes, and for each of them the state that was made, where it is not in its record.
+            The outcomes, and for each of them the new state, unless its record contains it.
         """
         if self._worker is None:
-            raise RuntimeError("a worker trains after it was opened")
+            raise RuntimeError("expected `open` before `run`")
         if isinstance(self._cargo, ActorStates):
             self._cargo.came, self._cargo.made = dict(zip(refs, parcels, strict=True)), {}
         outcomes = self._worker.run(share)
         return outcomes, *(self._parcel(outcome) for outcome in outcomes)
 
     def pulse(self) -> None:
-        """A sign of life, also in the middle of a round."""
+        """A sign of life, even during a round."""
 
     def _parcel(self, outcome: Outcome) -> Blob:
         if (
@@ -121,6 +121,6 @@ class Actor:
 
 
 def versions() -> dict[str, str]:
-    """What results depend on, and what must be alike on all nodes."""
+    """The versions that results depend on, which must be equal on all nodes."""
     names = ("population-based-training", "numpy", "torch")
     return {"python": platform.python_version(), **{name: version_of(name) or "none" for name in names}}

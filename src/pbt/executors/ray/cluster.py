@@ -1,4 +1,4 @@
-"""A Ray cluster: what is asked of it, how it is reached, and whether it has room."""
+"""The connection to a Ray cluster: its settings, its address, and its free resources."""
 
 import logging
 import os
@@ -18,33 +18,32 @@ from pbt.executors.machine import cores_here
 log = logging.getLogger("pbt")
 
 ADDRESS = "RAY_ADDRESS"
-"""Ray's own variable: where the cluster is, if nothing else says so."""
+"""Ray's own environment variable for the address of the cluster."""
 _CONNECT_SECONDS = 5.0
 _FRAME, _KIND, _SETTINGS = 9, 3, b"\x04"
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
-"""How a client of HTTP/2 begins, on which Ray's protocol (gRPC) stands; the answer is a frame of settings too (RFC
-9113, sections 3.4 and 4.1). Ray itself would wait for minutes where something else listens."""
+"""The start of an HTTP/2 connection, on which Ray's protocol (gRPC) is built; a server answers with a settings frame
+(RFC 9113, sections 3.4 and 4.1). Ray itself would wait for minutes if another program listens."""
 _TENTHS = 10_000
-"""Ray counts shares of a resource in these."""
+"""Ray counts fractions of a resource in these units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What is asked of Ray; everything may be left as it is.
+    """Settings of Ray; every one has a default.
 
     Args:
-        address: `host:port` of the cluster, or `"auto"` for the one that runs on this machine. Default: what
-            `RAY_ADDRESS` says, else a Ray of its own on this machine, which ends with the run.
-        cpus: CPU cores that a worker takes.
-        gpus: GPUs that a worker takes, also a part of one, as 0.25.
-        resources: Other resources that a worker takes, by the names that the nodes were started with.
-        runtime_env: What Ray sets up for the workers (`pip`, `working_dir`, `env_vars`, ...), handed through.
-        states_url: `file:///...`: the `states` folder of the run directory as every node sees it, where there is a
-            shared file system. Workers then write there themselves. Default: the driver writes, and no folder is
-            shared.
+        address: `host:port` of the cluster, or `"auto"` for the one that runs on this machine. Default: the value of
+            `RAY_ADDRESS`, else a new local Ray instance that ends with the run.
+        cpus: CPU cores per worker.
+        gpus: GPUs per worker, also a fraction such as 0.25.
+        resources: Other resources per worker, by the names given when the nodes were started.
+        runtime_env: Ray's runtime environment of the workers (`pip`, `working_dir`, `env_vars`, ...), passed through.
+        states_url: `file:///...`: the `states` folder of the run directory as seen by every node, on a shared file
+            system. Workers then write there themselves. Default: the driver writes, and no folder is shared.
 
     Raises:
-        UsageError: A negative number, or a URL that is no folder.
+        UsageError: A negative number, or a URL that is not a folder.
     """
 
     address: str | None = None
@@ -57,23 +56,27 @@ class Cluster:
     def __post_init__(self) -> None:
         for name, value in self.need.items():
             if not value >= 0:
-                raise UsageError(f"expected at least 0 of {name} for a worker, got {value}")
+                raise UsageError(f"expected at least 0 {name} per worker, got {value}")
         if not any(self.need.values()):
-            raise UsageError("expected a worker to take some CPU, GPU or other resource; without, they have no end")
+            raise UsageError(
+                "a worker must reserve some CPU, GPU or other resource; otherwise Ray would start workers without limit"
+            )
         if self.states_url is not None and self.folder is None:
-            raise UsageError(f"states_url: expected file:/// and a folder that all nodes see, got {self.states_url!r}")
+            raise UsageError(
+                f"states_url: expected file:/// and a folder that all nodes share, got {self.states_url!r}"
+            )
 
     @property
     def need(self) -> dict[str, float]:
-        """What one worker takes, by the names that Ray has for it."""
+        """Resources per worker, by Ray's names."""
         return {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
 
     def at(self, address: str | None) -> Self:
-        """This cluster at that address, if it is one."""
+        """This cluster at another address, if one is given."""
         return self if address is None else replace(self, address=address)
 
     def asking(self, need: Mapping[str, float]) -> Self:
-        """This cluster, with what a worker took when the run was begun, unless something else is asked for."""
+        """This cluster with the recorded resources per worker, unless others are requested."""
         if not need or self.need != Cluster().need:
             return self
         others = {name: value for name, value in need.items() if name not in ("CPU", "GPU")}
@@ -81,34 +84,34 @@ class Cluster:
 
     @property
     def folder(self) -> str | None:
-        """The folder that `states_url` means."""
+        """The folder of `states_url`."""
         parts = urlsplit(self.states_url or "")
         return parts.path if parts.scheme == "file" and parts.path not in ("", "/") and not parts.netloc else None
 
     @property
     def where(self) -> str | None:
-        """The address of a cluster that is there already; None: there is none."""
+        """The address of a running cluster; None: a new local instance."""
         return self.address or os.environ.get(ADDRESS) or None
 
 
 _ours = False
-"""Whether this module connected, and has to disconnect; Ray itself has one connection per process."""
+"""Whether this module connected and has to disconnect; Ray has one connection per process."""
 
 
 def connected(cluster: Cluster) -> Any:
-    """The `ray` module, connected to the cluster; where the program is connected already, that connection.
+    """The `ray` module, connected to the cluster; an existing connection of the program is reused.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        UsageError: The address is of another form.
-        WorkerError: Nothing answers at the address, or it does not let us in.
+        UsageError: The address has another form.
+        WorkerError: The cluster does not answer, or refuses the connection.
     """
-    global _ours  # noqa: PLW0603 (Ray's connection is one of the process too)
+    global _ours  # noqa: PLW0603 (Ray's connection is global to the process too)
     ray = _imported(private=cluster.where is None)
     if ray.is_initialized():
         return ray
     where = cluster.where
-    # What workers print stays in Ray's own logs: on the driver's stdout it would stand in the middle of a result.
+    # The workers' output stays in Ray's own logs; on the driver's stdout it would mix with results.
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": None}
     if where is None:
         options |= {"address": "local", "include_dashboard": False, "num_cpus": cores_here()}
@@ -125,7 +128,7 @@ def connected(cluster: Cluster) -> Any:
             "RAY_AUTH_TOKEN_PATH"
         ) from error
     finally:
-        # Ray sets its own, with another exit code.
+        # Ray installs a handler with another exit code.
         if (
             threading.current_thread() is threading.main_thread()
             and before is not None
@@ -137,7 +140,7 @@ def connected(cluster: Cluster) -> Any:
 
 
 def disconnect() -> None:
-    """End the connection that `connected` made, and the Ray that it started; not one that was there before."""
+    """End the connection made by `connected`, and the Ray instance it started; an earlier connection stays."""
     global _ours  # noqa: PLW0603
     if _ours:
         _ours = False
@@ -145,29 +148,29 @@ def disconnect() -> None:
 
 
 def nodes(ray: Any) -> list[dict[str, float]]:
-    """What each living node has in all."""
+    """The total resources of each living node."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def room(there: Sequence[Mapping[str, float]], need: Mapping[str, float]) -> int:
-    """How many workers the nodes hold: one never stretches over two nodes."""
+    """The number of workers that the nodes can hold; a worker cannot span two nodes."""
     need = {name: value for name, value in need.items() if value}
     return sum(min(_tenths(node.get(name, 0.0)) // _tenths(value) for name, value in need.items()) for node in there)
 
 
 def check_room(ray: Any, cluster: Cluster) -> int:
-    """How many workers the cluster holds.
+    """The number of workers that the cluster can hold.
 
     Raises:
-        DeviceError: Not even one.
+        DeviceError: It is 0.
     """
     there = nodes(ray)
     count = room(there, cluster.need)
     if count == 0:
         raise DeviceError(
-            f"a worker asks for {amounts(cluster.need)}; no node of the Ray cluster has that: "
-            f"{'; '.join(f'node {i} has {amounts(node)}' for i, node in enumerate(there, 1)) or 'there is none'}. "
-            "Ask for less, or add a node"
+            f"a worker needs {amounts(cluster.need)}, which no node of the Ray cluster has: "
+            f"{'; '.join(f'node {i} has {amounts(node)}' for i, node in enumerate(there, 1)) or 'it has no nodes'}; "
+            "request less, or add a node"
         )
     return count
 
@@ -177,18 +180,18 @@ def _tenths(amount: float) -> int:
 
 
 def amounts(resources: Mapping[str, float]) -> str:
-    """Resources in words; without what Ray counts for itself."""
+    """Resources as text, without those that Ray counts for itself."""
     own = ("node:", "accelerator_type:", "object_store_memory", "memory")
     shown = [f"{value:g} {name}" for name, value in sorted(resources.items()) if value and not name.startswith(own)]
     return ", ".join(shown) or "nothing"
 
 
 def _imported(*, private: bool) -> Any:
-    """The library. Its settings are read at import, so those of a Ray of our own are made before."""
+    """Import Ray. It reads its settings at import, so those of a local instance are set before."""
     if private and "ray" not in sys.modules:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if "RAY_AUTH_MODE" not in os.environ:
-            # Whoever reaches a Ray cluster may run programs on it: nobody else on this machine or network shall.
+            # Access to a Ray cluster allows running programs on it, so it is closed to other users and machines.
             os.environ["RAY_AUTH_MODE"] = "token"
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
@@ -199,11 +202,11 @@ def _imported(*, private: bool) -> Any:
 
 
 def knock(where: str) -> None:
-    """Whether a Ray cluster is there: Ray itself would ask for minutes.
+    """Check that a Ray cluster answers at the address; Ray itself would try for minutes.
 
     Raises:
-        UsageError: The address is of another form.
-        WorkerError: Nothing answers there, or something else.
+        UsageError: The address has another form.
+        WorkerError: Nothing or another program answers.
     """
     if where in ("auto", "local"):
         return
@@ -221,9 +224,9 @@ def knock(where: str) -> None:
         raise WorkerError(
             f"no Ray cluster answers at {where} ({error}); start one with 'ray start --head', or check the address"
         ) from error
-    # Encrypted connections begin otherwise.
+    # Encrypted connections start differently.
     if os.environ.get("RAY_USE_TLS", "0") != "1" and answer[_KIND : _KIND + 1] != _SETTINGS:
-        raise WorkerError(f"what listens at {where} is no Ray cluster; check the port: 'ray start --head' has 6379")
+        raise WorkerError(f"the program at {where} is not a Ray cluster; check the port: 'ray start --head' uses 6379")
 
 
 def _first_line(error: BaseException) -> str:

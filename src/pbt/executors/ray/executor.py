@@ -1,8 +1,8 @@
-"""The same worker as an actor per slot, on whatever nodes Ray finds for it.
+"""The Ray executor: one actor per slot, on nodes chosen by Ray.
 
-Tasks and states travel through Ray's object store: a member starts from what its donor's worker left there, node to
-node; a copy of each state comes to the driver, which makes it durable before anybody hears of it. A lost actor, node
-or object is not the member's fault: its round is run again, from the durable copy, with the same seed.
+Tasks and states travel through Ray's object store: a member starts from the copy that its donor's worker left there,
+node to node. A copy of each state goes to the driver, which makes it durable before it reports the outcome. A lost
+actor, node or object is not the member's fault: the round is repeated from the durable copy, with the same seed.
 """
 
 import logging
@@ -40,41 +40,41 @@ from pbt.store.files import StateFiles, file_name
 log = logging.getLogger("pbt")
 
 _HELD = 0.3
-"""The share of the object store that states may take which wait to be handed over."""
+"""Fraction of the object store for states that wait to be handed over."""
 _PULSES = 6
-"""Signs of life that a worker is asked for until it counts as silent."""
+"""Unanswered signs of life after which a worker counts as silent."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _ActorSlot:
-    """An actor, and what it was asked for."""
+    """An actor and its pending calls."""
 
     actor: Any
     opening: Any
-    """The reference to how its start went; None: it is ready."""
+    """Reference to the result of its start; None: it is ready."""
     share: TaskBatch | None = None
     answer: Any = None
-    """The reference to the outcomes of its share."""
+    """Reference to the outcomes of its batch."""
     parcels: list[Any] = field(default_factory=list)
-    """The references to the states that belong to them."""
+    """References to the states of these outcomes."""
     started: float = 0.0
     pulse: Any = None
     heard: float = 0.0
 
     def released(self) -> TaskBatch:
-        """What it had to train; it is free for the next."""
+        """Return its batch and mark it as idle."""
         share = self.share or ()
         self.share, self.answer, self.parcels = None, None, []
         return share
 
 
 class RayExecutor:
-    """Trains on the actors that a Ray cluster has room for.
+    """Trains on as many actors as the Ray cluster can hold.
 
     Args:
-        setup: What a worker is made of, which also says what it trains at once.
-        cluster: Where Ray is, and what a worker takes of it.
-        workers: Actors at most. Default: as many as there is room for.
+        setup: The specification of a worker, which also groups the tasks into batches.
+        cluster: The address of Ray and the resources per worker.
+        workers: Maximal number of actors. Default: as many as the cluster can hold.
         limits: When a worker counts as lost, and a round as failed.
 
     Raises:
@@ -104,11 +104,11 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """The actors there are, or those that were asked for."""
+        """The number of actors, or, before the start, the requested number."""
         return max(1, len(self._slots), self._most or 0)
 
     def submit(self, tasks: Sequence[RoundTask]) -> None:
-        """Queue the tasks; starts actors where there is more to do, and room."""
+        """Queue the tasks; start actors if there is work and room for them."""
         self._queue.extend(self._setup.shares(tasks))
         if self._ray is None:
             self._connect()
@@ -117,7 +117,7 @@ class RayExecutor:
         self._deal()
 
     def wait(self) -> list[Outcome]:
-        """Block until there is an outcome and its state is durable; every wait inside has a bound."""
+        """Block until there is an outcome whose state is durable; every wait inside is bounded."""
         while not self._outcomes and (self._queue or any(slot.share for slot in self._slots)):
             ready = self._ready()
             opened = [slot for slot in self._slots if slot.opening in ready]
@@ -128,7 +128,7 @@ class RayExecutor:
             self._watch()
             if self._queue and not answered:
                 self._grow()
-            # The workers have their next share before the driver fetches and writes what they made of the last.
+            # Workers get their next batch before the driver fetches and writes the states of the last one.
             self._deal()
             for outcome, parcel, task in arrived:
                 self._keep(outcome, parcel, task)
@@ -136,12 +136,12 @@ class RayExecutor:
         return outcomes
 
     def incidents(self) -> list[Incident]:
-        """Lost workers and repeated rounds since this was last asked."""
+        """Lost workers and repeated rounds since the last call."""
         incidents, self._incidents = self._incidents, []
         return incidents
 
     def close(self) -> None:
-        """End the actors, and the connection if it is ours."""
+        """End the actors, and the connection if this executor made it."""
         self._queue.clear()
         slots, self._slots = self._slots, []
         if self._ray is not None and self._ray.is_initialized():
@@ -163,7 +163,7 @@ class RayExecutor:
         ray = connected(self._cluster)
         count = check_room(ray, self._cluster)
         if self._most is not None and self._most > count:
-            log.info("ray: %d workers were asked for, there is room for %d", self._most, count)
+            log.info("ray: room for %d of the %d requested workers", count, self._most)
         self._ray = ray
         need = self._cluster.need
         self._actors = ray.remote(
@@ -177,12 +177,12 @@ class RayExecutor:
         )(Actor)
         folder = self._cluster.folder
         states = ActorStates() if folder is None else StateFiles(Path(folder))
-        # By value what the main program defines: a node has no copy of its file.
+        # Definitions of the main program are pickled by value: nodes have no copy of its file.
         self._payload = ray.cloudpickle.dumps(replace(self._setup, states=states))
         self._held = ObjectCache(_HELD * sum(node.get("object_store_memory", 0.0) for node in nodes(ray)))
 
     def _grow(self) -> None:
-        """As many actors as there is work and room for, also on nodes that came since."""
+        """Start as many actors as there is work and room for, also on nodes added later."""
         wanted = min(self._most or 2**31, len(self._queue) + sum(slot.share is not None for slot in self._slots))
         if wanted > len(self._slots):
             there = room(nodes(self._ray), self._cluster.need)
@@ -206,7 +206,7 @@ class RayExecutor:
                 slot.heard, slot.pulse = slot.started, None
 
     def _parcel(self, ref: StateRef) -> Any:
-        """A reference to a state: the one that its worker left in the cluster, else one to the durable copy."""
+        """A reference to a state: the copy that its worker left in the cluster, else one of the durable copy."""
         if self._cluster.folder is not None:
             return None
         held = self._held.get(ref)
@@ -217,17 +217,17 @@ class RayExecutor:
         return held
 
     def _ready(self) -> set[Any]:
-        """What has come in, waited for no longer than a beat."""
+        """The references that are ready, after at most one beat."""
         waiting = [slot.opening for slot in self._slots if slot.opening is not None]
         waiting += [slot.answer for slot in self._slots if slot.share is not None]
         if not waiting:
-            time.sleep(BEAT_SECONDS / 10)  # until a node comes, or patience ends
+            time.sleep(BEAT_SECONDS / 10)  # until a node is added or the time-out ends the run
             return set()
         self._ray.wait(waiting, timeout=BEAT_SECONDS, fetch_local=False)
         return set(self._ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0])
 
     def _opened(self, slot: _ActorSlot) -> None:
-        """An actor's start came to an end."""
+        """Handle the result of an actor's start."""
         try:
             opened: Opened = self._ray.get(slot.opening)
         except self._ray.exceptions.RuntimeEnvSetupError as error:
@@ -236,9 +236,9 @@ class RayExecutor:
             self._deaths_at_start += 1
             if self._deaths_at_start >= START_ATTEMPTS:
                 raise WorkerError(
-                    f"a worker died while it started, {START_ATTEMPTS} times in a row: {_told(error)}"
+                    f"a worker died during its start, {START_ATTEMPTS} times in a row: {_brief(error)}"
                 ) from error
-            self._lost(slot, f"died while it started ({_told(error)})")
+            self._lost(slot, f"died during its start ({_brief(error)})")
             return
         if opened.trouble:
             raise TaskError(opened.trouble)
@@ -246,36 +246,36 @@ class RayExecutor:
         other = [f"{name} {there}, here {here[name]}" for name, there in opened.versions.items() if there != here[name]]
         if other:
             raise WorkerError(
-                f"ray: a node has other versions: {'; '.join(other)}. Results depend on them: "
-                "install the same everywhere, or give the workers a runtime environment"
+                f"ray: expected the driver's versions on every node, got {'; '.join(other)}; results depend on them: "
+                "install the same versions everywhere, or give the workers a runtime environment"
             )
         slot.opening, self._deaths_at_start = None, 0
         self._progress = time.monotonic()
 
     def _answered(self, slot: _ActorSlot) -> Iterator[tuple[Outcome, Any, RoundTask]]:
-        """The outcomes of a share, each with the reference to its state."""
+        """The outcomes of a batch, each with the reference to its state."""
         try:
             outcomes = self._ray.get(slot.answer)
         except self._ray.exceptions.RayActorError as error:
-            self._lost(slot, f"died ({_told(error)})")
+            self._lost(slot, f"died ({_brief(error)})")
             return
         except self._ray.exceptions.ObjectLostError as error:
-            # What it was to start from went with another node, and this worker is as good as before. The next try
-            # starts from the durable copy.
+            # A start state was lost with another node, while this worker is intact. The retry starts from the durable
+            # copy.
             share = slot.released()
             for task in share:
                 if task.start is not None:
                     self._held.drop(task.start)
-            self._again(share, f"was to start from a state that is gone ({_told(error)})")
+            self._again(share, f"could not get the state to start from ({_brief(error)})")
             return
         except self._ray.exceptions.RayError as error:
-            self._lost(slot, f"could not train ({_told(error)})")
+            self._lost(slot, f"could not train ({_brief(error)})")
             return
         yield from zip(outcomes, slot.parcels, slot.released(), strict=True)
         self._progress = time.monotonic()
 
     def _keep(self, outcome: Outcome, parcel: Any, task: RoundTask) -> None:
-        """Make its state durable; only then it is an outcome."""
+        """Make the state of an outcome durable before the outcome is reported."""
         if isinstance(outcome, Report) and outcome.stored.blob is None:
             ref, digest = StateRef(outcome.member, outcome.round), outcome.stored.digest
             try:
@@ -289,7 +289,7 @@ class RayExecutor:
                     outcome = replace(outcome, stored=self._states.keep(ref, blob, digest))
                     self._held.add(ref, parcel, len(blob))
             except self._ray.exceptions.RayError as error:
-                self._again((task,), f"was lost with the state that it had made ({_told(error)})")
+                self._again((task,), f"was lost with the state it had made ({_brief(error)})")
                 return
             except PBTError as error:
                 outcome = failure(task, fatal_cause(error), str(error))
@@ -312,7 +312,7 @@ class RayExecutor:
         return states
 
     def _watch(self) -> None:
-        """Give up the actors that are silent or too long at one round, and a cluster without room."""
+        """Give up actors that are silent or too long at one round, and a cluster without room."""
         now = time.monotonic()
         away, self._looked = now - self._looked, now
         for slot in [slot for slot in self._slots if slot.share is not None]:
@@ -328,13 +328,13 @@ class RayExecutor:
             self._progress = now
         elif now - self._progress > START_SECONDS:
             raise WorkerError(
-                f"ray: no worker started in {START_SECONDS:g} s; each asks for {amounts(self._cluster.need)}, and "
-                f"free are {amounts(self._ray.available_resources())} of {amounts(self._ray.cluster_resources())}. "
-                "Wait until others are done, ask for less, or add a node; then resume"
+                f"ray: no worker started in {START_SECONDS:g} s; each needs {amounts(self._cluster.need)}, and "
+                f"free are {amounts(self._ray.available_resources())} of {amounts(self._ray.cluster_resources())}; "
+                "wait for other jobs, request less, or add a node; then resume"
             )
 
     def _feel(self, slot: _ActorSlot, now: float) -> None:
-        """Ask for a sign of life from time to time."""
+        """Request a sign of life at regular intervals."""
         if slot.pulse is None:
             if now - slot.heard > self._limits.silence / _PULSES:
                 slot.pulse = slot.actor.pulse.options(concurrency_group="pulse").remote()
@@ -342,7 +342,7 @@ class RayExecutor:
             slot.pulse, slot.heard = None, now
 
     def _lost(self, slot: _ActorSlot, how: str) -> None:
-        """Give an actor up; what it trained is tried again, by another one."""
+        """Give up an actor; another one retries its batch."""
         self._ray.kill(slot.actor)
         self._slots.remove(slot)
         self._again(slot.share or (), how)
@@ -354,7 +354,7 @@ class RayExecutor:
         self._outcomes += failures
 
 
-def _told(error: BaseException) -> str:
-    """What an error of Ray says, without the pages behind its first lines."""
+def _brief(error: BaseException) -> str:
+    """The first lines of an error of Ray, which can be pages long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300].rstrip(".") or type(error).__name__

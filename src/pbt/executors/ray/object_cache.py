@@ -1,4 +1,4 @@
-"""Which states are still in the cluster's own memory, so that a hand-over need not go through the driver's."""
+"""References to states in the cluster's memory, so that a hand-over can bypass the driver."""
 
 from collections import OrderedDict
 from typing import Any
@@ -7,12 +7,12 @@ from pbt.core.population import StateRef
 
 
 class ObjectCache:
-    """References to states, the least used let go first when they take more than a share of the object store.
+    """References to states, evicted least recently used first when they exceed their part of the object store.
 
-    Every one of them is durable elsewhere: to let go costs one read of a file, and loses nothing.
+    All of these states are durable elsewhere: an eviction costs one read of a file and loses nothing.
 
     Args:
-        most: Bytes to hold at most.
+        most: Maximal size in bytes.
     """
 
     def __init__(self, most: float) -> None:
@@ -21,7 +21,7 @@ class ObjectCache:
         self._bytes = 0
 
     def add(self, ref: StateRef, parcel: Any, size: int) -> None:
-        """Hold this state too; the one two rounds before it is needed by nobody any more."""
+        """Hold a state, and drop the one of two rounds before, which is no longer needed."""
         self.drop(ref)
         self.drop(StateRef(ref.member, ref.round - 2))
         self._held[ref] = parcel, size
@@ -30,13 +30,13 @@ class ObjectCache:
             self.drop(next(iter(self._held)))
 
     def get(self, ref: StateRef) -> Any:
-        """The reference; None: it is not held."""
+        """The reference; None: not held."""
         if ref not in self._held:
             return None
         self._held.move_to_end(ref)
         return self._held[ref][0]
 
     def drop(self, ref: StateRef) -> None:
-        """Let go of it, if it is held."""
+        """Drop a reference, if held."""
         _, size = self._held.pop(ref, (None, 0))
         self._bytes -= size

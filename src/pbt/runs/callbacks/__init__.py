@@ -1,4 +1,4 @@
-"""Code of one's own at the turns of a run: what happened, as plain records, told to whoever derives from `Callback`."""
+"""Callbacks: user code at the events of a run, which it receives as plain records."""
 
 from pbt.runs.callbacks.base import HOOKS, Callback
 from pbt.runs.callbacks.dispatcher import Callbacks

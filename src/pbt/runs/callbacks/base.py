@@ -1,4 +1,4 @@
-"""The hooks."""
+"""The `Callback` base class and its hooks."""
 
 from typing import Any
 
@@ -7,25 +7,25 @@ from pbt.runs.callbacks.records import Copied, MemberFailure, MemberReport, Roun
 
 
 class Callback:
-    """Is told what happens in a run; every hook may be left as it is.
+    """Base class for user code that follows a run; every hook is optional.
 
-    Hooks are called one after the other in the process that drives the run, when what they tell is durable. What they
-    are given is theirs: changing it changes nothing in the run. What a hook raises is reported, once for each hook, as
-    a warning and in the run's journal; the run goes on and so do the callback's hooks. `KeyboardInterrupt` and
-    `SystemExit` end the run as anywhere.
+    Hooks are called one after another in the process that drives the run, once the event is durable. Their arguments
+    are copies: changing them changes nothing in the run. An exception in a hook is reported, once per hook, as a
+    warning and in the run's journal; the run and the callback's hooks continue. `KeyboardInterrupt` and `SystemExit`
+    end the run as anywhere.
 
     Raises:
-        UsageError: A subclass has a method `on_...` that is no hook, so that nobody would ever call it.
+        UsageError: A subclass has a method `on_...` that is not a hook and would never be called.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name in vars(cls):
             if name.startswith("on_") and name not in HOOKS:
-                raise UsageError(f"{cls.__name__}.{name}: there is no hook of this name{nearest(name, HOOKS)}")
+                raise UsageError(f"{cls.__name__}.{name}: expected the name of a hook{nearest(name, HOOKS)}")
 
     def on_run_start(self, start: RunStart) -> None:
-        """The run begins or goes on: the first hook. What an earlier process was told is not told again."""
+        """The run starts or resumes: the first hook. Events of an earlier process are not repeated."""
 
     def on_member_reported(self, report: MemberReport) -> None:
         """A member finished a round."""
@@ -37,11 +37,11 @@ class Callback:
         """A member copied another."""
 
     def on_round_end(self, end: RoundEnd) -> None:
-        """All members are through a round, and what follows from it is decided and was told."""
+        """All members have finished the round, and its decisions are made and reported."""
 
     def on_run_end(self, end: RunEnd) -> None:
-        """The run is over or stops: the last hook, called wherever `on_run_start` was."""
+        """The run ends or stops: the last hook, called whenever `on_run_start` was."""
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
-"""Their names."""
+"""Names of the hooks."""

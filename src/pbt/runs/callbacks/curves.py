@@ -1,4 +1,4 @@
-"""What is drawn of a run: numbers against training steps, and curves that never run backwards."""
+"""Curves of a run: numbers against training steps, in curves that never run backwards."""
 
 import contextlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pbt.runs.callbacks import MemberReport
 
 
 def values(report: MemberReport) -> dict[str, Any]:
-    """Score, hyperparameters and reported values by name; a name that is taken gets a longer one."""
+    """Score, hyperparameters and reported values by name; a taken name gets a longer one."""
     found: dict[str, Any] = {"score": report.score}
     for kind, more in (("hparams", report.hparams), ("reported", report.reported)):
         for name, value in more.items():
@@ -17,20 +17,20 @@ def values(report: MemberReport) -> dict[str, Any]:
 
 
 def numbers(named: Mapping[str, Any]) -> dict[str, float]:
-    """Those that can be drawn: truth values and texts cannot."""
+    """The values that can be plotted: numbers, without booleans."""
     found = {}
     for name, value in named.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
+            with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
                 found[name] = float(value)
     return found
 
 
 class Curves:
-    """Where a member's curves break off and new ones begin.
+    """Splits a member's curves where they would run backwards.
 
-    Training steps grow along a lineage, but not always along a member: in an asynchronous run, or where an older state
-    is copied, its donor may have trained less than it has. Drawn as one curve it would run back and cross itself.
+    Training steps increase along a lineage, but not always along a member: in an asynchronous run, or when an earlier
+    state is copied, its donor may have fewer steps than the member. A single curve would cross itself.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Curves:
         self._suffix: dict[int, str] = {}
 
     def suffix(self, report: MemberReport) -> str:
-        """What names of curves end in from this report of its member on: nothing until one would run backwards."""
+        """The suffix for names of curves from this report of its member on; empty until a curve would run backwards."""
         if report.first_step < self._end.get(report.member, 0):
             self._suffix[report.member] = f".from_round_{report.round}"
         self._end[report.member] = report.step

@@ -1,4 +1,4 @@
-"""The engine knows observers only, and what an observer raises ends the run: this one tells callbacks, and is safe."""
+"""The observer that calls the callbacks, and keeps the run going when one raises."""
 
 import contextlib
 import logging
@@ -36,21 +36,21 @@ _HOOK: Mapping[type, str] = {
 
 
 class Callbacks(Observer):
-    """Tells callbacks what happens in a run.
+    """Calls callbacks at the events of a run.
 
     Args:
-        callbacks: Whom to tell, in this order.
-        known: How many events the log held before the run was taken up, which are not told; None: as many as it holds
-            when the observer is told of the start.
+        callbacks: The callbacks, in the order of their calls.
+        known: Number of events logged before this process, which are not reported; None: all events present at the
+            start.
 
     Raises:
-        UsageError: Something else than instances of `Callback`.
+        UsageError: An object that is not an instance of `Callback`.
     """
 
     def __init__(self, callbacks: Sequence[Callback], known: int | None = None) -> None:
         for callback in callbacks:
             if not isinstance(callback, Callback):
-                raise UsageError(f"callbacks: expected objects of classes derived from pbt.Callback, got {callback!r}")
+                raise UsageError(f"callbacks: expected instances of pbt.Callback subclasses, got {callback!r}")
         self._callbacks = tuple(callbacks)
         self._known = known
         self._engine: Engine | None = None
@@ -62,7 +62,7 @@ class Callbacks(Observer):
         self._raised: set[tuple[int, str]] = set()
 
     def on_start(self, engine: Engine) -> None:
-        """Tell that the run begins, and what was decided in taking it up."""
+        """Report the start, and the decisions made on resuming."""
         events = engine.store.events()
         self._told = len(events) if self._known is None else self._known
         before = events[: self._told]
@@ -83,42 +83,42 @@ class Callbacks(Observer):
         self.on_commit(engine, events[self._told :])
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
-        """Tell what was logged."""
+        """Report the logged events."""
         self._told += len(events)
         for record in self._records.take(events):
             self._calls.extend((callback, _HOOK[type(record)], record) for callback in self._started)
         while self._calls:
             callback, hook, record = self._calls.popleft()
-            # A copy for each, so that no callback changes what the engine goes on with or what another is told.
+            # One copy per callback: none can change the engine's records or those of another callback.
             self._call(callback, hook, deepcopy(record))
 
     def on_end(self, engine: Engine) -> None:  # noqa: ARG002 (an observer's form)
-        """Tell that the run is over."""
+        """Report the end."""
         self._end("finished", None)
 
     def close(self) -> None:
-        """Where the run stops before its end: tell what was logged and is not told yet, and that it stops."""
+        """Report unreported events and the stop, if the run stops before its end."""
         if self._engine is None or not self._started:
             return
-        # The engine closes its observers while the error is on its way.
+        # The engine closes its observers while the exception propagates.
         error = sys.exception()
-        with contextlib.suppress(PBTError):  # a log that cannot be read has nothing to tell
+        with contextlib.suppress(PBTError):  # an unreadable log has nothing to report
             self.on_commit(self._engine, self._engine.store.events()[self._told :])
         self._end("failed" if isinstance(error, Exception) else "interrupted", error)
 
     def _end(self, outcome: RunOutcome, error: BaseException | None) -> None:
         if self._engine is not None:
-            with contextlib.suppress(PBTError):  # then it stays as it was at the start
+            with contextlib.suppress(PBTError):  # the records then stay as at the start
                 self._run = _run(self._engine)
         while self._started and self._run is not None:
-            # Taken away before the call: whoever is interrupted in it is not called again.
+            # Removed before the call: a callback interrupted in it is not called again.
             callback = self._started.popleft()
             self._call(callback, "on_run_end", RunEnd(run=self._run, outcome=outcome, error=error))
 
     def _call(self, callback: Callback, hook: str, record: Any) -> None:
         try:
             getattr(callback, hook)(record)
-        except Exception as error:  # noqa: BLE001 (whatever a callback does wrong is not the run's fault)
+        except Exception as error:  # noqa: BLE001 (no error of a callback is the run's)
             self._report(callback, hook, error)
 
     def _report(self, callback: Callback, hook: str, error: Exception) -> None:
@@ -126,14 +126,14 @@ class Callbacks(Observer):
             return
         self._raised.add((id(callback), hook))
         name, what = type(callback).__qualname__, "".join(traceback.format_exception_only(error)).strip()
-        log.warning("callback %s raised in %s: %s; the run goes on, and this is told once", name, hook, what)
+        log.warning("callback %s raised in %s: %s; the run continues, and this is reported once", name, hook, what)
         if self._engine is not None:
             trace = "".join(traceback.format_exception(error))
-            with contextlib.suppress(PBTError):  # where nothing can be written the run will find out itself
+            with contextlib.suppress(PBTError):  # the run itself reports a disk that cannot be written
                 self._engine.store.note("callback", callback=name, hook=hook, message=what, traceback=trace)
 
 
 def _run(engine: Engine) -> Run:
-    """The run as it is, to be read also when its writer is closed."""
+    """The run's current results, readable after its writer is closed."""
     path = engine.store.path
     return Run(engine.store) if path is None else Run.open(path)

@@ -1,4 +1,4 @@
-"""A run in MLflow: a parent run, and a child run for every member."""
+"""Tracking in MLflow: a parent run, and a child run for every member."""
 
 import json
 import re
@@ -16,20 +16,20 @@ _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 _ODD = re.compile(r"[^\w\-. /]", re.ASCII)
 _LONGEST = 250
 _MOST = 500
-"""Metrics that MLflow takes at once, and characters that every version takes of a parameter."""
+"""Maximal number of metrics per call, and characters of a parameter that every version accepts."""
 
 
 class MLflow(Tracker):
     """Tracks a run in MLflow.
 
-    The parent run has the settings, the best score after each round and, at the end, `schedule.json`. The child run of
-    a member has score, hyperparameters and reported numbers against training steps, hyperparameters that are no
-    numbers as tags, and for every copy a tag and the metric `donor`, against rounds.
+    The parent run has the settings, the best score after each round and, at the end, `schedule.json`. A member's child
+    run has score, hyperparameters and reported numbers against training steps, hyperparameters that are not numbers
+    as tags, and for every copy a tag and the metric `donor`, against rounds.
 
     Args:
-        experiment: The experiment in MLflow; made where it is not there.
-        name: Of the parent run; None: that of the run directory.
-        tracking_uri: Where to; None: as MLflow is set up, by `MLFLOW_TRACKING_URI` or else in `mlflow.db`.
+        experiment: The experiment in MLflow; created if absent.
+        name: Name of the parent run; None: that of the run directory.
+        tracking_uri: Tracking server or file; None: `MLFLOW_TRACKING_URI`, or else `mlflow.db`.
 
     Raises:
         MissingExtraError: MLflow is not installed.
@@ -52,7 +52,7 @@ class MLflow(Tracker):
         self._runs: Ids = {}
 
     def begin(self, start: RunStart, ids: Ids) -> None:
-        """Find the parent run, or make it."""
+        """Find or create the parent run."""
         self._client = self._mlflow.MlflowClient(tracking_uri=self._uri)
         self._runs = ids
         found = self._found(ids.get(_PARENT))
@@ -67,11 +67,11 @@ class MLflow(Tracker):
             ids[_PARENT] = self._made(name, {})
             for key, value in _settings(start.run.meta).items():
                 self._client.log_param(ids[_PARENT], key, value)
-        # Not a parameter, which never changes: a run may be extended.
+        # Not a parameter, which MLflow never changes: a run may be extended.
         self._client.set_tag(ids[_PARENT], "rounds", str(start.rounds))
 
     def send(self, record: CallbackRecord, suffix: str) -> None:
-        """Send a record to the run that it belongs to."""
+        """Send a record to its run."""
         if isinstance(record, RoundEnd):
             if record.best is not None:
                 self._log(self._runs[_PARENT], {"best_score": record.best.score}, record.round)
@@ -90,7 +90,7 @@ class MLflow(Tracker):
                 self._client.set_tag(run, f"failed.round_{record.round}", f"{record.cause}: {record.message}"[:_MOST])
 
     def finish(self, end: RunEnd, schedule: str | None) -> None:
-        """Leave the schedule, and say how it ended."""
+        """Send the schedule and the final status."""
         try:
             if schedule is not None:
                 self._client.log_text(self._runs[_PARENT], schedule, "schedule.json")
@@ -133,12 +133,12 @@ class MLflow(Tracker):
 
 
 def _is_of(report: MemberReport, name: str) -> bool:
-    """Whether it is the name of a hyperparameter."""
+    """Whether this is the name of a hyperparameter."""
     return name.removeprefix("hparams.") in report.hparams
 
 
 def _key(name: str) -> str:
-    """A name as MLflow takes it: no signs that it refuses, and no path that is written in two ways."""
+    """A name valid in MLflow: no refused characters, and no ambiguous path."""
     parts = (part for part in _ODD.sub("_", name).split("/") if part not in {"", ".", ".."})
     return "/".join(parts)[:_LONGEST] or "_"
 

@@ -1,4 +1,4 @@
-"""What callbacks are told, as frozen records, and how they are made of a log."""
+"""The records passed to callbacks, and their derivation from the log."""
 
 import math
 from collections import defaultdict
@@ -15,21 +15,21 @@ RunOutcome = Literal["finished", "interrupted", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberReport:
-    """A member finished a round: it was trained and scored, and its state is durable."""
+    """A member finished a round: it is trained and scored, and its state is durable."""
 
     member: int
     round: int
-    """Counts up from 1."""
+    """Counted from 1."""
     first_step: int
-    """Training steps in the state it started from: fewer than its own, where it copied a member that is behind."""
+    """Training steps of the start state; may be less than the member's own before, after a copy."""
     step: int
-    """Training steps in its state now."""
+    """Training steps of the new state."""
     scores: tuple[float, ...]
     """Validation scores, as the task returned them."""
     hparams: HParams
-    """What it was trained with."""
+    """Hyperparameters of the round."""
     reported: Mapping[str, Any] = field(default_factory=dict)
-    """What else the task returned."""
+    """Other metrics returned by the task."""
 
     @property
     def score(self) -> float:
@@ -39,44 +39,44 @@ class MemberReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberFailure:
-    """A member's round came to nothing."""
+    """A member's round failed."""
 
     member: int
     round: int
     cause: str
-    """`score` (no usable metrics), `state` (it cannot be stored), `exception` or `worker` (lost too often)."""
+    """`score` (no usable metrics), `state` (it cannot be stored), `exception` or `worker` (too many lost workers)."""
     message: str
     hparams: HParams
-    """What it was to be trained with."""
+    """Hyperparameters of the round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
-    """A member took over a donor's state, hyperparameters or both, and explored from there."""
+    """A member copied a donor's state, hyperparameters or both, and explored."""
 
     member: int
     round: int
-    """The round that begins with the copy."""
+    """The round that starts with the copy."""
     donor: int
     kind: Literal["exploit", "replace"]
     """`exploit`: the strategy's choice; `replace`: the member had failed."""
     why: str
     score: float | None
-    """What the member itself had scored; None: it had failed."""
+    """The member's own score before; None: it had failed."""
     donor_score: float | None
-    """What the copied state had scored; None: only hyperparameters were taken."""
+    """The score of the copied state; None: only hyperparameters were copied."""
     first_step: int
-    """Training steps in the state it goes on from."""
+    """Training steps of the state it continues from."""
     hparams_before: HParams
     hparams: HParams
-    """What the round is trained with, explored already."""
+    """Hyperparameters of the round, explored."""
     draws: Mapping[str, Value] = field(default_factory=dict)
-    """What was drawn per changed name: a factor, a shift, or "resample"."""
+    """The draw per changed name: a factor, a shift, or "resample"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundEnd:
-    """Every member that is not retired has finished this round, or failed in it."""
+    """Every current member has finished this round or failed in it."""
 
     round: int
     reports: tuple[MemberReport, ...]
@@ -84,51 +84,51 @@ class RoundEnd:
     failures: tuple[MemberFailure, ...]
     """Of this round, by member."""
     best: MemberReport | None
-    """The best report until now, of any round; None: there is none."""
+    """The best report so far, of any round; None: no report yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStart:
-    """A run begins, or goes on."""
+    """A run starts or resumes."""
 
     run: Run
-    """As it is now; `past(run)` tells what happened before."""
+    """Current results; `past(run)` yields the earlier events."""
     rounds: int
-    """That every member shall train."""
+    """Requested rounds per member."""
     rounds_done: int
-    """That every member has finished already."""
+    """Rounds that every member has finished already."""
     resumed: bool
-    """Whether it was begun earlier. Also true where that came to no whole round."""
+    """Whether the run was started earlier, even if no round was finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """A run is over, or stops."""
+    """A run ends or stops."""
 
     run: Run
-    """As it is now."""
+    """Current results."""
     outcome: RunOutcome
     """`interrupted` by Ctrl-C or a signal, `failed` by an error; the run can be resumed unless every member failed."""
     error: BaseException | None = None
-    """What stopped it."""
+    """The exception that stopped it."""
 
 
 CallbackRecord = MemberReport | MemberFailure | Copied | RoundEnd
 
 
 def past(run: Run) -> Iterator[CallbackRecord]:
-    """What the hooks between start and end would have been told of a run so far: all of it, in order."""
+    """All records of a run so far, in order, as hooks would have received them between start and end."""
     return Records(run.view.sign).take(run.events)
 
 
 class Records:
-    """Makes records of a log that is given piece by piece; what ends in a piece is told at its end.
+    """Derives records from a log given in parts; rounds that end within a part are reported at its end.
 
     Args:
-        sign: `View.sign`: which of two scores is the better one.
+        sign: `View.sign`: which of two scores is better.
 
     Attributes:
-        rounds_done: Rounds that every member has finished.
+        rounds_done: Rounds finished by every member.
     """
 
     def __init__(self, sign: int) -> None:
@@ -137,7 +137,7 @@ class Records:
         self._hparams: dict[int, HParams] = {}
         self._first_step: dict[int, int] = {}
         self._last: dict[int, Reported] = {}
-        # Rounds finished, per member that is not retired, and how many of them are not beyond `rounds_done`.
+        # Finished rounds per current member, and the number of members not beyond `rounds_done`.
         self._finished: dict[int, int] = {}
         self._behind = 0
         self._reports: dict[int, list[MemberReport]] = defaultdict(list)
@@ -146,10 +146,10 @@ class Records:
         self._best: MemberReport | None = None
 
     def take(self, events: Iterable[Event]) -> Iterator[CallbackRecord]:
-        """What callbacks are told of these events."""
+        """The records of these events."""
         for event in events:
             if isinstance(event, Reported | Failed | Ended):
-                # Only now, so that what was decided at the end of a round is told before its end.
+                # Yielded last, so that a round's decisions are reported before its end.
                 yield from self._ended()
             match event:
                 case Born():
@@ -223,10 +223,10 @@ class Records:
         self._behind -= before <= self.rounds_done < event.round
 
     def _ended(self) -> Iterator[RoundEnd]:
-        """The rounds that the last of the members has left."""
+        """The rounds that the last member has finished."""
         while self._finished and not self._behind:
             self.rounds_done += 1
-            # Counted once a round, so that a report costs the same in a population of any size.
+            # Counted once per round, so that the cost of a report does not depend on the population size.
             self._behind = sum(finished <= self.rounds_done for finished in self._finished.values())
             yield RoundEnd(
                 round=self.rounds_done,

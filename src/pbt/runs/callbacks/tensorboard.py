@@ -11,20 +11,20 @@ from pbt.runs.callbacks.curves import Curves, numbers, values
 
 FOLDER = "tensorboard"
 Scalars = Callable[[MemberReport], Iterable[tuple[str, float, int]]]
-"""From a report to (tag, value, place on the x axis)."""
+"""Maps a report to (tag, value, position on the x axis)."""
 
 
 def everything(report: MemberReport) -> Iterable[tuple[str, float, int]]:
-    """Score, reported numbers and hyperparameters against training steps, a tag per member."""
+    """Score, reported numbers and hyperparameters against training steps, one tag per member."""
     for name, value in numbers(values(report)).items():
         yield f"{name}/member_{report.member}", value, report.step
 
 
 class ScalarWriter:
-    """Writes scalars to an event file in a folder, at once and in the calling thread.
+    """Writes scalars to an event file, synchronously.
 
-    `tensorboardX.SummaryWriter` has a queue and a thread of its own; interrupted at the wrong moment, they keep the
-    interpreter from ending.
+    `tensorboardX.SummaryWriter` uses a queue and a thread; interrupted at the wrong moment, they prevent the
+    interpreter from exiting.
 
     Raises:
         MissingExtraError: tensorboardX is not installed.
@@ -38,14 +38,14 @@ class ScalarWriter:
         self._file = EventsWriter(str(Path(folder) / "events"))
 
     def add_scalar(self, tag: str, value: float, place: int) -> None:
-        """One point of a curve."""
+        """Write one point of a curve."""
         from tensorboardX.proto.event_pb2 import Event as Record
         from tensorboardX.summary import scalar
 
         self._file.write_event(Record(wall_time=time.time(), step=place, summary=scalar(tag, value)))
 
     def flush(self) -> None:
-        """Let readers see what was written."""
+        """Make everything written visible to readers."""
         self._file.flush()
 
     def close(self) -> None:
@@ -54,23 +54,23 @@ class ScalarWriter:
 
 
 def writer_maker() -> Callable[[str], ScalarWriter]:
-    """What opens a writer of event files in a folder; MissingExtraError if tensorboardX is not installed."""
+    """A function that opens a writer in a folder; MissingExtraError if tensorboardX is not installed."""
     try:
-        import tensorboardX  # noqa: F401 (only whether it is there)
+        import tensorboardX  # noqa: F401 (checks that it is installed)
     except ImportError as error:
         raise MissingExtraError("TensorBoard scalars", "tensorboard") from error
     return ScalarWriter
 
 
 class TensorBoard(Callback):
-    """Writes scalars into a folder of the run directory, anew from the log whenever a run starts.
+    """Writes scalars into a folder of the run directory, rewritten from the log on every start.
 
-    A curve of a member that copies another with fewer training steps than its own goes on under a name of its own,
+    When a member copies another with fewer training steps than its own, its curve continues under a new name,
     `score/member_3.from_round_6`, because it would run backwards.
 
     Args:
-        scalars: What to write of a report.
-        folder: Its name.
+        scalars: The scalars of a report.
+        folder: Name of the folder.
 
     Raises:
         MissingExtraError: tensorboardX is not installed.
@@ -84,7 +84,7 @@ class TensorBoard(Callback):
         self._curves = Curves()
 
     def on_run_start(self, start: RunStart) -> None:
-        """Write what the log has."""
+        """Write the scalars of the log."""
         self._writer, self._curves = None, Curves()
         if start.run.path is None:
             return
@@ -96,14 +96,14 @@ class TensorBoard(Callback):
                 self.on_member_reported(record)
 
     def on_member_reported(self, report: MemberReport) -> None:
-        """Write what was reported."""
+        """Write the scalars of a report."""
         if self._writer is not None:
             suffix = self._curves.suffix(report)
             for tag, value, place in self._scalars(report):
                 self._writer.add_scalar(f"{tag}{suffix}", value, place)
 
     def on_round_end(self, end: RoundEnd) -> None:  # noqa: ARG002 (a hook's form)
-        """Let readers see the round."""
+        """Make the round visible to readers."""
         if self._writer is not None:
             self._writer.flush()
 

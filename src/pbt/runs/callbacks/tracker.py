@@ -1,4 +1,4 @@
-"""What trackers have in common: everything is sent once and in order, over interruptions too."""
+"""Base class of trackers: every record is sent once and in order, across interruptions."""
 
 import json
 from abc import ABC, abstractmethod
@@ -24,22 +24,22 @@ from pbt.runs.schedule_io import schedule_text
 from pbt.store.files import write_durable
 
 Ids = MutableMapping[str, str]
-"""What a tracker calls this run and its members, by names of ours."""
+"""The tracker's ids of the run and its members, by names of this package."""
 _ROUNDS = "rounds"
 
 
 class Tracker(Callback, ABC):
-    """Sends a run to a tracker, and goes on in the same place when the run is resumed.
+    """Sends a run to a tracker, and continues there when the run is resumed.
 
-    What the tracker calls things, and how far it is, stands in a file of the run directory: what is logged and was not
-    sent, because the process was killed or the tracker was away, is sent when the run goes on. Where sending fails the
-    rest waits until the end of a round, so that a tracker that is away costs one attempt per round.
+    A file in the run directory records the tracker's ids and the progress: records that were logged but not sent,
+    because the process was killed or the tracker unreachable, are sent on resume. After a failed attempt the rest waits
+    until the end of the round, so that an unreachable tracker costs one attempt per round.
 
-    A subclass says how a record is sent.
+    A subclass defines how a record is sent.
     """
 
     file: ClassVar[str]
-    """Its name in the run directory."""
+    """Name of that file."""
 
     def __init__(self) -> None:
         self._forget()
@@ -54,18 +54,18 @@ class Tracker(Callback, ABC):
 
     @abstractmethod
     def begin(self, start: RunStart, ids: Ids) -> None:
-        """Find the run that these ids name, or forget them and make another one."""
+        """Find the run with these ids, or replace them by those of a new one."""
 
     @abstractmethod
     def send(self, record: CallbackRecord, suffix: str) -> None:
-        """Send a record; `suffix` is what the names of its curves end in."""
+        """Send a record; `suffix` is appended to the names of its curves."""
 
     @abstractmethod
     def finish(self, end: RunEnd, schedule: str | None) -> None:
-        """Send the schedule that made the best network, as JSON, if there is one; and let go of everything."""
+        """Send the schedule of the best network as JSON, if there is one, and release all resources."""
 
     def on_run_start(self, start: RunStart) -> None:
-        """Find or make the run, and send what is missing."""
+        """Find or create the run, and send missing records."""
         self._forget()
         self._path = None if start.run.path is None else start.run.path / self.file
         self._read()
@@ -80,28 +80,28 @@ class Tracker(Callback, ABC):
         self._work()
 
     def on_member_reported(self, report: MemberReport) -> None:
-        """Send it."""
+        """Send the report."""
         self._take(report)
         self._work()
 
     def on_member_failed(self, failure: MemberFailure) -> None:
-        """Send it."""
+        """Send the failure."""
         self._take(failure)
         self._work()
 
     def on_exploit(self, copied: Copied) -> None:
-        """Send it."""
+        """Send the copy."""
         self._take(copied)
         self._work()
 
     def on_round_end(self, end: RoundEnd) -> None:
-        """Send it, and what could not be sent before."""
+        """Send the end of the round, and everything still unsent."""
         self._take(end)
         self._away = False
         self._work()
 
     def on_run_end(self, end: RunEnd) -> None:
-        """Send what is left and the schedule, and let go of the tracker."""
+        """Send the rest and the schedule, and release the tracker."""
         if not self._open:
             return
         self._away = False
@@ -113,8 +113,8 @@ class Tracker(Callback, ABC):
 
     def _take(self, record: CallbackRecord) -> None:
         if not self._open:
-            return  # the tracker could not be reached at the start: all of it is sent when the run is resumed
-        # Asked also of what was sent by an earlier process: where curves break off depends on all before.
+            return  # the tracker was unreachable at the start: all records are sent when the run is resumed
+        # Computed also for records sent by an earlier process: the splits of curves depend on all earlier ones.
         suffix = self._curves.suffix(record) if isinstance(record, MemberReport) else ""
         self._waiting.append((record, suffix))
 
@@ -125,8 +125,8 @@ class Tracker(Callback, ABC):
             while self._waiting:
                 record, suffix = self._waiting[0]
                 lane, place = _place(record)
-                # An earlier process may have sent it; and what an extended run decides in being taken up is in its
-                # past at the start, and told by a hook.
+                # An earlier process may have sent it; and decisions made on extending a run are both in its past at the
+                # start and reported by a hook.
                 if place > self._sent.get(lane, 0):
                     self.send(record, suffix)
                     self._sent[lane] = place
@@ -138,7 +138,7 @@ class Tracker(Callback, ABC):
             self._write()
 
     def _read(self) -> None:
-        """What an earlier process wrote; nothing, where that cannot be read: then the tracker begins anew."""
+        """Load the file written by an earlier process, if there is one; RunError if it is unreadable."""
         if self._path is None or not self._path.is_file():
             return
         try:
@@ -146,7 +146,7 @@ class Tracker(Callback, ABC):
             self._ids = {str(name): str(value) for name, value in kept["ids"].items()}
             self._sent = {str(lane): int(place) for lane, place in kept["sent"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RunError(f"{self._path}: cannot be read ({error}); remove it to begin anew in the tracker") from error
+            raise RunError(f"{self._path}: cannot be read ({error}); delete it to start anew in the tracker") from error
 
     def _write(self) -> None:
         if self._path is not None:
@@ -155,8 +155,8 @@ class Tracker(Callback, ABC):
 
 
 def _place(record: CallbackRecord) -> tuple[str, int]:
-    """Where a record stands: places of a lane grow in the order of the log."""
+    """The position of a record: its lane, and a number that increases in log order."""
     if isinstance(record, RoundEnd):
         return _ROUNDS, record.round
-    # A copy comes before the report, or the failure, of the round that it begins.
+    # A copy precedes the report or failure of the round that it starts.
     return str(record.member), 2 * record.round - isinstance(record, Copied)

@@ -1,4 +1,4 @@
-"""A run in Weights & Biases: a group of runs, one for the population and one for every member."""
+"""Tracking in Weights & Biases: a group of runs, one for the population and one for every member."""
 
 import logging
 import secrets
@@ -19,16 +19,16 @@ _GROUP, _POPULATION = "group", "population"
 class WandB(Tracker):
     """Tracks a run in Weights & Biases.
 
-    The run of the population has the settings, the best score after each round and, at the end, the schedule as an
-    artifact. The run of a member has score, hyperparameters and everything reported against training steps (`step`),
-    and for every copy `donor`, for every failure `failed`, against rounds (`round`).
+    The population's run has the settings, the best score after each round and, at the end, the schedule as an
+    artifact. A member's run has score, hyperparameters and reported values against training steps (`step`), and for
+    every copy `donor`, for every failure `failed`, against rounds (`round`).
 
     Args:
         project: The project.
-        name: Of the group; None: that of the run directory. An id is added to it, which keeps two runs apart.
-        entity: User or team; None: as W&B is set up.
-        mode: `"online"`, `"offline"` or `"disabled"`; None: as W&B is set up, by `WANDB_MODE` or else online.
-        folder: Where W&B keeps its files; None: in the run directory, or for a run in memory where W&B does.
+        name: Name of the group; None: that of the run directory. A unique id is appended.
+        entity: User or team; None: W&B's setting.
+        mode: `"online"`, `"offline"` or `"disabled"`; None: `WANDB_MODE`, or else online.
+        folder: Folder of W&B's files; None: the run directory, or for a run in memory W&B's default.
 
     Raises:
         MissingExtraError: wandb is not installed.
@@ -59,20 +59,20 @@ class WandB(Tracker):
         self._runs: dict[str, Any] = {}
 
     def begin(self, start: RunStart, ids: Ids) -> None:
-        """Go on with the group, or begin one."""
+        """Continue the group, or create one."""
         path = start.run.path
         name = self._name or (path.name if path is not None else "pbt")
         ids.setdefault(_GROUP, f"{name}-{secrets.token_hex(4)}")
         self._group, self._runs = ids[_GROUP], {}
         folder = self._folder or path
-        # Absolute, because W&B writes from a process of its own, which may stand elsewhere.
+        # Absolute, because W&B writes from a process of its own with another working directory.
         self._dir = None if folder is None else str(Path(folder).absolute())
         run = self._run(_POPULATION, _settings(start))
         if not run.offline:
             log.info("W&B: %s", run.url)
 
     def send(self, record: CallbackRecord, suffix: str) -> None:
-        """Send a record to the run that it belongs to."""
+        """Send a record to its run."""
         if isinstance(record, RoundEnd):
             if record.best is not None:
                 self._run(_POPULATION).log({"round": record.round, "best_score": record.best.score})
@@ -88,7 +88,7 @@ class WandB(Tracker):
                 run.log({"round": record.round, "failed": 1})
 
     def finish(self, end: RunEnd, schedule: str | None) -> None:
-        """Leave the schedule, and say how it ended."""
+        """Send the schedule and the final status."""
         try:
             if schedule is not None:
                 artifact = self._wandb.Artifact(f"schedule-{self._group}", type="schedule")
@@ -111,20 +111,20 @@ class WandB(Tracker):
             dir=self._dir,
             group=self._group,
             name=part,
-            # The same id in every process: a resumed run goes on in it.
+            # The same id in every process, so that a resumed run continues.
             id=f"{self._group}-{part}",
             resume="allow",
             job_type=part.partition("_")[0],
             config=dict(config),
             allow_val_change=True,
-            # Beside the other members' runs, and beside a run that the user has open.
+            # Separate from the other members' runs and from any run that the user has open.
             reinit="create_new",
-            # The terminal is not its own here: there may be a live table.
+            # W&B must not write to the terminal, which may show a live table.
             settings=self._wandb.Settings(console="off", silent=True),
         )
         for name in ("step", "round"):
             run.define_metric(name, hidden=True)
-        # Not the order of calls, which W&B calls steps.
+        # W&B's own steps count calls; these metrics have axes of their own.
         run.define_metric("*", step_metric="step")
         for name in ("donor", "failed", "best_score"):
             run.define_metric(name, step_metric="round")
