@@ -71,7 +71,7 @@ def start_program(text, folder):
         import fleet
         from pbt.executors.retry import Limits
         from pbt.executors.processes import ProcessExecutor
-        from pbt.executors.worker import Setup
+        from pbt.executors.worker import WorkerSpec
         from pbt.store.files import StateFiles
         from pbt.testing.executors import finish, make_task
     """
@@ -265,9 +265,9 @@ def test_no_orphans(tmp_path) -> None:
     """A parent that is killed leaves no worker behind, be it idle, computing or asleep."""
     program = f"""
         if __name__ == "__main__":
-            busy = ProcessExecutor(Setup(task=fleet.stay_busy, states=StateFiles(None)), ["cpu"] * 2)
+            busy = ProcessExecutor(WorkerSpec(task=fleet.stay_busy, states=StateFiles(None)), ["cpu"] * 2)
             busy.submit([make_task(member, hparams={{"folder": {str(tmp_path)!r}}}) for member in range(2)])
-            idle = ProcessExecutor(Setup(task=fleet.walk, states=StateFiles(None)), ["cpu"])
+            idle = ProcessExecutor(WorkerSpec(task=fleet.walk, states=StateFiles(None)), ["cpu"])
             finish(idle, [make_task(0)])
             busy.wait()
     """
@@ -331,7 +331,7 @@ def test_sees_through_its_own_pause(tmp_path) -> None:
     """Where the parent itself was stopped (Ctrl-Z), nobody was silent, and no round is lost."""
     program = f"""
         if __name__ == "__main__":
-            setup = Setup(task=fleet.nap, states=StateFiles(None))
+            setup = WorkerSpec(task=fleet.nap, states=StateFiles(None))
             with ProcessExecutor(setup, ["cpu"], Limits(silence=3.0)) as executor:
                 tasks = [make_task(0, hparams={{"folder": {str(tmp_path)!r}}})]
                 print(finish(executor, tasks)[0, 1].attempt, executor.incidents())
@@ -354,7 +354,7 @@ def test_slow_to_start(tmp_path) -> None:
         if __name__ == "__mp_main__":
             time.sleep(3)
         if __name__ == "__main__":
-            setup = Setup(task=fleet.walk, states=StateFiles(None))
+            setup = WorkerSpec(task=fleet.walk, states=StateFiles(None))
             with ProcessExecutor(setup, ["cpu"], Limits(silence=1.5)) as executor:
                 print(finish(executor, [make_task(0)])[0, 1].attempt, executor.incidents())
     """

@@ -112,12 +112,12 @@ def test_workers_notice_a_dead_parent_whose_pipes_live_on(tmp_path) -> None:
         sys.path.insert(0, {str(HERE)!r})
         import fleet
         from pbt.executors.processes import ProcessExecutor
-        from pbt.executors.worker import Setup
+        from pbt.executors.worker import WorkerSpec
         from pbt.store.files import StateFiles
         from pbt.testing.executors import finish, make_task
 
         if __name__ == "__main__":
-            executor = ProcessExecutor(Setup(task=fleet.own_pid, states=StateFiles(None)), ["cpu"])
+            executor = ProcessExecutor(WorkerSpec(task=fleet.own_pid, states=StateFiles(None)), ["cpu"])
             (outcome,) = finish(executor, [make_task(0)]).values()
             child = os.fork()
             if child == 0:

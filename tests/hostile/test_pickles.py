@@ -279,7 +279,7 @@ def test_no_module_here_can_load_a_pickle_from_a_file() -> None:
         f"{path.relative_to(source)}: {word}"
         for path in source.rglob("*.py")
         for word in words
-        if word in path.read_text(encoding="utf-8").replace(".eval()", "")
+        if word in path.read_text(encoding="utf-8").replace(".eval()", "").replace("def eval(", "")
     }
     assert {text for text in found if "executors/" not in text and "testing/" not in text} == set()
 

@@ -21,7 +21,6 @@ from pbt.testing.stores import LARGE, META, fill, make_state, report, same
 HOT = """
 import os, sys
 from pbt.store import RunStore
-from pbt.core.events import Noted
 store = RunStore.open(sys.argv[1])
 store._connection.execute("PRAGMA cache_size = 5")
 with store._transaction() as connection:

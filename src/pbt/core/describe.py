@@ -82,32 +82,36 @@ class _Describer:
             return self._function(rule, depth)
         if getattr(rule, "shape", None) == () and hasattr(rule, "item"):  # an array scalar
             return self.of(rule.item(), depth + 1)
-        held = _attributes(rule)
+        attributes = _attributes(rule)
         if not callable(rule):
             # An object that a rule merely refers to, such as a record of settings: its plain values only.
-            held = {name: value for name, value in held.items() if isinstance(value, (bool, int, float, str))}
-        if not held and not callable(rule):
+            attributes = {
+                name: value for name, value in attributes.items() if isinstance(value, (bool, int, float, str))
+            }
+        if not attributes and not callable(rule):
             return place(rule)
-        told: dict[str, Any] = {"name": place(rule)}
+        description: dict[str, Any] = {"name": place(rule)}
         if callable(rule) and not _is_ours(type(rule)):
-            told["code"] = _code_of_class(type(rule))
-        return told | {"attributes": {name: self.of(value, depth + 1) for name, value in sorted(held.items())}}
+            description["code"] = _code_of_class(type(rule))
+        return description | {
+            "attributes": {name: self.of(value, depth + 1) for name, value in sorted(attributes.items())}
+        }
 
     def _function(self, function: FunctionType, depth: int) -> Any:
-        held: dict[str, Any] = {}
+        closure: dict[str, Any] = {}
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
-                held[name] = self.of(cell.cell_contents, depth + 1)
+                closure[name] = self.of(cell.cell_contents, depth + 1)
             except ValueError:  # not assigned yet
                 continue
         given = dict(zip(_defaulted(function), function.__defaults__ or (), strict=True))
-        told = {
+        parts = {
             "code": "" if _is_ours(function) else _code_of(function),
-            "closure": held,
+            "closure": closure,
             "defaults": self.of({**given, **(function.__kwdefaults__ or {})}, depth + 1),
         }
-        told = {name: value for name, value in told.items() if value}
-        return {"name": place(function), **told} if told else place(function)
+        parts = {name: value for name, value in parts.items() if value}
+        return {"name": place(function), **parts} if parts else place(function)
 
 
 def _is_ours(defined: Any) -> bool:
@@ -117,8 +121,8 @@ def _is_ours(defined: Any) -> bool:
 def _attributes(held: Any) -> dict[str, Any]:
     """The attributes of an object, in its `__dict__` or its slots."""
     slots = [name for cls in type(held).__mro__ for name in _as_names(vars(cls).get("__slots__", ()))]
-    found = {name: getattr(held, name) for name in slots if hasattr(held, name) and not name.startswith("__")}
-    return found | dict(getattr(held, "__dict__", {}))
+    values = {name: getattr(held, name) for name in slots if hasattr(held, name) and not name.startswith("__")}
+    return values | dict(getattr(held, "__dict__", {}))
 
 
 def _as_names(slots: Any) -> tuple[str, ...]:
@@ -194,9 +198,9 @@ def difference(before: Any, now: Any, field: str) -> Difference | None:
             return Difference(field, _shown(before), _shown(now))
         for key in dict.fromkeys((*before, *now)):
             if key in before or key not in _LATER:
-                found = difference(before.get(key), now.get(key), f"{field}.{key}")
-                if found is not None:
-                    return found
+                first = difference(before.get(key), now.get(key), f"{field}.{key}")
+                if first is not None:
+                    return first
         return None
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = enumerate(zip(before, now, strict=True))

@@ -85,18 +85,18 @@ class Schedule:
         Raises:
             UsageError: Not the description of a schedule.
         """
-        found = plain.get("segments") if isinstance(plain, Mapping) else None
-        if not isinstance(found, (list, tuple)):
+        segments = plain.get("segments") if isinstance(plain, Mapping) else None
+        if not isinstance(segments, (list, tuple)):
             raise UsageError("schedule: expected a mapping with a list of 'segments', found none")
-        return cls(tuple(_segment(number, segment) for number, segment in enumerate(found, 1)))
+        return cls(tuple(_segment(number, segment) for number, segment in enumerate(segments, 1)))
 
 
 def _segment(number: int, plain: Any) -> Segment:
     """One validated segment of a description."""
     names = {"start", "stop", "hparams"}
     if not isinstance(plain, Mapping) or set(plain) != names:
-        found = sorted(map(str, plain)) if isinstance(plain, Mapping) else repr(plain)
-        raise UsageError(f"schedule, segment {number}: expected start, stop and hparams, found {found}")
+        content = sorted(map(str, plain)) if isinstance(plain, Mapping) else repr(plain)
+        raise UsageError(f"schedule, segment {number}: expected start, stop and hparams, found {content}")
     start, stop, hparams = plain["start"], plain["stop"], plain["hparams"]
     if type(start) is not int or type(stop) is not int:
         raise UsageError(f"schedule, segment {number}: expected whole numbers of steps, found {start!r} and {stop!r}")

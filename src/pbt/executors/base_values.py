@@ -70,13 +70,13 @@ class Written(NamedTuple):
     def in_effect(self) -> Any:
         """The base value that the number stands for now: `value`, unless other code changed the number since."""
         held = self.number.get()
-        found = plain(held)
-        if not is_number(found) or not is_number(self.expected) or not is_number(self.value):
-            return self.value if found == self.expected else found
+        current = plain(held)
+        if not is_number(current) or not is_number(self.expected) or not is_number(self.value):
+            return self.value if current == self.expected else current
         # A tensor stores the number in its own precision.
-        if math.isclose(found, self.expected, rel_tol=1e-6 if hasattr(held, "fill_") else 1e-9, abs_tol=1e-12):
+        if math.isclose(current, self.expected, rel_tol=1e-6 if hasattr(held, "fill_") else 1e-9, abs_tol=1e-12):
             return self.value
-        return float(self.value) * found / self.expected if self.expected else found  # type: ignore[arg-type]
+        return float(self.value) * current / self.expected if self.expected else current  # type: ignore[arg-type]
 
 
 def plain(value: Any) -> Any:
@@ -100,12 +100,12 @@ def chosen_groups(optimizer: Any, group: int | str | None, what: str) -> list[in
         return list(range(len(groups)))
     if isinstance(group, int) and 0 <= group < len(groups):
         return [group]
-    names = [str(own["name"]) for own in groups if "name" in own]
-    found = [i for i, own in enumerate(groups) if own.get("name") == group]
-    if not found:
+    names = [str(each["name"]) for each in groups if "name" in each]
+    indices = [i for i, each in enumerate(groups) if each.get("name") == group]
+    if not indices:
         known = f"groups 0 .. {len(groups) - 1}" + (f", named {', '.join(names)}" if names else ", none of them named")
         raise TaskError(f"{what}: expected a parameter group of the optimizer, got group={group!r}; it has {known}")
-    return found
+    return indices
 
 
 def built_base(
@@ -127,11 +127,11 @@ def built_base(
         index: Index into a setting of several values, such as `betas`; None: the setting is one value.
         cycled: Whether a scheduler has overwritten the values of the groups; only the default is left then.
     """
-    own = [as_built(group, setting, index) for group in groups]
+    values = [as_built(group, setting, index) for group in groups]
     default = _entry(defaults, setting, index) if setting in defaults else None
-    if default is not None and (cycled or default in own):
+    if default is not None and (cycled or default in values):
         return default
-    return next((value for value in own if value), own[0] if default is None else default)
+    return next((value for value in values if value), values[0] if default is None else default)
 
 
 def is_cycled(schedulers: Iterable[Any]) -> bool:
@@ -208,35 +208,35 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
         TaskError: The optimizer has no such setting, or a number is expected and the value is none.
     """
     chosen = list(range(len(optimizer.param_groups))) if groups is None else list(groups)
-    own = [optimizer.param_groups[place] for place in chosen]
-    _check(own, setting, index, value, what or f"optimizer({setting!r})")
+    selected = [optimizer.param_groups[place] for place in chosen]
+    _check(selected, setting, index, value, what or f"optimizer({setting!r})")
     key = setting if index is None else f"{setting}.{index}"
     if base is None:
-        base = built_base(optimizer.defaults, own, setting, index, cycled=is_cycled(schedulers))
-    marks = [group.get(MARK, {}).get(key) for group in own]
+        base = built_base(optimizer.defaults, selected, setting, index, cycled=is_cycled(schedulers))
+    marks = [group.get(MARK, {}).get(key) for group in selected]
     shared = next((mark[0] for mark in marks if mark is not None), base)
     every = list(each_scheduler(schedulers))
-    found: list[tuple[Number, Any]] = []
-    for i, (place, group, mark) in enumerate(zip(chosen, own, marks, strict=True)):
-        old, before = mark or (shared, ratio_of(as_built(group, setting, index), shared, own, setting, index))
+    numbers: list[tuple[Number, Any]] = []
+    for i, (place, group, mark) in enumerate(zip(chosen, selected, marks, strict=True)):
+        old, before = mark or (shared, ratio_of(as_built(group, setting, index), shared, selected, setting, index))
         ratio = before if ratios is None else ratios[i]
         group[MARK] = {**group.get(MARK, {}), key: [value, ratio]}
         move = _Move(_times(old, before), _times(value, ratio))
-        found.append((number := Number(group, setting, index), move.own(plain(number.get()))))
+        numbers.append((number := Number(group, setting, index), move.own(plain(number.get()))))
         derived = [*_derived(group, setting, index), *(n for s in every for n in _scheduled(s, setting, index, place))]
-        found += [(number, move.derived(plain(number.get()))) for number in derived]
-    if own and len(chosen) == len(optimizer.param_groups):
+        numbers += [(number, move.derived(plain(number.get()))) for number in derived]
+    if selected and len(chosen) == len(optimizer.param_groups):
         move = _Move((marks[0] or (shared,))[0], value)
         alike = [number for scheduler in every for number in _scheduled(scheduler, setting, index, None)]
-        found += [(number, move.derived(plain(number.get()))) for number in alike]
+        numbers += [(number, move.derived(plain(number.get()))) for number in alike]
         # For groups that are added during training.
         _set_default(optimizer, setting, index, value)
         optimizer.defaults[MARK] = {**optimizer.defaults.get(MARK, {}), key: [value, 1]}
     # All numbers are read before one is written: two schedulers may hold the same tensor.
-    for number, new in found:
+    for number, new in numbers:
         if plain(number.get()) != new:
             number.set(new)
-    return [Written(number, value, new) for number, new in found]
+    return [Written(number, value, new) for number, new in numbers]
 
 
 class _Move(NamedTuple):
@@ -324,8 +324,8 @@ def _set_default(optimizer: Any, setting: str, index: int | None, value: Value) 
         optimizer.defaults[setting] = tuple(values)
 
 
-def same(wanted: Any, found: Any) -> bool:
+def same(expected: Any, actual: Any) -> bool:
     """Whether a value read back equals the one that was set, up to rounding."""
-    if is_number(wanted) and is_number(found):
-        return math.isclose(wanted, found, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(wanted == found)
+    if is_number(expected) and is_number(actual):
+        return math.isclose(expected, actual, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(expected == actual)

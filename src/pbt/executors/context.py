@@ -119,5 +119,5 @@ class Context:
             self.checked.add(name)
 
 
-def _not_in_effect(name: str, wanted: Any, found: Any, how: str) -> TaskError:
-    return TaskError(f"the hyperparameter '{name}' should be {wanted!r} after a hand-over, but {how} {found!r}")
+def _not_in_effect(name: str, expected: Any, actual: Any, how: str) -> TaskError:
+    return TaskError(f"the hyperparameter '{name}' should be {expected!r} after a hand-over, but {how} {actual!r}")

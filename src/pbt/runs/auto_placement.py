@@ -26,13 +26,13 @@ class PlacementChoice:
     why: str = ""
 
 
-def choose(wanted: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
+def choose(requested: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
     """Choose the executor, and the number of members per program.
 
     By rule where it is clear: a single member, or a task with its own loop. Else both ways are timed for a few steps.
 
     Args:
-        wanted: The requested placement.
+        requested: The requested placement.
         task: The task.
         births: The initial hyperparameters of all members.
 
@@ -41,47 +41,47 @@ def choose(wanted: Placement, task: TrainFunction | Task, births: Sequence[HPara
         DeviceError: A device does not exist, or a cluster cannot hold a single worker.
         WorkerError: No cluster can be reached.
     """
-    if wanted.executor != "auto":
-        return _as_asked(wanted, task, births)
-    apart, why = _apart(wanted, task, len(births))
-    if 1 in (len(births), wanted.members_per_program) or not _is_supervised(task):
+    if requested.executor != "auto":
+        return _as_requested(requested, task, births)
+    apart, why = _apart(requested, task, len(births))
+    if 1 in (len(births), requested.members_per_program) or not _is_supervised(task):
         return PlacementChoice(placement=apart, why=why)
-    together = replace(wanted, executor="vectorized", workers=None)
+    together = replace(requested, executor="vectorized", workers=None)
     try:
-        most = wanted.workers if apart.executor == "processes" else 1
-        found = _probe(together, task, births, _layouts(together, len(births), most), apart)
+        most = requested.workers if apart.executor == "processes" else 1
+        measured = _probe(together, task, births, _layouts(together, len(births), most), apart)
     except TaskError as error:
         return PlacementChoice(placement=apart, why=f"{why}; {error}")
-    programs = found.layout.workers
+    programs = measured.layout.workers
     way = "as one program" if programs == 1 else f"as {programs} programs at once"
-    rates = f"a step of all members takes {1000 * found.together:,.1f} ms {way}, {1000 * found.apart:,.1f} apart"
-    if found.together >= found.apart:
+    rates = f"a step of all members takes {1000 * measured.together:,.1f} ms {way}, {1000 * measured.apart:,.1f} apart"
+    if measured.together >= measured.apart:
         return PlacementChoice(placement=apart, why=f"{why}; {rates}")
-    fitted, room = _fitted(together, found, len(births))
+    fitted, room = _fitted(together, measured, len(births))
     return PlacementChoice(placement=fitted, why="; ".join(filter(None, [f"vectorized: {rates}", room])))
 
 
-def _as_asked(wanted: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
+def _as_requested(requested: Placement, task: TrainFunction | Task, births: Sequence[HParams]) -> PlacementChoice:
     """The placement for a given executor; only the layout of programs is left to be measured."""
-    if wanted.executor == "ray":
-        return _on_ray(wanted, task)
-    if wanted.executor != "vectorized":
-        return PlacementChoice(placement=wanted)
+    if requested.executor == "ray":
+        return _on_ray(requested, task)
+    if requested.executor != "vectorized":
+        return PlacementChoice(placement=requested)
     _check_one_program(task)
-    if wanted.workers is not None and wanted.workers > 1:
+    if requested.workers is not None and requested.workers > 1:
         check_sendable(task)
-    layouts = _layouts(wanted, len(births), None if _is_sendable(task) else 1)
-    fitted, why = _fitted(wanted, _probe(wanted, task, births, layouts), len(births))
+    layouts = _layouts(requested, len(births), None if _is_sendable(task) else 1)
+    fitted, why = _fitted(requested, _probe(requested, task, births, layouts), len(births))
     return PlacementChoice(placement=fitted, why=why)
 
 
-def _on_ray(wanted: Placement, task: TrainFunction | Task) -> PlacementChoice:
+def _on_ray(requested: Placement, task: TrainFunction | Task) -> PlacementChoice:
     """Connect, so that problems of the cluster are reported before anything is written."""
-    if (wanted.members_per_program or 1) > 1:
+    if (requested.members_per_program or 1) > 1:
         _check_one_program(task)
     pickled(task)
-    check_room(connected(wanted.cluster), wanted.cluster)
-    return PlacementChoice(placement=wanted)
+    check_room(connected(requested.cluster), requested.cluster)
+    return PlacementChoice(placement=requested)
 
 
 def _check_one_program(task: TrainFunction | Task) -> None:
@@ -91,17 +91,17 @@ def _check_one_program(task: TrainFunction | Task) -> None:
         raise TaskError(refusal(task))
 
 
-def _apart(wanted: Placement, task: TrainFunction | Task, population: int) -> tuple[Placement, str]:
+def _apart(requested: Placement, task: TrainFunction | Task, population: int) -> tuple[Placement, str]:
     """The placement for members trained one by one."""
-    inline = replace(wanted, executor="inline")
-    workers = len(replace(wanted, executor="processes").resolve(population).devices)
+    inline = replace(requested, executor="inline")
+    workers = len(replace(requested, executor="processes").resolve(population).devices)
     if population == 1:
         return inline, "inline: there is one member"
     if workers == 1:
         return inline, "inline: there is room for one worker"
     if not _is_sendable(task):
         return inline, "inline: the task cannot be sent to other processes"
-    return replace(wanted, executor="processes"), f"processes: {workers} workers"
+    return replace(requested, executor="processes"), f"processes: {workers} workers"
 
 
 def _is_sendable(task: Any) -> bool:
@@ -112,26 +112,26 @@ def _is_sendable(task: Any) -> bool:
     return True
 
 
-def _fitted(wanted: Placement, found: "Probe", population: int) -> tuple[Placement, str]:
+def _fitted(requested: Placement, measured: "Probe", population: int) -> tuple[Placement, str]:
     """The fastest number of workers and threads, and as many members per program as fit into memory."""
-    layout = found.layout
-    share, room = -(-population // layout.workers), max(1, found.room // layout.workers)
+    layout = measured.layout
+    share, room = -(-population // layout.workers), max(1, measured.room // layout.workers)
     fitted = replace(
-        wanted,
+        requested,
         workers=layout.workers,
         threads=layout.threads,
-        members_per_program=min(share, wanted.members_per_program or min(room, share)),
+        members_per_program=min(share, requested.members_per_program or min(room, share)),
     )
-    if room >= share or wanted.members_per_program:
+    if room >= share or requested.members_per_program:
         return fitted, ""
     return fitted, (
-        f"{population} members take {found.member_bytes / 2**20:.3g} MiB each, {found.free_bytes / 2**30:.3g} GiB are "
-        f"free: {room} in one program"
+        f"{population} members take {measured.member_bytes / 2**20:.3g} MiB each, "
+        f"{measured.free_bytes / 2**30:.3g} GiB are free: {room} in one program"
     )
 
 
 def _probe(
-    wanted: Placement,
+    requested: Placement,
     task: Any,
     births: Sequence[HParams],
     layouts: "Sequence[Layout]",
@@ -139,26 +139,26 @@ def _probe(
 ) -> "Probe":
     from pbt.pytorch.vectorized.autotune import probe
 
-    setup = WorkerSpec(task=task, states=StateFiles(None), device=wanted.resolve(len(births)).devices[0])
+    setup = WorkerSpec(task=task, states=StateFiles(None), device=requested.resolve(len(births)).devices[0])
     alone = None if apart is None else apart.resolve(len(births))
     return probe(task, setup, births, layouts, None if alone is None else (len(alone.devices), alone.threads))
 
 
-def _layouts(wanted: Placement, population: int, most: int | None = None) -> "list[Layout]":
+def _layouts(requested: Placement, population: int, most: int | None = None) -> "list[Layout]":
     """Candidates for the fastest layout of the population, as far as the placement leaves it open.
 
     Args:
-        wanted: The requested placement.
+        requested: The requested placement.
         population: Number of members.
         most: Maximal number of workers; None: no limit.
     """
     from pbt.pytorch.vectorized.autotune import Layout
 
-    resolved = wanted.resolve(population)
-    if wanted.workers is not None or resolved.devices[0] != "cpu":
+    resolved = requested.resolve(population)
+    if requested.workers is not None or resolved.devices[0] != "cpu":
         return [Layout(workers=min(len(resolved.devices), most or population), threads=resolved.threads)]
     # On the CPU: one program on one core, one on all cores, or one on each core.
-    counts = {1, resolved.threads} if wanted.threads is None else {resolved.threads}
+    counts = {1, resolved.threads} if requested.threads is None else {resolved.threads}
     each = max(1, min(cores_here() // min(counts), population, most or population))
     layouts = [Layout(workers=1, threads=count) for count in sorted(counts)]
     return layouts if each == 1 else [*layouts, Layout(workers=each, threads=min(counts))]

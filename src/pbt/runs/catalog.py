@@ -50,8 +50,8 @@ def load_experiment(named: str) -> Experiment:
         raise UsageError(f"expected {expected}:object, as in {EXAMPLE}, got '{named}'")
     file = Path(file_name)
     if not file.is_file():
-        there = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
-        raise UsageError(f"{file}: expected a Python file, found none{nearest(file.name, there) if there else ''}")
+        scripts = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        raise UsageError(f"{file}: expected a Python file, found none{nearest(file.name, scripts) if scripts else ''}")
     module = _load(file)
     if not hasattr(module, name):
         raise UsageError(f"{file}: expected an object named '{name}', found none; {_would_do(module, file)}")
@@ -75,28 +75,28 @@ def _blame(error: BaseException, file: Path) -> str:
     """The location of an error in the user's file, and its message."""
     if isinstance(error, SyntaxError):
         return f"found a syntax error in line {error.lineno}: {error.msg}"
-    own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
-    own = own or [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.resolve())]
-    return f"line {own[-1] if own else 1} raised {type(error).__name__}: {error}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    lines = lines or [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.resolve())]
+    return f"line {lines[-1] if lines else 1} raised {type(error).__name__}: {error}"
 
 
-def _experiment(found: Any, name: str, file: Path, module: Any) -> Experiment:
+def _experiment(target: Any, name: str, file: Path, module: Any) -> Experiment:
     """The experiment itself, or the one returned by a function."""
-    if isinstance(found, Experiment):
-        return found
+    if isinstance(target, Experiment):
+        return target
     what = f"{file}:{name}: expected a pbt.Experiment or a function without arguments that returns one"
-    if not callable(found) or inspect.isclass(found):
-        kind = "a class" if inspect.isclass(found) else f"{type(found).__name__} {found!r:.60}"
+    if not callable(target) or inspect.isclass(target):
+        kind = "a class" if inspect.isclass(target) else f"{type(target).__name__} {target!r:.60}"
         raise UsageError(f"{what}, found {kind}; {_would_do(module, file)}")
     with contextlib.suppress(ValueError):  # objects without a signature
-        needed = [p.name for p in inspect.signature(found).parameters.values() if _is_needed(p)]
+        needed = [p.name for p in inspect.signature(target).parameters.values() if _is_needed(p)]
         if needed:
             raise UsageError(
                 f"{what}, found a function of ({', '.join(needed)}); if that is the task, write "
                 f"experiment = pbt.Experiment(task={name}, space=...) below it and name {file}:experiment"
             )
     try:
-        made = found()
+        made = target()
     except (Exception, SystemExit) as error:
         raise TaskError(f"{file}:{name}(): {_blame(error, file)}") from error
     if not isinstance(made, Experiment):
@@ -156,9 +156,9 @@ class CleanupOnRefusal:
         refused = isinstance(error, UsageError) and not isinstance(error, DiskError)
         if not refused or self._path not in self._made or not self._path.is_dir():
             return
-        own = {entry.name for entry in self._path.iterdir()} <= OWN_NAMES
+        untouched = {entry.name for entry in self._path.iterdir()} <= OWN_NAMES
         with contextlib.suppress(UsageError, OSError):
-            if not own or ((self._path / DATABASE).exists() and Run.open(self._path).tree.reports):
+            if not untouched or ((self._path / DATABASE).exists() and Run.open(self._path).tree.reports):
                 return
             shutil.rmtree(self._path)
             link = self._path.parent / LATEST
@@ -230,8 +230,8 @@ def own_command() -> str:
 
     `pbt` if the shell finds this installation (or no path is known), else its path.
     """
-    own, found = Path(sys.executable).with_name("pbt"), shutil.which("pbt")
-    if not own.is_file() or (found is not None and Path(found).resolve() == own.resolve()):
+    own, on_path = Path(sys.executable).with_name("pbt"), shutil.which("pbt")
+    if not own.is_file() or (on_path is not None and Path(on_path).resolve() == own.resolve()):
         return "pbt"
     shown = own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own
     return shlex.quote(str(shown))

@@ -104,8 +104,8 @@ class Experiment:
         Callbacks([*self.callbacks, *callbacks])  # validates them before anything is written
         check_population(self.population)
         rehearse(self._course())
-        store = _taken_up(Path(run_dir)) if resume and run_dir is not None else None
-        found, experiment, why = store is not None, self, ""
+        store = _existing_run(Path(run_dir)) if resume and run_dir is not None else None
+        resumed, experiment, why = store is not None, self, ""
         if store is None:
             births = self._check(train)
             if run_dir is not None:
@@ -114,10 +114,10 @@ class Experiment:
             experiment, why = replace(self, placement=choice.placement), choice.why
             store = experiment._create(run_dir, application)
         with store:
-            experiment = experiment._recorded(store, changed_plan=changed_plan) if found else experiment
+            experiment = experiment._recorded(store, changed_plan=changed_plan) if resumed else experiment
             resolved = experiment.placement.resolve(self.population)
-            if found:
-                _tell_changes(store, resolved)
+            if resumed:
+                _warn_of_changes(store, resolved)
             elif why:
                 log.info("executor %s", why)
                 store.note("executor", why=why)
@@ -129,7 +129,7 @@ class Experiment:
             course = experiment._course()
             if idle := never_evolves(course):
                 log.warning("%s", idle)
-            for note in () if found else cautions(course):
+            for note in () if resumed else cautions(course):
                 log.info("note: %s", note)
             engine = Engine(course, store)
             setup = WorkerSpec(
@@ -202,35 +202,36 @@ class Experiment:
         if self.note and noted != self.note:
             raise UsageError(_differs(store, Difference(field="note", before=noted, now=self.note)))
         plan = from_json(to_json(self.plan.describe(), "plan"))
-        found = difference(meta["plan"], plan, "plan")
-        if found is not None and not changed_plan:
-            raise UsageError(f"{_differs(store, found)}, or accept the change with changed_plan=True (--changed-plan)")
+        change = difference(meta["plan"], plan, "plan")
+        if change is not None and not changed_plan:
+            raise UsageError(f"{_differs(store, change)}, or accept the change with changed_plan=True (--changed-plan)")
         if self.rounds < meta["rounds"]:
             raise UsageError(
                 f"{store.path}: expected at least the {meta['rounds']} rounds that this run was started with, got "
                 f"rounds={self.rounds}"
             )
-        if found is not None:
-            _record_change(store, found, plan)
+        if change is not None:
+            _record_change(store, change, plan)
         if self.rounds > meta["rounds"]:
             store.update_meta(rounds=self.rounds)
-        wanted = self.placement
+        requested = self.placement
         recorded = meta["place"]
         # A run started on a GPU resumes on any available GPU, or on the CPU if there is none.
-        device = wanted.device or ("cpu" if recorded["device"] == "cpu" else None)
-        executor = wanted.executor
+        device = requested.device or ("cpu" if recorded["device"] == "cpu" else None)
+        executor = requested.executor
         if executor == "auto" and recorded["executor"] in EXECUTORS:
             executor = recorded["executor"]
         same = executor == recorded["executor"]
         placement = replace(
-            wanted,
+            requested,
             executor=executor,
             # Results depend on these in their last bits; with another executor they differ in any case.
-            threads=wanted.threads or (recorded["threads"] if same else None),
-            members_per_program=wanted.members_per_program or (recorded.get("members_per_program") if same else None),
-            workers=wanted.workers or (recorded.get("workers") if same else None),
+            threads=requested.threads or (recorded["threads"] if same else None),
+            members_per_program=requested.members_per_program
+            or (recorded.get("members_per_program") if same else None),
+            workers=requested.workers or (recorded.get("workers") if same else None),
             device=None if executor == "ray" else device,
-            cluster=wanted.cluster.asking(recorded.get("need") or {}),
+            cluster=requested.cluster.asking(recorded.get("need") or {}),
         )
         return replace(self, placement=placement)
 
@@ -350,28 +351,28 @@ def _try_out(task: Task, births: Sequence[HParams]) -> None:
             return
 
 
-def _differs(store: Store, found: Difference | None) -> str:
+def _differs(store: Store, change: Difference | None) -> str:
     """The error for resuming another experiment; names the one field that differs."""
-    if found is None:  # equal in all parts that an earlier version recorded
+    if change is None:  # equal in all parts that an earlier version recorded
         return f"{store.path}: this run was started with another experiment; start another run"
-    if found.field.endswith(".code"):
-        rule = found.field.removesuffix(".code")
+    if change.field.endswith(".code"):
+        rule = change.field.removesuffix(".code")
         return f"{store.path}: this run was started with another {rule}: its code has changed; use the same"
     return (
-        f"{store.path}: this run was started with {found.field} = {found.before!r} and cannot be resumed with "
-        f"{found.now!r}; use the same, or start another run"
+        f"{store.path}: this run was started with {change.field} = {change.before!r} and cannot be resumed with "
+        f"{change.now!r}; use the same, or start another run"
     )
 
 
-def _record_change(store: Store, found: Difference, plan: Mapping[str, Any]) -> None:
+def _record_change(store: Store, change: Difference, plan: Mapping[str, Any]) -> None:
     """Log that the run resumes with another plan than the recorded one."""
-    change = {"field": found.field, "before": found.before, "now": found.now}
-    log.warning("%s: resumed with another %s: %r instead of %r", store.path, found.field, found.now, found.before)
-    store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), change])
-    store.note("changed_plan", **change)
+    entry = {"field": change.field, "before": change.before, "now": change.now}
+    log.warning("%s: resumed with another %s: %r instead of %r", store.path, change.field, change.now, change.before)
+    store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), entry])
+    store.note("changed_plan", **entry)
 
 
-def _taken_up(path: Path) -> Store | None:
+def _existing_run(path: Path) -> Store | None:
     """The run in the directory; None if there is none or its creation was interrupted."""
     if not (path / DATABASE).exists():
         return None
@@ -381,13 +382,13 @@ def _taken_up(path: Path) -> Store | None:
         return None
 
 
-def _tell_changes(store: Store, resolved: ResolvedPlacement) -> None:
+def _warn_of_changes(store: Store, resolved: ResolvedPlacement) -> None:
     """Warn of changes that can alter the last bits of a resumed run; they are not refused."""
-    begun, now = store.meta["place"], resolved.record()
+    recorded, now = store.meta["place"], resolved.record()
     changes = [
-        f"{name} {begun.get(name)} -> {value}"
+        f"{name} {recorded.get(name)} -> {value}"
         for name, value in now.items()
-        if name not in ("workers", "need") and begun.get(name) != value
+        if name not in ("workers", "need") and recorded.get(name) != value
     ]
     store.note("resumed", changes=changes)
     if changes:

@@ -64,7 +64,7 @@ class Placement:
             DeviceError: A requested device does not exist.
         """
         if self.executor == "ray":
-            return _place_on_ray(self)
+            return _resolve_on_ray(self)
         cores = cores_here()
         devices, members_per_program = _devices(self.device), self.members_per_program
         if self.executor == "vectorized":
@@ -135,38 +135,38 @@ class ResolvedPlacement:
         }
 
 
-def _place_on_ray(wanted: Placement) -> ResolvedPlacement:
-    device = "cuda:0" if wanted.cluster.gpus else "cpu"  # Ray shows each worker its own GPU as the first
-    if wanted.device is not None and not device.startswith(wanted.device):
+def _resolve_on_ray(requested: Placement) -> ResolvedPlacement:
+    device = "cuda:0" if requested.cluster.gpus else "cpu"  # Ray shows each worker its own GPU as the first
+    if requested.device is not None and not device.startswith(requested.device):
         raise DeviceError(
-            f"device '{wanted.device}' with executor='ray': a worker has '{device}', because it reserves "
-            f"{wanted.cluster.gpus:g} GPU; omit the device, and set the number of GPUs per worker"
+            f"device '{requested.device}' with executor='ray': a worker has '{device}', because it reserves "
+            f"{requested.cluster.gpus:g} GPU; omit the device, and set the number of GPUs per worker"
         )
     return ResolvedPlacement(
         executor="ray",
-        threads=wanted.threads or max(1, int(wanted.cluster.cpus)),
+        threads=requested.threads or max(1, int(requested.cluster.cpus)),
         devices=(device,),
-        limits=wanted.limits,
-        members_per_program=wanted.members_per_program,
-        cluster=wanted.cluster,
-        most=wanted.workers,
+        limits=requested.limits,
+        members_per_program=requested.members_per_program,
+        cluster=requested.cluster,
+        most=requested.workers,
     )
 
 
-def _devices(wanted: str | None) -> list[str]:
-    if wanted == "cpu":
+def _devices(requested: str | None) -> list[str]:
+    if requested == "cpu":
         return ["cpu"]
-    if wanted is None:
+    if requested is None:
         # Torch is not imported for this: a task that needs it has imported it already.
         loaded: Any = sys.modules.get("torch")
         count = loaded.cuda.device_count() if loaded is not None else 0
         return [f"cuda:{i}" for i in range(count)] or ["cpu"]
     import torch
 
-    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    named = [name.strip() for name in wanted.split(",")]
-    devices = [device for name in named for device in (there if name == "cuda" else [name])]
-    missing = [device for device in devices if device not in (*there, "cpu")]
+    available = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    named = [name.strip() for name in requested.split(",")]
+    devices = [device for name in named for device in (available if name == "cuda" else [name])]
+    missing = [device for device in devices if device not in (*available, "cpu")]
     if missing or not devices:
-        raise DeviceError(f"device '{wanted}' does not exist: expected one of {', '.join(['cpu', *there])}")
+        raise DeviceError(f"device '{requested}' does not exist: expected one of {', '.join(['cpu', *available])}")
     return devices

@@ -64,9 +64,9 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     links = run.lineage(member)
     schedule = _schedule(links)
     seed = run.meta["seed"] if seed is None else seed
-    wanted = place_of(run, placement, repeat=seed == run.meta["seed"])
+    requested = place_of(run, placement, repeat=seed == run.meta["seed"])
     members_per_program = (run.meta.get("place") or {}).get("members_per_program") or run.meta["population"]
-    together = wanted.executor == "vectorized"
+    together = requested.executor == "vectorized"
     past = tuple(_past(run.tree, link, members_per_program if together else 1) for link in links)
     experiment = Experiment(
         task=task,
@@ -77,12 +77,12 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
         seed=seed,
         initial=[schedule.at(0)],
         objective=run.meta.get("objective", "maximize"),
-        placement=replace(wanted, executor=Relived(wanted.executor, past), workers=1),
+        placement=replace(requested, executor=Relived(requested.executor, past), workers=1),
     )
     return experiment.run(run_dir, resume=resume, observers=observers, application=application)
 
 
-def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) -> Placement:
+def place_of(run: Run, requested: Placement | None = None, *, repeat: bool = True) -> Placement:
     """The placement of a replay: that of the run, as far as no other is requested.
 
     Worker processes are left out: one member at a time gives the same bits in this process. One program for a whole
@@ -91,8 +91,8 @@ def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) 
     Raises:
         UsageError: The run used a custom executor, and no other is requested.
     """
-    recorded, wanted = run.meta.get("place") or {}, wanted or Placement(executor="auto")
-    executor = wanted.executor
+    recorded, requested = run.meta.get("place") or {}, requested or Placement(executor="auto")
+    executor = requested.executor
     if executor == "auto":
         executor = recorded.get("executor", "not recorded")
         if executor not in EXECUTORS:
@@ -103,9 +103,9 @@ def place_of(run: Run, wanted: Placement | None = None, *, repeat: bool = True) 
         if executor != "vectorized" or not repeat:
             executor = "inline"
     # A run trained on a GPU is replayed on any available GPU, or on the CPU if there is none.
-    device = wanted.device or ("cpu" if recorded.get("device") == "cpu" else None)
-    threads = wanted.threads or recorded.get("threads")
-    return replace(wanted, executor=executor, threads=threads, device=device, members_per_program=None)
+    device = requested.device or ("cpu" if recorded.get("device") == "cpu" else None)
+    threads = requested.threads or recorded.get("threads")
+    return replace(requested, executor=executor, threads=threads, device=device, members_per_program=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +136,10 @@ def compare(run: Run, replayed: Run, member: int | None = None) -> ReplayCompari
 
 
 def _report(tree: Lineage, round_: int) -> Reported:
-    found = tree.reports.get(StateRef(ALONE, round_))
-    if found is None:
+    report = tree.reports.get(StateRef(ALONE, round_))
+    if report is None:
         raise UsageError(f"the replay has not reached round {round_}; resume it")
-    return found
+    return report
 
 
 def _ref(link: Link) -> StateRef:
@@ -196,9 +196,9 @@ class Relived:
 
     def __call__(self, setup: WorkerSpec) -> Executor:
         """The executor, not yet started."""
-        wanted = Placement(executor=self.executor, workers=1, threads=setup.threads, device=setup.device)
+        inner = Placement(executor=self.executor, workers=1, threads=setup.threads, device=setup.device)
         renamed = replace(setup, states=RenamedStates(setup.states, tuple(past.ref for past in self.past)))
-        return RelivingExecutor(wanted.resolve(1).open(renamed), self.past)
+        return RelivingExecutor(inner.resolve(1).open(renamed), self.past)
 
 
 _EXTRA = 2**32
@@ -252,9 +252,9 @@ class RelivingExecutor:
     def wait(self) -> list[Outcome]:
         """Its outcome."""
         while outcomes := self._inner.wait():
-            found = [outcome for outcome in outcomes if outcome.member < _EXTRA]
-            if found:
-                return [self._named(outcome) for outcome in found]
+            kept = [outcome for outcome in outcomes if outcome.member < _EXTRA]
+            if kept:
+                return [self._named(outcome) for outcome in kept]
         return []
 
     def _relive(self, task: RoundTask) -> list[RoundTask]:
@@ -273,8 +273,8 @@ class RelivingExecutor:
         ]
 
     def _named(self, outcome: Outcome) -> Outcome:
-        own = _own(self._refs, StateRef(outcome.member, outcome.round))
-        return replace(outcome, member=own.member, round=own.round)
+        ref = _own(self._refs, StateRef(outcome.member, outcome.round))
+        return replace(outcome, member=ref.member, round=ref.round)
 
     def incidents(self) -> list[Incident]:
         """Worker incidents since the last call."""

@@ -59,18 +59,22 @@ class LoggedTransaction(NamedTuple):
 
 def stretches(lines: Sequence[Line], seals: Iterable[Seal], before: Seal = NOTHING) -> list[LoggedTransaction]:
     """Group rows by transaction and check each; rows after the last seal form a final transaction that is not whole."""
-    found: list[LoggedTransaction] = []
-    place = 0
+    transactions: list[LoggedTransaction] = []
+    position = 0
     for seal in seals:
-        begin = place
-        while place < len(lines) and _id(lines[place]) <= seal.last:
-            place += 1
-        own = lines[begin:place]
-        found.append(LoggedTransaction(before.last + 1, seal.last, own, bool(own) and sealed(before, own) == seal))
+        begin = position
+        while position < len(lines) and _id(lines[position]) <= seal.last:
+            position += 1
+        rows = lines[begin:position]
+        transactions.append(
+            LoggedTransaction(before.last + 1, seal.last, rows, bool(rows) and sealed(before, rows) == seal)
+        )
         before = seal
-    if place < len(lines):
-        found.append(LoggedTransaction(before.last + 1, max(map(_id, lines[place:])), lines[place:], whole=False))
-    return found
+    if position < len(lines):
+        transactions.append(
+            LoggedTransaction(before.last + 1, max(map(_id, lines[position:])), lines[position:], whole=False)
+        )
+    return transactions
 
 
 def _id(line: Line) -> int:

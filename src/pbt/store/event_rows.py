@@ -85,9 +85,9 @@ def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], know
     for event in events:
         match event:
             case Reported():
-                there = stored.get(event.state)
-                if there is None or there.digest != event.digest:
-                    found = "none" if there is None else there.digest
+                record = stored.get(event.state)
+                if record is None or record.digest != event.digest:
+                    found = "none" if record is None else record.digest
                     raise _unknown(event.member, event.state, f"with digest {event.digest}", found)
             case Decided(decision=opened) | (Born() as opened):
                 if opened.start is not None and opened.start not in stored and opened.start not in known:

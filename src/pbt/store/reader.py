@@ -123,9 +123,9 @@ class RunReader:
 
     def contents(self) -> tuple[list[tables.EventRow], dict[StateRef, Stored]]:
         """The undecoded log and the stored states, both of the same moment, unchecked."""
-        found = self.everything()
-        rows = [tables.EventRow(*line) for line in found.lines[seals.EVENTS]]  # type: ignore[arg-type]
-        return rows, dict(found.stored)
+        contents = self.everything()
+        rows = [tables.EventRow(*line) for line in contents.lines[seals.EVENTS]]  # type: ignore[arg-type]
+        return rows, dict(contents.stored)
 
     def everything(self) -> "Contents":
         """Undecoded log, journal, seals and states, all of the same moment, unchecked."""
@@ -165,9 +165,9 @@ class RunReader:
             KeyError: The state was never stored, or was swept.
             CorruptError: Its bytes are not the bytes that were written.
         """
-        there = self.stored(ref)
+        record = self.stored(ref)
         try:
-            return self.states.get(ref, there.digest, there.blob)
+            return self.states.get(ref, record.digest, record.blob)
         except CorruptError:
             # A running writer may have swept it between the two reads; then its row is gone too.
             self.stored(ref)
@@ -178,11 +178,11 @@ class RunReader:
 
         def check(connection: sqlite3.Connection) -> list[str]:
             connection.execute("BEGIN")
-            found = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
+            problems = [text for (text,) in connection.execute("PRAGMA integrity_check") if text != "ok"]
             # SQLite reads zeros beyond the end of a file, so its check cannot detect zeros cut off.
             expected, size = _lengths(connection)
             connection.execute("ROLLBACK")
-            return found if size == expected else [*found, f"expected {expected:,} bytes, found {size:,}"]
+            return problems if size == expected else [*problems, f"expected {expected:,} bytes, found {size:,}"]
 
         return self._ask(check)
 

@@ -111,12 +111,14 @@ def _repaired(path: Path) -> Repaired:
     try:
         check_format(connection, path)  # also rolls back the journal of a killed writer
         tables.check_tables(connection, path)
-        found = _salvaged(connection, path)
+        salvaged = _salvaged(connection, path)
     finally:
         connection.close()
-    events = [[to_event(str(line[5]), int(str(line[0]))) for line in part.lines] for part in found.lines[seals.EVENTS]]
-    whole = _whole_states(path, events, found.blobs)
-    cut, best_lost = _newest_whole(found.meta, events, whole)
+    events = [
+        [to_event(str(line[5]), int(str(line[0]))) for line in part.lines] for part in salvaged.lines[seals.EVENTS]
+    ]
+    whole = _whole_states(path, events, salvaged.blobs)
+    cut, best_lost = _newest_whole(salvaged.meta, events, whole)
     if not any(isinstance(event, Reported) for part in events[:cut] for event in part):
         raise _hopeless(path, "no round is intact from its log to its states")
     kept_refs = {event.state for part in events[:cut] for event in part if isinstance(event, Reported)}
@@ -124,14 +126,14 @@ def _repaired(path: Path) -> Repaired:
     repaired = Repaired(
         round=max(ref.round for ref in kept_refs),
         dropped=tuple(StateRef(e.member, e.round) for e in dropped if isinstance(e, Reported | Failed)),
-        events=len(dropped) + found.lost[seals.EVENTS],
+        events=len(dropped) + salvaged.lost[seals.EVENTS],
         states=tuple(file_name(ref) for ref in sorted(whole) if whole[ref] is None),
-        notes=found.lost[seals.JOURNAL],
+        notes=salvaged.lost[seals.JOURNAL],
         best_lost=best_lost,
         kept=_free_name(path),
     )
     states = {ref: there for ref, there in whole.items() if there is not None and ref in kept_refs}
-    _write(path / _NEW, found, cut, states, str(repaired))
+    _write(path / _NEW, salvaged, cut, states, str(repaired))
     # Link the old database first: at every moment at least one name leads to a database.
     try:
         repaired.kept.hardlink_to(path / DATABASE)
@@ -179,18 +181,18 @@ def _whole_states(
 ) -> dict[StateRef, Stored | None]:
     """Every reported state that still exists; None for one that does not match the log."""
     files = StateFiles(path / STATES)
-    found: dict[StateRef, Stored | None] = {}
+    states: dict[StateRef, Stored | None] = {}
     for event in (event for part in events for event in part if isinstance(event, Reported)):
         ref, blob = event.state, blobs.get(event.state)
-        there = os.path.lexists(path / STATES / file_name(ref))
-        if blob is None and not there:
+        exists = os.path.lexists(path / STATES / file_name(ref))
+        if blob is None and not exists:
             continue
-        found[ref] = None
+        states[ref] = None
         with contextlib.suppress(PBTError, OSError):
             files.get(ref, event.digest, blob)
             size = len(blob) if blob is not None else len(read_plain(path / STATES / file_name(ref)))
-            found[ref] = Stored(digest=event.digest, size=size, blob=blob)
-    return found
+            states[ref] = Stored(digest=event.digest, size=size, blob=blob)
+    return states
 
 
 def _newest_whole(
@@ -199,34 +201,34 @@ def _newest_whole(
     """The number of transactions up to the newest resumable moment, and whether its best state is lost."""
     values = {key: from_json(text) for key, text in meta.items()}
     view = empty_view({"seed": 0, "space": {}} | values)
-    there = {ref for ref, stored in whole.items() if stored is not None}
+    intact = {ref for ref, stored in whole.items() if stored is not None}
     complete = without_best = 0
     for count, part in enumerate(events, 1):
         view = apply(view, part)
         needed = {member.state for member in view.members if member.status == "live" and member.state is not None}
-        if needed <= there:
+        if needed <= intact:
             without_best = count
-            if view.best is None or view.best.state in there:
+            if view.best is None or view.best.state in intact:
                 complete = count
     if any(isinstance(event, Reported) for part in events[:complete] for event in part):
         return complete, False
     return without_best, True  # no moment has its best state left; the run is resumable without it
 
 
-def _write(path: Path, found: _Found, cut: int, states: dict[StateRef, Stored], what: str) -> None:
+def _write(path: Path, salvaged: _Found, cut: int, states: dict[StateRef, Stored], message: str) -> None:
     """Write the new database, durably, under its temporary name."""
-    hparams = list(from_json(found.meta.get("space", "{}")))
-    parts = {**found.lines, seals.EVENTS: found.lines[seals.EVENTS][:cut]}
+    hparams = list(from_json(salvaged.meta.get("space", "{}")))
+    parts = {**salvaged.lines, seals.EVENTS: salvaged.lines[seals.EVENTS][:cut]}
     connection = connect(path, "rwc", _PATIENCE)
     try:
         with transaction(connection):
-            tables.create_tables(connection, found.meta, hparams)
+            tables.create_tables(connection, salvaged.meta, hparams)
             for name, stretches in parts.items():
                 for part in stretches:
                     tables.append(connection, name, part.lines)
             tables.write_states(connection, states)
             tables.write_journal(
-                connection, tables.note_rows([NewEntry(kind="repaired", details={"message": what})], time.time())
+                connection, tables.note_rows([NewEntry(kind="repaired", details={"message": message})], time.time())
             )
     finally:
         connection.close()

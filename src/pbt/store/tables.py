@@ -145,7 +145,7 @@ def write_states(connection: sqlite3.Connection, stored: Mapping[StateRef, Store
     """Insert the rows of these states."""
     connection.executemany(
         "INSERT INTO states VALUES (?, ?, ?, ?, ?)",
-        [(*ref, there.digest, there.size, there.blob) for ref, there in stored.items()],
+        [(*ref, record.digest, record.size, record.blob) for ref, record in stored.items()],
     )
 
 

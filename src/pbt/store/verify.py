@@ -51,12 +51,12 @@ def verify_content(
             )
             problems.append(Problem(what=file_name(ref), message=message))
     digests = {event.state: event.digest for event in events if isinstance(event, Reported)}
-    for ref, there in stored.items():
-        if not problems and digests.get(ref) != there.digest:
-            message = f"expected SHA-256 {digests.get(ref, 'of no state')}, as the log says, found {there.digest}"
+    for ref, record in stored.items():
+        if not problems and digests.get(ref) != record.digest:
+            message = f"expected SHA-256 {digests.get(ref, 'of no state')}, as the log says, found {record.digest}"
             problems.append(Problem(what=file_name(ref), message=message))
         try:
-            states.get(ref, there.digest, there.blob)
+            states.get(ref, record.digest, record.blob)
         except RunError as error:
             problems.append(Problem(what=file_name(ref), message=str(error)))
     return problems
@@ -68,11 +68,11 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
     stored = contents.stored
     texts = [str(EventRow(*line).data) for line in contents.lines[seals.EVENTS]]  # type: ignore[arg-type]
     problems = _unsealed(contents) + verify_content(reader.meta, texts, stored, reader.states)
-    told = {problem.what for problem in problems}
+    reported = {problem.what for problem in problems}
     problems += [
-        Problem(what=file_name(ref), message=f"expected {there.size:,} bytes, found {size:,}")
-        for ref, there in stored.items()
-        if file_name(ref) not in told and (size := _size(folder, ref, there)) not in (None, there.size)
+        Problem(what=file_name(ref), message=f"expected {record.size:,} bytes, found {size:,}")
+        for ref, record in stored.items()
+        if file_name(ref) not in reported and (size := _size(folder, ref, record)) not in (None, record.size)
     ]
     # A running writer may have swept a state meanwhile, and a file without a row may be about to get one.
     refs = reader.refs()
@@ -98,10 +98,10 @@ def _unsealed(contents: Contents) -> list[Problem]:
     return problems
 
 
-def _size(folder: Path, ref: StateRef, there: Stored) -> int | None:
+def _size(folder: Path, ref: StateRef, record: Stored) -> int | None:
     """The actual size of a state in bytes; None if its file is missing, which another check reports."""
-    if there.blob is not None:
-        return len(there.blob)
+    if record.blob is not None:
+        return len(record.blob)
     try:
         return (folder / file_name(ref)).lstat().st_size
     except OSError:
