@@ -39,14 +39,14 @@ class Beginning:
 
     path: Path | None = None
     """The training directory that training continues in; None: a new one."""
-    branch: "Branch | None" = None
+    branch: "EarlierStart | None" = None
     """The earlier checkpoint that a new directory continues from."""
     weights: Weights | None = None
     """The weights of a network that is fine-tuned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Branch:
+class EarlierStart:
     """An earlier checkpoint of a run."""
 
     source: Path
@@ -138,7 +138,7 @@ def beginning(config: Config) -> Beginning:
                     f"got {config.train.num_epochs}"
                 )
             log.info("load_ckpt: training continues after %.3g epochs, in a new directory", found.step / steps)
-            branch = Branch(source=path, ckpt=wanted, report=found, steps_per_epoch=steps)
+            branch = EarlierStart(source=path, ckpt=wanted, report=found, steps_per_epoch=steps)
             return Beginning(branch=branch, weights=started(path))
     return Beginning(weights=_tuned(wanted, state, config))
 

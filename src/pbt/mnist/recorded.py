@@ -33,7 +33,7 @@ _WORKER = re.compile(r"_(\d+)\.safetensors$")
 Mode = Literal["test", "val"]
 
 
-class Recorded(NamedTuple):
+class RecordedArguments(NamedTuple):
     """The configuration that a checkpoint was trained with."""
 
     config: Config
@@ -41,28 +41,28 @@ class Recorded(NamedTuple):
     """False: no more than what `test` says of the network."""
 
 
-def recorded_of(path: Path, state: Mapping[str, Any]) -> Recorded | None:
+def recorded_of(path: Path, state: Mapping[str, Any]) -> RecordedArguments | None:
     """What a model file itself, or a checkpoint's training directory, says of the network; None: nothing does."""
     if "config" in state:
-        return Recorded(Config.from_dict(state["config"]))
+        return RecordedArguments(Config.from_dict(state["config"]))
     match = _WORKER.search(path.name)
     return arguments_in(path.resolve().parent.parent, match[1] if match else "0")
 
 
-def arguments_in(folder: Path, worker: str) -> Recorded | None:
+def arguments_in(folder: Path, worker: str) -> RecordedArguments | None:
     """The arguments that a training directory recorded, of a worker or of its only network; either file is enough."""
     for suffix in (f"_{worker}", ""):
         files = {section: folder / f"args_{section}{suffix}.json" for section in ("train", "test")}
         found = {section: read_file(file) for section, file in files.items() if file.is_file()}
         if "train" in found:
-            return Recorded(Config.from_dict(found))
+            return RecordedArguments(Config.from_dict(found))
         if found:
             shared = {key: value for key, value in found["test"].items() if key in Section.model_fields}
-            return Recorded(Config.from_dict({"train": shared, **found}), whole=False)
+            return RecordedArguments(Config.from_dict({"train": shared, **found}), whole=False)
     return None
 
 
-def settled(asked: Config, recorded: Recorded, section: Mode, overridden: Collection[str]) -> Config:
+def settled(asked: Config, recorded: RecordedArguments, section: Mode, overridden: Collection[str]) -> Config:
     """The recorded configuration, with what an evaluation reads itself as it was asked for.
 
     Raises:

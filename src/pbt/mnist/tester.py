@@ -18,7 +18,7 @@ from pbt.mnist.data.find import Dataset
 from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import Shape, count_parameters, restored
 from pbt.mnist.population import gpu_of
-from pbt.mnist.recorded import Mode, Recorded, arguments_in, recorded_of, settled
+from pbt.mnist.recorded import Mode, RecordedArguments, arguments_in, recorded_of, settled
 from pbt.mnist.task import EVALUATION_BATCH, PREPARE, as_data, evaluation_batch, find_data
 from pbt.pytorch import Split
 from pbt.pytorch.state import threads_of
@@ -61,12 +61,12 @@ class Tested:
         return {"loss": self.loss, "accuracy": self.accuracy, **dict.fromkeys(beside(self.metric), self.value)}
 
 
-class _Found(NamedTuple):
+class _NamedCheckpoint(NamedTuple):
     """A checkpoint, and what is recorded of it."""
 
     what: str
     state: Mapping[str, Any]
-    recorded: Recorded | None
+    recorded: RecordedArguments | None
     run: Path | None
 
 
@@ -116,28 +116,28 @@ def best_tested(run: Run, config: Config | None = None, device: str | None = Non
 
 def state_tested(state: Mapping[str, Any], config: Config, what: str) -> Tested:
     """Test a state that lies in no run; `what` says in words what it is."""
-    return _tested(_Found(what, state, None, None), config, "test", None)
+    return _tested(_NamedCheckpoint(what, state, None, None), config, "test", None)
 
 
-def _named(path: Path) -> _Found:
+def _named(path: Path) -> _NamedCheckpoint:
     state = load_checkpoint(path)
     folder, recorded = path.resolve().parent.parent, recorded_of(path, state)
     if not (folder / "run.db").is_file():
-        return _Found(str(path), state, recorded, None)
-    return _Found(str(path), state, _with_val(recorded, Run.open(folder)), folder)
+        return _NamedCheckpoint(str(path), state, recorded, None)
+    return _NamedCheckpoint(str(path), state, _with_val(recorded, Run.open(folder)), folder)
 
 
-def _with_val(arguments: Recorded | None, run: Run) -> Recorded | None:
+def _with_val(arguments: RecordedArguments | None, run: Run) -> RecordedArguments | None:
     """The arguments beside a run, which say nothing of `val`, with that section as the run recorded it."""
     if "config" not in run.meta["application"]:
         return arguments
     config = Config.from_dict(run.meta["application"]["config"])
     if arguments is None:
-        return Recorded(config)
+        return RecordedArguments(config)
     return arguments._replace(config=replace(arguments.config, val=config.val))
 
 
-def _best_of(run: Run) -> _Found:
+def _best_of(run: Run) -> _NamedCheckpoint:
     """What validation chose in a run, or without validation its newest state."""
     if run.path is None:
         raise ConfigError("expected a run that is kept in a directory")
@@ -151,10 +151,10 @@ def _best_of(run: Run) -> _Found:
         raise ConfigError(
             f"{run.path}: expected the state that validation chose, found it gone; name a checkpoint by load_ckpt"
         ) from error
-    return _Found(what, state, _with_val(arguments_in(run.path, str(best.member)), run), run.path)
+    return _NamedCheckpoint(what, state, _with_val(arguments_in(run.path, str(best.member)), run), run.path)
 
 
-def _tested(found: _Found, config: Config, section: Mode, device: str | None) -> Tested:
+def _tested(found: _NamedCheckpoint, config: Config, section: Mode, device: str | None) -> Tested:
     asked = getattr(config, section)
     # A test needs no image held out, and so can be of a set of any size.
     data = find_data(asked, held_out=section == "val")

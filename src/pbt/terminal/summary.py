@@ -96,7 +96,7 @@ def _recorded(path: Path, files: object) -> list[tuple[str, str]]:
 def _print_files(console: Console, path: Path, files: Iterable[tuple[str, str]], logged: str) -> None:
     named = {
         "run.db": f"{logged} (SQLite)",
-        "states/": "the saved states of members",
+        "states/": "the saved states",
         **dict(files),
     }
     table = Table.grid(padding=(0, 3))
