@@ -49,7 +49,7 @@ def test_writes_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["report"], "RUN"),
         (["report", "nowhere"], "expected a run directory, found nothing"),
-        (["report", "runs"], "found a folder without; runs in it: one"),
+        (["report", "runs"], "found a folder without it; runs in it: one"),
         (["report", "one", "--out", "runs"], "found a folder"),
         (["report", "one", "--gif"], "--gif"),
     ],
