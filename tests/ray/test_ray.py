@@ -195,7 +195,7 @@ class TestFaults:
 
     def test_no_room(self, tmp_path):
         """What was asked for, and what is there; nothing was started."""
-        with pytest.raises(DeviceError, match=r"asks for 1 CPU, 2 GPU.*node 1 has 3 CPU"):
+        with pytest.raises(DeviceError, match=r"needs 1 CPU, 2 GPU.*node 1 has 3 CPU"):
             train(ray_tasks.walk, tmp_path / "run", executor="ray", cluster=Cluster(gpus=2))
         assert not (tmp_path / "run").exists()
 
@@ -257,7 +257,7 @@ def test_room_is_counted_by_node():
 
 @pytest.mark.parametrize(
     ("asked", "told"),
-    [({"cpus": -1}, "CPU"), ({"cpus": 0}, "take some"), ({"states_url": "s3://bucket/states"}, "file:///")],
+    [({"cpus": -1}, "CPU"), ({"cpus": 0}, "must reserve some"), ({"states_url": "s3://bucket/states"}, "file:///")],
 )
 def test_what_is_no_cluster(asked, told):
     with pytest.raises(UsageError, match=told):
