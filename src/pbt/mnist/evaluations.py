@@ -5,11 +5,11 @@ loss, and the accuracy in percent. In a population each worker has a table of it
 """
 
 import csv
-import io
 from pathlib import Path
 
-from pbt.mnist.files import write
+from pbt.mnist.files import write_table
 from pbt.mnist.results_table import alone
+from pbt.mnist.tables import Row, epoch_of, percent
 from pbt.mnist.tester import Tested
 from pbt.runs.results import Run
 
@@ -32,20 +32,15 @@ def keep_evaluation(tested: Tested, suffix: str) -> None:
         return
     tail = f"_{report.member}" if len(run.view.members) > 1 else ""
     path = tested.run / f"results{suffix}{tail}.csv"
-    values = {"val_loss": tested.loss, "val_acc": 100 * tested.accuracy}
     with alone(tested.run):
         rows = _read(path)
-        rows[report.step] = [str((report.step - 1) // steps), str(report.step), *map(str, values.values())]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["", *HEAD])
-        writer.writerows([index, *rows[step]] for index, step in enumerate(sorted(rows)))
-        write(path, text.getvalue())
+        rows[report.step] = [epoch_of(report.step, steps), report.step, tested.loss, percent(tested.accuracy)]
+        write_table(path, (HEAD, [rows[step] for step in sorted(rows)]), indexed=True)
 
 
-def _read(path: Path) -> dict[int, list[str]]:
-    """The rows of the table by their steps; what cannot be read is written anew."""
-    rows: dict[int, list[str]] = {}
+def _read(path: Path) -> dict[int, Row]:
+    """The rows of the table by step; damaged rows are left out."""
+    rows: dict[int, Row] = {}
     if path.is_file():
         for cells in csv.reader(path.read_text(encoding="utf-8", errors="replace").splitlines()[1:]):
             if len(cells) == 1 + len(HEAD) and cells[2].isdecimal():

@@ -11,7 +11,7 @@ from pbt.mnist.config.sections import Pixels
 from pbt.mnist.models import Shape
 from pbt.mnist.original import mapped, read_original
 from pbt.mnist.recorded import recorded_of
-from pbt.mnist.task import as_data, find_data
+from pbt.mnist.task import as_data, check_note, find_data
 from pbt.mnist.tester import Tested, best_tested, evaluate, load_checkpoint, state_tested
 from pbt.pytorch import Split
 from pbt.runs.results import Run
@@ -32,6 +32,7 @@ def save_model(run: Run, path: Path, data_dir: Path | None = None) -> Tested:
 
     Raises:
         ConfigError: The run is of another application.
+        DataError: Without `data_dir`: the images found are of another data set than the run's.
     """
     application = run.meta["application"]
     if "config" not in application:
@@ -40,6 +41,8 @@ def save_model(run: Run, path: Path, data_dir: Path | None = None) -> Tested:
     if data_dir is not None:
         config = replace(config, test=config.test.model_copy(update={"data_dir": data_dir}))
     tested = best_tested(run, config)
+    if data_dir is None:
+        check_note(run, tested.note, tested.data)
     best = run.best
     card = {
         "test_accuracy": tested.accuracy,

@@ -108,11 +108,6 @@ def mapped(original: Original, image: tuple[int, int, int], where: str) -> tuple
     return shape, model.eval()
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether this is an ordinary tensor with numbers of its own."""
-    return type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu"
-
-
 def _size(path: Path) -> int:
     """Bytes of a file, unpacked if it is an archive."""
     try:
@@ -168,7 +163,7 @@ def _rank(name: str) -> tuple[float, bool]:
 
 
 def _shape(layers: list[_Layer], image: tuple[int, int, int], where: str) -> Shape:
-    """The network that the layers make up; ConfigError, by the name of the first tensor that is none of it."""
+    """The network with these layers; raises ConfigError, which names the first tensor that does not fit."""
     if not layers:
         raise ConfigError(f"{where}: expected the layers of a network, found none")
     *hidden, out = layers

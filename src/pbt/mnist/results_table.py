@@ -59,7 +59,7 @@ def record_test(folder: Path, step: int, scores: Mapping[str, float], steps_per_
         steps_per_epoch: Training steps of an epoch.
         note: What the data is, if it is not MNIST itself.
     """
-    # The log is read while nobody else writes the tables: a newer checkpoint than these comes after them.
+    # The log is read under the lock, so that no other process replaces the tables by ones of a newer log meanwhile.
     with alone(folder), RunReader(folder) as reader:
         journal = reader.journal()
         tests = _merged(tests_in(journal), read_tests(folder), {step: scores})

@@ -19,7 +19,7 @@ LATEST, BEST = "latest.safetensors", "best.safetensors"
 
 
 class SingleFiles(Observer):
-    """Writes the derived files of a single network's run; the tests in its tables come from whoever tests.
+    """Writes the derived files of a single network's run; other processes add test results to its tables.
 
     Args:
         config: The configuration that the run is trained by.

@@ -168,17 +168,30 @@ def find_data(
 
 
 def check_same(found: Dataset, path: Path) -> None:
-    """Refuse to go on with a run on other images than it was begun with.
+    """Refuse to resume a run on another data set.
 
     Raises:
-        DataError: The run that lies in `path` was begun with another data set.
+        DataError: The run in `path` was started with another data set.
     """
-    if not is_begun(path):
-        return
-    note = Run.open(path).meta["application"].get("note", "")
-    if note != found.note:
+    if is_begun(path):
+        check_note(Run.open(path), found.note, found.line)
+
+
+def check_note(run: Run, note: str, line: str) -> None:
+    """Check that images are of the data set that a run was started with.
+
+    Args:
+        run: The run.
+        note: The note of the images.
+        line: Their place and note, for the message.
+
+    Raises:
+        DataError: They are of another data set.
+    """
+    started = run.meta["application"].get("note", "")
+    if started != note:
         raise DataError(
-            f"{path}: was begun with {note or 'MNIST'}; found in {found.line}; put its data where it was, or set "
+            f"{run.path}: was started with {started or 'MNIST'}; found in {line}; put its data where it was, or set "
             "PBT_DATA_DIR to it where no data_dir was named"
         )
 

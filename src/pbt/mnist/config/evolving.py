@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pbt.errors import nearest
-from pbt.mnist.config.values import HYPERPARAMETERS, Limits, entries, number, plain
+from pbt.mnist.config.values import HYPERPARAMETERS, Bounds, entries, number, plain
 
 _KEY = re.compile(r"PBT_(?P<name>.*?)(?P<part>|_bounds|_scale)", re.DOTALL)
-_SCALES = ("linear", "log")
 _MOST_VALUES = 1000
 
 
@@ -91,7 +90,7 @@ def _parse(name: str, value: object, keys: Mapping[str, object]) -> Evolving:
     return Evolving(name=name, values=values, kind="range", bounds=(low, high), scale=_scale(key, scale, low))
 
 
-def _numbers(key: str, value: object, limits: Limits) -> list[float]:
+def _numbers(key: str, value: object, limits: Bounds) -> list[float]:
     try:
         numbers = [number(entry) for entry in entries(value)]
     except ValueError:
@@ -102,7 +101,7 @@ def _numbers(key: str, value: object, limits: Limits) -> list[float]:
     return numbers
 
 
-def _bounds(key: str, value: object, limits: Limits, prior: tuple[float, ...]) -> tuple[float, float]:
+def _bounds(key: str, value: object, limits: Bounds, prior: tuple[float, ...]) -> tuple[float, float]:
     bounds = sorted(_numbers(f"{key}_bounds", value, limits))
     if len(bounds) != 2 or not bounds[0] <= prior[0] <= prior[1] <= bounds[1]:
         raise EvolvingError(

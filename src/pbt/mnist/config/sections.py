@@ -15,8 +15,8 @@ from pbt.mnist.config.values import (
     FLAG,
     FOLDER,
     HYPERPARAMETERS,
+    Bounds,
     Kind,
-    Limits,
     many,
     one_of,
     optional,
@@ -34,7 +34,7 @@ TestVersion = Literal["test_MPL", "test_none"]
 
 _SUFFIX = suffix(40)
 _SIZES = many(whole(1, 65_536), "layer sizes", 1, 64)
-_SECONDS = real(Limits(low=0, high=86_400))
+_SECONDS = real(Bounds(low=0, high=86_400))
 _LARGEST_SEED = 2**63 - 1  # what the event log can hold
 
 
@@ -158,7 +158,7 @@ class TrainSection(Section):
     crop_shift: Annotated[int, BeforeValidator(whole(0, 1023))] = _key(0, "largest shift of a crop, pixels")
     mutation: Annotated[
         tuple[float, ...],
-        BeforeValidator(many(real(Limits(low=0, high=1000, open_low=True)), "factors", 1, 100)),
+        BeforeValidator(many(real(Bounds(low=0, high=1000, open_low=True)), "factors", 1, 100)),
     ] = _key((0.8, 1.2), "factors, one drawn for each evolving value that is explored")
     num_epochs_tot: Annotated[int, BeforeValidator(whole(1, 1_000_000))] = _key(50, "population: epochs in all")
     num_worker_tot: Annotated[int, BeforeValidator(whole(1, 10_000))] = _key(10, "size of the population")
@@ -168,7 +168,7 @@ class TrainSection(Section):
         "how many train at once at most; not more than `num_worker_tot`",
         example=10,
     )
-    exploit_fraction: Annotated[float, BeforeValidator(real(Limits(low=0, high=0.5)))] = _key(
+    exploit_fraction: Annotated[float, BeforeValidator(real(Bounds(low=0, high=0.5)))] = _key(
         0.2,
         "share of the population that is replaced by copies of the best share: the number of workers is rounded up, as "
         "in the original (of 7 workers 2, of 12 workers 3), and at most half",

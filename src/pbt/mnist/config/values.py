@@ -21,7 +21,7 @@ _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Bounds:
     """An interval of numbers, each end in it unless said to be open."""
 
     low: float
@@ -40,13 +40,13 @@ class Limits:
         return f"{low} {high}"
 
 
-HYPERPARAMETERS: dict[str, Limits] = {
-    "lr": Limits(low=0, high=10, open_low=True),
-    "keep_prob": Limits(low=0, high=1, open_low=True),
-    "weight_decay": Limits(low=0, high=1),
-    "label_smoothing": Limits(low=0, high=1, open_high=True),
-    "beta1": Limits(low=0, high=1, open_high=True),
-    "beta2": Limits(low=0, high=1, open_high=True),
+HYPERPARAMETERS: dict[str, Bounds] = {
+    "lr": Bounds(low=0, high=10, open_low=True),
+    "keep_prob": Bounds(low=0, high=1, open_low=True),
+    "weight_decay": Bounds(low=0, high=1),
+    "label_smoothing": Bounds(low=0, high=1, open_high=True),
+    "beta1": Bounds(low=0, high=1, open_high=True),
+    "beta2": Bounds(low=0, high=1, open_high=True),
 }
 """The values that training takes and that may evolve, each with its limits."""
 
@@ -68,7 +68,7 @@ def whole(low: int, high: int) -> Kind[int]:
     return Kind(f"a whole number from {low} to {high}", _checked(_integer, lambda value: low <= value <= high))
 
 
-def real(limits: Limits) -> Kind[float]:
+def real(limits: Bounds) -> Kind[float]:
     """Numbers inside limits."""
     return Kind(f"a number {limits}", _checked(number, limits.__contains__))
 
