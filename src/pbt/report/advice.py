@@ -192,10 +192,12 @@ def _small(snapshot: RunSnapshot) -> Iterator[str]:
             f"The population is small: with {members} members, selection has little to choose from. 10 to 40 members "
             "are usual."
         )
-    elif members < FEW and all(len(ids) == 1 for ids in donors.values()):
+    elif members < FEW and len(donors) >= ROUNDS and all(len(ids) == 1 for ids in donors.values()):
+        # Two donors may coincide in a few rounds by chance.
         yield (
-            f"One donor per round: with {members} members, this plan copies only the best one, which quickly "
-            "eliminates the other founders. A larger population or fraction gives more of them a chance."
+            f"One donor per round: with {members} members, all copies in each of {len(donors)} rounds came from one "
+            "member, which quickly eliminates the other founders. A larger population or fraction gives more of them a "
+            "chance."
         )
 
 
