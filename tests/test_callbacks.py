@@ -240,13 +240,14 @@ def test_members_that_come_late_and_others_that_are_none() -> None:
     assert list(records.take([Retired(member=i, round=3, why="") for i in (0, 1)])) == []
 
 
-def test_the_best_is_that_of_the_population() -> None:
-    """Of equal scores the earlier one, and what is no finite number never: as the view says."""
+@pytest.mark.parametrize(("sign", "chosen"), [(1, (1, 3.0)), (-1, (0, 1.0))])
+def test_the_best_is_that_of_the_population(sign: int, chosen: tuple[int, float]) -> None:
+    """The highest score, or the lowest where it is minimized; of equal ones the earlier, and only finite ones."""
     scores = [1.0, 3.0, math.inf, 3.0, math.nan, 2.0]
     events = [Born(member=i, hparams={}) for i in range(6)] + [reported(i, 1, s) for i, s in enumerate(scores)]
-    *_, end = Records(1).take(events)
-    best = fold(events, View(seed=0, space=pbt.Space({}))).best
-    assert (end.best.member, end.best.score) == (best.state.member, best.score) == (1, 3.0)
+    *_, end = Records(sign).take(events)
+    best = fold(events, View(seed=0, space=pbt.Space({}), sign=sign)).best
+    assert (end.best.member, end.best.score) == (best.state.member, sign * best.score) == chosen
 
 
 def test_a_copied_state_of_an_earlier_round_says_its_steps() -> None:

@@ -53,6 +53,14 @@ def made(task: Any = train, *, names: int = 1, **changes: Any) -> pbt.Experiment
     return pbt.Experiment(task=task, space=space, **{"population": 4, "rounds": 3, **changes})
 
 
+def wave(hparams: Any, state: Any, steps: int, ctx: pbt.Context) -> tuple[Any, float]:
+    """Scores 3, 1, 2, and a tenth more for each member."""
+    return {"round": ctx.round}, (3.0, 1.0, 2.0)[ctx.round - 1] + ctx.member / 10
+
+
+CONTROL = pbt.Plan(exploit=pbt.never(), explore=pbt.keep())
+
+
 def screen(width: int = 80, height: int = 24) -> QuietConsole:
     return QuietConsole(file=io.StringIO(), width=width, height=height, highlight=False, markup=False)
 
@@ -214,6 +222,15 @@ class TestLive:
         scores = [float(found) for found in re.findall(r"^ +\d+ +\d+ +(\S+)", text, re.MULTILINE)]
         assert scores == sorted(scores)
         assert min(scores) > 0
+
+    @pytest.mark.parametrize(("objective", "best"), [("minimize", 1.0), ("maximize", 3.0)])
+    def test_best_of_each_member(self, objective: str, best: float) -> None:
+        """The column `best` is the lowest score of a member where the score is minimized, else the highest."""
+        text = frame(made(wave, objective=objective, plan=CONTROL), 12, 100)
+        found = re.findall(r"^ +(\d+) +3 +(\S+) +(\S+)", text, re.MULTILINE)
+        assert [(int(m), float(s), float(b)) for m, s, b in sorted(found)] == [
+            (m, pytest.approx(2 + m / 10), pytest.approx(best + m / 10)) for m in range(4)
+        ]
 
     def test_a_terminal_is_left_as_it_was(self, tmp_path: Path) -> None:
         """On a terminal the table is redrawn in place, and the cursor is shown again at the end."""
@@ -416,3 +433,9 @@ class TestSummary:
         run = replace(made(), objective="minimize").run()
         assert as_json(run, "finished")["best"]["score"] == run.best.score > 0
         assert f"validation score {scored(run.best.score)}" in summed(run, 200)
+
+    @pytest.mark.parametrize(("objective", "best"), [("minimize", 1.0), ("maximize", 3.0)])
+    def test_json_has_the_best_of_each_member(self, objective: str, best: float) -> None:
+        """It is the lowest score of a member where the score is minimized, else the highest."""
+        found = as_json(made(wave, objective=objective, plan=CONTROL).run(), "finished")["members"]
+        assert {one["member"]: one["best"] for one in found} == {m: pytest.approx(best + m / 10) for m in range(4)}

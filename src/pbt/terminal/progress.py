@@ -19,7 +19,7 @@ from pbt.executors.base import Failure, Outcome, Report
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.terminal.console import can_redraw, console_for, is_terminal
-from pbt.terminal.tables import MemberRow, population_table, row_of
+from pbt.terminal.tables import MemberRow, better_of, population_table, row_of
 from pbt.text import clock, printable, scored
 
 AROUND = 9
@@ -170,7 +170,7 @@ class ProgressObserver(Observer):
     def _learn(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, Reported):
-                self._bests[event.member] = self._better(event.scores[0], self._bests.get(event.member))
+                self._bests[event.member] = better_of(self._sign, event.scores[0], self._bests.get(event.member))
             elif isinstance(event, Decided):
                 self._opened[event.decision.member] = event.decision
 
@@ -196,11 +196,8 @@ class ProgressObserver(Observer):
             return replace(row, status="training") if training else row
         if isinstance(outcome, Failure):
             return replace(row, round=outcome.round, score=None, status="failed")
-        best = self._better(outcome.scores[0], self._bests.get(member.id))
+        best = better_of(self._sign, outcome.scores[0], self._bests.get(member.id))
         return replace(row, round=outcome.round, score=outcome.scores[0], best=best)
-
-    def _better(self, score: float, than: float | None) -> float:
-        return score if than is None or self._sign * score > self._sign * than else than
 
     def _leader(self, view: View) -> Leader | None:
         """The best state, including outcomes that are not logged yet."""
@@ -208,7 +205,7 @@ class ProgressObserver(Observer):
         for outcome in self._outcomes.values():
             if isinstance(outcome, Failure) or view.member(outcome.member).role != "member":
                 continue
-            if leader is None or self._better(outcome.scores[0], leader[0]) != leader[0]:
+            if leader is None or better_of(self._sign, outcome.scores[0], leader[0]) != leader[0]:
                 leader = outcome.scores[0], outcome.member, outcome.round
         return leader
 

@@ -70,7 +70,7 @@ def row_of(
         step=member.step,
         score=sign * member.score if math.isfinite(member.score) else None,
         # A copied score counts as the member's own until its next report.
-        best=best if best is None or not math.isfinite(member.score) else sign * max(sign * best, member.score),
+        best=best if best is None or not math.isfinite(member.score) else better_of(sign, sign * member.score, best),
         hparams=member.hparams,
         kind=decision.kind if decision else "born",
         donor=decision.donor if decision else None,
@@ -80,12 +80,17 @@ def row_of(
     )
 
 
+def better_of(sign: int, score: float, other: float | None) -> float:
+    """The better of two scores of the task; `sign` is `View.sign`, and None is no score."""
+    return score if other is None or sign * score > sign * other else other
+
+
 def rows_of(run: Run) -> list[MemberRow]:
     """Every member of the population, best first; failed and retired ones last."""
     tree, sign = run.tree, run.view.sign
     bests: dict[int, float] = {}
     for ref, report in tree.reports.items():
-        bests[ref.member] = sign * max(sign * report.scores[0], sign * bests.get(ref.member, -sign * math.inf))
+        bests[ref.member] = better_of(sign, report.scores[0], bests.get(ref.member))
     place = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
     members = [member for member in run.view.members if member.role == "member"]
     members.sort(key=lambda m: (place.get(m.id, len(place)), m.status == "retired", m.id))
