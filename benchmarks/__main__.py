@@ -4,7 +4,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 from benchmarks import accelerator, cluster, conv, convolution, decision, fc, memory, mlp, toy
 from benchmarks.base import Asked, Row
 
-BENCHMARKS: dict[str, Callable[[Asked], Sequence[Row]]] = {
+BENCHMARKS: dict[str, Callable[[Asked], Iterable[Row]]] = {
     "fc": fc.measure,
     "conv": conv.measure,
     "mlp": mlp.measure,

@@ -1,93 +1,123 @@
-"""A training step of 64 conv members on a CUDA device, where there is one.
+"""A training step of whole populations on a CUDA device, where there is one.
 
-Left: `vectorized`, all in one program. Right: one member alone after the other, as its process would train it; and the
-arithmetic of the step at the rate of a matrix product measured on the device.
+Left: `vectorized`, all members in one program. Right: the members one after the other, each in a bare PyTorch loop,
+eager and as a captured graph; and the step's arithmetic at the rates of the device. `PBT_BENCH_WORKLOADS` names some
+of the workloads, separated by semicolons.
 """
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
-from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize, training_flop
-from benchmarks.base import Asked, Row
-from pbt.core.population import View
-from pbt.core.strategy import births
-from pbt.executors.worker import Context, WorkerSpec
-from pbt.mnist.config.record import load_config
-from pbt.mnist.models import Shape, network
-from pbt.mnist.task import space, supervised
-from pbt.pytorch.supervised import SupervisedTrainer
+from benchmarks.accelerator_workloads import WORKLOADS, Workload
+from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize
+from benchmarks.bare_loop import BareLoop, captured
+from benchmarks.base import Asked, Row, times_faster
+from pbt.executors.worker import WorkerSpec
 from pbt.pytorch.vectorized.population import Population
 from pbt.store.files import StateFiles
 
-MEMBERS, STEPS = 64, 10
-"""STEPS: of a turn."""
+STEPS, SECONDS = 20, 0.3
+"""Steps of a turn at least, and the time that a turn should take."""
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """A step of all members, if there is a device."""
-    work = f"conv_PBT step, {MEMBERS} members, `vectorized`, accelerator"
+class Limits(NamedTuple):
+    """What the device can do at most, as measured on it."""
+
+    flop: float
+    """Float32 operations per second of a large matrix product."""
+    bytes: float
+    """Bytes per second, read and written, of a large copy."""
+
+
+def measure(asked: Asked) -> Iterator[Row]:
+    """Each workload, row by row as it is measured."""
     if not torch.cuda.is_available():
-        return [Row.missing(work, "no accelerator here")]
-    name = torch.cuda.get_device_name()
-    return measure_on("cuda:0", f"{work} ({name})", asked.repeats, MEMBERS, DEVICE_SIZE)
+        yield Row.missing("training steps on an accelerator", "no accelerator here")
+        return
+    device, name = "cuda:0", torch.cuda.get_device_name()
+    limits = limits_of(device, DEVICE_SIZE)
+    yield Row(
+        work=f"limits of {name}",
+        measured=f"{limits.flop / 1e12:.1f} TFLOP/s (float32), {limits.bytes / 1e12:.2f} TB/s",
+        against="a matrix product and a copy, in torch",
+        value=None,
+    )
+    chosen = os.environ.get("PBT_BENCH_WORKLOADS", ";".join(WORKLOADS)).split(";")
+    for one in chosen:
+        yield from measure_on(device, WORKLOADS[one](), limits, asked.repeats)
+        torch.cuda.empty_cache()
 
 
-def measure_on(device: str, work: str, repeats: int, members: int, size: int) -> Sequence[Row]:
-    """The rows of a device.
+def measure_on(device: str, workload: Workload, limits: Limits, repeats: int) -> Iterator[Row]:
+    """The rows of one workload.
 
     Args:
-        device: Where.
-        work: What the rows are called.
+        device: Where it is trained.
+        workload: What is trained.
+        limits: Of the device.
         repeats: Turns of each side.
-        members: Of the population.
-        size: Of the matrices whose product is timed.
     """
-    config = load_config("config/conv_PBT.json")
-    train = config.train
-    task = supervised(config)
-    setup = WorkerSpec(task=task, states=StateFiles(None), device=device)
-    started = [birth.hparams for birth in births(View(seed=0, space=space(config)), members, ())]
-    together, _ = Population(setup, task).try_out(started)
-    trainer = SupervisedTrainer(task, device, setup.threads)
-    context = Context(seed=0, member=0, round=1, first_step=0, device=device)
-    model = network(Shape.of(train))
-    example = torch.zeros(1, train.num_channels, train.height, train.width)
-    flop = training_flop(model, example) * train.batch_size * members
-    turns = [
-        (
-            _seconds(together, device),
-            members * _seconds(lambda: trainer.try_out(started[0], context), device),
-            flop / product_rate(device, size, setup.threads),
-        )
-        for _ in range(repeats)
-    ]
-    ours, alone, needed = (median(of) for of in zip(*turns, strict=True))
-    return [
-        Row(
-            work=work,
+    spec = WorkerSpec(task=workload.task, states=StateFiles(None), device=device)
+    together, _ = Population(spec, workload.task).try_out(workload.births())
+    alone = BareLoop(workload, device)
+    sides: dict[str, Callable[[], None]] = {"together": together, "eager": alone.step}
+    if device != "cpu":
+        sides["captured"] = captured(workload, device)
+    turns = [{name: seconds(step, device) for name, step in sides.items()} for _ in range(repeats)]
+    ours = median(turn["together"] for turn in turns)
+    needed = flop_of(alone) * workload.members / limits.flop
+    work = f"{workload.name}, a step of all"
+    for name in [name for name in sides if name != "together"]:
+        theirs = median(turn[name] for turn in turns) * workload.members
+        yield Row(
+            work=work if name == "eager" else "the same",
             measured=f"{1000 * ours:.2f} ms",
-            against=f"one member alone after the other: {1000 * alone:.2f} ms",
-            value=median(one / two for one, two, _ in turns),
-            limit=1.0,
-        ),
-        Row(
-            work="the same",
-            measured=f"{1000 * ours:.2f} ms, {100 * median(two / one for one, _, two in turns):.0f} % of the rate",
-            against=f"its arithmetic at the rate of a {size} x {size} float32 product: {1000 * needed:.2f} ms",
-            value=median(one / two for one, _, two in turns),
-        ),
-    ]
+            against=f"one member after the other, {name}: {1000 * theirs:.1f} ms ({theirs / ours:.1f} times)",
+            value=median(turn["together"] / (turn[name] * workload.members) for turn in turns),
+            limit=None if workload.floor is None or name != "eager" else times_faster(workload.floor),
+            aim=None if workload.moonshot is None or name != "eager" else times_faster(workload.moonshot),
+        )
+    yield Row(
+        work="the same",
+        measured=f"{1000 * ours:.2f} ms",
+        against=f"its matrix products at the device's float32 rate: {1000 * needed:.2f} ms",
+        value=ours / needed,
+    )
 
 
-def _seconds(step: Callable[[], None], device: str) -> float:
-    """Of a step, after one that is not counted."""
-    step()
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(STEPS):
+def flop_of(loop: BareLoop) -> int:
+    """Floating-point operations of one member's step, as torch counts those of products and convolutions."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        loop.step()
+    return int(counter.get_total_flops())
+
+
+def limits_of(device: str, size: int) -> Limits:
+    """Measure what the device can do, with matrices (size, size)."""
+    source = torch.ones(size, size, 4, device=device)
+    target = torch.empty_like(source)
+    copies = seconds(lambda: target.copy_(source), device)
+    return Limits(flop=product_rate(device, size, 1), bytes=2 * source.numel() * source.element_size() / copies)
+
+
+def seconds(step: Callable[[], object], device: str) -> float:
+    """Of one step, after a few that are not counted."""
+    for _ in range(3):
         step()
     synchronize(device)
-    return (time.perf_counter() - started) / STEPS
+    started = time.perf_counter()
+    step()
+    synchronize(device)
+    count = STEPS if device == "cpu" else max(STEPS, min(500, int(SECONDS / (time.perf_counter() - started))))
+    started = time.perf_counter()
+    for _ in range(count):
+        step()
+    synchronize(device)
+    return (time.perf_counter() - started) / count

@@ -104,7 +104,7 @@ def test_whatever_may_evolve_is_bound() -> None:
 def test_an_evolving_value_reaches_the_live_network(configured: Configure, name: str) -> None:
     """Binding a value changes the optimizer, the dropout layers or the loss to exactly that value."""
     task = supervised(configured())
-    live = task.build("cpu", Noise("cpu"), seed=0)
+    live = task.build("cpu", Noise(), seed=0)
     bind_all(live, {name: 0.375}, BINDINGS)
     assert EFFECTS[name](live) == 0.375
 
@@ -112,7 +112,7 @@ def test_an_evolving_value_reaches_the_live_network(configured: Configure, name:
 def test_what_does_not_evolve_is_as_configured(configured: Configure) -> None:
     """The optimizer and dropout that are built have the configuration's own values."""
     config = configured(lr=0.02, weight_decay=0.003, beta1=0.8, beta2=0.95, keep_prob=0.75)
-    live = supervised(config).build("cpu", Noise("cpu"), seed=0)
+    live = supervised(config).build("cpu", Noise(), seed=0)
     assert {name: _group(live)[name] for name in ("lr", "weight_decay", "betas")} == {
         "lr": 0.02,
         "weight_decay": 0.003,
@@ -125,6 +125,6 @@ def test_the_task_can_be_sent_to_workers(configured: Configure) -> None:
     """A task goes through pickle and builds the same network on the other side."""
     task = supervised(configured())
     sent = pickle.loads(pickle.dumps(task))
-    one, other = (t.build("cpu", Noise("cpu"), seed=3).parts["model"].state_dict() for t in (task, sent))
+    one, other = (t.build("cpu", Noise(), seed=3).parts["model"].state_dict() for t in (task, sent))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -12,7 +12,7 @@ from pbt.pytorch.bind import bind_all, check_bound
 def make_live(make=torch.optim.Adam, **settings):
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.Linear(2, 2), nn.Dropout(0.25))
     model.temperature = 1.0
-    key_dropout(model, Noise("cpu"))
+    key_dropout(model, Noise())
     groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 0.5}]
     return Live(parts={"model": model, "optimizer": make(groups, **{"lr": 0.1, **settings})})
 

@@ -70,7 +70,7 @@ def test_checkpointing_changes_nothing(way, executor) -> None:
 def test_the_gradient_is_that_of_the_loss(way) -> None:
     """Also beside functional dropout inside: the gradient is the difference quotient of the loss."""
     torch.manual_seed(4)
-    model, noise = Net(way).double(), Noise("cpu")
+    model, noise = Net(way).double(), Noise()
     key_dropout(model, noise)
     x = torch.randn(20, 6, dtype=torch.float64)
 
@@ -95,7 +95,7 @@ def test_the_gradient_is_that_of_the_loss(way) -> None:
 
 def test_without_the_random_state() -> None:
     """A layer used once needs no random state; one used several times is refused without it."""
-    model, noise = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 1)), Noise("cpu")
+    model, noise = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Linear(64, 1)), Noise()
     key_dropout(model, noise)
     x = torch.randn(3, 4)
     found = []

@@ -12,7 +12,7 @@ SHAPE = torch.Size((400, 250))
 
 
 def mask(key, layer=0, p=0.5, shape=SHAPE, dtype=torch.float32):
-    noise = Noise("cpu")
+    noise = Noise()
     noise.at(key)
     return kept(noise, shape, layer, p).to(dtype)
 
@@ -45,7 +45,7 @@ def test_no_other_generator() -> None:
 
 def test_each_use_within_a_step_draws_anew() -> None:
     """A layer that is used twice within a step has two masks, and the same two when the step is taken again."""
-    noise = Noise("cpu")
+    noise = Noise()
     found = []
     for _ in range(2):
         noise.at(5)
@@ -66,7 +66,7 @@ def test_probability(p) -> None:
 @pytest.mark.parametrize("p", [0.1, 1 / 3, 0.5, 0.7654321, 0.99999])
 def test_the_expectation_is_exact(p) -> None:
     """The scale belongs to the probability as it was rounded to 16 bits: over all bit patterns the mean is 1."""
-    noise = Noise("cpu")
+    noise = Noise()
     noise.bits = lambda shape, layer: torch.arange(-(2**15), 2**15).to(torch.int16).unsqueeze(0)
     found = kept(noise, torch.Size((2**16,)), 0, p)
     assert found.mean().item() == pytest.approx(1.0, abs=1e-12)
@@ -75,7 +75,7 @@ def test_the_expectation_is_exact(p) -> None:
 
 def test_bit_patterns_are_uniform() -> None:
     """All 65,536 patterns of 16 bits come out of the 64-bit words equally often, at each of the four places."""
-    noise = Noise("cpu")
+    noise = Noise()
     noise.at(12)
     (bits,) = noise.bits(torch.Size((2**22,)), 0)
     for place in range(4):
@@ -94,7 +94,7 @@ def test_any_shape(shape) -> None:
 def test_edges() -> None:
     """p = 0 keeps everything as it is, p = 1 drops everything; evaluation changes nothing."""
     x = torch.randn(5, 6)
-    layer = KeyedDropout(0.0, 0, Noise("cpu"))
+    layer = KeyedDropout(0.0, 0, Noise())
     assert layer(x) is x
     layer.p = 1.0
     assert torch.equal(layer(x), torch.zeros(5, 6))
@@ -105,7 +105,7 @@ def test_edges() -> None:
 
 def test_scale_and_gradient() -> None:
     """What is kept is scaled by 1 / (1 - p), and the gradient with it."""
-    layer = KeyedDropout(0.75, 0, Noise("cpu"))
+    layer = KeyedDropout(0.75, 0, Noise())
     x = torch.ones(1000, requires_grad=True)
     y = layer(x)
     y.sum().backward()
@@ -120,7 +120,7 @@ def test_scale_and_gradient() -> None:
 def test_channels(kind, shape) -> None:
     """The forms for channels drop each channel of each example as a whole, independently."""
     model = nn.Sequential(kind(0.5))
-    key_dropout(model, Noise("cpu"))
+    key_dropout(model, Noise())
     y = model(torch.ones(shape)).flatten(2)
     assert torch.equal(y, y[..., :1].expand_as(y))
     assert set(y.unique().tolist()) == {0.0, 2.0}
@@ -143,7 +143,7 @@ class Shared(nn.Module):
 def test_layers_used_twice() -> None:
     """Every place of a layer is replaced, by one and the same keyed layer; layers are numbered in order."""
     model = Shared()
-    layers = key_dropout(model, Noise("cpu"))
+    layers = key_dropout(model, Noise())
     assert [(layer.p, layer.layer, layer.shared_dims) for layer in layers] == [(0.1, 0, 0), (0.2, 1, 0), (0.3, 2, 2)]
     assert model.first is model.second is layers[0]
     assert model.blocks[0][1] is model.blocks[1][0] is model.block_again[1] is layers[1]
@@ -155,7 +155,7 @@ def test_sequence_with_one_layer_twice() -> None:
     """The same layer at two places of one sequence is replaced at both."""
     drop = nn.Dropout(0.5)
     model = nn.Sequential(nn.Linear(2, 2), drop, nn.Linear(2, 2), drop)
-    (layer,) = key_dropout(model, Noise("cpu"))
+    (layer,) = key_dropout(model, Noise())
     assert model[1] is model[3] is layer
 
 
@@ -172,7 +172,7 @@ def test_relu_before_dropout_is_one_pass_with_the_same_results(training) -> None
     x = torch.randn(40, 6)
     results = []
     for model in (fused, apart):
-        noise = Noise("cpu")
+        noise = Noise()
         (layer,) = key_dropout(model, noise)
         assert layer.relu is (model is fused)
         noise.at(9)
@@ -195,7 +195,7 @@ def test_a_relu_is_left_alone_where_it_must_be() -> None:
         nn.Sequential(nn.Dropout(0.5), nn.ReLU()),
     ]
     for model in models:
-        assert not any(layer.relu for layer in key_dropout(model, Noise("cpu")))
+        assert not any(layer.relu for layer in key_dropout(model, Noise()))
         assert any(isinstance(module, nn.ReLU) for module in model.modules())
 
 
@@ -210,7 +210,7 @@ def test_scale() -> None:
 @pytest.mark.parametrize("relu", [False, True])
 def test_short_floats_have_the_same_mask(dtype, relu) -> None:
     """A type that cannot hold sixteen bits drops the same elements as float32 and keeps its type."""
-    layer = KeyedDropout(0.4999, 0, Noise("cpu"))
+    layer = KeyedDropout(0.4999, 0, Noise())
     layer.relu = relu
     layer._noise.at(3)
     wide = layer(torch.ones(SHAPE))

@@ -126,7 +126,7 @@ def test_a_population_of_one_is_ordinary_training(order) -> None:
     plan = Plan(exploit=never(), explore=keep(), interval=5)
     run = pbt.run(task, SPACE, plan=plan, population=1, rounds=3, seed=SEED, initial=[HPARAMS], threads=1)
     torch.manual_seed(seed_of(SEED, "task", "init", 0))
-    model, noise = make_net(), Noise("cpu")
+    model, noise = make_net(), Noise()
     for layer in key_dropout(model, noise):
         layer.p = HPARAMS["p"]
     who = () if order == "shared" else (0,)

@@ -7,13 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+Number = Any
+"""A number, or a tensor of them."""
 
-def decay_at(decay: float, step: int) -> float:
+
+def decay_at(decay: Number, step: Number) -> Number:
     """The decay of a step, counted from 0: lower at first, so that the average soon leaves the initial weights.
 
     `min(decay, (1 + step) / (10 + step))`, as TensorFlow's `ExponentialMovingAverage` with `num_updates`.
     """
-    return min(decay, (1 + step) / (10 + step))
+    early = (1 + step) / (10 + step)
+    return torch.minimum(decay, early) if isinstance(decay, Tensor) else min(decay, early)
 
 
 class Average:

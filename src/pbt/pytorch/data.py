@@ -1,6 +1,6 @@
 """Examples held in memory, and which of them a training step sees."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
+from pbt.executors.base import RoundTask
 
 Order = Literal["shared", "member", "stored"]
 Inputs = tuple[Tensor, ...]
@@ -111,6 +112,8 @@ class Batches:
         self._order = order
         self._augment = augment
         self._prepare = prepare
+        self._loops = False
+        """Whether `prepare` cannot run for all members at once."""
         self._drop_last = drop_last
         self._generator = torch.Generator(device=device)
         self._drawn: dict[int, Tensor] = {}
@@ -130,6 +133,47 @@ class Batches:
         if count < size:
             raise TaskError(too_few(count, size))
         return count // size
+
+    @property
+    def gathers(self) -> bool:
+        """Whether a batch is nothing but examples at some places, prepared: nothing is augmented."""
+        return self._augment is None
+
+    def places(self, first: RoundTask, members: Sequence[int], size: int, number: int) -> Tensor:
+        """The places of the examples of a step: (1, n) if all members share them, else (members, n).
+
+        Args:
+            first: A member's round; seed and first step are those of all.
+            members: All members.
+            size: Examples per step.
+            number: Of the step in the round.
+        """
+        epoch, place = divmod(first.first_step + number, self.per_epoch(size))
+        batch = slice(place * size, (place + 1) * size)
+        if self._order == "stored":
+            return torch.arange(batch.start, min(batch.stop, len(self._train)), device=self._device).unsqueeze(0)
+        own = members if self._order == "member" else [None]
+        return torch.stack([self._permutation(first.seed, member, epoch)[batch] for member in own])
+
+    def take(self, index: Tensor) -> tuple[Inputs, Tensor]:
+        """Inputs and targets at these places, (n,) or (members, n), as the network takes them."""
+        inputs, targets = self._train.take(index)
+        if index.dim() == 1 or self._prepare is None:
+            return self._prepared(inputs), targets
+        return tuple(self._prepared_each(x) for x in inputs), targets
+
+    def _prepared_each(self, inputs: Tensor) -> Tensor:
+        """Each member's batch prepared by itself, because it may depend on the whole batch."""
+        assert self._prepare is not None  # noqa: S101 (asked before)
+        if not self._loops:
+            try:
+                return torch.func.vmap(self._prepare)(inputs)
+            except Exception:  # noqa: BLE001 (whatever it is, the loop will do it or say it)
+                self._loops = True
+        return torch.stack([self._prepare(own) for own in inputs])
+
+    def _prepared(self, inputs: Inputs) -> Inputs:
+        return inputs if self._prepare is None else tuple(self._prepare(x) for x in inputs)
 
     def at(
         self,
@@ -159,9 +203,7 @@ class Batches:
         if self._augment is not None:
             self._generator.manual_seed(seed_of(key, "augment"))
             inputs = tuple(self._augment(x, self._generator, **(settings or {})) for x in inputs)
-        if self._prepare is not None:
-            inputs = tuple(self._prepare(x) for x in inputs)
-        return inputs, targets
+        return self._prepared(inputs), targets
 
     def _permutation(self, seed: int, member: int | None, epoch: int) -> Tensor:
         """Drawn on the CPU so that every device sees the same one."""

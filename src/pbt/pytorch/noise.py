@@ -1,4 +1,4 @@
-"""Dropout whose noise is keyed by seed, member and step, not drawn from a generator that somebody must save.
+"""Dropout whose noise is keyed by seed, member and step, not drawn from a generator whose state must be saved.
 
 The bits are the same whatever the executor and wherever training is cut into rounds. They are also cheap: sixteen
 random bits decide about one element, where a Bernoulli draw would compute a float for each; and where dropout follows
@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pbt.errors import TaskError
+from pbt.executors.context import Context
+from pbt.pytorch import philox
 
 _LEVELS = 2**16
-_GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 over the golden ratio: spreads small layer numbers over all bits of a seed (Knuth, TAOCP 3, 6.4)."""
+_LAYERS = 2**16
+"""Layers that one network may have, so that layer and use are one number."""
 
 
 class Noise:
@@ -25,33 +27,41 @@ class Noise:
 
     A layer that is used several times within a step draws anew each time, as `nn.Dropout` does. Where
     `torch.utils.checkpoint` computes a part of the network again on the way back, the layer draws what it drew before.
+
+    This one is for the CPU: NumPy's SFC64, faster than torch's generator, which besides reads no more than 32 bits of a
+    seed; NumPy promises the stream of a bit generator for good.
     """
 
-    def __init__(self, device: str) -> None:
-        self._generator = None if device == "cpu" else torch.Generator(device=device)
-        self._device = device
+    def __init__(self) -> None:
         self._keys: tuple[int, ...] = (0,)
         self._calls: dict[int, int] = {}
         """By layer, its uses within this step."""
         self._marks: dict[tuple[int, int], int] = {}
         """By layer and mark, the number of a use that may be computed again."""
 
-    def at(self, *keys: int) -> None:
-        """From now on draw what belongs to this key, or to each of these in a row of its own."""
+    @staticmethod
+    def of(device: str) -> "Noise":
+        """The source for networks on a device."""
+        return Noise() if device == "cpu" else CounterNoise(device)
+
+    def key(self, context: Context, step: int) -> int:
+        """The key by which `at` knows a member at a step."""
+        return context.key("noise", context.member, step)
+
+    def at(self, *keys: int, step: int = 0) -> None:  # noqa: ARG002 (these keys are of a step)
+        """From now on draw what belongs to this key and step, or to each of these keys in a row of its own."""
         self._keys = keys
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a step: the next use of each layer is its first."""
         self._calls.clear()
         self._marks.clear()
 
     def bits(self, shape: torch.Size, layer: int) -> Tensor:
-        """Sixteen random bits for each element, as int16 (keys, *shape).
-
-        On the CPU they are NumPy's SFC64, faster than torch's generator, which besides reads no more than 32 bits of a
-        seed; NumPy promises the stream of a bit generator for good.
-        """
+        """Sixteen random bits for each element, as int16 (keys, *shape)."""
         call = self._use(layer)
-        rows = [self._words((shape.numel() + 3) // 4, key, layer, call) for key in self._keys]
-        words = torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0)
-        return words[:, : shape.numel()].reshape(len(rows), *shape)
+        return self._bits(shape.numel(), layer, call).reshape(-1, *shape)
 
     def _use(self, layer: int) -> int:
         """The number of this use of the layer within the step; computed again, it has the number it had.
@@ -76,12 +86,43 @@ class Noise:
         self._calls[layer] = uses + 1
         return uses
 
-    def _words(self, count: int, key: int, layer: int, call: int) -> Tensor:
-        if self._generator is None:
-            return torch.from_numpy(np.random.SFC64([key, layer, call]).random_raw(count).view(np.int16))
-        self._generator.manual_seed((key + (layer + 1 + (call << 20)) * _GOLDEN) % 2**63)
-        drawn = torch.empty(count, dtype=torch.int64, device=self._device)
-        return drawn.random_(-(2**63), None, generator=self._generator).view(torch.int16)
+    def _bits(self, count: int, layer: int, call: int) -> Tensor:
+        """Sixteen random bits for each of `count` elements of every key, as int16 (keys, count)."""
+        drawn = [np.random.SFC64([key, layer, call]).random_raw((count + 3) // 4) for key in self._keys]
+        rows = [torch.from_numpy(words.view(np.int16)) for words in drawn]
+        return (torch.stack(rows) if len(rows) > 1 else rows[0].unsqueeze(0))[:, :count]
+
+
+class CounterNoise(Noise):
+    """Noise as a function of tensors on the device: the bits of all members are one operation.
+
+    Keys name members, and the step is a tensor, so that a captured graph can count it.
+
+    Args:
+        device: Where the bits are needed.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self._held = torch.zeros(1, dtype=torch.int64, device=device)
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+        """The number of the step, on the device."""
+
+    def key(self, context: Context, step: int) -> int:  # noqa: ARG002 (the step is counted on the device)
+        """The key of a member, the same at every step."""
+        return context.key("noise", context.member)
+
+    def at(self, *keys: int, step: int = 0) -> None:
+        """From now on draw what belongs to these keys at this step."""
+        if keys != self._keys:
+            held = torch.tensor(keys, dtype=torch.int64)
+            # In place where that is possible: a captured graph reads this tensor.
+            self._held = self._held.copy_(held) if len(held) == len(self._held) else held.to(self._held.device)
+        self.step.fill_(step)
+        super().at(*keys)
+
+    def _bits(self, count: int, layer: int, call: int) -> Tensor:
+        return philox.bits(self._held, self.step, layer + call * _LAYERS, count)
 
 
 def scale_of(p: float) -> float:

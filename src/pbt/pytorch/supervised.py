@@ -132,7 +132,7 @@ class SupervisedTask:
                     "accumulate(), ema(), augment('strength'), loss('weight') or attribute('model.temperature')"
                 )
             self._check_unused(name)
-        live = self.build("cpu", Noise("cpu"), seed=0)
+        live = self.build("cpu", Noise(), seed=0)
         check_disjoint(hparams, live, self.bind)
         bind_all(live, hparams, self.bind)
         check_loss(self.loss, live.loss)
@@ -153,7 +153,7 @@ class SupervisedTask:
             raise TaskError(too_few(len(data.train), largest))
         alone = sizes.leaving_one(len(data.train), drop_last=self.drop_last)
         if alone:
-            model = self.build("cpu", Noise("cpu"), seed=0).parts["model"]
+            model = self.build("cpu", Noise(), seed=0).parts["model"]
             with seeded(0):
                 check_last_batch(model, data.train, sizes, alone, self.prepare)
 
@@ -255,7 +255,7 @@ class SupervisedTrainer:
         self._loss = training_loss(task.loss, device)
         self._batches = task.batches(data, device)
         self._held_out = held_out(data, device)
-        self._noise = Noise(device)
+        self._noise = Noise.of(device)
         self._tried: Live | None = None
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
@@ -289,16 +289,18 @@ class SupervisedTrainer:
 
     def _fit(self, live: Live, steps: int, ctx: Context) -> tuple[Tensor, Tensor | None]:
         """The loss and the score on the batch, of every step."""
-        losses, measured = torch.zeros(steps), torch.zeros(steps)
+        # Read once, at the end of the round: reading waits for the device.
+        losses, measured = torch.zeros((2, steps), device=self._device)
         live.parts["model"].train()
         for i in range(steps):
             losses[i], measured[i] = self._step(live, ctx.first_step + i, ctx)
+        losses, measured = losses.cpu(), measured.cpu()
         return losses, measured if self._task.score in self._task.metrics else None
 
     def _step(self, live: Live, step: int, ctx: Context) -> tuple[Tensor, Tensor | float]:
         model, optimizer, settings = live.parts["model"], live.parts["optimizer"], live.settings
         key = ctx.key("noise", ctx.member, step)
-        self._noise.at(key)
+        self._noise.at(self._noise.key(ctx, step), step=step)
         # For noise that is hidden inside layers or written in functional form.
         seed_global(key, self._device)
         inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key, size_of(live), live.augment)

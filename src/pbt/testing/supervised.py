@@ -56,6 +56,8 @@ class AgreementContract(ABC):
 
     exact = True
     """Whether a member's result is bitwise independent of the members trained with it; else it is close."""
+    device = "cpu"
+    """Where members are trained, by the executor and by the separate runs that it is compared with."""
 
     @abstractmethod
     def make_executor(self, setup: WorkerSpec) -> Executor:
@@ -63,11 +65,11 @@ class AgreementContract(ABC):
 
     def open(self, task: SupervisedTask, **fields: Any) -> Executor:
         """The executor, with states stored in their records."""
-        return self.make_executor(WorkerSpec(task=task, states=StateFiles(None), **fields))
+        return self.make_executor(WorkerSpec(task=task, states=StateFiles(None), device=self.device, **fields))
 
     def compare(self, task: SupervisedTask, run: Callable[[Trajectory], Trajectory]) -> Trajectory:
         """Assert that the executor's results equal those of separate runs, and return them."""
-        with InlineExecutor(WorkerSpec(task=task, states=StateFiles(None))) as inline:
+        with InlineExecutor(WorkerSpec(task=task, states=StateFiles(None), device=self.device)) as inline:
             expected = run(Trajectory(inline))
         with self.open(task) as executor:
             found = run(Trajectory(executor))
@@ -187,7 +189,7 @@ class SupervisedContract(AgreementContract):
         ]
         with self.open(DENSE) as executor:
             together = reports(finish(executor, tasks))
-        with InlineExecutor(WorkerSpec(task=DENSE, states=StateFiles(None))) as inline:
+        with InlineExecutor(WorkerSpec(task=DENSE, states=StateFiles(None), device=self.device)) as inline:
             apart = reports(finish(inline, tasks))
         for key, report in apart.items():
             check_close(state_of(together[key].stored), state_of(report.stored), f"member {key[0]}")

@@ -32,7 +32,7 @@ def image_net():
 def stacked(make, seed=0):
     """A network for all members with rows of their own, and those rows."""
     torch.manual_seed(seed)
-    noise = Noise("cpu")
+    noise = Noise()
     ones = [make().double() for _ in range(MEMBERS)]
     for one in ones:
         key_dropout(one, noise)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
-from pbt.pytorch.vectorized.vmap_rules import RULES, Rules
+from pbt.pytorch.vectorized.vmap_rules import ON_CPU, Rules
 
 MEMBERS = 3
 
@@ -32,17 +32,17 @@ def compare(function, stacked, shared=(), used=None):
     shared = dict(shared)
 
     def one(own):
-        with Rules():
+        with Rules(ON_CPU):
             return function(**own, **shared)
 
     seen = []
-    before = {key: rule.run for key, rule in RULES.items()}
+    before = {key: rule.run for key, rule in ON_CPU.items()}
     try:
-        for key, rule in RULES.items():
+        for key, rule in ON_CPU.items():
             object.__setattr__(rule, "run", lambda *args, key=key: seen.append(key) or before[key](*args))
         outputs = vmap(one)(leaves)
     finally:
-        for key, rule in RULES.items():
+        for key, rule in ON_CPU.items():
             object.__setattr__(rule, "run", before[key])
     if used is not None:
         assert bool(seen) == used
@@ -109,7 +109,7 @@ def test_nothing_differs() -> None:
     seen = []
 
     def one(row):
-        with Rules():
+        with Rules(ON_CPU):
             result = F.linear(x, w)
         seen.append(result)
         return row + result.sum()
@@ -143,7 +143,7 @@ def test_positions() -> None:
     x, w, b = draw(MEMBERS, 2, 4, 6, 6), draw(MEMBERS, 4, 2, 3, 3), draw(MEMBERS, 4)
 
     def call(x, w, b):
-        with Rules():
+        with Rules(ON_CPU):
             return F.conv2d(x, w, b, 1, padding=(1, 2), groups=2)
 
     outputs = vmap(call)(x, w, b)
@@ -171,7 +171,7 @@ def test_batch_norm(members, shape, affine, tracked, training) -> None:
         return F.batch_norm(own["input"], mean, var, weight=own.get("weight"), bias=own.get("bias"), **settings)
 
     def one(own, kept):
-        with Rules():
+        with Rules(ON_CPU):
             return call(own, kept)
 
     outputs, weights = vmap(one)(leaves, kept), draw(members, *shape)
@@ -212,7 +212,7 @@ def test_a_member_that_is_nan_stays_alone() -> None:
             leaf.requires_grad_()
 
         def one(own, operation=operation):
-            with Rules():
+            with Rules(ON_CPU):
                 return operation(**own)
 
         outputs = vmap(one)(leaves)

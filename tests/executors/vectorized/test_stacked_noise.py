@@ -13,7 +13,7 @@ MIXED = (0.0, 0.25, 1.0, 0.6)
 
 
 def layers(shared_dims=0, relu=False, layer=3):
-    noises = Noise("cpu"), Noise("cpu")
+    noises = Noise(), Noise()
     one = KeyedDropout(0.5, layer, noises[0], shared_dims)
     one.relu = relu
     return one, StackedDropout(one, noises[1]), *noises
@@ -124,7 +124,7 @@ def test_evaluation(relu) -> None:
 def test_a_network() -> None:
     """A ReLU before dropout, which the keyed layer takes in, is taken over."""
     model = nn.Sequential(nn.Identity(), nn.ReLU(), nn.Dropout(0.4))
-    noise = Noise("cpu")
+    noise = Noise()
     (one,) = key_dropout(model, noise)
     assert one.relu
     stacked = StackedDropout(one, noise)

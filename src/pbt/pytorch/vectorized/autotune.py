@@ -90,12 +90,12 @@ def probe(
             population = Population(setup, task)
             step, size = population.try_out(births[:1])
             # Once without hooks that measure: the network may not have any.
-            step()
+            step(eager=True)
             population.try_evaluation()
             step, size = population.try_out(births[:1])
             member, free = _TRAINED * size + _kept_bytes(step), free_memory(setup.device)
             room = max(1, int(SHARE * free / max(1, member)))
-            times = {layout: _step_of_all(population, births, layout, room) for layout in layouts}
+            times = {layout: _step_of_all(population, births, layout, room, setup.device) for layout in layouts}
         except PBTError:
             raise
         except Exception as error:
@@ -106,7 +106,7 @@ def probe(
             workers, each = apart
             trainer = SupervisedTrainer(task, setup.device, each)
             context = Context(seed=0, member=0, round=1, first_step=0, device=setup.device, threads=each)
-            alone = _timed(lambda: trainer.try_out(births[0], context), each) * -(-len(births) // workers)
+            alone = _timed(lambda: trainer.try_out(births[0], context), each, setup.device) * -(-len(births) // workers)
     return Probe(
         member_bytes=member,
         free_bytes=free,
@@ -128,7 +128,7 @@ def free_memory(device: str) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _kept_bytes(step: Callable[[], None]) -> int:
+def _kept_bytes(step: Callable[..., object]) -> int:
     """Memory that a step keeps for its way back."""
     saved: dict[int, int] = {}
 
@@ -137,24 +137,26 @@ def _kept_bytes(step: Callable[[], None]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        step()
+        step(eager=True)
     # What is kept may be there once more on the way back, as its own gradient.
     return 2 * sum(saved.values())
 
 
-def _step_of_all(population: Population, births: Sequence[HParams], layout: Layout, room: int) -> float:
+def _step_of_all(population: Population, births: Sequence[HParams], layout: Layout, room: int, device: str) -> float:
     """Seconds of a step of all members, as long as that of the largest share."""
     share = -(-len(births) // layout.workers)
     some = min(share, room, MEMBERS)
-    return _timed(population.try_out(births[:some])[0], layout.threads) * share / some
+    return _timed(population.try_out(births[:some])[0], layout.threads, device) * share / some
 
 
-def _timed(step: Callable[[], None], threads: int) -> float:
+def _timed(step: Callable[[], object], threads: int, device: str) -> float:
     """Seconds of a step."""
     use_threads(threads)
     times = []
     for _ in range(_STEPS + 1):
         started = time.perf_counter()
         step()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
     return median(times[1:])

@@ -20,10 +20,6 @@ from pbt.executors.base_values import MARK
 from pbt.pytorch.vectorized.optimizers import Group, Memory
 from pbt.pytorch.vectorized.stacked_tensors import Rows
 
-SMALL = 2**14
-"""Numbers per member up to which this pays: beyond, fused steps of one member after the other are faster."""
-BLOCK = 2**18
-"""Numbers of one kind that are stepped at once: what is made on the way stays small, and near the processor."""
 _BESIDE = {"betas", "foreach", "fused", "initial_lr", MARK}
 _PLAIN = {"maximize": False, "amsgrad": False, "differentiable": False, "capturable": False}
 """Options of torch's optimizers that are not done here."""
@@ -35,6 +31,7 @@ class Elementwise(ABC):
     Args:
         params: All members' parameters, of one dtype.
         flat: The same, as one tensor.
+        block: Numbers of one kind that are stepped at once; None: all.
     """
 
     numbers: ClassVar[tuple[str, ...]]
@@ -44,23 +41,31 @@ class Elementwise(ABC):
     counts: ClassVar[bool] = True
     """Whether torch's state has a count of steps."""
 
-    def __init__(self, params: Rows, flat: Tensor) -> None:
+    def __init__(self, params: Rows, flat: Tensor, block: int | None) -> None:
         self._params = flat
+        self._block = len(flat) if block is None else max(1, block // max(1, flat.shape[1]))
         self._gradients, self._gradient = _like(params, flat)
         kept = {name: _like(params, flat) for name in self.remembers}
         self._rows = {name: rows for name, (rows, _) in kept.items()}
         self._kept = {name: tensor for name, (_, tensor) in kept.items()}
         self._groups: Sequence[Sequence[Group]] = ()
         self._settings: dict[str, Any] = {}
+        self._numbers: Tensor | None = None
+        """The settings that differ between members (settings, members), in double precision."""
         self.kept: Mapping[str, Tensor] = {}
         """While rows are stepped: what is kept of them, (rows, numbers)."""
         self.settings: Mapping[str, Any] = {}
         """While rows are stepped, by name: (rows, 1) in double precision for `numbers`, plain values for the others."""
         self.using: Sequence[str] = ()
         """The names in `kept` that these settings use."""
-        self._steps = [0] * params.members
-        self._there: list[set[str]] = [set() for _ in self._steps]
+        self._steps = torch.zeros((params.members, 1), dtype=torch.float64, device=flat.device)
+        self._there: list[set[str]] = [set() for _ in range(params.members)]
         """The names in `kept` that each member has, of now or of rounds with other settings, as in torch's state."""
+
+    @property
+    def rows(self) -> Sequence[Rows]:
+        """What is kept of all members."""
+        return list(self._rows.values())
 
     @abstractmethod
     def update(self, p: Tensor, g: Tensor, step: Tensor) -> None:
@@ -96,7 +101,18 @@ class Elementwise(ABC):
         self._groups = groups
         flat = [flatten(own[0]) for own in groups]
         self.using = self.used(flat[0])
-        self._settings = {**flat[0], **{name: self._column([own[name] for own in flat]) for name in self.numbers}}
+        numbers = torch.tensor([[own[name] for own in flat] for name in self.numbers], dtype=torch.float64)
+        if self._numbers is None:
+            self._numbers = numbers.to(self._params.device)
+        else:
+            # In place, because a captured graph reads this tensor.
+            self._numbers.copy_(numbers)
+        self._settings = {**flat[0], **dict(zip(self.numbers, self._numbers.unsqueeze(2), strict=True))}
+
+    @property
+    def signature(self) -> Sequence[Any]:
+        """What a graph of the step depends on, beside tensors that are changed in place."""
+        return type(self), [(name, of) for name, of in self._settings.items() if name not in self.numbers]
 
     def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
         """Some settings with other numbers."""
@@ -109,22 +125,24 @@ class Elementwise(ABC):
             assert gradient is not None  # noqa: S101 (asked before)
             view.copy_(gradient)
         if self.counts or self.using:
-            self._steps = [count + 1 for count in self._steps]
-        for there in self._there:
-            there.update(self.using)
-        steps = self._column(self._steps)
-        count = max(1, BLOCK // max(1, self._params.shape[1]))
-        for start in range(0, len(self._params), count):
-            rows = slice(start, start + count)
+            self._steps.add_(1)
+        self.mark_used()
+        for start in range(0, len(self._params), self._block):
+            rows = slice(start, start + self._block)
             self.kept = {name: tensor[rows] for name, tensor in self._kept.items()}
             self.settings = {**self._settings, **{name: self._settings[name][rows] for name in self.numbers}}
-            self.update(self._params[rows], self._gradient[rows], steps[rows])
+            self.update(self._params[rows], self._gradient[rows], self._steps[rows])
+
+    def mark_used(self) -> None:
+        """Note that members have what these settings use."""
+        for there in self._there:
+            there.update(self.using)
 
     def gather(self, sources: Sequence[int]) -> None:
         """One gather for each tensor that is kept."""
         for rows in self._rows.values():
             rows.gather(sources)
-        self._steps = [self._steps[source] for source in sources]
+        self._steps.copy_(self._steps[list(sources)])
         self._there = [set(self._there[source]) for source in sources]
 
     def load(self, index: int, memory: Memory) -> None:
@@ -132,7 +150,7 @@ class Elementwise(ABC):
         first = memory.get(0, {})
         self._there[index] = _names(first) - {"step"}
         # Without a count there is still a first step, which sets the momentum instead of adding to it.
-        self._steps[index] = int(first["step"]) if self.counts and first else int(bool(self._there[index]))
+        self._steps[index] = float(first["step"]) if self.counts and first else float(bool(self._there[index]))
         for name, rows in self._rows.items():
             for place, view in enumerate(rows.views.values()):
                 kept = memory.get(place, {}).get(name)
@@ -140,18 +158,14 @@ class Elementwise(ABC):
 
     def dump(self, index: int) -> Memory:
         """Torch's state of one member."""
-        if not self._steps[index]:
+        count = float(self._steps[index])
+        if not count:
             return {}
         names = [name for name in self.remembers if name in self._there[index]]
         rows = {name: list(self._rows[name].row(index).values()) for name in names}
         # A count for each parameter, which torch would step one by one.
-        counts = [
-            {"step": torch.tensor(float(self._steps[index]))} if self.counts else {} for _ in self._gradients.views
-        ]
-        return {place: count | {name: kept[place] for name, kept in rows.items()} for place, count in enumerate(counts)}
-
-    def _column(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=self._params.device).unsqueeze(1)
+        counts = [{"step": torch.tensor(count)} if self.counts else {} for _ in self._gradients.views]
+        return {place: own | {name: kept[place] for name, kept in rows.items()} for place, own in enumerate(counts)}
 
     def setting(self, name: str) -> Tensor:
         """A setting as the parameters' type; what is computed of settings is so before, as torch does with numbers."""

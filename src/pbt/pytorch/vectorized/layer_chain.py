@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pbt.pytorch.vectorized.noise import StackedDropout
-from pbt.pytorch.vectorized.vmap_rules import RULES
+from pbt.pytorch.vectorized.vmap_rules import Rule, as_channels, as_members
 
 Tensors = Mapping[str, Tensor]
 Layer = Callable[[Tensor, Tensors], Tensor]
 """From what all members give on (members, n, ...) to what the layer makes of it, with all members' tensors by name."""
+Operation = Callable[..., Tensor]
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -19,29 +20,29 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def chain_of(model: nn.Module, names: Mapping[int, str], device: str) -> Sequence[Layer] | None:
+def chain_of(model: nn.Module, names: Mapping[int, str], rules: Mapping[Any, Rule]) -> Sequence[Layer] | None:
     """The layers of a model in order; None: it is something else than a chain of layers that are known here.
 
     Args:
         model: Of one member.
         names: Of its parameters and buffers, by their `id`.
-        device: Where it is: on an accelerator `vmap` has the better convolutions.
+        rules: How operations run for all members, on the device where it is.
     """
     if "forward" in vars(model) or any(getattr(model, hooks) for hooks in _HOOKS):
         return None
     if type(model) is not nn.Sequential:
-        layer = _layer(model, names, device)
+        layer = _layer(model, names, rules)
         return None if layer is None else [layer]
     layers: list[Layer] = []
     for module in model:
-        inner = chain_of(module, names, device)
+        inner = chain_of(module, names, rules)
         if inner is None:
             return None
         layers += inner
     return layers
 
 
-def _layer(module: Any, names: Mapping[int, str], device: str) -> Layer | None:
+def _layer(module: Any, names: Mapping[int, str], rules: Mapping[Any, Rule]) -> Layer | None:
     kind = type(module)
     if kind in _ELEMENTWISE:
         # What it would change in place may be the batch that all members share.
@@ -50,33 +51,36 @@ def _layer(module: Any, names: Mapping[int, str], device: str) -> Layer | None:
         return lambda x, _: module.stacked(x) if module.training else module.undropped(x)
     if kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return lambda x, _: x.flatten(2)
+    if kind in _POOLS and not getattr(module, "return_indices", False):
+        return lambda x, _: _pool(module, x)
+    return _with_weights(module, names, rules)
+
+
+def _with_weights(module: Any, names: Mapping[int, str], rules: Mapping[Any, Rule]) -> Layer | None:
+    kind = type(module)
     if kind is nn.Linear:
-        return _linear(module, names)
-    if device == "cpu":
-        return _image_layer(module, names)
+        return _linear(module, names, rules[F.linear].run)
+    if kind in _NORMS and module.momentum is not None:
+        return _batch_norm(module, names, rules[F.batch_norm].run)
+    if kind is nn.Conv2d and module.padding_mode == "zeros":
+        return _convolution(module, names, rules[F.conv2d].run)
     return None
 
 
-def _image_layer(module: Any, names: Mapping[int, str]) -> Layer | None:
-    """What is better without `vmap` on the CPU alone."""
-    if type(module) in _POOLS and not getattr(module, "return_indices", False):
-        return lambda x, _: module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    if type(module) in _NORMS and module.momentum is not None:
-        return _batch_norm(module, names)
-    if type(module) is nn.Conv2d and module.padding_mode == "zeros":
-        return _convolution(module, names)
-    return None
+def _pool(module: Any, x: Tensor) -> Tensor:
+    # Whatever way copies nothing: channels are pooled each by itself.
+    flat = x.is_contiguous()
+    y: Tensor = module(x.flatten(0, 1) if flat else as_channels(x))
+    return y.view(*x.shape[:2], *y.shape[1:]) if flat else as_members(y, len(x))
 
 
-def _linear(module: Any, names: Mapping[int, str]) -> Layer:
+def _linear(module: Any, names: Mapping[int, str], run: Operation) -> Layer:
     weight, bias = _names(module, names, "weight", "bias")
-    run = RULES[F.linear].run
     return lambda x, of: run(x, of[weight], of.get(bias))
 
 
-def _convolution(module: Any, names: Mapping[int, str]) -> Layer:
+def _convolution(module: Any, names: Mapping[int, str], run: Operation) -> Layer:
     weight, bias = _names(module, names, "weight", "bias")
-    run = RULES[F.conv2d].run
 
     def layer(x: Tensor, of: Tensors) -> Tensor:
         return run(x, of[weight], of.get(bias), module.stride, module.padding, module.dilation, module.groups)
@@ -84,11 +88,10 @@ def _convolution(module: Any, names: Mapping[int, str]) -> Layer:
     return layer
 
 
-def _batch_norm(module: Any, names: Mapping[int, str]) -> Layer:
+def _batch_norm(module: Any, names: Mapping[int, str], run: Operation) -> Layer:
     weight, bias, mean, var, count = _names(
         module, names, "weight", "bias", "running_mean", "running_var", "num_batches_tracked"
     )
-    run = RULES[F.batch_norm].run
 
     def layer(x: Tensor, of: Tensors) -> Tensor:
         if module.training and count in of:

@@ -31,8 +31,31 @@ class Measures:
         self._members = members
         self._device = device
         self._slow: set[Any] = set()
+        self._settings: Sequence[Mapping[str, Any]] = [{}] * members
+        """Each member's settings of the loss."""
+        self._smoothing: Tensor | None = None
+        """The `label_smoothing` of each member, where they differ; a captured graph reads it."""
         self.faults: dict[int, Exception] = {}
         """By member, what was first raised for it."""
+
+    def configure(self, settings: Sequence[Mapping[str, Any]]) -> None:
+        """Each member's settings of the loss, from now on."""
+        self._settings = settings
+        self.faults.clear()
+        if self._smooths:
+            amounts = torch.tensor([own.get("label_smoothing", 0.0) for own in settings], dtype=torch.float64)
+            self._smoothing = amounts.to(self._device) if self._smoothing is None else self._smoothing.copy_(amounts)
+
+    @property
+    def signature(self) -> Sequence[Any]:
+        """What a graph of the loss depends on, beside tensors that are changed in place."""
+        return [self._smooths, [] if self._smooths else [sorted(own.items()) for own in self._settings]]
+
+    @property
+    def _smooths(self) -> bool:
+        """Whether members differ in nothing but their `label_smoothing`."""
+        differ = any(own != self._settings[0] for own in self._settings)
+        return differ and all(map(_only_smoothing, self._settings))
 
     def each(
         self, name: Any, function: Metric, outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0
@@ -56,19 +79,18 @@ class Measures:
         members = len(tree_leaves(outputs)[0])
         return self._one_by_one([function] * members, outputs, targets, shared=shared, first=first)
 
-    def losses(
-        self, loss: Metric, settings: Sequence[Mapping[str, Any]], outputs: Outputs, targets: Tensor, *, shared: bool
-    ) -> Tensor:
+    def losses(self, loss: Metric, outputs: Outputs, targets: Tensor, *, shared: bool) -> Tensor:
         """The loss of each member (members,), each under its own settings."""
-        if all(own == settings[0] for own in settings):
-            if loss is F.cross_entropy and _is_plain(settings[0], outputs, targets, shared=shared):
-                return _cross_entropies(outputs, targets, **settings[0])
-            return self.each("loss", partial(loss, **settings[0]), outputs, targets, shared=shared)
-        if loss is F.cross_entropy and not targets.is_floating_point() and all(map(_only_smoothing, settings)):
-            amounts = [own.get("label_smoothing", 0.0) for own in settings]
-            stacked = torch.tensor(amounts, dtype=outputs.dtype, device=outputs.device)
-            return vmap(_smoothed_cross_entropy, (0, None if shared else 0, 0))(outputs, targets, stacked)
-        return self._one_by_one([partial(loss, **own) for own in settings], outputs, targets, shared=shared)
+        first = self._settings[0]
+        if all(own == first for own in self._settings):
+            if loss is F.cross_entropy and _is_plain(first, outputs, targets, shared=shared):
+                return _cross_entropies(outputs, targets, **first)
+            return self.each("loss", partial(loss, **first), outputs, targets, shared=shared)
+        if loss is F.cross_entropy and self._smooths and not targets.is_floating_point():
+            assert self._smoothing is not None  # noqa: S101 (configured before)
+            amounts = self._smoothing.to(outputs.dtype)
+            return vmap(_smoothed_cross_entropy, (0, None if shared else 0, 0))(outputs, targets, amounts)
+        return self._one_by_one([partial(loss, **own) for own in self._settings], outputs, targets, shared=shared)
 
     def _one_by_one(
         self, functions: Sequence[Metric], outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0

@@ -14,7 +14,8 @@ from pbt.pytorch.vectorized.failures import CHECKPOINTED
 from pbt.pytorch.vectorized.layer_chain import chain_of
 from pbt.pytorch.vectorized.noise import StackedDropout
 from pbt.pytorch.vectorized.settings import Settings
-from pbt.pytorch.vectorized.vmap_rules import Rules
+from pbt.pytorch.vectorized.tuning import Tuning
+from pbt.pytorch.vectorized.vmap_rules import Rules, rules_of
 from pbt.space import Value
 
 
@@ -25,12 +26,13 @@ class StackedNet:
         model: Of one member; it is changed.
         noise: The source of dropout; `noise.at` names one key per member.
         device: Where it is.
+        tuning: How it computes there.
 
     Raises:
         TaskError: Something would happen to one member's parameters that does not happen to these.
     """
 
-    def __init__(self, model: nn.Module, noise: Noise, device: str) -> None:
+    def __init__(self, model: nn.Module, noise: Noise, device: str, tuning: Tuning) -> None:
         self._model = model
         self._device = device
         self._dropouts = _stack_dropouts(model, noise)
@@ -47,7 +49,8 @@ class StackedNet:
             for key, tensor in holder.items()
             if tensor is not None
         ]
-        self._chain = chain_of(model, names, device)
+        self._rules = rules_of(grouped_convolutions=tuning.grouped_convolutions)
+        self._chain = chain_of(model, names, self._rules)
         self._usual: dict[str, Any] = {}
         self._as_built = _plain_attributes(model)
         self._tried = False
@@ -74,17 +77,30 @@ class StackedNet:
             TaskError: Members differ in an attribute that is no number.
         """
         for layer, own in zip(self._dropouts, zip(*(own.dropout for own in settings), strict=True), strict=True):
-            layer.set(own)
+            layer.set(own, self._device)
         for module, name, value in self._as_built:
             setattr(module, name, copy.deepcopy(value))
-        self.attributes = {}
+        held, self.attributes = self.attributes, {}
         for path in {path: None for own in settings for path in own.attributes} | dict.fromkeys(self._usual):
             owner, name = self._owner(path)
             usual = self._usual.setdefault(path, getattr(owner, name))
             values = [own.attributes.get(path, usual) for own in settings]
             setattr(owner, name, values[0])
             if any(value != values[0] for value in values):
-                self.attributes[path] = self._stacked(path, values)
+                stacked = self._stacked(path, values)
+                before = held.get(path)
+                if before is not None and (before.shape, before.dtype) == (stacked.shape, stacked.dtype):
+                    # In place, because a captured graph reads this tensor.
+                    self.attributes[path] = before.copy_(stacked)
+                else:
+                    self.attributes[path] = stacked.to(self._device)
+
+    @property
+    def signature(self) -> Sequence[Any]:
+        """What a graph of the network depends on, beside tensors that are changed in place."""
+        plain = [(name, repr(getattr(module, name))) for module, name, _ in self._as_built]
+        kinds = [(path, str(tensor.dtype)) for path, tensor in self.attributes.items()]
+        return [layer.drops for layer in self._dropouts], plain, kinds
 
     def _stacked(self, path: str, values: Sequence[Value]) -> Tensor:
         if not all(type(value) in (int, float) for value in values):
@@ -93,7 +109,7 @@ class StackedNet:
                 "program; use executor='processes'"
             )
         whole = all(type(value) is int for value in values)
-        return torch.tensor(values, dtype=torch.int64 if whole else self._dtype, device=self._device)
+        return torch.tensor(values, dtype=torch.int64 if whole else self._dtype)
 
     def check_reached(self) -> None:
         """After a step back: raise TaskError if a parameter was used that is not the member's.
@@ -129,7 +145,7 @@ class StackedNet:
         """The outputs, and the buffers that the network replaced instead of changing them in place."""
         for layer in self._dropouts:
             layer.row = row
-        with self._holding({**params, **buffers}), self._having(attributes), Rules(), self._unhooked():
+        with self._holding({**params, **buffers}), self._having(attributes), Rules(self._rules), self._unhooked():
             outputs = self._model(*inputs)
             replaced = {
                 name: holder[key]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pbt.pytorch.noise import KeyedDropout, Noise, drop, relu_drop, scale_of, threshold_of, wide
+from pbt.pytorch.noise import CounterNoise, KeyedDropout, Noise, drop, relu_drop, scale_of, threshold_of, wide
 from pbt.pytorch.vectorized.vmap_rules import for_all
 
 
@@ -24,13 +24,25 @@ class StackedDropout(nn.Module):
         self._noise = noise
         self._thresholds: list[int] = []
         self._scales: list[float] = []
+        self._columns = torch.zeros(0)
+        """Where a graph reads them: thresholds and scales (2, members), in double precision."""
         self.row = torch.zeros(())
         """This member's number as `vmap` sees it: there even where the input is the same for all members."""
 
-    def set(self, probabilities: Sequence[float]) -> None:
-        """One probability per member, from now on."""
+    def set(self, probabilities: Sequence[float], device: str = "cpu") -> None:
+        """One probability per member, from now on; the inputs are on this device."""
         self._thresholds = [threshold_of(p) for p in probabilities]
         self._scales = [scale_of(p) for p in probabilities]
+        columns = torch.tensor([self._thresholds, self._scales], dtype=torch.float64)
+        if columns.shape == self._columns.shape:
+            self._columns.copy_(columns)
+        else:
+            self._columns = columns.to(device)
+
+    @property
+    def drops(self) -> bool:
+        """Whether any member drops anything."""
+        return any(threshold != threshold_of(0.0) for threshold in self._thresholds)
 
     def forward(self, x: Tensor) -> Tensor:
         """One member's input as `vmap` sees it; ReLU first where that was taken in."""
@@ -44,14 +56,12 @@ class StackedDropout(nn.Module):
 
     def stacked(self, x: Tensor) -> Tensor:
         """All members' inputs, (members, *shape)."""
-        if not any(threshold_of(0.0) != threshold for threshold in self._thresholds):
+        if not self.drops:
             return self.undropped(x)
         bits = self._noise.bits(self._decisions(x.shape[1:]), self._layer).to(wide(x).dtype)
         act = relu_drop if self.relu else drop
-        if len(set(self._thresholds)) == 1:
+        # A graph must not keep a probability that members happen to have in common.
+        if len(set(self._thresholds)) == 1 and not isinstance(self._noise, CounterNoise):
             return act(x, bits.expand_as(x), self._thresholds[0], self._scales[0])
-        column = (-1, *[1] * (x.dim() - 1))
-        bits -= torch.tensor(self._thresholds, dtype=bits.dtype, device=x.device).view(column)
-        return act(
-            x, bits.expand_as(x), 0.0, torch.tensor(self._scales, dtype=bits.dtype, device=x.device).view(column)
-        )
+        thresholds, scales = self._columns.to(bits.dtype).view(2, -1, *[1] * (x.dim() - 1))
+        return act(x, bits.sub_(thresholds).expand_as(x), 0.0, scales)

@@ -6,7 +6,6 @@ costs more than its work.
 """
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
@@ -191,15 +190,20 @@ def _copied(value: Any) -> Any:
 
 
 @torch.no_grad()
-def clip(gradients: Sequence[Tensor | None], norms: Sequence[float | None]) -> None:
-    """Scale each member's gradient down to its norm in place, as `torch.nn.utils.clip_grad_norm_` does."""
+def clip(gradients: Sequence[Tensor | None], norms: Tensor) -> None:
+    """Scale each member's gradient down to its norm in place, as `torch.nn.utils.clip_grad_norm_` does.
+
+    Args:
+        gradients: (members, *shape) each; None where there is none.
+        norms: (members,) in double precision; infinite where a member's gradient is left alone.
+    """
     there = [gradient for gradient in gradients if gradient is not None]
-    if not there or all(norm is None for norm in norms):
+    if not there:
         return
     sizes = [gradient.abs() if gradient.is_complex() else gradient for gradient in there]
     squares = torch.stack([size.flatten(1).square().sum(dim=1) for size in sizes]).sum(dim=0)
-    wanted = torch.tensor([math.inf if norm is None else norm for norm in norms], dtype=torch.float64).to(squares)
+    norms = norms.to(squares)
     # An infinite gradient times zero is NaN, as there; without a norm nothing is touched.
-    factor = torch.where(wanted.isinf(), 1.0, (wanted / (squares.sqrt() + 1e-6)).clamp(max=1.0))
+    factor = torch.where(norms.isinf(), 1.0, (norms / (squares.sqrt() + 1e-6)).clamp(max=1.0))
     for gradient in there:
         gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))

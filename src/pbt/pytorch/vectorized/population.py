@@ -4,6 +4,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,16 +16,16 @@ from pbt.executors.base import Outcome, RoundTask, State, TaskBatch
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.places import is_interrupt, place_in
 from pbt.executors.seeding import sown, use_threads
-from pbt.executors.worker import Context, WorkerSpec, context_of, failure, fatal_cause, report
+from pbt.executors.worker import WorkerSpec, context_of, failure, fatal_cause, report
 from pbt.pytorch.checks import opened
-from pbt.pytorch.data import Inputs, Split
+from pbt.pytorch.data import Split
 from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
 from pbt.pytorch.noise import Noise
-from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
+from pbt.pytorch.vectorized.training_steps import TrainingSteps
 from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
@@ -61,6 +62,7 @@ class Population:
         self._held_out = held_out(data, setup.device)
         self._desk = HParamReader(task)
         self._program: Program | None = None
+        self._steps: TrainingSteps | None = None
         self._settings: Sequence[Settings] = ()
         """Of the members in the program."""
         self._rows: dict[StateRef, tuple[int, str]] = {}
@@ -100,21 +102,20 @@ class Population:
         seconds = (time.monotonic() - started) / len(starts)
         return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
 
-    def try_out(self, births: Sequence[HParams]) -> tuple[Callable[[], None], int]:
-        """A step of new members, to be called several times, and the bytes of one of them; nothing is kept."""
+    def try_out(self, births: Sequence[HParams], steps: int = 1) -> tuple[Callable[..., object], int]:
+        """Training steps of new members, to be called several times, and the bytes of one of them; nothing is kept.
+
+        The callable takes `eager=True` for steps that are not captured as a graph.
+        """
         wave = [
-            RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=1, seed=0)
+            RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
             for i, hparams in enumerate(births)
         ]
         program = self._load([self._start(task) for task in wave])
         contexts = [context_of(task, self._setup) for task in wave]
         program.set_mode(training=True)
-
-        def step() -> None:
-            inputs, targets, keys = self._batch(program, wave, contexts, 0)
-            program.fit(inputs, targets, shared=self._batches.shared, keys=keys)
-
-        return step, program.nbytes // len(wave)
+        assert self._steps is not None  # noqa: S101 (made with the program)
+        return partial(self._steps.run, wave, contexts, self._settings), program.nbytes // len(wave)
 
     def try_evaluation(self) -> None:
         """An evaluation of the members that were tried out last, on the first batch of each split."""
@@ -147,9 +148,11 @@ class Population:
             rows: list[int | None] = [None] * len(starts)
             program = Program(self._task, len(starts), self._setup.device, self._desk.stand_in)
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
+            self._steps = TrainingSteps(self._task, program, self._batches, self._setup.device)
         else:
             kept, rows = {}, [start.row for start in starts]
         self._rows = {}
+        program.release()
         program.configure([start.settings for start in starts])
         program.gather([i if row is None else row for i, row in enumerate(rows)])
         for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
@@ -171,7 +174,7 @@ class Population:
             self._desk.check(state)
             return state
         key = context_of(task, self._setup).init_key
-        parts = self._task.build(self._setup.device, Noise("cpu"), key).parts
+        parts = self._task.build(self._setup.device, Noise(), key).parts
         fresh = {name: part.state_dict() for name, part in parts.items()}
         fresh["optimizer"] = {"state": {}, "param_groups": None}
         self._desk.check(fresh)
@@ -195,54 +198,25 @@ class Population:
     def _train(self, program: Program, wave: Sequence[RoundTask]) -> list[Metrics]:
         first = wave[0]
         contexts = [context_of(task, self._setup) for task in wave]
-        losses = torch.zeros((len(wave), first.steps), device=self._setup.device)
-        measured = torch.zeros_like(losses)
-        measure = self._task.metrics.get(self._task.score)
+        assert self._steps is not None  # noqa: S101 (made with the program)
         program.set_mode(training=True)
-        for i in range(first.steps):
-            step = first.first_step + i
-            inputs, targets, keys = self._batch(program, wave, contexts, step)
-            shared = self._batches.shared
-            losses[:, i], done = program.fit(inputs, targets, shared=shared, keys=keys, step=step)
-            if measure is not None:
-                measured[:, i] = sum(of * program.measure(measure, out, own, shared=shared) for out, own, of in done)
+        losses, measured = (of.cpu() for of in self._steps.run(wave, contexts, self._settings))
         program.set_mode(training=False)
         found = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
         if "val" in found:
             program.schedule_by(found["val"]["loss"].tolist())
-        losses, measured = losses.cpu(), measured.cpu()
+        program.fetch()
+        size = int(self._settings[0].task["batch_size"]) * int(self._settings[0].task["accumulate"])
         return [
             self._task.report(
                 losses[i],
-                None if measure is None else measured[i],
+                measured[i] if self._task.score in self._task.metrics else None,
                 {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in found.items()},
                 first.first_step,
-                self._batches.per_epoch(self._size),
+                self._batches.per_epoch(size),
             )
             for i in range(len(wave))
         ]
-
-    def _batch(
-        self, program: Program, wave: Sequence[RoundTask], contexts: Sequence[Context], step: int
-    ) -> tuple[Inputs, Tensor, list[int]]:
-        """The batch of a step, one for all or one each, and the keys of each member's noise."""
-        # Where nothing is drawn from keys but what is hidden in layers, one will do.
-        count = None if program.draws or not self._batches.shared else 1
-        keys = [ctx.key("noise", ctx.member, step) for ctx in contexts[:count]]
-        if self._batches.shared:
-            return *self._batches.at(step, wave[0].seed, wave[0].member, keys[0], self._size), keys
-        each = []
-        for task, key, own in zip(wave, keys, self._settings, strict=True):
-            # For augmentation that draws from the global generator.
-            seed_global(key, self._setup.device)
-            each.append(self._batches.at(step, task.seed, task.member, key, self._size, own.augment))
-        inputs = tuple(torch.stack(same) for same in zip(*(own for own, _ in each), strict=True))
-        return inputs, torch.stack([targets for _, targets in each]), keys
-
-    @property
-    def _size(self) -> int:
-        """Examples of a step, which all members of a program have in common."""
-        return int(self._settings[0].task["batch_size"]) * int(self._settings[0].task["accumulate"])
 
     def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
         """Each metric over the split, for each member; the loss without settings from hyperparameters.
@@ -251,14 +225,16 @@ class Population:
         by evaluating some members at a time.
         """
         task, measured, size = self._task, self._task.measured(split), min(self._task.evaluation_batch, len(split))
-        some = max(1, max(task.evaluation_batch, _EVALUATED_TOGETHER * program.members) // size)
-        values = {name: torch.zeros(program.members, dtype=torch.float64) for name in measured.names}
+        together = program.tuning.evaluated_together or _EVALUATED_TOGETHER * program.members
+        some = max(1, max(task.evaluation_batch, together) // size)
+        values = torch.zeros((len(measured.names), program.members), dtype=torch.float64, device=self._setup.device)
+        rows = dict(zip(measured.names, values, strict=True))
         kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
 
         def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
             # A copy, because a metric may change it in place.
             found = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
-            values[name][first : first + some] += found.detach().cpu().double() * (len(targets) / len(split))
+            rows[name][first : first + some] += found.detach().double() * (len(targets) / len(split))
 
         for inputs, targets in batches(split, size, task.prepare):
             for first, outs in kept.items():
@@ -270,7 +246,7 @@ class Population:
         for first, outs in kept.items():
             for name, metric in measured.whole.items():
                 measure(name, metric, joined(outs, [size, len(split)], dim=1), split.targets, first)
-        return values
+        return dict(zip(measured.names, values.cpu(), strict=True))
 
     def _outcome(self, task: RoundTask, row: int, metrics: Metrics, seconds: float) -> Outcome:
         """Settle and store one member's round."""

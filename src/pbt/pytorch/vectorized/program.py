@@ -1,5 +1,6 @@
 """The population as one program: forward, loss, gradient and step for all members at once."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,16 +15,17 @@ from pbt.pytorch.average import decay_at
 from pbt.pytorch.data import Inputs
 from pbt.pytorch.evaluation import detached
 from pbt.pytorch.losses import training_loss
-from pbt.pytorch.noise import Noise
+from pbt.pytorch.noise import CounterNoise, Noise
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
-from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, SMALL, Elementwise
+from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, Elementwise
 from pbt.pytorch.vectorized.metrics import Measures, Metric, Outputs, quiet
 from pbt.pytorch.vectorized.network import StackedNet
 from pbt.pytorch.vectorized.optimizers import Separate, Stepper, clip, is_hooked
 from pbt.pytorch.vectorized.schedules import VectorizedSchedulers
 from pbt.pytorch.vectorized.settings import Groups, Settings
 from pbt.pytorch.vectorized.stacked_tensors import Rows
+from pbt.pytorch.vectorized.tuning import Tuning
 
 
 class Batch(NamedTuple):
@@ -44,17 +46,21 @@ class Program:
         members: How many.
         device: Where.
         stand_in: A network whose parameters optimizers can be made of that are never stepped.
+        tuning: How it computes there.
 
     Raises:
         TaskError: The network keeps state that is no tensor, or cannot stand for all members.
     """
 
-    def __init__(self, task: SupervisedTask, members: int, device: str, stand_in: nn.Module) -> None:
+    def __init__(
+        self, task: SupervisedTask, members: int, device: str, stand_in: nn.Module, tuning: Tuning | None = None
+    ) -> None:
         self.members = members
+        self.tuning = tuning = tuning or Tuning.of(device)
         self._task = task
         self._device = device
-        self._noise = Noise(device)
-        parts = task.build(device, self._noise, seed=0).parts
+        self.noise = CounterNoise(device) if tuning.counter_noise else Noise()
+        parts = task.build(device, self.noise, seed=0).parts
         model: nn.Module = parts["model"]
         params, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         self.params = Rows(params, members, device)
@@ -62,8 +68,8 @@ class Program:
         self._saved = _saved_names(model, {**params, **buffers})
         self._passing = {name: b.clone() for name, b in buffers.items() if name not in self._saved.values()}
         self._trained = [parameter.requires_grad for parameter in params.values()]
-        self._rule = _rule(parts["optimizer"], list(params.values()), self.params, device)
-        self._net = StackedNet(model, self._noise, device)
+        self._rule = _rule(parts["optimizer"], list(params.values()), self.params, tuning)
+        self._net = StackedNet(model, self.noise, device, tuning)
         self._leaves = {
             name: view.detach().requires_grad_(trained)
             for (name, view), trained in zip(self.params.views.items(), self._trained, strict=True)
@@ -73,6 +79,12 @@ class Program:
         self._measures = Measures(members, device)
         self._stepper: Stepper | None = None
         self._settings: Sequence[Settings] = ()
+        self._norms: Tensor | None = None
+        """Each member's `clip_norm`, infinite where it has none; None: nobody has one. A captured graph reads it."""
+        self._decays = torch.zeros(members, dtype=torch.float64, device=device)
+        """Each member's decay of the average, where there is one."""
+        self._step = torch.zeros((), dtype=torch.float64, device=device)
+        """The number of the step, on the device."""
         self._groups: list[Groups] = []
         """Each member's optimizer settings, as its scheduler has left them."""
         self.average = None if task.ema is None else Rows(params, members, device)
@@ -100,9 +112,34 @@ class Program:
         self._settings, self._groups = settings, [own.groups for own in settings]
         if self.schedules is not None:
             self.schedules.configure(settings)
-        self._measures.faults.clear()
+        self._measures.configure([own.loss for own in settings])
         self._net.configure(settings)
+        norms = [own.task["clip_norm"] for own in settings]
+        if all(norm is None for norm in norms):
+            self._norms = None
+        else:
+            limits = torch.tensor([math.inf if norm is None else norm for norm in norms], dtype=torch.float64)
+            self._norms = limits.to(self._device) if self._norms is None else self._norms.copy_(limits)
+        if self.average is not None:
+            self._decays.copy_(torch.tensor([own.task["ema"] for own in settings], dtype=torch.float64))
         self._use(self._fitting())
+
+    @property
+    def signature(self) -> Sequence[Any]:
+        """What a captured graph of a step depends on, beside tensors that are changed in place."""
+        stepper = self._stepper.signature if isinstance(self._stepper, Elementwise) else id(self._stepper)
+        own = self._settings[0].task
+        sizes = own["batch_size"], own["accumulate"]
+        return [stepper, self._net.signature, self._measures.signature, sizes, self._norms is None]
+
+    @property
+    def uncapturable(self) -> str | None:
+        """Why a step cannot be a graph; None: nothing is known that would keep it from being one."""
+        if not isinstance(self._stepper, Elementwise):
+            return "the optimizer steps one member after the other"
+        if self.schedules is not None and not self.schedules.by_score:
+            return "the learning-rate scheduler computes in Python at every step"
+        return None
 
     def _fitting(self) -> type[Any]:
         """How these members can be stepped; the same whether they were in memory or are loaded later."""
@@ -125,29 +162,35 @@ class Program:
     def _make(self, kind: type[Any]) -> Stepper:
         if kind is Separate:
             return Separate(self._task.optimizer, self.params, self._trained)
-        stepper: Stepper = kind(self.params, self.params.flat)
+        stepper: Stepper = kind(self.params, self.params.flat, self.tuning.block)
         return stepper
 
-    def fit(
-        self, inputs: Inputs, targets: Tensor, *, shared: bool, keys: Sequence[int], step: int = 0
-    ) -> tuple[Tensor, list[Batch]]:
-        """One training step of all members.
+    def begin(self, keys: Sequence[int], step: int, hidden: int) -> None:
+        """Name a training step to the device and to all that draws.
+
+        Args:
+            keys: What each member's noise is drawn from, as `noise.key` gives them.
+            step: Its number, from 0.
+            hidden: The seed of noise that is hidden inside layers or written in functional form.
+        """
+        self.noise.at(*keys, step=step)
+        self._step.fill_(step)
+        seed_global(hidden, self._device)
+
+    def step(self, inputs: Inputs, targets: Tensor, *, shared: bool) -> tuple[Tensor, list[Batch]]:
+        """One training step of all members, the one that `begin` named: nothing but operations on the device.
 
         Args:
             inputs: (n, ...) each if shared, else (members, n, ...).
             targets: Likewise.
             shared: Whether all members see the same batch.
-            keys: What each member's noise is drawn from.
-            step: Its number, from 0.
 
         Returns:
             The loss of each member (members,), and the batches whose gradients were accumulated, all detached.
         """
         for leaf in self._leaves.values():
             leaf.grad = None
-        self._noise.at(*keys)
-        # For noise that is hidden inside layers or written in functional form.
-        seed_global(keys[0], self._device)
+        self.noise.begin()
         size, dim = int(self._settings[0].task["batch_size"]), 0 if shared else 1
         count, losses, done = targets.shape[dim], [], []
         for start in range(0, count, size):
@@ -157,23 +200,34 @@ class Program:
             loss, outputs = self._gradient(some, of, share, shared=shared)
             losses.append(loss)
             done.append(Batch(outputs, of, share))
-        self._advance(step)
+        self._advance()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0), done
 
-    def _advance(self, step: int) -> None:
+    def mark_used(self) -> None:
+        """After steps by a graph, which runs no Python: note what a step notes beside its tensors."""
+        if isinstance(self._stepper, Elementwise):
+            self._stepper.mark_used()
+
+    def count(self) -> None:
+        """Name the next step, by an operation on the device."""
+        self._step.add_(1)
+        if isinstance(self.noise, CounterNoise):
+            self.noise.step.add_(1)
+
+    def _advance(self) -> None:
         """Step the optimizers by the gradients that were accumulated, then the schedulers and the averages."""
         gradients = [leaf.grad for leaf in self._leaves.values()]
         assert self._stepper is not None  # noqa: S101 (configured before)
         if any(gradient is None for gradient in gradients) and not isinstance(self._stepper, Separate):
             # Torch leaves alone what has no gradient.
             self._use(Separate)
-        clip(gradients, [own.task["clip_norm"] for own in self._settings])
+        if self._norms is not None:
+            clip(gradients, self._norms)
         self._stepper.step(gradients)
         if self.schedules is not None and not self.schedules.by_score:
             self._adjust(self.schedules.step())
         if self.average is not None:
-            rates = [1 - decay_at(own.task["ema"], step) for own in self._settings]
-            self.average.approach(self.params, rates)
+            self.average.approach(self.params, 1 - decay_at(self._decays, self._step))
 
     def schedule_by(self, losses: Sequence[float]) -> None:
         """After a round: step schedulers that go by the validation loss of each member."""
@@ -193,9 +247,7 @@ class Program:
         outputs = self._outputs(
             self._leaves, self.buffers.views, self._net.attributes, self._rows, inputs, shared=shared
         )
-        losses = self._measures.losses(
-            self._loss, [own.loss for own in self._settings], outputs, targets, shared=shared
-        )
+        losses = self._measures.losses(self._loss, outputs, targets, shared=shared)
         if len(self.faults) < self.members:
             # The gradient of a sum is each member's own: no loss depends on another member.
             (losses.sum() if share == 1 else losses.sum() * share).backward()  # type: ignore[no-untyped-call]
@@ -282,6 +334,20 @@ class Program:
             self._use(Separate)
         self._stepper.load(index, memory)
 
+    def fetch(self) -> None:
+        """Copy what members hold from an accelerator in a few large pieces, which `dump` then reads."""
+        for rows in self._all_rows():
+            rows.fetch()
+
+    def release(self) -> None:
+        """Let go of the copies: members are trained on."""
+        for rows in self._all_rows():
+            rows.release()
+
+    def _all_rows(self) -> list[Rows]:
+        kept = self._stepper.rows if isinstance(self._stepper, Elementwise) else []
+        return [self.params, self.buffers, *kept, *([] if self.average is None else [self.average])]
+
     def dump(self, index: int) -> tuple[dict[str, Tensor], dict[int, dict[str, Any]]]:
         """One member's network and what its optimizer remembers; tensors are shared, not copied."""
         row = {**self.params.row(index), **self.buffers.row(index)}
@@ -291,12 +357,12 @@ class Program:
         return model, memory
 
 
-def _rule(optimizer: Optimizer, made_of: list[Tensor], params: Rows, device: str) -> type[Elementwise] | None:
+def _rule(optimizer: Optimizer, made_of: list[Tensor], params: Rows, tuning: Tuning) -> type[Elementwise] | None:
     """What does the same as this optimizer over all rows at once; None: nothing, or it would not be faster."""
     flat, groups = params.flat, optimizer.param_groups
     if flat is None or flat.dtype not in (torch.float32, torch.float64):
         return None
-    if device == "cpu" and flat.shape[1] > SMALL:
+    if tuning.small is not None and flat.shape[1] > tuning.small:
         return None
     whole = len(groups) == 1 and [id(p) for p in groups[0]["params"]] == [id(p) for p in made_of]
     return ELEMENTWISE.get(type(optimizer)) if whole and not is_hooked(optimizer) else None

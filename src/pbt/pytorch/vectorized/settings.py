@@ -57,7 +57,7 @@ class HParamReader:
         self._task = task
         self._lives: dict[frozenset[str], tuple[Live, Groups, Any]] = {}
         parts = self._build().parts
-        check_shareable(lambda seed: task.build("cpu", Noise("cpu"), seed).parts["model"], parts["model"])
+        check_shareable(lambda seed: task.build("cpu", Noise(), seed).parts["model"], parts["model"])
         self.stand_in: nn.Module = parts["model"]
         """A network whose parameters optimizers can be made of that are never stepped."""
         self.names = set(parts)
@@ -69,7 +69,7 @@ class HParamReader:
         """The numbers of the parameters in each group of the optimizer."""
 
     def _build(self) -> Live:
-        return self._task.build("cpu", Noise("cpu"), seed=0)
+        return self._task.build("cpu", Noise(), seed=0)
 
     def check(self, state: State) -> None:
         """Raise TaskError if this state is of another network or optimizer."""

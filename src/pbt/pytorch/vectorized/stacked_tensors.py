@@ -29,11 +29,16 @@ class Rows:
             places[name] = tensor.dtype, sizes.get(tensor.dtype, 0)
             sizes[tensor.dtype] = places[name][1] + -(-tensor.numel() // _ALIGN) * _ALIGN
         self._flats = {dtype: torch.zeros((members, size), dtype=dtype, device=device) for dtype, size in sizes.items()}
-        self.views: dict[str, Tensor] = {}
+        self._places = [(name, tensor.shape, *places[name]) for name, tensor in like.items()]
+        self.views = self._views_of(self._flats)
         """By name (members, *shape), into the same memory."""
-        for name, (dtype, start) in places.items():
-            flat = self._flats[dtype][:, start : start + like[name].numel()]
-            self.views[name] = flat.view(members, *like[name].shape)
+        self._fetched: dict[str, Tensor] | None = None
+
+    def _views_of(self, flats: Mapping[torch.dtype, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: flats[dtype][:, start : start + shape.numel()].view(self.members, *shape)
+            for name, shape, dtype, start in self._places
+        }
 
     @property
     def flat(self) -> Tensor | None:
@@ -46,8 +51,18 @@ class Rows:
         return sum(flat.numel() * flat.element_size() for flat in self._flats.values())
 
     def row(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one member, sharing memory."""
-        return {name: view[index] for name, view in self.views.items()}
+        """The tensors of one member, sharing memory: that of the copies in the CPU's memory, if there are."""
+        return {name: view[index] for name, view in (self._fetched or self.views).items()}
+
+    def fetch(self) -> None:
+        """Copy all rows from an accelerator, in one piece, and serve `row` from the copies until `release`."""
+        if not any(flat.device.type == "cpu" for flat in self._flats.values()):
+            copies = {dtype: flat.cpu() for dtype, flat in self._flats.items()}
+            self._fetched = self._views_of(copies)
+
+    def release(self) -> None:
+        """Let go of the copies."""
+        self._fetched = None
 
     @torch.no_grad()
     def gather(self, sources: Sequence[int]) -> None:
@@ -58,11 +73,10 @@ class Rows:
             flat.copy_(flat.index_select(0, index))
 
     @torch.no_grad()
-    def approach(self, others: "Rows", rates: Sequence[float]) -> None:
-        """Move every row towards the same row of the others, by a share of the distance for each member."""
+    def approach(self, others: "Rows", rates: Tensor) -> None:
+        """Move every row towards the same row of the others, by its share of the distance: rates (members,)."""
         for dtype, flat in self._flats.items():
-            shares = torch.tensor(rates, dtype=torch.float64, device=flat.device).to(dtype).unsqueeze(1)
-            flat.lerp_(others._flats[dtype], shares.expand_as(flat))
+            flat.lerp_(others._flats[dtype], rates.to(dtype).unsqueeze(1).expand_as(flat))
 
     @torch.no_grad()
     def load(self, index: int, tensors: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 `vmap` knows nearly every operation, but turns a linear layer into a product and an addition, transposes a batch norm
 back and forth, and makes convolutions of many members one grouped convolution, on the CPU four times slower than
-one after the other.
+one after the other. An accelerator has rules of its own: there a launch for each member would cost more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from pbt.pytorch.vectorized.attention import MULTI_HEAD, attention, fits_multi_head, multi_head
+from pbt.pytorch.vectorized.linear import linear
 
 _normed: Callable[..., Tensor] = F.batch_norm
 
@@ -25,25 +28,35 @@ class Rule:
         defaults: The operation's arguments by name, with what they are where they are not given.
         fits: Whether the rule is the better way for these arguments, of one member.
         run: The operation on arguments with members in front; what is the same for all is expanded.
+        result: From what `run` gives to what the operation returns.
     """
 
     defaults: Mapping[str, Any]
     fits: Callable[..., bool]
     run: Callable[..., Tensor]
+    result: Callable[[Tensor], Any] = lambda y: y
 
 
 class Rules(TorchFunctionMode):
-    """While it is entered inside of `vmap`, operations that have a rule follow it."""
+    """While it is entered inside of `vmap`, operations that have a rule follow it.
+
+    Args:
+        rules: By the operation as a network calls it.
+    """
+
+    def __init__(self, rules: Mapping[Any, Rule]) -> None:
+        super().__init__()
+        self._rules = rules
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """The operation, by its rule if there is one that fits."""
-        rule = RULES.get(func)
+        rule = self._rules.get(func)
         if rule is not None:
             given = [*args, *({**rule.defaults, **(kwargs or {})}[name] for name in [*rule.defaults][len(args) :])]
             if any(map(_differs, given)) and rule.fits(*given):
-                return for_all(rule.run, *given)
+                return rule.result(for_all(rule.run, *given))
         return func(*args, **(kwargs or {}))
 
 
@@ -82,37 +95,6 @@ def _stacked(value: Any, dim: int | None, members: int) -> Any:
     return value.expand(members, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
-class _Linear(torch.autograd.Function):
-    """`x @ w.T + b` for every member, with gradients that lie in memory as the parameters do, so none is copied."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        """X (members, n, in), w (members, out, in), b (members, out)."""
-        ctx.save_for_backward(x, w)
-        turned = w.transpose(1, 2)
-        return torch.bmm(x, turned) if b is None else torch.baddbmm(b.unsqueeze(1), x, turned)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of x, w and b, as far as they are needed."""
-        (gradient,) = gradients
-        x, w = ctx.saved_tensors
-        of_x, of_w, of_b = ctx.needs_input_grad
-        # The conjugate of real numbers is the tensor itself.
-        return (
-            torch.bmm(gradient, w.conj()) if of_x else None,
-            torch.bmm(gradient.transpose(1, 2), x.conj()) if of_w else None,
-            gradient.sum(dim=1) if of_b else None,
-        )
-
-
-def _linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    rows = x.reshape(len(x), -1, x.shape[-1])
-    result: Tensor = _Linear.apply(rows, w, b)  # type: ignore[no-untyped-call]
-    return result.view(*x.shape[:-1], w.shape[1])
-
-
 def _batch_norm(
     x: Tensor,
     mean: Tensor | None,
@@ -123,21 +105,35 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    if x.dim() > 3:
-        own = [[None if t is None else t[i] for t in (mean, var, w, b)] for i in range(len(x))]
-        return torch.stack([_normed(x[i], *of, training, momentum, eps) for i, of in enumerate(own)])
-    members, n, channels = x.shape
     # Copies, because what is kept for the way back must not be written to.
     running = [None if t is None else t.reshape(-1).clone() for t in (mean, var)]
     weights = [None if t is None else t.reshape(-1) for t in (w, b)]
-    # Members become channels: each channel has statistics of its own anyway.
-    wide = x.transpose(0, 1).reshape(n, members * channels)
-    y = _normed(wide, *running, *weights, training, momentum, eps)
+    # Each channel has statistics of its own anyway.
+    y = _normed(as_channels(x), *running, *weights, training, momentum, eps)
     if training:
         for whole, part in zip((mean, var), running, strict=True):
             if whole is not None and part is not None:
                 whole.copy_(part.view_as(whole))
-    return y.view(n, members, channels).transpose(0, 1)
+    return as_members(y, len(x))
+
+
+def as_channels(x: Tensor) -> Tensor:
+    """Members as channels: (members, n, channels, ...) to (n, members * channels, ...)."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def as_members(x: Tensor, members: int) -> Tensor:
+    """The way back: a view that lies in memory as x does, so that the next layer that wants channels copies nothing."""
+    return x.view(len(x), members, -1, *x.shape[2:]).transpose(0, 1)
+
+
+def _few_dimensions(x: Tensor, mean: Tensor | None, var: Tensor | None, w: Tensor | None, *rest: Any) -> Tensor:
+    """Batch normalization on the CPU, where large inputs are not worth the transposition."""
+    if x.dim() <= 3:
+        return _batch_norm(x, mean, var, w, *rest)
+    b, *settings = rest
+    own = [[None if t is None else t[i] for t in (mean, var, w, b)] for i in range(len(x))]
+    return torch.stack([_normed(x[i], *of, *settings) for i, of in enumerate(own)])
 
 
 def _one_by_one(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -147,12 +143,24 @@ def _one_by_one(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
-def _on_cpu(x: Tensor, *_: Any) -> bool:
-    return x.device.type == "cpu"
+def _grouped(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Members as groups of one convolution; as channels of it where all have the same input, as the first layer has."""
+
+    def run(x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+        shared = groups == 1 and x.stride(0) == 0
+        wide, count = (x[0], 1) if shared else (as_channels(x), len(x) * groups)
+        bias = None if b is None else b.flatten()
+        return as_members(operation(wide, w.flatten(0, 1), bias, stride, padding, dilation, count), len(x))
+
+    return run
 
 
-def _few_dimensions_or_on_cpu(x: Tensor, *_: Any) -> bool:
-    return x.dim() == 2 or (x.dim() > 2 and _on_cpu(x))
+def _has_batch(dims: int) -> Callable[..., bool]:
+    return lambda x, *_: x.dim() == dims
+
+
+def _always(*_: Any) -> bool:
+    return True
 
 
 _CONV = {"input": None, "weight": None, "bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
@@ -160,14 +168,35 @@ _NORM = {
     "input": None, "running_mean": None, "running_var": None, "weight": None, "bias": None, "training": False,
     "momentum": 0.1, "eps": 1e-5,
 }  # fmt: skip
+_SDPA = {
+    "query": None, "key": None, "value": None, "attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None,
+    "enable_gqa": False,
+}  # fmt: skip
+_LINEAR = Rule(
+    {"input": None, "weight": None, "bias": None}, lambda x, w, _: w.dim() == 2 and x.dim() > 1, linear
+)  # fmt: skip
 
-RULES: Mapping[Any, Rule] = {
-    F.linear: Rule(
-        {"input": None, "weight": None, "bias": None}, lambda x, w, _: w.dim() == 2 and x.dim() > 1, _linear
-    ),
-    F.batch_norm: Rule(_NORM, _few_dimensions_or_on_cpu, _batch_norm),
-    F.conv1d: Rule(_CONV, _on_cpu, _one_by_one(F.conv1d)),
-    F.conv2d: Rule(_CONV, _on_cpu, _one_by_one(F.conv2d)),
-    F.conv3d: Rule(_CONV, _on_cpu, _one_by_one(F.conv3d)),
+ON_CPU: Mapping[Any, Rule] = {
+    F.linear: _LINEAR,
+    F.batch_norm: Rule(_NORM, lambda x, *_: x.dim() >= 2, _few_dimensions),
+    F.conv1d: Rule(_CONV, _always, _one_by_one(F.conv1d)),
+    F.conv2d: Rule(_CONV, _always, _one_by_one(F.conv2d)),
+    F.conv3d: Rule(_CONV, _always, _one_by_one(F.conv3d)),
 }
 """By the operation as a network calls it."""
+
+ON_ACCELERATOR: Mapping[Any, Rule] = {
+    F.linear: _LINEAR,
+    F.batch_norm: Rule(_NORM, lambda x, *_: x.dim() >= 2, _batch_norm),
+    F.conv1d: Rule(_CONV, _has_batch(3), _grouped(F.conv1d)),
+    F.conv2d: Rule(_CONV, _has_batch(4), _grouped(F.conv2d)),
+    F.conv3d: Rule(_CONV, _has_batch(5), _grouped(F.conv3d)),
+    F.scaled_dot_product_attention: Rule(_SDPA, lambda q, *_: q.dim() == 4, attention),
+    F.multi_head_attention_forward: Rule(MULTI_HEAD, fits_multi_head, multi_head, lambda y: (y, None)),
+}
+"""The same, where a launch costs more than the work of a small layer."""
+
+
+def rules_of(*, grouped_convolutions: bool) -> Mapping[Any, Rule]:
+    """The rules for a kind of device."""
+    return ON_ACCELERATOR if grouped_convolutions else ON_CPU

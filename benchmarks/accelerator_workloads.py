@@ -1,0 +1,152 @@
+"""The networks that are timed on an accelerator, as tasks over random examples: no time depends on the images."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pbt.mnist.config.record import load_config
+from pbt.mnist.task import supervised
+from pbt.pytorch import Data, Split, SupervisedTask, optimizer
+from pbt.space import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A population whose training step is timed."""
+
+    name: str
+    task: SupervisedTask
+    members: int
+    hparams: Mapping[str, tuple[float, float]]
+    """The smallest and largest value of each hyperparameter in the population."""
+    floor: float | None = None
+    """How many times faster than the members one after the other it must be; None: nothing is asked."""
+    moonshot: float | None = None
+
+    def births(self) -> list[dict[str, Value]]:
+        """The hyperparameters of each member, evenly spread."""
+        places = [i / max(1, self.members - 1) for i in range(self.members)]
+        return [{name: low + place * (high - low) for name, (low, high) in self.hparams.items()} for place in places]
+
+
+class Block(nn.Module):
+    """A layer of a transformer encoder with the normalization first (Xiong et al. 2020, arXiv:2002.04745).
+
+    Args:
+        width: Of the residual stream.
+        heads: Of the attention.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.before = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.between = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+        self.activation = nn.GELU()
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, length, width) to the same."""
+        normal = self.before(x)
+        x = x + self.drop(self.attention(normal, normal, normal, need_weights=False)[0])
+        return x + self.drop(self.narrow(self.activation(self.widen(self.between(x)))))
+
+
+class Encoder(nn.Module):
+    """A transformer encoder over tokens that classifies each row.
+
+    Args:
+        tokens: Size of the vocabulary.
+        length: Tokens in a row.
+        width: Of the residual stream.
+        layers: Of the encoder.
+        heads: Of each attention.
+    """
+
+    def __init__(self, tokens: int, length: int, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(tokens, width)
+        self.places = nn.Parameter(torch.zeros(length, width))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
+        self.normal = nn.LayerNorm(width)
+        self.head = nn.Linear(width, tokens)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (n, length) to logits (n, tokens)."""
+        hidden = self.normal(self.blocks(self.embed(x) + self.places))
+        result: Tensor = self.head(hidden.mean(dim=1))
+        return result
+
+
+def random_images(count: int, image: tuple[int, int, int], classes: int) -> Data:
+    """Bytes (count, channels, height, width) and classes, the same for every caller."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, *image), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(classes, (count,), generator=generator)
+    held = Split(images[: count // 4], labels[: count // 4])
+    return Data(train=Split(images, labels), validation=held)
+
+
+def random_tokens(count: int, length: int, tokens: int) -> Data:
+    """Rows of tokens (count, length) and classes, the same for every caller."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(tokens, (count, length), generator=generator)
+    labels = torch.randint(tokens, (count,), generator=generator)
+    return Data(train=Split(rows, labels), validation=Split(rows[: count // 4], labels[: count // 4]))
+
+
+def mnist(kind: str, *, batches: int = 20) -> SupervisedTask:
+    """The task of `config/<kind>_PBT.json` on random images, so many batches of them."""
+    config = load_config(f"config/{kind}_PBT.json")
+    train = config.train
+    image = (train.num_channels, train.height, train.width)
+    data = partial(random_images, batches * train.batch_size, image, train.num_classes)
+    return replace(supervised(config), data=data, record_every=None)
+
+
+def transformer(width: int = 128, layers: int = 4, length: int = 64, batch: int = 32) -> SupervisedTask:
+    """A small transformer that is trained by AdamW."""
+    return SupervisedTask(
+        model=partial(Encoder, 64, length, width, layers, 4),
+        data=partial(random_tokens, 20 * batch, length, 64),
+        optimizer=partial(torch.optim.AdamW, lr=1e-3, fused=True),
+        bind={"lr": optimizer("lr"), "weight_decay": optimizer("weight_decay")},
+        batch_size=batch,
+    )
+
+
+MNIST_HPARAMS = {"lr": (1e-4, 1e-2), "keep_prob": (0.5, 0.9)}
+WORKLOADS: Mapping[str, Callable[[], Workload]] = {
+    "fc x 64": lambda: Workload(
+        name="fc x 64", task=mnist("fc"), members=64, hparams=MNIST_HPARAMS, floor=10, moonshot=50
+    ),
+    "fc x 512": lambda: Workload(
+        name="fc x 512", task=mnist("fc"), members=512, hparams=MNIST_HPARAMS, floor=25, moonshot=50
+    ),
+    "conv x 64": lambda: Workload(
+        name="conv x 64", task=mnist("conv"), members=64, hparams=MNIST_HPARAMS, floor=2.5, moonshot=5
+    ),
+    "transformer x 16": lambda: Workload(
+        name="transformer x 16 (4 layers, width 128, 32 rows of 64 tokens)", task=transformer(), members=16,
+        hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=6, moonshot=12,
+    ),
+}  # fmt: skip
+"""By name; made when they are asked for."""
+
+
+def tiny() -> Workload:
+    """A population that is timed in a moment, where only the way is tried."""
+    hparams = {"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}
+    return Workload(name="tiny", task=transformer(width=8, layers=1, length=4, batch=4), members=3, hparams=hparams)
+
+
+def first_batch(task: SupervisedTask, device: str) -> tuple[Any, Tensor]:
+    """The first stored batch of the training examples, on the device."""
+    (inputs,), targets = task.data().train.to(device).take(slice(0, task.batch_size))
+    return inputs, targets

@@ -1,0 +1,77 @@
+"""Random bits as a function of a key and a counter: Philox 4x32-10.
+
+Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3. No state is kept, so all
+members' noise of a step is one operation, and the step may be a tensor on the device. Torch's operations and the Triton
+kernel give the same bits on every device.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_WORD = 2**32 - 1
+_ROUNDS = 10
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_WEYL = 0x9E3779B9, 0xBB67AE85
+
+
+def bits(keys: Tensor, step: Tensor, stream: int, count: int) -> Tensor:
+    """Sixteen random bits for each of `count` elements of every key.
+
+    Args:
+        keys: (keys,), int64; all 64 bits count.
+        step: Int64 without dimensions; its lower 32 bits count.
+        stream: From 0 to 2**32 - 1: equal keys and steps have independent bits for different streams.
+        count: At most 2**35.
+
+    Returns:
+        Int16 (keys, count).
+    """
+    drawn: Tensor = words(keys, step, stream, -(-count // 8))
+    return drawn.view(torch.int16)[:, :count]
+
+
+@torch.library.custom_op("pbt::philox", mutates_args=())
+def words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
+    """Four words of 32 bits for each group of every key: int32 (keys, 4 * groups)."""
+    if keys.is_cuda and (kernel := _kernel()) is not None:
+        filled = torch.empty((len(keys), 4 * groups), dtype=torch.int32, device=keys.device)
+        kernel(filled, keys, step, stream, groups)
+        return filled
+    return _words(keys, step, stream, groups)
+
+
+def _words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
+    """By torch's operations: int32 (keys, 4 * groups)."""
+    first = torch.arange(groups, device=keys.device).expand(len(keys), groups)
+    counter = [first, (step & _WORD).expand_as(first), torch.full_like(first, stream), torch.zeros_like(first)]
+    key = [(keys & _WORD).unsqueeze(1), (keys >> 32 & _WORD).unsqueeze(1)]
+    for _ in range(_ROUNDS):
+        (high0, low0), (high1, low1) = (_product(counter[2 * i], by) for i, by in enumerate(_MULTIPLIERS))
+        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0]
+        key = [word + add & _WORD for word, add in zip(key, _WEYL, strict=True)]
+    stacked = torch.stack(counter, dim=2).flatten(1)
+    # From 0 .. 2**32 - 1 to the int32 with the same bits.
+    return (stacked - ((stacked >> 31) << 32)).to(torch.int32)
+
+
+def _product(word: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """The upper and the lower 32 bits of a product of two words; int64 cannot hold the whole product."""
+    upper, lower = (word >> 16) * by, (word & 0xFFFF) * by
+    middle = upper + (lower >> 16)
+    return middle >> 16, ((middle & 0xFFFF) << 16) | (lower & 0xFFFF)
+
+
+@functools.cache
+def _kernel() -> Any:
+    """The Triton kernel; None where Triton, or the compiler that it needs, is missing."""
+    try:
+        from pbt.pytorch.philox_triton import fill
+
+        probe = torch.empty((1, 4), dtype=torch.int32, device="cuda")
+        fill(probe, torch.zeros(1, dtype=torch.int64, device="cuda"), torch.tensor(0, device="cuda"), 0, 1)
+    except Exception:  # noqa: BLE001 (whatever it is, torch's operations do the same)
+        return None
+    return fill

@@ -1,0 +1,202 @@
+"""The training steps of a round: gather a batch, train on it, keep its loss, count; on an accelerator as one graph.
+
+All that changes from step to step lies in tensors on the device, so a step that was captured once can be replayed for
+the rest of the run: a hand-over writes into these tensors. Nothing is read back within a round.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pbt.executors.base import RoundTask
+from pbt.executors.worker import Context
+from pbt.pytorch.data import Batches, Inputs
+from pbt.pytorch.noise import CounterNoise
+from pbt.pytorch.state import seed_global
+from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.vectorized.program import Program
+from pbt.pytorch.vectorized.settings import Settings
+
+log = logging.getLogger("pbt")
+
+_WARM = 2
+"""Eager steps before a graph is captured: libraries choose algorithms and reserve memory in the first ones."""
+
+
+class TrainingSteps:
+    """The steps of one program.
+
+    Args:
+        task: What is trained.
+        program: All members.
+        batches: The training examples, on the device.
+        device: Where.
+    """
+
+    def __init__(self, task: SupervisedTask, program: Program, batches: Batches, device: str) -> None:
+        self._measure = task.metrics.get(task.score)
+        self._program = program
+        self._batches = batches
+        self._device = device
+        self._index = torch.zeros((0, 0), dtype=torch.int64, device=device)
+        """The places of the round's examples in the training data, step after step: (1 or members, examples)."""
+        self._start = torch.zeros((), dtype=torch.int64, device=device)
+        """Where the next step begins in them."""
+        self._column = torch.zeros(1, dtype=torch.int64, device=device)
+        """The number of the next step in this round."""
+        self._losses = torch.zeros((program.members, 0), device=device)
+        self._measured = self._losses
+        self._graphs: dict[int, Any] = {}
+        """By the number of examples of a step, the captured graph."""
+        self._captured_with: Any = None
+        """What those graphs depend on."""
+        self._refused = ""
+        """Why steps are not captured, as it was last logged."""
+
+    def run(
+        self,
+        wave: Sequence[RoundTask],
+        contexts: Sequence[Context],
+        settings: Sequence[Settings],
+        *,
+        eager: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Train all steps of a round.
+
+        Args:
+            wave: The members, all from the same step on.
+            contexts: Theirs.
+            settings: Theirs.
+            eager: Capture nothing.
+
+        Returns:
+            The loss and the score on the batch (members, steps), on the device; they are overwritten by the next round.
+        """
+        first, steps = wave[0].first_step, wave[0].steps
+        size = int(settings[0].task["batch_size"]) * int(settings[0].task["accumulate"])
+        gathered = self._batches.gathers
+        sizes = self._lay_out(wave, size) if gathered else [size] * steps
+        self._make_room(steps)
+        capture = not eager and gathered and self._may_capture()
+        for i in range(steps):
+            self._begin(contexts, first + i, named=i > 0)
+            if not gathered:
+                self._step(*self._each(wave, contexts, settings, first + i, size), shared=False)
+            elif capture and i >= _WARM and self._captured(sizes[i]):
+                self._graphs[sizes[i]].replay()
+            else:
+                self._eager(sizes[i], aside=capture)
+        if capture:
+            self._program.mark_used()
+        return self._losses[:, :steps], self._measured[:, :steps]
+
+    def _lay_out(self, wave: Sequence[RoundTask], size: int) -> list[int]:
+        """Put the places of the round's examples on the device; the number of examples of each step."""
+        places = [self._batches.places(wave[0], [task.member for task in wave], size, i) for i in range(wave[0].steps)]
+        index = torch.cat(places, dim=1)
+        if self._index.shape[0] != index.shape[0] or self._index.shape[1] < index.shape[1]:
+            self._index = index
+            self._graphs.clear()
+        else:
+            self._index[:, : index.shape[1]].copy_(index)
+        return [some.shape[1] for some in places]
+
+    def _make_room(self, steps: int) -> None:
+        if self._losses.shape[1] < steps:
+            self._losses, self._measured = torch.zeros((2, self._program.members, steps), device=self._device)
+            self._graphs.clear()
+        self._start.zero_()
+        self._column.zero_()
+
+    def _begin(self, contexts: Sequence[Context], step: int, *, named: bool) -> None:
+        """Name the step; where the device counts steps, only the first of a round."""
+        noise = self._program.noise
+        if named and isinstance(noise, CounterNoise):
+            seed_global(contexts[0].key("noise", contexts[0].member, step), self._device)
+            return
+        # Where nothing is drawn from keys but what is hidden in layers, one will do.
+        drawing = contexts if self._program.draws else contexts[:1]
+        hidden = contexts[0].key("noise", contexts[0].member, step)
+        self._program.begin([noise.key(ctx, step) for ctx in drawing], step, hidden)
+
+    def _each(
+        self, wave: Sequence[RoundTask], contexts: Sequence[Context], settings: Sequence[Settings], step: int, size: int
+    ) -> tuple[Inputs, Tensor]:
+        """A batch for each member, augmented in Python."""
+        each = []
+        for task, context, own in zip(wave, contexts, settings, strict=True):
+            key = context.key("noise", context.member, step)
+            # For augmentation that draws from the global generator.
+            seed_global(key, self._device)
+            each.append(self._batches.at(step, task.seed, task.member, key, size, own.augment))
+        inputs = tuple(torch.stack(same) for same in zip(*(own for own, _ in each), strict=True))
+        return inputs, torch.stack([targets for _, targets in each])
+
+    def _gathered(self, size: int) -> None:
+        """A step on the examples that come next."""
+        span = torch.arange(size, device=self._device) + self._start
+        index = self._index.index_select(1, span)
+        shared = len(index) == 1
+        inputs, targets = self._batches.take(index[0] if shared else index)
+        self._step(inputs, targets, shared=shared)
+        self._start.add_(size)
+
+    def _step(self, inputs: Inputs, targets: Tensor, *, shared: bool) -> None:
+        losses, done = self._program.step(inputs, targets, shared=shared)
+        self._losses.index_copy_(1, self._column, losses.to(self._losses.dtype).unsqueeze(1))
+        if self._measure is not None:
+            parts = [of * self._program.measure(self._measure, out, own, shared=shared) for out, own, of in done]
+            whole = sum(parts[1:], parts[0]).detach().to(self._measured.dtype)
+            self._measured.index_copy_(1, self._column, whole.unsqueeze(1))
+        self._column.add_(1)
+        self._program.count()
+
+    def _may_capture(self) -> bool:
+        """Whether steps of this round can be a graph, as far as is known; graphs that no longer hold are dropped."""
+        if not self._program.tuning.capture:
+            return False
+        reason = self._program.uncapturable
+        signature = repr(self._program.signature)
+        if signature != self._captured_with:
+            self._graphs.clear()
+            self._captured_with = signature
+        return self._may(reason or "")
+
+    def _may(self, refused: str) -> bool:
+        if refused and refused != self._refused:
+            log.info("training steps are not captured as a graph: %s", refused)
+        self._refused = refused
+        return not refused
+
+    def _captured(self, size: int) -> bool:
+        """Whether there is a graph of a step of this size, which is captured if it can be."""
+        if size in self._graphs:
+            return True
+        if self._refused:
+            return False
+        if repr(self._program.signature) != self._captured_with:
+            return self._may("the network or the optimizer changes a Python value at every step")
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._gathered(size)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the step runs without a graph)
+            torch.cuda.synchronize(self._device)
+            return self._may(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        self._graphs[size] = graph
+        return True
+
+    def _eager(self, size: int, *, aside: bool) -> None:
+        """Run a step at once: beside the current stream where a graph is captured later, as torch asks for."""
+        if not aside:
+            self._gathered(size)
+            return
+        current = torch.cuda.current_stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            self._gathered(size)
+        current.wait_stream(stream)

