@@ -21,8 +21,8 @@ from pbt.executors.worker import WorkerSpec
 from pbt.pytorch.vectorized.population import Population
 from pbt.store.files import StateFiles
 
-STEPS, SECONDS = 20, 0.3
-"""Steps of a turn at least, and the time that a turn should take."""
+ROUND, SECONDS = 100, 0.3
+"""Steps of a round, and the time that a turn should take."""
 
 
 class Limits(NamedTuple):
@@ -63,12 +63,17 @@ def measure_on(device: str, workload: Workload, limits: Limits, repeats: int) ->
         repeats: Turns of each side.
     """
     spec = WorkerSpec(task=workload.task, states=StateFiles(None), device=device)
-    together, _ = Population(spec, workload.task).try_out(workload.births())
+    # A round of so many steps: gathering its batches and reading its losses is part of it.
+    together, _ = Population(spec, workload.task).try_out(workload.births(), ROUND)
     alone = BareLoop(workload, device)
-    sides: dict[str, Callable[[], None]] = {"together": together, "eager": alone.step}
+    sides: dict[str, Callable[[], float]] = {
+        "together": lambda: seconds(together, device, ROUND),
+        "eager": lambda: seconds(alone.step, device),
+    }
     if device != "cpu":
-        sides["captured"] = captured(workload, device)
-    turns = [{name: seconds(step, device) for name, step in sides.items()} for _ in range(repeats)]
+        replay = captured(workload, device)
+        sides["captured"] = lambda: seconds(replay, device)
+    turns = [{name: side() for name, side in sides.items()} for _ in range(repeats)]
     ours = median(turn["together"] for turn in turns)
     needed = flop_of(alone) * workload.members / limits.flop
     work = f"{workload.name}, a step of all"
@@ -107,17 +112,17 @@ def limits_of(device: str, size: int) -> Limits:
     return Limits(flop=product_rate(device, size, 1), bytes=2 * source.numel() * source.element_size() / copies)
 
 
-def seconds(step: Callable[[], object], device: str) -> float:
-    """Of one step, after a few that are not counted."""
+def seconds(run: Callable[[], object], device: str, steps: int = 1) -> float:
+    """Of one step, where a call runs so many; after a few calls that are not counted."""
     for _ in range(3):
-        step()
+        run()
     synchronize(device)
     started = time.perf_counter()
-    step()
+    run()
     synchronize(device)
-    count = STEPS if device == "cpu" else max(STEPS, min(500, int(SECONDS / (time.perf_counter() - started))))
+    count = max(1, min(500, int(SECONDS / (time.perf_counter() - started))))
     started = time.perf_counter()
     for _ in range(count):
-        step()
+        run()
     synchronize(device)
-    return (time.perf_counter() - started) / count
+    return (time.perf_counter() - started) / (count * steps)

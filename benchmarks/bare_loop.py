@@ -51,4 +51,10 @@ def captured(workload: Workload, device: str) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loop.step()
-    return graph.replay
+
+    def replay() -> None:
+        # The graph reads and writes what the loop holds.
+        assert loop is not None
+        graph.replay()
+
+    return replay

@@ -133,14 +133,14 @@ def test_training_works():
 
 @pytest.mark.parametrize("executor", ["inline", "processes"])
 def test_one_program_trains_as_members_alone(executor):
-    """Scores of the first rounds agree with those of members that are trained alone on the same device."""
-    together = experiment(rounds=2).run()
-    alone = experiment(executor, rounds=2, workers=2 if executor == "processes" else None).run()
-    scores = [
-        {(e.member, e.round): e.scores for e in run.events if isinstance(e, Reported)} for run in (together, alone)
-    ]
-    for key, score in scores[0].items():
-        assert score == pytest.approx(scores[1][key], abs=0.02), key
+    """The training loss of the first round is that of members that are trained alone on the same device."""
+    together = experiment(rounds=1).run()
+    alone = experiment(executor, rounds=1, workers=2 if executor == "processes" else None).run()
+    found, expected = (
+        {event.member: event.reported["train_loss"] for event in run.events if isinstance(event, Reported)}
+        for run in (together, alone)
+    )
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_resumed_to_the_same_bits(tmp_path):
@@ -152,18 +152,24 @@ def test_resumed_to_the_same_bits(tmp_path):
     assert decisions(resumed) == decisions(whole)
 
 
+READ = """
+import sys, torch
+from pbt import Run
+run = Run.open(sys.argv[1])
+state = run.load_state(run.best.state)
+assert not torch.cuda.is_available()
+print(sum(tensor.numel() for tensor in state["model"].values()))
+"""
+
+
 def test_a_state_of_a_device_loads_on_the_cpu(tmp_path):
-    """What a run on a device stored is read on the CPU, without one."""
+    """What a run on a device stored is read on the CPU, and where there is no device at all."""
     run = experiment(rounds=2).run(tmp_path / "run")
-    state = run.load_state(run.best)
+    state = run.load_state(run.best.state)
     assert all(tensor.device.type == "cpu" for tensor in state["model"].values())
     net().load_state_dict(state["model"])
-    program = (
-        "import sys, pbt, torch\nfrom pbt import Run\nrun = Run.open(sys.argv[1])\n"
-        "state = run.load_state(run.best)\nassert not torch.cuda.is_available()\nprint(sum(t.numel() for t in state['model'].values()))"
-    )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    command = [sys.executable, "-c", READ, str(tmp_path / "run")]
     subprocess.run(command, check=True, env=environment, timeout=300)
 
 
@@ -184,7 +190,7 @@ def test_the_mnist_application(tmp_path):
     program = Path(__file__).parents[2] / "main_PBT.py"
     arguments = ["config/fc_PBT.json", "--device", "cuda", "--out", str(tmp_path / "out"), "--set", "num_epochs_tot=2"]
     ended = subprocess.run(
-        [sys.executable, str(program), *arguments], cwd=program.parent, capture_output=True, text=True, timeout=300
+        [sys.executable, str(program), *arguments], cwd=program.parent, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "cuda" in ended.stdout
+    assert pbt.Run.open(tmp_path / "out").meta["place"]["device"] == "cuda"

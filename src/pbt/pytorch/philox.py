@@ -45,16 +45,21 @@ def words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
 
 def _words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
     """By torch's operations: int32 (keys, 4 * groups)."""
-    first = torch.arange(groups, device=keys.device).expand(len(keys), groups)
-    counter = [first, (step & _WORD).expand_as(first), torch.full_like(first, stream), torch.zeros_like(first)]
-    key = [(keys & _WORD).unsqueeze(1), (keys >> 32 & _WORD).unsqueeze(1)]
+    group = torch.arange(groups, device=keys.device).expand(len(keys), groups)
+    counter = [group, (step & _WORD).expand_as(group), torch.full_like(group, stream), torch.zeros_like(group)]
+    words = scrambled(counter, [(keys & _WORD).unsqueeze(1), (keys >> 32 & _WORD).unsqueeze(1)])
+    stacked = torch.stack(words, dim=2).flatten(1)
+    # From 0 .. 2**32 - 1 to the int32 with the same bits.
+    return (stacked - ((stacked >> 31) << 32)).to(torch.int32)
+
+
+def scrambled(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
+    """Four words, as int64 from 0 to 2**32 - 1, for four words of counter and two of key of one shape."""
     for _ in range(_ROUNDS):
         (high0, low0), (high1, low1) = (_product(counter[2 * i], by) for i, by in enumerate(_MULTIPLIERS))
         counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0]
         key = [word + add & _WORD for word, add in zip(key, _WEYL, strict=True)]
-    stacked = torch.stack(counter, dim=2).flatten(1)
-    # From 0 .. 2**32 - 1 to the int32 with the same bits.
-    return (stacked - ((stacked >> 31) << 32)).to(torch.int32)
+    return counter
 
 
 def _product(word: Tensor, by: int) -> tuple[Tensor, Tensor]:

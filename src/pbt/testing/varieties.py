@@ -153,9 +153,9 @@ class NetworksContract(SupervisedContract):
 
 def jittered(inputs: Tensor, generator: torch.Generator) -> Tensor:
     """An augmentation that draws from both generators."""
-    shape = inputs.shape
-    own = torch.randn(shape, generator=generator, dtype=inputs.dtype)
-    return inputs + 0.1 * own + 0.1 * torch.randn(shape, dtype=inputs.dtype)
+    place = {"dtype": inputs.dtype, "device": inputs.device}
+    own = torch.randn(inputs.shape, generator=generator, **place)
+    return inputs + 0.1 * own + 0.1 * torch.randn(inputs.shape, **place)
 
 
 def halved(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

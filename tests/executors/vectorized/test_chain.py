@@ -10,6 +10,8 @@ from pbt.pytorch.vectorized.layer_chain import chain_of
 from pbt.pytorch.vectorized.metrics import Measures
 from pbt.pytorch.vectorized.network import StackedNet
 from pbt.pytorch.vectorized.stacked_tensors import Rows
+from pbt.pytorch.vectorized.tuning import ACCELERATOR, CPU
+from pbt.pytorch.vectorized.vmap_rules import ON_CPU
 
 MEMBERS = 3
 
@@ -29,7 +31,7 @@ def image_net():
     )  # fmt: skip
 
 
-def stacked(make, seed=0):
+def stacked(make, seed=0, tuning=CPU):
     """A network for all members with rows of their own, and those rows."""
     torch.manual_seed(seed)
     noise = Noise()
@@ -40,7 +42,7 @@ def stacked(make, seed=0):
     for i, one in enumerate(ones):
         params.load(i, {name: tensor.detach() for name, tensor in one.named_parameters()})
         buffers.load(i, dict(one.named_buffers()))
-    net = StackedNet(ones[0], noise, "cpu")
+    net = StackedNet(ones[0], noise, "cpu", tuning)
     for layer in net._dropouts:
         layer.set([0.1, 0.4, 0.7])
     noise.at(5, 6, 7)
@@ -55,15 +57,16 @@ def named_buffers(model):
     return model.named_buffers()
 
 
+@pytest.mark.parametrize("tuning", [CPU, ACCELERATOR], ids=["cpu", "accelerator"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize(("make", "shape"), [(flat_net, (10, 6)), (image_net, (10, 1, 12, 12))])
-def test_the_same_as_through_vmap(make, shape, shared, training) -> None:
+def test_the_same_as_through_vmap(make, shape, shared, training, tuning) -> None:
     """Outputs, gradients and buffers are those of `vmap`, and the batch stays as it was."""
     x = torch.randn(shape if shared else (MEMBERS, *shape), dtype=torch.float64)
     before, found = x.clone(), []
     for way in ("chain", "vmap"):
-        net, params, buffers = stacked(make)
+        net, params, buffers = stacked(make, tuning=tuning)
         assert net.is_chain
         getattr(net, "train" if training else "eval")()
         leaves = {name: view.detach().requires_grad_() for name, view in params.views.items()}
@@ -110,15 +113,7 @@ def test_what_is_no_chain(layer) -> None:
     """A layer that is not known exactly, or that was meddled with, leaves the network to `vmap`."""
     model = nn.Sequential(nn.Linear(3, 3), layer)
     names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-    assert chain_of(model, names, "cpu") is None
-
-
-def test_images_on_an_accelerator_are_left_to_vmap() -> None:
-    """Elsewhere than on the CPU grouped convolutions are the better way."""
-    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReLU())
-    names = {id(tensor): name for name, tensor in model.named_parameters()}
-    assert chain_of(model, names, "cpu") is not None
-    assert chain_of(model, names, "cuda:0") is None
+    assert chain_of(model, names, ON_CPU) is None
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -130,6 +125,8 @@ def test_cross_entropy_of_all_rows_at_once(settings, shared) -> None:
     targets[..., 2] = -100
     if not shared:
         targets[1, 4] = -100
-    found = Measures(MEMBERS, "cpu").losses(F.cross_entropy, [settings] * MEMBERS, outputs, targets, shared=shared)
+    measures = Measures(MEMBERS, "cpu")
+    measures.configure([settings] * MEMBERS)
+    found = measures.losses(F.cross_entropy, outputs, targets, shared=shared)
     each = [F.cross_entropy(outputs[i], targets if shared else targets[i], **settings) for i in range(MEMBERS)]
     torch.testing.assert_close(found, torch.stack(each), rtol=1e-12, atol=1e-12)

@@ -572,8 +572,9 @@ def test_ignored_targets() -> None:
     settings = [{"label_smoothing": amounts[0]}, {"label_smoothing": amounts[1]}, {"label_smoothing": amounts[2]}]
     for shared in (False, True):
         measures = Measures(3, "cpu")
+        measures.configure(settings)
         given = targets[0] if shared else targets
-        found = measures.losses(functional.cross_entropy, settings, outputs, given, shared=shared)
+        found = measures.losses(functional.cross_entropy, outputs, given, shared=shared)
         for i, amount in enumerate(amounts):
             own = targets[0] if shared else targets[i]
             expected = functional.cross_entropy(outputs[i], own, label_smoothing=amount)
@@ -595,7 +596,9 @@ def test_probabilities_as_targets() -> None:
     """Targets that are no classes are left to torch."""
     outputs, targets = torch.randn(2, 4, 3).double(), torch.rand(2, 4, 3).double()
     settings = [{"label_smoothing": 0.1}, {"label_smoothing": 0.2}]
-    found = Measures(2, "cpu").losses(functional.cross_entropy, settings, outputs, targets, shared=False)
+    measures = Measures(2, "cpu")
+    measures.configure(settings)
+    found = measures.losses(functional.cross_entropy, outputs, targets, shared=False)
     for i, own in enumerate(settings):
         check_close(found[i], functional.cross_entropy(outputs[i], targets[i], **own))
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
-from pbt.pytorch.vectorized.vmap_rules import ON_CPU, Rules
+from pbt.pytorch.vectorized.vmap_rules import ON_ACCELERATOR, ON_CPU, Rules
 
 MEMBERS = 3
 
@@ -14,9 +14,12 @@ def draw(*shape, dtype=torch.float64):
     return torch.randn(*shape, dtype=dtype, generator=draw.generator)
 
 
-@pytest.fixture(autouse=True)
-def _seed():
+@pytest.fixture(autouse=True, params=[ON_CPU, ON_ACCELERATOR], ids=["cpu", "accelerator"])
+def rules(request):
+    """The rules that are entered; every test runs with those of both kinds of device."""
     draw.generator = torch.Generator().manual_seed(5)
+    draw.rules = request.param
+    return request.param
 
 
 def differentiable(x):
@@ -32,17 +35,17 @@ def compare(function, stacked, shared=(), used=None):
     shared = dict(shared)
 
     def one(own):
-        with Rules(ON_CPU):
+        with Rules(draw.rules):
             return function(**own, **shared)
 
     seen = []
-    before = {key: rule.run for key, rule in ON_CPU.items()}
+    before = {key: rule.run for key, rule in draw.rules.items()}
     try:
-        for key, rule in ON_CPU.items():
+        for key, rule in draw.rules.items():
             object.__setattr__(rule, "run", lambda *args, key=key: seen.append(key) or before[key](*args))
         outputs = vmap(one)(leaves)
     finally:
-        for key, rule in ON_CPU.items():
+        for key, rule in draw.rules.items():
             object.__setattr__(rule, "run", before[key])
     if used is not None:
         assert bool(seen) == used
@@ -109,7 +112,7 @@ def test_nothing_differs() -> None:
     seen = []
 
     def one(row):
-        with Rules(ON_CPU):
+        with Rules(draw.rules):
             result = F.linear(x, w)
         seen.append(result)
         return row + result.sum()
@@ -130,12 +133,13 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize(("operation", "shape", "weight", "settings"), CONVOLUTIONS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
-def test_convolutions(operation, shape, weight, settings, bias, shared) -> None:
+def test_convolutions(operation, shape, weight, settings, bias, shared, rules) -> None:
     """Convolutions of every dimension, in groups, strided, dilated and padded, of one image too."""
     given = {"weight": draw(MEMBERS, *weight), **({"bias": draw(MEMBERS, weight[0])} if bias else {})}
     common = dict(settings)
     (common if shared else given)["input"] = draw(*([] if shared else [MEMBERS]), *shape)
-    compare(operation, given, common, used=True)
+    # Members as groups need a batch dimension; one image is left to `vmap` there.
+    compare(operation, given, common, used=rules is ON_CPU or len(shape) == len(weight))
 
 
 def test_positions() -> None:
@@ -143,7 +147,7 @@ def test_positions() -> None:
     x, w, b = draw(MEMBERS, 2, 4, 6, 6), draw(MEMBERS, 4, 2, 3, 3), draw(MEMBERS, 4)
 
     def call(x, w, b):
-        with Rules(ON_CPU):
+        with Rules(draw.rules):
             return F.conv2d(x, w, b, 1, padding=(1, 2), groups=2)
 
     outputs = vmap(call)(x, w, b)
@@ -171,7 +175,7 @@ def test_batch_norm(members, shape, affine, tracked, training) -> None:
         return F.batch_norm(own["input"], mean, var, weight=own.get("weight"), bias=own.get("bias"), **settings)
 
     def one(own, kept):
-        with Rules(ON_CPU):
+        with Rules(draw.rules):
             return call(own, kept)
 
     outputs, weights = vmap(one)(leaves, kept), draw(members, *shape)
@@ -199,6 +203,38 @@ def test_batch_norm_of_an_input_that_all_share() -> None:
     )
 
 
+@pytest.mark.parametrize("mask", [None, "shared", "own", "boolean"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention(mask, causal) -> None:
+    """Attention: a mask of all members or of each, added or boolean, or a causal one."""
+    given = {name: draw(MEMBERS, 2, 3, 5, 4) for name in ("query", "key", "value")}
+    common = {"is_causal": causal and mask is None}
+    if mask == "own":
+        given["attn_mask"] = draw(MEMBERS, 5, 5)
+    elif mask is not None:
+        shared = draw(2, 1, 5, 5)
+        common["attn_mask"] = shared if mask == "shared" else (shared > -1) | torch.eye(5, dtype=torch.bool)
+    compare(F.scaled_dot_product_attention, given, common, used=True)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("across", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_multi_head_attention(bias, across, masked, causal) -> None:
+    """`nn.MultiheadAttention` within a sequence and between two, with a mask or none, with biases or none."""
+    layer = torch.nn.MultiheadAttention(6, 2, bias=bias, batch_first=True).double()
+    mask = torch.ones(5, 5).tril().bool().logical_not() if masked or causal else None
+
+    def attend(x, y, **weights):
+        options = {"need_weights": False, "attn_mask": mask, "is_causal": causal}
+        return torch.func.functional_call(layer, weights, (x, y, y) if across else (x, x, x), options)[0]
+
+    given = {name.replace(".", "·"): draw(MEMBERS, *p.shape) for name, p in layer.named_parameters()}
+    renamed = lambda x, y, **weights: attend(x, y, **{name.replace("·", "."): w for name, w in weights.items()})  # noqa: E731
+    compare(renamed, {"x": draw(MEMBERS, 4, 5, 6), "y": draw(MEMBERS, 4, 5, 6), **given}, used=True)
+
+
 def test_a_member_that_is_nan_stays_alone() -> None:
     """No rule lets one member's NaN into another's outputs, statistics or gradients."""
     for operation, stacked in (
@@ -212,7 +248,7 @@ def test_a_member_that_is_nan_stays_alone() -> None:
             leaf.requires_grad_()
 
         def one(own, operation=operation):
-            with Rules(ON_CPU):
+            with Rules(draw.rules):
                 return operation(**own)
 
         outputs = vmap(one)(leaves)

@@ -12,13 +12,23 @@ from torch import Tensor
 from pbt.pytorch.vectorized.linear import linear
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float, *settings: Any) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    p: float,
+    causal: bool,
+    scale: float | None = None,
+    gqa: bool = False,
+) -> Tensor:
     """`F.scaled_dot_product_attention` on q (members, n, heads, length, width); k and v likewise."""
     if mask is not None:
         # Broadcast over the dimensions that queries have before it.
         mask = mask.reshape(len(mask), *[1] * (q.dim() - mask.dim()), *mask.shape[1:])
         mask = mask.expand(*q.shape[:-1], mask.shape[-1]).flatten(0, 1)
-    y = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask, p, *settings)
+    flat = [x.flatten(0, 1) for x in (q, k, v)]
+    y = F.scaled_dot_product_attention(*flat, mask, p, causal, scale=scale, enable_gqa=gqa)
     return y.view(*q.shape[:2], *y.shape[1:])
 
 

@@ -41,7 +41,7 @@ class Elementwise(ABC):
     counts: ClassVar[bool] = True
     """Whether torch's state has a count of steps."""
 
-    def __init__(self, params: Rows, flat: Tensor, block: int | None) -> None:
+    def __init__(self, params: Rows, flat: Tensor, block: int | None = None) -> None:
         self._params = flat
         self._block = len(flat) if block is None else max(1, block // max(1, flat.shape[1]))
         self._gradients, self._gradient = _like(params, flat)

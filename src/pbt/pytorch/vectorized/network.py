@@ -14,7 +14,7 @@ from pbt.pytorch.vectorized.failures import CHECKPOINTED
 from pbt.pytorch.vectorized.layer_chain import chain_of
 from pbt.pytorch.vectorized.noise import StackedDropout
 from pbt.pytorch.vectorized.settings import Settings
-from pbt.pytorch.vectorized.tuning import Tuning
+from pbt.pytorch.vectorized.tuning import CPU, Tuning
 from pbt.pytorch.vectorized.vmap_rules import Rules, rules_of
 from pbt.space import Value
 
@@ -32,7 +32,7 @@ class StackedNet:
         TaskError: Something would happen to one member's parameters that does not happen to these.
     """
 
-    def __init__(self, model: nn.Module, noise: Noise, device: str, tuning: Tuning) -> None:
+    def __init__(self, model: nn.Module, noise: Noise, device: str, tuning: Tuning = CPU) -> None:
         self._model = model
         self._device = device
         self._dropouts = _stack_dropouts(model, noise)

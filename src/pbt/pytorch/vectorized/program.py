@@ -102,6 +102,11 @@ class Program:
         """By member, what its loss or a metric of its outputs first raised since `configure`."""
         return self._measures.faults
 
+    def set_faults(self, faults: Mapping[int, Exception]) -> None:
+        """Replace them by these."""
+        self._measures.faults.clear()
+        self._measures.faults.update(faults)
+
     @property
     def nbytes(self) -> int:
         """Memory of all parameters and buffers."""

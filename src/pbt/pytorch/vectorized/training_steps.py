@@ -5,7 +5,8 @@ the rest of the run: a hand-over writes into these tensors. Nothing is read back
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class TrainingSteps:
         """The number of the next step in this round."""
         self._losses = torch.zeros((program.members, 0), device=device)
         self._measured = self._losses
+        self._stream: Any = None
         self._graphs: dict[int, Any] = {}
         """By the number of examples of a step, the captured graph."""
         self._captured_with: Any = None
@@ -81,14 +83,15 @@ class TrainingSteps:
         sizes = self._lay_out(wave, size) if gathered else [size] * steps
         self._make_room(steps)
         capture = not eager and gathered and self._may_capture()
-        for i in range(steps):
-            self._begin(contexts, first + i, named=i > 0)
-            if not gathered:
-                self._step(*self._each(wave, contexts, settings, first + i, size), shared=False)
-            elif capture and i >= _WARM and self._captured(sizes[i]):
-                self._graphs[sizes[i]].replay()
-            else:
-                self._eager(sizes[i], aside=capture)
+        with self._aside():
+            for i in range(steps):
+                self._begin(contexts, first + i, named=i > 0)
+                if not gathered:
+                    self._step(*self._each(wave, contexts, settings, first + i, size), shared=False)
+                elif capture and (i >= _WARM or sizes[i] in self._graphs) and self._captured(sizes[i]):
+                    self._graphs[sizes[i]].replay()
+                else:
+                    self._gathered(sizes[i])
         if capture:
             self._program.mark_used()
         return self._losses[:, :steps], self._measured[:, :steps]
@@ -179,24 +182,33 @@ class TrainingSteps:
             return False
         if repr(self._program.signature) != self._captured_with:
             return self._may("the network or the optimizer changes a Python value at every step")
-        graph = torch.cuda.CUDAGraph()
+        graph, faults = torch.cuda.CUDAGraph(), dict(self._program.faults)
+        reason = ""
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(self._device)):
                 self._gathered(size)
         except Exception as error:  # noqa: BLE001 (whatever it is, the step runs without a graph)
             torch.cuda.synchronize(self._device)
-            return self._may(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        new = [fault for member, fault in self._program.faults.items() if member not in faults]
+        if new:
+            # Of the capture, and not of the member: a loss or a metric that reads a value, for example.
+            self._program.set_faults(faults)
+            reason = str(new[0]).splitlines()[0]
+        if reason:
+            return self._may(reason)
         self._graphs[size] = graph
         return True
 
-    def _eager(self, size: int, *, aside: bool) -> None:
-        """Run a step at once: beside the current stream where a graph is captured later, as torch asks for."""
-        if not aside:
-            self._gathered(size)
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """On an accelerator a stream of its own for all steps: a graph cannot be captured on the default one."""
+        if self._device == "cpu":
+            yield
             return
+        self._stream = self._stream or torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream(self._device)
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            self._gathered(size)
-        current.wait_stream(stream)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)

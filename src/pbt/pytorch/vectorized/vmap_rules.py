@@ -172,12 +172,15 @@ _SDPA = {
     "query": None, "key": None, "value": None, "attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None,
     "enable_gqa": False,
 }  # fmt: skip
-_LINEAR = Rule(
-    {"input": None, "weight": None, "bias": None}, lambda x, w, _: w.dim() == 2 and x.dim() > 1, linear
-)  # fmt: skip
+
+_ANYWHERE: Mapping[Any, Rule] = {
+    F.linear: Rule({"input": None, "weight": None, "bias": None}, lambda x, w, _: w.dim() == 2 and x.dim() > 1, linear),
+    F.scaled_dot_product_attention: Rule(_SDPA, lambda q, *_: q.dim() == 4, attention),
+    F.multi_head_attention_forward: Rule(MULTI_HEAD, fits_multi_head, multi_head, lambda y: (y, None)),
+}
 
 ON_CPU: Mapping[Any, Rule] = {
-    F.linear: _LINEAR,
+    **_ANYWHERE,
     F.batch_norm: Rule(_NORM, lambda x, *_: x.dim() >= 2, _few_dimensions),
     F.conv1d: Rule(_CONV, _always, _one_by_one(F.conv1d)),
     F.conv2d: Rule(_CONV, _always, _one_by_one(F.conv2d)),
@@ -186,13 +189,11 @@ ON_CPU: Mapping[Any, Rule] = {
 """By the operation as a network calls it."""
 
 ON_ACCELERATOR: Mapping[Any, Rule] = {
-    F.linear: _LINEAR,
+    **_ANYWHERE,
     F.batch_norm: Rule(_NORM, lambda x, *_: x.dim() >= 2, _batch_norm),
     F.conv1d: Rule(_CONV, _has_batch(3), _grouped(F.conv1d)),
     F.conv2d: Rule(_CONV, _has_batch(4), _grouped(F.conv2d)),
     F.conv3d: Rule(_CONV, _has_batch(5), _grouped(F.conv3d)),
-    F.scaled_dot_product_attention: Rule(_SDPA, lambda q, *_: q.dim() == 4, attention),
-    F.multi_head_attention_forward: Rule(MULTI_HEAD, fits_multi_head, multi_head, lambda y: (y, None)),
 }
 """The same, where a launch costs more than the work of a small layer."""
 
