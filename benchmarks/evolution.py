@@ -27,9 +27,11 @@ PLANS = ("pbt", "no-evolution")
 PLACE = Placement(executor="vectorized", workers=1, threads=1, device="cpu")
 
 
-def reached(plan: str, seed: int) -> Mapping[str, float]:
-    """Test accuracies of one run, in percent."""
+def reached(plan: str, seed: int, data: str) -> Mapping[str, float]:
+    """Test accuracies of one run, in percent; ends the program if the images are not those of `data`."""
     found = prepare(demo_config({"seed": seed}), PLACE)
+    if data == "mnist" and found.data.note:
+        raise SystemExit(f"expected MNIST, got {found.data.note}; set PBT_DATA_DIR to the folder with MNIST's files")
     config = demo_config({"seed": seed, "num_epochs_tot": demo_epochs(found.data)})
     experiment = PopulationRun(config=config, data=found.data, placement=PLACE).experiment()
     run = replace(experiment, plan=planned(experiment, plan).plan).run()
@@ -53,16 +55,16 @@ def main() -> None:
         if asked.data == "digits":
             os.environ |= {"PBT_DATA_DIR": empty, "XDG_CACHE_HOME": empty}
             os.chdir(empty)
-        table(asked.first, asked.seeds)
+        table(asked.data, asked.first, asked.seeds)
         os.chdir(Path(empty).parent)
 
 
-def table(first: int, seeds: int) -> None:
+def table(data: str, first: int, seeds: int) -> None:
     """Train all pairs, and print a row for each number."""
     found = {plan: list[Mapping[str, float]]() for plan in PLANS}
     for seed in range(first, first + seeds):
         for plan in PLANS:
-            found[plan].append(reached(plan, seed))
+            found[plan].append(reached(plan, seed, data))
             print(f"seed {seed}, {plan}: {dict(found[plan][-1])}", flush=True)
     print("\n| test accuracy, % | PBT | no evolution | difference, mean ± standard error | PBT better |")
     print("|---|---|---|---|---|")
