@@ -69,7 +69,7 @@ def measure_on(device: str, work: str, repeats: int, members: int, size: int) ->
         Row(
             work=work,
             measured=f"{1000 * ours:.2f} ms",
-            against=f"one member alone after the other: {1000 * alone:.2f} ms",
+            against=f"one member after another: {1000 * alone:.2f} ms",
             value=median(one / two for one, two, _ in turns),
             limit=1.0,
         ),

@@ -90,7 +90,7 @@ def _handover(repeats: int) -> Row:
         seconds: list[tuple[float, float]] = [child.end() for _ in range(repeats)]  # type: ignore[misc]
     rates = [(LARGE / 2**20 / ours, LARGE / 2**20 / bare) for ours, bare in seconds]
     return Row(
-        work=f"hand-over of a state of {LARGE // 2**20} MiB to another node, checked and rebuilt",
+        work=f"transfer of a state of {LARGE // 2**20} MiB to another node, verified and rebuilt",
         measured=f"{median(mine for mine, _ in rates):,.0f} MiB/s",
         against=f"the object store alone: {median(bare for _, bare in rates):,.0f} MiB/s",
         value=median(ours / bare for ours, bare in seconds),
@@ -154,7 +154,7 @@ def _generation(repeats: int) -> Row:
     with population(config, "ray") as ours, population(config, "processes") as processes:
         mine, theirs = take_turns([ours, processes], repeats)
     return Row(
-        work=f"fc_PBT generation, {config.train.num_worker_tot} workers, `ray`, {WORKERS} actors, whole",
+        work=f"fc_PBT generation, {config.train.num_worker_tot} workers, `ray`, {WORKERS} actors, complete",
         measured=f"{median(mine):.2f} s",
         against=f"`processes`: {median(theirs):.2f} s",
         value=median(one / two for one, two in zip(mine, theirs, strict=True)),

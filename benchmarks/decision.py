@@ -28,12 +28,12 @@ def measure(options: Options) -> Sequence[Row]:
     large, small = (beginning(members) for members in (LARGE, SMALL))
     turns = [(seconds(*large), seconds(*small)) for _ in range(options.repeats)]
     most, few = (median(of) for of in zip(*turns, strict=True))
-    work = f"decisions of a round, {LARGE:,} members, truncation and perturb"
+    work = f"decisions of one round, {LARGE:,} members, truncation and perturb"
     return [
         Row(
             work=work,
             measured=f"{most:.2f} s",
-            against="the limit set for it",
+            against="its limit",
             value=most,
             limit=2.0,
             aim=0.5,

@@ -29,7 +29,7 @@ def measure(options: Options) -> Sequence[Row]:
     """Compare a generation, vectorized and with worker processes, with all references."""
     config = with_turns(load_config("config/fc_PBT.json"), options.repeats)
     limit, aim = times_faster(2.3), times_faster(3)
-    work = f"fc_PBT generation, {config.train.num_worker_tot} workers, `vectorized`, whole"
+    work = f"fc_PBT generation, {config.train.num_worker_tot} workers, `vectorized`, complete"
     with contextlib.ExitStack() as stack:
         # Started first, because it measures which placement is faster.
         ours = stack.enter_context(population(config, "vectorized"))

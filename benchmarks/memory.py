@@ -64,7 +64,7 @@ def _row(case: Case, repeats: int) -> Row:
             found.append(child.ready)
     peak, states = (median(of) for of in zip(*found, strict=True))
     return Row(
-        work=f"memory of a wave, {case.name}, `vectorized`",
+        work=f"memory of one round, {case.name}, `vectorized`",
         measured=f"{peak / 2**20:.1f} MiB more than for one member",
         against=f"the members' states: {states / 2**20:.1f} MiB",
         value=median(one / two for one, two in found),

@@ -60,7 +60,7 @@ def _row(members: int, repeats: int) -> Row:
     steps = STEPS[members]
     return Row(
         work=f"MLP 64-32-10, batch {BATCH}, {members} members, `vectorized`",
-        measured=f"{1000 * median(together) / steps:.2f} ms a step of all",
+        measured=f"{1000 * median(together) / steps:.2f} ms per step of all members",
         against=f"`processes`: {1000 * median(apart) / steps:.2f} ms",
         value=median(mine / other for mine, other in zip(together, apart, strict=True)),
         limit=times_faster(LIMITS[members]),

@@ -48,7 +48,7 @@ QUANTILE = 0.2
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("work", choices=("mnist", "toy"), help="what is trained")
+    parser.add_argument("work", choices=("mnist", "toy"), help="problem to train")
     parser.add_argument("--config", type=Path, help="mnist: a configuration that is complete, as JSON")
     parser.add_argument("--trials", type=int, default=10, help="members of the population")
     parser.add_argument("--rounds", type=int, default=1, help="rounds of a turn")

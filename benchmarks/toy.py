@@ -40,7 +40,7 @@ def _small(repeats: int) -> Row:
     return Row(
         work=f"noisy quadratic, {MEMBERS} members x {ROUNDS} rounds, durable, `inline`",
         measured=f"{median(costs):.2f} ms per member and round",
-        against="the limit set for it",
+        against="its limit",
         value=median(costs),
         limit=1.0,
         unit=" ms",
