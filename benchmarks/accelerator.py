@@ -1,7 +1,7 @@
-"""A training step of 64 conv members on a CUDA device, where there is one.
+"""A training step of 64 conv members on a CUDA device, if there is one.
 
-Left: `vectorized`, all in one program. Right: one member alone after the other, as its process would train it; and the
-arithmetic of the step at the rate of a matrix product measured on the device.
+Compares `vectorized`, all members in one program, with one member after another, as a process would train it, and with
+the arithmetic of the step at the rate of a matrix product on the device.
 """
 
 import time
@@ -11,7 +11,7 @@ from statistics import median
 import torch
 
 from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize, training_flop
-from benchmarks.base import Asked, Row
+from benchmarks.base import Options, Row
 from pbt.core.population import View
 from pbt.core.strategy import births
 from pbt.executors.worker import Context, WorkerSpec
@@ -23,27 +23,27 @@ from pbt.pytorch.vectorized.population import Population
 from pbt.store.files import StateFiles
 
 MEMBERS, STEPS = 64, 10
-"""STEPS: of a turn."""
+"""STEPS: training steps per turn."""
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """A step of all members, if there is a device."""
+def measure(options: Options) -> Sequence[Row]:
+    """Measure a step of all members, if there is a device."""
     work = f"conv_PBT step, {MEMBERS} members, `vectorized`, accelerator"
     if not torch.cuda.is_available():
         return [Row.missing(work, "no accelerator here")]
     name = torch.cuda.get_device_name()
-    return measure_on("cuda:0", f"{work} ({name})", asked.repeats, MEMBERS, DEVICE_SIZE)
+    return measure_on("cuda:0", f"{work} ({name})", options.repeats, MEMBERS, DEVICE_SIZE)
 
 
 def measure_on(device: str, work: str, repeats: int, members: int, size: int) -> Sequence[Row]:
-    """The rows of a device.
+    """The rows for a device.
 
     Args:
-        device: Where.
-        work: What the rows are called.
-        repeats: Turns of each side.
-        members: Of the population.
-        size: Of the matrices whose product is timed.
+        device: Device to measure.
+        work: Name of the rows.
+        repeats: Turns per side.
+        members: Population size.
+        size: Size of the timed matrix product.
     """
     config = load_config("config/conv_PBT.json")
     train = config.train
@@ -69,7 +69,7 @@ def measure_on(device: str, work: str, repeats: int, members: int, size: int) ->
         Row(
             work=work,
             measured=f"{1000 * ours:.2f} ms",
-            against=f"one member alone after the other: {1000 * alone:.2f} ms",
+            against=f"one member after another: {1000 * alone:.2f} ms",
             value=median(one / two for one, two, _ in turns),
             limit=1.0,
         ),
@@ -83,7 +83,7 @@ def measure_on(device: str, work: str, repeats: int, members: int, size: int) ->
 
 
 def _seconds(step: Callable[[], None], device: str) -> float:
-    """Of a step, after one that is not counted."""
+    """Seconds per step, after one warm-up step."""
     step()
     synchronize(device)
     started = time.perf_counter()

