@@ -1,1 +1,1 @@
-"""Benchmarks: ratios against something else in the same run, medians, never one absolute time alone."""
+"""Benchmarks: medians of ratios to a reference in the same run, never an absolute time alone."""

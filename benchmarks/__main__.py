@@ -1,4 +1,4 @@
-"""Runs benchmarks and prints a table: python -m benchmarks [--only NAME] [--repeats N] [--full]."""
+"""Run benchmarks and print a table: python -m benchmarks [--only NAME] [--repeats N] [--full]."""
 
 import argparse
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import accelerator, cluster, conv, convolution, decision, fc, memory, mlp, toy
-from benchmarks.base import Asked, Row
+from benchmarks.base import Options, Row
 
-BENCHMARKS: dict[str, Callable[[Asked], Iterable[Row]]] = {
+BENCHMARKS: dict[str, Callable[[Options], Iterable[Row]]] = {
     "fc": fc.measure,
     "conv": conv.measure,
     "mlp": mlp.measure,
@@ -27,33 +27,35 @@ BENCHMARKS: dict[str, Callable[[Asked], Iterable[Row]]] = {
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--only", choices=sorted(BENCHMARKS), action="append", help="this one (may be repeated)")
     parser.add_argument(
-        "--repeats", type=_positive, default=5, help="repeats of each measurement; the table has medians"
+        "--only", choices=sorted(BENCHMARKS), action="append", help="run only this benchmark; may be repeated"
     )
-    parser.add_argument("--full", action="store_true", help="whole epochs of the conv network, which takes an hour")
+    parser.add_argument(
+        "--repeats", type=_positive, default=5, help="repeats of each measurement; the table shows medians (default: 5)"
+    )
+    parser.add_argument("--full", action="store_true", help="train whole epochs of the conv network; takes an hour")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Measure what was asked for; 1 if a limit was missed, or what it is for could not be measured."""
-    asked = parse()
+    """Run the selected benchmarks; return 1 if a limit was missed or could not be measured."""
+    options = parse()
     for line in environment():
         print(line)
-    print("\n| work | measured | against | ratio | wanted |\n|---|---|---|---|---|", flush=True)
+    print("\n| work | `pbt` | reference | ratio | limit |\n|---|---|---|---|---|", flush=True)
     missed = False
     for name, measure in BENCHMARKS.items():
-        if asked.only is None or name in asked.only:
-            for row in measure(Asked(repeats=asked.repeats, full=asked.full)):
+        if options.only is None or name in options.only:
+            for row in measure(Options(repeats=options.repeats, full=options.full)):
                 print(row.line(), flush=True)
                 missed |= not row.reached
     return int(missed)
 
 
 def environment() -> list[str]:
-    """What the numbers depend on."""
+    """Hardware and versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no accelerator"
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy"))

@@ -16,7 +16,7 @@ import torch
 from benchmarks.accelerator_workloads import WORKLOADS, Workload
 from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize
 from benchmarks.bare_loop import BareLoop, captured
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from pbt.executors.worker import WorkerSpec
 from pbt.pytorch.vectorized.population import Population
 from pbt.store.files import StateFiles
@@ -34,7 +34,7 @@ class Limits(NamedTuple):
     """Bytes per second, read and written, of a large copy."""
 
 
-def measure(asked: Asked) -> Iterator[Row]:
+def measure(options: Options) -> Iterator[Row]:
     """Each workload, row by row as it is measured."""
     if not torch.cuda.is_available():
         yield Row.missing("training steps on an accelerator", "no accelerator here")
@@ -49,7 +49,7 @@ def measure(asked: Asked) -> Iterator[Row]:
     )
     chosen = os.environ.get("PBT_BENCH_WORKLOADS", ";".join(WORKLOADS)).split(";")
     for one in chosen:
-        yield from measure_on(device, WORKLOADS[one](), limits, asked.repeats)
+        yield from measure_on(device, WORKLOADS[one](), limits, options.repeats)
         torch.cuda.empty_cache()
 
 

@@ -1,4 +1,4 @@
-"""What training cannot do without: its multiplications and additions, and how fast the machine does such."""
+"""Operations required by training, and the machine's rate of them."""
 
 import time
 from statistics import median
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from pbt.pytorch.state import threads_of
 
 SIZE, PRODUCTS = 2000, 10
-"""The matrices whose product is timed on the CPU, and how often."""
+"""Size and number of the matrix products timed on the CPU."""
 DEVICE_SIZE = 8192
 
 
 def training_flop(model: nn.Module, example: Tensor) -> int:
-    """Of one example: the forward pass, the gradients of the weights, and those of inputs where they are needed.
+    """Operations for one example: forward pass, gradients of weights, and of inputs if needed.
 
-    Twice the products of the linear and convolutional layers; what is done element by element is not counted.
+    Counts twice the products of linear and convolutional layers; element-wise operations are ignored.
 
     Args:
-        model: Layers that follow each other: the first needs no gradient of its input.
+        model: Sequential layers; the first needs no gradient of its input.
         example: (1, ...).
     """
     forward = layers_flop(model, example)
@@ -28,12 +28,12 @@ def training_flop(model: nn.Module, example: Tensor) -> int:
 
 
 def layers_flop(model: nn.Module, example: Tensor) -> list[int]:
-    """Of the forward pass of one example (1, ...), by layer."""
+    """Operations of the forward pass of one example (1, ...), by layer."""
     found: list[int] = []
 
     def count(layer: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001 (the form of a hook)
         weight: Any = layer.weight
-        # Each number that comes out is a sum over all weights that lead to it.
+        # Each output is a sum over all weights that lead to it.
         found.append(2 * output.numel() * weight[0].numel())
 
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
@@ -47,18 +47,18 @@ def layers_flop(model: nn.Module, example: Tensor) -> list[int]:
 
 
 class Products:
-    """The rate of a matrix product, as a side that takes turns: a turn is as long as that many operations last.
+    """The rate of a matrix product, as a side of a comparison: a turn takes as long as these operations.
 
     Args:
-        flop: How many.
-        threads: Of the CPU.
+        flop: Number of operations.
+        threads: CPU threads.
     """
 
     def __init__(self, flop: float, threads: int) -> None:
         self._flop, self._threads = flop, threads
 
     def turn(self) -> float:
-        """Seconds of so many operations at the rate that is measured now."""
+        """Seconds for these operations at the currently measured rate."""
         return self._flop / product_rate("cpu", SIZE, self._threads)
 
 
@@ -76,6 +76,6 @@ def product_rate(device: str, size: int, threads: int) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait for what was handed to a device."""
+    """Wait for pending work of a device."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

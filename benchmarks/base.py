@@ -1,16 +1,16 @@
-"""What every benchmark gives: rows of one table. And how each begins: with the asked repeats, or the whole of it."""
+"""Options and result rows shared by all benchmarks."""
 
 from dataclasses import dataclass
 from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line asked for."""
+class Options:
+    """Options of the command line."""
 
     repeats: int = 5
     full: bool = False
-    """Whole epochs where a slice of one stands for it otherwise."""
+    """Train whole epochs instead of slices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,16 +21,16 @@ class Row:
     measured: str
     against: str
     value: float | None
-    """The ratio, ours to theirs, or the one number that is compared with `limit`; None: not measured."""
+    """The ratio of `pbt` to the reference, or the number compared with `limit`; None: not measured."""
     limit: float | None = None
-    """The value must not be above it; None: nothing is asked."""
+    """Largest acceptable value; None: no limit."""
     aim: float | None = None
-    """What is hoped for."""
+    """Target value."""
     unit: str = ""
 
     @classmethod
     def missing(cls, work: str, why: str, *, limit: float | None = None, aim: float | None = None) -> Self:
-        """A row without a number, and why; where there is a limit, it counts as missed."""
+        """A row without a number, with the reason; a limit counts as missed."""
         return cls(work=work, measured=f"not measured: {why}", against="", value=None, limit=limit, aim=aim)
 
     @property
@@ -41,9 +41,9 @@ class Row:
     def line(self) -> str:
         """The row in Markdown."""
         value = "" if self.value is None else f"{self.value:.3g}{self.unit}"
-        return f"| {self.work} | {self.measured} | {self.against} | {value} | {self._wanted()} |"
+        return f"| {self.work} | {self.measured} | {self.against} | {value} | {self._limit()} |"
 
-    def _wanted(self) -> str:
+    def _limit(self) -> str:
         if self.limit is None:
             return ""
         aim = "" if self.aim is None else f", aim {self.aim:.3g}{self.unit}"
@@ -52,5 +52,5 @@ class Row:
 
 
 def times_faster(factor: float) -> float:
-    """The limit of a ratio, ours to theirs, that must be so many times faster."""
+    """The limit of the ratio for `pbt` to be this many times as fast."""
     return round(1 / factor, 3)

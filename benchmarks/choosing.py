@@ -1,11 +1,11 @@
-"""What population, interval, factors and share replaced do to PBT, on problems whose right answers are known.
+"""Effect of population size, interval, factors and replaced share on PBT, for problems with known solutions.
 
     python -m benchmarks.choosing [--seeds 40]
 
-The noisy quadratic model takes 1,000 steps in all, whatever the interval. Each row changes one thing of the plan that
-`pbt.testing.problems.NQM` has: 20 members, 20 steps a round, `truncation(0.2)`, `perturb((0.8, 1.25))`. Printed are the
-mean loss of the best member at the end and its 5th to 95th percentile over seeds, and the surviving founders. These are
-the tables of docs/choosing.md.
+Prints the tables of docs/choosing.md. The noisy quadratic model trains 1,000 steps in total, for any interval. A row
+changes one setting of `pbt.testing.problems.NQM`: 20 members, 20 steps per round, `truncation(0.2)`,
+`perturb((0.8, 1.25))`. Columns are the mean final loss of the best member, its 5th to 95th percentile over seeds, and
+the surviving founders.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FAR = {"lr": pbt.Float(1e-4, 1.9, scale="log", prior=(1e-4, 1e-3))}
 
 @dataclass(frozen=True, kw_only=True)
 class Noisy:
-    """The noisy quadratic model, whose score is measured with an error.
+    """The noisy quadratic model with a noisy score.
 
     Args:
         deviation: Standard deviation of the error of the logarithm of the loss.
@@ -38,7 +38,7 @@ class Noisy:
     deviation: float
 
     def __call__(self, hparams: Mapping[str, Any], state: Any, steps: int, ctx: pbt.Context) -> tuple[Any, Any]:
-        """Train, and score with an error."""
+        """Train, and return a noisy score."""
         state, score = noisy_quadratic(hparams, state, steps, ctx)
         error = np.exp(self.deviation * ctx.rng("error", ctx.member, ctx.round).normal())
         return state, {"score": score * error, "loss": -score}
@@ -54,7 +54,7 @@ def varied(
     error: float = 0.0,
     evolve: bool = True,
 ) -> tuple[float, int]:
-    """The true loss of the member that was chosen at the end, and how many founders have descendants."""
+    """True loss of the best member at the end, and number of founders with descendants."""
     plan = pbt.Plan(exploit=pbt.truncation(share), explore=pbt.perturb(factors), interval=interval)
     if not evolve:
         plan = pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=STEPS)
@@ -94,12 +94,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choosing", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=40, help="runs of each row")
     parser.add_argument("--workers", type=int, default=2, help="processes")
-    asked = parser.parse_args()
-    with ProcessPoolExecutor(asked.workers, get_context("spawn")) as pool:
+    options = parser.parse_args()
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         for title, rows in TABLES.items():
             print(f"\n| {title} | loss, mean | 5 % .. 95 % | founders left |\n|---|---|---|---|", flush=True)
             for name, changes in rows:
-                found = list(pool.map(partial(varied, **changes), range(asked.seeds), chunksize=4))
+                found = list(pool.map(partial(varied, **changes), range(options.seeds), chunksize=4))
                 losses, founders = (np.array(of) for of in zip(*found, strict=True))
                 low, high = np.percentile(losses, (5, 95))
                 row = (name, f"{losses.mean():.4f}", f"{low:.4f} .. {high:.4f}", f"{founders.mean():.1f}")

@@ -1,7 +1,7 @@
-"""What the Ray executor costs: its machinery, a hand-over between nodes, and a generation of `config/fc_PBT.json`.
+"""Cost of the Ray executor: its overhead, a transfer between nodes, and a generation of `config/fc_PBT.json`.
 
-Right: Ray Tune's PBT on the noisy quadratic; the object store itself moving the same bytes between the same nodes; and
-`pbt` with `processes`. Needs the extra `ray`.
+References: Ray Tune's PBT on the noisy quadratic; the object store transferring the same bytes between the same nodes;
+`pbt` with `processes`. Requires the extra `ray`.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import pbt
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from benchmarks.generation import WORKERS, population, with_turns
 from benchmarks.ray_side import RayTune, UnavailableError
 from benchmarks.ray_toy import STEPS
@@ -29,18 +29,18 @@ from pbt.testing.executors import finish, make_task
 from pbt.testing.problems import NQM_SPACE, noisy_quadratic
 
 MEMBERS, ROUNDS = 20, 5
-"""Of the noisy quadratic, and its rounds of a turn."""
+"""Population size of the noisy quadratic, and rounds per turn."""
 LARGE = 200 * 2**20
-"""Bytes of a large state."""
+"""Size of a large state in bytes."""
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """All three; where Ray is not installed, rows that say so."""
+def measure(options: Options) -> Sequence[Row]:
+    """Measure all three; without Ray, return rows with the reason."""
     try:
-        import ray  # noqa: F401 (whether it is there)
+        import ray  # noqa: F401 (tests the installation)
     except ImportError:
         return [Row.missing("the Ray executor", str(MissingExtraError("it", "ray")), limit=1.0)]
-    return [_toy(asked.repeats), _handover(asked.repeats), _generation(asked.repeats)]
+    return [_toy(options.repeats), _handover(options.repeats), _generation(options.repeats)]
 
 
 def _toy(repeats: int) -> Row:
@@ -79,18 +79,18 @@ def _quadratic(connection: Connection, turns: int) -> None:
 
 
 def hold(hparams: Any, state: Any, steps: int, ctx: Context) -> tuple[Any, float]:  # noqa: ARG001
-    """Makes a large state of nothing, and nothing of a large state."""
+    """A task with a large state and almost no computation."""
     return (np.full(LARGE // 4, ctx.member, np.float32) if state is None else 0), 1.0
 
 
 def _handover(repeats: int) -> Row:
-    """A member that starts from what another node made, against a bare call that is given the same bytes."""
+    """A member that starts from a state of another node, relative to a bare call with the same bytes."""
     child = Child(_nodes, repeats)
     with child:
         seconds: list[tuple[float, float]] = [child.end() for _ in range(repeats)]  # type: ignore[misc]
     rates = [(LARGE / 2**20 / ours, LARGE / 2**20 / bare) for ours, bare in seconds]
     return Row(
-        work=f"hand-over of a state of {LARGE // 2**20} MiB to another node, checked and rebuilt",
+        work=f"transfer of a state of {LARGE // 2**20} MiB to another node, verified and rebuilt",
         measured=f"{median(mine for mine, _ in rates):,.0f} MiB/s",
         against=f"the object store alone: {median(bare for _, bare in rates):,.0f} MiB/s",
         value=median(ours / bare for ours, bare in seconds),
@@ -117,7 +117,7 @@ def _nodes(connection: Connection, repeats: int) -> None:
                 made = finish(first, [make_task(turn, 1, hparams={})])[turn, 1].stored
                 parcel = first._held.get(StateRef(turn, 1))
                 with RayExecutor(setup, Cluster(cpus=0.5, resources={"there": 0.5})) as second:
-                    finish(second, [make_task(99, 1, hparams={})])  # the worker is there, and has imported everything
+                    finish(second, [make_task(99, 1, hparams={})])  # the worker is started and has imported all modules
                     second._held.add(StateRef(turn, 1), parcel, made.size)
                     started = time.perf_counter()
                     finish(second, [make_task(50, 2, (StateRef(turn, 1), made), hparams={})])
@@ -126,7 +126,7 @@ def _nodes(connection: Connection, repeats: int) -> None:
 
 
 def _bare(ray: Any, value: int) -> float:
-    """Seconds of a call on one node with an array that another node made."""
+    """Seconds of a call on one node with an array from another node."""
     maker = ray.remote(num_cpus=0.5, resources={"here": 0.5})(_make)
     taker = ray.remote(num_cpus=0.5, resources={"there": 0.5})(_Taker).remote()
     array = maker.remote(value)
@@ -145,7 +145,7 @@ def _make(value: int) -> Any:
 
 class _Taker:
     def take(self, array: Any) -> float:
-        """Touch it."""
+        """Read the array."""
         return float(array[-1])
 
 
@@ -154,7 +154,7 @@ def _generation(repeats: int) -> Row:
     with population(config, "ray") as ours, population(config, "processes") as processes:
         mine, theirs = take_turns([ours, processes], repeats)
     return Row(
-        work=f"fc_PBT generation, {config.train.num_worker_tot} workers, `ray`, {WORKERS} actors, whole",
+        work=f"fc_PBT generation, {config.train.num_worker_tot} workers, `ray`, {WORKERS} actors, complete",
         measured=f"{median(mine):.2f} s",
         against=f"`processes`: {median(theirs):.2f} s",
         value=median(one / two for one, two in zip(mine, theirs, strict=True)),

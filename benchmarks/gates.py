@@ -1,9 +1,9 @@
-"""The gates of the algorithms, on seeds that no test has used: does each still do what it is for?
+"""Acceptance ranges of the algorithms, on seeds that no test uses.
 
     python -m benchmarks.gates [--first 1000] [--workers 2]
 
-Every number is a mean over whole runs of `pbt.run`. The tests hold the same gates on fixed seeds (`pytest -m gate`); a
-gate that passed by luck of its seeds would fail here. What is printed is in docs/benchmarks-problems.md.
+Each number is computed over whole runs of `pbt.run`. The tests check the same ranges on fixed seeds (`pytest -m gate`);
+a range that those seeds meet by chance fails here. The table is in docs/benchmarks-problems.md.
 """
 
 import argparse
@@ -25,16 +25,16 @@ Number = Callable[[Sequence[float]], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A number over many seeds, and the range it must lie in.
+    """A statistic over many seeds, and its accepted range.
 
     Args:
-        name: As in the tests.
-        what: In words.
-        scores: The result of one seed.
-        number: Of all results.
-        seeds: How many.
-        low: Smallest value that passes.
-        high: Largest one.
+        name: Name in the tests.
+        what: Description.
+        scores: Function from a seed to its result.
+        number: Statistic of all results.
+        seeds: Number of seeds.
+        low: Smallest accepted value.
+        high: Largest accepted value.
     """
 
     name: str
@@ -47,32 +47,32 @@ class Gate:
 
     @property
     def wanted(self) -> str:
-        """The range in words."""
+        """The range as text."""
         if np.isinf(self.high):
             return f"at least {self.low:g}"
         return f"{self.low:g} .. {self.high:g}"
 
 
 def reached(problem: Arguments, seed: int, *, group: int | None = None) -> float:
-    """The best score of the population at the end, of one sub-population if asked for."""
+    """Best score of the population, or of one sub-population, at the end."""
     run = pbt.run(**problem | {"seed": seed})
     return max(member.score for member in run.view.population if group in (None, member.group))
 
 
 def gain(first: Arguments, second: Arguments, seed: int) -> float:
-    """How much better the first problem ended than the second, on one seed."""
+    """Difference of the results of two problems on one seed."""
     return reached(first, seed) - reached(second, seed)
 
 
 def under(problem: Arguments, **changes: object) -> Arguments:
-    """A problem whose own plan has these parts changed."""
+    """A problem with parts of its plan replaced."""
     plan = problem["plan"]
     parts = {name: getattr(plan, name) for name in ("exploit", "explore", "interval", "inherit")}
     return problem | {"plan": pbt.Plan(**parts | changes)}
 
 
 def share_above(bar: float) -> Number:
-    """How many of the results are above."""
+    """Share of results above a value."""
     return lambda scores: float(np.mean(np.array(scores) > bar))
 
 
@@ -82,13 +82,13 @@ CURVES = TOY_DECEPTIVE | {"task": ToyDeceptive(curve=True)}
 FIRE = CURVES | {"plan": Fire(interval=20, explore=pbt.perturb((0.8, 1.25))), "population": 16}
 FREQUENCIES = TOY_DECEPTIVE | {"plan": MultipleFrequencies(interval=20), "population": 32}
 LADDER = [
-    ("values alone inherited", under(NQM, inherit="hparams")),
+    ("only values inherited", under(NQM, inherit="hparams")),
     ("all inherited", NQM),
-    ("weights alone inherited", under(NQM, inherit="state")),
-    ("explore alone", under(NQM, exploit=pbt.at_random(0.2))),
-    ("exploit alone", under(NQM, explore=pbt.keep())),
+    ("only weights inherited", under(NQM, inherit="state")),
+    ("only explore", under(NQM, exploit=pbt.at_random(0.2))),
+    ("only exploit", under(NQM, explore=pbt.keep())),
 ]
-"""The plans of gate N4, the one with the lowest loss first."""
+"""The plans of gate N4, lowest loss first."""
 
 GATES = [
     Gate(name="F5", what="Fig. 2, all copied: mean", scores=partial(reached, FIG2), seeds=400, low=1.1942, high=1.1972),
@@ -110,7 +110,7 @@ GATES = [
     ),
     Gate(
         name="F7",
-        what="Fig. 2, explore alone: mean",
+        what="Fig. 2, only explore: mean",
         scores=partial(reached, under(FIG2, exploit=pbt.never())),
         seeds=400,
         low=1.103,
@@ -122,7 +122,7 @@ GATES = [
     ),
     Gate(
         name="T3",
-        what="ToyDeceptive, no evolution less PBT: mean",
+        what="ToyDeceptive, no evolution minus PBT: mean",
         scores=partial(gain, NEVER, TOY_DECEPTIVE),
         seeds=20,
         low=0.0,
@@ -135,7 +135,7 @@ GATES = [
     *(
         Gate(
             name="N4",
-            what=f"NQM, {better} above {worse}: seeds of 40",
+            what=f"NQM, {better} better than {worse}: seeds of 40",
             scores=partial(gain, one, other),
             seeds=40,
             low=27,
@@ -147,16 +147,16 @@ GATES = [
 
 
 def main() -> int:
-    """Print the table; 1 if a gate was missed."""
+    """Print the table; return 1 if a range was missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gates", description=__doc__.splitlines()[0])
-    parser.add_argument("--first", type=int, default=1000, help="the first seed; tests use those below 1000")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    asked = parser.parse_args()
-    print("| gate | what | wanted | found | |\n|---|---|---|---|---|", flush=True)
+    parser.add_argument("--first", type=int, default=1000, help="first seed; tests use seeds below 1000")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    options = parser.parse_args()
+    print("| gate | quantity | range | result | |\n|---|---|---|---|---|", flush=True)
     missed = False
-    with ProcessPoolExecutor(asked.workers, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         for gate in GATES:
-            seeds = range(asked.first, asked.first + gate.seeds)
+            seeds = range(options.first, options.first + gate.seeds)
             found = gate.number(list(pool.map(gate.scores, seeds, chunksize=5)))
             passed = gate.low <= found <= gate.high
             missed |= not passed

@@ -1,4 +1,4 @@
-"""A generation of the MNIST population: as `pbt` trains it, and as nothing but its training steps in plain PyTorch."""
+"""A generation of the MNIST population: with `pbt`, and only its training steps in plain PyTorch."""
 
 import contextlib
 import time
@@ -14,19 +14,19 @@ from pbt.mnist.population import placement_of, prepare
 from pbt.mnist.task import load_data, normalize
 
 WORKERS = 2
-"""Processes of the plain loop, with one thread each."""
+"""Number of processes of the plain loop, with one thread each."""
 
 
 def with_turns(config: Config, turns: int) -> Config:
-    """The configuration with an epoch for each turn, one before that starts everything and one after the last.
+    """The configuration with one epoch per turn, one before the first and one after the last.
 
-    So every turn ends with a decision on what comes next.
+    Each turn therefore ends with a decision.
     """
     return config.changed(num_epochs_tot=turns + 2, num_epochs=1)
 
 
 def population(config: Config, executor: str) -> Child:
-    """`pbt`: training, evaluation, hand-over, durable states, tables."""
+    """`pbt`: training, evaluation, copies, durable states, tables."""
     return Child(_population, config, executor)
 
 
@@ -37,14 +37,14 @@ def _population(connection: Connection, config: Config, executor: str) -> None:
 
 
 class BareLoop:
-    """The same training steps in a plain loop over the members, shared out over processes; nothing else."""
+    """Only the training steps, in a plain loop over the members, divided over processes."""
 
     def __init__(self, config: Config) -> None:
         self._workers = [Child(_bare, config, i) for i in range(WORKERS)]
         self._open = contextlib.ExitStack()
 
     def turn(self) -> float:
-        """One generation; its seconds."""
+        """Train one generation; return the seconds."""
         return run_at_once(self._workers)
 
     def __enter__(self) -> "BareLoop":
@@ -57,7 +57,7 @@ class BareLoop:
 
 
 def run_at_once(workers: list[Child]) -> float:
-    """Seconds until each has had its turn, all at the same time."""
+    """Seconds until all sides finished a turn, started at the same time."""
     started = time.perf_counter()
     for worker in workers:
         worker.begin()

@@ -1,8 +1,8 @@
-"""What a population takes in memory as one program, over what its states are made of.
+"""Memory of a population as one program, relative to its states.
 
-Left: the highest memory of a process while `VectorizedExecutor` trains, evaluates and stores a wave of a
-population, less what it was after one member had gone through the same (program and data). Right: the bytes of the
-members' states. Each measurement is in a process of its own.
+Measures the peak memory of a process while `VectorizedExecutor` trains, evaluates and stores one round of a population,
+minus the peak with one member (program and data). Reference: the bytes of the members' states. Each measurement runs in
+its own process.
 """
 
 import functools
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import mlp
-from benchmarks.base import Asked, Row
+from benchmarks.base import Options, Row
 from benchmarks.sides import Child
 from pbt.executors.base import Report, RoundTask
 from pbt.executors.worker import WorkerSpec
@@ -28,12 +28,12 @@ from pbt.space import HParams
 from pbt.store.files import StateFiles
 
 STEPS, THREADS = 5, 2
-"""Steps of a round: its memory does not grow with them."""
+"""Steps per round; memory does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is trained, by how many members, starting with which values."""
+    """Task, number of members and initial values."""
 
     name: str
     task: Callable[[], SupervisedTask]
@@ -52,9 +52,9 @@ CASES = (
 )
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """A row for each case."""
-    return [_row(case, asked.repeats) for case in CASES]
+def measure(options: Options) -> Sequence[Row]:
+    """Measure a row per case."""
+    return [_row(case, options.repeats) for case in CASES]
 
 
 def _row(case: Case, repeats: int) -> Row:
@@ -64,7 +64,7 @@ def _row(case: Case, repeats: int) -> Row:
             found.append(child.ready)
     peak, states = (median(of) for of in zip(*found, strict=True))
     return Row(
-        work=f"memory of a wave, {case.name}, `vectorized`",
+        work=f"memory of one round, {case.name}, `vectorized`",
         measured=f"{peak / 2**20:.1f} MiB more than for one member",
         against=f"the members' states: {states / 2**20:.1f} MiB",
         value=median(one / two for one, two in found),
@@ -75,7 +75,7 @@ def _row(case: Case, repeats: int) -> Row:
 
 
 def _wave(connection: Connection, case: Case) -> None:
-    """Sends the bytes that the population added to the peak, and those of its states."""
+    """Send the bytes that the population adds to the peak, and those of its states."""
     with tempfile.TemporaryDirectory() as folder:
         setup = WorkerSpec(task=case.task(), states=StateFiles(Path(folder)), threads=THREADS)
         with VectorizedExecutor(setup) as executor:
@@ -87,7 +87,7 @@ def _wave(connection: Connection, case: Case) -> None:
 
 
 def _round(executor: VectorizedExecutor, hparams: HParams, members: int) -> Sequence[Report]:
-    """The first round of so many members."""
+    """The first round of this many members."""
     tasks = [
         RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=STEPS, seed=0)
         for i in range(members)
@@ -100,9 +100,9 @@ def _round(executor: VectorizedExecutor, hparams: HParams, members: int) -> Sequ
 
 
 def peak_memory() -> int:
-    """The most bytes of this program that were ever in memory.
+    """Peak resident memory of this process in bytes.
 
-    Not `ru_maxrss` on Linux: a process takes over that of the one that started it.
+    `ru_maxrss` cannot be used on Linux: a process inherits the value of its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,7 +1,6 @@
-"""Many small networks, 64-32-10 with batches of 50: where the machinery of a step costs more than its arithmetic.
+"""Many small networks, 64-32-10 with batches of 50, whose overhead per step exceeds the arithmetic.
 
-Left: `vectorized`. Right: `processes`. Training steps and little else: rounds are long, nothing is evaluated, and the
-log is in memory.
+Compares `vectorized` with `processes`. Almost only training steps: long rounds, no evaluation, a log in memory.
 """
 
 import contextlib
@@ -14,14 +13,14 @@ import torch
 from torch import nn
 
 import pbt
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from benchmarks.sides import Child, EnoughError, Gate, take_turns
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
 
 STEPS = {64: 400, 512: 100}
-"""Of a round, by the number of members."""
+"""Steps per round, by number of members."""
 LIMITS = {64: 3, 512: 6}
-"""Times faster, at least."""
+"""Least factor of speed."""
 BATCH, EXAMPLES, FEATURES, CLASSES = 50, 5000, 64, 10
 SPACE = {"lr": pbt.Float(1e-4, 1e-2, scale="log")}
 
@@ -32,7 +31,7 @@ def mlp() -> nn.Module:
 
 
 def examples() -> Data:
-    """Numbers without a meaning, and nothing held out."""
+    """Random examples, without validation data."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(EXAMPLES, FEATURES, generator=generator)
     targets = torch.randint(0, CLASSES, (EXAMPLES,), generator=generator)
@@ -40,7 +39,7 @@ def examples() -> Data:
 
 
 def task() -> SupervisedTask:
-    """What is trained."""
+    """The task."""
     return SupervisedTask(
         model=mlp,
         data=examples,
@@ -50,9 +49,9 @@ def task() -> SupervisedTask:
     )
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """Seconds of a round, by the number of members."""
-    return [_row(members, asked.repeats) for members in STEPS]
+def measure(options: Options) -> Sequence[Row]:
+    """Measure seconds per round, by number of members."""
+    return [_row(members, options.repeats) for members in STEPS]
 
 
 def _row(members: int, repeats: int) -> Row:
@@ -61,7 +60,7 @@ def _row(members: int, repeats: int) -> Row:
     steps = STEPS[members]
     return Row(
         work=f"MLP 64-32-10, batch {BATCH}, {members} members, `vectorized`",
-        measured=f"{1000 * median(together) / steps:.2f} ms a step of all",
+        measured=f"{1000 * median(together) / steps:.2f} ms per step of all members",
         against=f"`processes`: {1000 * median(apart) / steps:.2f} ms",
         value=median(mine / other for mine, other in zip(together, apart, strict=True)),
         limit=times_faster(LIMITS[members]),

@@ -1,11 +1,11 @@
-"""Several comparisons of `pbt compare` as one table, paired by seed: for plans that need another experiment.
+"""Combine several results of `pbt compare` into one table, paired by seed, for plans with different experiments.
 
     pbt compare text --plans pbt,no-evolution,selection-only --seeds 12 --first-seed 100 --out runs/text
     pbt compare text-cosine --plans no-evolution --seeds 12 --first-seed 100 --out runs/text-cosine
     python -m benchmarks.paired runs/text/comparison.json runs/text-cosine/comparison.json
 
-Every plan of every file is compared with the first plan of the first one, on the seeds that both have. Printed are mean
-and standard error, also of the paired differences, Wilcoxon's p after Holm, and on how many seeds a plan is worse.
+Each plan is compared with the first plan of the first file, on common seeds. Columns are mean and standard error, also
+of the paired differences, Wilcoxon's p after Holm's correction, and the number of seeds on which a plan is worse.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pbt.errors import UsageError
 
 
 def values(found: Mapping[str, Any], metric: str) -> dict[str, dict[int, float]]:
-    """The results of a comparison: by "task, plan" and seed."""
+    """Results of a comparison, by "task, plan" and seed."""
     return {
         f"{found['task']}, {plan}": {run["seed"]: run["values"][metric] for run in result["runs"] if run["values"]}
         for plan, result in found["plans"].items()
@@ -33,7 +33,7 @@ def table(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows.
 
     Raises:
-        UsageError: The comparisons have another metric, or no seed in common.
+        UsageError: The comparisons have different metrics, or no common seed.
     """
     metric, better = comparisons[0]["metric"], comparisons[0]["better"]
     for found in comparisons:
@@ -69,8 +69,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paired", description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, help="comparison.json")
-    asked = parser.parse_args()
-    print("\n".join(table([json.loads(file.read_text(encoding="utf-8")) for file in asked.files])))
+    options = parser.parse_args()
+    print("\n".join(table([json.loads(file.read_text(encoding="utf-8")) for file in options.files])))
 
 
 if __name__ == "__main__":

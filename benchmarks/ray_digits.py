@@ -1,4 +1,4 @@
-"""The MNIST networks as Ray Tune's workers train them: plain PyTorch, one member at a time, without a word of Ray."""
+"""Training of the MNIST networks in Ray Tune's workers: plain PyTorch, one member at a time, without Ray."""
 
 import warnings
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from pbt.mnist.models import Shape, network
 from pbt.mnist.task import load_data, normalize
 
 EVALUATED = 1000
-"""Examples of one step of evaluation, as `SupervisedTask` has it."""
+"""Examples per evaluation batch, as in `SupervisedTask`."""
 Arrays = dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 
 
 def load_arrays(config: Config) -> Arrays:
-    """Images, normalized once and not at every step, and labels of the splits `train`, `val` and `test`."""
+    """Images, normalized once, and labels of the splits `train`, `val` and `test`."""
     train = config.train
     data = load_data(train.data_dir, train.num_val, (train.num_channels, train.height, train.width), train.num_classes)
     splits = {"train": data.train, "val": data.validation, "test": data.test}
@@ -33,11 +33,11 @@ def load_arrays(config: Config) -> Arrays:
 
 
 class Digits:
-    """What a worker holds: the data, and the one member that it trains at the moment.
+    """The data and the current member of a worker.
 
     Args:
         config: The configuration.
-        arrays: What `load_arrays` gave; they may be shared between workers, and are only read.
+        arrays: Result of `load_arrays`; read-only, may be shared between workers.
     """
 
     def __init__(self, config: Config, arrays: Arrays) -> None:
@@ -50,7 +50,7 @@ class Digits:
         self._held_out = splits
 
     def begin(self, hparams: Mapping[str, float]) -> None:
-        """A fresh member; it may be loaded right after."""
+        """Start a new member, which may then be loaded."""
         train = self._config
         self._hparams = dict(hparams)
         self._model = network(Shape.of(train, hparams.get("keep_prob", train.keep_prob)))
@@ -60,7 +60,7 @@ class Digits:
         self._bind()
 
     def train(self) -> dict[str, float]:
-        """One epoch, then the validation and test images."""
+        """Train one epoch, then evaluate validation and test images."""
         self._model.train()
         for batch in torch.split(torch.randperm(len(self._labels)), self._config.batch_size):
             loss = F.cross_entropy(self._model(self._images[batch]), self._labels[batch])
@@ -85,11 +85,11 @@ class Digits:
         return right / len(labels), loss / len(labels)
 
     def save(self, folder: Path) -> None:
-        """Write the member into a folder."""
+        """Write the member to a folder."""
         torch.save({"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}, folder / "state.pt")
 
     def load(self, folder: Path) -> None:
-        """Go on with what was written there, under the values that the member has now."""
+        """Restore the member from a folder, with its current hyperparameters."""
         state = torch.load(folder / "state.pt", weights_only=True)
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])

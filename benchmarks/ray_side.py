@@ -1,7 +1,7 @@
-"""Ray Tune as a side: its installation, for benchmarks alone, and the program that it runs in.
+"""Ray Tune as a side of a comparison: its installation and its process.
 
-It lives in `.bench-venv`, made where it is first needed, which borrows everything else (torch above all) from the
-environment that runs the benchmarks.
+Ray Tune is installed into `.bench-venv` when it is first needed; all other packages, such as torch, come from the
+environment of the benchmarks.
 """
 
 import hashlib
@@ -25,19 +25,19 @@ FOLDER = ROOT / ".bench-venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 REQUIREMENT = "ray[tune]"
 PATIENCE = 60.0
-"""Seconds that it may take to end."""
+"""Seconds that it may take to exit."""
 
 
 class UnavailableError(Exception):
-    """Ray Tune cannot be had here, or does not run."""
+    """Ray Tune cannot be installed, or does not run."""
 
 
 class RayTune:
     """A population under Ray Tune's PBT.
 
     Args:
-        arguments: Of `benchmarks.ray_tune_pbt`.
-        config: Handed to it as a file.
+        arguments: Arguments of `benchmarks.ray_tune_pbt`.
+        config: Configuration, passed as a file.
 
     Raises:
         UnavailableError: It cannot be installed.
@@ -57,11 +57,11 @@ class RayTune:
 
     @classmethod
     def of_toy(cls, trials: int, rounds: int) -> Self:
-        """The noisy quadratic, so many rounds in a turn."""
+        """The noisy quadratic, with this many rounds per turn."""
         return cls(["toy", "--trials", str(trials), "--rounds", str(rounds)])
 
     def turn(self) -> float:
-        """Do the work once; its seconds."""
+        """Do the work once; return the seconds."""
         self._write("go")
         seconds: float = self._read()["seconds"]
         return seconds
@@ -81,7 +81,7 @@ class RayTune:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            # So that what it starts can be ended with it.
+            # A process group, so that its children can be ended with it.
             start_new_session=True,
         )
         try:
@@ -121,10 +121,10 @@ class RayTune:
 
 @cache
 def installed() -> Path:
-    """The Python that has Ray Tune; installed if it is not there.
+    """The Python interpreter with Ray Tune, which is installed if needed.
 
     Raises:
-        UnavailableError: That is not possible.
+        UnavailableError: It cannot be installed.
     """
     python = FOLDER / "bin" / "python"
     stamp, wanted = FOLDER / "stamp", _stamp()
@@ -132,7 +132,7 @@ def installed() -> Path:
         return python
     print(f"installing {REQUIREMENT} into {FOLDER.name}", file=sys.stderr)
     venv.create(FOLDER, with_pip=True, clear=True)
-    # addsitedir and not a plain line: there are links in that folder which must be followed too.
+    # addsitedir instead of a plain line, to follow the .pth files in that folder.
     borrowed = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
     own = Path(sysconfig.get_path("purelib", vars={"base": str(FOLDER)}))
     (own / "borrowed.pth").write_text(borrowed, encoding="utf-8")

@@ -1,20 +1,20 @@
-"""Ray Tune's Population Based Training as one side of a benchmark: a program of its own, run with its own Python.
+"""Ray Tune's Population Based Training as one side of a benchmark: a separate program with its own Python.
 
-It writes a line of JSON when its first round is over, then one with the seconds of a turn for every line it reads,
-and ends when there is none left. What was chosen, so that Ray Tune is as fast as it can be made by its settings:
+It writes a line of JSON after its first round, then one with the seconds of a turn for every line that it reads, and
+exits at the end of its input. Settings are chosen for the highest speed of Ray Tune:
 
-* A class `Trainable` with `reset_config` and `reuse_actors`: a worker takes up one trial after the other, with one CPU
-  slot and `torch.set_num_threads(1)`. At the end of a round in synchronous mode Ray Tune may let go of a worker for
-  which no trial waits, and start another (`TuneController._maybe_cache_trial_actor`); so that this costs little, the
-  images are in the object store, normalized (`tune.with_parameters`), and workers of the toy do not import torch.
-* `PopulationBasedTraining` with `synch=True`, as the other side has it; the lowest fifth copies the highest, no value
-  is drawn anew. Every trial is saved at the end of every round by the pause that synchronous mode puts there;
-  `checkpoint_frequency` stays at its default, because it would save a second time. Nothing is flushed to the disk.
-* No dashboard, no loggers of results (CSV, JSON, TensorBoard), no log of policies, no console reporter, no usage
-  statistics, no memory monitor; the experiment's own state is written at the start and the end only.
+* A class `Trainable` with `reset_config` and `reuse_actors`: a worker trains one trial after another, with one CPU slot
+  and `torch.set_num_threads(1)`. At the end of a round in synchronous mode Ray Tune may stop an idle worker and start
+  another (`TuneController._maybe_cache_trial_actor`). To make this cheap, the normalized images are in the object store
+  (`tune.with_parameters`), and workers of the toy do not import torch.
+* `PopulationBasedTraining` with `synch=True`, like the other side; the lowest fifth copies the highest, without
+  resampling. Synchronous mode saves every trial when it pauses it at the end of a round; `checkpoint_frequency` keeps
+  its default, because it would save a second time. Nothing is flushed to the disk.
+* No dashboard, no result loggers (CSV, JSON, TensorBoard), no policy log, no console reporter, no usage statistics, no
+  memory monitor; the experiment's state is written only at the start and the end.
 
-A turn is measured from the moment it is asked for to the moment at which the driver has the results of all trials: the
-decision on the round before, its saves and restores are in it.
+A turn lasts from its request until the driver has the results of all trials. It includes the decision on the previous
+round, its saves and restores.
 """
 
 import argparse
@@ -39,48 +39,48 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",
     "TUNE_WARN_THRESHOLD_S": "100000",
 }
-"""Read by Ray when it is imported."""
+"""Environment variables that Ray reads on import."""
 OBJECT_STORE = 512 * 2**20
-"""Bytes; the images of MNIST as floats take 220 million."""
+"""Bytes; MNIST's images as floats take 220 million."""
 QUANTILE = 0.2
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("work", choices=("mnist", "toy"), help="what is trained")
+    parser.add_argument("work", choices=("mnist", "toy"), help="problem to train")
     parser.add_argument("--config", type=Path, help="mnist: a configuration that is complete, as JSON")
     parser.add_argument("--trials", type=int, default=10, help="members of the population")
     parser.add_argument("--rounds", type=int, default=1, help="rounds of a turn")
     parser.add_argument("--cpus", type=int, default=2, help="trials that run at the same time")
-    asked = parser.parse_args(arguments)
-    if (asked.work == "mnist") != (asked.config is not None):
+    options = parser.parse_args(arguments)
+    if (options.work == "mnist") != (options.config is not None):
         parser.error("--config is for mnist, and needed there")
-    return asked
+    return options
 
 
 def main() -> None:
-    """Train, a turn at a time."""
-    asked = parse()
-    # Ray prints where it likes: what the other end reads goes to a descriptor of its own. No file, which Ray could not
-    # store with its callbacks.
+    """Train one turn per input line."""
+    options = parse()
+    # Ray prints to stdout and stderr, so results use a separate descriptor; not a file object, which Ray could not
+    # pickle with its callbacks.
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.environ.update(QUIET)
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        _tune(asked, Path(folder), answers)
+        _tune(options, Path(folder), answers)
 
 
-def _tune(asked: argparse.Namespace, folder: Path, answers: int) -> None:
+def _tune(options: argparse.Namespace, folder: Path, answers: int) -> None:
     import ray
     from ray import tune
 
-    config = None if asked.config is None else _config(asked.config)
+    config = None if options.config is None else _config(options.config)
     space, bounds = _space(config, tune)
-    gate = _gate(tune, answers, asked.trials, asked.rounds, ready={"name": f"Ray Tune {ray.__version__} PBT"})
+    gate = _gate(tune, answers, options.trials, options.rounds, ready={"name": f"Ray Tune {ray.__version__} PBT"})
     ray.init(
         address="local",
-        num_cpus=asked.cpus,
+        num_cpus=options.cpus,
         num_gpus=0,
         include_dashboard=False,
         log_to_driver=False,
@@ -96,7 +96,7 @@ def _tune(asked: argparse.Namespace, folder: Path, answers: int) -> None:
             tune_config=tune.TuneConfig(
                 metric="score",
                 mode="max",
-                num_samples=asked.trials,
+                num_samples=options.trials,
                 reuse_actors=True,
                 scheduler=tune.schedulers.PopulationBasedTraining(
                     time_attr="training_iteration",
@@ -124,7 +124,7 @@ def _config(path: Path) -> Any:
 
 
 def _space(config: Any, tune: Any) -> tuple[dict[str, Any], Any]:
-    """What is drawn at first, and a function that keeps values where they may be."""
+    """The initial distributions, and a function that clips values to their bounds."""
     if config is None:
         domains: dict[str, Any] = dict(NQM_SPACE)
     else:
@@ -141,7 +141,7 @@ def _space(config: Any, tune: Any) -> tuple[dict[str, Any], Any]:
 
 
 def _gate(tune: Any, answers: int, trials: int, rounds: int, ready: dict[str, str]) -> Any:
-    """A callback that answers and waits at the end of each turn; its `stopper` ends the run when no more are asked."""
+    """A callback that reports and waits at the end of each turn; its `stopper` ends the run after the last."""
 
     class Stop(tune.Stopper):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,10 +1,10 @@
-"""How far one driver reaches: a discrete-event simulation of a population on a cluster, with costs measured here.
+"""How many members one driver can serve: a discrete-event simulation of a cluster, with measured costs.
 
     python -m benchmarks.scaling
 
-The driver serves one thing at a time: it hands out a task, takes an answer, makes its state durable, decides, commits.
-Workers, one per member, train for a time that varies. What is printed for each size and mode: the share of the time
-that the driver is busy, and the share that workers wait. docs/scaling.md explains the table.
+The driver handles one item at a time: it sends a task, receives a result, writes its state durably, decides, commits.
+Workers, one per member, train for a random time. The table shows, for each size and mode, the share of time in which
+the driver is busy and the share in which workers wait; docs/scaling.md explains it.
 """
 
 import argparse
@@ -31,14 +31,14 @@ ROUNDS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds of the driver.
+    """Costs of the driver in seconds.
 
     Args:
-        answer: To hand out a task and take its answer, one member.
-        decide: To decide on a member and log it, in a wave of a thousand.
-        commit: A transaction, beside what it holds.
-        look: To look at one member of the population, which an asynchronous decision does with all of them.
-        durable: To check and write a byte of a state.
+        answer: To send a task and receive its result, per member.
+        decide: To decide on a member and log it, in a round of a thousand.
+        commit: For a transaction, without its content.
+        look: To read one member of the population; an asynchronous decision reads all.
+        durable: To verify and write one byte of a state.
     """
 
     answer: float
@@ -50,13 +50,13 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is simulated.
+    """One simulated case.
 
     Args:
         members: Also the number of workers.
-        seconds: A round of training, in the mean.
-        spread: Of the logarithm of that time: 0.1 alike machines, 0.5 stragglers.
-        lost: The share of rounds whose worker dies half way, and that are trained again.
+        seconds: Mean time of a training round.
+        spread: Standard deviation of the logarithm of that time: 0.1 similar machines, 0.5 stragglers.
+        lost: Share of rounds whose worker dies half way and that are trained again.
         size: Bytes of a state that the driver writes; 0: workers write to a shared file system.
         mode: `sync` or `async`.
     """
@@ -74,13 +74,13 @@ class Outcome:
     """Shares of the time, 0 to 1."""
 
     driver: float
-    """That the driver is busy."""
+    """Share of time in which the driver is busy."""
     waiting: float
-    """That a worker waits, in the mean over workers."""
+    """Share of time in which a worker waits, mean over workers."""
 
 
 def simulate(case: Case, costs: Costs, rounds: int = ROUNDS, seed: int = 0) -> Outcome:
-    """Run the model, and measure it."""
+    """Simulate a case."""
     rng = np.random.default_rng(seed)
     times = case.seconds * rng.lognormal(-(case.spread**2) / 2, case.spread, (rounds, case.members))
     times += np.where(rng.random(times.shape) < case.lost, rng.uniform(0, 1, times.shape) * times, 0.0)
@@ -89,7 +89,7 @@ def simulate(case: Case, costs: Costs, rounds: int = ROUNDS, seed: int = 0) -> O
 
 
 def _barrier(times: np.ndarray, take: float, costs: Costs) -> Outcome:
-    """Everybody waits for the last: its training, its answer, and the decisions about all."""
+    """Synchronous: all members wait for the last one, its result and all decisions."""
     members, now, busy = times.shape[1], 0.0, 0.0
     for wave in times:
         free = now
@@ -102,13 +102,13 @@ def _barrier(times: np.ndarray, take: float, costs: Costs) -> Outcome:
 
 
 def _queue(times: np.ndarray, take: float, costs: Costs) -> Outcome:
-    """Everybody waits only for the driver, which decides about one at a time and commits each."""
+    """Asynchronous: members wait only for the driver, which decides and commits one at a time."""
     rounds, members = times.shape
     each = take + costs.decide + costs.commit + costs.look * members
     answers = [(float(times[0, member]), member) for member in range(members)]
     heapq.heapify(answers)
     trained, free, busy, waited, worked = [0] * members, 0.0, 0.0, 0.0, 0.0
-    # Until the fastest is through: behind that the queue gets shorter only because the simulation ends.
+    # Measured until the fastest worker ends: later the queue shortens only because the simulation ends.
     while max(trained) < rounds:
         done, member = heapq.heappop(answers)
         free = max(free, done) + each
@@ -122,9 +122,9 @@ def _queue(times: np.ndarray, take: float, costs: Costs) -> Outcome:
 
 
 def measured(members: int = 1000, rounds: int = 6, size: int = 32 * 2**20) -> Costs:
-    """The costs of this machine."""
+    """Measure the costs of this machine."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        # A population whose training costs nothing, with durable commits, at two sizes: a line through both.
+        # A free task with durable commits at two population sizes; a line through both.
         one, two = (_commit(Path(folder) / str(n), n, rounds, pbt.Plan()) for n in (members, 20))
         alone = pbt.Plan(mode="async")
         among, few = (_commit(Path(folder) / f"{n}-alone", n, 3, alone) for n in (members, 20))
@@ -146,7 +146,7 @@ def measured(members: int = 1000, rounds: int = 6, size: int = 32 * 2**20) -> Co
 
 
 def _commit(path: Path, members: int, rounds: int, plan: pbt.Plan) -> float:
-    """Seconds from one transaction to the next: a round, or an answer where each is decided on alone."""
+    """Seconds per transaction: a round in synchronous mode, a result in asynchronous mode."""
     times: list[float] = []
 
     class Watch(pbt.Observer):
@@ -154,7 +154,7 @@ def _commit(path: Path, members: int, rounds: int, plan: pbt.Plan) -> float:
             times.append(time.perf_counter())
 
     pbt.run(_nothing, NQM_SPACE, plan=plan, population=members, rounds=rounds, run_dir=path, observers=[Watch()])
-    # The first round has nobody to compare with.
+    # The first round has no members to compare.
     start = members if plan.mode == "async" else 1
     return median(after - before for before, after in pairwise(times[start:]))
 
@@ -164,7 +164,7 @@ def _nothing(hparams: dict[str, float], *_: object) -> tuple[object, float]:
 
 
 def _answer(members: int = 100) -> float:
-    """Seconds of a task through two Ray actors that do next to nothing, as the driver spends them."""
+    """CPU seconds of the driver per task, with two Ray actors and an almost free task."""
     times: list[float] = []
 
     class Watch(pbt.Observer):
@@ -186,11 +186,11 @@ def _answer(members: int = 100) -> float:
 
 
 def table(costs: Costs, sizes: Sequence[int] = SIZES) -> list[str]:
-    """Lines of Markdown."""
+    """The table as lines of Markdown."""
     cases = [
-        ("minutes, small state, alike machines", {"seconds": 120.0, "size": 1e6}),
+        ("minutes, small state, similar machines", {"seconds": 120.0, "size": 1e6}),
         ("minutes, small state, stragglers", {"seconds": 120.0, "size": 1e6, "spread": 0.5}),
-        ("minutes, 200 MB, alike machines", {"seconds": 120.0, "size": 200e6}),
+        ("minutes, 200 MB, similar machines", {"seconds": 120.0, "size": 200e6}),
         ("the same, workers write themselves", {"seconds": 120.0, "size": 0.0}),
         ("seconds, small state", {"seconds": 5.0, "size": 1e6}),
         ("minutes, small state, 2 % of the rounds lost", {"seconds": 120.0, "size": 1e6, "lost": 0.02}),

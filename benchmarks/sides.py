@@ -1,8 +1,7 @@
-"""Two ways to do the same work, taking turns on the machine.
+"""Sides of a comparison, which alternate on the machine.
 
-A side starts once, does a first turn that nobody counts, and then waits: each `turn` is work that is timed, and while
-one side has its turn the others are idle. So start-up costs neither time nor truth, and what slows the machine down
-for a while slows both.
+A side starts once and does a first turn that is not counted. Each further `turn` is timed, while all other sides are
+idle. Start-up is therefore excluded, and a temporary slowdown of the machine affects all sides.
 """
 
 import contextlib
@@ -20,25 +19,25 @@ from pbt.runs.engine import Engine, Observer
 
 
 class Side(Protocol):
-    """One of the two."""
+    """One side of a comparison."""
 
     def turn(self) -> float:
-        """Do the work once; its seconds."""
+        """Do the work once; return the seconds."""
 
 
 def take_turns(sides: Sequence[Side], repeats: int) -> list[list[float]]:
-    """Seconds of each side, by repeat."""
+    """Seconds per side and repeat."""
     turns = [[side.turn() for side in sides] for _ in range(repeats)]
     return [list(of) for of in zip(*turns, strict=True)]
 
 
 class Child:
-    """A side in a process of its own, started anew.
+    """A side in a new process.
 
     Args:
-        function: `function(connection, *args)`, at the top level of a module: sends something when it is ready, then
-            for everything it receives the seconds of a turn, until the other end is closed.
-        args: What can be sent.
+        function: `function(connection, *args)`, at the top level of a module: sends a message when it is ready, then
+            the seconds of a turn for each message received, until the connection is closed.
+        args: Picklable arguments.
     """
 
     def __init__(self, function: Callable[..., None], *args: Any) -> None:
@@ -51,16 +50,16 @@ class Child:
         """What it said when it was ready."""
 
     def turn(self) -> float:
-        """Do the work once; its seconds."""
+        """Do the work once; return the seconds."""
         self.begin()
         return self.end()
 
     def begin(self) -> None:
-        """Begin a turn."""
+        """Start a turn."""
         self._connection.send("go")
 
     def end(self) -> float:
-        """Wait for the end of the turn; its seconds."""
+        """Wait for the end of the turn; return the seconds."""
         seconds: float = self._connection.recv()
         return seconds
 
@@ -84,24 +83,24 @@ class Child:
 
 @contextlib.contextmanager
 def run_folder() -> Iterator[Path]:
-    """A folder for a run, on the disk that runs are kept on, where `git` does not see it."""
+    """A folder for a run, on the disk used for runs, ignored by git."""
     Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="runs") as folder:
         yield Path(folder).resolve() / "run"
 
 
 class EnoughError(Exception):
-    """Nobody asks for another turn."""
+    """No further turn is requested."""
 
 
 class Gate(Observer):
-    """Lets a run go on for so many rounds at a time, whenever it is asked; must be the last observer.
+    """Lets a run continue for some rounds per request; must be the last observer.
 
-    A turn ends when everything that follows from its last round is durable, other observers' files included.
+    A turn ends when the results of its last round are durable, including the files of other observers.
 
     Args:
-        connection: To who asks; gets the name of the executor first.
-        rounds: Of a turn.
+        connection: Connection to the requesting process; first receives the name of the executor.
+        rounds: Rounds per turn.
     """
 
     def __init__(self, connection: Connection, rounds: int = 1) -> None:
@@ -111,7 +110,7 @@ class Gate(Observer):
         self._started: float | None = None
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
-        """Answer at the end of a turn, and wait for the next."""
+        """Reply at the end of a turn, and wait for the next."""
         if not any(isinstance(event, Reported) for event in events):
             return
         self._left -= 1

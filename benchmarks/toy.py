@@ -1,7 +1,7 @@
-"""The cost of the machinery alone: the noisy quadratic, whose training costs next to nothing.
+"""Overhead per member and round: the noisy quadratic, whose training costs almost nothing.
 
-Left: `pbt` with `inline`, every commit durable. Right: Ray Tune's PBT on the same problem with fewer members, per
-member and round; and the limit that was set for a small population.
+Measures `pbt` with `inline` and durable commits. References: Ray Tune's PBT on the same problem with fewer members, and
+a fixed limit for a small population.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 import pbt
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from benchmarks.ray_side import RayTune, UnavailableError
 from benchmarks.ray_toy import STEPS
 from benchmarks.sides import Child, EnoughError, Gate, run_folder, take_turns
@@ -20,14 +20,14 @@ from pbt.testing.problems import NQM_SPACE, noisy_quadratic
 
 MEMBERS, ROUNDS = 20, 50
 LARGE, LARGE_ROUNDS = 1000, 100
-"""The large population, and its rounds in all turns together, the first one not counted."""
+"""The large population, and its rounds in all turns except the first."""
 TRIALS, TRIAL_ROUNDS = 20, 3
-"""Ray Tune's, and rounds of a turn."""
+"""Ray Tune's population, and rounds per turn."""
 
 
-def measure(asked: Asked) -> Sequence[Row]:
-    """Milliseconds per member and round."""
-    return [_small(asked.repeats), _large(asked.repeats)]
+def measure(options: Options) -> Sequence[Row]:
+    """Measure milliseconds per member and round."""
+    return [_small(options.repeats), _large(options.repeats)]
 
 
 def _small(repeats: int) -> Row:
@@ -40,7 +40,7 @@ def _small(repeats: int) -> Row:
     return Row(
         work=f"noisy quadratic, {MEMBERS} members x {ROUNDS} rounds, durable, `inline`",
         measured=f"{median(costs):.2f} ms per member and round",
-        against="the limit set for it",
+        against="its limit",
         value=median(costs),
         limit=1.0,
         unit=" ms",

@@ -1,7 +1,7 @@
 """Low-rank adapters on a frozen network, as in LoRA (Hu et al. 2021, arXiv 2106.09685).
 
-What one learns: only what `build` returns is saved and handed over. The frozen network is none of the parts, so a
-copy between members moves the adapters alone, however large the network is; and it is made once per worker.
+Shows: only the parts that `build` returns are saved and copied. The frozen network is not a part, so a copy between
+members transfers only the adapters, however large the network is. The network is built once per worker.
 
     pbt run examples/adapters.py:experiment
 """
@@ -19,7 +19,7 @@ SIZE, HIDDEN, CLASSES, RANK = 32, 128, 8, 4
 
 
 def examples(n, seed, *, shifted):
-    """Points around eight centers; in the shifted world half of the coordinates are exchanged and noisier."""
+    """Points around eight centers; in the shifted data half of the coordinates are exchanged."""
     centers = torch.randn(CLASSES, SIZE, generator=torch.Generator().manual_seed(0))
     draws = torch.Generator().manual_seed(seed)
     y = torch.randint(CLASSES, (n,), generator=draws)
@@ -29,8 +29,8 @@ def examples(n, seed, *, shifted):
 
 @cache
 def frozen():
-    """The network that somebody trained at great cost, in the world as it was."""
-    with torch.random.fork_rng():  # what is drawn after this must not tell whether it was made just now
+    """A network pretrained on the original data."""
+    with torch.random.fork_rng():  # later draws must not depend on when the network was built
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(SIZE, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
     adam = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -43,7 +43,7 @@ def frozen():
 
 
 class Adapter(nn.Module):
-    """Adds a product of two thin matrices to a frozen layer; at first the product is zero."""
+    """Adds a product of two thin matrices to a frozen layer; initially the product is zero."""
 
     def __init__(self, layer):
         super().__init__()
@@ -55,7 +55,7 @@ class Adapter(nn.Module):
 
 
 class Adapters(nn.Module):
-    """One adapter per layer; `scale` says how much they count."""
+    """One adapter per layer; `scale` is their weight."""
 
     def __init__(self, first, last):
         super().__init__()
@@ -80,7 +80,7 @@ class Adaptation:
         return {"adapters": adapters, "optimizer": torch.optim.AdamW(adapters.parameters())}
 
     def train(self, parts, hparams, steps, ctx):
-        x, y = examples(400, seed=2, shifted=True)  # few: the new world is dear
+        x, y = examples(400, seed=2, shifted=True)  # few: examples of the shifted data are expensive
         for step in range(ctx.first_step, ctx.first_step + steps):
             draws = torch.Generator().manual_seed(ctx.key("batch", ctx.member, step))
             rows = torch.randint(len(x), (40,), generator=draws)
@@ -112,4 +112,4 @@ if __name__ == "__main__":
     numbers = sum(p.numel() for p in frozen().parameters())
     handed = sum(tensor.numel() for tensor in run.load_state()["adapters"].values())
     print(f"validation loss {-run.best.score:.3f}, accuracy {run.best.reported['accuracy']:.3f}")
-    print(f"{handed:,} numbers handed over, {numbers:,} frozen", *run.best_schedule.segments, sep="\n")
+    print(f"{handed:,} numbers copied, {numbers:,} frozen", *run.best_schedule.segments, sep="\n")

@@ -1,8 +1,8 @@
-"""Reinforcement learning with gymnasium: a pole on a cart, balanced by four weights that learn by REINFORCE.
+"""Reinforcement learning with gymnasium: CartPole with a linear policy of four weights, trained by REINFORCE.
 
-What one learns: any task can be one function `(hparams, state, steps, ctx) -> (state, metrics)` with a state of
-plain arrays; how episodes are seeded so that a run can be repeated; and what `series` is for: the t-test compares the
-last ten returns of two members, and copies only where the difference is more than luck.
+Shows: a task as one function `(hparams, state, steps, ctx) -> (state, metrics)` with a state of plain arrays; seeding
+of episodes for repeatable runs; and `series`: the t-test compares the last ten returns of two members, and copies only
+if the difference is significant.
 
     pip install 'population-based-training[problems]'
     pbt run examples/cartpole.py:experiment
@@ -15,7 +15,7 @@ import pbt
 
 
 def episode(weights, seed):
-    """One episode of CartPole-v1: the states, the actions that were drawn, and the return."""
+    """Play one episode of CartPole-v1; return its states, actions and return."""
     env = gymnasium.make("CartPole-v1")
     seen, done = env.reset(seed=seed)[0], False
     draws = np.random.default_rng(seed)
@@ -30,7 +30,7 @@ def episode(weights, seed):
 
 
 def gradient(weights, episodes):
-    """REINFORCE: the steps before a long way to come are made more likely (Williams 1992)."""
+    """REINFORCE: increase the probability of actions before a high return-to-go (Williams 1992)."""
     states = np.concatenate([states for states, _, _ in episodes])
     actions = np.concatenate([actions for _, actions, _ in episodes])
     to_come = np.concatenate([np.arange(length, 0, -1) for _, _, length in episodes])
@@ -40,10 +40,10 @@ def gradient(weights, episodes):
 
 
 def train(hparams, state, steps, ctx):
-    """A step is an iteration of five episodes."""
+    """Train; a step is one iteration of five episodes."""
     state = dict(state or {"weights": np.zeros(4), "returns": []})
     for step in range(ctx.first_step, ctx.first_step + steps):
-        # Keyed by what an episode is for: neither the other members nor where rounds end can change a draw.
+        # Keyed by member, step and episode, so that draws depend neither on other members nor on rounds.
         played = [episode(state["weights"], ctx.key(ctx.member, step, i)) for i in range(5)]
         state["weights"] = state["weights"] + hparams["lr"] * gradient(state["weights"], played)
         state["returns"] = (state["returns"] + [length for _, _, length in played])[-10:]
@@ -62,5 +62,5 @@ if __name__ == "__main__":
     run = experiment.run()
     weights = run.load_state()["weights"]
     fresh = [episode(weights, seed)[2] for seed in range(20)]
-    print(f"mean return {run.best.score:.0f} while it was trained, {np.mean(fresh):.0f} in 20 fresh episodes")
+    print(f"mean return {run.best.score:.0f} during training, {np.mean(fresh):.0f} in 20 new episodes")
     print(*run.best_schedule.segments, sep="\n")

@@ -1,8 +1,8 @@
 """Hyperparameters that exist only under a condition, and names with dots.
 
-What one learns: `when=(name, value)`. A member that adds noise to its examples has a width of the noise, one that
-mixes them has a strength of the mixing, and one that does neither has neither. When evolution changes the choice,
-what no longer exists disappears, and what now exists is drawn from its prior; a copy takes the whole set.
+Shows: `when=(name, value)`. The width of the noise exists only for members that add noise to their examples, the
+strength of the mixing only for members that mix them. When evolution changes the choice, obsolete hyperparameters are
+removed and new ones drawn from their prior; a copy takes the complete set.
 
     pbt run examples/conditional.py:experiment
 """
@@ -18,19 +18,19 @@ SIZE, CLASSES, BATCH = 20, 5, 20
 
 
 def examples(n, seed):
-    """Points around five centers that are hard to tell apart."""
+    """Points around five centers that overlap strongly."""
     centers = torch.randn(CLASSES, SIZE, generator=torch.Generator().manual_seed(0))
     draws = torch.Generator().manual_seed(seed)
     y = torch.randint(CLASSES, (n,), generator=draws)
     return centers[y] + 2 * torch.randn(n, SIZE, generator=draws), y
 
 
-# So few that a network learns them by heart, unless something keeps it from that.
+# So few that a network memorizes them without regularization.
 TRAIN, VALIDATION = examples(100, seed=1), examples(1000, seed=2)
 
 
 def augmented(x, y, hparams, draws):
-    """The batch, and its targets as probabilities, as the hyperparameters want them."""
+    """Augment a batch; return it with its targets as probabilities."""
     target = nn.functional.one_hot(y, CLASSES).float()
     if hparams["augment.kind"] == "noise":
         return x + hparams["augment.noise.width"] * torch.randn(x.shape, generator=draws), target
@@ -79,7 +79,7 @@ experiment = pbt.Experiment(
         "augment.noise.width": pbt.Float(0.1, 4.0, "log", when=("augment.kind", "noise")),
         "augment.mixing.strength": pbt.Float(0.1, 1.0, when=("augment.kind", "mixing")),
     },
-    # A choice without an order is drawn anew wherever it is perturbed, so each value is only now and then.
+    # Perturbing an unordered choice resamples it, so each value is perturbed only with probability 0.5.
     plan=pbt.Plan(exploit=pbt.truncation(0.25), explore=pbt.random_subset(pbt.perturb(), 0.5), interval=20),
     population=12,
     rounds=15,

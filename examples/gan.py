@@ -1,7 +1,7 @@
 """A generative adversarial network with two learning rates, one for each player.
 
-What one learns: a task with several networks and optimizers, each with a hyperparameter of its own (`part=`); and a
-score that is none of the losses. They only say who is winning; the score is the distance between samples and data.
+Shows: a task with several networks and optimizers, each with its own hyperparameter (`part=`), and a score other than
+the training losses. GAN losses only compare the players; the score is the distance between samples and data.
 
     pbt run examples/gan.py:experiment
 """
@@ -25,7 +25,7 @@ def data(n, draws):
 
 
 def energy_distance(a, b):
-    """Zero where two samples come from the same distribution (Szekely and Rizzo 2013)."""
+    """Energy distance of two samples; zero for equal distributions (Szekely and Rizzo 2013)."""
     return float(2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean())
 
 
@@ -66,7 +66,7 @@ class Gan:
 
     @torch.no_grad()
     def evaluate(self, parts, ctx):
-        """The same noise and the same real points for everybody, so that members can be compared."""
+        """Score with the same noise and real points for all members, so that they are comparable."""
         draws = torch.Generator().manual_seed(ctx.key("evaluate"))
         return -energy_distance(parts["generator"](torch.randn(1000, NOISE, generator=draws)), data(1000, draws))
 
@@ -77,7 +77,7 @@ experiment = pbt.Experiment(
         "lr_generator": pbt.Float(1e-5, 1e-1, "log", prior=(1e-4, 1e-2)),
         "lr_critic": pbt.Float(1e-5, 1e-1, "log", prior=(1e-4, 1e-2)),
     },
-    # Factors of two, as the paper that introduced PBT used them for GANs.
+    # The factors that the paper that introduced PBT uses for GANs.
     plan=pbt.Plan(exploit=pbt.truncation(0.25), explore=pbt.perturb((0.5, 2.0)), interval=50),
     population=8,
     rounds=15,

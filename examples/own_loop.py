@@ -1,7 +1,7 @@
-"""A training loop of your own: a class with `build`, `train` and `evaluate` over ordinary PyTorch.
+"""Your own training loop: a class with `build`, `train` and `evaluate` over ordinary PyTorch.
 
-What one learns: where hyperparameters take effect (`bind`), how they reach code that reads them itself
-(`argument`), and how a loop that draws by key trains the same bits wherever it is cut into rounds.
+Shows: `bind`, which applies hyperparameters; `argument`, for values that your code reads itself; and keyed random
+draws, which give the same bits for any length of a round.
 
     pbt run examples/own_loop.py:experiment
 """
@@ -17,7 +17,7 @@ TURNS = 1.5 * math.pi
 
 
 def spirals(n, seed):
-    """Points of two spirals wound into each other, and to which of them each belongs."""
+    """Points of two intertwined spirals, with labels."""
     draws = torch.Generator().manual_seed(seed)
     label = torch.arange(n) % 2
     turn = TURNS * torch.rand(n, generator=draws).sqrt()
@@ -30,11 +30,11 @@ TRAIN, VALIDATION, TEST = spirals(1000, seed=1), spirals(500, seed=2), spirals(5
 
 
 class Spirals:
-    # Before every round each value is put into effect and read back; a name that is not here is an error.
+    # Each value is applied and read back before every round; an unbound hyperparameter is an error.
     bind = {"lr": optimizer("lr"), "momentum": optimizer("momentum"), "noise": argument()}
 
     def build(self, hparams, ctx):
-        """Fresh parts. Whatever has a `state_dict` is saved, and handed over when a member copies another."""
+        """Build new parts. Parts with a `state_dict` are saved, and transferred by copies between members."""
         model = torch.nn.Sequential(
             torch.nn.Linear(2, 32), torch.nn.ReLU(), torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2)
         ).to(ctx.device)
@@ -53,7 +53,7 @@ class Spirals:
 
     @torch.no_grad()
     def evaluate(self, parts, ctx):
-        """The score, on validation data; whatever else is returned is reported, and selects nothing."""
+        """Return the score on validation data; other metrics are reported and do not influence selection."""
 
         def accuracy(x, y):
             return float((parts["model"](x.to(ctx.device)).argmax(dim=1) == y.to(ctx.device)).float().mean())

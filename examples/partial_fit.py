@@ -1,7 +1,7 @@
-"""A scikit-learn model that learns by `partial_fit`: no torch, no class, one function.
+"""A scikit-learn model trained by `partial_fit`: one function, without torch.
 
-What one learns: a task needs nothing but a state of plain numbers and arrays. What such a model has learned is in a few
-arrays, so it is taken apart at the end of a round and put together at the beginning of the next; nothing is pickled.
+Shows: a state of plain numbers and arrays. The parameters of the model are a few arrays, which the function extracts at
+the end of a round and restores at the start of the next; nothing is pickled.
 
     pip install 'population-based-training[problems]'
     pbt run examples/partial_fit.py:experiment
@@ -21,7 +21,7 @@ LEARNED = ("coef_", "intercept_", "t_")
 
 
 def model(hparams, state):
-    """A classifier with these hyperparameters, and with what the state has learned."""
+    """A classifier with these hyperparameters and the parameters of the state."""
     classifier = SGDClassifier(
         loss="log_loss",
         learning_rate="constant",
@@ -29,7 +29,7 @@ def model(hparams, state):
         alpha=hparams["alpha"],
         shuffle=False,
     )
-    # A call that learns next to nothing gives the classifier its form.
+    # This call only creates the classifier's arrays; they are overwritten below.
     classifier.partial_fit(np.zeros((10, 64)), np.arange(10), classes=np.arange(10))
     learned = state or {"coef_": np.zeros((10, 64)), "intercept_": np.zeros(10), "t_": 1.0}
     for name in LEARNED:
@@ -38,7 +38,7 @@ def model(hparams, state):
 
 
 def train(hparams, state, steps, ctx):
-    """A step is a call of `partial_fit` with ten images."""
+    """Train; a step is one call of `partial_fit` with ten images."""
     classifier = model(hparams, state)
     for step in range(ctx.first_step, ctx.first_step + steps):
         rows = np.random.default_rng(ctx.key("batch", ctx.member, step)).integers(1000, size=BATCH)

@@ -9,7 +9,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import accelerator, conv, decision, fc, mlp, paired, ray_side, ray_tune_pbt
 from benchmarks.arithmetic import layers_flop, training_flop
-from benchmarks.base import Asked, Row, times_faster
+from benchmarks.base import Options, Row, times_faster
 from benchmarks.generation import with_turns
 from benchmarks.ray_digits import Digits
 from benchmarks.ray_toy import STEPS, Toy
@@ -79,7 +79,7 @@ def test_row_with_a_unit():
 
 def test_no_number_without_an_accelerator(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (row,) = accelerator.measure(Asked(1))
+    (row,) = accelerator.measure(Options(1))
     assert row.reached
     assert row.line().split("|")[2].strip() == "not measured: no accelerator here"
     assert row.value is None

@@ -468,7 +468,7 @@ class TestResume:
     def test_fewer_rounds_are_refused(self, finished: Path) -> None:
         """A run cannot be made shorter."""
         done = pbt(finished, "resume", "runs/one", "task.py:experiment", "--rounds", "2", code=2)
-        assert "at least the 3 rounds" in done.stderr
+        assert "at least 3, as recorded in runs/one" in done.stderr
 
     def test_another_experiment_is_refused(self, finished: Path) -> None:
         """A run goes on with the space it was begun with."""
@@ -576,7 +576,7 @@ class TestStatus:
 class TestVerify:
     def test_a_sound_run(self, finished: Path) -> None:
         """A sound run is said to be sound, with exit code 0."""
-        assert "sound" in pbt(finished, "verify", "runs/one").stdout
+        assert "intact" in pbt(finished, "verify", "runs/one").stdout
 
     def test_a_flipped_byte_is_found(self, finished: Path, tmp_path: Path) -> None:
         """One flipped byte in a kept state gives exit code 1 and the name of what is damaged."""

@@ -246,7 +246,7 @@ class TestReplay:
         """The same weights round by round, a run directory of its own, and no other link to the newest run."""
         out = str(tmp_path / "again")
         text = call("replay", "one", "task.py:experiment", "--out", out)
-        assert f"the same to the bit after each of {len(run.lineage())} rounds" in text
+        assert f"identical, bit by bit, after each of {len(run.lineage())} rounds" in text
         assert re.search(rf"winner +4 +{run.best.score:#.4g}", text)
         assert Run.open(out).best.score == run.best.score
         assert Run.open(out).best_schedule == run.best_schedule
@@ -344,10 +344,10 @@ BAD = [
     (["schedule", "one", "--member", "9"], ["member 9 does not exist"]),
     (["schedule", "one", "--format", "yaml"], ["json", "csv", "toml"]),
     (["replay", "one", "task.py:experiment", "--member", "9"], ["member 9 does not exist"]),
-    (["replay", "one"], ["no code that a run names is executed", "replay runs/one task.py:experiment"]),
+    (["replay", "one"], ["code named in a run is never executed", "replay runs/one task.py:experiment"]),
     (["replay", "one", "tusk.py:experiment"], ["did you mean 'task.py'"]),
-    (["replay", "one", "task.py:experiment", "--resume"], ["--resume: expected --out"]),
-    (["replay", "one", "task.py:experiment", "--out", "runs/one"], ["expected a new directory, found a run"]),
+    (["replay", "one", "task.py:experiment", "--resume"], ["--resume requires --out"]),
+    (["replay", "one", "task.py:experiment", "--out", "runs/one"], ["one already contains a run", "resume it with: "]),
     (["replay", "one", "task.py:experiment", "--out", "runs/one", "--resume"], ["started with"]),
     (["replay", "one", "task.py:experiment", "--out", "other"], ["new or empty directory"]),
     (["replay", "one", "task.py:experiment", "--device", "cuda:99"], ["cuda:99"]),
@@ -355,9 +355,9 @@ BAD = [
     (["replay", "one", "task.py:experiment", "--workers", "2"], ["a replay trains one network"]),
     (["export", "one"], ["--format"]),
     (["export", "one", "--format", "xml"], ["parquet"]),
-    (["export", "one", "--format", "ray"], ["expected --out with the name of a folder"]),
-    (["export", "one", "--format", "parquet"], ["expected --out with the name of a new file"]),
-    (["export", "one", "--format", "csv", "--out", "task.py"], ["task.py: expected the name of a new file"]),
+    (["export", "one", "--format", "ray"], ["--format ray requires --out FOLDER"]),
+    (["export", "one", "--format", "parquet"], ["--format parquet requires --out NEW_FILE"]),
+    (["export", "one", "--format", "csv", "--out", "task.py"], ["task.py already exists", "new file name"]),
     *[
         ([*words, where], [what])
         for words in (["lineage"], ["schedule"], ["replay"], ["export", "--format", "csv"], ["status", "--watch"])

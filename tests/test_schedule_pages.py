@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_bits_as_promised(
     monkeypatch.chdir(place)
     first, second = (words for words in lines(SCHEDULES) if words[1] == "replay")
     assert main([*first[1:], "--no-progress"]) == 0
-    assert "the same to the bit after each of" in capsys.readouterr().out
+    assert "identical, bit by bit, after each of" in capsys.readouterr().out
     assert main([*second[1:], "--no-progress"]) == 0
     assert "Another seed" in capsys.readouterr().out
 

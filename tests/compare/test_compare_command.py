@@ -231,8 +231,8 @@ def test_a_problem_can_be_run_by_name(folder):
     ("words", "message"),
     [
         (["--plan", "pbd"], "did you mean 'pbt'"),
-        (["--plan", "replay"], "--plan replay: expected --of RUN"),
-        (["--of", "somewhere"], "--of: expected --plan constant, replay, final with it"),
+        (["--plan", "replay"], "--plan replay requires --of RUN"),
+        (["--of", "somewhere"], "--of requires --plan with one of constant, replay, final"),
         (["--plan", "replay", "--of", "somewhere"], "somewhere: expected a run directory"),
     ],
 )
@@ -249,4 +249,4 @@ def test_a_plan_is_not_made_of_a_run_that_is_still_open(folder, capsys):
     Path("task.py").write_text(text.replace("    time.sleep(PACE)", "    if ctx.round == 2: raise KeyboardInterrupt"))
     assert main(["run", "task.py:experiment", "--out", "open", "-q"]) == 130
     assert main(["run", "task.py:experiment", "--plan", "replay", "--of", "open", "--out", "one"]) == 2
-    assert "expected a finished run, found one that is interrupted" in capsys.readouterr().err
+    assert "expected a finished run, got one that is interrupted" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_a_signal_ends_it_in_good_order(folder: Path, number: int) -> None:
             code, seconds, out, err = one.stop(number)
     assert code == 128 + number
     assert seconds < 5
-    assert (out, err) == ("", "pbt: Ctrl-C ends it\n")
+    assert (out, err) == ("", "pbt: press Ctrl-C to stop\n")
 
 
 def test_an_orderly_end_does_not_wait_for_a_page(folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_an_orderly_end_does_not_wait_for_a_page(folder: Path) -> None:
             waiting.sendall(f"GET /api/run/{run['key']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             time.sleep(0.5)
             code, seconds, _, err = one.stop(signal.SIGTERM)
-        assert (code, err) == (143, "pbt: Ctrl-C ends it\n")
+        assert (code, err) == (143, "pbt: press Ctrl-C to stop\n")
         assert seconds < 5
     finally:
         process.kill()
@@ -156,7 +156,7 @@ def test_a_token_of_ones_own(folder: Path) -> None:
     [
         (["nowhere"], "expected a run directory, found nothing"),
         (["file"], "found a file"),
-        (["empty"], "expected a run directory or a folder with runs in it, found a folder without"),
+        (["empty"], "expected a run directory or a folder of runs, found a folder without runs"),
         (["old"], "older format 0"),
         (["runs", "--port", "{taken}"], "{taken} is in use on 127.0.0.1; choose another port, or --port 0"),
         (["runs", "--port", "70000"], "expected 0 to 65535, got 70000"),

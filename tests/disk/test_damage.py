@@ -201,7 +201,7 @@ def test_a_sound_run_is_not_repaired(run, capsys) -> None:
     assert repair_run(run) is None
     assert (run / "run.db").read_bytes() == before
     assert resumed(run) == 0
-    assert "sound, nothing to repair" in capsys.readouterr().err
+    assert "intact, nothing to repair" in capsys.readouterr().err
 
 
 def test_the_last_round_is_gone_back_from(run, undisturbed, capsys) -> None:

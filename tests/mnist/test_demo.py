@@ -88,7 +88,7 @@ def test_the_first_line_comes_before_pytorch() -> None:
     code = "import sys; sys.modules['torch'] = None; from pbt.cli.app import main; sys.exit(main(['demo']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0].startswith("pbt: a population of ten networks")
+    assert done.stderr.splitlines()[0].startswith("pbt: training a population of ten networks")
 
 
 def test_the_script_speaks_before_it_looks_for_anything(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`pbt lineage` and `pbt schedule`: where a network came from, and what it was trained with."""
+"""`pbt lineage` and `pbt schedule`: the ancestry of a network and its hyperparameter schedule."""
 
 import sys
 from typing import Annotated, Literal
@@ -21,14 +21,14 @@ def lineage(
     *,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
-    """Show who descends from whom: the tree of the whole population, or the ancestry of one member.
+    """Show the family tree of the population, or the ancestry of one member.
 
     Example: pbt lineage runs/latest
 
     Args:
-        named: The run directory.
-        member: The member whose ancestry is shown.
-        as_json: Print it as JSON; scores are as the task returned them.
+        named: Run directory.
+        member: Show only the ancestry of this member.
+        as_json: Print JSON. Scores are those that the task returned.
     """
     with opened(find_run(named)) as (run, _):
         if member is None:
@@ -55,14 +55,14 @@ def schedule(
     member: int | None = None,
     format_: Annotated[Literal["json", "csv", "toml"], Parameter(name="--format")] = "json",
 ) -> int:
-    """Print the hyperparameter schedule that made the best network; pbt.read_schedule reads it back.
+    """Print the hyperparameter schedule of the best network; pbt.read_schedule reads the output.
 
     Example: pbt schedule runs/latest --format csv > schedule.csv
 
     Args:
-        named: The run directory.
-        member: Of this member's newest network instead.
-        format_: The form of the text.
+        named: Run directory.
+        member: Print the schedule of this member's newest network instead.
+        format_: Output format.
     """
     with opened(find_run(named)) as (run, _):
         sys.stdout.write(schedule_text(run.schedule(member), format_))

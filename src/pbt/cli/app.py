@@ -1,6 +1,6 @@
-"""The command `pbt`: train, look, resume, verify.
+"""The `pbt` command: train, inspect, resume and verify runs.
 
-Data goes to stdout and progress to stderr. What is wrong with the input is one message and exit code 2.
+Results go to stdout, progress and messages to stderr. Invalid input gives one message and exit code 2.
 """
 
 import importlib
@@ -16,10 +16,10 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from pbt.cli import ancestry, compare, dashboard, digits, export, replay, report
-from pbt.cli.look import mend, opened, print_errors, print_problems, print_runs, print_status, watch
-from pbt.cli.options import Flag, Screen, Where
+from pbt.cli.look import opened, print_errors, print_problems, print_runs, print_status, repair_damage, watch
+from pbt.cli.options import Flag, OutputOptions, PlacementOptions
 from pbt.cli.plans import under
-from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
+from pbt.cli.train import check_new, missing_file, resume_application, train_file
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, UsageError
 from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, resume_command
@@ -37,13 +37,18 @@ def _version() -> str:
 
 app = App(
     name="pbt",
-    help="""Population Based Training: a trained network and the hyperparameter schedule that made it.
+    help="""Population Based Training: train a population of networks and find a hyperparameter schedule.
 
 Example: pbt run task.py:experiment --executor processes
 
-Exit codes: 0 all well, 1 the run failed, 2 wrong input, 3 finished with failed members, 130 and 143 stopped by
-Ctrl-C and SIGTERM with the state kept, 75 stopped by a disk that is full, failing or at --max-disk, with the state
-kept.""",
+Exit codes:
+    0  success
+    1  the run failed
+    2  invalid input
+    3  finished, but some members failed and were not replaced
+   75  stopped by a full or failing disk, or at --max-disk; can be resumed
+  130  stopped by Ctrl-C; can be resumed
+  143  stopped by SIGTERM; can be resumed""",
     help_format="plaintext",
     version=_version,
     suppress_keyboard_interrupt=False,
@@ -73,53 +78,52 @@ def run(  # noqa: PLR0913 (a flag each)
     resume: Flag = False,
     changed_plan: Flag = False,
     max_disk: str | None = None,
-    where: Where | None = None,
-    screen: Screen | None = None,
+    placement: PlacementOptions | None = None,
+    output: OutputOptions | None = None,
 ) -> int:
-    """Train the population that a file of yours describes.
+    """Train the population that a Python file defines.
 
-    The object is a pbt.Experiment, or a function without arguments that returns one. A problem that comes with pbt,
-    such as digits or cartpole, is named alone.
+    The object is a pbt.Experiment, or a function without arguments that returns
+    one. A built-in problem is given by its name alone, such as digits.
 
     Example: pbt run task.py:experiment --population 20 --rounds 30
 
     Args:
-        named: The Python file and the name in it.
-        plan: Another algorithm, or a control, by name: pbt, no-evolution, selection-only, mf-pbt, pb2, fire, ...;
-            docs/comparing.md has them all. Default: as the experiment says.
-        of: The finished run that the plans constant, replay and final are made of.
-        population: Members. Default: as the experiment says.
-        rounds: Rounds per member. Default: as the experiment says.
-        seed: Of everything that is drawn. Default: as the experiment says.
-        out: The run directory. Default: a new one in runs, which runs/latest then points to.
-        resume: Go on with the run in --out, or begin it.
-        changed_plan: With --resume: accept a plan that differs from the one that the run was begun with; it is logged.
-        max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
-        where: Where it is trained.
-        screen: What is shown.
+        named: Python file and the name of the object in it, or a built-in problem.
+        plan: Name of another plan, such as no-evolution or mf-pbt (docs/comparing.md). Default: the experiment's.
+        of: Finished run that the plans constant, replay and final are derived from.
+        population: Number of members. Default: the experiment's.
+        rounds: Rounds per member. Default: the experiment's.
+        seed: Random seed. Default: the experiment's.
+        out: Run directory. Default: a new directory in runs; runs/latest links to it.
+        resume: Resume the run in --out; start it if there is none.
+        changed_plan: With --resume: accept a plan that differs from the recorded one, and log the change.
+        max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
+        placement: Executor and hardware.
+        output: Output on the terminal.
     """
     if resume and out is None:
-        raise UsageError(f"--resume: expected --out RUN_DIR with it; to go on with a run: pbt resume RUN {named}")
+        raise UsageError(f"--resume requires --out RUN_DIR; or resume a run with: pbt resume RUN {named}")
     if changed_plan and not resume:
-        raise UsageError("--changed-plan: expected --resume and --out RUN_DIR with it; a new run has no plan to change")
+        raise UsageError("--changed-plan requires --resume and --out RUN_DIR; a new run has no recorded plan")
     application: dict[str, Any] = {"name": "file", "object": named} | ({} if plan is None else {"plan": plan})
     if out is not None and not resume:
         check_new(out, application)
     experiment = under(experiment_of(named), plan, of)
-    application |= {"population": experiment.population}  # the file's own, whatever --population says
+    application |= {"population": experiment.population}  # the file's, not --population
     experiment = replace(
         experiment,
         population=experiment.population if population is None else population,
         rounds=experiment.rounds if rounds is None else rounds,
         seed=experiment.seed if seed is None else seed,
-        placement=(where or Where()).over(experiment.placement),
+        placement=(placement or PlacementOptions()).over(experiment.placement),
     )
     path = out or new_run_dir(Path(named.rpartition(":")[0] or named).stem)
     return train_file(
         experiment,
         path,
         application,
-        screen or Screen(),
+        output or OutputOptions(),
         latest=out is None,
         resume=resume,
         max_disk=max_disk,
@@ -137,43 +141,44 @@ def resume(
     repair: Flag = False,
     changed_plan: Flag = False,
     max_disk: str | None = None,
-    where: Where | None = None,
-    screen: Screen | None = None,
+    placement: PlacementOptions | None = None,
+    output: OutputOptions | None = None,
 ) -> int:
-    """Go on with a run that was stopped, or give a finished one more rounds.
+    """Resume a stopped run, or extend a finished run by more rounds.
 
-    A run of your own file needs that file named again: what a run directory names is never executed.
+    A run of your own file requires that file again: code named in a run directory
+    is never executed.
 
     Example: pbt resume runs/latest task.py:experiment --rounds 40
 
     Args:
-        named: The run directory.
-        file: The Python file and the name in it, where the run was begun with one.
-        rounds: Rounds per member, no fewer than before.
-        repair: Go back to the newest whole round first, where the run is damaged, and say what that drops.
-        changed_plan: Accept a plan that differs from the one that the run was begun with; the change is logged.
-        max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
-        where: Where it is trained. Default: as it was begun.
-        screen: What is shown.
+        named: Run directory.
+        file: Python file and the name of the experiment in it. Required for a run of your own file.
+        rounds: Rounds per member in total, at least as many as recorded. Default: as recorded.
+        repair: If the run is damaged, first restore its newest intact round, and print what was dropped.
+        changed_plan: Accept a plan that differs from the recorded one, and log the change.
+        max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
+        placement: Executor and hardware. Default: as recorded.
+        output: Output on the terminal.
     """
     path = find_run(named)
-    where, screen = where or Where(), screen or Screen()
+    placement, output = placement or PlacementOptions(), output or OutputOptions()
     if repair:
-        mend(path)
-    with opened(path) as (begun, _):
-        meta = begun.meta
+        repair_damage(path)
+    with opened(path) as (recorded, _):
+        meta = recorded.meta
     if rounds is not None and rounds < meta["rounds"]:
-        raise UsageError(f"--rounds: expected at least the {meta['rounds']} rounds that {path} has, got {rounds}")
+        raise UsageError(f"--rounds: expected at least {meta['rounds']}, as recorded in {path}, got {rounds}")
     application = meta.get("application") or {}
     if application.get("name") == REPLAY:
-        raise UsageError(f"{path}: is a replay; go on with it: {resume_command(path, application)}")
+        raise UsageError(f"{path} is a replay; resume it with: {resume_command(path, application)}")
     if application.get("name") in APPLICATIONS and file is None:
-        return go_on_with(path, meta, rounds, where, screen, max_disk)
+        return resume_application(path, meta, rounds, placement, output, max_disk)
     if file is None:
-        raise UsageError(name_it_again(path, application))
+        raise UsageError(missing_file(path, application))
     own = experiment_of(file)
     _check_population(path, own.population, meta)
-    # A plan that was named on the command line is made anew from what was recorded of it.
+    # A plan given by --plan is rebuilt from its record.
     experiment = planned_again(own, meta)
     experiment = replace(
         experiment,
@@ -181,13 +186,13 @@ def resume(
         population=meta["population"],
         initial=meta.get("initial") or (),
         rounds=rounds or meta["rounds"],
-        placement=where.over_recorded(meta.get("place") or {}, experiment.placement),
+        placement=placement.over_recorded(meta.get("place") or {}, experiment.placement),
     )
     return train_file(
         experiment,
         path,
         {**application, "name": "file", "object": file},
-        screen,
+        output,
         latest=False,
         resume=True,
         max_disk=max_disk,
@@ -196,14 +201,13 @@ def resume(
 
 
 def _check_population(path: Path, own: int, meta: Mapping[str, Any]) -> None:
-    """UsageError where the file has another population than when the run was begun from it."""
+    """UsageError if the file's population differs from the recorded one."""
     application = meta.get("application") or {}
-    # Runs that an earlier version began from a file do not say whether --population was given.
+    # Earlier versions did not record whether --population was given.
     known = meta["population"] if application.get("name") != "file" else application.get("population", own)
     if own != known:
         raise UsageError(
-            f"{path}: this run was begun with a population of {known}, it cannot go on with {own}; use the same, or "
-            "start another run"
+            f"{path}: expected a population of {known}, as recorded, got {own}; restore it, or start a new run"
         )
 
 
@@ -216,21 +220,21 @@ def status(
     errors: Flag = False,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
-    """Show how a run stands, while it runs or afterwards; for a folder, the runs in it.
+    """Show the progress and results of a run, or list the runs in a folder.
 
-    Nothing is written, and a running run is not disturbed.
+    Works during training; the run is only read.
 
     Example: pbt status runs/latest --watch
 
     Args:
-        named: A run directory, or a folder that holds some.
-        watching: Show it again whenever something was added, until it ends or Ctrl-C.
-        errors: Print the rounds that failed instead, each with its traceback.
-        as_json: Print it as JSON; scores are as the task returned them. With --watch one line each time.
+        named: Run directory, or a folder of run directories.
+        watching: Update the output until the run ends or Ctrl-C is pressed.
+        errors: Print only the failed rounds, with their tracebacks.
+        as_json: Print JSON; with --watch one line per update. Scores are those that the task returned.
     """
     if errors:
         if watching:
-            raise UsageError("--errors prints the failed rounds once; leave out --watch")
+            raise UsageError("--errors cannot be combined with --watch; leave out one of them")
         return print_errors(named, json=as_json)
     return watch(named, json=as_json) if watching else print_status(named, json=as_json)
 
@@ -242,32 +246,32 @@ def ls(
     *,
     as_json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
-    """List the runs in a folder: name, state, rounds, best score and when something was last added; newest last.
+    """List the runs in a folder, the last changed at the end.
 
     Example: pbt ls runs
 
     Args:
-        folder: The folder that holds them.
-        as_json: Print it as JSON; scores are as the task returned them.
+        folder: Folder of run directories.
+        as_json: Print JSON. Scores are those that the task returned.
     """
     return print_runs(folder, json=as_json)
 
 
 @app.command
 def verify(named: Annotated[str, Parameter(name="RUN")], /) -> int:
-    """Check every byte of a run against what was recorded; exit code 0 when it is sound, 1 when not.
+    """Check every byte of a run against its checksums; exit code 1 if it is damaged.
 
     Example: pbt verify runs/latest
 
     Args:
-        named: The run directory.
+        named: Run directory.
     """
     return print_problems(named)
 
 
 @app.command
 def doctor() -> int:
-    """Test what training needs on this machine: versions, devices, storage, processes.
+    """Test this machine for training: versions, devices, storage, processes.
 
     Example: pbt doctor
     """
@@ -288,42 +292,41 @@ def demo(
     max_disk: str | None = None,
     no_progress: Flag = False,
 ) -> int:
-    """Train a population on handwritten digits, with every table and picture, in a minute or two.
+    """Train ten networks on handwritten digits in a minute or two, with all tables and figures.
 
     Example: pbt demo --out runs/demo
 
     Args:
-        rounds: Epochs of every member. Default: as many as take a minute or two on two cores.
-        seed: Of everything that is drawn.
-        out: The run directory. Default: a new one in runs.
-        executor: In this process, in worker processes, all members as one program, or on a Ray cluster. Default: what
-            is faster.
-        device: cpu, cuda or cuda:N.
-        address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else a Ray of its own on this machine.
-        max_disk: Stop, with everything kept, before the run directory takes more than this, as 2G. Default: no bound.
-        no_progress: Show nothing while it trains.
+        rounds: Epochs per member. Default: a number that takes a minute or two on two cores.
+        seed: Random seed.
+        out: Run directory. Default: a new directory in runs.
+        executor: How members are trained (docs/executors.md). Default: the fastest on this machine.
+        device: cpu, cuda or cuda:N. Default: cuda if available.
+        address: Address of the Ray cluster: host:port or auto. Default: RAY_ADDRESS, else a local Ray for this run.
+        max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
+        no_progress: Hide the progress display during training.
     """
-    # Before PyTorch is loaded, which can take seconds.
-    print_error("a population of ten networks learns to read digits, for a minute or two on two cores")
+    # Printed first, because loading PyTorch can take seconds.
+    print_error("training a population of ten networks on handwritten digits; takes a minute or two on two cores")
     try:
         commands = importlib.import_module("pbt.mnist.commands")
     except ImportError as error:
         raise MissingExtraError("pbt demo", "mnist") from error
-    begun: list[Path] = []
-    flags = {"out": out, "rounds": rounds, "seed": seed, "executor": executor, "device": device, "begun": begun}
+    started: list[Path] = []
+    flags = {"out": out, "rounds": rounds, "seed": seed, "executor": executor, "device": device, "begun": started}
     flags |= {"address": address, "max_disk": max_disk}
     return exit_code_of(
-        lambda: commands.demo(**flags, show=not no_progress), lambda: commands.resume_line(begun) if begun else None
+        lambda: commands.demo(**flags, show=not no_progress), lambda: commands.resume_line(started) if started else None
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; answers the exit code."""
+    """Run the command line and return the exit code."""
     logger = logging.getLogger("pbt")
-    if not any(isinstance(handler, _Teller) for handler in logger.handlers):
-        logger.addHandler(_Teller(logging.WARNING))
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        logger.addHandler(_StderrHandler(logging.WARNING))
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows no arrow gets a question mark.
+        # Characters that the terminal cannot encode are replaced, not an error.
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     return exit_code_of(lambda: _call(sys.argv[1:] if argv is None else list(argv)))
@@ -339,10 +342,10 @@ def _call(tokens: list[str]) -> int:
     return code if isinstance(code, int) else OK
 
 
-class _Teller(logging.Handler):
-    """Warnings of the package, as messages of the command."""
+class _StderrHandler(logging.Handler):
+    """Print the package's warnings as messages of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it on stderr, which a live display redirects to a place above itself."""
-        if not logging.root.handlers:  # which would say it again
+        """Print on stderr; a live display redirects it above itself."""
+        if not logging.root.handlers:  # they would print it a second time
             print_error(f"{record.levelname.lower()}: {record.getMessage()}")

@@ -1,4 +1,4 @@
-"""`pbt compare`: does it help? Several plans, the same budget, common seeds."""
+"""`pbt compare`: several plans on common seeds with the same budget."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pbt.cli.options import Screen, print_json
+from pbt.cli.options import OutputOptions, print_json
 from pbt.compare.design import Design, Trial
 from pbt.errors import UsageError
 from pbt.executors.machine import cores_here
@@ -37,26 +37,29 @@ def compare(  # noqa: PLR0913 (a flag each)
     workers: int | None = None,
     population: int | None = None,
     rounds: int | None = None,
-    screen: Screen | None = None,
+    output: OutputOptions | None = None,
 ) -> int:
-    """Train several plans with the same budget on common seeds, and say whether one is really better.
+    """Train several plans on common seeds with the same budget, and test the differences.
 
-    Every run is kept, and the same command goes on where it was stopped. The others are compared with the first plan.
-    Plans: own, pbt, tournament, t-test, guarded, mf-pbt, pb2, pb2-mix, fire, backtracking, gpbt-pl; controls:
-    no-evolution, selection-only, explore-only, constant, replay, final. See docs/comparing.md.
+    All runs are kept; the same command trains only the missing ones. The first
+    plan is the reference. docs/comparing.md explains plans and statistics.
+
+    Plans: own, pbt, tournament, t-test, guarded, mf-pbt, pb2, pb2-mix, fire,
+    backtracking, gpbt-pl. Controls: no-evolution, selection-only, explore-only,
+    constant, replay, final.
 
     Example: pbt compare nqm --plans pbt,no-evolution,replay --seeds 10
 
     Args:
-        task: A problem that comes with pbt (nqm, toy-deceptive, digits, cartpole, ...), or FILE.py:object.
-        plans: Their names, joined by commas; the first is what the others are compared with.
-        seeds: How many independent runs of the whole population each plan gets.
-        first_seed: The seeds are this one and those after it.
-        out: The directory of everything. Default: compare-TASK in runs.
-        workers: Runs at a time, one thread each. Default: as many as there are cores.
-        population: Members. Default: as the experiment says.
-        rounds: Rounds per member. Default: as the experiment says.
-        screen: What is shown.
+        task: FILE.py:object, or a built-in problem (nqm, toy-deceptive, digits, cartpole, ...).
+        plans: Names of plans, joined by commas; the first is the reference.
+        seeds: Number of seeds; each plan trains one population per seed.
+        first_seed: First seed.
+        out: Directory of all runs and results. Default: runs/compare-TASK.
+        workers: Number of runs at a time, one thread each. Default: the number of CPU cores.
+        population: Number of members. Default: the experiment's.
+        rounds: Rounds per member. Default: the experiment's.
+        output: Output on the terminal.
     """
     if seeds < 1:
         raise UsageError(f"--seeds: expected at least 1, got {seeds}")
@@ -65,7 +68,7 @@ def compare(  # noqa: PLR0913 (a flag each)
     names = tuple(filter(None, (name.strip() for name in plans.split(","))))
     folder = out or RUNS / f"compare-{_stem(task)}"
     if (folder / DATABASE).is_file():
-        raise UsageError(f"{folder}: expected a directory for a comparison, found a run; name another one (--out)")
+        raise UsageError(f"{folder}: expected a directory for a comparison, found a run; choose another one with --out")
     design = Design(
         task=task,
         asked=names,
@@ -76,12 +79,13 @@ def compare(  # noqa: PLR0913 (a flag each)
     )
     line = _again(design, plans, workers, named=out is not None)
     return exit_code_of(
-        lambda: _compare(design, workers or cores_here(), screen or Screen()), lambda: line if folder.exists() else None
+        lambda: _compare(design, workers or cores_here(), output or OutputOptions()),
+        lambda: line if folder.exists() else None,
     )
 
 
-def _compare(design: Design, workers: int, screen: Screen) -> int:
-    # What needs scipy, matplotlib or torch is loaded now: not for the help, and not after hours.
+def _compare(design: Design, workers: int, output: OutputOptions) -> int:
+    # scipy, matplotlib and torch are loaded here: not for --help, and not only after hours of training.
     from pbt.compare.output import as_plain, check_packages, write
     from pbt.compare.results import compared
     from pbt.compare.trials import measured
@@ -91,13 +95,13 @@ def _compare(design: Design, workers: int, screen: Screen) -> int:
     experiment = design.experiment()
     design.check(experiment)
     trials = design.trials()
-    with _Told(trials, show=not (screen.quiet or screen.no_progress)) as told:
-        train_all(design, experiment, workers, told)
+    with _ComparisonProgress(trials, show=not (output.quiet or output.no_progress)) as progress:
+        train_all(design, experiment, workers, progress)
     found = compared(design, experiment, [measured(trial) for trial in trials])
     files = write(found, design.out)
-    if screen.as_json:
+    if output.as_json:
         print_json(as_plain(found))
-    elif not screen.quiet:
+    elif not output.quiet:
         _show(found, files)
     return OK
 
@@ -114,12 +118,12 @@ def _show(found: "Comparison", files: Sequence[Path]) -> None:
     console.print(Text(f"\nWritten: {', '.join(map(printable, files))}"), soft_wrap=True)
 
 
-class _Told:
-    """How far it is, on stderr: a bar on a terminal, a line for each run elsewhere.
+class _ComparisonProgress:
+    """Progress on stderr: a bar on a terminal, otherwise a line per run.
 
     Args:
-        trials: Every run.
-        show: Show anything at all.
+        trials: All runs.
+        show: Show progress.
     """
 
     def __init__(self, trials: Sequence[Trial], *, show: bool) -> None:
@@ -130,7 +134,7 @@ class _Told:
         self._task = TaskID(0)
 
     def __call__(self, trial: Trial, before: bool) -> None:
-        """A run is finished."""
+        """Count a finished run."""
         self._done += 1
         self._before += before
         if self._bar is not None:
@@ -153,7 +157,7 @@ class _Told:
         if self._bar is not None:
             self._bar.stop()
         if kind is None and self._show and self._before:
-            self._console.print(f"{self._before} of {self._total} runs were there already", soft_wrap=True)
+            self._console.print(f"{self._before} of {self._total} runs were already finished", soft_wrap=True)
 
 
 def _name(trial: Trial) -> str:
@@ -161,14 +165,14 @@ def _name(trial: Trial) -> str:
 
 
 def _stem(task: str) -> str:
-    """A name for a directory."""
+    """A directory name for a task."""
     file, colon, name = task.rpartition(":")
     text = f"{Path(file).stem}-{name}" if colon else Path(task).stem
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:60] or "task"
 
 
 def _again(design: Design, plans: str, workers: int | None, *, named: bool) -> str:
-    """The command that goes on with this one."""
+    """The command that resumes this one."""
     words = ["compare", design.task, "--plans", plans, "--seeds", str(len(design.seeds))]
     given = {"--first-seed": design.seeds[0] or None, "--out": design.out if named else None, "--workers": workers}
     given |= {"--population": design.population, "--rounds": design.rounds}

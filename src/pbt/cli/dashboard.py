@@ -1,4 +1,4 @@
-"""`pbt dashboard`: runs in a browser, while they run."""
+"""`pbt dashboard`: live report of runs in a browser."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,45 +27,45 @@ def dashboard(
     port: int = PORT,
     token: Annotated[str | None, Parameter(env_var=TOKEN, show_default=False)] = None,
 ) -> int:
-    """Show a run, or the runs in a folder, in a browser, and keep the pictures up to date until Ctrl-C.
+    """Show a run, or all runs in a folder, live in a browser, until Ctrl-C.
 
-    Runs may still be trained: nothing is written, and nothing is disturbed. It prints the address to open, which only
-    this machine can reach unless --host says otherwise; then a token is part of it.
+    Prints the address to open. By default only this machine can open it; with
+    another --host the address contains a token. Runs are only read.
 
     Example: pbt dashboard runs
 
     Args:
-        named: A run directory, or a folder that holds some.
-        host: A name or address of this machine to listen on; 0.0.0.0 is all of them.
-        port: The port to listen on; 0 is any that is free.
-        token: What browsers have to know, at least 16 characters. Default: none on this machine alone, else a new one.
+        named: Run directory, or a folder of run directories.
+        host: Name or address to listen on; 0.0.0.0 listens on all addresses of this machine.
+        port: Port to listen on; 0 chooses a free one.
+        token: Access token, at least 16 characters. Default: none on this machine alone, otherwise a random one.
     """
     from pbt.dashboard.serve import serve
 
-    place = _place(named)
+    target = _target(named)
 
     def announce(address: "Address", known: str | None) -> None:
-        # A token that was given is known already, and need not stand in a log.
+        # A given token is not printed: the output may be logged.
         console_for().print(address.url(known if token is None else None), soft_wrap=True)
         if token is not None:
-            print_error("open it once with ?token=YOUR-TOKEN at its end")
-        print_error("Ctrl-C ends it")
+            print_error("append ?token=YOUR-TOKEN to the address the first time")
+        print_error("press Ctrl-C to stop")
 
-    return 128 + serve(place, host, port, token, announce)
+    return 128 + serve(target, host, port, token, announce)
 
 
-def _place(named: str) -> Path:
-    """What is shown.
+def _target(named: str) -> Path:
+    """The run or folder to show.
 
     Raises:
-        UsageError: There is nothing to show.
+        UsageError: There is no run.
     """
     path = Path(named)
     if path.is_dir() and not any((folder / DATABASE).is_file() for folder in (path, RUNS / named)):
         if not runs_in(path):
-            raise UsageError(f"{path}: expected a run directory or a folder with runs in it, found a folder without")
+            raise UsageError(f"{path}: expected a run directory or a folder of runs, found a folder without runs")
         return path
     run = find_run(named)
-    # One that cannot be read is refused now; in a folder it is listed with the reason.
+    # An unreadable run is an error here; in a folder it is listed with the reason.
     with opened(run):
         return run

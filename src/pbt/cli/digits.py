@@ -27,14 +27,14 @@ def predict(
     model: Path,
     json: Annotated[Flag, Parameter(name="--json")] = False,
 ) -> int:
-    """Read the digit in each image file: dark ink on light ground or light on dark, one digit an image.
+    """Recognize the digit in each image file: one digit per image, dark on light or light on dark.
 
     Example: pbt mnist predict digit.png --model runs/latest
 
     Args:
         images: Image files in any common format.
-        model: A run, a checkpoint in one, or a model file.
-        json: Print one JSON list.
+        model: Run directory, checkpoint or model file.
+        json: Print a JSON list.
     """
     from pbt.mnist.config.record import Config
     from pbt.mnist.model_file import load_model
@@ -65,18 +65,18 @@ def predict(
 
 @app.command
 def export(run: Annotated[str, Parameter(name="RUN")], path: Annotated[Path, Parameter(name="FILE")], /) -> int:
-    """Write the network that validation chose into one file, with its configuration and what the test images say.
+    """Write the network with the best validation score into a model file, and test it.
 
     Example: pbt mnist export runs/latest models/fc.safetensors
 
     Args:
-        run: The run directory.
-        path: The model file to write, ending in .safetensors.
+        run: Run directory.
+        path: Model file to write, ending in .safetensors.
     """
     from pbt.mnist.model_file import save_model
 
     if path.suffix != ".safetensors" or path.exists():
-        raise UsageError(f"{path}: expected the name of a new .safetensors file")
+        raise UsageError(f"{path}: expected a new file name ending in .safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
     tested = save_model(Run.open(find_run(run)), path)
     console_for().print(
@@ -98,34 +98,33 @@ def import_(
     width: int = 28,
     data_dir: Annotated[Path | None, Parameter(name=["--data-dir", "--data_dir"])] = None,
 ) -> int:
-    """Turn a PyTorch checkpoint of the original (victoriamazo/pbt) into a model file, and test it.
+    """Convert a checkpoint of the original (victoriamazo/pbt) to a model file, and test it.
 
     Example: pbt mnist import model_ckpt_best.pth.tar fc.safetensors --i-trust-this-file
 
     Args:
-        path: The checkpoint, as model_ckpt_best.pth.tar; at most 256 MiB.
-        target: The model file to write. Default: the same name, ending in .safetensors.
-        i_trust_this_file: Read it although it is a pickle. Only weights are read, but that reader has had holes.
-        pixels: How pixels were scaled in its training: as the original does, or as here (config_params.md). Default:
-            what gives the lower loss on 2,000 training images.
-        num_channels: Channels of the images it was trained on.
-        height: Height of these images, pixels.
-        width: Width of these images, pixels.
-        data_dir: Folder with the images. Default: where every command looks for them.
+        path: Checkpoint, such as model_ckpt_best.pth.tar; at most 256 MiB.
+        target: Model file to write. Default: the same name, ending in .safetensors.
+        i_trust_this_file: Required: the file is a pickle. Only weights are read, but that reader has had holes.
+        pixels: Pixel scaling in its training (config/config_params.md). Default: the one with the lower loss.
+        num_channels: Number of channels of its images.
+        height: Height of its images in pixels.
+        width: Width of its images in pixels.
+        data_dir: Folder of the data set. Default: the usual search (docs/mnist.md).
     """
     from pbt.mnist.model_file import import_model
 
     if not i_trust_this_file:
         raise UsageError(
-            f"{path}: is a pickle, which can be made to run programs; only weights are read, but the reader of torch "
-            "has had holes; if you know who made the file, add --i-trust-this-file"
+            f"{path} is a pickle, which can contain programs; only weights are read, but torch's reader has had "
+            "security holes; if you trust its author, add --i-trust-this-file"
         )
     name = path.name
     for end in (".tar", ".pth", ".pt"):
         name = name.removesuffix(end)
     target = target or Path(f"{name}.safetensors")
     if target.suffix != ".safetensors" or target.exists():
-        raise UsageError(f"{target}: expected the name of a new .safetensors file")
+        raise UsageError(f"{target}: expected a new file name ending in .safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
     tested = import_model(path, target, image=(num_channels, height, width), pixels=pixels, data_dir=data_dir)
     lines = [f"network: {tested.network}", f"data: {tested.data}"]

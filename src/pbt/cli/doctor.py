@@ -1,4 +1,4 @@
-"""What training needs on this machine, each tested for real: versions, devices, storage, processes."""
+"""Test this machine for training: versions, devices, storage, processes."""
 
 import importlib
 import importlib.util
@@ -29,19 +29,19 @@ from pbt.text import printable
 
 DISTRIBUTION = "population-based-training"
 TORCH = (2, 10)
-"""Older ones have a known hole (CVE-2026-24747)."""
+"""Oldest recommended version; earlier ones have a known vulnerability (CVE-2026-24747)."""
 SLOW_FSYNC = 0.05
-"""Seconds; a round of a population waits for about two per member."""
+"""Seconds above which storage counts as slow; a round performs about two fsync calls per member."""
 LITTLE_SPACE = 2**30
 PATIENCE = 60.0
-"""Seconds that a new process may take to answer."""
+"""Seconds that a new process has to answer."""
 MNIST_MODULES = {"matplotlib": "matplotlib", "mlxtend": "mlxtend", "pillow": "PIL", "tensorboardX": "tensorboardX"}
 COLORS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was found about one thing, and what to do about it."""
+    """Result of one test, and its remedy."""
 
     name: str
     found: str
@@ -50,11 +50,11 @@ class Check:
 
 
 def show(console: Console, folder: Path | None = None) -> int:
-    """Print every check as soon as it is done; answers 1 if one failed, else 0.
+    """Print each check when it is done; return 1 if one failed, else 0.
 
     Args:
-        console: Where to.
-        folder: Where runs are to be kept; default: the current one.
+        console: Output console.
+        folder: Folder for runs. Default: the current one.
     """
     worst = 0
     for check in checks(folder or Path.cwd()):
@@ -71,7 +71,7 @@ def show(console: Console, folder: Path | None = None) -> int:
 
 
 def checks(folder: Path) -> Iterator[Check]:
-    """All checks, one after the other; what goes wrong inside one is its result."""
+    """Run all checks, one after another; an error inside a check is its result."""
     tests: dict[str, Callable[[], Iterable[Check]]] = {
         "python": _versions,
         "torch": _torch,
@@ -84,7 +84,7 @@ def checks(folder: Path) -> Iterator[Check]:
     for name, test in tests.items():
         try:
             yield from test()
-        except Exception as error:  # noqa: BLE001 (that it could not be tested is a finding)
+        except Exception as error:  # noqa: BLE001 (an error is the result of the check)
             remedy = "this is a bug of `pbt doctor`; please report it"
             yield Check(name=name, status="fail", found=f"{type(error).__name__}: {error}", remedy=remedy)
 
@@ -95,7 +95,7 @@ def _versions() -> Iterator[Check]:
         name="python",
         found=f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}",
         status="fail" if old else "ok",
-        remedy="Python 3.11 or newer is needed" if old else "",
+        remedy="install Python 3.11 or newer" if old else "",
     )
     yield Check(name="pbt", found=f"{version_of(DISTRIBUTION) or 'not installed'}, {Path(__file__).parents[1]}")
     yield Check(name="numpy", found=version_of("numpy") or "not installed")
@@ -105,7 +105,9 @@ def _versions() -> Iterator[Check]:
 def _torch() -> Iterator[Check]:
     install = "install it with: pip install 'torch>=2.10'"
     if importlib.util.find_spec("torch") is None:
-        yield Check(name="torch", status="warn", found="not installed: only tasks without it can train", remedy=install)
+        yield Check(
+            name="torch", status="warn", found="not installed; only tasks without torch can be trained", remedy=install
+        )
         return
     try:
         torch: Any = importlib.import_module("torch")
@@ -122,7 +124,9 @@ def _torch() -> Iterator[Check]:
         name="devices",
         found=", ".join(["cpu", *(f"cuda:{i} ({name})" for i, name in enumerate(names))]),
         status="warn" if unused else "ok",
-        remedy="an NVIDIA driver is here, but torch finds no device: install a CUDA build of torch" if unused else "",
+        remedy="an NVIDIA driver is installed, but torch finds no device; install a CUDA build of torch"
+        if unused
+        else "",
     )
 
 
@@ -135,19 +139,19 @@ def _cores() -> Iterator[Check]:
 def _storage(folder: Path) -> Iterator[Check]:
     free = shutil.disk_usage(folder).free
     low = free < LITTLE_SPACE
-    remedy = "make room, or keep runs elsewhere with --out" if low else ""
+    remedy = "free disk space, or choose another disk with --out" if low else ""
     yield Check(name="disk", found=f"{free / 2**30:.1f} GiB free", status="warn" if low else "ok", remedy=remedy)
     try:
         with tempfile.TemporaryDirectory(prefix=".pbt-doctor-", dir=folder) as name:
             yield _fsync(Path(name))
             yield _log(Path(name) / "run")
     except (OSError, PBTError) as error:
-        remedy = "keep runs on a local disk that can be written, with --out"
+        remedy = "choose a writable local disk with --out"
         yield Check(name="storage", status="fail", found=str(error), remedy=remedy)
 
 
 def _fsync(folder: Path) -> Check:
-    """Writes as a state is written: a temporary name, fsync, rename, fsync of the folder."""
+    """Write like the store: temporary file, fsync, rename, fsync of the folder."""
     times: list[float] = []
     for index in range(20):
         with _timed(times):
@@ -166,12 +170,12 @@ def _fsync(folder: Path) -> Check:
         name="storage",
         found=f"a file is durable after {1000 * middle:.1f} ms (slowest of 20: {1000 * max(times):.1f} ms)",
         status="warn" if slow else "ok",
-        remedy="every round waits for that; keep runs on a local disk, with --out" if slow else "",
+        remedy="every round waits for it; choose a faster local disk with --out" if slow else "",
     )
 
 
 def _log(path: Path) -> Check:
-    """A real run directory: twenty commits, a second writer that must be refused, and a check of every byte."""
+    """Create a run directory: twenty commits, a second writer that must be refused, and a check of every byte."""
     times: list[float] = []
     with RunStore.create(path, {"seed": 0, "space": {}}) as store:
         for index in range(20):
@@ -186,10 +190,10 @@ def _log(path: Path) -> Check:
         whole = len(store.journal()) == 20 and not store.verify()
     found = f"a commit takes {1000 * statistics.median(times):.1f} ms"
     if not locked or not whole:
-        wrong = "a second writer was not refused" if whole else "what was committed was not read back"
-        remedy = "this file system cannot be trusted with runs; keep them on a local disk, with --out"
+        wrong = "a second writer was not refused" if whole else "committed data was not read back"
+        remedy = "this file system is not safe for runs; choose a local disk with --out"
         return Check(name="log", status="fail", found=f"{found}; {wrong}", remedy=remedy)
-    return Check(name="log", found=f"{found}; read back whole; a second writer is refused")
+    return Check(name="log", found=f"{found}; all data was read back; a second writer is refused")
 
 
 def _spawn() -> Iterator[Check]:
@@ -204,7 +208,7 @@ def _spawn() -> Iterator[Check]:
     process.join(1)
     process.kill()
     if not answered:
-        remedy = "--executor processes cannot work here; use --executor inline"
+        remedy = "--executor processes does not work on this machine; use --executor inline"
         yield Check(name="spawn", status="fail", found="a new process did not answer", remedy=remedy)
     else:
         yield Check(name="spawn", found=f"a new process answers after {times[0]:.1f} s")
@@ -218,20 +222,22 @@ def _extras() -> Iterator[Check]:
     missing = [name for name, module in MNIST_MODULES.items() if importlib.util.find_spec(module) is None]
     yield Check(
         name="mnist",
-        found=f"not installed: {', '.join(missing)}" if missing else "everything for `pbt demo` and MNIST is installed",
+        found=f"not installed: {', '.join(missing)}"
+        if missing
+        else "all packages for `pbt demo` and MNIST are installed",
         status="warn" if missing else "ok",
         remedy=f"install with: pip install '{DISTRIBUTION}[mnist]'" if missing else "",
     )
 
 
 def _command() -> Iterator[Check]:
-    """PyPI has a build tool of the same short name, which brings a command and a package `pbt` of its own."""
+    """Detect the unrelated PyPI build tool `pbt`, which installs a command and a package of the same name."""
     other, path = version_of("pbt"), shutil.which("pbt")
     if other is not None:
         yield Check(
             name="command",
             status="fail",
-            found=f"the unrelated build tool `pbt` {other} from PyPI is installed here and replaces files of this one",
+            found=f"the unrelated build tool `pbt` {other} from PyPI is installed and replaces files of this package",
             remedy=f"pip uninstall pbt, then: pip install --force-reinstall --no-deps {DISTRIBUTION}",
         )
     elif path is None:

@@ -1,4 +1,4 @@
-"""`pbt export`: a run for other programs."""
+"""`pbt export`: export a run for other programs."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -30,26 +30,27 @@ def export(
     format_: Annotated[Literal["csv", "jsonl", "parquet", "ray", "newick"], Parameter(name="--format")],
     out: Path | None = None,
 ) -> int:
-    """Write a run for other programs: its history, its development tree, or schedules that Ray Tune replays.
+    """Export the history or family tree of a run, or its schedules for Ray Tune.
 
-    csv, jsonl and parquet are the history, a row per member and round. newick is the development tree with branch
-    lengths in steps. ray is a folder of policy files for PopulationBasedTrainingReplay, where one training
+    csv, jsonl, parquet: the history, a row per member and round.
+    newick: the family tree, with branch lengths in training steps.
+    ray: a folder of policy files for PopulationBasedTrainingReplay; one training
     iteration is one round.
 
     Example: pbt export runs/latest --format csv --out history.csv
 
     Args:
-        named: The run directory.
-        format_: What to write.
-        out: A new file, or for ray a folder. Default: stdout, where it is text.
+        named: Run directory.
+        format_: Output format.
+        out: New file, or for ray a folder. Default: stdout; parquet and ray require a name.
     """
     path = find_run(named)
     if out is None and format_ in {"parquet", "ray"}:
-        kind = "a new file" if format_ == "parquet" else "a folder"
-        raise UsageError(f"--format {format_}: expected --out with the name of {kind}, got none")
+        kind = "NEW_FILE" if format_ == "parquet" else "FOLDER"
+        raise UsageError(f"--format {format_} requires --out {kind}")
     with opened(path) as (run, _):
         if not run.tree.reports:
-            raise RunError(f"{path}: expected a run with a finished round, found none yet")
+            raise RunError(f"{path}: expected a run with at least one finished round, found none yet")
         if out is None:
             sys.stdout.write(_TEXTS[format_](run, path))
             return OK
@@ -79,4 +80,4 @@ def _write_policies(run: Run, folder: Path) -> list[Path]:
 
 def _check_new(file: Path) -> None:
     if file.exists():
-        raise UsageError(f"{file}: expected the name of a new file, found one that is there")
+        raise UsageError(f"{file} already exists; choose a new file name")

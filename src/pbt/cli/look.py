@@ -1,4 +1,4 @@
-"""Looking at runs without touching them: how they stand, and whether they are whole."""
+"""Inspect runs read-only: status, failures, lists and verification."""
 
 import contextlib
 import math
@@ -29,16 +29,16 @@ from pbt.terminal.tables import Column, as_json, grid, rounds_done
 from pbt.text import NONE, printable, scored
 
 PACE = 1.0
-"""Seconds between two looks at a run that is watched."""
+"""Seconds between two reads of a watched run."""
 RECORDED = ("seed", "population", "rounds", "space")
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Run, str]]:
-    """A run and its state, for as long as it is looked at.
+    """Open a run for reading, with its state.
 
     Raises:
-        RunFormatError: It is not one that `pbt.run` began.
+        RunFormatError: It is not a run of `pbt.run`.
     """
     with RunReader(path) as reader:
         missing = [name for name in RECORDED if name not in reader.meta]
@@ -49,7 +49,7 @@ def opened(path: Path) -> Iterator[tuple[Run, str]]:
 
 
 def print_status(named: str, *, json: bool) -> int:
-    """How a run stands, or how those in a folder do."""
+    """Print the status of a run, or of the runs in a folder."""
     folder = Path(named)
     if not (folder / DATABASE).is_file() and runs_in(folder):
         if not json:
@@ -65,7 +65,7 @@ def print_status(named: str, *, json: bool) -> int:
 
 
 def print_errors(named: str, *, json: bool) -> int:
-    """The rounds of a run that failed, each with its traceback."""
+    """Print the failed rounds of a run with their tracebacks."""
     with opened(find_run(named)) as (run, _):
         failures = run.failures()
     if json:
@@ -87,7 +87,7 @@ def print_errors(named: str, *, json: bool) -> int:
 
 
 def _status(path: Path) -> dict[str, Any]:
-    """A run of a folder in full; one that cannot be read says why, as the others' readers expect it."""
+    """The status of one run of a folder; of an unreadable run, the reason."""
     try:
         with opened(path) as (run, state):
             return as_json(run, state)
@@ -101,7 +101,7 @@ def _show(run: Run, state: str, console: Console) -> None:
     summary(run, console=console)
     if state == "interrupted" and run.path is not None:
         line = resume_command(run.path, run.meta.get("application") or {})
-        console.print(Text(f"\nGo on with: {line}"), soft_wrap=True)
+        console.print(Text(f"\nResume with: {line}"), soft_wrap=True)
 
 
 def _standing(run: Run, state: str) -> str:
@@ -129,7 +129,7 @@ class ListedRun:
 
 
 def print_runs(folder: Path, *, json: bool) -> int:
-    """The runs in a folder, the one that was changed last at the end."""
+    """Print the runs in a folder, the newest change last."""
     paths = runs_in(folder)
     if not paths:
         found = "a run itself; `pbt status` shows it" if (folder / DATABASE).is_file() else "none"
@@ -144,7 +144,7 @@ def print_runs(folder: Path, *, json: bool) -> int:
 
 
 def _listed(path: Path) -> ListedRun:
-    """A run as far as it can be read; why it cannot be is told on stderr."""
+    """A row of the list; the reason for an unreadable run is printed on stderr."""
     try:
         with opened(path) as (run, state), RunReader(path) as reader:
             times = tuple(row.clock for row in reader.rows())
@@ -187,7 +187,7 @@ def _when(times: Sequence[float], form: str) -> str:
 
 
 def watch(named: str, *, json: bool) -> int:
-    """How a run stands, whenever something was added to it, until it ends; Ctrl-C ends only the watching."""
+    """Print the status of a run after every change, until it ends or Ctrl-C stops watching."""
     path = find_run(named)
     with contextlib.suppress(KeyboardInterrupt):
         if json:
@@ -212,7 +212,7 @@ def _watch_live(path: Path) -> None:
 
 
 def _changes(path: Path) -> Iterator[tuple[Run, str]]:
-    """A run again and again: now, whenever its log is longer or its state another, and last when nobody writes it."""
+    """Yield the run now and after every change of its log or state; end when it is no longer written."""
     seen: tuple[int, str] | None = None
     while True:
         with opened(path) as (run, state):
@@ -225,14 +225,14 @@ def _changes(path: Path) -> Iterator[tuple[Run, str]]:
         time.sleep(PACE)
 
 
-def mend(path: Path) -> None:
-    """Bring a damaged run back to its newest whole round, and say what that drops."""
+def repair_damage(path: Path) -> None:
+    """Restore the newest intact round of a damaged run, and print what was dropped."""
     repaired = repair_run(path)
-    print_error(f"{path}: sound, nothing to repair" if repaired is None else f"{path}: repaired: {repaired}")
+    print_error(f"{path}: intact, nothing to repair" if repaired is None else f"{path}: repaired: {repaired}")
 
 
 def print_problems(named: str) -> int:
-    """Everything that is wrong with a run; answers the exit code."""
+    """Print all problems of a run, and return the exit code."""
     path = find_run(named)
     problems = verify_run(path)
     console = console_for()
@@ -246,5 +246,5 @@ def print_problems(named: str) -> int:
         return FAILED
     with RunReader(path) as reader:
         counts = f"{len(reader.rows()):,} events and {len(reader.refs()):,} states"
-    console.print(Text(f"{printable(path)}: sound; {counts} are what was written"), soft_wrap=True)
+    console.print(Text(f"{printable(path)}: intact; verified {counts}"), soft_wrap=True)
     return OK

@@ -1,4 +1,4 @@
-"""Flags that several commands share: where a run is trained, and what is shown."""
+"""Options shared by several commands: placement and output."""
 
 import json
 import sys
@@ -18,26 +18,24 @@ from pbt.terminal.tables import as_json
 from pbt.text import printable
 
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-"""True where it is given."""
-_WHERE, _SCREEN = Group("Where it is trained", sort_key=1), Group("Screen", sort_key=2)
+"""A switch without a negative form; false by default."""
+_PLACEMENT, _OUTPUT = Group("Placement", sort_key=1), Group("Output", sort_key=2)
 
 
-@Parameter(name="*", group=_WHERE)
+@Parameter(name="*", group=_PLACEMENT)
 @dataclass(frozen=True, kw_only=True)
-class Where:
-    """Where a run is trained.
+class PlacementOptions:
+    """Placement of a run.
 
     Args:
-        executor: In this process, in worker processes, all members as one program, on a Ray cluster, or what is
-            faster here. Default: as the experiment says.
-        workers: Worker processes. Default: as many as there is room for; with vectorized as many as are fastest.
-        threads: CPU threads of one round; results depend on it in their last bits.
-        members_per_program: Members that one program trains, with vectorized or ray. Default: as many as memory has
-            room for; with ray one.
-        device: cpu, cuda, cuda:1, or several joined by commas.
-        address: The Ray cluster, as host:port or auto. Default: RAY_ADDRESS, else a Ray of its own on this machine.
-        cpus: CPU cores that a worker takes of the Ray cluster.
-        gpus: GPUs that a worker takes of it, also a part of one, as 0.25.
+        executor: How members are trained (docs/executors.md); auto: the fastest here. Default: the experiment's.
+        workers: Worker processes. Default: as many as the hardware holds; with vectorized, the fastest number.
+        threads: CPU threads per round; the last bits of results depend on it. Default: cores / members, at least 1.
+        members_per_program: Members per program (vectorized, ray). Default: as many as memory holds; with ray 1.
+        device: cpu, cuda, cuda:1, or several joined by commas. Default: cuda if available.
+        address: Address of the Ray cluster: host:port or auto. Default: RAY_ADDRESS, else a local Ray for this run.
+        cpus: CPU cores per Ray worker.
+        gpus: GPUs per Ray worker; fractions such as 0.25 are allowed.
     """
 
     executor: Literal["auto", "inline", "processes", "vectorized", "ray"] | None = None
@@ -50,17 +48,17 @@ class Where:
     gpus: float | None = None
 
     def over(self, placement: Placement) -> Placement:
-        """A placement with what was asked for instead of its own."""
-        asked = {
+        """A placement, with the options given on the command line in place of its own fields."""
+        given = {
             name: getattr(self, name) for name in ("executor", "workers", "threads", "members_per_program", "device")
         }
         of_ray = {name: getattr(self, name) for name in ("address", "cpus", "gpus")}
         of_ray = {name: value for name, value in of_ray.items() if value is not None}
-        asked["cluster"] = replace(placement.cluster, **of_ray)
-        return replace(placement, **{name: value for name, value in asked.items() if value is not None})
+        given["cluster"] = replace(placement.cluster, **of_ray)
+        return replace(placement, **{name: value for name, value in given.items() if value is not None})
 
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
-        """The place that a run was begun in, with what was asked for instead of its own."""
+        """The recorded placement of a run, with the options given on the command line in place of its own fields."""
         if recorded.get("executor") in EXECUTORS:
             base = replace(base, executor=recorded["executor"])
         if recorded.get("device") == "cpu" and base.executor != "ray":
@@ -68,15 +66,15 @@ class Where:
         return self.over(base)
 
 
-@Parameter(name="*", group=_SCREEN)
+@Parameter(name="*", group=_OUTPUT)
 @dataclass(frozen=True, kw_only=True)
-class Screen:
-    """What is shown.
+class OutputOptions:
+    """Output on the terminal.
 
     Args:
-        as_json: Print the result as JSON on stdout, instead of tables.
-        quiet: Print nothing but errors.
-        no_progress: Show nothing while it trains.
+        as_json: Print the result as JSON instead of tables.
+        quiet: Print only errors.
+        no_progress: Hide the progress display during training.
     """
 
     as_json: Annotated[Flag, Parameter(name="--json")] = False
@@ -84,7 +82,7 @@ class Screen:
     no_progress: Flag = False
 
     def progress(self, title: str, application: Mapping[str, Any], placement: Placement | None) -> ProgressObserver:
-        """What shows a run while it trains."""
+        """The display of a run during training."""
         return progress_of(
             application,
             show=not (self.quiet or self.no_progress),
@@ -95,19 +93,19 @@ class Screen:
         )
 
     def result(self, run: Run) -> int:
-        """Show what came out; answers the exit code."""
+        """Print the result of a run and return the exit code."""
         lost = sorted({member for member, _ in run.tree.failures} & _gone(run))
         if self.as_json:
             print_json(as_json(run, "finished"))
         elif not self.quiet:
             summary(run)
         if lost:
-            print_error(f"finished, but member {', '.join(map(str, lost))} failed and was not replaced")
+            print_error(f"finished; failed and not replaced: member {', '.join(map(str, lost))}")
         return SOME_FAILED if lost else OK
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    """One JSON document on stdout, at once."""
+    """Write one JSON document to stdout and flush it."""
     sys.stdout.write(json.dumps(value, indent=indent, allow_nan=False) + "\n")
     sys.stdout.flush()
 

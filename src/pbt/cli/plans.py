@@ -1,4 +1,4 @@
-"""`--plan` and `--of`: an experiment under another plan than its own."""
+"""`--plan` and `--of`: replace the plan of an experiment."""
 
 from pbt.cli.look import opened
 from pbt.compare.design import planned
@@ -10,15 +10,15 @@ from pbt.strategies.registry import NEED_A_RUN
 
 
 def under(experiment: Experiment, plan: str | None, of: str | None) -> Experiment:
-    """The experiment under the plan of this name; itself, if none is asked for.
+    """The experiment with its plan replaced by a named one, or unchanged without a name.
 
     Args:
-        experiment: As its file says.
-        plan: What `--plan` says.
-        of: What `--of` says, the run that the plan is made of.
+        experiment: The experiment of the file.
+        plan: Value of `--plan`.
+        of: Value of `--of`, the run that the plan is derived from.
 
     Raises:
-        UsageError: There is no such plan, or the run is missing, not wanted or not finished.
+        UsageError: The plan does not exist, or the run is missing, superfluous or not finished.
     """
     check_flags(plan, of)
     if plan is None:
@@ -27,21 +27,21 @@ def under(experiment: Experiment, plan: str | None, of: str | None) -> Experimen
 
 
 def check_flags(plan: str | None, of: str | None) -> None:
-    """UsageError where one of the flags lacks the other."""
+    """UsageError if one of the two options is given without the other."""
     if plan is None and of is not None:
-        raise UsageError(f"--of: expected --plan {', '.join(NEED_A_RUN)} with it, got none")
+        raise UsageError(f"--of requires --plan with one of {', '.join(NEED_A_RUN)}")
     if plan in NEED_A_RUN and of is None:
-        raise UsageError(f"--plan {plan}: expected --of RUN, the finished run that it is made of, got none")
+        raise UsageError(f"--plan {plan} requires --of RUN, the finished run that it is derived from")
 
 
 def finished(of: str) -> Run:
-    """The run that `--of` names.
+    """Open the run given by `--of`.
 
     Raises:
-        UsageError: There is none, or it is not finished.
+        UsageError: It does not exist or is not finished.
     """
     path = find_run(of)
     with opened(path) as (_, state):
         if state != "finished":
-            raise UsageError(f"--of {of}: expected a finished run, found one that is {state}")
+            raise UsageError(f"--of {of}: expected a finished run, got one that is {state}")
     return Run.open(path)

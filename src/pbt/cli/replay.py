@@ -1,4 +1,4 @@
-"""`pbt replay`: the schedule put to the test, on one fresh network."""
+"""`pbt replay`: train one new network along a discovered schedule."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from pbt.cli.look import opened
-from pbt.cli.options import Flag, Screen, Where, print_json
+from pbt.cli.options import Flag, OutputOptions, PlacementOptions, print_json
 from pbt.cli.train import check_new
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, UsageError
@@ -41,44 +41,45 @@ def replay(
     member: int | None = None,
     out: Path | None = None,
     resume: Flag = False,
-    where: Where | None = None,
-    screen: Screen | None = None,
+    placement: PlacementOptions | None = None,
+    output: OutputOptions | None = None,
 ) -> int:
-    """Train one fresh network along the schedule that made the best one, and show both.
+    """Train one new network along the schedule of the best network, and compare both.
 
-    With the run's own seed every round is trained as the ancestor of the best network trained it: on the same
-    executor the weights are the same to the bit. Another seed is the honest test of the schedule.
+    With the run's seed each round repeats that of the best network's ancestor; on
+    the same executor the weights are identical, bit by bit. Another seed tests
+    whether the schedule works for other networks.
 
     Example: pbt replay runs/latest task.py:experiment --seed 7
 
     Args:
-        named: The run directory.
-        file: The Python file and the name in it, where the run was begun with one: no code that a run names is run.
-        seed: Of everything that is drawn. Default: the run's own.
-        member: Follow the ancestry of this member's newest network instead.
-        out: The run directory of the replay. Default: a new one in runs.
-        resume: Go on with the replay in --out, or begin it.
-        where: Where it is trained. Default: as the run was.
-        screen: What is shown.
+        named: Run directory.
+        file: Python file and the name of the experiment in it. Required for a run of your own file.
+        seed: Random seed. Default: the run's.
+        member: Follow the schedule of this member's newest network instead.
+        out: Run directory of the replay. Default: a new directory in runs.
+        resume: Resume the replay in --out; start it if there is none.
+        placement: Executor and hardware. Default: the run's.
+        output: Output on the terminal.
     """
-    path, screen = find_run(named), screen or Screen()
+    path, output = find_run(named), output or OutputOptions()
     if resume and out is None:
-        raise UsageError("--resume: expected --out with the directory of the replay, got none")
-    where = where or Where()
-    if where.workers is not None or where.members_per_program is not None:
-        raise UsageError("--workers, --members-per-program: expected none of them, a replay trains one network")
+        raise UsageError("--resume requires --out with the directory of the replay")
+    placement = placement or PlacementOptions()
+    if placement.workers is not None or placement.members_per_program is not None:
+        raise UsageError("--workers and --members-per-program cannot be used: a replay trains one network")
     with opened(path) as (run, _):
         run.lineage(member)
         application = _application(run, path, file, seed, member)
         if out is not None and not resume and is_begun(out):
             check_new(out, Run.open(out).meta.get("application") or {})
         task = _task(run.meta.get("application") or {}, path, file)
-        wanted = where.over(Placement(executor="auto"))
+        wanted = placement.over(Placement(executor="auto"))
         place_of(run, wanted)
         target = out or new_run_dir(f"{path.name[:30]}-replay")
 
         def train() -> int:
-            with CleanupOnRefusal(target), screen.progress(f"replay of {path}", application, Placement()) as progress:
+            with CleanupOnRefusal(target), output.progress(f"replay of {path}", application, Placement()) as progress:
                 found = train_again(
                     run,
                     task,
@@ -90,29 +91,29 @@ def replay(
                     observers=[progress],
                     application=application,
                 )
-            _show(run, found, member, screen)
+            _show(run, found, member, output)
             return OK
 
         return exit_code_of(train, lambda: resume_command(target, application) if is_begun(target) else None)
 
 
 def _application(run: Run, path: Path, file: str | None, seed: int | None, member: int | None) -> dict[str, Any]:
-    """By which a replay is found again, and what is said of it."""
-    begun = run.meta.get("application") or {}
-    told = {name: begun[name] for name in ("note", "score") if begun.get(name)}
-    return {"name": REPLAY, "of": str(path), "object": file, "seed": seed, "member": member, **told}
+    """Record the origin of a replay."""
+    recorded = run.meta.get("application") or {}
+    shown = {name: recorded[name] for name in ("note", "score") if recorded.get(name)}
+    return {"name": REPLAY, "of": str(path), "object": file, "seed": seed, "member": member, **shown}
 
 
 def _task(application: Mapping[str, Any], path: Path, file: str | None) -> Any:
-    """What the run trained: of the file that is named, or of the application that the run names."""
+    """The task of the run, from the given file or from the application recorded in the run."""
     if file is not None:
         return load_experiment(file).task
     known = _TASKS.get(application.get("name", ""))
     if known is None:
-        told = printable(application.get("object") or "FILE.py:object")
+        named = printable(application.get("object") or "FILE.py:object")
         raise UsageError(
-            f"{path}: no code that a run names is executed, so name the file of its task: "
-            f"{own_command()} replay {path} {told}"
+            f"{path}: the file of its task is required, because code named in a run is never executed: "
+            f"{own_command()} replay {path} {named}"
         )
     try:
         return known(application)
@@ -126,12 +127,12 @@ def _mnist(application: Mapping[str, Any], *, test: bool = True) -> Any:
     from pbt.mnist.task import find_data, supervised
 
     if application.get("fine_tuned"):
-        raise UsageError("a network that was fine-tuned cannot be replayed: a replay starts from initial weights")
+        raise UsageError("a fine-tuned network cannot be replayed, because a replay starts from initial weights")
     config = Config.from_dict(application["config"])
-    # Workers never download: what is to be downloaded is so now.
+    # Downloads happen here, because workers never download.
     print_error(f"data: {find_data(config.train).line}")
     task, steps = supervised(config, test=test), application.get("steps_per_epoch")
-    # Of a single network the halvings are in its schedule.
+    # The schedule of a single network already contains its halvings.
     return halved(task, config, steps) if test and steps else task
 
 
@@ -139,14 +140,14 @@ _TASKS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "mnist": _mnist,
     "mnist-single": lambda application: _mnist(application, test=False),
 }
-"""The task of an application that a run may name; nothing else that a run directory says is ever imported."""
+"""Functions that return the task of an application; nothing else recorded in a run directory is ever imported."""
 
 
-def _show(run: Run, replayed: Run, member: int | None, screen: Screen) -> None:
+def _show(run: Run, replayed: Run, member: int | None, output: OutputOptions) -> None:
     found = compare(run, replayed, member)
-    if screen.as_json:
+    if output.as_json:
         print_json(_as_json(run, replayed, found))
-    elif not screen.quiet:
+    elif not output.quiet:
         console = console_for()
         console.print(grid(_title(found), _columns(run, replayed, found), console.width))
         console.print(Text(f"\n{_verdict(run, replayed, found)}", style="bold"), soft_wrap=True)
@@ -174,18 +175,18 @@ def _columns(run: Run, replayed: Run, found: ReplayComparison) -> list[Column]:
 
 
 def _verdict(run: Run, replayed: Run, found: ReplayComparison) -> str:
-    begun, now = run.meta.get("place") or {}, replayed.meta["place"]
+    before, now = run.meta.get("place") or {}, replayed.meta["place"]
     if replayed.meta["seed"] != run.meta["seed"]:
-        return "Another seed: what differs is what the schedule alone does not decide."
+        return "Another seed: the difference shows how much depends on the seed rather than on the schedule."
     if found.identical:
-        return f"The weights are the same to the bit after each of {found.rounds} rounds."
-    names = sorted(begun.keys() & now.keys() - {"executor", "members_per_program"})
-    why = ", ".join(f"{name} {begun[name]} -> {now[name]}" for name in names if begun[name] != now[name])
-    if begun.get("executor") == "vectorized":
-        why = why or "the run was one program for all members; --executor vectorized repeats its bits"
+        return f"The weights are identical, bit by bit, after each of {found.rounds} rounds."
+    names = sorted(before.keys() & now.keys() - {"executor", "members_per_program"})
+    why = ", ".join(f"{name} {before[name]} -> {now[name]}" for name in names if before[name] != now[name])
+    if before.get("executor") == "vectorized":
+        why = why or "the run trained all members as one program; --executor vectorized gives identical weights"
     return (
-        f"The weights are the same to the bit for {found.same} of {found.rounds} rounds, then they differ "
-        f"({why or 'is it the same code, data and executor?'})."
+        f"The weights are identical, bit by bit, for {found.same} of {found.rounds} rounds, then they differ "
+        f"({why or 'check for a change of code, data or executor'})."
     )
 
 

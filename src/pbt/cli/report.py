@@ -1,4 +1,4 @@
-"""`pbt report`: a run as a page to look at, or as pictures for print."""
+"""`pbt report`: an HTML report of a run, or its figures for print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,23 +21,23 @@ def report(
     svg: Flag = False,
     pdf: Flag = False,
 ) -> int:
-    """Write what happened in a run: one HTML file that needs no network, or pictures for print.
+    """Write a report of a run: one self-contained HTML file, or its figures for print.
 
-    The run may still be trained: the report shows it as it is at this moment, and disturbs nothing.
+    Works during training; the run is only read.
 
     Example: pbt report runs/latest
 
     Args:
-        named: The run directory.
-        out: The HTML file, or the folder of the pictures. Default: report/report.html, or report, in the run.
-        png: Write every picture as PNG, instead of the page.
-        svg: Write every picture as SVG.
-        pdf: Write every picture as PDF.
+        named: Run directory.
+        out: HTML file, or folder of the figures. Default: RUN/report/report.html, or RUN/report.
+        png: Write the figures as PNG instead of the HTML file.
+        svg: Write the figures as SVG instead of the HTML file.
+        pdf: Write the figures as PDF instead of the HTML file.
     """
     from pbt.report import write_pictures, write_report
 
     path = find_run(named)
-    formats = [name for name, asked in (("png", png), ("svg", svg), ("pdf", pdf)) if asked]
+    formats = [name for name, chosen in (("png", png), ("svg", svg), ("pdf", pdf)) if chosen]
     written = write_pictures(path, formats, out) if formats else [write_report(path, out)]
     for file in written:
         console_for().print(printable(file), soft_wrap=True)

@@ -1,10 +1,9 @@
-"""Problems to compare algorithms on, by name: from toys whose answer is known to small networks and an agent.
+"""Built-in problems for comparing algorithms, by name: toys with known solutions, small networks and an agent.
 
-`load("digits")` gives the `pbt.Experiment` of a problem; another plan, population or seed is put in with
-`dataclasses.replace`. Each reports what selection never sees as `test` (`mnist-fc`, which every executor can train, as
-`test_accuracy`, `text` as `test_loss`); the toys, whose score is exact, report nothing. `docs/benchmarks-problems.md`
-says what each is for.
-Nothing is imported, and no data set read, before a problem is asked for.
+`load("digits")` returns the `pbt.Experiment` of a problem; `dataclasses.replace` changes its plan, population or seed.
+Each problem reports a test metric that selection never uses: `test`, for `mnist-fc` `test_accuracy`, for `text`
+`test_loss`. The toys, whose score is exact, report none. docs/benchmarks-problems.md describes each problem. Modules
+and data sets are loaded only when a problem is requested.
 """
 
 import importlib
@@ -26,18 +25,18 @@ PROBLEMS: Mapping[str, str] = {
     "text": "pbt.problems.text:text",
     "text-cosine": "pbt.problems.text:text_cosine",
 }
-"""Name to "module:function"; the function takes nothing and returns a `pbt.Experiment`."""
+"""Name to "module:function"; the function takes no arguments and returns a `pbt.Experiment`."""
 
 
 def load(name: str) -> Experiment:
-    """The experiment of a problem.
+    """Load the experiment of a problem.
 
     Args:
         name: One of `PROBLEMS`.
 
     Raises:
-        UsageError: There is no such problem.
-        MissingExtraError: It needs packages that are not installed.
+        UsageError: The problem does not exist.
+        MissingExtraError: A required package is not installed.
     """
     if name not in PROBLEMS:
         raise UsageError(f"expected the name of a problem, got {name!r}{nearest(name, PROBLEMS)}")

@@ -1,10 +1,10 @@
-"""A pole on a cart, balanced by four weights that learn by REINFORCE: reinforcement learning in seconds.
+"""CartPole with a linear policy of four weights, trained by REINFORCE in seconds.
 
-Good for: noisy scores. The score is the mean of the last ten episode returns, which come as `series` for a t-test; a
-learning rate that is too high loses what was learned. `test` is the mean return of 50 episodes that train nobody.
+Tests noisy scores. The score is the mean of the last ten episode returns, which are also reported as `series` for a
+t-test; a learning rate that is too high destroys the policy. `test` is the mean return of 50 separate episodes.
 
-The physics are those of gymnasium's CartPole-v1, a first state by the same seed included, but all episodes of a step
-move as one array: it needs no gymnasium and is several times as fast. References: Barto, Sutton and Anderson 1983 (the
+The dynamics, including the initial state for a seed, are those of gymnasium's CartPole-v1. All episodes of a step are
+simulated as one array, without gymnasium and several times as fast. References: Barto, Sutton and Anderson 1983 (the
 pole); Williams 1992 (REINFORCE).
 """
 
@@ -27,24 +27,24 @@ Array = npt.NDArray[np.float64]
 GRAVITY, CART, POLE, HALF_LENGTH, FORCE, TICK = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
 MASS = CART + POLE
 LIMITS = np.array([[2.4], [12 * np.pi / 180]])
-"""Of the cart's place and the pole's angle."""
+"""Bounds of the cart's position and the pole's angle."""
 CAP = 500
-"""Steps of an episode, and so the highest return."""
+"""Longest episode in steps, which is the highest return."""
 EPISODES = 5
-"""Of an iteration."""
+"""Episodes per iteration."""
 KEPT = 10
-"""Newest returns that make the score."""
+"""Number of latest returns averaged as the score."""
 TESTS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episodes:
-    """What happened in n episodes of at most T steps.
+    """Record of n episodes of at most T steps.
 
     Args:
-        states: Place, speed, angle and angular speed before each step, (T, 4, n).
-        right: Whether the cart was pushed to the right, (T, n).
-        lengths: Steps of each episode, and so its return, (n,).
+        states: Position, velocity, angle and angular velocity before each step, (T, 4, n).
+        right: Whether the cart is pushed to the right, (T, n).
+        lengths: Steps of each episode, which are its return, (n,).
     """
 
     states: Array
@@ -53,12 +53,12 @@ class Episodes:
 
 
 def starts(seeds: Sequence[int]) -> Array:
-    """The states (4, n) in which CartPole-v1 begins when it is reset with these seeds."""
+    """Initial states (4, n) of CartPole-v1 for these seeds."""
     return np.stack([np.random.default_rng(seed).uniform(-0.05, 0.05, 4) for seed in seeds], axis=1)
 
 
 def advance(states: Array, right: npt.NDArray[np.bool_]) -> Array:
-    """The states (4, n) one Euler step later."""
+    """States (4, n) after one Euler step."""
     _, speed, angle, turning = states
     cos, sin = np.cos(angle), np.sin(angle)
     push = (np.where(right, FORCE, -FORCE) + POLE * HALF_LENGTH * turning**2 * sin) / MASS
@@ -68,12 +68,12 @@ def advance(states: Array, right: npt.NDArray[np.bool_]) -> Array:
 
 
 def play(weights: Array, begin: Array, levels: Array) -> Episodes:
-    """Episodes until each has fallen: to the right with probability sigmoid(weights . state).
+    """Play episodes to their end; the action is right with probability sigmoid(weights . state).
 
     Args:
-        weights: Of the policy, (4,).
-        begin: First states, (4, n).
-        levels: Draws from the logistic distribution, (500, n), which lie below z with probability sigmoid(z).
+        weights: Weights of the policy, (4,).
+        begin: Initial states, (4, n).
+        levels: Draws from the logistic distribution, (500, n); a draw is below z with probability sigmoid(z).
     """
     states, before, pushed = begin, [], []
     lengths = np.zeros(begin.shape[1], dtype=np.int64)
@@ -91,12 +91,12 @@ def play(weights: Array, begin: Array, levels: Array) -> Episodes:
 
 
 def slope(weights: Array, played: Episodes) -> Array:
-    """The policy gradient: the mean over steps of grad log p(action) times the standardized return still to come."""
+    """Policy gradient: mean over steps of grad log p(action) times the standardized return-to-go."""
     alive = np.arange(len(played.right))[:, None] < played.lengths
     to_come = (played.lengths - np.arange(len(played.right))[:, None])[alive].astype(np.float64)
     advantage = (to_come - to_come.mean()) / (to_come.std() + 1e-6)
     states = played.states.transpose(0, 2, 1)[alive]
-    # The derivative of log sigmoid: the action less its probability; as a tanh it cannot overflow.
+    # Derivative of log sigmoid: action minus its probability, written as tanh to avoid overflow.
     surprise = played.right[alive] - 0.5 * (1 + np.tanh(states @ weights / 2))
     gradient: Array = (surprise * advantage) @ states / len(states)
     return gradient
@@ -105,9 +105,9 @@ def slope(weights: Array, played: Episodes) -> Array:
 def reinforce(
     hparams: Mapping[str, Any], state: dict[str, Any] | None, steps: int, ctx: Context
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Iterations of five episodes each; the hyperparameter is the learning rate `lr`.
+    """Train iterations of five episodes each; the hyperparameter is the learning rate `lr`.
 
-    `env_steps` counts the steps of the environment that the weights were trained on, those of their ancestors included.
+    `env_steps` counts the environment steps that the weights were trained on, including those of their ancestors.
     """
     state = {"weights": np.zeros(4), "returns": np.zeros(0), "env_steps": 0} if state is None else dict(state)
     for iteration in range(ctx.first_step, ctx.first_step + steps):
@@ -115,7 +115,7 @@ def reinforce(
         state["weights"] = state["weights"] + hparams["lr"] * slope(state["weights"], played)
         state["returns"] = np.append(state["returns"], played.lengths)[-KEPT:]
         state["env_steps"] += int(played.lengths.sum())
-    test = _keyed(state["weights"], TESTS, ctx, "test")  # the same episodes for everybody, whenever
+    test = _keyed(state["weights"], TESTS, ctx, "test")  # the same episodes for all members and rounds
     return state, {
         "score": float(state["returns"].mean()),
         "series": state["returns"].tolist(),
@@ -125,13 +125,13 @@ def reinforce(
 
 
 def _keyed(weights: Array, count: int, ctx: Context, *purpose: str | int) -> Episodes:
-    """Episodes each of which is seeded by what it is for; the policy's draws have a key of their own."""
+    """Play episodes seeded by their purpose; the policy's draws have a separate key."""
     begin = starts([ctx.key(*purpose, "episode", i) for i in range(count)])
     return play(weights, begin, np.random.default_rng(ctx.key(*purpose, "actions")).logistic(size=(CAP, count)))
 
 
 def cartpole() -> Experiment:
-    """150 iterations from learning rates between 0.01 and 1, which is low: up to 100 may be found."""
+    """150 iterations with initial learning rates from 0.01 to 1, which are low; the bound is 100."""
     return Experiment(
         task=reinforce,
         space={"lr": Float(0.01, 100.0, "log", prior=(0.01, 1.0))},

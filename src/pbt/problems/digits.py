@@ -1,10 +1,10 @@
-"""A small network on scikit-learn's 1,797 digits of 8 x 8 pixels: a real network, in half a second a run.
+"""A small network on scikit-learn's 1,797 digits of 8 x 8 pixels; half a second per run.
 
-Good for: whether an algorithm finds a learning rate from a bad start (`digits`: every first value is far too low), and
-whether it does harm where the first values are good (`digits_centred`: there is nothing to gain). Validation has
-397 images, so scores move in steps of 0.0025 and ties are common.
+Tests whether an algorithm finds a learning rate from bad initial values (`digits`: all are far too low), and whether it
+harms good ones (`digits_centred`: no gain is possible). Validation has 397 images: scores are multiples of 0.0025, and
+ties are common.
 
-Initialization: He et al. 2015 (arXiv 1502.01852); the data: `pbt.problems.images`.
+Initialization: He et al. 2015 (arXiv 1502.01852). Data: `pbt.problems.images`.
 """
 
 from collections.abc import Mapping
@@ -32,13 +32,12 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True, slots=True)
 class DigitsMlp:
-    """A network 64-32-10 under SGD with momentum 0.9, as arrays of float64; the hyperparameter is `lr`.
+    """A network 64-32-10 trained by SGD with momentum 0.9, as float64 arrays; the hyperparameter is `lr`.
 
-    Batches of 50 are drawn with replacement, for each member alone; the score is validation accuracy, and `test` the
-    accuracy on images that select nothing.
+    Batches of 50 are drawn with replacement per member. The score is validation accuracy; `test` is test accuracy.
 
     Args:
-        examples: Training images, at most 1,000.
+        examples: Number of training images, at most 1,000.
     """
 
     examples: int = 1000
@@ -46,10 +45,10 @@ class DigitsMlp:
     def __call__(
         self, hparams: Mapping[str, Any], state: Weights | None, steps: int, ctx: Context
     ) -> tuple[Weights, dict[str, float]]:
-        """Steps of training; a member that diverged has no score."""
+        """Train; the score of a diverged member is NaN."""
         data = splits(ctx.key("order"), self.examples)
         weights = initial(ctx.key("init", ctx.member)) if state is None else {k: v.copy() for k, v in state.items()}
-        with np.errstate(all="ignore"):  # what diverges is told by its score
+        with np.errstate(all="ignore"):  # divergence is reported by the score
             for step in range(ctx.first_step, ctx.first_step + steps):
                 x, y = data.train
                 batch = self._batch(step, ctx)
@@ -59,7 +58,7 @@ class DigitsMlp:
             return weights, {"score": score, "test": accuracy(weights, *data.test)}
 
     def _batch(self, step: int, ctx: Context) -> Labels:
-        """The images of a step, whatever round it is in."""
+        """Images of a step, independent of the round."""
         epoch, place = divmod(step, self.examples // BATCH)
         return _drawn(ctx.key("batches", ctx.member, epoch), self.examples)[place]
 
@@ -70,7 +69,7 @@ def _drawn(key: int, examples: int) -> list[Labels]:
 
 
 def initial(key: int) -> Weights:
-    """He-normal weights, zero biases, and momentum at rest."""
+    """He-normal weights, zero biases and zero momentum."""
     rng = np.random.default_rng(key)
     shapes = list(pairwise(SIZES))
     weights = {f"w{i}": rng.normal(0, np.sqrt(2 / m), (m, n)) for i, (m, n) in enumerate(shapes)}
@@ -79,7 +78,7 @@ def initial(key: int) -> Weights:
 
 
 def gradients(weights: Weights, x: Array, y: Labels) -> Weights:
-    """Of the mean cross-entropy of a batch."""
+    """Gradients of the mean cross-entropy of a batch."""
     hidden = np.maximum(x @ weights["w0"] + weights["b0"], 0)
     logits = hidden @ weights["w1"] + weights["b1"]
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -100,23 +99,23 @@ def descend(weights: Weights, slope: Weights, lr: float) -> None:
 
 
 def accuracy(weights: Weights, x: Array, y: Labels) -> float:
-    """The share of images that are read right."""
+    """Share of correctly classified images."""
     hidden = np.maximum(x @ weights["w0"] + weights["b0"], 0)
     return float(((hidden @ weights["w1"] + weights["b1"]).argmax(axis=1) == y).mean())
 
 
 def digits() -> Experiment:
-    """First learning rates from 0.00001 to 0.001, all too low: what is good must be found outside of them."""
+    """Initial learning rates from 0.00001 to 0.001, all too low; good values lie outside."""
     return _experiment((1e-5, 1e-3))
 
 
 def digits_centred() -> Experiment:
-    """First learning rates from 0.0001 to 1: some of them are good already."""
+    """Initial learning rates from 0.0001 to 1; some are good."""
     return _experiment((1e-4, 1.0))
 
 
 def _experiment(prior: tuple[float, float]) -> Experiment:
-    images()  # now, and not in the first round, it is told that the data is not there
+    images()  # reports missing data before the first round
     task = DigitsMlp()
     return Experiment(
         task=task,

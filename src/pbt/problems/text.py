@@ -1,8 +1,8 @@
-"""A character model on the documentation of the Python language, where a learning-rate schedule pays.
+"""A character model on the documentation of the Python language, which benefits from a learning-rate schedule.
 
-Good for: whether evolution finds a schedule that beats every constant rate of the same search. The text is
-`pydoc_data.topics`, which comes with Python, so nothing is downloaded. It differs between versions of Python: losses on
-one version cannot be compared with losses on another, and each run records which text it was trained on.
+Tests whether evolution finds a schedule that beats every constant rate of the same search. The text is
+`pydoc_data.topics`, a part of Python, so nothing is downloaded. It differs between versions of Python, so that losses
+cannot be compared between versions; each run records the digest of its text.
 
 Reference: Bengio et al. 2003 (a neural model of the next symbol after a fixed context).
 """
@@ -29,25 +29,25 @@ from pbt.space import Float
 CONTEXT, HIDDEN, BATCH, MOMENTUM = 5, 64, 32, 0.9
 STEPS, ROUNDS, MEMBERS = 150, 20, 10
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
-"""The known characters; every other one counts as a single further symbol."""
+"""Known characters; all others are mapped to one further symbol."""
 KINDS = len(SYMBOLS) + 1
 HELD_OUT = 5_000
-"""Characters at most that are predicted in validation and test each, evenly spaced over their paragraphs."""
+"""Largest number of predicted characters in validation and test each, evenly spaced."""
 
 
 @cache
 def paragraphs() -> tuple[str, ...]:
-    """The paragraphs of all topics in the order of their names, each once, although topics quote one another.
+    """Distinct paragraphs of all topics, in the order of the topics' names.
 
     Raises:
-        DataError: This Python comes without its documentation.
+        DataError: This Python lacks its documentation.
     """
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise DataError(
-            "expected the module pydoc_data.topics of the standard library, which is the text to train on; this Python "
-            "lacks it, use one with the whole standard library"
+            "expected the module pydoc_data.topics of the standard library, the training text; this Python lacks it, "
+            "use one with the complete standard library"
         ) from error
     found = (part.strip("\n") for name in sorted(topics) for part in topics[name].split("\n\n"))
     return tuple(dict.fromkeys(part for part in found if part))
@@ -59,13 +59,13 @@ def digest() -> str:
 
 
 def splits() -> tuple[list[str], list[str], list[str]]:
-    """Of every ten paragraphs the ninth is for validation and the tenth for testing, whatever the seed."""
+    """Of every ten paragraphs, the ninth is for validation and the tenth for testing, for any seed."""
     parts = paragraphs()
     return [part for i, part in enumerate(parts) if i % 10 < 8], list(parts[8::10]), list(parts[9::10])
 
 
 def examples(parts: Sequence[str], most: int | None = None) -> Split:
-    """Every character of these paragraphs with the five before it, as codes; `most`: so many, evenly spaced."""
+    """Each character of these paragraphs with the five before it, as codes; at most `most`, evenly spaced."""
     codes = {symbol: code for code, symbol in enumerate(SYMBOLS)}
     text = "".join("\n\n" + part for part in parts)
     line = torch.tensor([codes.get(symbol, KINDS - 1) for symbol in text], dtype=torch.uint8)
@@ -77,23 +77,23 @@ def examples(parts: Sequence[str], most: int | None = None) -> Split:
 
 @cache
 def text_data() -> Data:
-    """Contexts (n, 5) and the characters that follow (n,)."""
+    """Contexts (n, 5) and following characters (n,)."""
     train, validation, test = splits()
     return Data(train=examples(train), validation=examples(validation, HELD_OUT), test=examples(test, HELD_OUT))
 
 
 def one_hot(codes: Tensor) -> Tensor:
-    """Contexts (n, 5) as the network's inputs (n, 5 * 97)."""
+    """Encode contexts (n, 5) as inputs (n, 5 * 97)."""
     return F.one_hot(codes.long(), KINDS).flatten(1).float()
 
 
 def character_model() -> nn.Module:
-    """From a context to the logits of the next character, through one hidden layer."""
+    """A network with one hidden layer, from a context to logits of the next character."""
     return nn.Sequential(nn.Linear(CONTEXT * KINDS, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, KINDS))
 
 
 def text() -> Experiment:
-    """Learning rates from 0.0001 to 1 under SGD with momentum; the score is the validation loss, in nats."""
+    """SGD with momentum and learning rates from 0.0001 to 1; the score is the validation loss in nats."""
     return _experiment(Plan(exploit=truncation(0.2), explore=perturb((0.8, 1.25)), interval=STEPS))
 
 
@@ -104,7 +104,7 @@ def text_cosine() -> Experiment:
 
 
 def _experiment(plan: Plan, scheduler: Callable[[Optimizer], CosineAnnealingLR] | None = None) -> Experiment:
-    text_data()  # now, and not in the first round, a Python without the text is refused
+    text_data()  # reports a missing text before the first round
     return Experiment(
         task=SupervisedTask(
             model=character_model,
@@ -124,7 +124,7 @@ def _experiment(plan: Plan, scheduler: Callable[[Optimizer], CosineAnnealingLR] 
         population=MEMBERS,
         rounds=ROUNDS,
         objective="minimize",
-        # Half the time of one member after the other.
+        # Takes half the time of one member after another.
         placement=Placement(executor="vectorized", workers=1, threads=1),
         note=f"pydoc_data.topics, SHA-256 {digest()}",
     )

@@ -1,9 +1,8 @@
 """A small variational autoencoder on scikit-learn's digits, with a learning rate and a weight of the KL term.
 
-Good for: a hyperparameter that changes what is minimized. Training losses under different weights `beta` cannot be
-compared, so the score is the evidence lower bound on validation images, which has the weight 1 whatever a member
-trains with, under the same noise for everybody. Whether the usual warm-up, a small weight early, is found, the
-schedule tells.
+Tests a hyperparameter that changes the training loss. Losses with different weights `beta` cannot be compared, so the
+score is the evidence lower bound on validation images, with weight 1 and the same noise for all members. The schedule
+shows whether the usual warm-up, a small weight early in training, is discovered.
 
 References: Kingma and Welling 2014 (arXiv 1312.6114); Higgins et al. 2017 (the weight); Sonderby et al. 2016
 (arXiv 1602.02282, warm-up).
@@ -31,7 +30,7 @@ EXAMPLES, BATCH = 1000, 50
 
 
 class Autoencoder(nn.Module):
-    """From an image to a normal distribution of codes, and from a code back to the odds of each pixel."""
+    """Encodes an image as a normal distribution of codes, and decodes a code to the logits of the pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +38,7 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(CODE, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, PIXELS))
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Both terms of minus the bound, in nats: the reconstruction error and the divergence, (n,) each.
+        """The two terms of the negative bound in nats, (n,) each: reconstruction error and divergence.
 
         Args:
             x: Images, (n, 64).
@@ -53,12 +52,12 @@ class Autoencoder(nn.Module):
 
 
 class Vae:
-    """Trains it by Adam; every draw is keyed by member and step, so that rounds may be cut anywhere."""
+    """Trains the autoencoder with Adam; draws are keyed by member and step, independent of rounds."""
 
     bind: Mapping[str, Binding] = {"lr": optimizer("lr"), "beta": argument()}
 
     def build(self, hparams: HParams, ctx: Context) -> dict[str, Any]:  # noqa: ARG002 (the form of a task)
-        """A fresh network and its optimizer."""
+        """A new network and its optimizer."""
         model = Autoencoder().to(ctx.device)
         return {"model": model, "optimizer": torch.optim.Adam(model.parameters())}
 
@@ -76,7 +75,7 @@ class Vae:
 
     @torch.no_grad()
     def evaluate(self, parts: Mapping[str, Any], ctx: Context) -> dict[str, float]:
-        """The bound on validation images as the score, on test images as `test`; in nats per image."""
+        """The bound on validation images as the score, and on test images as `test`, in nats per image."""
         _, validation, test = tensors(ctx.key("order"), ctx.device)
         error, divergence = _measured(parts["model"], validation, ctx.key("validation"))
         test_error, test_divergence = _measured(parts["model"], test, ctx.key("test"))
@@ -89,7 +88,7 @@ class Vae:
 
 
 def _measured(model: nn.Module, x: Tensor, key: int) -> tuple[float, float]:
-    """The mean of both terms, under noise that is the same for every member and round."""
+    """The mean of both terms, with the same noise for every member and round."""
     noise = torch.randn(len(x), CODE, generator=torch.Generator().manual_seed(key)).to(x.device)
     error, divergence = model(x, noise)
     return float(error.mean()), float(divergence.mean())
@@ -97,14 +96,14 @@ def _measured(model: nn.Module, x: Tensor, key: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=8)
 def tensors(seed: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Images to train on, validation and test images, with pixels from 0 to 1."""
+    """Training, validation and test images with pixels from 0 to 1."""
     train, validation, test = (torch.from_numpy(x).float().to(device) for x, _ in splits(seed, EXAMPLES))
     return train, validation, test
 
 
 def vae() -> Experiment:
-    """Learning rates that are mostly too low, and weights of the divergence around 1."""
-    images()  # now, and not in the first round, it is told that the data is not there
+    """Mostly too low initial learning rates, and weights of the divergence around 1."""
+    images()  # reports missing data before the first round
     return Experiment(
         task=Vae(),
         space={"lr": Float(1e-5, 0.1, "log", prior=(1e-4, 1e-2)), "beta": Float(0.05, 4.0, "log")},
