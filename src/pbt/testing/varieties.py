@@ -153,9 +153,8 @@ class NetworksContract(SupervisedContract):
 
 def jittered(inputs: Tensor, generator: torch.Generator) -> Tensor:
     """An augmentation that draws from both generators."""
-    place = {"dtype": inputs.dtype, "device": inputs.device}
-    own = torch.randn(inputs.shape, generator=generator, **place)
-    return inputs + 0.1 * own + 0.1 * torch.randn(inputs.shape, **place)
+    own = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype, device=inputs.device)
+    return inputs + 0.1 * own + 0.1 * torch.randn_like(inputs)
 
 
 def halved(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

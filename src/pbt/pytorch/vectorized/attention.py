@@ -27,8 +27,8 @@ def attention(
         # Broadcast over the dimensions that queries have before it.
         mask = mask.reshape(len(mask), *[1] * (q.dim() - mask.dim()), *mask.shape[1:])
         mask = mask.expand(*q.shape[:-1], mask.shape[-1]).flatten(0, 1)
-    flat = [x.flatten(0, 1) for x in (q, k, v)]
-    y = F.scaled_dot_product_attention(*flat, mask, p, causal, scale=scale, enable_gqa=gqa)
+    q_, k_, v_ = (x.flatten(0, 1) for x in (q, k, v))
+    y = F.scaled_dot_product_attention(q_, k_, v_, mask, p, causal, scale=scale, enable_gqa=gqa)
     return y.view(*q.shape[:2], *y.shape[1:])
 
 

@@ -56,7 +56,9 @@ class TrainingSteps:
         self._captured_with: Any = None
         """What those graphs depend on."""
         self._refused = ""
-        """Why steps are not captured, as it was last logged."""
+        """Why steps like these are not captured; empty: they may be."""
+        self._logged: set[str] = set()
+        """The reasons that were logged."""
 
     def run(
         self,
@@ -161,29 +163,28 @@ class TrainingSteps:
         """Whether steps of this round can be a graph, as far as is known; graphs that no longer hold are dropped."""
         if not self._program.tuning.capture:
             return False
-        reason = self._program.uncapturable
         signature = repr(self._program.signature)
         if signature != self._captured_with:
             self._graphs.clear()
             self._captured_with = signature
-        return self._may(reason or "")
+            self._refused = ""
+        return not self._refused and not self._refuse(self._program.uncapturable)
 
-    def _may(self, refused: str) -> bool:
-        if refused and refused != self._refused:
-            log.info("training steps are not captured as a graph: %s", refused)
-        self._refused = refused
-        return not refused
+    def _refuse(self, reason: str | None) -> bool:
+        """Capture nothing for this reason, if there is one, which is logged once."""
+        if reason and reason not in self._logged:
+            log.info("training steps are not captured as a graph: %s", reason)
+            self._logged.add(reason)
+        self._refused = reason or ""
+        return bool(reason)
 
     def _captured(self, size: int) -> bool:
         """Whether there is a graph of a step of this size, which is captured if it can be."""
-        if size in self._graphs:
-            return True
-        if self._refused:
-            return False
+        if size in self._graphs or self._refused:
+            return size in self._graphs
         if repr(self._program.signature) != self._captured_with:
-            return self._may("the network or the optimizer changes a Python value at every step")
-        graph, faults = torch.cuda.CUDAGraph(), dict(self._program.faults)
-        reason = ""
+            return not self._refuse("the network or the optimizer changes a Python value at every step")
+        graph, faults, reason = torch.cuda.CUDAGraph(), dict(self._program.faults), ""
         try:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(self._device)):
                 self._gathered(size)
@@ -192,13 +193,12 @@ class TrainingSteps:
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         new = [fault for member, fault in self._program.faults.items() if member not in faults]
         if new:
-            # Of the capture, and not of the member: a loss or a metric that reads a value, for example.
+            # Of the capture, and not of the member: a loss or a metric reads a value, for example.
             self._program.set_faults(faults)
-            reason = str(new[0]).splitlines()[0]
-        if reason:
-            return self._may(reason)
-        self._graphs[size] = graph
-        return True
+            reason = f"{type(new[0]).__name__}: {str(new[0]).splitlines()[0]}"
+        if not self._refuse(reason):
+            self._graphs[size] = graph
+        return not reason
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
