@@ -58,10 +58,17 @@ class StackedDropout(nn.Module):
         """All members' inputs, (members, *shape)."""
         if not self.drops:
             return self.undropped(x)
-        bits = self._noise.bits(self._decisions(x.shape[1:]), self._layer).to(wide(x).dtype)
+        bits = self._noise.bits(self._decisions(x.shape[1:]), self._layer)
         act = relu_drop if self.relu else drop
         # A graph must not keep a probability that members happen to have in common.
         if len(set(self._thresholds)) == 1 and not isinstance(self._noise, CounterNoise):
-            return act(x, bits.expand_as(x), self._thresholds[0], self._scales[0])
-        thresholds, scales = self._columns.to(bits.dtype).view(2, -1, *[1] * (x.dim() - 1))
-        return act(x, bits.sub_(thresholds).expand_as(x), 0.0, scales)
+            return act(x, bits.to(wide(x).dtype).expand_as(x), self._thresholds[0], self._scales[0])
+        thresholds, scales = self._columns.to(wide(x).dtype).view(2, -1, *[1] * (x.dim() - 1))
+        return act(x, _laid_out_as(x, bits).sub_(thresholds).expand_as(x), 0.0, scales)
+
+
+def _laid_out_as(x: Tensor, bits: Tensor) -> Tensor:
+    """The bits as floats, in memory in the order of x where they have its shape: kernels then read both alike."""
+    if bits.shape != x.shape:
+        return bits.to(wide(x).dtype)
+    return torch.empty_like(x, dtype=wide(x).dtype).copy_(bits)
