@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_kill import crash
+
+from tests.crash.test_kill import crash
 
 PROLOGUE = """
     import os, signal, sqlite3, subprocess, sys, threading, time

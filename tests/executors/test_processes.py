@@ -10,7 +10,6 @@ import time
 import types
 from pathlib import Path
 
-import fleet
 import numpy as np
 import pytest
 
@@ -26,8 +25,9 @@ from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
 from pbt.testing.executors import CLOSE_SECONDS, ExecutorContract, finish, make_task, reports
+from tests.executors import fleet
+from tests.helpers.paths import ROOT
 
-HERE = Path(__file__).parent
 SPACE = {"lr": Float(0.01, 0.5, "log")}
 EVOLVE = Plan(exploit=truncation(0.4), interval=3)
 
@@ -67,8 +67,8 @@ def start_program(text, folder):
     """A user's program, beside the folder, with everything imported that it may need."""
     header = f"""
         import sys, time
-        sys.path.insert(0, {str(HERE)!r})
-        import fleet
+        sys.path.insert(0, {str(ROOT)!r})
+        from tests.executors import fleet
         from pbt.executors.retry import Limits
         from pbt.executors.processes import ProcessExecutor
         from pbt.executors.worker import WorkerSpec
@@ -102,7 +102,7 @@ def test_bits_of_inline(workers, undisturbed) -> None:
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_bits_of_inline_with_a_network(workers) -> None:
     """The same for a network with dropout, batch normalization, momentum, and data that are drawn when loaded."""
-    import small_net
+    from tests.executors import small_net
 
     space = {"lr": Float(0.01, 0.5, "log"), "p": Float(0.1, 0.6)}
     logs = [train(small_net.TASK, workers=w, population=4, rounds=3, space=space) for w in (None, workers)]

@@ -8,7 +8,6 @@ import textwrap
 import time
 from pathlib import Path
 
-import fleet_damage
 import pytest
 
 from pbt import Experiment, Float, Placement, Plan, truncation
@@ -19,8 +18,8 @@ from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
 from pbt.testing.executors import CLOSE_SECONDS, finish, make_task, reports
 from pbt.testing.invariants import violations
-
-HERE = Path(__file__).parent
+from tests.executors import fleet_damage
+from tests.helpers.paths import ROOT
 
 
 def lives(pid):
@@ -109,8 +108,8 @@ def test_workers_notice_a_dead_parent_whose_pipes_live_on(tmp_path) -> None:
     """A process that the parent had forked holds the pipes open; the workers end all the same when it is killed."""
     program = f"""
         import os, sys, time
-        sys.path.insert(0, {str(HERE)!r})
-        import fleet
+        sys.path.insert(0, {str(ROOT)!r})
+        from tests.executors import fleet
         from pbt.executors.processes import ProcessExecutor
         from pbt.executors.worker import WorkerSpec
         from pbt.store.files import StateFiles
