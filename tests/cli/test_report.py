@@ -10,6 +10,7 @@ import pytest
 import pbt
 from pbt.cli.app import main
 from pbt.report.data.figures import NAMES
+from pbt.report.matplotlib_figures import common
 from tests.helpers.paths import SOURCE
 from tests.report.histories import CLIMB
 
@@ -18,6 +19,8 @@ from tests.report.histories import CLIMB
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with one finished run in it."""
     monkeypatch.chdir(tmp_path)
+    # Pictures of few pixels: no test looks at them that closely.
+    monkeypatch.setattr(common, "DPI", 30)
     pbt.run(**CLIMB | {"rounds": 3}, run_dir=tmp_path / "runs" / "one")
     return tmp_path
 

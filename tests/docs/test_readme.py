@@ -5,29 +5,22 @@ import re
 import runpy
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 import pbt
+from tests.helpers import command
 from tests.helpers.paths import ROOT, SOURCE
 
 README = (ROOT / "README.md").read_text()
 EXAMPLE = ROOT / "examples" / "quadrants.py"
 PAGES = [name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md") if (ROOT / name).exists()]
-_MODULE, _, _FUNCTION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["pbt"].partition(":")
 
 
 def blocks(language: str) -> list[str]:
     """The fenced blocks of README.md in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-
-
-def pbt_command(folder: Path, *words: str) -> str:
-    """What `pbt` prints, after it ended well."""
-    code = f"import sys; from {_MODULE} import {_FUNCTION}; sys.exit({_FUNCTION}())"
-    return python(folder, "-c", code, *words)
 
 
 def python(folder: Path, *words: str) -> str:
@@ -96,12 +89,12 @@ def commands() -> list[str]:
 def test_every_command_of_the_table_exists(tmp_path: Path) -> None:
     """Each `pbt ...` of the README is in `pbt --help`, and each script is in the repository."""
     told = commands()
-    names = [command.split()[1] for command in told if command.startswith("pbt ")]
+    names = [line.split()[1] for line in told if line.startswith("pbt ")]
     assert {"run", "status", "resume", "verify", "doctor", "demo"} <= set(names)
     assert {"ls", "lineage", "schedule", "replay", "export"} <= set(names)
-    help_ = pbt_command(tmp_path, "--help")
+    help_ = command.pbt(tmp_path, "--help", COLUMNS="200").stdout
     assert [name for name in names if not re.search(rf"^\W*{name}\b", help_, re.MULTILINE)] == []
-    scripts = [command.split()[1] for command in told if command.startswith("python3 ")]
+    scripts = [line.split()[1] for line in told if line.startswith("python3 ")]
     assert scripts
     assert [script for script in scripts if not (ROOT / script).is_file()] == []
 
@@ -111,8 +104,8 @@ def test_every_option_of_the_table_exists(tmp_path: Path) -> None:
     lines = [line for line in README.splitlines() if line.startswith("| `pbt ")]
     told = [(line.split("`")[1].split()[1], option) for line in lines for option in re.findall(r"--[a-z-]+", line)]
     assert told
-    for command, option in told:
-        assert option in pbt_command(tmp_path, command, "--help"), (command, option)
+    for name, option in told:
+        assert option in command.pbt(tmp_path, name, "--help", COLUMNS="200").stdout, (name, option)
 
 
 def test_what_scripts_the_readme_names_are_there() -> None:

@@ -76,13 +76,13 @@ def test_numbers_are_short() -> None:
     assert [short(v) for v in (1 / 3, 12345678901, float("nan"), None)] == [0.33333333, 12345678901, None, None]
 
 
-@pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_pictures_for_print(climbed: Run, tmp_path: Path, suffix: str, begins: bytes) -> None:
-    """One file per picture under the picture's name, the same bytes each time."""
-    first = write_pictures(climbed, [suffix], tmp_path / "first")
-    assert [path.name for path in first] == [f"{name}.{suffix}" for name in NAMES]
-    assert all(path.read_bytes().startswith(begins) for path in first)
-    again = write_pictures(climbed, [suffix], tmp_path / "again")
+def test_pictures_for_print(climbed: Run, tmp_path: Path) -> None:
+    """One file per picture and format under the picture's name, the same bytes each time."""
+    formats = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    first = write_pictures(climbed, formats, tmp_path / "first")
+    assert [path.name for path in first] == [f"{name}.{suffix}" for name in NAMES for suffix in formats]
+    assert all(path.read_bytes().startswith(formats[path.suffix[1:]]) for path in first)
+    again = write_pictures(climbed, formats, tmp_path / "again")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
 
 
@@ -113,7 +113,7 @@ def counted_axes(made: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("rounds", [1, 2, 5, 40])
 def test_ticks_of_counts_are_whole_numbers(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps, rounds, founders and failures have ticks at whole numbers, and no label twice, in both libraries."""
-    monkeypatch.setattr("histories.INTERVAL", 1)
+    monkeypatch.setattr("tests.report.histories.INTERVAL", 1)
     scores: list[list[float | None]] = [[*row] for row in rising(rounds, 4)]
     scores[-1][0] = None  # one failure: an axis from 0 to 1
     run = history(scores, copies={(2, 1): 3} if rounds > 1 else {})

@@ -27,6 +27,21 @@ class Slow:
         return walk(hparams, state, steps, ctx)
 
 
+class Gathers:
+    """Walks, but waits at round 2 until the folder holds a file `open`; each worker that waits has a file there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, hparams, state, steps, ctx):
+        if ctx.round == 2:
+            folder = Path(self.folder)
+            (folder / f"worker-{os.getpid()}").touch()
+            while not (folder / "open").exists():
+                time.sleep(0.02)
+        return walk(hparams, state, steps, ctx)
+
+
 class Falls:
     """Walks, but the worker of one member dies at one round, so many times."""
 
