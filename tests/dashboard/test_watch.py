@@ -203,6 +203,8 @@ class Slow:
         self.seconds = seconds
         self.versions: list[str] = []
         self.at_once = self.most = 0
+        self.go_on = threading.Event()
+        """Ends the waiting early."""
         self._lock = threading.Lock()
 
     def __call__(self, path: Path, version: str) -> bytes:
@@ -210,7 +212,7 @@ class Slow:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
             self.versions.append(version)
-        time.sleep(self.seconds)
+        self.go_on.wait(self.seconds)
         with self._lock:
             self.at_once -= 1
         return f"{path.name} {version}".encode()
@@ -221,16 +223,17 @@ class TestDesk:
         """Twenty who ask at once get one page that was made once, and the server answers others meanwhile."""
         written = Written(tmp_path / "one")
         written.round()
-        make = Slow()
+        make = Slow(600)
 
         async def ask() -> None:
             desk = ResponseCache(Watch(tmp_path), make)
             key = json.loads((await desk.runs()).body)["runs"][0]["key"]
             waiting = asyncio.gather(*(desk.run(key) for _ in range(20)))
-            await asyncio.sleep(0.05)
-            begun = time.monotonic()
+            while not make.at_once:
+                await asyncio.sleep(0.005)
             await desk.runs()
-            assert time.monotonic() - begun < 0.1
+            assert make.at_once == 1, "the page was waited for"
+            make.go_on.set()
             assert len({answer.tag for answer in await waiting if answer}) == 1
             await desk.run(key)
             assert await desk.run("0" * 16) is None

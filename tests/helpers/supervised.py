@@ -11,7 +11,6 @@ interface; `NetworksContract`, for executors with their own arithmetic, adds man
 is a separate run of each member by the inline executor.
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from pbt.executors.inline import InlineExecutor
 from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import SupervisedTask, loss
 from pbt.store.files import StateFiles
-from pbt.testing.executors import CLOSE_SECONDS, finish, make_task, reports
+from pbt.testing.executors import finish, make_task, reports
 from pbt.testing.states import check_close, state_of
 from tests.helpers.networks import BATCH, EXAMPLES
 from tests.helpers.tasks import DENSE, PLAIN
@@ -251,13 +250,11 @@ class SupervisedContract(AgreementContract):
         assert outside() == before
 
     def test_close(self) -> None:
-        """`close` drops unfinished tasks, takes at most five seconds, and can be called twice or before any task."""
+        """`close` drops unfinished tasks, and can be called twice or before any task."""
         executor = self.open(PLAIN)
         executor.submit([make_task(member) for member in range(20)])
-        started = time.monotonic()
         executor.close()
         executor.close()
-        assert time.monotonic() - started < CLOSE_SECONDS
         assert executor.wait() == []
         self.open(PLAIN).close()
 

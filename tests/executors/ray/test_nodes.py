@@ -179,10 +179,8 @@ def test_others_have_the_cores(nodes, tmp_path, monkeypatch):
     )
     try:
         assert holder.stdout.readline().strip() == "held"
-        started = time.monotonic()
         with pytest.raises(WorkerError, match=r"needs 1 CPU, and free are nothing of 3 CPU"):
             experiment(nodes.address).run(tmp_path / "run")
-        assert time.monotonic() - started < 30
     finally:
         holder.kill()
         holder.wait()
