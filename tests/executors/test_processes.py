@@ -82,7 +82,7 @@ def test_bits_of_inline(workers, undisturbed) -> None:
     assert train(fleet.walk, workers=workers) == undisturbed
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3))])
 def test_bits_of_inline_with_a_network(workers) -> None:
     """The same for a network with dropout, batch normalization, momentum, and data that are drawn when loaded."""
     from tests.executors import small_net
