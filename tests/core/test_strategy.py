@@ -406,9 +406,10 @@ class TestPlan:
 
 
 @pytest.mark.gate
-def test_distinct_ancestors_under_noise():
+@pytest.mark.parametrize(("num_runs", "tolerance"), [(50, 0.6), pytest.param(200, 0.15, marks=pytest.mark.slow)])
+def test_distinct_ancestors_under_noise(num_runs, tolerance):
     """With scores of pure noise, N=20 and q=0.2: 16, 8.75, 5.6, 3.3 and 1.7 founders after 1, 5, 10, 20, 50 rounds."""
-    plan, rounds, num_runs = Plan(exploit=truncation(0.2), explore=keep()), (1, 5, 10, 20, 50), 200
+    plan, rounds = Plan(exploit=truncation(0.2), explore=keep()), (1, 5, 10, 20, 50)
     space = Space({"lr": Float(0.0, 1.0)})
     survivors = np.zeros(len(rounds))
     for seed in range(num_runs):
@@ -433,4 +434,4 @@ def test_distinct_ancestors_under_noise():
             view = apply(view, [Decided(decision=decision) for decision in decisions])
             if round_ in rounds:
                 survivors[rounds.index(round_)] += len(set(founder)) / num_runs
-    assert survivors.tolist() == pytest.approx([16, 8.75, 5.6, 3.3, 1.7], abs=0.15)
+    assert survivors.tolist() == pytest.approx([16, 8.75, 5.6, 3.3, 1.7], abs=tolerance)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import idx
 from pbt.cli.app import main
 from pbt.errors import DataError
 from pbt.mnist.commands import population
@@ -20,6 +19,7 @@ from pbt.mnist.single_commands import single
 from pbt.mnist.task import check_same, find_data, settled
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
+from tests.mnist.conftest import idx
 
 ROOT = Path(__file__).parents[2]
 Say = Callable[..., str]
