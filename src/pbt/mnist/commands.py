@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from pbt.errors import ConfigError, RunExistsError, UsageError
 from pbt.mnist.config.record import Config, load_config
-from pbt.mnist.config.values import plain
+from pbt.mnist.config.types import plain
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.demo import demo_config, demo_epochs, demo_result
 from pbt.mnist.evaluations import keep_evaluation

@@ -10,7 +10,7 @@ from torch import nn
 
 from pbt.errors import ConfigError
 from pbt.mnist.config.sections import Section
-from pbt.mnist.config.values import plain
+from pbt.mnist.config.types import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,17 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from pbt.errors import nearest
-from pbt.mnist.config.values import HYPERPARAMETERS, Bounds, entries, number, plain
+from pbt.mnist.config.types import HYPERPARAMETERS, Number, entries, in_words, plain
 
 _KEY = re.compile(r"PBT_(?P<name>.*?)(?P<part>|_bounds|_scale)", re.DOTALL)
 _MOST_VALUES = 1000
+_NUMBERS = TypeAdapter(list[Number])
+_IN_RANGE = {name: TypeAdapter(Annotated[float, limits]) for name, limits in HYPERPARAMETERS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +78,8 @@ def _split(key: str, keys: Mapping[str, object]) -> tuple[str, str]:
 
 
 def _parse(name: str, value: object, keys: Mapping[str, object]) -> Evolving:
-    key, limits = f"PBT_{name}", HYPERPARAMETERS[name]
-    given = _numbers(key, value, limits)
+    key = f"PBT_{name}"
+    given = _numbers(key, value, name)
     if not 2 <= len(given) <= _MOST_VALUES or len(set(given)) < len(given):
         raise EvolvingError(key, f"expected two different numbers (a range) or more (choices), found {short(value)}")
     # Sorted: a range may be written either way round, and the neighbor of a choice is the next larger or smaller.
@@ -86,27 +90,31 @@ def _parse(name: str, value: object, keys: Mapping[str, object]) -> Evolving:
             if said is not None:
                 raise EvolvingError(f"{key}_{part}", f"expected {key} to be a range, found choices")
         return Evolving(name=name, values=values, kind="choice", bounds=(values[0], values[-1]))
-    low, high = _bounds(key, bounds, limits, values) if bounds is not None else values
+    low, high = _bounds(name, bounds, values) if bounds is not None else values
     return Evolving(name=name, values=values, kind="range", bounds=(low, high), scale=_scale(key, scale, low))
 
 
-def _numbers(key: str, value: object, limits: Bounds) -> list[float]:
+def _numbers(key: str, value: object, name: str) -> list[float]:
+    """The numbers of a key, each in the range of the hyperparameter."""
     try:
-        numbers = [number(entry) for entry in entries(value)]
-    except ValueError:
+        numbers = _NUMBERS.validate_python(list(entries(value)), strict=True)
+    except ValidationError:
         raise EvolvingError(key, f"expected numbers, found {short(value)}") from None
     for entry in numbers:
-        if entry not in limits:
-            raise EvolvingError(key, f"expected numbers {limits}, found {entry:g}")
+        try:
+            _IN_RANGE[name].validate_python(entry)
+        except ValidationError:
+            limits = in_words(HYPERPARAMETERS[name].metadata)
+            raise EvolvingError(key, f"expected numbers {limits}, found {entry:g}") from None
     return numbers
 
 
-def _bounds(key: str, value: object, limits: Bounds, prior: tuple[float, ...]) -> tuple[float, float]:
-    bounds = sorted(_numbers(f"{key}_bounds", value, limits))
+def _bounds(name: str, value: object, prior: tuple[float, ...]) -> tuple[float, float]:
+    key = f"PBT_{name}_bounds"
+    bounds = sorted(_numbers(key, value, name))
     if len(bounds) != 2 or not bounds[0] <= prior[0] <= prior[1] <= bounds[1]:
         raise EvolvingError(
-            f"{key}_bounds",
-            f"expected two numbers with {prior[0]:g} to {prior[1]:g} between them, found {short(value)}",
+            key, f"expected two numbers with {prior[0]:g} to {prior[1]:g} between them, found {short(value)}"
         )
     return bounds[0], bounds[1]
 

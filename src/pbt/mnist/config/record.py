@@ -16,7 +16,7 @@ from pbt.mnist.config.evolving import Evolving
 from pbt.mnist.config.file import read_file
 from pbt.mnist.config.resolve import build
 from pbt.mnist.config.sections import TestSection, TrainSection, ValSection
-from pbt.mnist.config.values import plain
+from pbt.mnist.config.types import plain
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 

@@ -7,7 +7,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from pbt.mnist.config.sections import SECTIONS, EvaluationSection, Section, expected
-from pbt.mnist.config.values import HYPERPARAMETERS, plain
+from pbt.mnist.config.types import HYPERPARAMETERS, plain
 
 _HEAD = """# Configuration keys
 

@@ -9,7 +9,7 @@ from pbt.errors import ConfigError, nearest
 from pbt.mnist.config.evolving import is_evolving_key, parse_evolving, short
 from pbt.mnist.config.file import Table
 from pbt.mnist.config.sections import FIXED, INHERITED, SECTIONS, Section, TrainSection, expected, owners
-from pbt.mnist.config.values import absolute
+from pbt.mnist.config.types import absolute
 
 _NAMES = ("general", *SECTIONS)
 
