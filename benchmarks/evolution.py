@@ -20,7 +20,7 @@ import numpy as np
 
 from pbt.compare.design import planned
 from pbt.mnist.demo import demo_config, demo_epochs, of_the_last_round
-from pbt.mnist.population import PopulationRun, prepare
+from pbt.mnist.training import PreparedRun, prepare
 from pbt.runs.placement import Placement
 
 PLANS = ("pbt", "no-evolution")
@@ -31,7 +31,7 @@ def reached(plan: str, seed: int) -> Mapping[str, float]:
     """Test accuracies of one run, in percent."""
     found = prepare(demo_config({"seed": seed}), PLACE)
     config = demo_config({"seed": seed, "num_epochs_tot": demo_epochs(found.data)})
-    experiment = PopulationRun(config=config, data=found.data, placement=PLACE).experiment()
+    experiment = PreparedRun(config=config, data=found.data, placement=PLACE).experiment()
     run = replace(experiment, plan=planned(experiment, plan).plan).run()
     last = [run.tree.reports[member.state] for member in run.view.population if member.state is not None]
     return {

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("pydantic")
 
+from pbt.mnist.commands import single
 from pbt.mnist.data.folder import LAYOUTS
 from pbt.mnist.data.idx import SPECS
-from pbt.mnist.single_commands import single
 from pbt.runs.results import Run
 
 ROOT = Path(__file__).parents[1]

@@ -11,13 +11,12 @@ import pytest
 from conftest import idx
 from pbt.cli.app import main
 from pbt.errors import DataError
-from pbt.mnist.commands import population
+from pbt.mnist.commands import population, single
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.data import cache
 from pbt.mnist.data.idx import SPECS
-from pbt.mnist.population import prepare
-from pbt.mnist.single_commands import single
 from pbt.mnist.task import check_same, find_data, settled
+from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 

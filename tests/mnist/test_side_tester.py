@@ -23,9 +23,9 @@ from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.results_table import read_tests
 from pbt.mnist.side_tester import SideTester, _Bench
-from pbt.mnist.single import prepare_single
 from pbt.mnist.tables import percent
 from pbt.mnist.tester import evaluate, images_of
+from pbt.mnist.training import prepare
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
@@ -76,7 +76,7 @@ class Each(Observer):
 
 
 def trained(path: Path, config: Config, *observers: Observer, resume: bool = False) -> Run:
-    return prepare_single(config, INLINE).train(path, resume=resume, observers=observers)
+    return prepare(config, INLINE).train(path, resume=resume, observers=observers)
 
 
 def rows_of(path: Path) -> dict[int, tuple[float, float]]:
@@ -218,7 +218,7 @@ def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypa
     )
     with closing(_Bench(config, path, STEPS, debug=True)) as bench:
         each = Each(config, lambda _: (bench.test_newest(), bench.test_newest()))
-        prepare_single(config, INLINE, debug=True).train(path, resume=False, observers=[each])
+        prepare(config, INLINE, debug=True).train(path, resume=False, observers=[each])
     assert len(tested) == 3
     left = {"run.db", "states", "lock", "ckpts", "args_train.json", "args_test.json"}
     assert {entry.name for entry in path.iterdir()} == left

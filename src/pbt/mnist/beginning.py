@@ -15,7 +15,7 @@ from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
 from pbt.mnist.files import folder_of
 from pbt.mnist.models import Shape, network, restored
-from pbt.mnist.recorded import FREE, recorded_of
+from pbt.mnist.recorded import FREE, SINGLE, recorded_of
 from pbt.mnist.tester import load_checkpoint
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.results import Run
@@ -26,8 +26,6 @@ from pbt.store.sqlite import RunStore
 
 log = logging.getLogger("pbt")
 
-SINGLE = "mnist-single"
-"""The name of the application, as its runs record it."""
 START = "start.safetensors"
 """The weights that fine-tuning began with, in `ckpts/`."""
 Weights = Mapping[str, Tensor]

@@ -11,6 +11,8 @@ from pbt.mnist.config.file import read_file
 from pbt.mnist.config.record import Config
 from pbt.mnist.config.sections import FIXED, Section
 
+POPULATION, SINGLE = "mnist", "mnist-single"
+"""Names of the application, as the runs of populations and of single networks record it."""
 READ = ("data_dir", "metric", "gpus", "threads", "batch_size")
 """Keys of `test` and `val` that an evaluation reads itself."""
 FREE = frozenset(

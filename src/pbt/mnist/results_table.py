@@ -5,21 +5,34 @@ form, are made from the same numbers. The tester beside training and `-m test` w
 training takes it into the journal of the run, and from there restores the tables whenever it starts.
 """
 
+import contextlib
 import csv
 import fcntl
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from pbt.core.events import Event
 from pbt.core.lineage import Lineage
-from pbt.mnist.files import table_text, write, write_table
+from pbt.errors import RunLockedError
 from pbt.mnist.metrics import beside
-from pbt.mnist.tables import LOSSES, MISSING, MNIST, RESULTS, Row, epoch_of, percent, seconds_of
+from pbt.mnist.tables import (
+    LOSSES,
+    MISSING,
+    MNIST,
+    RESULTS,
+    Row,
+    epoch_of,
+    percent,
+    seconds_of,
+    table_text,
+    write,
+    write_table,
+)
 from pbt.store.base import JournalEntry, Store
 from pbt.store.reader import RunReader
+from pbt.store.sqlite import RunStore
 
 log = logging.getLogger("pbt")
 
@@ -60,7 +73,7 @@ def record_test(folder: Path, step: int, scores: Mapping[str, float], steps_per_
         note: What the data is, if it is not MNIST itself.
     """
     # The log is read under the lock, so that no other process replaces the tables by ones of a newer log meanwhile.
-    with alone(folder), RunReader(folder) as reader:
+    with locked(folder), RunReader(folder) as reader:
         journal = reader.journal()
         tests = _merged(tests_in(journal), read_tests(folder), {step: scores})
         _write(folder, reader.events(), journal, tests, steps_per_epoch, note)
@@ -77,7 +90,7 @@ def level(folder: Path, store: Store, events: Sequence[Event], steps_per_epoch: 
         steps_per_epoch: Training steps of an epoch.
         note: What the data is, if it is not MNIST itself.
     """
-    with alone(folder):
+    with locked(folder):
         journal = store.journal()
         known = tests_in(journal)
         found, is_whole = _read(folder / CHECKPOINTS_FILE)
@@ -95,9 +108,22 @@ def level(folder: Path, store: Store, events: Sequence[Event], steps_per_epoch: 
             store.note(_TEST, step=step, scores=dict(scores))
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Nobody else changes a table of the folder meanwhile; a lock that dies with its process."""
+def take_tests(folder: Path, steps_per_epoch: int, note: str) -> None:
+    """Add the tests that came after the last checkpoint to the journal, from the tables.
+
+    Args:
+        folder: The training directory.
+        steps_per_epoch: Training steps of an epoch.
+        note: Note on the data; empty for MNIST itself.
+    """
+    # A process that trains this run does the same.
+    with contextlib.suppress(RunLockedError), RunStore.open(folder) as store:
+        level(folder, store, store.events(), steps_per_epoch, note)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock on the tables of a folder; it is released when its process ends."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

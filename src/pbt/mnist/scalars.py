@@ -65,8 +65,15 @@ class WorkerScalars:
             yield "train_accuracy", percent(accuracy), int(step)
 
 
-def scalars(steps_per_epoch: int, *, alone: bool = False, folder: str = FOLDER) -> Sequence[Observer]:
-    """An observer that writes them; none, and a notice, where tensorboardX is not installed."""
+def scalars(steps_per_epoch: int, *, alone: bool = False, folder: str | None = None) -> Sequence[Observer]:
+    """The observer that writes the scalars; none, with a notice, where tensorboardX is not installed.
+
+    Args:
+        steps_per_epoch: Training steps of an epoch.
+        alone: Scalars of a single network, whose tags have no worker.
+        folder: Folder in the run directory. Default: `tensorboard`, of a single network `tensorboard/train`.
+    """
+    folder = folder or (f"{FOLDER}/train" if alone else FOLDER)
     try:
         return [Callbacks([TensorBoard(WorkerScalars(steps_per_epoch, alone), folder)])]
     except MissingExtraError as error:

@@ -19,12 +19,13 @@ from typing import Any, Self
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
 from pbt.mnist.config.record import Config
-from pbt.mnist.population import gpu_of
+from pbt.mnist.placement import gpu_of
 from pbt.mnist.results_table import Tests, measured, read_tests, record_test
 from pbt.mnist.tables import percent
 from pbt.mnist.task import evaluation_batch, find_data
 from pbt.mnist.tester import evaluate, images_of
 from pbt.runs.callbacks.tensorboard import FOLDER, writer_maker
+from pbt.runs.engine import Engine, Observer
 from pbt.store.reader import RunReader
 
 PATIENCE = 120.0
@@ -87,6 +88,22 @@ class SideTester:
             if self._process.is_alive():
                 self._process.kill()
                 self._process.join()
+
+
+class StartTester(Observer):
+    """Starts a tester with the training, after all checks.
+
+    Args:
+        tester: The tester.
+        stack: Stops the tester when it is closed.
+    """
+
+    def __init__(self, tester: SideTester, stack: contextlib.ExitStack) -> None:
+        self._tester, self._stack = tester, stack
+
+    def on_start(self, engine: Engine) -> None:  # noqa: ARG002 (one signature for all observers)
+        """Start the tester."""
+        self._stack.enter_context(self._tester)
 
 
 def _work(

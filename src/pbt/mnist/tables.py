@@ -1,4 +1,4 @@
-"""The tables of a population, row by row: the original's to the letter, and beside them what it did not keep.
+"""The tables of a run: the original's to the letter, further ones of a population, and their CSV files.
 
 The original's files are read by `pandas.read_csv(path, index_col=0)`: the first column is an index without a name,
 epochs count from 0, `iter` counts all training steps, accuracies are percentages, -1 stands for a missing value, and
@@ -6,15 +6,19 @@ there is no other column and no comment. `members.csv` and `rounds.csv` keep the
 for a missing value.
 """
 
+import csv
+import io
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Decision, Event, Failed, Reported
 from pbt.core.lineage import Lineage
 from pbt.space import HParams
 from pbt.store.base import JournalEntry
+from pbt.store.files import replacing
 
 Row = Sequence[Any]
 Table = tuple[Row, list[Row]]
@@ -235,3 +239,32 @@ def _of_population(trained: Sequence[Session]) -> Row:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    # A fixed temporary name: the next run overwrites a file that a killed run left half written.
+    temporary = path.with_name(f".{path.name}.tmp")
+    with replacing(path, temporary), temporary.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def write_table(path: Path, table: Table, *, indexed: bool = False) -> None:
+    """Replace a CSV file atomically.
+
+    Args:
+        path: The file.
+        table: Its columns and rows.
+        indexed: Number the rows from 0 in a first column without a name, as pandas does.
+    """
+    write(path, table_text(table, indexed=indexed))
+
+
+def table_text(table: Table, *, indexed: bool = False) -> str:
+    """The text that `write_table` writes."""
+    head, rows = table
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["", *head] if indexed else head)
+    writer.writerows([number, *row] if indexed else row for number, row in enumerate(rows))
+    return text.getvalue()

@@ -17,7 +17,7 @@ from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import Shape, count_parameters, restored
-from pbt.mnist.population import gpu_of
+from pbt.mnist.placement import gpu_of
 from pbt.mnist.recorded import Mode, RecordedArguments, arguments_in, recorded_of, settled
 from pbt.mnist.task import EVALUATION_BATCH, PREPARE, as_data, evaluation_batch, find_data
 from pbt.pytorch import Split
