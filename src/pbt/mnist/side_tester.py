@@ -7,10 +7,8 @@ half-written one is never tested. It ends when training ends, and also when trai
 import contextlib
 import multiprocessing
 import shutil
-import signal
 import time
 from collections.abc import Mapping
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +16,7 @@ from typing import Any, Self
 
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
+from pbt.executors.process_tree import interrupts_blocked
 from pbt.mnist.config.record import Config
 from pbt.mnist.placement import gpu_of
 from pbt.mnist.results_table import Tests, measured, read_tests, record_test
@@ -58,15 +57,8 @@ class SideTester:
         self._theirs = theirs
 
     def __enter__(self) -> Self:
-        # Ctrl-C reaches the whole process group, and the parent decides what it means. A child inherits what is
-        # blocked, so that it is deaf to it from its first moment. The tracker of multiprocessing, which comes with
-        # the first child, unblocks it: it is started before.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupts_blocked():  # only the parent handles Ctrl-C
             self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._theirs.close()
         return self
 
