@@ -182,7 +182,7 @@ def test_absent_devices_of_a_file_are_a_notice(here: Here, tmp_path: Path, caplo
     """`gpus` that nobody has train on what is there, with a notice."""
     with caplog.at_level("INFO", "pbt"):
         here("fc_PBT.json", "--out", "run", gpus="1000,1001", num_epochs_tot=1)
-    assert "gpus is 1000,1001: none is there, using the CPU" in caplog.text
+    assert "gpus is 1000,1001: none exists, using the CPU" in caplog.text
     assert Run.open(tmp_path / "run").meta["place"]["device"] == "cpu"
 
 

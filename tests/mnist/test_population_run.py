@@ -162,7 +162,7 @@ def test_configured_devices_that_are_absent_are_a_notice(
     with caplog.at_level(logging.INFO, "pbt"):
         found = placement_of(configured(gpus=NO_GPU))
     assert found.device == "cpu"
-    assert f"gpus is {NO_GPU}: none is there, using the CPU" in caplog.text
+    assert f"gpus is {NO_GPU}: none exists, using the CPU" in caplog.text
 
 
 @pytest.mark.parametrize(

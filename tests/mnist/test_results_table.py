@@ -13,7 +13,7 @@ import torch
 
 from pbt.mnist.config.record import Config
 from pbt.mnist.results_table import read_tests, record_test
-from pbt.mnist.side_tester import _Bench
+from pbt.mnist.side_tester import _CheckpointTester
 from pbt.mnist.training import prepare, resume
 from pbt.runs.placement import Placement
 
@@ -31,7 +31,7 @@ def tested(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.mktemp("tested") / "run"
     threads = torch.get_num_threads()
     config = configured(PBT_lr=None, PBT_keep_prob=None, num_epochs=1)
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
 
         class Each(Observer):
             def on_commit(self, engine: Any, events: Any) -> None:
@@ -90,7 +90,7 @@ def test_a_damaged_table_is_brought_level_on_the_next_start(
     resume(copied)
     for table in TABLES:
         assert (copied / table).read_bytes() == (tested / table).read_bytes()
-    assert f"{name}: was not what the run recorded; written anew" in caplog.text
+    assert f"{name}: differed from the record of the run; rewritten" in caplog.text
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -287,7 +287,7 @@ def test_devices_of_the_file_that_are_not_there_are_a_notice(here: Here, caplog:
         here("-m", "train", "--out", "none", num_epochs=1)
         assert "gpus" not in caplog.text
         here("-m", "train", "--out", "some", num_epochs=1, gpus="1000,1001")
-    assert "none is there, using the CPU" in caplog.text
+    assert "none exists, using the CPU" in caplog.text
     assert [Run.open(name).meta["place"]["device"] for name in ("none", "some")] == ["cpu", "cpu"]
 
 

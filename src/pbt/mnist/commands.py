@@ -278,7 +278,7 @@ def _code_of(run: Run) -> int:
 def _prepare(
     config: Config, executor: str | None, options: Options, *, weights: Weights | None = None, tests: bool = False
 ) -> PreparedRun:
-    """Find the data, also that of the tests beside training, and print what is trained."""
+    """Find the data, also that of the tests beside training, and print network and data."""
     report_notices()
     placement = placement_of(config, device=options.device, executor=executor, address=options.address)
     other = None

@@ -16,7 +16,7 @@ from pbt.core.lineage import Lineage
 from pbt.core.population import StateRef
 from pbt.mnist import tables
 from pbt.mnist.config.record import Config
-from pbt.mnist.results_table import level
+from pbt.mnist.results_table import synchronize
 from pbt.mnist.tables import write, write_table
 from pbt.runs.engine import Engine, Observer
 from pbt.store.base import Store
@@ -88,7 +88,7 @@ class RunFiles(Observer):
         if self._debug:
             return
         if self._is_single:
-            level(folder, store, self._events, self._steps_per_epoch, self._note)
+            synchronize(folder, store, self._events, self._steps_per_epoch, self._note)
         else:
             self._write_tables(engine, folder, trained)
 

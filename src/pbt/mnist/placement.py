@@ -1,4 +1,4 @@
-"""Where a configuration is trained: from `gpus`, `executor`, `threads` and `num_workers_paral` to a placement."""
+"""The placement of a configuration, from its `gpus`, `executor`, `threads` and `num_workers_paral`."""
 
 import logging
 import math
@@ -99,7 +99,7 @@ def gpus_of(gpus: Sequence[int]) -> str:
         log.info(
             "gpus is %s: %s",
             ",".join(map(str, gpus)),
-            f"using {devices}" if devices else "none is there, using the CPU",
+            f"using {devices}" if devices else "none exists, using the CPU",
         )
     return devices or "cpu"
 

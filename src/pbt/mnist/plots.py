@@ -21,7 +21,7 @@ LOG_SPAN = 10
 FIRST, LAST, OWN, ANCESTRY, OTHERS = "#d62728", "#111111", "#e07b00", "#0b5fa5", "#aab1ba"
 _ANCESTRY_STYLE: dict[str, Any] = {"color": ANCESTRY, "linewidth": 4.0, "alpha": 0.75}
 _OWN_STYLE: dict[str, Any] = {"color": OWN, "linewidth": 1.6}
-_OTHERS_STYLE: dict[str, Any] = {"color": OTHERS, "linewidth": 0.8, "alpha": 0.8}
+_OTHERS_STYLE: dict[str, Any] = {"color": OTHERS, "linewidth": 0.8}
 _COPY_STYLE: dict[str, Any] = {
     "marker": "o",
     "linestyle": "",
@@ -52,9 +52,8 @@ def plot_results(run: Run, steps_per_epoch: int, path: Path, note: str = "") -> 
     """
     history, names = run.history(), list(run.space)
     epochs = [step / steps_per_epoch for step in history["step"]]
-    columns = {_title(name): history[name] for name in names}
-    if len(names) == 1:
-        columns = {"epoch": [round(epoch) for epoch in epochs], **columns}
+    alone = {"epoch": [round(epoch) for epoch in epochs]} if len(names) == 1 else {}
+    columns = alone | {_title(name): history[name] for name in names}
     size = len(columns) - 1
     figure, grid = _figure(size)
     kind, values = _accuracies(run)
@@ -96,12 +95,10 @@ def plot_schedule(run: Run, name: str, steps_per_epoch: int, path: Path, note: s
         DiskError: The file cannot be written.
     """
     figure, ((axes,),) = _figure(1)
-    own, best_at_end = _own_values(run, name), _best_at_end(run)
-    ends = {ref.round: report.step / steps_per_epoch for ref, report in run.tree.reports.items()}
-    edges = [0.0, *(ends[round_] for round_ in sorted(ends))]
+    own, best_at_end, edges = _own_values(run, name), _best_at_end(run), _edges(run, steps_per_epoch)
     for worker, values in own.items():
         if worker != best_at_end:
-            _steps(axes, values, edges, **_OTHERS_STYLE)
+            _steps(axes, values, edges, alpha=0.8, **_OTHERS_STYLE)
     copies = _draw_ancestry(axes, run, name, steps_per_epoch)
     _steps(axes, own[best_at_end], edges, **_OWN_STYLE)
     if copies:
@@ -112,12 +109,14 @@ def plot_schedule(run: Run, name: str, steps_per_epoch: int, path: Path, note: s
     axes.set_xlabel("epoch")
     axes.set_ylabel(_title(name))
     _head(figure, f"{_title(name).capitalize()} schedules", run, note)
-    axes.plot([], [], **_ANCESTRY_STYLE, label=f"made the best network (worker {run.best.member})")
-    axes.plot([], [], **_OWN_STYLE, label=f"worker {best_at_end}, best at the end")
-    if len(own) > 1:
-        axes.plot([], [], **_OTHERS_STYLE, label="all other workers")
-    if copies:
-        axes.plot([], [], **_COPY_STYLE, label="copied by another worker")
+    labels = [
+        (_ANCESTRY_STYLE, f"made the best network (worker {run.best.member})"),
+        (_OWN_STYLE, f"worker {best_at_end}, best at the end"),
+        *([(_OTHERS_STYLE, "all other workers")] if len(own) > 1 else []),
+        *([(_COPY_STYLE, "copied by another worker")] if copies else []),
+    ]
+    for style, label in labels:
+        axes.plot([], [], **style, label=label)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     _save(figure, path)
 
@@ -224,6 +223,12 @@ def _own_values(run: Run, name: str) -> dict[int, list[Any]]:
     for member, round_ in (*run.tree.reports, *run.tree.failures):
         rounds.setdefault(member, []).append(round_)
     return {member: [run.tree.hparams(member, r)[name] for r in sorted(rounds[member])] for member in sorted(rounds)}
+
+
+def _edges(run: Run, steps_per_epoch: int) -> list[float]:
+    """The epochs at which the rounds begin and end."""
+    ends = {ref.round: report.step / steps_per_epoch for ref, report in run.tree.reports.items()}
+    return [0.0, *(ends[round_] for round_ in sorted(ends))]
 
 
 def _best_at_end(run: Run) -> int:

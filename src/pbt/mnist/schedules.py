@@ -1,4 +1,4 @@
-"""What a configuration fixes before training: checkpoint steps, the learning rate schedule, the share of copies."""
+"""Checkpoint steps, learning rate schedules, and the share of copies of a configuration."""
 
 import functools
 import itertools

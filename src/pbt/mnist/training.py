@@ -26,7 +26,7 @@ from pbt.mnist.recorded import POPULATION, SINGLE
 from pbt.mnist.scalars import scalars
 from pbt.mnist.schedules import Checkpoints, copied_share, halved, lr_schedule
 from pbt.mnist.tables import write
-from pbt.mnist.task import check_batches, check_same, find_data, settled, space, steps_per_epoch, supervised
+from pbt.mnist.task import check_batches, check_same, find_data, space, steps_per_epoch, supervised, with_num_val
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
@@ -232,7 +232,9 @@ def prepare(
         raise ConfigError("num_val: expected images held out to select members by, found 0; the test set never selects")
     found = find_data(config.train, progress)
     check_batches(config, found)
-    return PreparedRun(config=settled(config, found), data=found, placement=placement, debug=debug, weights=weights)
+    return PreparedRun(
+        config=with_num_val(config, found), data=found, placement=placement, debug=debug, weights=weights
+    )
 
 
 def resume(

@@ -1,4 +1,4 @@
-"""The `PBT_<name>` keys: which values evolve, from where they start and how far they may go."""
+"""The `PBT_<name>` keys: the evolving hyperparameters with their initial ranges and bounds."""
 
 import re
 from collections.abc import Mapping
@@ -18,26 +18,26 @@ _IN_RANGE = {name: TypeAdapter(Annotated[float, limits]) for name, limits in HYP
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evolving:
-    """One value that evolves."""
+    """An evolving hyperparameter."""
 
     name: str
-    values: tuple[float, ...]  # a range: where it starts, (low, high); a choice: the options, ascending
+    values: tuple[float, ...]  # a range: initial low and high; a choice: the options, ascending
     kind: Literal["range", "choice"]
-    bounds: tuple[float, float]  # where it may go; holds `values`
+    bounds: tuple[float, float]  # lowest and highest value at any time
     scale: Literal["linear", "log"] = "linear"
 
     def to_plain(self) -> dict[str, object]:
-        """The keys that say this in a file."""
-        said: dict[str, object] = {f"PBT_{self.name}": plain(self.values)}
+        """Its keys in a file."""
+        given: dict[str, object] = {f"PBT_{self.name}": plain(self.values)}
         if self.kind == "range" and self.bounds != self.values:
-            said[f"PBT_{self.name}_bounds"] = plain(self.bounds)
+            given[f"PBT_{self.name}_bounds"] = plain(self.bounds)
         if self.scale != "linear":
-            said[f"PBT_{self.name}_scale"] = self.scale
-        return said
+            given[f"PBT_{self.name}_scale"] = self.scale
+        return given
 
 
 class EvolvingError(ValueError):
-    """A key that is wrong, and what is wrong with it."""
+    """A wrong key, and the reason."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -50,10 +50,10 @@ def is_evolving_key(key: str) -> bool:
 
 
 def parse_evolving(keys: Mapping[str, object]) -> tuple[dict[str, Evolving], list[EvolvingError]]:
-    """Reads all `PBT_` keys, in the order of the file.
+    """Read all `PBT_` keys, in the order of the file.
 
     Returns:
-        What evolves by name, and everything that is wrong.
+        The evolving hyperparameters by name, and all errors.
     """
     evolving: dict[str, Evolving] = {}
     errors: list[EvolvingError] = []
@@ -79,15 +79,15 @@ def _split(key: str, keys: Mapping[str, object]) -> tuple[str, str]:
 
 def _parse(name: str, value: object, keys: Mapping[str, object]) -> Evolving:
     key = f"PBT_{name}"
-    given = _numbers(key, value, name)
-    if not 2 <= len(given) <= _MOST_VALUES or len(set(given)) < len(given):
+    numbers = _numbers(key, value, name)
+    if not 2 <= len(numbers) <= _MOST_VALUES or len(set(numbers)) < len(numbers):
         raise EvolvingError(key, f"expected two different numbers (a range) or more (choices), found {short(value)}")
     # Sorted: a range may be written either way round, and the neighbor of a choice is the next larger or smaller.
-    values = tuple(sorted(given))
+    values = tuple(sorted(numbers))
     bounds, scale = keys.get(f"{key}_bounds"), keys.get(f"{key}_scale")
     if len(values) > 2:
-        for part, said in (("bounds", bounds), ("scale", scale)):
-            if said is not None:
+        for part, given in (("bounds", bounds), ("scale", scale)):
+            if given is not None:
                 raise EvolvingError(f"{key}_{part}", f"expected {key} to be a range, found choices")
         return Evolving(name=name, values=values, kind="choice", bounds=(values[0], values[-1]))
     low, high = _bounds(name, bounds, values) if bounds is not None else values
@@ -130,6 +130,6 @@ def _scale(key: str, value: object, low: float) -> Literal["linear", "log"]:
 
 
 def short(value: object) -> str:
-    """A value as an error shows it."""
+    """The representation of a value in an error, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

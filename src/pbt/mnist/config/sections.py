@@ -1,7 +1,6 @@
 """The sections of a configuration: every key with its type, range, default and meaning.
 
-These models are the one place that knows a key. Errors, `config/config_params.md` and the typed values that the
-application reads all come from here.
+Errors, `config/config_params.md` and the typed values of the application are all made from these models.
 """
 
 from collections.abc import Callable
@@ -57,7 +56,7 @@ def _derived(
 
 
 class Section(BaseModel):
-    """What the sections have in common; `test` and `val` take from `train` what they do not say themselves."""
+    """The keys of all sections; `test` and `val` take from `train` the keys that they do not have."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
@@ -101,7 +100,7 @@ class Section(BaseModel):
     )
     num_val: Integer = _key(
         5000,
-        "training images held out for selection, the same for everybody; with 0 the best is the last; the default is "
+        "training images held out for selection, always the same; with 0 the best is the last; the default is "
         "lowered to a sixth of the training images where it is more than a fifth",
         ge=0,
         le=59_999,
@@ -115,7 +114,7 @@ _BatchSize = Annotated[Integer, Field(ge=1, le=60_000)]
 
 
 class TrainSection(Section):
-    """How a network, or a population of them, is trained."""
+    """The training of a network or a population."""
 
     version: Literal["train_MPL"] = _key("train_MPL", "name of the training script")
     metric: Metric = _key(
@@ -127,7 +126,7 @@ class TrainSection(Section):
     load_ckpt: File = _key(
         "",
         "single network: a checkpoint of a training directory continues from there (`latest` in the same directory, an "
-        "earlier one in a new directory); a model file is fine-tuned; empty: start anew",
+        "earlier one in a new directory); a model file is fine-tuned; empty: start with a new network",
         example="ckpts/latest.safetensors",
     )
     lr: Annotated[Number, HYPERPARAMETERS["lr"]] = _key(0.01, "learning rate")
@@ -173,13 +172,13 @@ class TrainSection(Section):
     )
     executor: Executor = _key(
         "auto",
-        "how members are run; auto tries what is faster here; a single network takes auto, inline or ray",
+        "how members are run; auto measures which one is faster; a single network takes auto, inline or ray",
     )
     data_order: DataOrder = _key("shared", "order of the images: the same for all members, or each its own")
 
 
 class EvaluationSection(Section):
-    """How a checkpoint is evaluated, on whichever images."""
+    """The evaluation of a checkpoint."""
 
     version: TestVersion = _key(
         "test_MPL", "name of the test script; test_none: no test, and -1 where tables have its results"
@@ -196,9 +195,9 @@ class EvaluationSection(Section):
 
 
 class TestSection(EvaluationSection):
-    """How a checkpoint is tested."""
+    """The evaluation of a checkpoint on the test images."""
 
-    __test__ = False  # by its name a test runner would take it for tests
+    __test__ = False  # pytest would collect it by its name
 
     sleep_time_sec: Number = _key(
         20.0, "single network: pause between tests while training runs, seconds", ge=0, le=86_400
@@ -206,7 +205,7 @@ class TestSection(EvaluationSection):
 
 
 class ValSection(EvaluationSection):
-    """How a checkpoint is evaluated on the held-out images."""
+    """The evaluation of a checkpoint on the held-out images."""
 
     val: Suffix = _key("_val", "suffix of the table that this evaluation adds to: `results<val>.csv`")
 
@@ -214,10 +213,10 @@ class ValSection(EvaluationSection):
 SECTIONS: dict[str, type[Section]] = {"train": TrainSection, "test": TestSection, "val": ValSection}
 
 INHERITED = frozenset(Section.model_fields)
-"""Keys that `test` and `val` take from `train` where neither they nor `general` say them."""
+"""Keys that `test` and `val` take from `train` if neither they nor `general` have them."""
 
 FIXED = INHERITED - {"data_dir", "train_dir", "data_loader", "seed", "worker_num", "gpus", "threads"}
-"""Keys in which the sections must agree: one network, and the same images held out from it."""
+"""Keys that must be equal in all sections, because they describe the network and its held-out images."""
 
 
 def expected(section: str, name: str) -> str:
@@ -227,5 +226,5 @@ def expected(section: str, name: str) -> str:
 
 
 def owners(name: str) -> list[str]:
-    """The sections that know a key."""
+    """The sections that have a key."""
     return [section for section, model in SECTIONS.items() if name in model.model_fields]

@@ -1,7 +1,7 @@
 """Field types of the configuration: pydantic's, which also accept numbers, switches and lists as text.
 
 The original's files write lists as text, `"0.1,0.0001"`, and switches as 0 and 1; on the command line all values are
-text. The same types read files, overrides and stored configurations, and `describe` words what they accept.
+text. The same types read files, overrides and stored configurations, and `describe` puts them into words.
 """
 
 import re
