@@ -127,7 +127,7 @@ def warm(task):
 def digits(path, executor, observers):
     """The MNIST application, with every file that it derives but the figures."""
     from pbt.mnist.config.record import Config
-    from pbt.mnist.population import prepare
+    from pbt.mnist.training import prepare
 
     small = _small_digits()
     folder = path.parent / "digits"

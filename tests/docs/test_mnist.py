@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("pydantic")
 
+from pbt.mnist.commands import single
 from pbt.mnist.data.folder import LAYOUTS
 from pbt.mnist.data.idx import SPECS
-from pbt.mnist.single_commands import single
 from pbt.runs.results import Run
 from tests.helpers.paths import DOCS, ROOT
 

@@ -195,6 +195,20 @@ def test_dead_at_start(capfd) -> None:
             executor.wait()
 
 
+def test_interrupted_at_start(capfd) -> None:
+    """Ctrl-C, which reaches the whole process group, neither ends a starting worker nor makes it print a traceback."""
+    others = set(multiprocessing.active_children())
+    with open_workers(fleet.walk) as executor:
+        executor.submit([make_task(0)])
+        (child,) = set(multiprocessing.active_children()) - others
+        for _ in range(20):
+            os.kill(child.pid, signal.SIGINT)
+            time.sleep(0.01)
+        (outcome,) = executor.wait()
+        assert (outcome.attempt, executor.incidents()) == (1, [])
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("make", [lambda: lambda *_: (None, 1.0), lambda: fleet.Wrapped(lambda *_: (None, 1.0))])
 def test_what_cannot_be_sent(make) -> None:
     """Lambdas and closures are refused before anything starts, with the remedy."""

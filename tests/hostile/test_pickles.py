@@ -242,7 +242,7 @@ def test_a_journal_that_names_another_file_is_refused(run, tmp_path) -> None:
 
 def test_a_link_under_a_temporary_name_is_not_written_through(tmp_path) -> None:
     """A derived file takes the place of whatever has its temporary name."""
-    from pbt.mnist.files import write
+    from pbt.mnist.tables import write
 
     (tmp_path / "mine").write_text("precious")
     (tmp_path / ".history.csv.tmp").symlink_to(tmp_path / "mine")

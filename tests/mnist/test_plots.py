@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pbt.errors import MissingExtraError
+from pbt.errors import DiskError, MissingExtraError
 from pbt.mnist import plots
 from pbt.mnist.config.record import Config
 from pbt.mnist.plots import DPI, HEIGHT, WIDTH, plot_results, plot_schedule
@@ -229,7 +229,7 @@ def test_a_figure_is_replaced_whole_or_not_at_all(
     monkeypatch.setattr(Figure, "savefig", fail)
     path = tmp_path / "lr.png"
     path.write_bytes(b"the old picture")
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(DiskError, match="no room"):
         plot_schedule(finished, "lr", STEPS, path)
     assert path.read_bytes() == b"the old picture"
 

@@ -123,7 +123,7 @@ def _task(application: Mapping[str, Any], path: Path, file: str | None) -> Any:
 
 def _mnist(application: Mapping[str, Any], *, test: bool = True) -> Any:
     from pbt.mnist.config.record import Config
-    from pbt.mnist.population import halved
+    from pbt.mnist.schedules import halved
     from pbt.mnist.task import find_data, supervised
 
     if application.get("fine_tuned"):

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
-from pbt.executors.process_tree import DEATH_SECONDS, end, ending
+from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked
 from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
@@ -130,7 +130,8 @@ class ProcessExecutor:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, *self._payloads[device]))
         try:
-            process.start()
+            with interrupts_blocked():
+                process.start()
         except BaseException:
             # Interrupted, or no resources for another process: nothing will wait for this one.
             ours.close()
@@ -219,6 +220,7 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
     """Main function of a worker: open the task, then train batches until the pipe closes."""
     # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
     lock = threading.Lock()
 
     def say(kind: str, content: object = None) -> None:

@@ -27,8 +27,8 @@ RUNS = Path("runs")
 LATEST = "latest"
 EXAMPLE = "task.py:experiment"
 APPLICATIONS: Mapping[str, str] = {
-    "mnist": "pbt.mnist.population:resume",
-    "mnist-single": "pbt.mnist.single:resume_single",
+    "mnist": "pbt.mnist.training:resume",
+    "mnist-single": "pbt.mnist.training:resume",
 }
 """Functions that resume a run, by the origin recorded in it; nothing else recorded in a run directory is ever
 imported."""
