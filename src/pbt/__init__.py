@@ -2,7 +2,7 @@
 
 from pbt.core.exploit import Copy, Mutate, Stay, at_random, binary_tournament, never, t_test, truncation
 from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
-from pbt.core.lineage import Schedule, Segment
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan, Proposal, Strategy
 from pbt.errors import PBTError
 from pbt.executors.base import scratch

@@ -9,7 +9,7 @@ import pytest
 from hills import CtrlC, hills, uneven
 
 from pbt.core.events import Failed
-from pbt.core.lineage import Schedule
+from pbt.core.schedule import Schedule
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import Callback, MemberReport, RoundEnd, past
 from pbt.runs.callbacks.mlflow import MLflow, _key

@@ -76,7 +76,7 @@ def test_a_replay_is_a_run_of_one_member(tmp_path):
     kept = pbt.replay(run, NET, run_dir=tmp_path / "again")
     links = run.lineage()
     assert [(link.member, link.round) for link in kept.lineage()] == [(0, i) for i in range(1, len(links) + 1)]
-    assert [link.last_step for link in kept.lineage()] == [link.last_step for link in links]
+    assert [link.step for link in kept.lineage()] == [link.step for link in links]
     assert [link.score for link in kept.lineage()] == [link.score for link in links]
     assert kept.best_schedule == run.best_schedule
     assert compare(run, kept).identical
@@ -168,7 +168,7 @@ def test_the_cuts_are_the_ancestors():
     assert [Cuts((3, 10, 12))(step) for step in (0, 2, 3, 9, 10, 12, 20)] == [3, 3, 10, 10, 12, 13, 21]
     run = begin("draw", plan=Plan(exploit=truncation(0.4), interval=lambda step: step + 2 + step % 3))
     again = pbt.replay(run, draw)
-    assert [link.last_step for link in again.lineage(0)] == [link.last_step for link in run.lineage()]
+    assert [link.step for link in again.lineage(0)] == [link.step for link in run.lineage()]
     assert compare(run, again).identical
 
 

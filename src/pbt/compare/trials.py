@@ -53,7 +53,7 @@ def measured(trial: Trial) -> TrialResult:
         trained_with=trial.trained_with,
         path=str(trial.path),
         values={} if run.view.ended == LOST else _values(run),
-        steps=sum(link.last_step - link.first_step for link in tree.segments()),
+        steps=sum(state.step - state.first_step for state in tree.states.values()),
         copies=sum(decision.donor is not None for decision in tree.decisions.values()),
         founders=len(tree.founders(states)),
         failures=len(tree.failures),

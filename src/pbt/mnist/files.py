@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Event, Reported
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.core.population import StateRef
 from pbt.mnist import tables
 from pbt.mnist.config.record import Config
@@ -80,7 +80,7 @@ class RunFiles(Observer):
     def _level(self, engine: Engine, fresh: Sequence[Event]) -> None:
         folder, store = folder_of(engine), engine.store
         kinds = ("latest",) if self._debug else ("latest", "best")
-        _checkpoints(store, folder / "ckpts", Lineage(self._events), fresh, kinds)
+        _checkpoints(store, folder / "ckpts", RunHistory(self._events), fresh, kinds)
         if self._debug:
             return
         names, per_epoch = list(engine.course.space), self._steps_per_epoch
@@ -94,7 +94,7 @@ class RunFiles(Observer):
             write_table(folder / f"loss_summary_{worker}.csv", tables.losses(own, per_epoch), indexed=True)
 
 
-def _checkpoints(store: Store, folder: Path, tree: Lineage, fresh: Iterable[Event], kinds: Sequence[str]) -> None:
+def _checkpoints(store: Store, folder: Path, tree: RunHistory, fresh: Iterable[Event], kinds: Sequence[str]) -> None:
     """Each worker's newest state (`latest`), and the one of its own that validation liked best (`best`)."""
     folder.mkdir(exist_ok=True)
     newest: dict[int, Reported] = {}

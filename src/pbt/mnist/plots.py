@@ -103,7 +103,7 @@ def plot_schedule(run: Run, name: str, steps_per_epoch: int, path: Path, note: s
             _steps(axes, values, edges, color=OTHERS, linewidth=0.8, alpha=0.8)
     winner = run.lineage()
     made = [link.hparams[name] for link in winner]
-    edges_of_winner = [link.first_step / steps_per_epoch for link in winner] + [winner[-1].last_step / steps_per_epoch]
+    edges_of_winner = [link.first_step / steps_per_epoch for link in winner] + [winner[-1].step / steps_per_epoch]
     _steps(axes, made, edges_of_winner, color=ANCESTRY, linewidth=4.0, alpha=0.75)
     _steps(axes, own[best_at_end], edges, color=OWN, linewidth=1.6)
     pairs = itertools.pairwise(winner)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pbt.core.events import Event
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.mnist.files import table_text, write, write_table
 from pbt.mnist.metrics import beside
 from pbt.mnist.tables import LOSSES, MISSING, MNIST, RESULTS, Row, epoch_of, percent, seconds_of
@@ -81,7 +81,7 @@ def level(folder: Path, store: Store, events: Sequence[Event], steps_per_epoch: 
         journal = store.journal()
         known = tests_in(journal)
         found, is_whole = _read(folder / CHECKPOINTS_FILE)
-        steps = {report.step for report in Lineage(events).reports.values()}
+        steps = {report.step for report in RunHistory(events).reports.values()}
         # What a table says of a step without a checkpoint is no test.
         tests = _merged({step: scores for step, scores in found.items() if step in steps}, known)
         if tests != found or not is_whole:
@@ -127,7 +127,7 @@ def _write(
     steps_per_epoch: int,
     note: str,
 ) -> None:
-    tree, seconds = Lineage(events), seconds_of(journal)
+    tree, seconds = RunHistory(events), seconds_of(journal)
     tested = (*_TESTED, *sorted({f"test_{name}" for scores in tests.values() for name in scores} - {*_TESTED}))
     checkpoints: list[Row] = []
     losses: list[Row] = []

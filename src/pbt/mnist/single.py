@@ -12,7 +12,7 @@ from typing import Any
 
 from pbt.core.exploit import never
 from pbt.core.explore import follow
-from pbt.core.lineage import Schedule, Segment
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.errors import ConfigError, PopulationLostError
 from pbt.mnist.beginning import SINGLE, KeepsStart, Weights, pretrained, started

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pbt.core.events import Event
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.errors import RunLockedError
 from pbt.mnist.config.record import Config
 from pbt.mnist.files import copy_state, folder_of, write_arguments
@@ -52,7 +52,7 @@ class SingleFiles(Observer):
 
     def _level(self, engine: Engine) -> None:
         folder = folder_of(engine)
-        reports = list(Lineage(self._events).reports.values())
+        reports = list(RunHistory(self._events).reports.values())
         ckpts = folder / "ckpts"
         ckpts.mkdir(exist_ok=True)
         if reports:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pbt.core.events import Decision, Event, Failed, Reported
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.space import HParams
 from pbt.store.base import JournalEntry
 
@@ -79,7 +79,7 @@ def sessions(
         next_ready: From the first step of a session to its last.
     """
     events = list(events)
-    tree, seconds = Lineage(events), seconds_of(journal)
+    tree, seconds = RunHistory(events), seconds_of(journal)
     found = []
     for event in (event for event in events if isinstance(event, Reported | Failed)):
         decision = tree.decisions.get((event.member, event.round))

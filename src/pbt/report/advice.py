@@ -146,7 +146,7 @@ def correlations(snapshot: RunSnapshot) -> list[tuple[int, float]]:
         pairs = [
             (snapshot.states[state.start].score, state.score)
             for state in generation.states
-            if state.start is not None and state.start.member == state.ref.member
+            if state.start is not None and state.start.member == state.member
         ]
         correlation = _spearman(pairs) if len(pairs) >= PAIRS else None
         if correlation is not None:
@@ -173,9 +173,9 @@ def _ranks(values: list[float]) -> list[float]:
 
 def _old_best(snapshot: RunSnapshot) -> Iterator[str]:
     last, best = snapshot.generations[-1], snapshot.path[-1]
-    if last.depth >= ROUNDS and best.last_step <= last.step / 2:
+    if last.depth >= ROUNDS and best.step <= last.step / 2:
         yield (
-            f"The best score is old: it was reached at step {best.last_step:,} of {last.step:,}, and no later score is "
+            f"The best score is old: it was reached at step {best.step:,} of {last.step:,}, and no later score is "
             "better."
         )
 

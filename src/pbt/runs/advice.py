@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-from pbt.core.events import Born, Decided, Decision, Event, Reported
+from pbt.core.events import Event, Reported
 from pbt.core.exploit import BinaryTournament, Never, Truncation
 from pbt.core.explore import Perturb
 from pbt.core.strategy import Plan
@@ -139,45 +139,31 @@ class FounderAdvice(Observer):
     """Warns once when all members descend from a few founders."""
 
     def __init__(self) -> None:
-        self._founder: dict[int, int] = {}
         self._told = False
 
     def on_start(self, engine: Engine) -> None:
-        """Read the log so far."""
-        self._learn(engine.store.events())
-        self._told = self._few(engine)
+        """Note whether few founders were left before."""
+        self._told = _few(engine, _founders(engine))
 
-    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
-        """Follow the decisions of a wave."""
-        self._learn(events)
-        if not self._told and self._few(engine):
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
+        """Count the founders after the decisions of a wave."""
+        left = set() if self._told else _founders(engine)
+        if not self._told and _few(engine, left):
             self._told = True
-            left = len(self._living(engine))
             log.warning(
                 "round %d: all %d members descend from %s; a longer interval or a smaller fraction keeps more alive",
                 engine.view.round,
                 len(engine.view.population),
-                "one initial member" if left == 1 else f"{left} initial members",
+                "one initial member" if len(left) == 1 else f"{len(left)} initial members",
             )
 
-    def _learn(self, events: Sequence[Event]) -> None:
-        """Update the founder of each member; decisions of one wave were read from one view, and so are these."""
-        wave: dict[int, int] = {}
-        for event in events:
-            if isinstance(event, Reported):
-                self._founder |= wave
-                wave = {}
-            opened = event.decision if isinstance(event, Decided) else event
-            if isinstance(opened, Born | Decision):
-                source = opened.member if opened.start is None else opened.start.member
-                wave[opened.member] = self._founder.get(source, opened.member)
-        self._founder |= wave
 
-    def _living(self, engine: Engine) -> set[int]:
-        return {self._founder[member.id] for member in engine.view.population}
+def _founders(engine: Engine) -> set[int]:
+    return {engine.founder(member) for member in engine.view.population}
 
-    def _few(self, engine: Engine) -> bool:
-        return len(engine.view.population) >= SMALL and len(self._living(engine)) < FEW
+
+def _few(engine: Engine, founders: set[int]) -> bool:
+    return len(engine.view.population) >= SMALL and len(founders) < FEW
 
 
 UNREAD = "unread"

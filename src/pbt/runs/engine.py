@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Event, Failed, MemoryUpdated, Reported, Retired
+from pbt.core.events import Born, Decided, Ended, Event, Failed, MemoryUpdated, Opening, Reported, Retired
 from pbt.core.fold import apply, sign_of, turned
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
@@ -112,7 +112,7 @@ class Engine:
         self._in_flight: dict[int, RoundTask] = {}
         self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
         self._recent: dict[int, tuple[StateRef, ...]] = {}
-        self._starts: dict[int, StateRef | None] = {}
+        self._opened: dict[int, Opening] = {}
         self._founders: dict[StateRef, int] = {}
         """Founder of the lineage of each stored state."""
         self._scores = 0
@@ -140,6 +140,10 @@ class Engine:
     def finished(self) -> bool:
         """Whether the run is finished."""
         return not self._due
+
+    def founder(self, member: Member) -> int:
+        """The initial member from which a member of the current view descends."""
+        return member.id if member.state is None else self._founders.get(member.state, member.id)
 
     def ask(self) -> list[RoundTask]:
         """The tasks that can start now; each is returned once."""
@@ -297,7 +301,7 @@ class Engine:
             first_step=member.step,
             steps=(ready if self._budget is None else min(ready, self._budget)) - member.step,
             seed=self.course.seed,
-            founder=member.id if member.state is None else self._founders.get(member.state, member.id),
+            founder=self.founder(member),
         )
 
     def _commit(
@@ -317,11 +321,11 @@ class Engine:
         self._due = self._open(self.view)
         for event in events:
             if isinstance(event, Born):
-                self._starts[event.member] = event.start
+                self._opened[event.member] = event
             elif isinstance(event, Decided):
-                self._starts[event.decision.member] = event.decision.start
+                self._opened[event.decision.member] = event.decision
             elif isinstance(event, Reported):
-                start = self._starts.get(event.member)
+                start = self._opened[event.member].start
                 self._founders[event.state] = event.member if start is None else self._founders.get(start, event.member)
                 self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
                 self._scores = self._scores or len(event.scores)

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.core.events import Decision
-from pbt.core.lineage import Lineage, Schedule
+from pbt.core.history import RunHistory
 from pbt.core.population import Member
+from pbt.core.schedule import Schedule
 from pbt.runs.results import Run
 from pbt.space import HParams
 from pbt.text import NONE, cell, count, printable, scalars, scored
@@ -89,23 +90,23 @@ def rows_of(run: Run) -> list[MemberRow]:
     """Every member of the population, best first; failed and retired ones last."""
     tree, sign = run.tree, run.view.sign
     bests: dict[int, float] = {}
-    for ref, report in tree.reports.items():
-        bests[ref.member] = better_of(sign, report.scores[0], bests.get(ref.member))
+    for state in tree.states.values():
+        bests[state.member] = better_of(sign, state.score, bests.get(state.member))
     place = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
     members = [member for member in run.view.members if member.role == "member"]
     members.sort(key=lambda m: (place.get(m.id, len(place)), m.status == "retired", m.id))
     return [_row(member, tree, bests.get(member.id), sign) for member in members]
 
 
-def _row(member: Member, tree: Lineage, best: float | None, sign: int) -> MemberRow:
-    known = member.state is not None and member.state in tree.reports
+def _row(member: Member, tree: RunHistory, best: float | None, sign: int) -> MemberRow:
+    state = None if member.state is None else tree.states.get(member.state)
     return row_of(
         member,
         tree.decisions.get((member.id, member.opened)),
         sign=sign,
         best=best,
-        founder=tree.founder(member.state) if known and member.state is not None else member.id,
-        reported=scalars(tree.reports[member.state].reported) if known and member.state is not None else {},
+        founder=member.id if state is None else state.founder,
+        reported={} if state is None else scalars(state.reported),
     )
 
 
