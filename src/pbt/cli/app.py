@@ -16,13 +16,13 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from pbt.cli import ancestry, compare, dashboard, digits, export, replay, report
-from pbt.cli.look import mend, opened, print_errors, print_problems, print_runs, print_status, watch
+from pbt.cli.look import mend, print_errors, print_problems, print_runs, print_status, watch
 from pbt.cli.options import Flag, Screen, Where
 from pbt.cli.plans import under
 from pbt.cli.train import check_new, go_on_with, name_it_again, train_file
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, UsageError
-from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, resume_command
+from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, opened, resume_command
 from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK, USAGE, exit_code_of, print_error
 

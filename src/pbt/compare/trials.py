@@ -7,12 +7,13 @@ from typing import Any
 from pbt.compare.design import Design, Trial
 from pbt.core.describe import difference
 from pbt.errors import DiskError, PBTError, PopulationLostError, UsageError
+from pbt.runs.catalog import opened
 from pbt.runs.engine import FINISHED, LOST
 from pbt.runs.experiment import Experiment
 from pbt.runs.results import Run
 from pbt.space import Space
 from pbt.store.event_rows import from_json, to_json
-from pbt.store.reader import RunReader, is_begun
+from pbt.store.reader import is_begun
 
 TESTS = ("test", "test_accuracy", "test_loss")
 """Names of reported values that selection never uses; the first one present is compared. `test_loss` counts only where
@@ -42,9 +43,8 @@ class TrialResult:
 
 def measured(trial: Trial) -> TrialResult:
     """The result of a finished trial."""
-    with RunReader(trial.path) as reader:
-        run = Run(reader, trial.path)
-        seconds = sum(float(entry.details.get("seconds", 0)) for entry in reader.journal() if entry.kind == "round")
+    with opened(trial.path) as (run, _):
+        seconds = sum(float(entry.details.get("seconds", 0)) for entry in run.journal() if entry.kind == "round")
     tree = run.tree
     states = [m.state for m in run.view.population if m.state is not None]
     return TrialResult(
@@ -76,7 +76,8 @@ def is_done(design: Design, experiment: Experiment, trial: Trial) -> bool:
     """
     if not is_begun(trial.path):
         return False
-    run = Run.open(trial.path)
+    with opened(trial.path) as (run, _):
+        pass
     designed = design.made(experiment, trial)
     _check_same(run, designed, trial)
     if run.view.ended == LOST:

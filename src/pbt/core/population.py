@@ -127,6 +127,11 @@ class View:
         """The current members: role `member` and not retired, including failed ones."""
         return tuple(m for m in self.members if m.role == "member" and m.status != "retired")
 
+    @property
+    def rounds_done(self) -> int:
+        """Rounds finished by every member of the population."""
+        return min((member.round for member in self.population), default=self.round)
+
     @cached_property
     def ranking(self) -> tuple[Member, ...]:
         """The healthy members of the population, best first; computed once per view."""

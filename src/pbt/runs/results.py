@@ -207,11 +207,15 @@ class Run:
             columns[f"reported.{name}" if name in columns else name] = [state.reported.get(name) for state in states]
         return History(columns)
 
+    def journal(self) -> list[JournalEntry]:
+        """The journal beside the log: times, warnings and incidents, in order."""
+        return self._source.journal()
+
     def failures(self) -> list[FailedRound]:
         """The failed rounds, in log order."""
         notes = {
             (entry.details.get("member"), entry.details.get("round")): entry.details
-            for entry in self._source.journal()
+            for entry in self.journal()
             if entry.kind == "failure"
         }
         return [_failed_round(event, notes.get(round_, {})) for round_, event in self.tree.failures.items()]

@@ -233,7 +233,7 @@ def as_json(run: Run, state: str) -> dict[str, Any]:
             "seed": meta.get("seed"),
             "population": meta.get("population"),
             "rounds": meta.get("rounds"),
-            "rounds_done": rounds_done(run),
+            "rounds_done": run.view.rounds_done,
             "best": _best(run) if scored_once else None,
             "schedule": run.best_schedule.to_dict()["segments"] if scored_once else None,
             "members": [_member(row) for row in rows_of(run)],
@@ -268,11 +268,6 @@ def _member(row: MemberRow) -> dict[str, Any]:
         "founder": row.founder,
         "reported": dict(row.reported),
     }
-
-
-def rounds_done(run: Run) -> int:
-    """Rounds finished by every member of the population."""
-    return min((member.round for member in run.view.population), default=run.view.round)
 
 
 def _finite(value: Any) -> Any:
