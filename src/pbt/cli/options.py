@@ -62,10 +62,10 @@ class Where:
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
         """The place that a run was begun in, with what was asked for instead of its own."""
         if recorded.get("executor") in EXECUTORS:
-            base = replace(base, executor=recorded["executor"])
-        if recorded.get("device") == "cpu" and base.executor != "ray":
-            base = replace(base, device="cpu")
-        return self.over(base)
+            base = replace(base, executor="auto")
+        if recorded.get("device") == "cpu":
+            base = replace(base, device=None)
+        return self.over(base).resumed(recorded)
 
 
 @Parameter(name="*", group=_SCREEN)

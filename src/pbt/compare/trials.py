@@ -2,17 +2,13 @@
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any
 
 from pbt.compare.design import Design, Trial
-from pbt.core.describe import difference
 from pbt.errors import DiskError, PBTError, PopulationLostError, UsageError
 from pbt.runs.catalog import opened
 from pbt.runs.engine import FINISHED, LOST
 from pbt.runs.experiment import Experiment
 from pbt.runs.results import Run
-from pbt.space import Space
-from pbt.store.event_rows import from_json, to_json
 from pbt.store.reader import is_begun
 
 TESTS = ("test", "test_accuracy", "test_loss")
@@ -86,18 +82,7 @@ def is_done(design: Design, experiment: Experiment, trial: Trial) -> bool:
 
 
 def _check_same(run: Run, designed: Experiment, trial: Trial) -> None:
-    expected: dict[str, Any] = {
-        "seed": designed.seed,
-        "population": designed.population,
-        "objective": designed.objective,
-        "space": Space(designed.space).to_dict(),
-        "initial": [dict(hparams) for hparams in designed.initial],
-    }
-    different = [name for name, value in expected.items() if from_json(to_json(value, name)) != run.meta.get(name)]
-    if difference(run.meta.get("plan"), from_json(to_json(designed.plan.describe(), "plan")), "plan"):
-        different.append("plan")
-    if designed.note and (run.meta.get("application") or {}).get("note") != designed.note:
-        different.append("note (its data)")
+    different = ["note (its data)" if name == "note" else name for name in designed.differences(run.meta)]
     if run.meta["rounds"] > designed.rounds:
         different.append("number of rounds")
     if different:

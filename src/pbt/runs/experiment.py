@@ -20,7 +20,7 @@ from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.disk_space import Disk, sized
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
-from pbt.runs.placement import EXECUTORS, ExecutorFactory, Placement, ResolvedPlacement
+from pbt.runs.placement import ExecutorFactory, Placement, ResolvedPlacement
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.space import Domain, HParams, Space
@@ -166,15 +166,41 @@ class Experiment:
             check_sendable(train)
         return [birth.hparams for birth in first]
 
-    def _create(self, run_dir: str | Path | None, application: Mapping[str, Any] | None) -> Store:
-        meta = {
+    def identity(self) -> dict[str, Any]:
+        """The values that make two runs the same experiment, in the form in which they are recorded."""
+        own = {
             "seed": self.seed,
             "population": self.population,
-            "rounds": self.rounds,
-            "initial": [dict(hparams) for hparams in self.initial],
             "objective": self.objective,
             "space": Space(self.space).to_dict(),
+            "initial": [dict(hparams) for hparams in self.initial],
             "plan": self.plan.describe(),
+        }
+        return {name: from_json(to_json(value, name)) for name, value in own.items()}
+
+    def differences(self, meta: Mapping[str, Any]) -> dict[str, Difference]:
+        """The first difference in each part in which a recorded run is another experiment; empty for the same.
+
+        Args:
+            meta: The recorded values of the run.
+        """
+        found = {}
+        for name, value in self.identity().items():
+            change = difference(meta.get(name), value, name)
+            # Plans are compared up to what earlier versions recorded of them.
+            if change is None and name != "plan" and value != meta.get(name):
+                change = Difference(name, meta.get(name), value)
+            if change is not None:
+                found[name] = change
+        noted = (meta.get("application") or {}).get("note", "")
+        if self.note and noted != self.note:
+            found["note"] = Difference("note", noted, self.note)
+        return found
+
+    def _create(self, run_dir: str | Path | None, application: Mapping[str, Any] | None) -> Store:
+        meta = {
+            **self.identity(),
+            "rounds": self.rounds,
             "task": place_of(self.task) if callable(self.task) else type(self.task).__qualname__,
             "application": ({"note": self.note} if self.note else {}) | dict(application or {}),
             "place": self.placement.resolve(self.population).record(),
@@ -188,21 +214,10 @@ class Experiment:
             UsageError: The recorded run is another experiment.
         """
         meta = store.meta
-        now = {
-            "seed": self.seed,
-            "population": self.population,
-            "objective": self.objective,
-            "space": Space(self.space).to_dict(),
-            "initial": [dict(hparams) for hparams in self.initial],
-        }
-        for name, value in now.items():
-            if from_json(to_json(value, name)) != meta[name]:
-                raise UsageError(_differs(store, difference(meta[name], from_json(to_json(value, name)), name)))
-        noted = (meta.get("application") or {}).get("note", "")
-        if self.note and noted != self.note:
-            raise UsageError(_differs(store, Difference(field="note", before=noted, now=self.note)))
-        plan = from_json(to_json(self.plan.describe(), "plan"))
-        change = difference(meta["plan"], plan, "plan")
+        changes = self.differences(meta)
+        change = changes.pop("plan", None)
+        for other in changes.values():
+            raise UsageError(_differs(store, other))
         if change is not None and not changed_plan:
             raise UsageError(f"{_differs(store, change)}, or accept the change with changed_plan=True (--changed-plan)")
         if self.rounds < meta["rounds"]:
@@ -211,29 +226,10 @@ class Experiment:
                 f"rounds={self.rounds}"
             )
         if change is not None:
-            _record_change(store, change, plan)
+            _record_change(store, change, self.identity()["plan"])
         if self.rounds > meta["rounds"]:
             store.update_meta(rounds=self.rounds)
-        requested = self.placement
-        recorded = meta["place"]
-        # A run started on a GPU resumes on any available GPU, or on the CPU if there is none.
-        device = requested.device or ("cpu" if recorded["device"] == "cpu" else None)
-        executor = requested.executor
-        if executor == "auto" and recorded["executor"] in EXECUTORS:
-            executor = recorded["executor"]
-        same = executor == recorded["executor"]
-        placement = replace(
-            requested,
-            executor=executor,
-            # Results depend on these in their last bits; with another executor they differ in any case.
-            threads=requested.threads or (recorded["threads"] if same else None),
-            members_per_program=requested.members_per_program
-            or (recorded.get("members_per_program") if same else None),
-            workers=requested.workers or (recorded.get("workers") if same else None),
-            device=None if executor == "ray" else device,
-            cluster=requested.cluster.asking(recorded.get("need") or {}),
-        )
-        return replace(self, placement=placement)
+        return replace(self, placement=self.placement.resumed(meta["place"]))
 
 
 def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
@@ -351,10 +347,8 @@ def _try_out(task: Task, births: Sequence[HParams]) -> None:
             return
 
 
-def _differs(store: Store, change: Difference | None) -> str:
+def _differs(store: Store, change: Difference) -> str:
     """The error for resuming another experiment; names the one field that differs."""
-    if change is None:  # equal in all parts that an earlier version recorded
-        return f"{store.path}: this run was started with another experiment; start another run"
     if change.field.endswith(".code"):
         rule = change.field.removesuffix(".code")
         return f"{store.path}: this run was started with another {rule}: its code has changed; use the same"

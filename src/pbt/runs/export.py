@@ -8,7 +8,6 @@ import importlib
 import io
 import itertools
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pbt.core.history import RunHistory
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError
 from pbt.runs.results import Run
+from pbt.text import finite
 
 Columns = Mapping[str, Sequence[Any]]
 _PLAIN_LABEL = re.compile(r"[A-Za-z0-9.+-]+")
@@ -36,12 +36,8 @@ def jsonl_text(columns: Columns) -> str:
     """One JSON object per row; NaN and infinities, which JSON lacks, are null."""
     rows = zip(*columns.values(), strict=True)
     return "".join(
-        json.dumps(dict(zip(columns, map(_finite, row), strict=True)), allow_nan=False) + "\n" for row in rows
+        json.dumps(dict(zip(columns, map(finite, row), strict=True)), allow_nan=False) + "\n" for row in rows
     )
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_parquet(columns: Columns, path: Path) -> None:

@@ -24,7 +24,7 @@ from pbt.executors.base import Executor, Incident, Outcome, RoundTask, State, St
 from pbt.executors.worker import WorkerSpec
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
-from pbt.runs.placement import EXECUTORS, Placement
+from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.space import HParams
 
@@ -96,18 +96,17 @@ def place_of(run: Run, requested: Placement | None = None, *, repeat: bool = Tru
     recorded, requested = run.meta.get("place") or {}, requested or Placement(executor="auto")
     executor = requested.executor
     if executor == "auto":
-        executor = recorded.get("executor", "not recorded")
-        if executor not in EXECUTORS:
+        executor = requested.resumed(recorded).executor
+        if executor == "auto":
             raise UsageError(
-                f"the run was trained by a custom executor ({executor}); "
+                f"the run was trained by a custom executor ({recorded.get('executor', 'not recorded')}); "
                 "choose where to replay it: inline or vectorized"
             )
         if executor != "vectorized" or not repeat:
             executor = "inline"
-    # A run trained on a GPU is replayed on any available GPU, or on the CPU if there is none.
-    device = requested.device or ("cpu" if recorded.get("device") == "cpu" else None)
+    alone = replace(requested, executor="inline").resumed(recorded)
     threads = requested.threads or recorded.get("threads")
-    return replace(requested, executor=executor, threads=threads, device=device, members_per_program=None)
+    return replace(alone, executor=executor, threads=threads, members_per_program=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pbt.core.population import Member
 from pbt.core.schedule import Schedule
 from pbt.runs.results import Run
 from pbt.space import HParams
-from pbt.text import NONE, cell, count, printable, scalars, scored
+from pbt.text import NONE, cell, count, finite, printable, scalars, scored
 
 GAP = 2
 """Cells between two columns."""
@@ -225,7 +225,7 @@ def _mark_cut(columns: Sequence[Column], index: int, text: str) -> None:
 def as_json(run: Run, state: str) -> dict[str, Any]:
     """A run as plain values for JSON; scores are as returned by the task."""
     meta, scored_once = run.meta, run.view.best is not None
-    plain: dict[str, Any] = _finite(
+    plain: dict[str, Any] = finite(
         {
             "run": None if run.path is None else str(run.path),
             "state": state,
@@ -268,12 +268,3 @@ def _member(row: MemberRow) -> dict[str, Any]:
         "founder": row.founder,
         "reported": dict(row.reported),
     }
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON lacks, by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
