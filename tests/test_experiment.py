@@ -248,6 +248,23 @@ def test_extended(tmp_path) -> None:
     assert longer.run(tmp_path / "run", resume=True).events == extended.events
 
 
+def test_a_strategy_begins_once_per_start(tmp_path, monkeypatch) -> None:
+    """A start, and a resume, ask the strategy once for its first members, from a view that knows the objective."""
+    signs = []
+    real = Plan.begin
+
+    def counted(plan, view, population, initial):
+        signs.append(view.sign)
+        return real(plan, view, population, initial)
+
+    monkeypatch.setattr(Plan, "begin", counted)
+    EXPERIMENT.run(tmp_path / "run")
+    assert signs == [1]
+    replace(EXPERIMENT, rounds=4).run(tmp_path / "run", resume=True)
+    replace(EXPERIMENT, objective="minimize").run()
+    assert signs == [1, 1, -1]
+
+
 def test_threads_are_those_of_the_start(tmp_path, caplog) -> None:
     """A resumed run trains with the recorded number of threads, without a word; the journal says it was resumed."""
     begun = replace(EXPERIMENT, placement=Placement(threads=3))

@@ -101,12 +101,13 @@ class Engine:
         course: The settings of the run.
         store: Its store. An existing log is continued; a finished run with more rounds now takes the decisions that
             it had withheld.
+        first: The strategy's first members, if known already; only a new run needs them.
 
     Raises:
         PopulationLostError: According to the log every member failed.
     """
 
-    def __init__(self, course: RunSpec, store: Store) -> None:
+    def __init__(self, course: RunSpec, store: Store, first: Proposal | None = None) -> None:
         self.course = course
         self.store = store
         self._in_flight: dict[int, RoundTask] = {}
@@ -122,14 +123,16 @@ class Engine:
         self.view = View(
             seed=course.seed,
             space=course.space,
-            sign=sign_of(store.meta),
+            sign=sign_of(store.meta.get("objective", "maximize")),
             lookback=course.strategy.lookback,
             ages=ages,
         )
         self._due: list[Member] = []
         self._take(store.events())
         if not self.view.members:
-            self._commit(_entries(self.view, course.strategy.begin(self.view, course.population, course.initial)))
+            if first is None:
+                first = course.strategy.begin(self.view, course.population, course.initial)
+            self._commit(_entries(self.view, first))
         elif self.view.ended == LOST:
             raise self._lost()
         elif not self._open(self.view):
