@@ -12,6 +12,8 @@ from pbt.space import HParams, Space
 if TYPE_CHECKING:
     from pbt.core.ages import Ages
 
+SMALL_POPULATION = 10
+"""Population size below which outcomes vary strongly between seeds, and selection has little to choose from."""
 Role = Literal["member", "evaluator", "elite"]
 Status = Literal["live", "failed", "retired"]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pbt.core.events import Event, Reported
 from pbt.core.exploit import BinaryTournament, Never, Truncation
 from pbt.core.explore import Perturb
+from pbt.core.population import SMALL_POPULATION
 from pbt.core.strategy import Plan
 from pbt.executors.base import Outcome, Report
 from pbt.runs.engine import Engine, Observer, RunSpec
@@ -17,8 +18,6 @@ from pbt.space import Choice
 
 log = logging.getLogger("pbt")
 
-SMALL = 10
-"""Population size below which runs vary strongly between seeds."""
 FEW = 3
 """Number of founders below which hardly any diversity is left to select from."""
 DRIFT = 2.0
@@ -50,10 +49,10 @@ def never_evolves(course: RunSpec) -> str | None:
 
 
 def _size(plan: Plan, course: RunSpec) -> Iterator[str]:
-    if not isinstance(plan.exploit, Never) and course.population < SMALL:
+    if not isinstance(plan.exploit, Never) and course.population < SMALL_POPULATION:
         yield (
-            f"{course.population} members: with fewer than {SMALL} the outcome depends strongly on the seed; compare "
-            "several seeds before drawing conclusions"
+            f"{course.population} members: with fewer than {SMALL_POPULATION} the outcome depends strongly on the "
+            "seed; compare several seeds before drawing conclusions"
         )
 
 
@@ -163,7 +162,7 @@ def _founders(engine: Engine) -> set[int]:
 
 
 def _few(engine: Engine, founders: set[int]) -> bool:
-    return len(engine.view.population) >= SMALL and len(founders) < FEW
+    return len(engine.view.population) >= SMALL_POPULATION and len(founders) < FEW
 
 
 UNREAD = "unread"
