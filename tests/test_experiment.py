@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pbt
-from pbt import Choice, Experiment, Float, Int, Observer, Placement, Plan, never, truncation
+from pbt import Choice, Experiment, Float, Int, Placement, Plan, never, truncation
 from pbt.core.events import Born, Decided, Ended, Failed, Reported
 from pbt.errors import (
     DeviceError,
@@ -25,6 +25,7 @@ from pbt.errors import (
 )
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.retry import Limits
+from pbt.runs.engine import Observer
 from pbt.store.reader import RunReader
 
 SPACE = {"lr": Float(0.01, 1.0, "log"), "width": Int(1, 9), "rule": Choice(("a", "b"))}

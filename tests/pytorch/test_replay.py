@@ -12,6 +12,7 @@ from pbt import Choice, Float, Placement, Plan, Run, perturb, truncation
 from pbt.core.population import StateRef
 from pbt.errors import PopulationLostError, RunError, RunExistsError, UsageError
 from pbt.executors.inline import InlineExecutor
+from pbt.runs.engine import Observer
 from pbt.runs.replay import Cuts, compare, place_of
 from pbt.store.codec import digest
 from pbt.store.memory import MemoryStore
@@ -107,7 +108,7 @@ def test_another_seed_is_another_network():
 def test_a_replay_that_was_stopped_goes_on(tmp_path):
     """A replay that ends in the middle is resumed to the events of one that did not; a second start is refused."""
 
-    class Stop(pbt.Observer):
+    class Stop(Observer):
         def on_commit(self, engine, events):
             if engine.view.round == 3:
                 raise KeyboardInterrupt

@@ -28,9 +28,7 @@ from pbt.terminal.exit import OK, USAGE, exit_code_of, print_error
 
 
 def _version() -> str:
-    # By name: PyPI has an unrelated distribution `pbt`.
-    from pbt.cli.doctor import DISTRIBUTION
-    from pbt.executors.machine import version_of
+    from pbt.executors.machine import DISTRIBUTION, version_of
 
     return f"pbt {version_of(DISTRIBUTION) or '(not installed)'}"
 

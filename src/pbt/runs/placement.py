@@ -9,7 +9,7 @@ from typing import Any
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.machine import cores_here, version_of
+from pbt.executors.machine import DISTRIBUTION, cores_here, version_of
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.ray import Cluster, RayExecutor
 from pbt.executors.retry import Limits
@@ -153,7 +153,7 @@ class ResolvedPlacement:
             "device": self.devices[0].partition(":")[0],
             "python": platform.python_version(),
             "torch": version_of("torch"),
-            "pbt": version_of("population-based-training"),
+            "pbt": version_of(DISTRIBUTION),
             "machine": platform.machine(),
         }
 
