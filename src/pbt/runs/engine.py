@@ -11,12 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Event, Failed, MemoryUpdated, Opening, Reported, Retired
-from pbt.core.fold import apply, sign_of, turned
+from pbt.core.events import Born, Decided, Ended, Event, Failed, Opening, Reported, Retired
+from pbt.core.fold import apply, sign_of
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
 from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
+from pbt.runs.log_entries import decided_events, event_of, first_events, note_of, other_scores
 from pbt.space import HParams, Space
 from pbt.store.base import NewEntry, Store
 
@@ -132,7 +133,7 @@ class Engine:
         if not self.view.members:
             if first is None:
                 first = course.strategy.begin(self.view, course.population, course.initial)
-            self._commit(_entries(self.view, first))
+            self._commit(first_events(first, self.view))
         elif self.view.ended == LOST:
             raise self._lost()
         elif not self._open(self.view):
@@ -190,11 +191,11 @@ class Engine:
         """Log the outcomes of these members' rounds and the decisions that follow, in one transaction."""
         # Sorted by member, so that the log of a synchronous run does not depend on the order of arrival.
         wave = self._alike([self._wave.pop(member) for member in sorted(members)])
-        reports = [_event(task, outcome) for task, outcome in wave]
+        reports = [event_of(task, outcome) for task, outcome in wave]
         following, after = self._follow(apply(self.view, reports))
         events = reports + following
         stored = {StateRef(o.member, o.round): o.stored for _, o in wave if isinstance(o, Report)}
-        self._commit(events, stored, [_note(outcome) for _, outcome in wave], after)
+        self._commit(events, stored, [note_of(outcome) for _, outcome in wave], after)
         if self.view.ended == LOST:
             raise self._lost()
         self._sweep()
@@ -218,7 +219,7 @@ class Engine:
     def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
         """The wave, with members failed whose number of scores differs from the run's."""
         return [
-            (task, _other_scores(outcome, self._scores))
+            (task, other_scores(outcome, self._scores))
             if isinstance(outcome, Report) and len(outcome.scores) != self._scores
             else (task, outcome)
             for task, outcome in wave
@@ -239,7 +240,7 @@ class Engine:
         for wave in waves:
             # In asynchronous mode the first failure waits until a member has a score: there is no donor before.
             if self.course.strategy.mode == "sync" or wave[0].status != "failed" or now.ranking:
-                decided = self._decide(now, wave)
+                decided = decided_events(self.course.strategy.decide(now, wave), now, wave)
                 events += decided
                 now = apply(now, decided)
         if not self._open(now) and not (view.ended and not events):
@@ -247,28 +248,6 @@ class Engine:
             events += ended
             now = apply(now, ended)
         return events, now
-
-    def _decide(self, view: View, ready: Sequence[Member]) -> list[Event]:
-        """The strategy's validated answer as events."""
-        proposal = self.course.strategy.decide(view, ready)
-        answered = [d.member for d in proposal.decisions] + [r.member for r in proposal.retirements]
-        if sorted(answered) != [member.id for member in ready]:
-            raise UsageError(
-                f"expected the strategy to decide once on each of members {[m.id for m in ready]}, got {answered}"
-            )
-        for decision in proposal.decisions:
-            member = view.member(decision.member)
-            if decision.round != member.round + 1:
-                raise UsageError(
-                    f"expected a decision to open round {member.round + 1} of member {member.id}, got {decision.round}"
-                )
-            view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
-        decided = [
-            # The log holds scores as the task returned them.
-            Decided(decision=d._replace(scores=turned(view.sign, d.scores), series=turned(view.sign, d.series)))
-            for d in sorted(proposal.decisions, key=lambda d: d.member)
-        ]
-        return [*decided, *proposal.retirements, *_entries(view, proposal)]
 
     def _open(self, view: View) -> list[Member]:
         """The members with an open round: waiting for a worker, or in training."""
@@ -361,20 +340,6 @@ class Engine:
         return error
 
 
-def _entries(view: View, proposal: Proposal) -> list[Event]:
-    """The strategy's births and memory, validated, as events."""
-    known = {member.id for member in view.members}
-    for start in proposal.starts:
-        if start.member in known:
-            raise UsageError(
-                f"expected the strategy to start new members, got member {start.member}, which exists already"
-            )
-        known.add(start.member)
-        view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
-    noted = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
-    return [*proposal.starts, *noted]
-
-
 def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()) -> None:
     """Run to the end: pass tasks to the executor and outcomes to the engine.
 
@@ -419,40 +384,3 @@ def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> 
     if events:
         for observer in observers:
             observer.on_commit(engine, events)
-
-
-def _event(task: RoundTask, outcome: Outcome) -> Event:
-    if isinstance(outcome, Failure):
-        return Failed(member=task.member, round=task.round, cause=outcome.cause, message=outcome.message)
-    return Reported(
-        member=task.member,
-        round=task.round,
-        step=task.first_step + task.steps,
-        scores=outcome.scores,
-        series=outcome.series,
-        state=StateRef(task.member, task.round),
-        digest=outcome.stored.digest,
-        reported=outcome.reported,
-    )
-
-
-def _other_scores(report: Report, expected: int) -> Failure:
-    """The failure of a member that returned another number of scores than the run has."""
-    scores = "1 score" if len(report.scores) == 1 else f"{len(report.scores)} scores"
-    return Failure(
-        member=report.member,
-        round=report.round,
-        attempt=report.attempt,
-        cause="score",
-        message=f"the task returned {scores}, the other reports of this run have {expected}; return as many each time",
-    )
-
-
-def _note(outcome: Outcome) -> NewEntry:
-    """The parts of an outcome that differ between equal runs and so stay out of the log: attempts and times."""
-    details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
-    if isinstance(outcome, Failure):
-        text = {"message": outcome.message, "traceback": outcome.traceback}
-        place = {"file": outcome.file, "line": outcome.line} if outcome.file else {}
-        return NewEntry(kind="failure", details={**details, **text, **place})
-    return NewEntry(kind="round", details={**details, "seconds": outcome.seconds})
