@@ -4,8 +4,12 @@ import ast
 import json
 import subprocess
 import sys
+from importlib import metadata
+
+import pytest
 
 import pbt
+from pbt.pytorch import SupervisedTask
 from tests.helpers.paths import SOURCE
 
 
@@ -15,11 +19,23 @@ def test_the_public_names_are_sorted_and_listed_once() -> None:
 
 
 def test_the_public_names_are_all_that_the_package_imports() -> None:
-    """Every name that `pbt/__init__.py` imports is in `__all__`, and every name in `__all__` is imported there."""
+    """`__all__` has exactly the names that `pbt/__init__.py` imports, and those that it loads on first use."""
     tree = ast.parse((SOURCE / "pbt" / "__init__.py").read_text())
-    imported = {alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names}
-    assert imported == set(pbt.__all__)
+    imports = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module != "typing"]
+    imported = {alias.asname or alias.name for n in imports for alias in n.names}
+    assert imported | {"SupervisedTask", "__version__"} == set(pbt.__all__)
+    assert not imported & {"SupervisedTask", "__version__"}
     assert all(hasattr(pbt, name) for name in pbt.__all__)
+
+
+def test_the_public_names_are_what_a_user_types() -> None:
+    """The inner loop is not public; the version is that of the installed distribution."""
+    assert {"HParams", "Limits", "SupervisedTask", "Copy", "Mutate", "Stay"} < set(pbt.__all__)
+    assert not {"Engine", "Observer", "RunSpec", "Segment"} & set(vars(pbt))
+    assert pbt.SupervisedTask is SupervisedTask
+    assert pbt.__version__ == metadata.version("population-based-training")
+    with pytest.raises(AttributeError, match="no attribute 'Engine'"):
+        _ = pbt.Engine
 
 
 def test_public_names_are_explained() -> None:

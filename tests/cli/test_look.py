@@ -118,17 +118,24 @@ class TestLs:
     def test_one_that_cannot_be_read_hides_no_other(
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A run of an older format is listed as unreadable, with the reason on stderr."""
+        """A run of an older format and one with strange values are unreadable, with the reason on stderr."""
         shutil.copytree(finished / "other/old", tmp_path / "a run" / "old")
+        shutil.copytree(finished / "runs/one", tmp_path / "a run" / "strange")
+        with sqlite3.connect(tmp_path / "a run" / "strange" / "run.db") as connection:
+            connection.execute("UPDATE meta SET value = '\"x\"' WHERE key = 'seed'")
         shutil.copytree(finished / "runs/one", tmp_path / "a run" / "it's [new]")
         monkeypatch.chdir(tmp_path)
         assert main(["ls", "a run"]) == 0
         seen = capsys.readouterr()
         assert re.search(r"old +unreadable", seen.out)
+        assert re.search(r"strange +unreadable", seen.out)
         assert re.search(r"it's \[new\] +finished", seen.out)
         assert "the older format 0" in seen.err
-        assert main(["ls", "a run", "--json"]) == 0
-        assert [item["state"] for item in json.loads(capsys.readouterr().out)] == ["unreadable", "finished"]
+        assert re.search(r"strange: expected a run of this package", seen.err)
+        for words in (["ls", "a run", "--json"], ["status", "a run", "--json"]):
+            assert main(words) == 0
+            found = {Path(item["run"]).name: item["state"] for item in json.loads(capsys.readouterr().out)}
+            assert found == {"old": "unreadable", "strange": "unreadable", "it's [new]": "finished"}
 
 
 class TestWatch:

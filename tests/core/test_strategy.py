@@ -13,9 +13,9 @@ from pbt.core.events import Decided, Reported
 from pbt.core.exploit import Copy, Mutate, Stay, at_random, binary_tournament, never, t_test, truncation
 from pbt.core.explore import follow, keep, perturb, resample
 from pbt.core.fold import apply
-from pbt.core.lineage import Schedule, Segment
 from pbt.core.population import StateRef, View, by_score
 from pbt.core.rng import Rng
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.errors import SpaceError, UsageError
 from pbt.space import Float, Int, Space

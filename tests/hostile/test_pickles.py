@@ -265,7 +265,7 @@ def test_a_population_beyond_all_measure_is_refused(population, tmp_path, capsys
 
 def test_a_population_may_be_insisted_on(monkeypatch) -> None:
     """The bound is a question, not an answer."""
-    from pbt.runs.experiment import check_population
+    from pbt.runs.preflight import check_population
 
     check_population(1_000_000)
     monkeypatch.setenv("PBT_MAX_POPULATION", "10000000")

@@ -190,9 +190,9 @@ def test_schedules_over_all_epochs(trained: Trained, configured: Configure, draw
     links = run.lineage()
     assert ancestry == (
         [link.hparams["lr"] for link in links],
-        [0, *(link.last_step / STEPS for link in links)],
+        [0, *(link.step / STEPS for link in links)],
     )
-    steps = range(links[-1].last_step)
+    steps = range(links[-1].step)
     rates = [ancestry[0][np.searchsorted(ancestry[1], step / STEPS, side="right") - 1] for step in steps]
     assert rates == [run.best_schedule.at(step)["lr"] for step in steps]
     last = [report for ref, report in run.tree.reports.items() if ref.round == 4]

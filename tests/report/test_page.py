@@ -133,7 +133,7 @@ def test_every_picture_is_explained(climbed: Run, tmp_path: Path) -> None:
 
 def test_a_run_without_a_report_yet(tmp_path: Path) -> None:
     """Before the first round the page says so and has no figures; pictures are refused in one line."""
-    with RunStore.create(tmp_path / "run", {"seed": 1, "space": {}, "rounds": 3}):
+    with RunStore.create(tmp_path / "run", {"seed": 1, "space": {}, "population": 2, "rounds": 3}):
         page = written(tmp_path / "run", tmp_path)
         with pytest.raises(UsageError, match="no member has finished a round yet"):
             write_pictures(tmp_path / "run", ["png"])
@@ -194,7 +194,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     """A folder, a run of another version and a store that no run began are errors that say so, and leave nothing."""
     with pytest.raises(RunFormatError, match="expected a run directory"):
         write_report(tmp_path)
-    with RunStore.create(tmp_path / "bare", {"seed": 1}):
+    with RunStore.create(tmp_path / "bare", {"seed": 1, "population": 2, "rounds": 3}):
         pass
     with pytest.raises(RunFormatError, match="recorded space"):
         write_report(tmp_path / "bare")

@@ -187,16 +187,18 @@ def test_no_evolution_is_told() -> None:
 
 
 def test_small_populations_and_single_donors_are_warned_of() -> None:
-    """Fewer than six members, or fewer than twelve of which only one is ever copied."""
+    """Fewer than ten members, or fewer than twelve of which only one is ever copied."""
     assert "with 4 members, selection has little" in warned(told(rising(4, 4), copies={(2, 0): 3}))
+    assert "with 9 members, selection has little" in warned(told(rising(4, 9), copies={(2, 0): 3}))
+    assert "selection has little" not in warned(told(rising(4, 10), copies={(2, 0): 3}))
     single = {(round_, round_ % 7): 7 for round_ in range(2, 8)}
-    assert "One donor per round: with 8 members, all copies in each of 6 rounds" in warned(
-        told(rising(8, 8), copies=single)
+    assert "One donor per round: with 11 members, all copies in each of 6 rounds" in warned(
+        told(rising(8, 11), copies=single)
     )
     few = {place: donor for place, donor in single.items() if place[0] < 7}
-    assert "One donor per round" not in warned(told(rising(8, 8), copies=few))
-    assert "One donor per round" not in warned(told(rising(8, 8), copies=single | {(7, 5): 6}))
-    assert "donor per round" not in warned(told(rising(4, 8), copies={(2, 0): 7, (2, 1): 6}))
+    assert "One donor per round" not in warned(told(rising(8, 11), copies=few))
+    assert "One donor per round" not in warned(told(rising(8, 11), copies=single | {(7, 5): 6}))
+    assert "donor per round" not in warned(told(rising(4, 11), copies={(2, 0): 7, (2, 1): 6}))
 
 
 def test_a_super_parent_is_warned_of() -> None:

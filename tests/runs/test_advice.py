@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 import pbt
-from pbt.runs.advice import FounderAdvice, cautions
-from pbt.runs.engine import RunSpec
+from pbt.core.history import RunHistory
+from pbt.runs.advice import cautions
+from pbt.runs.engine import Engine, Observer, RunSpec
 from pbt.testing.problems import NQM
 
 
@@ -54,14 +55,30 @@ def test_the_drift_is_the_one_worked_out() -> None:
     assert "0.36 times" in text
 
 
-def test_founders_are_those_of_the_lineage() -> None:
-    """Twelve waves, learned at once from the log."""
-    run = pbt.run(**NQM | {"rounds": 12, "seed": 3})
-    whole = FounderAdvice()
-    whole._learn(run.events)
-    last = {member.id: run.tree.founder(member.state) for member in run.view.population if member.state is not None}
-    assert whole._founder == last
-    assert len(set(last.values())) < 20
+class FounderCheck(Observer):
+    """Compares the engine's founders with those of the whole log, at the start and after every wave."""
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+
+    def on_start(self, engine: Engine) -> None:
+        self.on_commit(engine, ())
+
+    def on_commit(self, engine: Engine, events: Any) -> None:
+        tree = RunHistory(engine.store.events())
+        expected = {m.id: m.id if m.state is None else tree.founder(m.state) for m in engine.view.population}
+        assert {member.id: engine.founder(member) for member in engine.view.population} == expected
+        self.left.append(len(set(expected.values())))
+
+
+def test_founders_are_those_of_the_lineage(tmp_path: Any) -> None:
+    """In each of twelve waves, and when the run resumes."""
+    check = FounderCheck()
+    pbt.run(**NQM | {"rounds": 6, "seed": 3}, run_dir=tmp_path / "run", observers=[check])
+    pbt.run(**NQM | {"rounds": 12, "seed": 3}, run_dir=tmp_path / "run", resume=True, observers=[check])
+    assert len(check.left) == 14
+    assert check.left == sorted(check.left, reverse=True)
+    assert (check.left[0], check.left[-1] < 20) == (20, True)
 
 
 def test_said_once_while_it_trains(caplog: pytest.LogCaptureFixture) -> None:

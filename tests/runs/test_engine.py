@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from pbt import Engine, Float, Observer, Plan, Proposal, RunSpec, binary_tournament, jitter, never, truncation
+from pbt import Float, Plan, Proposal, binary_tournament, jitter, never, truncation
 from pbt.core.ages import Ages
 from pbt.core.events import Born, Decided, Ended, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.fold import fold
@@ -22,7 +22,7 @@ from pbt.errors import (
     WorkerError,
 )
 from pbt.executors.base import Failure, Incident, Report
-from pbt.runs.engine import FINISHED, LOST, drive
+from pbt.runs.engine import FINISHED, LOST, Engine, Observer, RunSpec, drive
 from pbt.space import Space
 from pbt.store.memory import MemoryStore
 from pbt.strategies.multi_objective import pareto

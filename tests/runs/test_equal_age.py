@@ -14,6 +14,7 @@ from pbt.core.fold import fold
 from pbt.core.population import View
 from pbt.core.rng import Rng
 from pbt.errors import UsageError
+from pbt.runs.engine import Observer
 from pbt.testing.invariants import log_violations
 from tests.helpers.virtual_clock import Clock
 
@@ -167,7 +168,7 @@ def test_what_is_kept_for_comparisons_is_bounded() -> None:
     for ratio, most in ((1.0, 3), (30.0, DEEPEST)):
         held = []
 
-        class Watch(pbt.Observer):
+        class Watch(Observer):
             def on_commit(self, engine, events, held=held):
                 held.append(max(map(len, engine.view.ages.lines.values())))
 

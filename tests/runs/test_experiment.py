@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pbt
-from pbt import Choice, Experiment, Float, Int, Observer, Placement, Plan, never, truncation
+from pbt import Choice, Experiment, Float, Int, Placement, Plan, never, truncation
 from pbt.core.events import Born, Decided, Ended, Failed, Reported
 from pbt.errors import (
     DeviceError,
@@ -25,6 +25,7 @@ from pbt.errors import (
 )
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.retry import Limits
+from pbt.runs.engine import Observer
 from pbt.store.reader import RunReader
 
 SPACE = {"lr": Float(0.01, 1.0, "log"), "width": Int(1, 9), "rule": Choice(("a", "b"))}
@@ -246,6 +247,23 @@ def test_extended(tmp_path) -> None:
     with pytest.raises(UsageError, match="at least the 5 rounds"):
         EXPERIMENT.run(tmp_path / "run", resume=True)
     assert longer.run(tmp_path / "run", resume=True).events == extended.events
+
+
+def test_a_strategy_begins_once_per_start(tmp_path, monkeypatch) -> None:
+    """A start, and a resume, ask the strategy once for its first members, from a view that knows the objective."""
+    signs = []
+    real = Plan.begin
+
+    def counted(plan, view, population, initial):
+        signs.append(view.sign)
+        return real(plan, view, population, initial)
+
+    monkeypatch.setattr(Plan, "begin", counted)
+    EXPERIMENT.run(tmp_path / "run")
+    assert signs == [1]
+    replace(EXPERIMENT, rounds=4).run(tmp_path / "run", resume=True)
+    replace(EXPERIMENT, objective="minimize").run()
+    assert signs == [1, 1, -1]
 
 
 def test_threads_are_those_of_the_start(tmp_path, caplog) -> None:

@@ -13,7 +13,7 @@ import pytest
 import pbt
 from pbt import Choice, Float, Plan, keep, never, truncation
 from pbt.core.events import Born, Reported
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError
 from pbt.runs.export import csv_text, jsonl_text, newick, ray_policies, write_parquet
@@ -147,15 +147,15 @@ def test_newick_of_odd_names_and_of_deep_trees():
         Born(member=0, hparams={}),
         Reported(member=0, round=1, step=7, scores=(1.0,), state=StateRef(0, 1), digest=""),
     ]
-    assert newick(Lineage(log), "it's (a) run: 1\x1b") == "(m0.r1:7)'it''s (a) run: 1?';\n"
-    assert parse(newick(Lineage(log), "it's (a) run")) == ("it's (a) run", 0, [("m0.r1", 7, [])])
+    assert newick(RunHistory(log), "it's (a) run: 1\x1b") == "(m0.r1:7)'it''s (a) run: 1?';\n"
+    assert parse(newick(RunHistory(log), "it's (a) run")) == ("it's (a) run", 0, [("m0.r1", 7, [])])
     deep = list(log)
     for i in range(1, 10_000):
         deep.append(Born(member=i, hparams={}, start=StateRef(i - 1, 1)))
         deep.append(Reported(member=i, round=1, step=7 * (i + 1), scores=(1.0,), state=StateRef(i, 1), digest=""))
         deep.append(Born(member=-i, hparams={}, start=StateRef(i - 1, 1)))
         deep.append(Reported(member=-i, round=1, step=7 * (i + 1), scores=(1.0,), state=StateRef(-i, 1), digest=""))
-    text = newick(Lineage(deep))
+    text = newick(RunHistory(deep))
     assert text.count("(") == text.count(")") == 10_000
 
 

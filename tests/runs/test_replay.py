@@ -11,6 +11,7 @@ from pbt import Choice, Float, Placement, Plan, Run, perturb, truncation
 from pbt.core.population import StateRef
 from pbt.errors import PopulationLostError, RunError, RunExistsError, UsageError
 from pbt.executors.inline import InlineExecutor
+from pbt.runs.engine import Observer
 from pbt.runs.replay import Cuts, compare, place_of
 from pbt.store.codec import digest
 from pbt.store.memory import MemoryStore
@@ -76,7 +77,7 @@ def test_a_replay_is_a_run_of_one_member(tmp_path):
     kept = pbt.replay(run, NET, run_dir=tmp_path / "again")
     links = run.lineage()
     assert [(link.member, link.round) for link in kept.lineage()] == [(0, i) for i in range(1, len(links) + 1)]
-    assert [link.last_step for link in kept.lineage()] == [link.last_step for link in links]
+    assert [link.step for link in kept.lineage()] == [link.step for link in links]
     assert [link.score for link in kept.lineage()] == [link.score for link in links]
     assert kept.best_schedule == run.best_schedule
     assert compare(run, kept).identical
@@ -107,7 +108,7 @@ def test_another_seed_is_another_network():
 def test_a_replay_that_was_stopped_goes_on(tmp_path):
     """A replay that ends in the middle is resumed to the events of one that did not; a second start is refused."""
 
-    class Stop(pbt.Observer):
+    class Stop(Observer):
         def on_commit(self, engine, events):
             if engine.view.round == 3:
                 raise KeyboardInterrupt
@@ -168,7 +169,7 @@ def test_the_cuts_are_the_ancestors():
     assert [Cuts((3, 10, 12))(step) for step in (0, 2, 3, 9, 10, 12, 20)] == [3, 3, 10, 10, 12, 13, 21]
     run = begin("draw", plan=Plan(exploit=truncation(0.4), interval=lambda step: step + 2 + step % 3))
     again = pbt.replay(run, draw)
-    assert [link.last_step for link in again.lineage(0)] == [link.last_step for link in run.lineage()]
+    assert [link.step for link in again.lineage(0)] == [link.step for link in run.lineage()]
     assert compare(run, again).identical
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbt import Schedule, Segment, read_schedule
+from pbt import Schedule, read_schedule
+from pbt.core.schedule import Segment
 from pbt.errors import UsageError
 from pbt.runs.schedule_io import FORMATS, schedule_of, schedule_text
 

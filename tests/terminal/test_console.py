@@ -16,6 +16,7 @@ import pytest
 from rich.cells import cell_len
 
 import pbt
+from pbt.core.schedule import Segment
 from pbt.executors.base import Outcome
 from pbt.runs.engine import Engine, Observer
 from pbt.terminal import progress as progress_module
@@ -382,7 +383,7 @@ class TestSummary:
 
     def test_a_long_schedule_is_shortened(self) -> None:
         """A schedule of many segments shows its beginning and its end."""
-        segments = tuple(pbt.Segment(start=i, stop=i + 1, hparams={"lr": i / 10}) for i in range(50))
+        segments = tuple(Segment(start=i, stop=i + 1, hparams={"lr": i / 10}) for i in range(50))
         console = screen()
         console.print(schedule_table(pbt.Schedule(segments), ["lr"], title="Schedule", width=80))
         lines = written(console).splitlines()

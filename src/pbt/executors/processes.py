@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from pbt.closing import Closing
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked
@@ -51,7 +51,7 @@ class _Slot:
     started: float = 0.0
 
 
-class ProcessExecutor:
+class ProcessExecutor(Closing):
     """Trains on `len(devices)` spawned workers.
 
     Args:
@@ -116,14 +116,6 @@ class ProcessExecutor:
             slot.connection.close()
         end([slot.process for slot in self._slots])
         self._slots.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _spawn(self, device: str) -> _Slot:
         context = multiprocessing.get_context("spawn")

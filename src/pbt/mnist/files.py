@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Event, Reported
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.core.population import StateRef
 from pbt.mnist import tables
 from pbt.mnist.config.record import Config
@@ -97,7 +97,7 @@ class RunFiles(Observer):
         folder.mkdir(exist_ok=True)
         newest: dict[int, Reported] = {}
         best: dict[int, Reported] = {}
-        for report in Lineage(self._events).reports.values():
+        for report in RunHistory(self._events).reports.values():
             newest[report.member] = report
             if report.member not in best or report.scores[0] > best[report.member].scores[0]:
                 best[report.member] = report

@@ -153,7 +153,7 @@ def _panel(
 def _draw_ancestry(axes: Any, run: Run, name: str, steps_per_epoch: int) -> list[tuple[float, Any]]:
     """Draw the values that made the best network; returns epoch and value of each copy between workers."""
     links = run.lineage()
-    edges = [link.first_step / steps_per_epoch for link in links] + [links[-1].last_step / steps_per_epoch]
+    edges = [link.first_step / steps_per_epoch for link in links] + [links[-1].step / steps_per_epoch]
     _steps(axes, [link.hparams[name] for link in links], edges, **_ANCESTRY_STYLE)
     pairs = itertools.pairwise(links)
     return [(b.first_step / steps_per_epoch, b.hparams[name]) for a, b in pairs if a.member != b.member]

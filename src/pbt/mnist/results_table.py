@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pbt.core.events import Event
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.errors import RunLockedError
 from pbt.mnist.metrics import beside
 from pbt.mnist.tables import (
@@ -94,7 +94,7 @@ def synchronize(folder: Path, store: Store, events: Sequence[Event], steps_per_e
         journal = store.journal()
         known = tests_in(journal)
         found, is_whole = _read(folder / CHECKPOINTS_FILE)
-        steps = {report.step for report in Lineage(events).reports.values()}
+        steps = {report.step for report in RunHistory(events).reports.values()}
         # A row of a step without a checkpoint is no test.
         tests = _merged({step: scores for step, scores in found.items() if step in steps}, known)
         if tests != found or not is_whole:
@@ -153,7 +153,7 @@ def _write(
     steps_per_epoch: int,
     note: str,
 ) -> None:
-    tree, seconds = Lineage(events), seconds_of(journal)
+    tree, seconds = RunHistory(events), seconds_of(journal)
     tested = (*_TESTED, *sorted({f"test_{name}" for scores in tests.values() for name in scores} - {*_TESTED}))
     checkpoints: list[Row] = []
     losses: list[Row] = []

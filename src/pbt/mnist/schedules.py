@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
-from pbt.core.lineage import Schedule, Segment
+from pbt.core.schedule import Schedule, Segment
 from pbt.mnist.config.record import Config
 from pbt.pytorch import SupervisedTask
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Decision, Event, Failed, Reported
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.space import HParams
 from pbt.store.base import JournalEntry
 from pbt.store.files import replacing
@@ -83,7 +83,7 @@ def sessions(
         next_ready: Returns the last step of a session for its first.
     """
     events = list(events)
-    tree, seconds = Lineage(events), seconds_of(journal)
+    tree, seconds = RunHistory(events), seconds_of(journal)
     found = []
     for event in (event for event in events if isinstance(event, Reported | Failed)):
         decision = tree.decisions.get((event.member, event.round))

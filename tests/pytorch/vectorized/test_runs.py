@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import pbt
-from pbt import Float, Observer, Plan, keep, never, truncation
+from pbt import Float, Plan, keep, never, truncation
 from pbt.core.events import Decided, Failed, Reported
 from pbt.errors import TaskError
 from pbt.pytorch.vectorized import VectorizedExecutor
+from pbt.runs.engine import Observer
 from pbt.runs.placement import Placement
 from pbt.store.reader import RunReader
 from pbt.store.verify import verify_run

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pbt.core.events import Failed
-from pbt.core.lineage import Schedule
+from pbt.core.schedule import Schedule
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import Callback, MemberReport, RoundEnd, past
 from pbt.runs.callbacks.mlflow import MLflow, _key

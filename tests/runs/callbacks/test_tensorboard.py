@@ -221,7 +221,7 @@ def test_no_curve_runs_backwards(tmp_path: Path) -> None:
     assert curves["rate/member_0.from_round_4"] == [10, 15, 20]
     assert curves["score/member_1"] == curves["score/member_2"] == [5, 10, 15, 20, 25, 30]
     for ref in run.tree.reports:
-        steps = [link.last_step for link in run.tree.ancestry(ref)]
+        steps = [link.step for link in run.tree.ancestry(ref)]
         assert steps == sorted(set(steps))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pbt.core.lineage import Schedule
+from pbt.core.schedule import Schedule
 from pbt.runs.callbacks import Callback, CallbackRecord, Copied, MemberReport, RunEnd, RunStart, past
 from pbt.runs.callbacks.curves import Curves, numbers, values
 from pbt.runs.callbacks.tracker import Ids, Tracker

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pbt.core.lineage import Schedule
+from pbt.core.schedule import Schedule
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import MemberReport, RoundEnd, past
 from pbt.runs.callbacks.wandb import WandB
