@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from pbt.mnist.single_commands import single
+        from pbt.mnist.commands import single
     except ModuleNotFoundError as error:
         sys.exit(f"{error}. Install this package first: pip install '.[mnist]' (or run scripts/demo)")
     sys.exit(single())

@@ -99,9 +99,8 @@ def _handover(repeats: int) -> Row:
 
 
 def _nodes(connection: Connection, repeats: int) -> None:
-    from ray.cluster_utils import Cluster as Nodes
-
     import ray
+    from ray.cluster_utils import Cluster as Nodes
 
     store = 3 * 2**30
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store})

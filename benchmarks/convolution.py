@@ -21,7 +21,7 @@ BATCH, THREADS = 200, 2
 def measure(options: Options) -> Sequence[Row]:
     """Seconds per step of `conv`; both sides alternate, on two threads."""
     shape = Shape(model="conv", image=(1, 28, 28), classes=10, sizes=(16, 32), batch_norm=True, keep_prob=0.8)
-    noise = Noise("cpu")
+    noise = Noise()
     plain, keyed = network(shape).train(), network(shape).train()
     key_dropout(keyed, noise)
     images, labels = torch.randn(BATCH, 1, 28, 28), torch.randint(0, 10, (BATCH,))

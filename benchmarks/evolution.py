@@ -20,7 +20,7 @@ import numpy as np
 
 from pbt.compare.design import planned
 from pbt.mnist.demo import demo_config, demo_epochs, of_the_last_round
-from pbt.mnist.population import PopulationRun, prepare
+from pbt.mnist.training import PreparedRun, prepare
 from pbt.runs.placement import Placement
 
 PLANS = ("pbt", "no-evolution")
@@ -33,7 +33,7 @@ def reached(plan: str, seed: int, data: str) -> Mapping[str, float]:
     if data == "mnist" and found.data.note:
         raise SystemExit(f"expected MNIST, got {found.data.note}; set PBT_DATA_DIR to the folder with MNIST's files")
     config = demo_config({"seed": seed, "num_epochs_tot": demo_epochs(found.data)})
-    experiment = PopulationRun(config=config, data=found.data, placement=PLACE).experiment()
+    experiment = PreparedRun(config=config, data=found.data, placement=PLACE).experiment()
     run = replace(experiment, plan=planned(experiment, plan).plan).run()
     last = [run.tree.reports[member.state] for member in run.view.population if member.state is not None]
     return {

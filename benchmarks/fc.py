@@ -19,7 +19,7 @@ from benchmarks.ray_side import RayTune, UnavailableError
 from benchmarks.sides import Side, take_turns
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.models import Shape, network
-from pbt.mnist.population import prepare
+from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 
 THREADS = 2

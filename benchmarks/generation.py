@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from benchmarks.sides import Child, EnoughError, Gate, run_folder
 from pbt.mnist.config.record import Config
 from pbt.mnist.models import Shape, network
-from pbt.mnist.population import placement_of, prepare
+from pbt.mnist.placement import placement_of
 from pbt.mnist.task import load_data, normalize
+from pbt.mnist.training import prepare
 
 WORKERS = 2
 """Number of processes of the plain loop, with one thread each."""

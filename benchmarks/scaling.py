@@ -20,6 +20,7 @@ from statistics import median
 import numpy as np
 
 import pbt
+from pbt.runs.engine import Observer
 from pbt.store.codec import digest_of, encode_with_digest
 from pbt.store.files import write_durable
 from pbt.testing.problems import NQM_SPACE, noisy_quadratic
@@ -149,7 +150,7 @@ def _commit(path: Path, members: int, rounds: int, plan: pbt.Plan) -> float:
     """Seconds per transaction: a round in synchronous mode, a result in asynchronous mode."""
     times: list[float] = []
 
-    class Watch(pbt.Observer):
+    class Watch(Observer):
         def on_commit(self, engine: object, events: object) -> None:
             times.append(time.perf_counter())
 
@@ -167,7 +168,7 @@ def _answer(members: int = 100) -> float:
     """CPU seconds of the driver per task, with two Ray actors and an almost free task."""
     times: list[float] = []
 
-    class Watch(pbt.Observer):
+    class Watch(Observer):
         def on_commit(self, engine: object, events: object) -> None:
             times.append(time.process_time())
 

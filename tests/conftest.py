@@ -9,6 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test times anything: an example of Hypothesis may take as long as a busy machine needs.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 

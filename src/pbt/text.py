@@ -102,3 +102,12 @@ def clock(seconds: float) -> str:
 def scalars(reported: Mapping[str, Any]) -> dict[str, Any]:
     """The reported numbers and texts, without curves."""
     return {name: value for name, value in reported.items() if not isinstance(value, (list, dict))}
+
+
+def finite(value: Any) -> Any:
+    """Plain values for JSON, with None for NaN and infinities, which JSON lacks."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -22,8 +22,8 @@ from pbt.pytorch import Data, Split, SupervisedTask, dropout, optimizer
 from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
 from pbt.store.files import StateFiles
 from pbt.testing.executors import finish, make_task, reports
-from pbt.testing.supervised import AgreementContract, SupervisedContract
-from pbt.testing.varieties import NetworksContract
+from tests.helpers.supervised import AgreementContract, SupervisedContract
+from tests.helpers.varieties import NetworksContract
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -17,9 +17,9 @@ from pbt.core.explore import (
     random_subset,
     resample,
 )
-from pbt.core.lineage import Schedule, Segment
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
+from pbt.core.schedule import Schedule, Segment
 from pbt.errors import UsageError
 from pbt.space import Choice, Float, Int, Space
 

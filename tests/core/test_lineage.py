@@ -12,8 +12,9 @@ from pbt.core.events import Born, Decided, Decision, Failed, Reported
 from pbt.core.exploit import never, truncation
 from pbt.core.explore import follow, perturb
 from pbt.core.fold import apply
-from pbt.core.lineage import Lineage, Schedule, Segment
+from pbt.core.history import RunHistory
 from pbt.core.population import StateRef, View
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.errors import UsageError
 from pbt.space import Float, Space
@@ -57,7 +58,7 @@ LOG = [
     Failed(member=1, round=3, cause="score", message="NaN"),
     reported(2, 3, 0.9),
 ]
-LINEAGE = Lineage(LOG)
+LINEAGE = RunHistory(LOG)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_link_is_one_round():
     """Each link says what its round started from, which steps it trained, with which values, to which score."""
     first, second, third = LINEAGE.ancestry(StateRef(2, 3))
     assert (first.start, second.start, third.start) == (None, StateRef(2, 1), StateRef(0, 2))
-    assert [(link.first_step, link.last_step) for link in (first, second, third)] == [(0, 10), (10, 20), (20, 30)]
+    assert [(link.first_step, link.step) for link in (first, second, third)] == [(0, 10), (10, 20), (20, 30)]
     assert [link.hparams["lr"] for link in (first, second, third)] == [0.3, 0.36, 0.5]
     assert [link.score for link in (first, second, third)] == [0.3, 0.6, 0.9]
     assert first.decision is None
@@ -118,7 +119,7 @@ def test_who_survived():
 def test_a_late_birth_has_the_ancestors_of_its_state():
     """A member that is born with a state goes back to that state's founder, and keeps its own first values."""
     late = [Born(member=3, round=3, hparams=lr(0.7), start=StateRef(1, 2)), reported(3, 3, 0.8)]
-    lineage = Lineage([*LOG, *late])
+    lineage = RunHistory([*LOG, *late])
     assert [(link.member, link.round) for link in lineage.ancestry(StateRef(3, 3))] == [(1, 1), (1, 2), (3, 3)]
     assert lineage.founder(StateRef(3, 3)) == 1
     assert lineage.schedule(StateRef(3, 3)).segments[-1] == Segment(start=20, stop=30, hparams=lr(0.7))
@@ -175,8 +176,8 @@ def test_following_its_schedule_reproduces_the_winner(seed, num_members, rounds,
     plan = Plan(exploit=truncation(0.5), explore=perturb((0.5, 2.0)), interval=interval)
     events, weights = run(plan, seed, num_members, rounds)
     winner = max((StateRef(i, rounds) for i in range(num_members)), key=weights.__getitem__)
-    schedule = Lineage(events).schedule(winner)
+    schedule = RunHistory(events).schedule(winner)
     replay = Plan(exploit=never(), explore=follow(schedule), interval=interval)
     again, replayed = run(replay, seed + 1, 1, rounds, [schedule.at(0)])
     assert replayed[StateRef(0, rounds)] == weights[winner]
-    assert Lineage(again).schedule(StateRef(0, rounds)) == schedule
+    assert RunHistory(again).schedule(StateRef(0, rounds)) == schedule

@@ -13,9 +13,9 @@ from pbt.core.events import Decided, Reported
 from pbt.core.exploit import Copy, Mutate, Stay, at_random, binary_tournament, never, t_test, truncation
 from pbt.core.explore import follow, keep, perturb, resample
 from pbt.core.fold import apply
-from pbt.core.lineage import Schedule, Segment
 from pbt.core.population import StateRef, View, by_score
 from pbt.core.rng import Rng
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.errors import SpaceError, UsageError
 from pbt.space import Float, Int, Space
@@ -406,9 +406,10 @@ class TestPlan:
 
 
 @pytest.mark.gate
-def test_distinct_ancestors_under_noise():
+@pytest.mark.parametrize(("num_runs", "tolerance"), [(50, 0.6), pytest.param(200, 0.15, marks=pytest.mark.slow)])
+def test_distinct_ancestors_under_noise(num_runs, tolerance):
     """With scores of pure noise, N=20 and q=0.2: 16, 8.75, 5.6, 3.3 and 1.7 founders after 1, 5, 10, 20, 50 rounds."""
-    plan, rounds, num_runs = Plan(exploit=truncation(0.2), explore=keep()), (1, 5, 10, 20, 50), 200
+    plan, rounds = Plan(exploit=truncation(0.2), explore=keep()), (1, 5, 10, 20, 50)
     space = Space({"lr": Float(0.0, 1.0)})
     survivors = np.zeros(len(rounds))
     for seed in range(num_runs):
@@ -433,4 +434,4 @@ def test_distinct_ancestors_under_noise():
             view = apply(view, [Decided(decision=decision) for decision in decisions])
             if round_ in rounds:
                 survivors[rounds.index(round_)] += len(set(founder)) / num_runs
-    assert survivors.tolist() == pytest.approx([16, 8.75, 5.6, 3.3, 1.7], abs=0.15)
+    assert survivors.tolist() == pytest.approx([16, 8.75, 5.6, 3.3, 1.7], abs=tolerance)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-from crash_tasks import HERE
 
 needs_strace = pytest.mark.needs("strace")
 
@@ -18,7 +17,7 @@ def crash(*words):
     """The lines of the table that the harness prints: trials, struck, strikes, identical, differ, most lost."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, str(HERE / "crash.py"), *words], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.crash", *words], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     _, *lines = done.stdout.splitlines()
@@ -83,9 +82,10 @@ def test_workers_that_die_all_the_time(count) -> None:
 @needs_strace
 def test_what_differs_is_told(tmp_path) -> None:
     """A difference ends the harness with 1, and with the command that shows it again."""
-    code = "import crash, crash_trials as t; t.differences = lambda *_, **__: ['made up']; import sys; "
-    code += "t.Bench.undisturbed = lambda *_: (None, 0.1); sys.exit(crash.main())"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    code = "import sys; from tests.crash import __main__ as crash, trials as t; "
+    code += "t.differences = lambda *_, **__: ['made up']; t.Bench.undisturbed = lambda *_: (None, 0.1); "
+    code += "sys.exit(crash.main())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = ["--dir", str(tmp_path), "--seed", "4", "inline/walk/call:fdatasync:9"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, check=False

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from crash_tasks import HERE
 
 MEMORY = 4 << 20
 """Bytes that may come in after a fifth of the run: the database's cache, which has a bound of two megabytes."""
@@ -18,7 +17,7 @@ STATES = 8 * 50_000
 def test_nothing_grows_but_the_log(tmp_path, rounds) -> None:
     """Memory, descriptors and states stay as they are, the database grows by so much a round, a resume takes 2 s."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [sys.executable, str(HERE / "crash_long.py"), str(tmp_path / "run"), str(rounds)]
+    words = [sys.executable, "-m", "tests.crash.long_run", str(tmp_path / "run"), str(rounds)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     points = found["points"]

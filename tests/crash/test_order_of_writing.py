@@ -9,12 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from crash_tasks import HERE
 
 pytestmark = pytest.mark.needs("strace")
 
 # In a process of its own, because the harness forks.
-TRACE = "import sys, pathlib, crash_trials as t; b = t.Bench(pathlib.Path(sys.argv[1])); "
+TRACE = "import sys, pathlib; from tests.crash import trials as t; b = t.Bench(pathlib.Path(sys.argv[1])); "
 TRACE += "text, path = b.trace_of('inline', 'walk'); print(path); print(text)"
 TEMPORARY = re.compile(r"(\d{6}-\d{6}\.safetensors)\.[0-9a-f]+\.tmp")
 
@@ -26,7 +25,7 @@ def calls(tmp_path_factory):
     environment = {
         **os.environ,
         "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     done = subprocess.run(
         [sys.executable, "-c", TRACE, str(folder)], env=environment, capture_output=True, text=True, check=True

@@ -8,18 +8,18 @@ import sys
 import time
 
 import pytest
-from crash_picture import Picture, differences, read
-from crash_tasks import HERE, NAP, experiment
 
 from pbt.errors import RunLockedError
+from tests.crash.picture import Picture, differences, read
+from tests.crash.tasks import NAP, experiment
 
 ROUNDS = 12
-WRITE = f"import sys, pathlib, crash_tasks; crash_tasks.experiment('walk', 'inline', rounds={ROUNDS})"
+WRITE = f"import sys, pathlib; from tests.crash import tasks; tasks.experiment('walk', 'inline', rounds={ROUNDS})"
 WRITE += ".run(pathlib.Path(sys.argv[1]), resume=True)"
 
 
 def begin(*words, nap=0.0):
-    environment = {**os.environ, NAP: str(nap), "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    environment = {**os.environ, NAP: str(nap), "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [sys.executable, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -60,7 +60,7 @@ def test_eight_readers(tmp_path, undisturbed) -> None:
     """Eight readers look all the time, while the run is written, killed and taken up again: each sees whole rounds."""
     path = tmp_path / "run"
     writer = begin("-c", WRITE, str(path), nap=0.05)
-    readers = begin(str(HERE / "crash_readers.py"), str(path), "8")
+    readers = begin("-m", "tests.crash.readers", str(path), "8")
     try:
         for events in (15, 40):
             until_logged(path, events, writer)

@@ -5,16 +5,17 @@ import shutil
 import sqlite3
 
 import pytest
-from damaged_runs import ROWS, digests, rows, told
-from disk_tasks import experiment
 
 from pbt import Run
 from pbt.cli.app import main
 from pbt.errors import CorruptError, PBTError
 from pbt.store import RunReader, RunStore, verify_run
 from pbt.store.repair import repair_run
+from tests.disk import walk_experiment
+from tests.disk.damaged_runs import ROWS, digests, rows, told
+from tests.disk.walk_experiment import experiment
 
-TASK = "{}:experiment".format(__import__("disk_tasks").__file__)
+TASK = f"{walk_experiment.__file__}:experiment"
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from damaged_runs import told
-from disk_tasks import experiment
 
 from pbt.errors import RunFormatError
 from pbt.store.verify import verify_run
+from tests.disk.damaged_runs import told
+from tests.disk.walk_experiment import experiment
 
-TASK = Path(__file__).with_name("disk_tasks.py")
+TASK = Path(__file__).with_name("walk_experiment.py")
 PBT = [sys.executable, "-c", "from pbt.cli.app import main; raise SystemExit(main())"]
 CALLS = {"write": "ENOSPC", "pwrite64": "ENOSPC", "fsync": "EIO", "fdatasync": "EIO", "rename": "ENOSPC"}
 WORDS = r"full|cannot be (read|written|used|opened)|cannot write|cannot be read or written"

@@ -7,16 +7,16 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from damaged_runs import told
-from disk_tasks import SIZE, experiment
 
 from pbt.cli.app import main
 from pbt.errors import DiskError, UsageError
 from pbt.runs import disk_space as disk
 from pbt.runs.disk_space import Disk, bytes_of, size_of, sized
 from pbt.store.verify import verify_run
+from tests.disk.damaged_runs import told
+from tests.disk.walk_experiment import SIZE, experiment
 
-TASK = f"{Path(__file__).with_name('disk_tasks.py')}:experiment"
+TASK = f"{Path(__file__).with_name('walk_experiment.py')}:experiment"
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -125,7 +125,7 @@ def test_a_disk_that_is_really_full(is_seen, tmp_path, undisturbed) -> None:
         blind.write_text(
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
             "import pbt.runs.disk_space as space; space.Disk._check = lambda *_, **__: None\n"
-            "from disk_tasks import experiment\n"
+            "from walk_experiment import experiment\n"
         )
         task = f"{blind}:experiment"
     done = subprocess.run(

@@ -111,7 +111,7 @@ def leave_a_child(hparams, state, steps, ctx):
     if ctx.member == 1:
         pid = os.fork()
         if pid == 0:
-            time.sleep(20)
+            time.sleep(600)
             os._exit(0)
         (Path(hparams["folder"]) / str(pid)).touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from fleet import FailsToOpen
 
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
@@ -22,6 +21,7 @@ from pbt.pytorch import argument
 from pbt.pytorch.modules import ModuleTask
 from pbt.store.files import StateFiles
 from pbt.testing.executors import ExecutorContract, finish, make_task, walk
+from tests.executors.fleet import FailsToOpen
 
 
 class TestInline(ExecutorContract):

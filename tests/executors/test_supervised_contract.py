@@ -4,7 +4,7 @@ from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.worker import WorkerSpec
-from pbt.testing.supervised import AgreementContract, SupervisedContract
+from tests.helpers.supervised import AgreementContract, SupervisedContract
 
 
 class TestInline(SupervisedContract):

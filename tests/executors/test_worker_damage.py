@@ -6,37 +6,21 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
-import fleet_damage
 import pytest
 
 from pbt import Experiment, Float, Placement, Plan, truncation
 from pbt.core.events import Failed
+from pbt.executors import process_tree
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.retry import Limits
 from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
 from pbt.testing.executors import CLOSE_SECONDS, finish, make_task, reports
 from pbt.testing.invariants import violations
-
-HERE = Path(__file__).parent
-
-
-def lives(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def wait_until(true, seconds):
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+from tests.executors import fleet_damage
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import runs, until
 
 
 @pytest.mark.parametrize("executor", ["inline", "processes"])
@@ -67,11 +51,9 @@ def test_what_a_task_leaves_behind_is_ended(tmp_path) -> None:
     assert len(reports(outcomes)) == 4
     left = [int(path.name) for path in tmp_path.iterdir()]
     assert len(left) == 8
-    assert all(map(lives, left))
-    started = time.monotonic()
+    assert all(map(runs, left))
     executor.close()
-    assert time.monotonic() - started < CLOSE_SECONDS
-    assert wait_until(lambda: not any(map(lives, left)), 1)
+    until(lambda: not any(map(runs, left)))
 
 
 def test_a_stopped_worker_with_children(tmp_path) -> None:
@@ -81,36 +63,40 @@ def test_a_stopped_worker_with_children(tmp_path) -> None:
         outcomes = finish(executor, [make_task(0, hparams={"folder": str(tmp_path)})])
         assert "silent" in outcomes[0, 1].message
         left = [int(path.name) for path in tmp_path.iterdir()]
-        assert wait_until(lambda: not any(map(lives, left)), 1)
+        until(lambda: not any(map(runs, left)))
 
 
-def test_close_with_many_stopped_workers(tmp_path) -> None:
-    """Four stopped workers with children are ended within five seconds, all of them together."""
+def test_close_with_many_stopped_workers(tmp_path, monkeypatch) -> None:
+    """Four stopped workers with children are waited for together, not one after another, at most five seconds."""
     setup = WorkerSpec(task=fleet_damage.leave_and_stop, states=StateFiles(None))
     executor = ProcessExecutor(setup, ["cpu"] * 4)
     executor.submit([make_task(member, hparams={"folder": str(tmp_path)}) for member in range(4)])
-    deadline = time.monotonic() + 60
     while len(list(tmp_path.iterdir())) < 8:
         executor._watch()
         for slot in executor._slots:
             if slot.connection.poll():
                 executor._listen(slot)
         executor._deal()
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     left = [int(path.name) for path in tmp_path.iterdir()]
-    started = time.monotonic()
+    waited = []
+    wait = process_tree._wait
+    monkeypatch.setattr(
+        process_tree, "_wait", lambda those, most: (waited.append((len(those), most)), wait(those, most))
+    )
     executor.close()
-    assert time.monotonic() - started < CLOSE_SECONDS
-    assert wait_until(lambda: not any(map(lives, left)), 1)
+    assert [number for number, _ in waited] == [4, 4]
+    # Descendants that end by themselves get half of the time of a death.
+    assert sum(most for _, most in waited) + process_tree.DEATH_SECONDS / 2 < CLOSE_SECONDS
+    until(lambda: not any(map(runs, left)))
 
 
 def test_workers_notice_a_dead_parent_whose_pipes_live_on(tmp_path) -> None:
     """A process that the parent had forked holds the pipes open; the workers end all the same when it is killed."""
     program = f"""
         import os, sys, time
-        sys.path.insert(0, {str(HERE)!r})
-        import fleet
+        sys.path.insert(0, {str(ROOT)!r})
+        from tests.executors import fleet
         from pbt.executors.processes import ProcessExecutor
         from pbt.executors.worker import WorkerSpec
         from pbt.store.files import StateFiles
@@ -134,7 +120,7 @@ def test_workers_notice_a_dead_parent_whose_pipes_live_on(tmp_path) -> None:
     parent.wait()
     parent.stdout.close()
     try:
-        assert lives(child)
-        assert wait_until(lambda: not lives(worker), CLOSE_SECONDS)
+        assert runs(child)
+        until(lambda: not runs(worker))
     finally:
         os.kill(child, signal.SIGKILL)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pbt.core.events import Event
-from pbt.core.lineage import Schedule
+from pbt.core.schedule import Schedule
 from pbt.errors import ConfigError, CorruptError, DataError, UsageError
 from pbt.mnist.config.record import load_config
 from pbt.mnist.data.idx import read_gzip_idx, read_idx

@@ -242,7 +242,7 @@ def test_a_journal_that_names_another_file_is_refused(run, tmp_path) -> None:
 
 def test_a_link_under_a_temporary_name_is_not_written_through(tmp_path) -> None:
     """A derived file takes the place of whatever has its temporary name."""
-    from pbt.mnist.files import write
+    from pbt.mnist.tables import write
 
     (tmp_path / "mine").write_text("precious")
     (tmp_path / ".history.csv.tmp").symlink_to(tmp_path / "mine")
@@ -265,7 +265,7 @@ def test_a_population_beyond_all_measure_is_refused(population, tmp_path, capsys
 
 def test_a_population_may_be_insisted_on(monkeypatch) -> None:
     """The bound is a question, not an answer."""
-    from pbt.runs.experiment import check_population
+    from pbt.runs.preflight import check_population
 
     check_population(1_000_000)
     monkeypatch.setenv("PBT_MAX_POPULATION", "10000000")

@@ -18,7 +18,7 @@ import pytest
 
 from pbt.core.events import Event
 from pbt.mnist.config.record import Config, load_config
-from pbt.mnist.population import PopulationRun, prepare
+from pbt.mnist.training import PreparedRun, prepare
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
@@ -111,7 +111,7 @@ def trained(configured: Configure) -> Trained:
         path: Path, config: Config | None = None, *, debug: bool = False, figures: bool = False, **how: Any
     ) -> Run:
         place = Placement(executor="inline", threads=1, device="cpu")
-        prepared: PopulationRun = prepare(config or configured(), place, debug=debug)
+        prepared: PreparedRun = prepare(config or configured(), place, debug=debug)
         with contextlib.nullcontext() if figures else undrawn():
             return prepared.train(path, **{"resume": False, **how})
 
@@ -121,7 +121,7 @@ def trained(configured: Configure) -> Trained:
 def undrawn() -> Any:
     """Figures are most of the time of a small run."""
     nothing = dict.fromkeys(("plot_results", "plot_schedule"), lambda *_: None)
-    return mock.patch.multiple("pbt.mnist.population", **nothing)
+    return mock.patch.multiple("pbt.mnist.training", **nothing)
 
 
 @pytest.fixture(scope="session")

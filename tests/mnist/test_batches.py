@@ -8,9 +8,8 @@ import pytest
 
 from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
-from pbt.mnist.population import prepare
-from pbt.mnist.single import prepare_single
 from pbt.mnist.task import check_batches, find_data, steps_per_epoch
+from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 
 Configure = Callable[..., Config]
@@ -30,12 +29,12 @@ def test_a_population_trains_through_a_last_batch_of_one(configured: Configure, 
 def test_a_network_trains_through_a_last_batch_of_one(configured: Configure, tmp_path: Path) -> None:
     """The same for a single network."""
     place = Placement(executor="inline", threads=1, device="cpu")
-    prepared = prepare_single(configured(**ALONE, num_val=99, batch_size=50), place, debug=True)
+    prepared = prepare(configured(**ALONE, num_val=99, batch_size=50), place, debug=True)
     assert prepared.steps_per_epoch == 10  # of 501 images
     assert prepared.train(tmp_path / "run", resume=False).best.step > 0
 
 
-@pytest.mark.parametrize("make", [prepare, prepare_single])
+@pytest.mark.parametrize("keys", [{}, ALONE], ids=["population", "single"])
 @pytest.mark.parametrize(
     ("size", "message"),
     [
@@ -44,26 +43,25 @@ def test_a_network_trains_through_a_last_batch_of_one(configured: Configure, tmp
     ],
 )
 def test_sizes_that_no_epoch_can_be_trained_with(
-    configured: Configure, make: Callable[..., Any], size: int, message: str
+    configured: Configure, keys: dict[str, Any], size: int, message: str
 ) -> None:
     """They are refused before the start, of a population and of a single network."""
-    keys = ALONE if make is prepare_single else {}
     with pytest.raises(ConfigError, match=message):
-        make(configured(**keys, batch_size=size), Placement(executor="inline"))
+        prepare(configured(**keys, batch_size=size), Placement(executor="inline"))
 
 
 @pytest.mark.parametrize("model", ["fc", "conv"])
 def test_batches_of_one_image_with_batch_normalization(configured: Configure, model: str) -> None:
     """They are refused for both networks: a single image has no statistics of a batch."""
     with pytest.raises(ConfigError, match="batch_size: expected at least 2 with batch_norm 1"):
-        prepare_single(configured(**ALONE, model=model, batch_size=1), Placement(executor="inline"))
+        prepare(configured(**ALONE, model=model, batch_size=1), Placement(executor="inline"))
 
 
 def test_batches_of_one_image_without_batch_normalization(configured: Configure, tmp_path: Path) -> None:
     """Without batch normalization a batch may be one image."""
     keys = ALONE | {"num_epochs": 1, "num_iters_for_ckpt": 20}
     config = configured(**keys, num_val=580, batch_size=1, batch_norm=0)
-    prepared = prepare_single(config, Placement(executor="inline", threads=1, device="cpu"), debug=True)
+    prepared = prepare(config, Placement(executor="inline", threads=1, device="cpu"), debug=True)
     assert prepared.train(tmp_path / "run", resume=False).best.step == 20
 
 

@@ -18,8 +18,9 @@ import torch
 
 from pbt.core.population import StateRef
 from pbt.errors import ConfigError, RunExistsError
-from pbt.mnist import population as population_module
-from pbt.mnist.commands import check_new, overrides_of, population, resume_line
+from pbt.mnist import training
+from pbt.mnist.checks import overrides_of
+from pbt.mnist.commands import check_new, population, resume_line
 from pbt.mnist.config.record import Config
 from pbt.runs.results import Run
 from pbt.store import RunStore
@@ -61,7 +62,7 @@ class Here:
 def here(digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Here:
     monkeypatch.chdir(tmp_path)
     for name in ("plot_results", "plot_schedule"):
-        monkeypatch.setattr(population_module, name, lambda *_: None)
+        monkeypatch.setattr(training, name, lambda *_: None)
     return Here(digits, capsys)
 
 
@@ -181,13 +182,13 @@ def test_absent_devices_of_a_file_are_a_notice(here: Here, tmp_path: Path, caplo
     """`gpus` that nobody has train on what is there, with a notice."""
     with caplog.at_level("INFO", "pbt"):
         here("fc_PBT.json", "--out", "run", gpus="1000,1001", num_epochs_tot=1)
-    assert "gpus is 1000,1001: none is there, using the CPU" in caplog.text
+    assert "gpus is 1000,1001: none exists, using the CPU" in caplog.text
     assert Run.open(tmp_path / "run").meta["place"]["device"] == "cpu"
 
 
 def test_a_run_with_failed_workers_exits_with_3(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that finished without some of its workers says so by its exit code."""
-    whole = population_module.supervised
+    whole = training.supervised
 
     class Failing:
         def __init__(self, task: Any) -> None:
@@ -203,7 +204,7 @@ def test_a_run_with_failed_workers_exits_with_3(here: Here, monkeypatch: pytest.
 
             return some
 
-    monkeypatch.setattr(population_module, "supervised", lambda config: Failing(whole(config)))
+    monkeypatch.setattr(training, "supervised", lambda config: Failing(whole(config)))
     assert "failed" in here("fc_PBT.json", code=3)
 
 
@@ -370,7 +371,7 @@ def test_before_a_run_there_is_nothing_to_go_on_with(tmp_path: Path) -> None:
     check_new(tmp_path / "a b")
     RunStore.create(tmp_path / "a b", {}).close()
     assert resume_line([tmp_path / "a b"]) == f"pbt resume '{tmp_path}/a b'"
-    with pytest.raises(RunExistsError, match=f"go on with it: pbt resume '{tmp_path}/a b'"):
+    with pytest.raises(RunExistsError, match=f"resume it with: pbt resume '{tmp_path}/a b'"):
         check_new(tmp_path / "a b")
 
 

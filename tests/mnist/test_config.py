@@ -366,7 +366,7 @@ def test_a_pause_between_evaluations_does_not_exist(load: Load) -> None:
 def test_sections_must_agree(load: Load, key: str, value: object) -> None:
     """A test section that describes another network, or another held-out set, than train is refused."""
     (line,) = problems(lambda: load({"train": {"model": "fc"}, "test": {key: value}}))
-    assert line.startswith(f"test.{key}: expected what train has, ")
+    assert line.startswith(f"test.{key}: expected the value of train, ")
 
 
 # --------------------------------------------------------------------------------------------- evolving

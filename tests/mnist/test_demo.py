@@ -66,6 +66,7 @@ def test_the_demonstration_ends_with_what_it_delivers(
     weights = load_model(Path(named[1]))[0]["model"]
     wanted = pbt.Run.open(tmp_path / "run").load_state(delivered.state)["model"]
     assert all((weights[name] == wanted[name]).all() for name in wanted)
+    assert "best/, pbt mnist export and pbt mnist predict use the best network of all rounds" in printed
     assert printed.splitlines()[-1].startswith("Is evolution worth it here? Not measured for these images and 2 epochs")
 
 

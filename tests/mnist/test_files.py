@@ -16,10 +16,10 @@ import pytest
 
 from pbt.core.events import Reported
 from pbt.core.population import StateRef
-from pbt.mnist import files, population
+from pbt.mnist import files, tables, training
 from pbt.mnist.config.record import Config
-from pbt.mnist.files import copy_state, write
-from pbt.mnist.tables import percent
+from pbt.mnist.files import copy_state
+from pbt.mnist.tables import percent, write
 from pbt.mnist.task import supervised
 from pbt.runs.results import Run
 from pbt.store.codec import decode, digest_of
@@ -271,8 +271,8 @@ def test_a_population_that_is_not_tested_has_minus_one(
     trained: Trained, configured: Configure, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the test images are left out the original's columns are there with -1, and ours are empty."""
-    monkeypatch.setattr(population, "supervised", functools.partial(supervised, test=False))
-    monkeypatch.setattr(population, "_card", lambda *_: {})
+    monkeypatch.setattr(training, "supervised", functools.partial(supervised, test=False))
+    monkeypatch.setattr(training, "_card", lambda *_: {})
     run = trained(tmp_path / "run", configured(num_worker_tot=2, num_epochs_tot=1))
     assert [row["test_acc"] for row in table(path_of(run) / "history.csv")] == ["-1", "-1"]
     assert [(row["test_loss"], row["test_acc"]) for row in table(path_of(run) / "results_1.csv")] == [("-1", "-1")]
@@ -412,8 +412,8 @@ def test_whichever_file_a_run_dies_at_its_resume_brings_all_level(
         return call
 
     with monkeypatch.context() as patch:
-        for name in ("write", "copy_state"):
-            patch.setattr(files, name, counted(getattr(files, name)))
+        for module, name in ((files, "write"), (tables, "write"), (files, "copy_state")):
+            patch.setattr(module, name, counted(getattr(module, name)))
         with pytest.raises(Death):
             trained(tmp_path / "run")
     run = trained(tmp_path / "run", resume=True)

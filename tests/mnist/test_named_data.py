@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import idx
 from pbt.cli.app import main
 from pbt.errors import DataError
-from pbt.mnist.commands import population
+from pbt.mnist.commands import population, single
 from pbt.mnist.config.record import Config, load_config
 from pbt.mnist.data import cache
 from pbt.mnist.data.idx import SPECS
-from pbt.mnist.population import prepare
-from pbt.mnist.single_commands import single
-from pbt.mnist.task import check_same, find_data, settled
+from pbt.mnist.task import check_same, find_data, with_num_val
+from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
+from tests.mnist.conftest import idx
 
 ROOT = Path(__file__).parents[2]
 Say = Callable[..., str]
@@ -205,7 +204,7 @@ def test_what_is_held_out_of_large_sets_is_the_default(tmp_path: Path) -> None:
     keys = {"model": "fc", "height": 1, "width": 1, "data_dir": str(tmp_path)}
     for more, held in (({}, 5000), ({"num_val": 20_000}, 20_000)):
         made = Config.from_dict({"train": {**keys, **more}})
-        assert settled(made, find_data(made.train)) is made
+        assert with_num_val(made, find_data(made.train)) is made
         assert made.train.num_val == held
 
 

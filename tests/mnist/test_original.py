@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from pbt.cli.app import main
 from pbt.errors import ConfigError, CorruptError, PBTError
 from pbt.mnist import original as original_module
+from pbt.mnist.commands import single
 from pbt.mnist.config.record import Config
 from pbt.mnist.model_file import import_model, load_model
 from pbt.mnist.original import Original, mapped, read_original
-from pbt.mnist.single import prepare_single
-from pbt.mnist.single_commands import single
+from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 
 Configure = Callable[..., Config]
@@ -214,9 +214,7 @@ def test_an_imported_network_is_worth_what_it_was(
 ) -> None:
     """However its pixels were scaled, an imported network has the accuracy that it had, and every command takes it."""
     config = configured(PBT_lr=None, PBT_keep_prob=None, num_epochs=10, pixels=pixels)
-    run = prepare_single(config, Placement(executor="inline", threads=1, device="cpu")).train(
-        tmp_path / "run", resume=False
-    )
+    run = prepare(config, Placement(executor="inline", threads=1, device="cpu")).train(tmp_path / "run", resume=False)
     torch.save({"iteration": 1, "epoch": 0, "state_dict": renamed(run.load_state()["model"])}, tmp_path / "m.pth.tar")
     target = tmp_path / "m.safetensors"
     words = [str(tmp_path / "m.pth.tar"), str(target), "--data-dir", str(digits)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pbt.errors import MissingExtraError
+from pbt.errors import DiskError, MissingExtraError
 from pbt.mnist import plots
 from pbt.mnist.config.record import Config
 from pbt.mnist.plots import DPI, HEIGHT, WIDTH, plot_results, plot_schedule
@@ -190,9 +190,9 @@ def test_schedules_over_all_epochs(trained: Trained, configured: Configure, draw
     links = run.lineage()
     assert ancestry == (
         [link.hparams["lr"] for link in links],
-        [0, *(link.last_step / STEPS for link in links)],
+        [0, *(link.step / STEPS for link in links)],
     )
-    steps = range(links[-1].last_step)
+    steps = range(links[-1].step)
     rates = [ancestry[0][np.searchsorted(ancestry[1], step / STEPS, side="right") - 1] for step in steps]
     assert rates == [run.best_schedule.at(step)["lr"] for step in steps]
     last = [report for ref, report in run.tree.reports.items() if ref.round == 4]
@@ -229,7 +229,7 @@ def test_a_figure_is_replaced_whole_or_not_at_all(
     monkeypatch.setattr(Figure, "savefig", fail)
     path = tmp_path / "lr.png"
     path.write_bytes(b"the old picture")
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(DiskError, match="no room"):
         plot_schedule(finished, "lr", STEPS, path)
     assert path.read_bytes() == b"the old picture"
 

@@ -20,8 +20,8 @@ from pbt.mnist.data import png
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.data.idx import SPECS
 from pbt.mnist.data.png import is_png_folder, load_png_folder
-from pbt.mnist.single import prepare_single
 from pbt.mnist.task import find_data
+from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 from pbt.store.codec import encode
 
@@ -351,8 +351,8 @@ def test_the_same_images_train_the_same_network_from_either_layout(
     """A PNG folder gives the splits and the trained bits that IDX files give; training opens no image a second time."""
     place = Placement(executor="inline", threads=1, device="cpu")
     keys = {"PBT_lr": None, "PBT_keep_prob": None, "num_epochs": 1, "num_iters_for_ckpt": 10}
-    from_idx = prepare_single(configured(**keys), place)
-    from_png = prepare_single(configured(**keys, data_dir=str(digits_as_png)), place)
+    from_idx = prepare(configured(**keys), place)
+    from_png = prepare(configured(**keys, data_dir=str(digits_as_png)), place)
     for name in ("train_x", "train_y", "val_x", "val_y", "test_x", "test_y"):
         assert getattr(from_idx.data, name).equal(getattr(from_png.data, name)), name
     assert "PNG" in from_png.data.note
@@ -391,7 +391,7 @@ def test_a_network_of_three_channels_is_trained_on_rgb(
     place = Placement(executor="inline", threads=1, device="cpu")
     for model in ("fc", "conv"):
         config = configured(**keys, data_dir=str(digits_as_png), model=model, crop=1, crop_shift=2, hflip=1)
-        run = prepare_single(config, place).train(tmp_path / model, resume=False)
+        run = prepare(config, place).train(tmp_path / model, resume=False)
         assert run.best.reported["train_loss"] > 0
         assert find_data(config.train).train_x.shape == (500, 3, 28, 28)
 

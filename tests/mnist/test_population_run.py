@@ -18,10 +18,14 @@ from pbt.core.events import Born, Decided, Ended, Event, Reported
 from pbt.core.exploit import number_replaced
 from pbt.core.population import StateRef
 from pbt.errors import ConfigError, DeviceError, RunFormatError, UsageError
-from pbt.mnist import population
+from pbt.mnist import training
+from pbt.mnist.checks import check_program
 from pbt.mnist.config.record import Config
-from pbt.mnist.population import copied_share, gpu_of, gpus_of, placement_of, prepare, resume
+from pbt.mnist.placement import gpu_of, gpus_of, placement_of
+from pbt.mnist.recorded import POPULATION
+from pbt.mnist.schedules import copied_share
 from pbt.mnist.task import supervised
+from pbt.mnist.training import prepare, resume
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.store.codec import digest_of
@@ -37,7 +41,7 @@ NO_GPU = "1000,1001"
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are most of the time of a small run."""
     for name in ("plot_results", "plot_schedule"):
-        monkeypatch.setattr(population, name, lambda *_: None)
+        monkeypatch.setattr(training, name, lambda *_: None)
 
 
 def path_of(run: Run) -> Path:
@@ -77,7 +81,7 @@ def test_the_number_of_copies_is_the_originals(workers: int) -> None:
 def test_a_run_without_evolving_values_is_refused(configured: Configure) -> None:
     """A configuration of a single network is told which program trains it."""
     with pytest.raises(ConfigError, match=r"at least one PBT_<name> key.*main\.py"):
-        prepare(configured(PBT_lr=None, PBT_keep_prob=None), INLINE)
+        check_program(configured(PBT_lr=None, PBT_keep_prob=None), single=False)
 
 
 def test_a_run_without_held_out_images_is_refused(configured: Configure) -> None:
@@ -158,7 +162,7 @@ def test_configured_devices_that_are_absent_are_a_notice(
     with caplog.at_level(logging.INFO, "pbt"):
         found = placement_of(configured(gpus=NO_GPU))
     assert found.device == "cpu"
-    assert f"gpus is {NO_GPU}: none is there, using the CPU" in caplog.text
+    assert f"gpus is {NO_GPU}: none exists, using the CPU" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -337,7 +341,7 @@ def test_a_worker_whose_loss_is_not_finite_is_replaced(
     trained: Trained, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_: int
 ) -> None:
     """Workers that diverge have rows without scores that say so, are replaced by a good one, and the run goes on."""
-    monkeypatch.setattr(population, "supervised", lambda config: Diverging(supervised(config), {1, 3}, round_))
+    monkeypatch.setattr(training, "supervised", lambda config: Diverging(supervised(config), {1, 3}, round_))
     run = trained(tmp_path / "run")
     there = {(int(row["worker"]), int(row["round"])): row for row in table(path_of(run) / "members.csv")}
     assert list(there) == [(w, e) for e in (1, 2, 3) for w in range(4)]
@@ -370,7 +374,7 @@ def test_a_run_whose_workers_failed_at_the_end_has_all_its_files(
     trained: Trained, configured: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that never finished an epoch is in no figure and no table of its own, and stops none of them."""
-    monkeypatch.setattr(population, "supervised", lambda config: Diverging(supervised(config), {1, 3}, 1))
+    monkeypatch.setattr(training, "supervised", lambda config: Diverging(supervised(config), {1, 3}, 1))
     run = trained(tmp_path / "run", configured(num_epochs_tot=1), figures=True)
     assert [member.status for member in run.view.population] == ["live", "failed", "live", "failed"]
     assert (path_of(run) / "lr.png").stat().st_size > 0
@@ -510,7 +514,7 @@ def test_members_are_born_with_noise_of_their_own_and_data_in_common(finished: R
     assert len({tuple(birth.hparams.values()) for birth in births}) == len(births) == 4
     first = [torch.as_tensor(finished.tree.reports[StateRef(m, 1)].reported["train_loss"]) for m in range(4)]
     assert len({float(loss) for loss in first}) == 4
-    assert finished.meta["application"]["name"] == population.APPLICATION
+    assert finished.meta["application"]["name"] == POPULATION
     assert (
         len({digest_of((path_of(finished) / "ckpts" / f"latest_{m}.safetensors").read_bytes()) for m in range(4)}) == 4
     )

@@ -16,8 +16,8 @@ from pbt.mnist.data.find import load_mnist
 from pbt.mnist.files import write_arguments
 from pbt.mnist.models import Shape, network
 from pbt.mnist.predict import predict, read_image
-from pbt.mnist.single import prepare_single
 from pbt.mnist.task import PREPARE, normalize
+from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 
@@ -201,7 +201,7 @@ def network_of(
 
     def train(model: str) -> tuple[Run, Config]:
         config = configured(PBT_lr=None, PBT_keep_prob=None, model=model, num_epochs=2, num_iters_for_ckpt=10)
-        prepared = prepare_single(config, Placement(executor="inline", threads=1, device="cpu"))
+        prepared = prepare(config, Placement(executor="inline", threads=1, device="cpu"))
         return prepared.train(tmp_path_factory.mktemp(model) / "run", resume=False), config
 
     return train
@@ -283,11 +283,11 @@ def test_the_command_says_it_in_one_line(
 
 def test_a_network_of_colored_images_reads_a_gray_one(configured: Callable[..., Config]) -> None:
     """With `num_channels` 3 every channel is the gray image, and the inputs are scaled as the network's were."""
-    for pixels, prepare in PREPARE.items():
+    for pixels, scaled in PREPARE.items():
         config = configured(num_channels=3, pixels=pixels)
         model = network(Shape.of(config.train)).eval()
         image = np.random.default_rng(3).integers(0, 256, (28, 28)).astype(np.uint8)
         with torch.no_grad():
-            expected = model(prepare(torch.from_numpy(image)[None, None].repeat(1, 3, 1, 1))).softmax(1)[0]
+            expected = model(scaled(torch.from_numpy(image)[None, None].repeat(1, 3, 1, 1))).softmax(1)[0]
         seen = predict({"model": model.state_dict()}, config, image)
         assert (seen.digit, seen.confidence) == (int(expected.argmax()), pytest.approx(float(expected.max())))

@@ -13,8 +13,8 @@ import torch
 
 from pbt.mnist.config.record import Config
 from pbt.mnist.results_table import read_tests, record_test
-from pbt.mnist.side_tester import _Bench
-from pbt.mnist.single import prepare_single, resume_single
+from pbt.mnist.side_tester import _CheckpointTester
+from pbt.mnist.training import prepare, resume
 from pbt.runs.placement import Placement
 
 INLINE = Placement(executor="inline", threads=1, device="cpu")
@@ -31,13 +31,13 @@ def tested(configured: Callable[..., Config], tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.mktemp("tested") / "run"
     threads = torch.get_num_threads()
     config = configured(PBT_lr=None, PBT_keep_prob=None, num_epochs=1)
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
 
         class Each(Observer):
             def on_commit(self, engine: Any, events: Any) -> None:
                 bench.test_newest()
 
-        prepare_single(config, INLINE).train(path, resume=False, observers=[Each()])
+        prepare(config, INLINE).train(path, resume=False, observers=[Each()])
     torch.set_num_threads(threads)
     assert list(read_tests(path)) == DUE
     return path
@@ -87,17 +87,17 @@ def test_a_damaged_table_is_brought_level_on_the_next_start(
     """Whatever somebody did to a table with tests, the next start says so and leaves all tables as they were."""
     lines = (copied / name).read_text().splitlines()
     (copied / name).write_text({**DAMAGE, **CELLS}[damage](lines))
-    resume_single(copied)
+    resume(copied)
     for table in TABLES:
         assert (copied / table).read_bytes() == (tested / table).read_bytes()
-    assert f"{name}: was not what the run recorded; written anew" in caplog.text
+    assert f"{name}: differed from the record of the run; rewritten" in caplog.text
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_bytes_that_are_no_text_are_no_traceback(tested: Path, copied: Path, name: str) -> None:
     """A table that was overwritten by something else altogether comes back, too."""
     (copied / name).write_bytes(bytes(range(256)) * 9)
-    resume_single(copied)
+    resume(copied)
     assert (copied / name).read_bytes() == (tested / name).read_bytes()
 
 
@@ -105,14 +105,14 @@ def test_deleted_tables_come_back(tested: Path, copied: Path) -> None:
     """What was tested is in the journal of the run, not in the files alone."""
     for name in TABLES:
         (copied / name).unlink()
-    resume_single(copied)
+    resume(copied)
     for name in TABLES:
         assert (copied / name).read_bytes() == (tested / name).read_bytes()
 
 
 def test_whole_tables_need_no_word(tested: Path, copied: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Resuming a run whose tables are as they were says nothing and changes nothing."""
-    resume_single(copied)
+    resume(copied)
     assert not caplog.text
     for name in TABLES:
         assert (copied / name).read_bytes() == (tested / name).read_bytes()

@@ -22,10 +22,10 @@ from pbt.errors import RunError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.results_table import read_tests
-from pbt.mnist.side_tester import SideTester, _Bench
-from pbt.mnist.single import prepare_single
+from pbt.mnist.side_tester import SideTester, _CheckpointTester
 from pbt.mnist.tables import percent
 from pbt.mnist.tester import evaluate, images_of
+from pbt.mnist.training import prepare
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
@@ -76,7 +76,7 @@ class Each(Observer):
 
 
 def trained(path: Path, config: Config, *observers: Observer, resume: bool = False) -> Run:
-    return prepare_single(config, INLINE).train(path, resume=resume, observers=observers)
+    return prepare(config, INLINE).train(path, resume=resume, observers=observers)
 
 
 def rows_of(path: Path) -> dict[int, tuple[float, float]]:
@@ -122,7 +122,7 @@ def as_points(rows: dict[int, tuple[float, float]]) -> Counter[tuple[str, int, f
 def test_each_row_is_the_evaluation_of_that_checkpoint(one: Configure, tmp_path: Path) -> None:
     """Tested after each checkpoint, every row is what exactly that network is worth on the test images."""
     path, config = tmp_path / "run", one()
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         each = Each(config, lambda _: bench.test_newest())
         trained(path, config, each)
     assert list(rows_of(path)) == DUE
@@ -142,7 +142,7 @@ def test_the_newest_checkpoint_is_tested_and_none_twice(
         return evaluate(*words, **how)
 
     monkeypatch.setattr("pbt.mnist.side_tester.evaluate", counted)
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         each = Each(config, lambda step: step in {8, 20} and (bench.test_newest(), bench.test_newest()))
         trained(path, config, each)
     assert rows_of(path) == {step: each.worth[step] for step in (8, 20)}
@@ -154,7 +154,7 @@ def test_a_tester_that_comes_anew_keeps_the_rows_of_before(one: Configure, tmp_p
     path, longer = tmp_path / "run", one(num_epochs=2)
     worth: dict[int, tuple[float, float]] = {}
     for config, resume in ((one(num_epochs=1), False), (longer, True)):
-        with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+        with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
             bench.test_newest()
             each = Each(config, lambda _, bench=bench: bench.test_newest())
             trained(path, config, each, resume=resume)
@@ -178,7 +178,7 @@ def test_before_there_is_a_checkpoint_nothing_is_tested(one: Configure, tmp_path
             assert not (path / "results.csv").exists()
             raise KeyboardInterrupt
 
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         bench.test_newest()
         assert not path.exists()
         with pytest.raises(KeyboardInterrupt):
@@ -203,7 +203,7 @@ def test_a_checkpoint_that_is_swept_meanwhile_gives_way_to_a_newer_one(
 
     monkeypatch.setattr(RunReader, "events", lambda reader: events(reader)[: None if asked else -3])
     monkeypatch.setattr(RunReader, "load_state", swept_once)
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         bench.test_newest()
     assert asked[0] < asked[1] == 6
     assert rows_of(path) == {20: each.worth[20]}
@@ -216,9 +216,9 @@ def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypa
     monkeypatch.setattr(
         "pbt.mnist.side_tester.evaluate", lambda *words, **how: tested.append(words) or evaluate(*words, **how)
     )
-    with closing(_Bench(config, path, STEPS, debug=True)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=True)) as bench:
         each = Each(config, lambda _: (bench.test_newest(), bench.test_newest()))
-        prepare_single(config, INLINE, debug=True).train(path, resume=False, observers=[each])
+        prepare(config, INLINE, debug=True).train(path, resume=False, observers=[each])
     assert len(tested) == 3
     left = {"run.db", "states", "lock", "ckpts", "args_train.json", "args_test.json"}
     assert {entry.name for entry in path.iterdir()} == left
@@ -228,7 +228,7 @@ def test_debug_tests_and_writes_nothing(one: Configure, tmp_path: Path, monkeypa
 def test_a_named_metric_is_a_column_and_a_scalar(one: Configure, tmp_path: Path, metric: str) -> None:
     """A metric that is neither loss nor accuracy has a column in `checkpoints.csv` only, and is shown."""
     path, config = tmp_path / "run", one(**{"test.metric": metric})
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         each = Each(config, lambda _: bench.test_newest())
         trained(path, config, each)
     assert rows_of(path) == each.worth
@@ -242,12 +242,12 @@ def test_a_named_metric_is_a_column_and_a_scalar(one: Configure, tmp_path: Path,
 def test_a_metric_that_is_named_later_is_measured_of_the_newest(one: Configure, tmp_path: Path) -> None:
     """Rows from before have no number of a metric that was not named then; one that lacks it is tested anew."""
     path = tmp_path / "run"
-    with closing(_Bench(one(num_epochs=1), path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(one(num_epochs=1), path, STEPS, debug=False)) as bench:
         each = Each(one(), lambda _: bench.test_newest())
         trained(path, one(num_epochs=1), each)
     config = one(**{"num_epochs": 1, "test.metric": "error"})
     trained(path, config, resume=True)
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         bench.test_newest()
     assert rows_of(path) == each.worth
     assert {step for step, scores in read_tests(path).items() if "error" in scores} == {10}
@@ -256,7 +256,7 @@ def test_a_metric_that_is_named_later_is_measured_of_the_newest(one: Configure, 
 def test_the_scalars_of_training_and_testing_are_the_tables(one: Configure, tmp_path: Path) -> None:
     """TensorBoard shows the training losses of the log, the epochs' rates, and the rows of `results.csv`."""
     path, config = tmp_path / "run", one(decreasing_lr_epochs="1", lr=0.5)
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         each = Each(config, lambda _: bench.test_newest())
         run = trained(path, config, each)
     assert points_in(path / "tensorboard" / "test") == as_points(each.worth)
@@ -280,7 +280,7 @@ def test_without_tensorboardx_testing_writes_its_table(
     """Where tensorboardX is not installed there are no scalars, and everything else is there."""
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     path, config = tmp_path / "run", one(num_epochs=1)
-    with closing(_Bench(config, path, STEPS, debug=False)) as bench:
+    with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         each = Each(config, lambda _: bench.test_newest())
         trained(path, config, each)
     assert rows_of(path) == each.worth

@@ -14,14 +14,16 @@ import torch
 from pbt.core.events import Ended, Event, Reported
 from pbt.core.population import StateRef
 from pbt.errors import ConfigError, CorruptError, PopulationLostError, UsageError
-from pbt.mnist import single
+from pbt.mnist import training
 from pbt.mnist.beginning import Beginning, beginning
+from pbt.mnist.checks import check_program
 from pbt.mnist.config.record import Config
 from pbt.mnist.models import Shape, network
 from pbt.mnist.recorded import FREE
 from pbt.mnist.results_table import read_tests, record_test
-from pbt.mnist.single import Checkpoints, lr_schedule, prepare_single, resume_single
+from pbt.mnist.schedules import Checkpoints, lr_schedule
 from pbt.mnist.tester import load_checkpoint
+from pbt.mnist.training import prepare, resume
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
@@ -61,7 +63,7 @@ class Interrupt(Observer):
 
 def trained(path: Path, config: Config, *, stop_after: int | None = None, resume: bool = False, **how: Any) -> Run:
     """Train in this process; with `stop_after`, end after so many checkpoints as Ctrl-C would."""
-    prepared = prepare_single(config, INLINE, **how)
+    prepared = prepare(config, INLINE, **how)
     if stop_after is None:
         return prepared.train(path, resume=resume)
     with pytest.raises(KeyboardInterrupt):
@@ -215,7 +217,7 @@ def test_the_checkpoints_are_the_newest_and_the_one_that_validation_chose(whole:
 
 def test_with_nothing_held_out_the_best_is_the_last(one: Configure, tmp_path: Path, table: Table) -> None:
     """`num_val: 0` trains on everything; after every checkpoint the best one is the newest."""
-    prepared = prepare_single(one(num_val=0), INLINE)
+    prepared = prepare(one(num_val=0), INLINE)
     assert prepared.steps_per_epoch == 12
     seen: list[tuple[Any, Any]] = []
 
@@ -238,7 +240,7 @@ def test_debug_leaves_arguments_and_the_newest_checkpoint(one: Configure, whole:
     left = {"run.db", "states", "lock", "ckpts", "args_train.json", "args_test.json"}
     trained(tmp_path / "run", one(), stop_after=4, debug=True)
     assert {path.name for path in (tmp_path / "run").iterdir()} == left
-    run = resume_single(tmp_path / "run")
+    run = resume(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == left
     assert [path.name for path in (tmp_path / "run" / "ckpts").iterdir()] == ["latest.safetensors"]
     latest = (tmp_path / "run" / "ckpts" / "latest.safetensors").read_bytes()
@@ -265,7 +267,7 @@ def test_a_run_is_its_seed(one: Configure, whole: Run, tmp_path: Path) -> None:
 def test_evolving_values_take_the_other_program(configured: Configure) -> None:
     """A configuration of a population is told which program trains it."""
     with pytest.raises(ConfigError, match=r"found PBT_lr, PBT_keep_prob; .* main_PBT\.py"):
-        prepare_single(configured(), INLINE)
+        check_program(configured(), single=True)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(
@@ -286,8 +288,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
             return some
 
-    whole = single.supervised
-    monkeypatch.setattr(single, "supervised", lambda config, **how: Diverging(whole(config, **how)))
+    whole = training.supervised
+    monkeypatch.setattr(training, "supervised", lambda config, **how: Diverging(whole(config, **how)))
     with pytest.raises(PopulationLostError, match=r"after epoch 1.4 \(step 14\): .*the score is not a finite"):
         trained(tmp_path / "run", one())
     run = Run.open(tmp_path / "run")
@@ -305,7 +307,7 @@ def test_a_resumed_run_is_an_undisturbed_one(
 ) -> None:
     """Whatever checkpoint it stopped after, a resumed run has the log and the files of one that never stopped."""
     trained(tmp_path / "run", one(), stop_after=checkpoints)
-    run = resume_single(tmp_path / "run")
+    run = resume(tmp_path / "run")
     assert run.events == whole.events
     assert derived(tmp_path / "run") == derived(path_of(whole))
 
@@ -347,7 +349,7 @@ def test_an_extended_run_that_was_stopped_is_resumed_to_its_new_end(one: Configu
     trained(tmp_path / "run", one(num_epochs=1))
     wanted = going_on(one, tmp_path / "run")
     trained(tmp_path / "run", wanted, stop_after=2, resume=True)
-    run = resume_single(tmp_path / "run")
+    run = resume(tmp_path / "run")
     assert [report.digest for report in reports_of(run)] == [report.digest for report in reports_of(whole)]
     assert Config.from_dict(run.meta["application"]["config"]) == wanted
     assert json.loads((tmp_path / "run" / "args_train.json").read_text()) == wanted.to_plain("train")
@@ -360,7 +362,7 @@ def test_an_extension_that_died_before_it_was_recorded_is_mended(one: Configure,
     trained(tmp_path / "run", one(num_epochs=1))
     with RunStore.open(tmp_path / "run") as store:
         store.update_meta(rounds=6)
-    run = resume_single(tmp_path / "run")
+    run = resume(tmp_path / "run")
     assert len(reports_of(run)) == 6
     assert Config.from_dict(run.meta["application"]["config"]) == one(num_epochs=2)
     assert json.loads((tmp_path / "run" / "args_train.json").read_text())["num_epochs"] == 2
@@ -430,7 +432,7 @@ def test_an_earlier_checkpoint_continues_in_a_new_directory(
     trained(source, one(), stop_after=4)
     kept = tmp_path / "kept.safetensors" if name == "best" else source / "ckpts" / "epoch_2.safetensors"
     shutil.copy(source / "ckpts" / "latest.safetensors", kept)
-    resume_single(source)
+    resume(source)
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
     wanted = one(load_ckpt=str(kept if name == "earlier" else source / "ckpts" / "best.safetensors"))
     start = beginning(wanted)
@@ -464,7 +466,7 @@ def test_a_model_file_is_fine_tuned(one: Configure, whole: Run, tmp_path: Path) 
     path = model_file(tmp_path / "model.safetensors", one())
     weights = beginning(one(load_ckpt=str(path))).weights
     assert weights is not None
-    started = prepare_single(one(num_iters_for_ckpt=1, lr=1e-7), INLINE, weights=weights)
+    started = prepare(one(num_iters_for_ckpt=1, lr=1e-7), INLINE, weights=weights)
     with pytest.raises(KeyboardInterrupt):
         started.train(tmp_path / "run", resume=False, observers=[Interrupt(1)])
     first = load_checkpoint(tmp_path / "run" / "ckpts" / "latest.safetensors")["model"]
@@ -472,7 +474,7 @@ def test_a_model_file_is_fine_tuned(one: Configure, whole: Run, tmp_path: Path) 
         if "weight" in name:
             assert torch.allclose(tensor, first[name], atol=1e-6)
     path.unlink()
-    run = resume_single(tmp_path / "run")
+    run = resume(tmp_path / "run")
     assert [report.step for report in reports_of(run)] == list(range(1, 31))
     again = beginning(one(num_iters_for_ckpt=1, lr=1e-7, load_ckpt=str(tmp_path / "run/ckpts/latest.safetensors")))
     assert again.weights is not None
@@ -489,10 +491,10 @@ def test_fine_tuning_that_stopped_before_a_checkpoint_begins_with_the_same_weigh
         def on_start(self, engine: Engine) -> None:
             raise KeyboardInterrupt
 
-    prepared = prepare_single(one(num_epochs=1), INLINE, weights=weights)
+    prepared = prepare(one(num_epochs=1), INLINE, weights=weights)
     with pytest.raises(KeyboardInterrupt):
         prepared.train(tmp_path / "stopped", resume=False, observers=[Stop()])
-    assert resume_single(tmp_path / "stopped").events == prepared.train(tmp_path / "whole", resume=False).events
+    assert resume(tmp_path / "stopped").events == prepared.train(tmp_path / "whole", resume=False).events
 
 
 def test_a_workers_checkpoint_is_fine_tuned(one: Configure, finished: Run) -> None:
@@ -570,7 +572,7 @@ def test_other_data_cannot_be_gone_on_with(one: Configure, tmp_path: Path) -> No
 def test_a_single_network_is_extended_by_epochs(whole: Run) -> None:
     """`pbt resume --rounds` is refused with what to do instead."""
     with pytest.raises(ConfigError, match="set num_epochs and load_ckpt"):
-        resume_single(path_of(whole), rounds=20)
+        resume(path_of(whole), rounds=20)
 
 
 def test_the_best_state_of_a_finished_run_is_there(whole: Run) -> None:

@@ -20,15 +20,15 @@ import pytest
 from PIL import Image
 
 from pbt.cli.app import main
-from pbt.mnist import single as single_module
+from pbt.mnist import training
+from pbt.mnist.commands import single
 from pbt.mnist.config.record import load_config
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.results_table import read_tests
 from pbt.mnist.side_tester import SideTester
-from pbt.mnist.single import prepare_single, resume_single
-from pbt.mnist.single_commands import single
 from pbt.mnist.tables import percent
 from pbt.mnist.tester import evaluate, images_of, load_checkpoint
+from pbt.mnist.training import prepare, resume
 from pbt.pytorch.state import threads_of
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
@@ -140,7 +140,7 @@ def test_without_a_mode_training_and_testing_go_side_by_side(here: Here, digits:
     tables = {name: (path / name).read_bytes() for name in ("results.csv", "loss_summary.csv")}
     for name in ("results.csv", "checkpoints.csv"):
         (path / name).unlink()
-    resume_single(path)
+    resume(path)
     assert {name: (path / name).read_bytes() for name in tables} == tables
 
 
@@ -287,7 +287,7 @@ def test_devices_of_the_file_that_are_not_there_are_a_notice(here: Here, caplog:
         here("-m", "train", "--out", "none", num_epochs=1)
         assert "gpus" not in caplog.text
         here("-m", "train", "--out", "some", num_epochs=1, gpus="1000,1001")
-    assert "none is there, using the CPU" in caplog.text
+    assert "none exists, using the CPU" in caplog.text
     assert [Run.open(name).meta["place"]["device"] for name in ("none", "some")] == ["cpu", "cpu"]
 
 
@@ -402,7 +402,7 @@ def test_training_that_dies_is_told(here: Here, monkeypatch: pytest.MonkeyPatch)
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("no luck")
 
-    whole = single_module.supervised
+    whole = training.supervised
 
     class Broken:
         def __init__(self, task: Any) -> None:
@@ -411,7 +411,7 @@ def test_training_that_dies_is_told(here: Here, monkeypatch: pytest.MonkeyPatch)
         def trainer(self, device: str, threads: int) -> Any:
             return broken
 
-    monkeypatch.setattr(single_module, "supervised", lambda config, **how: Broken(whole(config, **how)))
+    monkeypatch.setattr(training, "supervised", lambda config, **how: Broken(whole(config, **how)))
     said = here("--out", "run", code=1)
     assert "ZeroDivisionError: no luck" in said.splitlines()[-1]
 
@@ -525,9 +525,9 @@ def test_a_killed_training_is_resumed_to_the_bits_of_an_undisturbed_one(
     process.kill()
     process.communicate()
     stopped = len(Run.open(tmp_path / "run").tree.reports)
-    run = resume_single(tmp_path / "run")
+    run = resume(tmp_path / "run")
     overrides = dict(word.split("=", 1) for word in more[1::2])
-    whole = prepare_single(load_config(config, overrides=overrides), INLINE).train(tmp_path / "whole", resume=False)
+    whole = prepare(load_config(config, overrides=overrides), INLINE).train(tmp_path / "whole", resume=False)
     assert 10 < stopped < 42 == len(run.tree.reports)
     assert run.events == whole.events
     assert derived(tmp_path / "run") == derived(tmp_path / "whole")

@@ -10,7 +10,7 @@ import torch
 
 from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
-from pbt.mnist.config.values import HYPERPARAMETERS
+from pbt.mnist.config.types import HYPERPARAMETERS
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.task import BINDINGS, as_data, check_image, find_data, load_data, normalize, space, supervised
 from pbt.pytorch.bind import Live, bind_all

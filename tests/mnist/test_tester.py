@@ -201,7 +201,7 @@ def test_the_device_of_an_evaluation_is_the_one_that_was_asked_for(
         run_test(Config.from_dict(sections), "test", "mnist")
         assert not caplog.text
         run_test(Config.from_dict(sections), "val", "mnist")
-    assert "gpus is 1000: none is there, using the CPU" in caplog.text
+    assert "gpus is 1000: none exists, using the CPU" in caplog.text
     with pytest.raises(DeviceError, match="cuda:1000"):
         run_test(Config.from_dict(sections), "test", "mnist", device="cuda:1000")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

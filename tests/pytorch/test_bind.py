@@ -1,11 +1,26 @@
 """Hyperparameters take effect where the table says, and it is noticed if they do not."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from pbt.errors import TaskError
-from pbt.pytorch import Live, Noise, argument, attribute, dropout, key_dropout, loss, optimizer
+from pbt.pytorch import (
+    Live,
+    Noise,
+    accumulate,
+    argument,
+    attribute,
+    batch_size,
+    clip_norm,
+    dropout,
+    ema,
+    key_dropout,
+    loss,
+    optimizer,
+)
 from pbt.pytorch.bind import bind_all, check_bound
 
 
@@ -167,3 +182,51 @@ def test_unbound() -> None:
     check_bound(["lr"], {"lr": optimizer("lr"), "more": argument()})
     with pytest.raises(TaskError, match=r"'lrr' has no effect: nothing is bound to it; did you mean 'lr'"):
         check_bound(["lrr"], {"lr": optimizer("lr")})
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0])
+def test_dropout_at_its_bounds(keep, value) -> None:
+    """0 and 1 are probabilities, whole numbers as well."""
+    live = make_live()
+    bind_all(live, {"p": value}, {"p": dropout(keep=keep)})
+    assert live.parts["model"][1].p == (1 - value if keep else value)
+
+
+@pytest.mark.parametrize("value", [math.nextafter(0, -1), math.nextafter(1, 2), math.nan])
+def test_dropout_beyond_its_bounds(value) -> None:
+    """The numbers next to 0 and 1 are no probabilities."""
+    with pytest.raises(TaskError, match="expected a probability"):
+        bind_all(make_live(), {"p": value}, {"p": dropout()})
+
+
+@pytest.mark.parametrize(
+    ("binding", "value"),
+    [(clip_norm(), 1e-300), (batch_size(), 1), (accumulate(), 1), (ema(), 0), (ema(), math.nextafter(1, 0))],
+)
+def test_settings_at_their_bounds(binding, value) -> None:
+    """The smallest and the largest value of a setting takes effect."""
+    live = make_live()
+    bind_all(live, {"x": value}, {"x": binding})
+    assert live.settings[binding.name] == value
+
+
+@pytest.mark.parametrize(
+    ("binding", "value"),
+    [
+        (clip_norm(), 0),
+        (clip_norm(), math.nan),
+        (clip_norm(), "1"),
+        (batch_size(), 0),
+        (batch_size(), 1.5),
+        (batch_size(), True),
+        (accumulate(), 0),
+        (accumulate(), 2.0),
+        (ema(), 1),
+        (ema(), math.nextafter(0, -1)),
+    ],
+)
+def test_settings_beyond_their_bounds(binding, value) -> None:
+    """Values that a setting cannot have are refused, with what it can be."""
+    with pytest.raises(TaskError, match=rf"{binding.name}\(\): expected .* got"):
+        bind_all(make_live(), {"x": value}, {"x": binding})

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from torch_tasks import NET
 
 import pbt
 from pbt import Float, Plan, keep, never
 from pbt.errors import TaskError
 from pbt.pytorch import Noise, key_dropout, optimizer
+from tests.pytorch.tasks import NET
 
 pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
 WAYS = {

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from torch_tasks import EXAMPLES, NET, make_data, make_net
 
 import pbt
 from pbt.errors import TaskError
 from pbt.pytorch import Data, Split, batch_size, optimizer
+from tests.pytorch.tasks import EXAMPLES, NET, make_data, make_net
 
 SPACE = {"lr": pbt.Float(0.01, 0.5, "log")}
 PLAIN = replace(NET, bind={"lr": optimizer("lr")}, augment=None)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch_tasks import EXAMPLES, make_data
 
 import pbt
 from pbt import Float, Plan, keep, never
 from pbt.errors import TaskError
 from pbt.pytorch import Split, SupervisedTask, accuracy, optimizer
 from pbt.pytorch.evaluation import SplitMetrics
+from tests.pytorch.tasks import EXAMPLES, make_data
 
 EXECUTORS = {
     "inline": {"executor": "inline"},

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch_tasks import NET
 
 import pbt
 from pbt import Float, Plan, keep, never
 from pbt.errors import TaskError
 from pbt.pytorch import loss, optimizer
 from pbt.pytorch.losses import placed, training_loss
+from tests.pytorch.tasks import NET
 
 WEIGHT = torch.tensor([1.0, 5.0, 0.2])
 SPACE = {"lr": Float(0.01, 0.5, "log"), "smoothing": Float(0.0, 0.3)}

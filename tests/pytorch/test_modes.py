@@ -6,13 +6,13 @@ from functools import partial
 import pytest
 import torch
 from torch.nn import functional
-from torch_tasks import EXAMPLES, NET, make_data
 
 import pbt
 from pbt import Float, Plan, keep, never
 from pbt.core.population import StateRef
 from pbt.pytorch import optimizer
-from pbt.testing.optimizers import ScheduleFree
+from tests.helpers.optimizers import ScheduleFree
+from tests.pytorch.tasks import EXAMPLES, NET, make_data
 
 EXECUTORS = [("inline", 1), ("processes", 1), ("processes", 2), ("vectorized", 1)]
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch_tasks import Duel
 
 import pbt
 from pbt import Float, Plan, truncation
@@ -15,6 +14,7 @@ from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import ModuleTask, capture, dropout, loss, restore
 from pbt.store.codec import decode, digest, encode
 from pbt.store.files import StateFiles
+from tests.pytorch.tasks import Duel
 
 SPACE = {"lr": Float(0.001, 0.1, "log"), "other_lr": Float(0.001, 0.1, "log"), "noise": Float(0, 1)}
 HPARAMS = {"lr": 0.01, "other_lr": 0.02, "noise": 0.5}

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pbt import Schedule, Segment
+from pbt import Schedule
+from pbt.core.schedule import Segment
 from pbt.errors import TaskError
 from pbt.pytorch import ScheduleLR, apply_schedule
 from pbt.testing.problems import blocks

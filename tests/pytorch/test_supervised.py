@@ -7,12 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import torch_tasks
 from torch.nn import functional
-from torch_tasks import BATCH, EXAMPLES, NET, TWO_INPUTS, Witness, make_data, make_net
 
 import pbt
-from pbt import Float, Observer, Plan, keep, never, truncation
+from pbt import Float, Plan, keep, never, truncation
 from pbt.core.events import Decided, Failed, Reported
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
@@ -20,7 +18,10 @@ from pbt.errors import TaskError
 from pbt.executors.base import Failure, Report, RoundTask
 from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import Data, Noise, Split, argument, key_dropout, loss
+from pbt.runs.engine import Observer
 from pbt.store.files import StateFiles
+from tests.pytorch import tasks as torch_tasks
+from tests.pytorch.tasks import BATCH, EXAMPLES, NET, TWO_INPUTS, Witness, make_data, make_net
 
 SEED = 13
 HPARAMS = {"lr": 0.05, "p": 0.3, "smoothing": 0.1}

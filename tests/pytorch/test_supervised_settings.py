@@ -13,8 +13,9 @@ from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import Split, accumulate, attribute, augment, batch_size, ema, optimizer
 from pbt.pytorch.vectorized import VectorizedExecutor
 from pbt.store.files import StateFiles
-from pbt.testing.courses import Trajectory, check_same_course, state_of
-from pbt.testing.tasks import PLAIN
+from pbt.testing.states import state_of
+from tests.helpers.tasks import PLAIN
+from tests.helpers.trajectories import Trajectory, check_same_course
 
 
 def shifted(inputs, generator, strength=0.0):

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from histories import CLIMB
 
 import pbt
 from pbt.report.matplotlib_figures import common as parts
 from pbt.runs.results import Run
+from tests.report.histories import CLIMB
 
 
 @pytest.fixture(scope="session")

@@ -227,10 +227,11 @@ def pair(problem, after, rounds, seed, plan):
 @pytest.mark.gate
 @pytest.mark.parametrize("after", [3, 10, 18])
 @pytest.mark.parametrize("problem", [TOY_PLAIN, NQM], ids=["toy", "nqm"])
-def test_a_breakdown_costs_one_round(problem, after):
+@pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_breakdown_costs_one_round(problem, after, seeds):
     """Where values stay, a run that broke down ends no worse than an undisturbed one a round earlier."""
     rounds = 20
-    for seed in range(3):
+    for seed in range(seeds):
         calm, hit = pair(problem, after, rounds, seed, Backtracking(interval=20, explore=pbt.keep()))
         assert best_after(hit, after + 1) < -100 * abs(best_after(calm, after))
         assert best_after(hit, after + 2) >= best_after(calm, after + 1)
@@ -238,10 +239,11 @@ def test_a_breakdown_costs_one_round(problem, after):
 
 
 @pytest.mark.gate
-def test_a_breakdown_costs_one_round_of_exploring():
-    """With explore the values go other ways afterwards; on the mean of 20 runs it is one round all the same."""
+@pytest.mark.parametrize("seeds", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_breakdown_costs_one_round_of_exploring(seeds):
+    """With explore the values go other ways afterwards; on the mean of the runs it is one round all the same."""
     lost = []
-    for seed in range(20):
+    for seed in range(seeds):
         calm, hit = pair(TOY_PLAIN, 10, 20, seed, Backtracking(interval=20))
         lost.append(best_after(hit, 20) - best_after(calm, 19))
     assert np.mean(lost) >= 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 import pbt
-from pbt.core.lineage import Schedule, Segment
+from pbt.core.schedule import Schedule, Segment
 from pbt.errors import UsageError
 from pbt.store.event_rows import from_json, to_json
 from pbt.strategies import controls

@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from pbt.cli.look import opened
 from pbt.cli.options import Flag, print_json
-from pbt.runs.catalog import find_run
+from pbt.runs.catalog import find_run, opened
 from pbt.runs.schedule_io import schedule_text
 from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK

@@ -16,21 +16,19 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from pbt.cli import ancestry, compare, dashboard, digits, export, replay, report
-from pbt.cli.look import opened, print_errors, print_problems, print_runs, print_status, repair_damage, watch
+from pbt.cli.look import print_errors, print_problems, print_runs, print_status, repair_damage, watch
 from pbt.cli.options import Flag, OutputOptions, PlacementOptions
 from pbt.cli.plans import under
 from pbt.cli.train import check_new, missing_file, resume_application, train_file
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, UsageError
-from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, resume_command
+from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, opened, resume_command
 from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK, USAGE, exit_code_of, print_error
 
 
 def _version() -> str:
-    # By name: PyPI has an unrelated distribution `pbt`.
-    from pbt.cli.doctor import DISTRIBUTION
-    from pbt.executors.machine import version_of
+    from pbt.executors.machine import DISTRIBUTION, version_of
 
     return f"pbt {version_of(DISTRIBUTION) or '(not installed)'}"
 

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pbt.cli.look import opened
 from pbt.dashboard import HOST, PORT
 from pbt.errors import UsageError
-from pbt.runs.catalog import RUNS, find_run, runs_in
+from pbt.runs.catalog import RUNS, find_run, opened, runs_in
 from pbt.store.layout import DATABASE
 from pbt.terminal.console import console_for
 from pbt.terminal.exit import print_error

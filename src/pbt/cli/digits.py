@@ -7,8 +7,7 @@ from cyclopts import App, Parameter
 
 from pbt.cli.options import Flag, print_json
 from pbt.errors import UsageError
-from pbt.runs.catalog import find_run
-from pbt.runs.results import Run
+from pbt.runs.catalog import find_run, opened
 from pbt.terminal.console import console_for
 from pbt.text import printable
 
@@ -44,10 +43,10 @@ def predict(
     if not images:
         raise UsageError("expected one or more image files, got none")
     if model.is_dir():
-        run = Run.open(find_run(str(model)))
-        if "config" not in run.meta["application"]:
-            raise UsageError(f"{model}: expected a run of the MNIST application, found one of {run.meta['task']}")
-        state, config = run.load_state(), Config.from_dict(run.meta["application"]["config"])
+        with opened(find_run(str(model))) as (run, _):
+            if "config" not in run.meta["application"]:
+                raise UsageError(f"{model}: expected a run of the MNIST application, found one of {run.meta['task']}")
+            state, config = run.load_state(), Config.from_dict(run.meta["application"]["config"])
     else:
         state, config = load_model(model)
     found = []
@@ -78,7 +77,8 @@ def export(run: Annotated[str, Parameter(name="RUN")], path: Annotated[Path, Par
     if path.suffix != ".safetensors" or path.exists():
         raise UsageError(f"{path}: expected a new file name ending in .safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
-    tested = save_model(Run.open(find_run(run)), path)
+    with opened(find_run(run)) as (found, _):
+        tested = save_model(found, path)
     console_for().print(
         f"{path}: test accuracy {tested.accuracy:.4f} on {tested.images:,} images of {tested.data}", soft_wrap=True
     )

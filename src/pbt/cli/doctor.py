@@ -23,11 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.errors import PBTError, RunLockedError
-from pbt.executors.machine import version_of
+from pbt.executors.machine import DISTRIBUTION, version_of
 from pbt.store.sqlite import RunStore
 from pbt.text import printable
 
-DISTRIBUTION = "population-based-training"
 TORCH = (2, 10)
 """Oldest recommended version; earlier ones have a known vulnerability (CVE-2026-24747)."""
 SLOW_FSYNC = 0.05

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from pbt.cli.look import opened
 from pbt.errors import RunError, UsageError
-from pbt.runs.catalog import find_run
+from pbt.runs.catalog import find_run, opened
 from pbt.runs.export import csv_text, jsonl_text, newick, ray_policies, write_parquet
 from pbt.runs.results import Run
 from pbt.terminal.console import console_for

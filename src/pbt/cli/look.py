@@ -1,11 +1,9 @@
 """Inspect runs read-only: status, failures, lists and verification."""
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,17 @@ from rich.live import Live
 from rich.text import Text
 
 from pbt.cli.options import print_json
-from pbt.errors import RunError, RunFormatError, UsageError
-from pbt.runs.catalog import UNREADABLE, find_run, resume_command, runs_in, state_of
+from pbt.errors import UsageError
+from pbt.runs.catalog import (
+    UNREADABLE,
+    CatalogEntry,
+    find_run,
+    list_runs,
+    opened,
+    resume_command,
+    runs_in,
+    unreadable,
+)
 from pbt.runs.results import Run
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
@@ -25,27 +32,11 @@ from pbt.terminal.console import can_redraw, console_for
 from pbt.terminal.exit import FAILED, OK, print_error
 from pbt.terminal.single import SINGLE
 from pbt.terminal.summary import summary
-from pbt.terminal.tables import Column, as_json, grid, rounds_done
+from pbt.terminal.tables import Column, as_json, grid
 from pbt.text import NONE, printable, scored
 
 PACE = 1.0
 """Seconds between two reads of a watched run."""
-RECORDED = ("seed", "population", "rounds", "space")
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[Run, str]]:
-    """Open a run for reading, with its state.
-
-    Raises:
-        RunFormatError: It is not a run of `pbt.run`.
-    """
-    with RunReader(path) as reader:
-        missing = [name for name in RECORDED if name not in reader.meta]
-        if missing:
-            raise RunFormatError(f"{path}: expected a run with a recorded {', '.join(missing)}, found none")
-        run = Run(reader, path)
-        yield run, state_of(run.view, writing=reader.is_writing())
 
 
 def print_status(named: str, *, json: bool) -> int:
@@ -91,9 +82,10 @@ def _status(path: Path) -> dict[str, Any]:
     try:
         with opened(path) as (run, state):
             return as_json(run, state)
-    except RunError as error:
-        print_error(f"warning: {error}")
-        return {"run": str(path), "state": UNREADABLE, "error": str(error)}
+    except Exception as error:  # noqa: BLE001 (the folder is untrusted; the other runs must still be shown)
+        problem = unreadable(path, error)
+        print_error(f"warning: {problem}")
+        return {"run": str(path), "state": UNREADABLE, "error": problem}
 
 
 def _show(run: Run, state: str, console: Console) -> None:
@@ -107,25 +99,8 @@ def _show(run: Run, state: str, console: Console) -> None:
 def _standing(run: Run, state: str) -> str:
     single = SINGLE in (run.meta.get("application") or {})
     unit = "checkpoints" if single else "rounds"
-    text = f"{printable(run.path)}: {state}, {rounds_done(run)} of {run.meta['rounds']} {unit} done"
+    text = f"{printable(run.path)}: {state}, {run.view.rounds_done} of {run.meta['rounds']} {unit} done"
     return text if state != "lost" else f"{text}; {'training failed' if single else 'every member failed'}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedRun:
-    """One line of a list of runs."""
-
-    path: Path
-    run: Run | None = None
-    """None: it cannot be read."""
-    state: str = UNREADABLE
-    times: tuple[float, ...] = ()
-    """When something was added, in seconds since 1970."""
-
-    @property
-    def best(self) -> float | None:
-        """The best score, as the task returned it."""
-        return self.run.best.score if self.run and self.run.view.best else None
 
 
 def print_runs(folder: Path, *, json: bool) -> int:
@@ -135,55 +110,47 @@ def print_runs(folder: Path, *, json: bool) -> int:
         found = "a run itself; `pbt status` shows it" if (folder / DATABASE).is_file() else "none"
         there = found if folder.is_dir() else "a file" if folder.exists() else "nothing there"
         raise UsageError(f"{folder}: expected a folder with runs in it, found {there}")
-    listed = sorted(map(_listed, paths), key=lambda item: (item.times[-1:], item.path.name))
+    listed = list_runs(folder)
+    for entry in listed:
+        if entry.problem:
+            print_error(f"warning: {entry.problem}")
     if json:
-        print_json([_plain(item) for item in listed])
+        print_json([_plain(entry) for entry in listed])
     else:
         _print_list(listed)
     return OK
 
 
-def _listed(path: Path) -> ListedRun:
-    """A row of the list; the reason for an unreadable run is printed on stderr."""
-    try:
-        with opened(path) as (run, state), RunReader(path) as reader:
-            times = tuple(row.clock for row in reader.rows())
-            return ListedRun(path=path, run=run, state=state, times=times)
-    except RunError as error:
-        print_error(f"warning: {error}")
-        return ListedRun(path=path)
-
-
-def _print_list(listed: Sequence[ListedRun]) -> None:
-    runs = [(item, item.run) for item in listed]
+def _print_list(listed: Sequence[CatalogEntry]) -> None:
+    rounds = [NONE if entry.problem else f"{entry.rounds_done}/{entry.rounds}" for entry in listed]
+    members = [NONE if entry.population is None else str(entry.population) for entry in listed]
     columns = [
-        Column(title="run", cells=[printable(item.path) for item in listed], side="left"),
-        Column(title="state", cells=[item.state for item in listed], side="left"),
-        Column(title="rounds", cells=[f"{rounds_done(run)}/{run.meta['rounds']}" if run else NONE for _, run in runs]),
-        Column(title="members", cells=[str(run.meta["population"]) if run else NONE for _, run in runs], optional=True),
-        Column(title="best", cells=[scored(item.best) for item in listed]),
-        Column(title="changed", cells=[_when(item.times, "%Y-%m-%d %H:%M") for item in listed], optional=True),
+        Column(title="run", cells=[printable(entry.path) for entry in listed], side="left"),
+        Column(title="state", cells=[entry.state for entry in listed], side="left"),
+        Column(title="rounds", cells=rounds),
+        Column(title="members", cells=members, optional=True),
+        Column(title="best", cells=[scored(entry.best) for entry in listed]),
+        Column(title="changed", cells=[_when(entry.changed) for entry in listed], optional=True),
     ]
     console = console_for()
     console.print(grid("", columns, console.width))
 
 
-def _plain(item: ListedRun) -> dict[str, Any]:
-    run, best = item.run, item.best
+def _plain(entry: CatalogEntry) -> dict[str, Any]:
     return {
-        "run": str(item.path),
-        "state": item.state,
-        "rounds": run.meta["rounds"] if run else None,
-        "rounds_done": rounds_done(run) if run else None,
-        "population": run.meta["population"] if run else None,
-        "best": best if best is not None and math.isfinite(best) else None,
-        "began": item.times[0] if item.times else None,
-        "changed": item.times[-1] if item.times else None,
+        "run": str(entry.path),
+        "state": entry.state,
+        "rounds": entry.rounds,
+        "rounds_done": entry.rounds_done,
+        "population": entry.population,
+        "best": entry.best,
+        "began": entry.began,
+        "changed": entry.changed,
     }
 
 
-def _when(times: Sequence[float], form: str) -> str:
-    return time.strftime(form, time.localtime(times[-1])) if times else NONE
+def _when(seconds: float | None) -> str:
+    return NONE if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def watch(named: str, *, json: bool) -> int:

@@ -60,10 +60,10 @@ class PlacementOptions:
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
         """The recorded placement of a run, with the options given on the command line in place of its own fields."""
         if recorded.get("executor") in EXECUTORS:
-            base = replace(base, executor=recorded["executor"])
-        if recorded.get("device") == "cpu" and base.executor != "ray":
-            base = replace(base, device="cpu")
-        return self.over(base)
+            base = replace(base, executor="auto")
+        if recorded.get("device") == "cpu":
+            base = replace(base, device=None)
+        return self.over(base).resumed(recorded)
 
 
 @Parameter(name="*", group=_OUTPUT)

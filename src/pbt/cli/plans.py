@@ -1,9 +1,8 @@
 """`--plan` and `--of`: replace the plan of an experiment."""
 
-from pbt.cli.look import opened
 from pbt.compare.design import planned
 from pbt.errors import UsageError
-from pbt.runs.catalog import find_run
+from pbt.runs.catalog import find_run, opened
 from pbt.runs.experiment import Experiment
 from pbt.runs.results import Run
 from pbt.strategies.registry import NEED_A_RUN
@@ -41,7 +40,7 @@ def finished(of: str) -> Run:
         UsageError: It does not exist or is not finished.
     """
     path = find_run(of)
-    with opened(path) as (_, state):
+    with opened(path) as (run, state):
         if state != "finished":
             raise UsageError(f"--of {of}: expected a finished run, got one that is {state}")
-    return Run.open(path)
+    return run

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
-from pbt.cli.look import opened
 from pbt.cli.options import Flag, OutputOptions, PlacementOptions, print_json
 from pbt.cli.train import check_new
 from pbt.core.events import Reported
@@ -16,11 +15,12 @@ from pbt.runs.catalog import (
     REPLAY,
     CleanupOnRefusal,
     find_run,
-    load_experiment,
     new_run_dir,
+    opened,
     own_command,
     resume_command,
 )
+from pbt.runs.experiment_file import load_experiment
 from pbt.runs.placement import Placement
 from pbt.runs.replay import ReplayComparison, compare, place_of
 from pbt.runs.replay import replay as train_again
@@ -72,7 +72,8 @@ def replay(
         run.lineage(member)
         application = _application(run, path, file, seed, member)
         if out is not None and not resume and is_begun(out):
-            check_new(out, Run.open(out).meta.get("application") or {})
+            with opened(out) as (begun, _):
+                check_new(out, begun.meta.get("application") or {})
         task = _task(run.meta.get("application") or {}, path, file)
         wanted = placement.over(Placement(executor="auto"))
         place_of(run, wanted)
@@ -123,7 +124,7 @@ def _task(application: Mapping[str, Any], path: Path, file: str | None) -> Any:
 
 def _mnist(application: Mapping[str, Any], *, test: bool = True) -> Any:
     from pbt.mnist.config.record import Config
-    from pbt.mnist.population import halved
+    from pbt.mnist.schedules import halved
     from pbt.mnist.task import find_data, supervised
 
     if application.get("fine_tuned"):

@@ -8,8 +8,8 @@ from typing import Any
 from pbt.core.population import View
 from pbt.errors import UsageError, nearest
 from pbt.problems import PROBLEMS, load
-from pbt.runs.catalog import load_experiment
 from pbt.runs.experiment import Experiment
+from pbt.runs.experiment_file import load_experiment
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.space import Space

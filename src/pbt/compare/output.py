@@ -1,16 +1,15 @@
 """The files of a comparison: `comparison.json` and the figure."""
 
-import contextlib
 import json
-import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import sentences
-from pbt.errors import MissingExtraError, RunError
+from pbt.errors import MissingExtraError
+from pbt.store.files import replace_file
+from pbt.text import finite
 
 JSON, PICTURE = "comparison.json", "comparison"
 FORMATS = ("png", "svg")
@@ -33,7 +32,7 @@ def write(found: Comparison, folder: Path) -> list[Path]:
     figure = plot_comparison(found)
     contents = {JSON: text.encode()} | {f"{PICTURE}.{suffix}": figure_bytes(figure, suffix) for suffix in FORMATS}
     for name, content in contents.items():
-        _replace(folder / name, content)
+        replace_file(folder / name, content)
     return [folder / name for name in contents]
 
 
@@ -56,19 +55,21 @@ def check_packages() -> None:
 def as_plain(found: Comparison) -> dict[str, Any]:
     """The comparison as plain values for JSON."""
     ranks = None if found.friedman is None else asdict(found.friedman) | {"plans": found.in_friedman}
-    plain: dict[str, Any] = {
-        "task": found.task,
-        "metric": found.metric,
-        "better": "lower" if found.minimize else "higher",
-        "population": found.population,
-        "rounds": found.rounds,
-        "seeds": list(found.seeds),
-        "compared_with": found.plans[0].plan,
-        "plans": {result.plan: _plain(result) for result in found.plans},
-        "friedman": ranks,
-        "sentences": sentences(found),
-    }
-    return {name: _finite(value) for name, value in plain.items()}
+    plain: dict[str, Any] = finite(
+        {
+            "task": found.task,
+            "metric": found.metric,
+            "better": "lower" if found.minimize else "higher",
+            "population": found.population,
+            "rounds": found.rounds,
+            "seeds": list(found.seeds),
+            "compared_with": found.plans[0].plan,
+            "plans": {result.plan: _plain(result) for result in found.plans},
+            "friedman": ranks,
+            "sentences": sentences(found),
+        }
+    )
+    return plain
 
 
 def _plain(result: PlanResult) -> dict[str, Any]:
@@ -80,25 +81,3 @@ def _plain(result: PlanResult) -> dict[str, Any]:
         "mean": {name: result.mean(name) for name in ("steps", "copies", "founders", "failures", "seconds")},
         "runs": [asdict(run) for run in result.runs],
     }
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON lacks, by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file atomically: readers see the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -2,17 +2,14 @@
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any
 
 from pbt.compare.design import Design, Trial
-from pbt.core.describe import difference
 from pbt.errors import DiskError, PBTError, PopulationLostError, UsageError
+from pbt.runs.catalog import opened
 from pbt.runs.engine import FINISHED, LOST
 from pbt.runs.experiment import Experiment
 from pbt.runs.results import Run
-from pbt.space import Space
-from pbt.store.event_rows import from_json, to_json
-from pbt.store.reader import RunReader, is_begun
+from pbt.store.reader import is_begun
 
 TESTS = ("test", "test_accuracy", "test_loss")
 """Names of reported values that selection never uses; the first one present is compared. `test_loss` counts only where
@@ -42,9 +39,8 @@ class TrialResult:
 
 def measured(trial: Trial) -> TrialResult:
     """The result of a finished trial."""
-    with RunReader(trial.path) as reader:
-        run = Run(reader, trial.path)
-        seconds = sum(float(entry.details.get("seconds", 0)) for entry in reader.journal() if entry.kind == "round")
+    with opened(trial.path) as (run, _):
+        seconds = sum(float(entry.details.get("seconds", 0)) for entry in run.journal() if entry.kind == "round")
     tree = run.tree
     states = [m.state for m in run.view.population if m.state is not None]
     return TrialResult(
@@ -53,7 +49,7 @@ def measured(trial: Trial) -> TrialResult:
         trained_with=trial.trained_with,
         path=str(trial.path),
         values={} if run.view.ended == LOST else _values(run),
-        steps=sum(link.last_step - link.first_step for link in tree.segments()),
+        steps=sum(state.step - state.first_step for state in tree.states.values()),
         copies=sum(decision.donor is not None for decision in tree.decisions.values()),
         founders=len(tree.founders(states)),
         failures=len(tree.failures),
@@ -76,7 +72,8 @@ def is_done(design: Design, experiment: Experiment, trial: Trial) -> bool:
     """
     if not is_begun(trial.path):
         return False
-    run = Run.open(trial.path)
+    with opened(trial.path) as (run, _):
+        pass
     designed = design.made(experiment, trial)
     _check_same(run, designed, trial)
     if run.view.ended == LOST:
@@ -85,18 +82,7 @@ def is_done(design: Design, experiment: Experiment, trial: Trial) -> bool:
 
 
 def _check_same(run: Run, designed: Experiment, trial: Trial) -> None:
-    expected: dict[str, Any] = {
-        "seed": designed.seed,
-        "population": designed.population,
-        "objective": designed.objective,
-        "space": Space(designed.space).to_dict(),
-        "initial": [dict(hparams) for hparams in designed.initial],
-    }
-    different = [name for name, value in expected.items() if from_json(to_json(value, name)) != run.meta.get(name)]
-    if difference(run.meta.get("plan"), from_json(to_json(designed.plan.describe(), "plan")), "plan"):
-        different.append("plan")
-    if designed.note and (run.meta.get("application") or {}).get("note") != designed.note:
-        different.append("note (its data)")
+    different = ["note (its data)" if name == "note" else name for name in designed.differences(run.meta)]
     if run.meta["rounds"] > designed.rounds:
         different.append("number of rounds")
     if different:

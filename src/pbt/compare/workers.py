@@ -18,7 +18,7 @@ from pathlib import Path
 from pbt.compare.design import Design, Trial, next_trial
 from pbt.compare.trials import Trained, is_done, train
 from pbt.errors import WorkerError
-from pbt.executors.process_tree import end
+from pbt.executors.process_tree import end, interrupts_blocked
 from pbt.runs.experiment import Experiment
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -103,11 +103,8 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
 
 def _submit(pool: ProcessPoolExecutor, design: Design, trial: Trial) -> "Future[Trained]":
     """Submit a trial. This may start a worker, which inherits a blocked SIGINT until `_begin` ignores it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
+    with interrupts_blocked():
         return pool.submit(train, design, trial)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:

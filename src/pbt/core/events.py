@@ -65,6 +65,10 @@ class Born:
     group: int = 0
 
 
+Opening = Born | Decision
+"""The record that opens a member's round; both kinds have its start, step and hyperparameters."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """A member finished a round: it is trained and scored, and its state is durable."""

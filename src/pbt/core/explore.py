@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pbt.core.lineage import Schedule
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.rules import checked_factors, is_number, resolved, rule_name
+from pbt.core.schedule import Schedule
 from pbt.errors import UsageError
 from pbt.space import HParams, Value
 

@@ -22,12 +22,14 @@ def empty_view(meta: Mapping[str, Any]) -> View:
         KeyError: No seed or no space is recorded.
         SpaceError: The recorded space is invalid.
     """
-    return View(seed=int(meta["seed"]), space=Space.from_dict(meta["space"]), sign=sign_of(meta))
+    return View(
+        seed=int(meta["seed"]), space=Space.from_dict(meta["space"]), sign=sign_of(meta.get("objective", "maximize"))
+    )
 
 
-def sign_of(meta: Mapping[str, Any]) -> int:
-    """`View.sign` of a run with this meta data."""
-    return -1 if meta.get("objective") == "minimize" else 1
+def sign_of(objective: str) -> int:
+    """`View.sign` under an objective, `"maximize"` or `"minimize"`."""
+    return -1 if objective == "minimize" else 1
 
 
 def turned(sign: int, values: Sequence[float]) -> tuple[float, ...]:

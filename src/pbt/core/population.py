@@ -12,6 +12,8 @@ from pbt.space import HParams, Space
 if TYPE_CHECKING:
     from pbt.core.ages import Ages
 
+SMALL_POPULATION = 10
+"""Population size below which outcomes vary strongly between seeds, and selection has little to choose from."""
 Role = Literal["member", "evaluator", "elite"]
 Status = Literal["live", "failed", "retired"]
 
@@ -126,6 +128,11 @@ class View:
     def population(self) -> tuple[Member, ...]:
         """The current members: role `member` and not retired, including failed ones."""
         return tuple(m for m in self.members if m.role == "member" and m.status != "retired")
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds finished by every member of the population."""
+        return min((member.round for member in self.population), default=self.round)
 
     @cached_property
     def ranking(self) -> tuple[Member, ...]:

@@ -12,13 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pbt.core.fold import apply, empty_view
-from pbt.core.population import View
-from pbt.errors import PBTError, RunFormatError
-from pbt.report.read import RECORDED
-from pbt.runs.catalog import UNREADABLE, runs_in, state_of
+from pbt.runs.catalog import CatalogEntry, RunFollower, runs_in, unreadable
 from pbt.store.layout import DATABASE
-from pbt.store.reader import RunReader
 from pbt.text import number, printable
 
 SETTLED = 2.0
@@ -111,7 +106,7 @@ class _Stamp:
 
 
 class _Followed:
-    """A run with the view of its log so far."""
+    """A run with its last entry; its log is read only if it may have changed."""
 
     def __init__(self, path: Path) -> None:
         name = path.resolve().name
@@ -119,85 +114,46 @@ class _Followed:
         self.path = path
         self.listed = WatchedRun(path=path, key=key, name=printable(name))
         self._stamp: _Stamp | None = None
-        self._reader: RunReader | None = None
-        self._meta: dict[str, Any] = {}
-        self._view: View | None = None
-        self._last = 0
-        self._changed: float | None = None
+        self._run = RunFollower(path)
 
     def look(self, now: float, *, read: bool) -> None:
         """Update `listed`; if not `read`, only as far as possible without reading the log."""
         try:
             self._look(now, read=read)
-        except PBTError as error:
-            self._fail(str(error))
-        except FileNotFoundError:
-            self._fail(f"{self.path}: was removed")
-        except OSError as error:
-            self._fail(f"{self.path}: cannot be read ({error.strerror or error})")
         except Exception as error:  # noqa: BLE001 (the folder is untrusted; the other runs must still be shown)
-            self._fail(f"{self.path}: expected a run of this package, found something else ({type(error).__name__})")
+            self._run.forget()
+            self._stamp = None
+            problem = unreadable(self.path, error)
+            self._show(CatalogEntry(path=self.path, problem=problem), problem)
 
     def _look(self, now: float, *, read: bool) -> None:
         status = (self.path / DATABASE).stat()
         file = (status.st_ino, status.st_size, status.st_mtime_ns)
         if self._stamp is None or self._stamp.file[0] != file[0]:
-            self._forget()
+            self._run.forget()
             if not read:
                 return
-        if self._reader is None:
-            self._reader = RunReader(self.path)
         settled = abs(now - status.st_mtime) > SETTLED
-        stamp = _Stamp(file=file, writing=self._reader.is_writing(), settled=settled)
+        stamp = _Stamp(file=file, writing=self._run.is_writing(), settled=settled)
         if read and (stamp != self._stamp or not settled):
-            self._read(self._reader, stamp)
+            entry = self._run.read()
+            self._show(entry, file[0], self._run.last, entry.state, entry.rounds)
             self._stamp = stamp
 
-    def _forget(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader, self._view, self._meta, self._last, self._changed = None, None, {}, 0, None
-
-    def _read(self, reader: RunReader, stamp: _Stamp) -> None:
-        logged = reader.events_after(self._last)
-        if self._view is None or logged or stamp.writing != (self._stamp and self._stamp.writing):
-            self._meta = reader.meta  # extending a run changes its rounds
-        missing = [name for name in RECORDED if name not in self._meta]
-        if missing:
-            raise RunFormatError(f"{self.path}: expected a run with a recorded {', '.join(missing)}, found none")
-        view = self._view or empty_view(self._meta)
-        self._view = apply(view, [one.event for one in logged])
-        if logged:
-            self._last, self._changed = logged[-1].id, logged[-1].clock
-        self.listed = self._listed(self._view, stamp)
-
-    def _listed(self, view: View, stamp: _Stamp) -> WatchedRun:
-        asked, best = self._meta.get("rounds"), view.best
-        state = state_of(view, writing=stamp.writing)
-        return WatchedRun(
-            path=self.path,
-            key=self.listed.key,
-            name=self.listed.name,
-            state=state,
-            version=_version(stamp.file[0], self._last, state, asked),
-            rounds=min((member.round for member in view.population), default=view.round),
-            asked=asked if isinstance(asked, int) else None,
-            members=len(view.population),
-            best="" if best is None else number(view.sign * best.score),
-            score=printable((self._meta.get("application") or {}).get("score") or "score"),
-            changed=self._changed,
-        )
-
-    def _fail(self, problem: str) -> None:
-        self._forget()
-        self._stamp = None
+    def _show(self, entry: CatalogEntry, *version: object) -> None:
         self.listed = WatchedRun(
             path=self.path,
             key=self.listed.key,
             name=self.listed.name,
-            state=UNREADABLE,
-            version=_version(problem),
-            problem=printable(problem),
+            state=entry.state,
+            version=_version(*version),
+            rounds=entry.rounds_done or 0,
+            asked=entry.rounds,
+            members=entry.population or 0,
+            best="" if entry.best is None else number(entry.best),
+            score=entry.score,
+            changed=entry.changed,
+            problem=printable(entry.problem),
         )
 
 

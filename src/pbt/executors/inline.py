@@ -3,16 +3,15 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
+from pbt.closing import Closing
 from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.places import Interrupts
 from pbt.executors.seeding import preserved
 from pbt.executors.worker import Worker, WorkerSpec
 
 
-class InlineExecutor:
+class InlineExecutor(Closing):
     """Trains in the calling process, one batch per `wait`. The reference for all other executors."""
 
     def __init__(self, setup: WorkerSpec) -> None:
@@ -55,11 +54,3 @@ class InlineExecutor:
         self._queue.clear()
         self._outside.close()
         self._worker = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,10 +1,11 @@
-"""Shut down worker processes: ask, wait with a time-out, kill, then kill their descendants."""
+"""Start worker processes, and shut them down: ask, wait with a time-out, kill, then kill their descendants."""
 
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -16,6 +17,22 @@ _LOOK = 0.01
 
 Started = tuple[int, str]
 """A process: its id and its start time, because ids are reused."""
+
+
+@contextlib.contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT; a process started in the body inherits that.
+
+    Ctrl-C reaches the whole process group. It would end a process that is still starting, with a traceback in the
+    middle of a live display.
+    """
+    # The resource tracker of multiprocessing starts with the first child and would unblock the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> None:

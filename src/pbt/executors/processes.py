@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from pbt.closing import Closing
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
-from pbt.executors.process_tree import DEATH_SECONDS, end, ending
+from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked
 from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
@@ -51,7 +51,7 @@ class _Slot:
     started: float = 0.0
 
 
-class ProcessExecutor:
+class ProcessExecutor(Closing):
     """Trains on `len(devices)` spawned workers.
 
     Args:
@@ -117,20 +117,13 @@ class ProcessExecutor:
         end([slot.process for slot in self._slots])
         self._slots.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _spawn(self, device: str) -> _Slot:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, *self._payloads[device]))
         try:
-            process.start()
+            with interrupts_blocked():
+                process.start()
         except BaseException:
             # Interrupted, or no resources for another process: nothing will wait for this one.
             ours.close()
@@ -219,6 +212,7 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
     """Main function of a worker: open the task, then train batches until the pipe closes."""
     # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
     lock = threading.Lock()
 
     def say(kind: str, content: object = None) -> None:

@@ -1,4 +1,4 @@
-"""The loader's switches: random crops and mirror images of training batches."""
+"""Augmentation of training batches: random crops and mirror images."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from pbt.mnist.config.sections import TrainSection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
-    """Changes a batch of images (n, channels, height, width), each image by draws of its own.
+    """Augments a batch of images (n, channels, height, width), each image with its own random draws.
 
     Args:
-        shift: Crops: largest shift in each direction, pixels; what comes in from outside is background, 0.
+        shift: Largest shift of a crop in each direction, in pixels; the padding is background, 0.
         hflip: Mirror half of the images left to right.
         vflip: Mirror half of the images top to bottom.
     """
@@ -24,7 +24,7 @@ class Augment:
     vflip: bool = False
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """The changed images; as many and as large as before."""
+        """The augmented images, of the same shape."""
         if self.shift:
             images = self._cropped(images, generator)
         for dim, wanted in ((3, self.hflip), (2, self.vflip)):
@@ -45,7 +45,7 @@ class Augment:
 
 
 def augmentation(train: TrainSection) -> Augment | None:
-    """What the switches of a configuration ask for; None: nothing."""
+    """The augmentation of a configuration; None if it has none."""
     shift = train.crop_shift if train.crop else 0
     if not (shift or train.hflip or train.vflip):
         return None

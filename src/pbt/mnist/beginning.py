@@ -1,4 +1,4 @@
-"""What the training of a single network starts from: nothing, a checkpoint of a run, or another network's weights."""
+"""The start of a single network's training: random weights, a checkpoint of a run, or other weights to fine-tune."""
 
 import functools
 import logging
@@ -15,7 +15,7 @@ from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
 from pbt.mnist.files import folder_of
 from pbt.mnist.models import Shape, network, restored
-from pbt.mnist.recorded import FREE, recorded_of
+from pbt.mnist.recorded import FREE, SINGLE, recorded_of
 from pbt.mnist.tester import load_checkpoint
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.results import Run
@@ -26,8 +26,6 @@ from pbt.store.sqlite import RunStore
 
 log = logging.getLogger("pbt")
 
-SINGLE = "mnist-single"
-"""The name of the application, as its runs record it."""
 START = "start.safetensors"
 """The weights that fine-tuning began with, in `ckpts/`."""
 Weights = Mapping[str, Tensor]
@@ -35,14 +33,14 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
-    """What `load_ckpt` asks for."""
+    """The start of training as given by `load_ckpt`."""
 
     path: Path | None = None
-    """The training directory that training continues in; None: a new one."""
+    """Training directory in which training continues; None for a new one."""
     branch: "EarlierStart | None" = None
-    """The earlier checkpoint that a new directory continues from."""
+    """Earlier checkpoint from which a new directory continues."""
     weights: Weights | None = None
-    """The weights of a network that is fine-tuned."""
+    """Initial weights of the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +54,15 @@ class EarlierStart:
     steps_per_epoch: int
 
     def write(self, target: Path, rounds: int, steps_per_epoch: int) -> None:
-        """Make a new run directory that has the log of the run up to the checkpoint, as if it had been stopped there.
+        """Create a run directory with the log of the run up to the checkpoint, as if it had been interrupted there.
 
         Args:
-            target: The directory, which is not there yet.
-            rounds: Checkpoints that the new run is to have in all.
+            target: The new directory.
+            rounds: Checkpoints of the new run in all.
             steps_per_epoch: Training steps of an epoch of the new run.
 
         Raises:
-            ConfigError: The run had epochs of other lengths, which is to say other data.
+            ConfigError: The epochs of the run had another length, because its data was different.
         """
         if steps_per_epoch != self.steps_per_epoch:
             raise ConfigError(
@@ -81,7 +79,7 @@ class EarlierStart:
             for event in events:
                 if isinstance(event, Reported) and event.digest in blobs:
                     stored[event.state] = store.states.keep(event.state, blobs[event.digest], event.digest)
-            # The states between are gone from the run, too: they are named in the log, and forgotten at once.
+            # The run has deleted the states between, too: they are recorded, and deleted at once.
             gone = {
                 event.state: Stored(digest=event.digest, size=0, blob=b"")
                 for event in events
@@ -93,13 +91,13 @@ class EarlierStart:
 
 
 class KeepsStart(Observer):
-    """Keeps the weights that fine-tuning begins with, for a run that stops before its first checkpoint."""
+    """Saves the initial weights of fine-tuning, for a run that is interrupted before its first checkpoint."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
     def on_start(self, engine: Engine) -> None:
-        """Write them, once."""
+        """Write the weights, once."""
         path = folder_of(engine) / "ckpts" / START
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
@@ -107,15 +105,16 @@ class KeepsStart(Observer):
 
 
 def beginning(config: Config) -> Beginning:
-    """What `load_ckpt` asks training to start from.
+    """The start of training as given by `load_ckpt`.
 
-    The newest checkpoint of a single network's run continues in its directory. An earlier one, such as the best,
-    continues from there in a new directory. A model file, a worker's checkpoint or any other network of the same shape
+    The newest checkpoint of a single network's run continues in its directory; an earlier one, such as the best,
+    continues in a new directory. A model file, a worker's checkpoint or any other network of the same shape
     is fine-tuned: its weights, from epoch 0.
 
     Raises:
-        ConfigError: There is no such file; it is another network's; or the run cannot continue with this configuration.
-        CorruptError: It is damaged, or something else than a checkpoint.
+        ConfigError: The file does not exist or is of another network, or the run cannot continue with this
+            configuration.
+        CorruptError: The file is damaged, or not a checkpoint.
     """
     if not config.train.load_ckpt:
         return Beginning()
@@ -144,13 +143,13 @@ def beginning(config: Config) -> Beginning:
 
 
 def started(path: Path) -> Weights | None:
-    """The weights that the run of a training directory was fine-tuned from; None: it was not."""
+    """The initial weights of a run that fine-tuned a network; None for other runs."""
     file = path / "ckpts" / START
     return load_checkpoint(file)["model"] if file.is_file() else None
 
 
 def pretrained(shape: Shape, weights: Weights) -> Any:
-    """What makes the network with these weights, as a task needs it."""
+    """A factory, for a task, of the network with these weights."""
     return functools.partial(_with_weights, shape, weights)
 
 
@@ -174,9 +173,9 @@ def _tuned(wanted: Path, state: Mapping[str, Any], config: Config) -> Weights:
 
 
 def _check_same(path: Path, begun: Config, now: Config, *, newest: bool) -> None:
-    """Refuse to continue a run with a configuration that would have made another network."""
+    """Raise ConfigError if the configuration would have trained another network."""
     old, new = begun.to_plain("train"), now.to_plain("train")
-    # A default that was lowered for a small data set is no change: it is lowered again.
+    # A default that was lowered for a small data set is no change, because it is lowered again.
     free = FREE if "num_val" in now.train.model_fields_set else FREE | {"num_val"}
     changed = [key for key in sorted(old | new) if key not in free and old.get(key) != new.get(key)]
     if newest and now.train.num_epochs < begun.train.num_epochs:

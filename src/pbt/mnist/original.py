@@ -1,4 +1,4 @@
-"""Reading the original's PyTorch checkpoints: weights only, by the names of its layers, else by order and shape.
+"""Read the original's PyTorch checkpoints, weights only: by the names of its layers, else by order and shape.
 
 The original saves `{"iteration", "epoch", "state_dict"}`. The layers of its fully connected network are `model.fc1`,
 `model.bn1`, ..., `model.out`, those of its convolutional network `model.conv1`, `model.bn1`, ..., `classifier.0`; the
@@ -21,7 +21,7 @@ from pbt.errors import ConfigError, CorruptError
 from pbt.mnist.models import Shape, network
 
 MOST_BYTES = 256 << 20
-"""The largest file that is read, and the most that its archive may unpack to."""
+"""Largest file, in bytes, also after unpacking its archive."""
 _PARTS = frozenset({"weight", "bias", "running_mean", "running_var"})
 _NAMED = re.compile(r"model\.(?:(?P<kind>fc|conv|bn)(?P<index>\d+)|out)|classifier\.0")
 
@@ -46,21 +46,21 @@ class _Layer:
 
 
 def read_original(path: Path) -> Original:
-    """The weights in a PyTorch file. Nothing but tensors and plain values is built from it.
+    """The weights in a PyTorch file; only tensors and plain values are built from it.
 
     Raises:
-        ConfigError: There is no such file, or it is larger than `MOST_BYTES`.
-        CorruptError: It is damaged, holds other things than weights, or claims more numbers than it has.
+        ConfigError: The file does not exist, or is larger than `MOST_BYTES`.
+        CorruptError: It is damaged, holds other objects than weights, or announces more numbers than it has.
     """
     room = _size(path)
     if path.suffix == ".safetensors":
         raise ConfigError(f"{path}: expected a PyTorch checkpoint, as model_ckpt.pth.tar, found a safetensors file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats that old versions of torch wrote
+            warnings.simplefilter("ignore")  # about formats of old versions of torch
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # The reader raises whatever the bytes lead to; its advice to read without restrictions is left out.
+        # The reader may raise any exception; its advice to read without restrictions is left out.
         why = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise CorruptError(
             f"{path}: expected a PyTorch checkpoint with weights alone, cannot read it: {why}"
@@ -75,7 +75,7 @@ def read_original(path: Path) -> Original:
                 f"{path}: expected tensors by name in state_dict, found {type(value).__name__} at {name!r:.60}"
             )
         tensors[name.removeprefix("module.")] = value.detach()
-    # Tensors may be views that repeat a few numbers without end.
+    # Tensors may be views that repeat a few numbers.
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > room:
         raise CorruptError(f"{path}: expected no more numbers than the file has bytes for, found more")
     epoch, iteration = (found.get(key) if key in found else None for key in ("epoch", "iteration"))
@@ -87,11 +87,11 @@ def mapped(original: Original, image: tuple[int, int, int], where: str) -> tuple
 
     Args:
         original: The checkpoint.
-        image: Channels, height and width of the images it was trained on.
-        where: What errors call the file.
+        image: Channels, height and width of its training images.
+        where: Name of the file in errors.
 
     Raises:
-        ConfigError: A tensor does not fit into either network; the message names it.
+        ConfigError: A tensor fits neither network; the message names it.
     """
     layers = _layers(original.tensors, where)
     shape = _shape(layers, image, where)
@@ -129,7 +129,7 @@ def _count(value: Any) -> int | None:
 
 
 def _layers(tensors: Mapping[str, Tensor], where: str) -> list[_Layer]:
-    """Layers from the first to the last, each with the batch normalization behind it."""
+    """The layers in order, each with the batch normalization that follows it."""
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         prefix, _, part = name.rpartition(".")
@@ -163,7 +163,7 @@ def _rank(name: str) -> tuple[float, bool]:
 
 
 def _shape(layers: list[_Layer], image: tuple[int, int, int], where: str) -> Shape:
-    """The network with these layers; raises ConfigError, which names the first tensor that does not fit."""
+    """The network with these layers; raises ConfigError that names the first tensor that does not fit."""
     if not layers:
         raise ConfigError(f"{where}: expected the layers of a network, found none")
     *hidden, out = layers

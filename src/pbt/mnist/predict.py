@@ -1,4 +1,4 @@
-"""Reading digits in ordinary image files: brought into the form of MNIST's images, then classified."""
+"""Classify digits in image files, after converting them to the form of MNIST's images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pbt.mnist.models import restored
 from pbt.mnist.task import PREPARE
 
 BOX, FRAME = 20, 28
-"""MNIST's digits fill a box of 20 x 20 pixels, centered by their mass in 28 x 28; in other sizes in proportion."""
+"""MNIST's digits fill a box of 20 x 20 pixels, centered by mass in 28 x 28; in other sizes in proportion."""
 _MOST_PIXELS = 50_000_000
 
 Bytes = npt.NDArray[np.uint8]
@@ -23,11 +23,11 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a network sees in an image."""
+    """The classification of an image."""
 
     digit: int
     confidence: float
-    """The probability it gives to that digit, 0 to 1."""
+    """Probability of that digit, 0 to 1."""
 
 
 def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Prediction:
@@ -35,13 +35,13 @@ def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Predictio
 
     Raises:
         ConfigError: The state is of another network than the configured one.
-        DataError: The image has another shape than those that the network reads.
+        DataError: The image does not have the height and width of the network's images.
     """
     train = config.train
     model = restored(train, state.get("model"), "model")
     if (1, *image.shape) != (wanted := (1, train.height, train.width)):
         raise DataError(f"image: expected {wanted} (channels, height, width) as configured, found {(1, *image.shape)}")
-    # A network of colored images sees a gray one.
+    # A network for color images gets the gray image in every channel.
     pixels = torch.from_numpy(image).expand(1, train.num_channels, *image.shape)
     with torch.no_grad():
         outputs = model(PREPARE[train.pixels](pixels))
@@ -50,19 +50,19 @@ def predict(state: Mapping[str, Any], config: Config, image: Bytes) -> Predictio
 
 
 def read_image(path: Path, height: int = FRAME, width: int = FRAME) -> Bytes:
-    """An image file as MNIST would have it: light ink on dark ground, cropped, scaled, centered by its mass.
+    """Read an image file in the form of MNIST: light on dark, cropped, scaled, centered by mass.
 
     Args:
         path: An image in any format that Pillow reads; a single digit, dark on light or light on dark.
-        height: Of the result, pixels.
-        width: Of the result, pixels.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
 
     Raises:
-        DataError: It is no image, or a blank one.
+        DataError: It is no image, or blank.
         MissingExtraError: Pillow is not installed.
     """
     pixels = _gray(path)
-    # The ground is what most of the border shows.
+    # The background is the median of the border.
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     ink = np.abs(pixels.astype(np.int16) - int(np.median(border))).astype(np.uint8)
     strong = ink > ink.max() // 4
@@ -83,7 +83,7 @@ def _gray(path: Path) -> Bytes:
         with Image.open(path) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise DataError(f"{path}: expected at most {_MOST_PIXELS:,} pixels, found more")
-            # Cameras note how they were held instead of turning what they saw.
+            # Cameras record their orientation instead of rotating the pixels.
             upright = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):
                 # 16 bits a pixel: Pillow's own conversion cuts off everything above 255.
@@ -95,7 +95,7 @@ def _gray(path: Path) -> Bytes:
 
 
 def _on_ground(gray: Bytes, alpha: Bytes) -> Bytes:
-    """White or black behind what is transparent: little that is opaque is ink, much of it is the ground itself."""
+    """Fill transparent parts: if little is opaque, that is ink; if much is, the background."""
     share = alpha / 255
     is_dark = (gray * share).sum() < 128 * share.sum()
     ground = 255 if is_dark == (share.mean() < 0.5) else 0

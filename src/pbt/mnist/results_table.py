@@ -1,88 +1,101 @@
-"""The tables of a single network, and the tests in them, whichever process tested.
+"""The tables of a single network, and the tests in them, from any process.
 
-`checkpoints.csv` has all that is known of each checkpoint. `results.csv` and `loss_summary.csv`, in the original's
-form, are made from the same numbers. The tester beside training and `-m test` write what they find into all three;
-training takes it into the journal of the run, and from there restores the tables whenever it starts.
+`checkpoints.csv` has all measurements of each checkpoint; `results.csv` and `loss_summary.csv`, in the original's form,
+are made from the same numbers. The tester beside training and `-m test` write to all three. Training copies the tests
+to the journal of the run, from which it restores the tables whenever it starts.
 """
 
+import contextlib
 import csv
 import fcntl
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from pbt.core.events import Event
-from pbt.core.lineage import Lineage
-from pbt.mnist.files import table_text, write, write_table
+from pbt.core.history import RunHistory
+from pbt.errors import RunLockedError
 from pbt.mnist.metrics import beside
-from pbt.mnist.tables import LOSSES, MISSING, MNIST, RESULTS, Row, epoch_of, percent, seconds_of
+from pbt.mnist.tables import (
+    LOSSES,
+    MISSING,
+    MNIST,
+    RESULTS,
+    Row,
+    epoch_of,
+    percent,
+    seconds_of,
+    table_text,
+    write,
+    write_table,
+)
 from pbt.store.base import JournalEntry, Store
 from pbt.store.reader import RunReader
+from pbt.store.sqlite import RunStore
 
 log = logging.getLogger("pbt")
 
 CHECKPOINTS_FILE, RESULTS_FILE, LOSSES_FILE = "checkpoints.csv", "results.csv", "loss_summary.csv"
 _TEST = "test"
-"""The kind of a note in the journal: what a checkpoint came to on the test images."""
+"""Kind of the journal entries with the test of a checkpoint."""
 _TRAINED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TESTED = ("test_loss", "test_accuracy")
 
 Tests = dict[int, Mapping[str, float]]
-"""By training step of the checkpoint: what each metric came to on the test images."""
+"""The value of each metric on the test images, by training step of the checkpoint."""
 
 
 def measured(metric: str) -> tuple[str, ...]:
-    """What is measured of a checkpoint where the configuration names this metric."""
+    """The metrics of a test if the configuration names this metric."""
     return ("loss", "accuracy", *beside(metric))
 
 
 def read_tests(folder: Path) -> Tests:
-    """The tests in the tables of a training directory; none if there are no tables."""
+    """The tests in the tables of a training directory."""
     return _read(folder / CHECKPOINTS_FILE)[0]
 
 
 def tests_in(journal: Iterable[JournalEntry]) -> Tests:
-    """The tests that the journal of a run has."""
+    """The tests in the journal of a run."""
     notes = (entry.details for entry in journal if entry.kind == _TEST)
     return {note["step"]: note["scores"] for note in notes}
 
 
 def record_test(folder: Path, step: int, scores: Mapping[str, float], steps_per_epoch: int, note: str) -> Tests:
-    """Put a test into the tables of a training directory; returns all tests that it has now.
+    """Add a test to the tables of a training directory; returns all tests in them.
 
     Args:
         folder: The training directory.
         step: Training steps of the tested checkpoint.
-        scores: What each metric came to.
+        scores: The value of each metric.
         steps_per_epoch: Training steps of an epoch.
-        note: What the data is, if it is not MNIST itself.
+        note: Note on the data; empty for MNIST itself.
     """
-    # The log is read under the lock, so that no other process replaces the tables by ones of a newer log meanwhile.
-    with alone(folder), RunReader(folder) as reader:
+    # The log is read under the lock, so that no other process meanwhile replaces the tables by those of a newer log.
+    with locked(folder), RunReader(folder) as reader:
         journal = reader.journal()
         tests = _merged(tests_in(journal), read_tests(folder), {step: scores})
         _write(folder, reader.events(), journal, tests, steps_per_epoch, note)
     return tests
 
 
-def level(folder: Path, store: Store, events: Sequence[Event], steps_per_epoch: int, note: str) -> None:
-    """Bring tables and journal level with each other and with the log.
+def synchronize(folder: Path, store: Store, events: Sequence[Event], steps_per_epoch: int, note: str) -> None:
+    """Bring the tables and the journal up to date with each other and with the log.
 
     Args:
         folder: The training directory.
-        store: Its run.
+        store: The store of its run.
         events: Its log.
         steps_per_epoch: Training steps of an epoch.
-        note: What the data is, if it is not MNIST itself.
+        note: Note on the data; empty for MNIST itself.
     """
-    with alone(folder):
+    with locked(folder):
         journal = store.journal()
         known = tests_in(journal)
         found, is_whole = _read(folder / CHECKPOINTS_FILE)
-        steps = {report.step for report in Lineage(events).reports.values()}
-        # What a table says of a step without a checkpoint is no test.
+        steps = {report.step for report in RunHistory(events).reports.values()}
+        # A row of a step without a checkpoint is no test.
         tests = _merged({step: scores for step, scores in found.items() if step in steps}, known)
         if tests != found or not is_whole:
             _warn(folder / CHECKPOINTS_FILE)
@@ -95,9 +108,22 @@ def level(folder: Path, store: Store, events: Sequence[Event], steps_per_epoch: 
             store.note(_TEST, step=step, scores=dict(scores))
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Nobody else changes a table of the folder meanwhile; a lock that dies with its process."""
+def take_tests(folder: Path, steps_per_epoch: int, note: str) -> None:
+    """Add the tests that came after the last checkpoint to the journal, from the tables.
+
+    Args:
+        folder: The training directory.
+        steps_per_epoch: Training steps of an epoch.
+        note: Note on the data; empty for MNIST itself.
+    """
+    # A process that trains this run does the same.
+    with contextlib.suppress(RunLockedError), RunStore.open(folder) as store:
+        synchronize(folder, store, store.events(), steps_per_epoch, note)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock on the tables of a folder; it is released when its process ends."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -107,11 +133,11 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _warn(path: Path) -> None:
-    log.warning("%s: was not what the run recorded; written anew", path)
+    log.warning("%s: differed from the record of the run; rewritten", path)
 
 
 def _merged(*several: Tests) -> Tests:
-    """The tests of all; of the same checkpoint the later ones win, metric by metric."""
+    """All tests; of the same checkpoint the later ones win, metric by metric."""
     merged: Tests = {}
     for tests in several:
         for step, scores in tests.items():
@@ -127,18 +153,20 @@ def _write(
     steps_per_epoch: int,
     note: str,
 ) -> None:
-    tree, seconds = Lineage(events), seconds_of(journal)
+    tree, seconds = RunHistory(events), seconds_of(journal)
     tested = (*_TESTED, *sorted({f"test_{name}" for scores in tests.values() for name in scores} - {*_TESTED}))
     checkpoints: list[Row] = []
     losses: list[Row] = []
     for ref, report in tree.reports.items():
-        said, scores = report.reported, tests.get(report.step, {})
+        reported, scores = report.reported, tests.get(report.step, {})
         time, place = seconds.get(ref), [epoch_of(report.step, steps_per_epoch), report.step]
-        numbers = [said.get(name) for name in _TRAINED] + [scores.get(name.removeprefix("test_")) for name in tested]
+        numbers = [reported.get(name) for name in _TRAINED] + [
+            scores.get(name.removeprefix("test_")) for name in tested
+        ]
         lr = tree.hparams(*ref)["lr"]
         tail = [None if time is None else round(time, 3), report.digest, note or MNIST]
         checkpoints.append([*place, lr, *numbers, *tail])
-        losses.append([*place, said["train_loss"], scores.get("loss", MISSING)])
+        losses.append([*place, reported["train_loss"], scores.get("loss", MISSING)])
     head = ["epoch", "iter", "lr", *_TRAINED, *tested, "seconds", "digest", "data"]
     write_table(folder / CHECKPOINTS_FILE, (head, checkpoints))
     write_table(folder / LOSSES_FILE, (LOSSES, losses), indexed=True)
@@ -155,12 +183,12 @@ def _results_text(tests: Tests, steps_per_epoch: int) -> str:
 
 
 def _text_of(path: Path) -> str | None:
-    """What a file has, whatever that is; None: there is no file."""
+    """The content of a file; None if it does not exist."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _read(path: Path) -> tuple[Tests, bool]:
-    """The tests in `checkpoints.csv` that are whole, and whether everything is."""
+    """The undamaged tests in `checkpoints.csv`, and whether the whole table is undamaged."""
     text = _text_of(path)
     if text is None:
         return {}, True
@@ -174,7 +202,7 @@ def _read(path: Path) -> tuple[Tests, bool]:
                 named = {name.removeprefix("test_"): cell for name, cell in cells.items() if name.startswith("test_")}
                 scores = {name: float(cell) for name, cell in named.items() if cell}
             except (AttributeError, KeyError, TypeError, ValueError):
-                is_whole = False  # a cell too many, or one that is no number
+                is_whole = False  # an extra cell, or one that is no number
                 continue
             is_whole = is_whole and step not in tests
             if {"loss", "accuracy"} <= scores.keys():

@@ -1,4 +1,4 @@
-"""What the original shows in TensorBoard: losses and accuracies, and each worker's loss and learning rate."""
+"""TensorBoard scalars: losses and accuracies, and each worker's loss and hyperparameters by epoch."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ log = logging.getLogger("pbt")
 
 @dataclass(frozen=True, slots=True)
 class WorkerScalars:
-    """Scalars of one report: under our tags, and under the original's.
+    """The scalars of a report, under our tags and under the original's.
 
     Ours are `train_loss`, `train_acc`, `test_loss`, `test_acc` and `val_acc` against training steps, and `epoch_loss`
     and `epoch_<name>` of every hyperparameter against epochs done, in a population with `/worker_<w>` behind them;
@@ -24,40 +24,40 @@ class WorkerScalars:
 
     Args:
         steps_per_epoch: Training steps of an epoch.
-        alone: There is one network only, whose tags need no worker.
+        alone: Whether it is a single network, whose tags have no worker.
     """
 
     steps_per_epoch: int
     alone: bool = False
 
     def __call__(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
-        """(tag, value, place) of everything that is shown."""
+        """Yield (tag, value, step or epoch) of every scalar."""
         yield from self._ours(report)
         yield from self._original_alone(report) if self.alone else self._original(report)
 
     def _ours(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
-        said, tail = report.reported, "" if self.alone else f"/worker_{report.member}"
-        for step, loss, accuracy in said.get("rows", ()):
+        reported, tail = report.reported, "" if self.alone else f"/worker_{report.member}"
+        for step, loss, accuracy in reported.get("rows", ()):
             yield f"train_loss{tail}", loss, int(step)
             yield f"train_acc{tail}", accuracy, int(step)
         for tag, name in (("test_loss", "test_loss"), ("test_acc", "test_accuracy"), ("val_acc", "val_accuracy")):
-            if name in said:
-                yield f"{tag}{tail}", said[name], report.step
+            if name in reported:
+                yield f"{tag}{tail}", reported[name], report.step
         epoch, inside = divmod(report.step, self.steps_per_epoch)
         if inside:
-            return  # what is shown against epochs has one value for each
-        yield f"epoch_loss{tail}", said["train_loss"], epoch
+            return  # scalars against epochs have one value for each epoch
+        yield f"epoch_loss{tail}", reported["train_loss"], epoch
         for name, value in report.hparams.items():
             yield f"epoch_{name}{tail}", float(str(value)), epoch
 
     def _original(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
-        said, epoch = report.reported, report.first_step // self.steps_per_epoch
-        yield f"loss_{report.member}", said["train_loss"], epoch
+        reported, epoch = report.reported, report.first_step // self.steps_per_epoch
+        yield f"loss_{report.member}", reported["train_loss"], epoch
         if "lr" in report.hparams:
             yield f"lr_{report.member}", float(str(report.hparams["lr"])), epoch
-        if "test_accuracy" in said:
-            yield f"test_loss_{report.member}", said["test_loss"], epoch
-            yield f"test_acc_{report.member}", percent(said["test_accuracy"]), epoch
+        if "test_accuracy" in reported:
+            yield f"test_loss_{report.member}", reported["test_loss"], epoch
+            yield f"test_acc_{report.member}", percent(reported["test_accuracy"]), epoch
 
     def _original_alone(self, report: MemberReport) -> Iterable[tuple[str, float, int]]:
         for step, loss, accuracy in report.reported.get("rows", ()):
@@ -65,8 +65,15 @@ class WorkerScalars:
             yield "train_accuracy", percent(accuracy), int(step)
 
 
-def scalars(steps_per_epoch: int, *, alone: bool = False, folder: str = FOLDER) -> Sequence[Observer]:
-    """An observer that writes them; none, and a notice, where tensorboardX is not installed."""
+def scalars(steps_per_epoch: int, *, alone: bool = False, folder: str | None = None) -> Sequence[Observer]:
+    """The observer that writes the scalars; none, with a notice, where tensorboardX is not installed.
+
+    Args:
+        steps_per_epoch: Training steps of an epoch.
+        alone: Scalars of a single network, whose tags have no worker.
+        folder: Folder in the run directory. Default: `tensorboard`, of a single network `tensorboard/train`.
+    """
+    folder = folder or (f"{FOLDER}/train" if alone else FOLDER)
     try:
         return [Callbacks([TensorBoard(WorkerScalars(steps_per_epoch, alone), folder)])]
     except MissingExtraError as error:

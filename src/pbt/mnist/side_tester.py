@@ -1,16 +1,14 @@
-"""Testing beside training: a process that tests the newest checkpoint every so often, and once more at the end.
+"""Test beside training: a process that tests the newest checkpoint at intervals, and once more at the end.
 
-It reads the run directory like any other reader: a checkpoint is named in the log only when it is whole, so a
-half-written one is never tested. It ends when training ends, and also when training dies.
+It reads the run directory like any other reader. The log names a checkpoint only when it is complete, so a half-written
+one is never tested. The process ends with the training, also if the training is killed.
 """
 
 import contextlib
 import multiprocessing
 import shutil
-import signal
 import time
 from collections.abc import Mapping
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -18,32 +16,34 @@ from typing import Any, Self
 
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, PBTError
+from pbt.executors.process_tree import interrupts_blocked
 from pbt.mnist.config.record import Config
-from pbt.mnist.population import gpu_of
+from pbt.mnist.placement import gpu_of
 from pbt.mnist.results_table import Tests, measured, read_tests, record_test
 from pbt.mnist.tables import percent
 from pbt.mnist.task import evaluation_batch, find_data
 from pbt.mnist.tester import evaluate, images_of
 from pbt.runs.callbacks.tensorboard import FOLDER, writer_maker
+from pbt.runs.engine import Engine, Observer
 from pbt.store.reader import RunReader
 
 PATIENCE = 120.0
-"""Seconds that the last test may take before the tester is given up."""
+"""Seconds that the last test may take."""
 _SHORTEST = 0.1
-"""Seconds between two looks for a new checkpoint, however short the configured pause is."""
+"""Shortest pause between tests, in seconds."""
 
 
 class SideTester:
-    """Around the training of a network: tests it from another process.
+    """Context manager around the training of a network, which another process tests.
+
+    Afterwards `failure` is the reason why testing failed, or empty.
 
     Args:
         config: The configuration.
-        path: The run directory, which need not be there yet.
+        path: The run directory, which may not exist yet.
         steps_per_epoch: Training steps of an epoch.
         debug: Test, but write nothing.
-        device: As the command line says; default: the first of the test section's `gpus`.
-
-    `failure` says afterwards why testing failed; empty if it did not.
+        device: Device given on the command line. Default: the first of the test section's `gpus`.
     """
 
     def __init__(
@@ -57,25 +57,18 @@ class SideTester:
         self._theirs = theirs
 
     def __enter__(self) -> Self:
-        # Ctrl-C reaches the whole process group, and the parent decides what it means. A child inherits what is
-        # blocked, so that it is deaf to it from its first moment. The tracker of multiprocessing, which comes with
-        # the first child, unblocks it: it is started before.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupts_blocked():  # only the parent handles Ctrl-C
             self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._theirs.close()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ask for the last test if training came to its end, else end the tester."""
+        """Wait for the last test if training finished, else stop the tester."""
         try:
             if kind is None:
-                # A tester that failed is gone, but what it said is still in the pipe.
+                # A tester that failed has ended, but its message is still in the pipe.
                 with contextlib.suppress(OSError):
                     self._connection.send("end")
                 self.failure = self._connection.recv() if self._connection.poll(PATIENCE) else "it did not end in time"
@@ -89,6 +82,22 @@ class SideTester:
                 self._process.join()
 
 
+class StartTester(Observer):
+    """Starts a tester with the training, after all checks.
+
+    Args:
+        tester: The tester.
+        stack: Stops the tester when it is closed.
+    """
+
+    def __init__(self, tester: SideTester, stack: contextlib.ExitStack) -> None:
+        self._tester, self._stack = tester, stack
+
+    def on_start(self, engine: Engine) -> None:  # noqa: ARG002 (one signature for all observers)
+        """Start the tester."""
+        self._stack.enter_context(self._tester)
+
+
 def _work(
     connection: Connection,
     stored: Mapping[str, Any],
@@ -100,10 +109,10 @@ def _work(
     config = Config.from_dict(stored)
     failure, ending = "", False
     try:
-        with contextlib.closing(_Bench(config, path, steps_per_epoch, debug=debug, device=device)) as bench:
+        with contextlib.closing(_CheckpointTester(config, path, steps_per_epoch, debug=debug, device=device)) as tester:
             while not ending:
-                ending = _told(connection, max(config.test.sleep_time_sec, _SHORTEST))
-                bench.test_newest()
+                ending = _is_ending(connection, max(config.test.sleep_time_sec, _SHORTEST))
+                tester.test_newest()
     except EOFError:
         return
     except PBTError as error:
@@ -111,16 +120,16 @@ def _work(
     connection.send(failure)
 
 
-def _told(connection: Connection, seconds: float) -> bool:
-    """Wait that long; whether training came to its end meanwhile. EOFError: it died."""
+def _is_ending(connection: Connection, seconds: float) -> bool:
+    """Wait, at most until training finishes; returns whether it has. EOFError: the training process died."""
     if connection.poll(seconds):
         connection.recv()
         return True
     return False
 
 
-class _Bench:
-    """The test images, and what was tested already."""
+class _CheckpointTester:
+    """Tests the newest checkpoint, once each."""
 
     def __init__(
         self, config: Config, path: Path, steps_per_epoch: int, *, debug: bool, device: str | None = None
@@ -136,13 +145,13 @@ class _Bench:
         data = find_data(config.test, held_out=False)
         self._note = data.note
         self._images = images_of(config, data, "test")
-        # Training must be faster than testing: it is what is waited for.
+        # Training should not be slowed down by testing.
         import torch
 
         torch.set_num_threads(1)
 
     def test_newest(self) -> None:
-        """Test the newest checkpoint, unless that was done, and add a row to the results."""
+        """Test the newest checkpoint, unless it has been tested, and add it to the tables."""
         if not (self._path / "run.db").is_file():
             return
         with RunReader(self._path) as reader:
@@ -167,12 +176,12 @@ class _Bench:
             self._show(tests, report.step)
 
     def close(self) -> None:
-        """Let go of the scalars' file, with everything in it."""
+        """Close the file of the scalars."""
         if self._writer is not None:
             self._writer.close()
 
     def _show(self, tests: Tests, step: int) -> None:
-        """The same tests as scalars: those of before once, when the first new one comes."""
+        """Write the tests as scalars: with the first new one also all earlier ones."""
         new = list(tests) if self._writer is None else [step]
         if self._writer is None:
             folder = self._path / FOLDER / "test"
@@ -184,12 +193,12 @@ class _Bench:
         for at in new:
             for name, value in tests[at].items():
                 self._writer.add_scalar(f"test_{'acc' if name == 'accuracy' else name}", value, at)
-            # The tags of the original.
+            # The original's tags.
             self._writer.add_scalar("test_loss_test", tests[at]["loss"], at)
             self._writer.add_scalar("test_acc_test", percent(tests[at]["accuracy"]), at)
 
     def _newest(self, reader: RunReader) -> tuple[Reported, Mapping[str, Any]] | None:
-        """The newest report and its state, which may be swept between the two questions; then there is a newer one."""
+        """The newest report and its state; a state deleted between the two reads has a successor."""
         for _ in range(5):
             reports = [event for event in reader.events() if isinstance(event, Reported)]
             if not reports:

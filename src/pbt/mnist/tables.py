@@ -1,85 +1,89 @@
-"""The tables of a population, row by row: the original's to the letter, and beside them what it did not keep.
+"""The tables of a run: the original's to the letter, further ones of a population, and their CSV files.
 
 The original's files are read by `pandas.read_csv(path, index_col=0)`: the first column is an index without a name,
 epochs count from 0, `iter` counts all training steps, accuracies are percentages, -1 stands for a missing value, and
-there is no other column and no comment. `members.csv` and `rounds.csv` keep the log's own units: shares, and nothing
-for a missing value.
+there are no other columns and no comments. `members.csv` and `rounds.csv` use the log's units: shares, and empty cells
+for missing values.
 """
 
+import csv
+import io
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pbt.core.events import Decision, Event, Failed, Reported
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.space import HParams
 from pbt.store.base import JournalEntry
+from pbt.store.files import replacing
 
 Row = Sequence[Any]
 Table = tuple[Row, list[Row]]
 """The names of the columns, and the rows."""
 
 MISSING = -1
-"""The original's mark of a missing value."""
+"""The original's value for a missing one."""
 MNIST = "MNIST"
-"""What the data is called where nothing must be noted of it."""
+"""Name of the data without a note."""
 RESULTS = ("epoch", "iter", "test_loss", "test_acc")
 LOSSES = ("epoch", "iter", "train_loss", "test_loss")
 MEASURES = ("val_accuracy", "val_loss", "test_accuracy", "test_loss", "train_accuracy", "train_loss")
-"""What is measured of every network, by its name in the log."""
+"""The measurements of every network, by their names in the log."""
 
 
 def percent(share: float | None) -> float:
-    """A share as a percentage, without the last digits that arithmetic adds: 0.9457 is 94.57; missing is -1."""
+    """A share as a percentage without rounding errors: 0.9457 is 94.57; -1 if missing."""
     return MISSING if share is None else round(100 * share, 9)
 
 
 def epoch_of(step: int, steps_per_epoch: int) -> int:
-    """The epoch, from 0, that this training step (from 1) belongs to."""
+    """The epoch, from 0, of a training step, from 1."""
     return (step - 1) // steps_per_epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One worker's training session: a round of it."""
+    """A training session of a worker: one of its rounds."""
 
     worker: int
     round: int
     first_step: int
     step: int
-    """Training steps that its state has afterwards, or would have if it had not failed."""
+    """Training steps at its end, also if it failed before."""
     hparams: HParams
     decision: Decision | None
-    """How it was opened; None: by birth."""
+    """The decision before it; None for the first session."""
     report: Reported | None
-    """What came of it; None: it failed."""
+    """Its report; None if it failed."""
     seconds: float | None
-    """Training and evaluation; None: not recorded."""
+    """Seconds of training and evaluation; None if not recorded."""
 
     @property
     def measured(self) -> Mapping[str, Any]:
-        """The reported numbers; nothing of a session that failed."""
+        """The reported numbers; empty if the session failed."""
         return {} if self.report is None else self.report.reported
 
     @property
     def donor(self) -> int | None:
-        """The worker whose state was copied; None: none was."""
+        """The worker whose state was copied; None without a copy."""
         return None if self.decision is None else self.decision.donor
 
 
 def sessions(
     events: Iterable[Event], journal: Iterable[JournalEntry], next_ready: Callable[[int], int]
 ) -> list[Session]:
-    """All sessions that came to an end, by round and worker.
+    """All sessions that ended, by round and worker.
 
     Args:
         events: The log.
-        journal: The notes beside it, which hold the times.
-        next_ready: From the first step of a session to its last.
+        journal: The journal, which has the times.
+        next_ready: Returns the last step of a session for its first.
     """
     events = list(events)
-    tree, seconds = Lineage(events), seconds_of(journal)
+    tree, seconds = RunHistory(events), seconds_of(journal)
     found = []
     for event in (event for event in events if isinstance(event, Reported | Failed)):
         decision = tree.decisions.get((event.member, event.round))
@@ -101,13 +105,13 @@ def sessions(
 
 
 def seconds_of(journal: Iterable[JournalEntry]) -> dict[tuple[int, int], float]:
-    """The time that each member's round took."""
+    """The seconds of each member's round."""
     notes = (entry.details for entry in journal if entry.kind == "round")
     return {(note["member"], note["round"]): note["seconds"] for note in notes}
 
 
 def history(found: Iterable[Session], names: Sequence[str], steps_per_epoch: int) -> Table:
-    """`history.csv`: every worker after every session, by the epoch that the session began with."""
+    """`history.csv`: every worker after every session, with the first epoch of the session."""
     head = ["worker", "epoch", "iter", "test_acc", *names, *(f"mutation_{name}" for name in names), "copied_from_w"]
     rows: list[Row] = []
     for session in found:
@@ -127,7 +131,7 @@ def history(found: Iterable[Session], names: Sequence[str], steps_per_epoch: int
 
 
 def results(own: Iterable[Session], steps_per_epoch: int) -> Table:
-    """`results_<w>.csv`: the tests of one worker, by the epoch that the session began with."""
+    """`results_<w>.csv`: the tests of one worker, with the first epoch of each session."""
     rows: list[Row] = [
         [
             session.first_step // steps_per_epoch,
@@ -151,7 +155,7 @@ def losses(own: Iterable[Session], steps_per_epoch: int) -> Table:
         for epoch, mean in means.items():
             last = (epoch + 1) * steps_per_epoch
             tested = session.measured.get("test_loss", MISSING) if last == session.step else MISSING
-            # One epoch is the whole session: the same number as everywhere else, to the last digit.
+            # A session of one epoch has its own mean, equal to that of the other tables to the last digit.
             rows.append([epoch, last, mean if len(means) > 1 else session.measured["train_loss"], tested])
     return LOSSES, rows
 
@@ -167,7 +171,7 @@ def _epoch_means(session: Session, steps_per_epoch: int) -> dict[int, float]:
 
 
 def members(found: Sequence[Session], names: Sequence[str], steps_per_epoch: int, data: str) -> Table:
-    """`members.csv`: all that is known of every worker after every session."""
+    """`members.csv`: all measurements of every worker after every session."""
     scalar = (name for s in found for name, value in s.measured.items() if not isinstance(value, (list, dict)))
     measures = list(dict.fromkeys((*MEASURES, *scalar)))
     head = ["worker", "round", "epoch", "iter", "status", "event", "copied_from_w", *measures, *names]
@@ -235,3 +239,32 @@ def _of_population(trained: Sequence[Session]) -> Row:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    # A fixed temporary name: the next run overwrites a file that a killed run left half written.
+    temporary = path.with_name(f".{path.name}.tmp")
+    with replacing(path, temporary), temporary.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def write_table(path: Path, table: Table, *, indexed: bool = False) -> None:
+    """Replace a CSV file atomically.
+
+    Args:
+        path: The file.
+        table: Its columns and rows.
+        indexed: Number the rows from 0 in a first column without a name, as pandas does.
+    """
+    write(path, table_text(table, indexed=indexed))
+
+
+def table_text(table: Table, *, indexed: bool = False) -> str:
+    """The text that `write_table` writes."""
+    head, rows = table
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["", *head] if indexed else head)
+    writer.writerows([number, *row] if indexed else row for number, row in enumerate(rows))
+    return text.getvalue()

@@ -1,4 +1,4 @@
-"""From a configuration to something that `pbt` trains: data, network, optimizer, and what evolves."""
+"""The task of a configuration: data, network, optimizer, and evolving hyperparameters."""
 
 import dataclasses
 import functools
@@ -33,16 +33,16 @@ BINDINGS: Mapping[str, Binding] = {
     "beta1": optimizer("betas", index=0),
     "beta2": optimizer("betas", index=1),
 }
-"""Where each value of the configuration that may evolve takes effect."""
+"""The binding of each hyperparameter that may evolve."""
 EVALUATION_BATCH = 1000
 
 
 def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
-    """The task that a configuration describes; it can be sent to worker processes.
+    """The task that a configuration describes, which can be sent to worker processes.
 
     Args:
         config: The configuration.
-        test: Report the test images after every round too; where a tester does that they are left out.
+        test: Evaluate the test images after every round, too; not needed beside a tester.
     """
     train = config.train
     shape = Shape.of(train, keep_prob=train.keep_prob)
@@ -72,7 +72,7 @@ def supervised(config: Config, *, test: bool = True) -> SupervisedTask:
 
 
 def evaluation_batch(configured: int) -> int:
-    """Images evaluated at once: as configured, or as many as are fast for the original's 1."""
+    """Images evaluated at once: as configured; instead of the original's 1, as many as are fast."""
     return configured if configured > 1 else EVALUATION_BATCH
 
 
@@ -82,25 +82,25 @@ def space(config: Config) -> Space:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """Bytes (n, channels, height, width) as floats with the mean and deviation of MNIST's training pixels."""
+    """Bytes (n, channels, height, width) as floats, normalized by mean and deviation of MNIST's training pixels."""
     return images.to(torch.float32).sub_(255 * MEAN).mul_(1 / (255 * STD))
 
 
 def normalize_as_original(images: Tensor) -> Tensor:
-    """The same as the original computes it: mean and deviation of pixels from 0 to 1, applied to bytes."""
+    """The same as computed by the original: mean and deviation of pixels from 0 to 1, applied to bytes."""
     return images.to(torch.float32).sub_(MEAN).mul_(1 / (255 * STD))
 
 
 PREPARE: Mapping[str, Callable[[Tensor], Tensor]] = {"standard": normalize, "original": normalize_as_original}
-"""From stored bytes to a network's inputs, by the key `pixels`."""
+"""The functions from stored bytes to a network's inputs, by value of the key `pixels`."""
 
 
 def load_data(
     folder: Path, num_val: int | None, image: tuple[int, int, int], classes: int, *, test: bool = True
 ) -> Data:
-    """The images as they are stored, ready to be normalized a batch at a time.
+    """The stored images, to be normalized batch by batch.
 
-    Workers call this after the data was found once, and so never download.
+    Workers call this after the data has been found, so it never downloads.
     """
     found = _load(folder, num_val, channels=image[0], num_classes=classes, download=False)
     data = as_data(found, image)
@@ -108,15 +108,15 @@ def load_data(
 
 
 def steps_per_epoch(config: Config, found: Dataset) -> int:
-    """Training steps of an epoch; images at its end that do not fill a batch are left out."""
+    """Training steps of an epoch; images that fill no batch are left out."""
     return len(found.train_y) // config.train.batch_size
 
 
 def check_batches(config: Config, found: Dataset) -> None:
-    """Refuse, before the start, a batch size that no epoch can be trained with.
+    """Check, before the start, that an epoch can be trained with the batch size.
 
     Raises:
-        ConfigError: An epoch has no whole batch, or batch normalization would see one value at a time.
+        ConfigError: An epoch has no whole batch, or batch normalization would get single images.
     """
     train = config.train
     if train.batch_size > len(found.train_y):
@@ -149,13 +149,13 @@ def find_data(
     that is too large for the data is lowered, with a notice.
 
     Args:
-        section: Of the configuration.
+        section: The section of the configuration.
         progress: Called while a file is downloaded.
-        held_out: Whether the held-out images are needed; where only the test images are, `num_val` is not checked.
+        held_out: Whether the held-out images are needed; without them `num_val` is not checked.
 
     Raises:
         ConfigError: The images have another shape.
-        DataError: There is no such data set, it is damaged, or `num_val` is too large.
+        DataError: The data set does not exist or is damaged, or `num_val` is too large.
     """
     chosen = "num_val" in section.model_fields_set and (held_out or section.num_val == 0)
     num_val = section.num_val if chosen else None
@@ -168,7 +168,7 @@ def find_data(
 
 
 def check_same(found: Dataset, path: Path) -> None:
-    """Refuse to resume a run on another data set.
+    """Check that a run is resumed with its own data set.
 
     Raises:
         DataError: The run in `path` was started with another data set.
@@ -183,7 +183,7 @@ def check_note(run: Run, note: str, line: str) -> None:
     Args:
         run: The run.
         note: The note of the images.
-        line: Their place and note, for the message.
+        line: Their folder and note, for the message.
 
     Raises:
         DataError: They are of another data set.
@@ -196,8 +196,8 @@ def check_note(run: Run, note: str, line: str) -> None:
         )
 
 
-def settled(config: Config, found: Dataset) -> Config:
-    """The configuration with the number of held-out images that the data has, which resuming needs."""
+def with_num_val(config: Config, found: Dataset) -> Config:
+    """The configuration with the actual number of held-out images, as resuming needs it."""
     if config.train.num_val == found.num_val:
         return config
     sections = {name: getattr(config, name) for name in ("train", "test", "val")}
@@ -206,12 +206,12 @@ def settled(config: Config, found: Dataset) -> Config:
 
 
 def _load(folder: Path, num_val: int | None, **how: Any) -> Dataset:
-    # A folder that is named on the command line is absolute, so that none but the default itself is equal to it.
+    # A folder given on the command line is absolute, and so never equals the default.
     return load_mnist(folder, num_val=num_val, fall_back=folder == Section.model_fields["data_dir"].default, **how)
 
 
 def check_image(found: Dataset, image: tuple[int, int, int]) -> None:
-    """Raise ConfigError unless the images have the configured shape."""
+    """Check that the images have the configured shape; raises ConfigError."""
     there = (1, *found.train_x.shape[1:])[-3:]
     if there != image:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Testing what a run left: one checkpoint, or the member that validation chose. A reader, never a writer.
+"""Evaluate a checkpoint, or the best state of a run, on the test images or the held-out ones. Writes nothing.
 
-The network and the images held out from it are those of the checkpoint. What an evaluation reads itself
-(`recorded.READ`) comes from the command line, then the configuration file, then what is recorded with the checkpoint.
+The network and its held-out images are those of the checkpoint. The keys of the evaluation itself (`recorded.READ`)
+come from the command line, then from the configuration file, then from the record of the checkpoint.
 """
 
 import shlex
@@ -17,8 +17,8 @@ from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import Dataset
 from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import Shape, count_parameters, restored
-from pbt.mnist.population import gpu_of
-from pbt.mnist.recorded import Mode, RecordedArguments, arguments_in, recorded_of, settled
+from pbt.mnist.placement import gpu_of
+from pbt.mnist.recorded import Mode, RecordedArguments, arguments_in, evaluation_config, recorded_of
 from pbt.mnist.task import EVALUATION_BATCH, PREPARE, as_data, evaluation_batch, find_data
 from pbt.pytorch import Split
 from pbt.pytorch.state import threads_of
@@ -32,37 +32,37 @@ _PICKLES = (".pth.tar", ".pth", ".pt", ".tar")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """What a test found."""
+    """The result of an evaluation."""
 
     what: str
-    """The checkpoint, in words."""
+    """Description of the checkpoint."""
     network: str
-    """What it is a network of, in words."""
+    """Description of the network."""
     images: int
     loss: float
     accuracy: float
-    """Share of images classified right."""
+    """Share of correctly classified images."""
     metric: str
-    """The metric that the configuration names."""
+    """Name of the configured metric."""
     value: float
-    """What it came to."""
+    """Its value."""
     note: str
-    """What must be said of the data; empty for MNIST itself."""
+    """Note on the data; empty for MNIST itself."""
     data: str
-    """Where the images come from, and whether they are MNIST's."""
+    """Folder of the images, and whether they are MNIST's."""
     run: Path | None
-    """The run directory that the checkpoint is of; None: it lies in none."""
+    """Run directory of the checkpoint; None if it is in none."""
     digest: str
-    """Of the checkpoint's content, by which its run knows it."""
+    """Digest of the checkpoint's content, which identifies it in its run."""
 
     @property
     def scores(self) -> dict[str, float]:
-        """Loss, accuracy, and the named metric where it is neither."""
+        """Loss, accuracy, and the configured metric if it is neither."""
         return {"loss": self.loss, "accuracy": self.accuracy, **dict.fromkeys(beside(self.metric), self.value)}
 
 
 class _NamedCheckpoint(NamedTuple):
-    """A checkpoint, and what is recorded of it."""
+    """A checkpoint, and the configuration recorded with it."""
 
     what: str
     state: Mapping[str, Any]
@@ -81,19 +81,19 @@ def run_test(
     """Test the checkpoint that `load_ckpt` names, or the best state of the newest run of an application.
 
     Args:
-        config: What is asked for. Of a checkpoint that has a configuration (in its model file, or as
-            `args_test.json`, in a population `args_test_<w>.json`, in its training directory), only the keys that an
-            evaluation reads itself are taken from here, where they are not at their defaults or are overridden.
+        config: The configuration. If the checkpoint has one of its own (in its model file, or as `args_test.json` or
+            `args_test_<w>.json` in its training directory), only the keys of the evaluation itself are taken from
+            `config`, and only those that are overridden or differ from their defaults.
         section: `test`: the test images; `val`: the held-out ones.
-        application: Whose newest run is taken without `load_ckpt`.
-        overridden: Keys that the command line said, `key` or `section.key`.
-        device: As the command line says; default: the first of the section's `gpus`.
+        application: Application of the newest run, which is evaluated without `load_ckpt`.
+        overridden: Keys given on the command line, as `key` or `section.key`.
+        device: Device given on the command line. Default: the first of the section's `gpus`.
 
     Raises:
-        ConfigError: There is no such checkpoint or no run; it is of another network; an overridden key is fixed by
-            the checkpoint; or `version` is `test_none`.
-        CorruptError: The checkpoint is damaged, or no checkpoint at all.
-        DeviceError: The device is not there.
+        ConfigError: The checkpoint or run does not exist or is of another network; an overridden key is fixed by the
+            checkpoint; or `version` is `test_none`.
+        CorruptError: The checkpoint is damaged, or not a checkpoint.
+        DeviceError: The device does not exist.
     """
     if getattr(config, section).version == "test_none":
         raise ConfigError(
@@ -104,18 +104,18 @@ def run_test(
     wanted = getattr(config, section).load_ckpt
     found = _named(Path(wanted)) if wanted else _best_of(newest_run(config.train.train_dir, application))
     if found.recorded is not None:
-        config = settled(config, found.recorded, section, overridden)
+        config = evaluation_config(config, found.recorded, section, overridden)
     return _tested(found, config, section, device)
 
 
 def best_tested(run: Run, config: Config | None = None, device: str | None = None) -> Tested:
-    """Test the state that validation chose in a run of either application; default: as the run is configured."""
+    """Test the state of a run that validation chose. Default configuration: that of the run."""
     found = _best_of(run)
     return _tested(found, config or Config.from_dict(run.meta["application"]["config"]), "test", device)
 
 
 def state_tested(state: Mapping[str, Any], config: Config, what: str) -> Tested:
-    """Test a state that lies in no run; `what` says in words what it is."""
+    """Test a state outside any run; `what` describes it."""
     return _tested(_NamedCheckpoint(what, state, None, None), config, "test", None)
 
 
@@ -128,7 +128,7 @@ def _named(path: Path) -> _NamedCheckpoint:
 
 
 def _with_val(arguments: RecordedArguments | None, run: Run) -> RecordedArguments | None:
-    """The arguments beside a run, which say nothing of `val`, with that section as the run recorded it."""
+    """The arguments beside a run, which have no section `val`, with that section from the record of the run."""
     if "config" not in run.meta["application"]:
         return arguments
     config = Config.from_dict(run.meta["application"]["config"])
@@ -138,7 +138,7 @@ def _with_val(arguments: RecordedArguments | None, run: Run) -> RecordedArgument
 
 
 def _best_of(run: Run) -> _NamedCheckpoint:
-    """What validation chose in a run, or without validation its newest state."""
+    """The state of a run that validation chose; without validation the newest."""
     if run.path is None:
         raise ConfigError("expected a run that is kept in a directory")
     best, application = run.best, run.meta["application"]
@@ -155,19 +155,19 @@ def _best_of(run: Run) -> _NamedCheckpoint:
 
 
 def _tested(found: _NamedCheckpoint, config: Config, section: Mode, device: str | None) -> Tested:
-    asked = getattr(config, section)
-    # A test needs no image held out, and so can be of a set of any size.
-    data = find_data(asked, held_out=section == "val")
+    settings = getattr(config, section)
+    # A test needs no held-out images, so the training set may have any size.
+    data = find_data(settings, held_out=section == "val")
     images = images_of(config, data, section)
-    device = device or gpu_of(asked.gpus)
-    with threads_of(asked.threads or torch.get_num_threads()):
+    device = device or gpu_of(settings.gpus)
+    with threads_of(settings.threads or torch.get_num_threads()):
         scores = evaluate(
             config,
             found.state,
             images,
-            ("loss", "accuracy", asked.metric),
+            ("loss", "accuracy", settings.metric),
             device=device,
-            batch=evaluation_batch(asked.batch_size),
+            batch=evaluation_batch(settings.batch_size),
         )
     shape = Shape.of(config.train)
     sizes = ",".join(map(str, shape.sizes))
@@ -177,8 +177,8 @@ def _tested(found: _NamedCheckpoint, config: Config, section: Mode, device: str 
         images=len(images),
         loss=scores["loss"],
         accuracy=scores["accuracy"],
-        metric=asked.metric,
-        value=scores[asked.metric],
+        metric=settings.metric,
+        value=scores[settings.metric],
         note=data.note,
         data=data.line,
         run=found.run,
@@ -187,11 +187,11 @@ def _tested(found: _NamedCheckpoint, config: Config, section: Mode, device: str 
 
 
 def load_checkpoint(path: Path) -> Mapping[str, Any]:
-    """The state in a checkpoint file. Nothing in it is ever executed.
+    """The state in a checkpoint file; nothing in the file is executed.
 
     Raises:
-        ConfigError: There is no such file.
-        CorruptError: It is damaged, or something else than a checkpoint (a pickle, for one).
+        ConfigError: The file does not exist.
+        CorruptError: It is damaged, or not a checkpoint (but a pickle, for example).
     """
     try:
         state = decode(read_plain(path.resolve()))
@@ -215,7 +215,7 @@ def newest_run(folder: Path, application: str) -> Run:
     """The newest run of an application in a folder.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: The folder has none with a checkpoint.
     """
     for path in sorted(folder.glob("*/run.db"), key=lambda path: path.stat().st_mtime, reverse=True):
         if path.parent.is_symlink():

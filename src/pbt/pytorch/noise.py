@@ -61,7 +61,8 @@ class Noise:
     def bits(self, shape: torch.Size, layer: int) -> Tensor:
         """Sixteen random bits for each element, as int16 (keys, *shape)."""
         call = self._use(layer)
-        return self._bits(shape.numel(), layer, call).reshape(-1, *shape)
+        drawn = self._bits(shape.numel(), layer, call)
+        return drawn.reshape(len(drawn), *shape)
 
     def _use(self, layer: int) -> int:
         """The number of this use of the layer within the step; computed again, it has the number it had.

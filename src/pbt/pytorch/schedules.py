@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pbt.core.lineage import Schedule
+from pbt.core.schedule import Schedule
 from pbt.errors import TaskError
 from pbt.executors.base_values import built_base, plain, ratio_of
 from pbt.pytorch.bind import OptimizerBinding

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pbt.core.population import SMALL_POPULATION
 from pbt.report.data.axes import axis_of, quantile
 from pbt.report.data.exploits import exploits
 from pbt.report.data.founders import taken_over
@@ -12,8 +13,6 @@ from pbt.report.snapshot import RunSnapshot
 from pbt.space import Choice
 from pbt.text import count, listed, number, percent
 
-SMALL = 6
-"""A population with fewer members is called small."""
 FEW = 12
 """Below this many members, a single donor per round is a warning."""
 CROWD = 0.25
@@ -146,7 +145,7 @@ def correlations(snapshot: RunSnapshot) -> list[tuple[int, float]]:
         pairs = [
             (snapshot.states[state.start].score, state.score)
             for state in generation.states
-            if state.start is not None and state.start.member == state.ref.member
+            if state.start is not None and state.start.member == state.member
         ]
         correlation = _spearman(pairs) if len(pairs) >= PAIRS else None
         if correlation is not None:
@@ -173,9 +172,9 @@ def _ranks(values: list[float]) -> list[float]:
 
 def _old_best(snapshot: RunSnapshot) -> Iterator[str]:
     last, best = snapshot.generations[-1], snapshot.path[-1]
-    if last.depth >= ROUNDS and best.last_step <= last.step / 2:
+    if last.depth >= ROUNDS and best.step <= last.step / 2:
         yield (
-            f"The best score is old: it was reached at step {best.last_step:,} of {last.step:,}, and no later score is "
+            f"The best score is old: it was reached at step {best.step:,} of {last.step:,}, and no later score is "
             "better."
         )
 
@@ -187,7 +186,7 @@ def _small(snapshot: RunSnapshot) -> Iterator[str]:
     for decision in snapshot.copies:
         donors.setdefault(decision.round, set()).add(decision.donor)
     members = len(snapshot.members)
-    if members < SMALL:
+    if members < SMALL_POPULATION:
         yield (
             f"The population is small: with {members} members, selection has little to choose from. 10 to 40 members "
             "are usual."
@@ -203,7 +202,7 @@ def _small(snapshot: RunSnapshot) -> Iterator[str]:
 
 def _super_parent(snapshot: RunSnapshot) -> Iterator[str]:
     record = exploits(snapshot)
-    if record is None or len(snapshot.members) < SMALL or record.total < 10:
+    if record is None or len(snapshot.members) < SMALL_POPULATION or record.total < 10:
         return
     (donor, most), *others = record.donors
     if most > SUPER * record.total:

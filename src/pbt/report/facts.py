@@ -34,7 +34,7 @@ def results(snapshot: RunSnapshot) -> dict[str, str]:
         for name, value in snapshot.reported.items():
             if isinstance(value, (int, float, str)) and len(facts) < 12:
                 facts[f"{name.replace('_', ' ')} of the best"] = number(value, 6)
-        facts["reached by"] = f"member {best.member}, round {best.round}, step {best.last_step:,}"
+        facts["reached by"] = f"member {best.member}, round {best.round}, step {best.step:,}"
         facts["copies"] = f"{len(snapshot.copies):,}"
         facts["failed rounds"] = f"{len(snapshot.failures):,}"
     if snapshot.seconds:

@@ -80,10 +80,10 @@ def _fitness(record: Fitness, snapshot: RunSnapshot) -> str:
     if len(record.steps) == 1:
         return f"After one round, the best {record.score} is {scores[1]} and the median is {scores[3]}."
     if len(snapshot.members) == 1:
-        return f"The {record.score} went from {scores[0]} to {scores[1]} (step {end.last_step:,})."
+        return f"The {record.score} went from {scores[0]} to {scores[1]} (step {end.step:,})."
     text = (
         f"The best {record.score} went from {scores[0]} after the first round to {scores[1]} "
-        f"(member {end.member}, step {end.last_step:,}), and the median from {scores[2]} to {scores[3]}."
+        f"(member {end.member}, step {end.step:,}), and the median from {scores[2]} to {scores[3]}."
     )
     half = next((step for step, best in zip(record.steps, record.best, strict=True) if _half(best, first, last)), None)
     if first != last and half is not None:
@@ -125,7 +125,7 @@ def _tree(record: Tree, snapshot: RunSnapshot) -> str:  # noqa: ARG001
     text = f"{subject} from {roots:,} of {len(snapshot.members):,} initial members"
     ancestor = snapshot.common_ancestor
     if ancestor is not None and living > 1:
-        text += f", and share one ancestor: member {ancestor.ref.member} after step {ancestor.step:,}"
+        text += f", and share one ancestor: member {ancestor.member} after step {ancestor.step:,}"
     if not hops:
         return f"{text}. Member {members[0]} trained the best state alone."
     return f"{text}. The best state was handed over {times(hops)} and passed through {count(len(members), 'member')}."

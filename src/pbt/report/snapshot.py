@@ -9,32 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pbt.core.events import Decided, Decision, Failed
-from pbt.core.lineage import Lineage, Link
+from pbt.core.events import Decision, Failed
+from pbt.core.history import RunHistory, TrainedState
 from pbt.core.population import StateRef
 from pbt.runs.results import Run
-from pbt.space import HParams, Space
+from pbt.space import Space
 from pbt.store.base import JournalEntry
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotState:
-    """The state of a member after one of its rounds."""
-
-    ref: StateRef
-    start: StateRef | None
-    """The state from which the round started; None for a freshly built one."""
-    founder: int
-    """The initial member from which the state descends."""
-    depth: int
-    """Number of rounds along its ancestry, from 1."""
-    first_step: int
-    """Training steps in the state from which the round started."""
-    step: int
-    """Training steps in the state."""
-    score: float
-    """The score as returned by the task."""
-    hparams: HParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,23 +24,12 @@ class Generation:
     depth: int
     step: int
     """The median of the states' training steps, but at least that of the previous generation."""
-    states: tuple[SnapshotState, ...]
+    states: tuple[TrainedState, ...]
 
     @property
     def scores(self) -> list[float]:
         """The scores in ascending order."""
         return sorted(state.score for state in self.states)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotFailure:
-    """A failed round."""
-
-    member: int
-    round: int
-    start: StateRef | None
-    cause: str
-    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +45,13 @@ class RunSnapshot:
     """1 if the score is maximized, -1 if it is minimized."""
     members: tuple[int, ...]
     """Ids of all members ever born into the population, ascending; helpers such as evaluators are excluded."""
-    states: Mapping[StateRef, SnapshotState]
-    """In the order of the log: a state comes after the one from which it started."""
+    tree: RunHistory
+    """The index of the log."""
     living: tuple[StateRef, ...]
     """The current states of the healthy members."""
     copies: tuple[Decision, ...]
     """Decisions with a donor."""
-    failures: tuple[SnapshotFailure, ...]
-    path: tuple[Link, ...]
+    path: tuple[TrainedState, ...]
     """The ancestry of the best state, first to last; empty before the first score."""
     reported: Mapping[str, Any] = field(default_factory=dict)
     """Values reported with the best state, besides its score."""
@@ -95,6 +63,16 @@ class RunSnapshot:
     """Hyperparameters that could not be read back after a hand-over because the task reads them itself."""
 
     @property
+    def states(self) -> Mapping[StateRef, TrainedState]:
+        """All states, in the order of the log: a state comes after the one from which it started."""
+        return self.tree.states
+
+    @cached_property
+    def failures(self) -> tuple[Failed, ...]:
+        """The failed rounds, in the order of the log."""
+        return tuple(self.tree.failures.values())
+
+    @property
     def score_name(self) -> str:
         """The display name of the score."""
         return str((self.meta.get("application") or {}).get("score") or "score")
@@ -102,7 +80,7 @@ class RunSnapshot:
     @cached_property
     def rounds(self) -> int:
         """The highest round that a member has finished, failed rounds included."""
-        ends = [state.ref.round for state in self.counted] + [failure.round for failure in self.failures]
+        ends = [state.round for state in self.counted] + [failure.round for failure in self.failures]
         return max(ends, default=0)
 
     def better(self, score: float, than: float) -> bool:
@@ -110,15 +88,15 @@ class RunSnapshot:
         return self.sign * score > self.sign * than
 
     @cached_property
-    def counted(self) -> tuple[SnapshotState, ...]:
+    def counted(self) -> tuple[TrainedState, ...]:
         """The states of the population, without those of helpers such as evaluators."""
         members = frozenset(self.members)
-        return tuple(state for state in self.states.values() if state.ref.member in members)
+        return tuple(state for state in self.states.values() if state.member in members)
 
     @cached_property
     def generations(self) -> tuple[Generation, ...]:
         """The states of the population by depth; `step` never decreases."""
-        grouped: dict[int, list[SnapshotState]] = {}
+        grouped: dict[int, list[TrainedState]] = {}
         for state in self.counted:
             grouped.setdefault(state.depth, []).append(state)
         generations: list[Generation] = []
@@ -129,11 +107,11 @@ class RunSnapshot:
         return tuple(generations)
 
     @cached_property
-    def by_member(self) -> Mapping[int, tuple[SnapshotState, ...]]:
+    def by_member(self) -> Mapping[int, tuple[TrainedState, ...]]:
         """The states of each member of the population, by round."""
-        grouped: dict[int, list[SnapshotState]] = {}
+        grouped: dict[int, list[TrainedState]] = {}
         for state in self.counted:
-            grouped.setdefault(state.ref.member, []).append(state)
+            grouped.setdefault(state.member, []).append(state)
         return {member: tuple(states) for member, states in sorted(grouped.items())}
 
     @cached_property
@@ -142,7 +120,7 @@ class RunSnapshot:
         return frozenset(self._back_from(self.living))
 
     @cached_property
-    def common_ancestor(self) -> SnapshotState | None:
+    def common_ancestor(self) -> TrainedState | None:
         """The latest state from which all living states descend; None if there is none."""
         descendants = dict.fromkeys(self.living, 1)
         for ref in reversed(tuple(self.states)):
@@ -174,8 +152,7 @@ def snapshot_of(run: Run, notes: Sequence[JournalEntry] = (), *, writing: bool =
     tree, view = run.tree, run.view
     sign = view.sign
     members = tuple(sorted(member.id for member in view.members if member.role == "member"))
-    states = _states(tree)
-    timed = [note for note in notes if note.kind == "round" and _ref(note) in states]
+    timed = [note for note in notes if note.kind == "round" and _ref(note) in tree.states]
     clocks = [note.clock for note in timed]
     best = view.best
     return RunSnapshot(
@@ -185,43 +162,14 @@ def snapshot_of(run: Run, notes: Sequence[JournalEntry] = (), *, writing: bool =
         space=run.space,
         sign=sign,
         members=members,
-        states=states,
+        tree=tree,
         living=tuple(dict.fromkeys(m.state for m in view.ranking if m.state is not None)),
-        copies=tuple(e.decision for e in run.events if isinstance(e, Decided) and e.decision.donor is not None),
-        failures=tuple(_failure(failed, tree) for failed in tree.failures.values()),
+        copies=tuple(decision for decision in tree.decisions.values() if decision.donor is not None),
         path=tuple(tree.ancestry(best.state)) if best is not None else (),
-        reported=tree.reports[best.state].reported if best is not None else {},
+        reported=tree.states[best.state].reported if best is not None else {},
         seconds={_ref(note): float(note.details["seconds"]) for note in timed if "seconds" in note.details},
         wall=max(clocks) - min(clocks) if clocks else None,
         unread=frozenset(name for note in notes if note.kind == "unread" for name in note.details.get("names", ())),
-    )
-
-
-def _states(tree: Lineage) -> dict[StateRef, SnapshotState]:
-    states: dict[StateRef, SnapshotState] = {}
-    for ref, report in tree.reports.items():
-        start = tree.start(*ref)
-        before = None if start is None else states[start]
-        states[ref] = SnapshotState(
-            ref=ref,
-            start=start,
-            founder=tree.founder(ref),
-            depth=1 if before is None else before.depth + 1,
-            first_step=0 if before is None else before.step,
-            step=report.step,
-            score=report.scores[0],
-            hparams=tree.hparams(*ref),
-        )
-    return states
-
-
-def _failure(failed: Failed, tree: Lineage) -> SnapshotFailure:
-    return SnapshotFailure(
-        member=failed.member,
-        round=failed.round,
-        start=tree.start(failed.member, failed.round),
-        cause=failed.cause,
-        message=failed.message,
     )
 
 

@@ -64,7 +64,7 @@ def _schedules(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG0
     rows: list[list[Any]] = []
     for _, same in itertools.groupby(snapshot.path, key=lambda link: (link.member, link.hparams)):
         first, *rest = same
-        stop = rest[-1].last_step if rest else first.last_step
+        stop = rest[-1].step if rest else first.step
         rows.append([first.first_step, stop, first.member, *(first.hparams.get(name) for name in snapshot.space)])
     return _table("segment of the winner's ancestry", ("from step", "to step", "member", *snapshot.space), rows)
 
@@ -74,7 +74,7 @@ def _tree(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
         (
             link.member,
             link.round,
-            link.last_step,
+            link.step,
             link.score,
             "born" if link.decision is None else link.decision.kind,
             None if link.decision is None else link.decision.donor,
@@ -105,9 +105,9 @@ def _exploits(record: Exploits, snapshot: RunSnapshot) -> FigureTable:
 
 def _plane(record: Plane, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     """All members after the last round, best first."""
-    states = sorted(snapshot.generations[-1].states, key=lambda state: (-snapshot.sign * state.score, state.ref))
+    states = sorted(snapshot.generations[-1].states, key=lambda state: (-snapshot.sign * state.score, state.state))
     rows = [
-        (state.ref.member, state.step, state.score, *(state.hparams.get(name) for name in snapshot.space))
+        (state.member, state.step, state.score, *(state.hparams.get(name) for name in snapshot.space))
         for state in states
     ]
     return _table("member after the last round", ("member", "step", snapshot.score_name, *snapshot.space), rows)

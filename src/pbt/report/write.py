@@ -1,12 +1,10 @@
 """Write the files of a report: the page, and the figures for print."""
 
-import contextlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pbt.errors import MissingExtraError, RunError, UsageError
+from pbt.errors import MissingExtraError, UsageError
 from pbt.report import plotly_figures
 from pbt.report.content import content
 from pbt.report.data.figures import NAMES, Pictures, pictures
@@ -14,6 +12,7 @@ from pbt.report.page import page
 from pbt.report.plotly_figures.common import Figure
 from pbt.report.read import read_snapshot
 from pbt.runs.results import Run
+from pbt.store.files import replace_file
 
 FOLDER, PAGE = "report", "report.html"
 FORMATS = ("png", "svg", "pdf")
@@ -53,7 +52,7 @@ def write_report(run: Run | str | Path, out: str | Path | None = None) -> Path:
         raise UsageError(f"{path}: expected a file name for the report, found a folder")
     snapshot = read_snapshot(run)
     records = pictures(snapshot)
-    _write(path, page(content(snapshot, records), drawn(records), library).encode())
+    replace_file(path, page(content(snapshot, records), drawn(records), library).encode())
     return path
 
 
@@ -96,7 +95,7 @@ def write_pictures(run: Run | str | Path, formats: Iterable[str], out: str | Pat
         figure = getattr(matplotlib_figures, f"plot_{name}")(record)
         for suffix in suffixes:
             path = folder / f"{name}.{suffix}"
-            _write(path, matplotlib_figures.figure_bytes(figure, suffix))
+            replace_file(path, matplotlib_figures.figure_bytes(figure, suffix))
             written.append(path)
     return written
 
@@ -130,17 +129,3 @@ def plotly_js(feature: str, extra: str) -> str:
         raise MissingExtraError(feature, extra) from error
     library: str = get_plotlyjs()
     return library
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file atomically: readers see the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); choose another path (--out)") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -7,9 +7,10 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-from pbt.core.events import Born, Decided, Decision, Event, Reported
+from pbt.core.events import Event, Reported
 from pbt.core.exploit import BinaryTournament, Never, Truncation
 from pbt.core.explore import Perturb
+from pbt.core.population import SMALL_POPULATION
 from pbt.core.strategy import Plan
 from pbt.executors.base import Outcome, Report
 from pbt.runs.engine import Engine, Observer, RunSpec
@@ -17,8 +18,6 @@ from pbt.space import Choice
 
 log = logging.getLogger("pbt")
 
-SMALL = 10
-"""Population size below which runs vary strongly between seeds."""
 FEW = 3
 """Number of founders below which hardly any diversity is left to select from."""
 DRIFT = 2.0
@@ -50,10 +49,10 @@ def never_evolves(course: RunSpec) -> str | None:
 
 
 def _size(plan: Plan, course: RunSpec) -> Iterator[str]:
-    if not isinstance(plan.exploit, Never) and course.population < SMALL:
+    if not isinstance(plan.exploit, Never) and course.population < SMALL_POPULATION:
         yield (
-            f"{course.population} members: with fewer than {SMALL} the outcome depends strongly on the seed; compare "
-            "several seeds before drawing conclusions"
+            f"{course.population} members: with fewer than {SMALL_POPULATION} the outcome depends strongly on the "
+            "seed; compare several seeds before drawing conclusions"
         )
 
 
@@ -139,45 +138,31 @@ class FounderAdvice(Observer):
     """Warns once when all members descend from a few founders."""
 
     def __init__(self) -> None:
-        self._founder: dict[int, int] = {}
         self._told = False
 
     def on_start(self, engine: Engine) -> None:
-        """Read the log so far."""
-        self._learn(engine.store.events())
-        self._told = self._few(engine)
+        """Note whether few founders were left before."""
+        self._told = _few(engine, _founders(engine))
 
-    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
-        """Follow the decisions of a wave."""
-        self._learn(events)
-        if not self._told and self._few(engine):
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
+        """Count the founders after the decisions of a wave."""
+        left = set() if self._told else _founders(engine)
+        if not self._told and _few(engine, left):
             self._told = True
-            left = len(self._living(engine))
             log.warning(
                 "round %d: all %d members descend from %s; a longer interval or a smaller fraction keeps more alive",
                 engine.view.round,
                 len(engine.view.population),
-                "one initial member" if left == 1 else f"{left} initial members",
+                "one initial member" if len(left) == 1 else f"{len(left)} initial members",
             )
 
-    def _learn(self, events: Sequence[Event]) -> None:
-        """Update the founder of each member; decisions of one wave were read from one view, and so are these."""
-        wave: dict[int, int] = {}
-        for event in events:
-            if isinstance(event, Reported):
-                self._founder |= wave
-                wave = {}
-            opened = event.decision if isinstance(event, Decided) else event
-            if isinstance(opened, Born | Decision):
-                source = opened.member if opened.start is None else opened.start.member
-                wave[opened.member] = self._founder.get(source, opened.member)
-        self._founder |= wave
 
-    def _living(self, engine: Engine) -> set[int]:
-        return {self._founder[member.id] for member in engine.view.population}
+def _founders(engine: Engine) -> set[int]:
+    return {engine.founder(member) for member in engine.view.population}
 
-    def _few(self, engine: Engine) -> bool:
-        return len(engine.view.population) >= SMALL and len(self._living(engine)) < FEW
+
+def _few(engine: Engine, founders: set[int]) -> bool:
+    return len(engine.view.population) >= SMALL_POPULATION and len(founders) < FEW
 
 
 UNREAD = "unread"

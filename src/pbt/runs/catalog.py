@@ -1,7 +1,6 @@
-"""Experiments and runs by the names used on the command line."""
+"""The runs on disk: find, open and list them, by the names used on the command line."""
 
 import contextlib
-import inspect
 import os
 import re
 import secrets
@@ -9,26 +8,28 @@ import shlex
 import shutil
 import sys
 import time
-import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pbt.core.fold import apply, empty_view
 from pbt.core.population import View
-from pbt.errors import DiskError, RunFormatError, TaskError, UsageError, nearest
-from pbt.executors.transport import load_module
+from pbt.errors import DiskError, PBTError, RunFormatError, UsageError, nearest
 from pbt.runs.engine import FINISHED, Engine, Observer
-from pbt.runs.experiment import Experiment
 from pbt.runs.results import Run
 from pbt.store.layout import DATABASE, OWN_NAMES, check_run_name
+from pbt.store.reader import RunReader
 from pbt.text import printable
 
 RUNS = Path("runs")
 LATEST = "latest"
-EXAMPLE = "task.py:experiment"
+RECORDED = ("seed", "population", "rounds", "space")
+"""Values without which a run cannot be read; `pbt.run` records them all."""
 APPLICATIONS: Mapping[str, str] = {
-    "mnist": "pbt.mnist.population:resume",
-    "mnist-single": "pbt.mnist.single:resume_single",
+    "mnist": "pbt.mnist.training:resume",
+    "mnist-single": "pbt.mnist.training:resume",
 }
 """Functions that resume a run, by the origin recorded in it; nothing else recorded in a run directory is ever
 imported."""
@@ -36,85 +37,6 @@ UNREADABLE = "unreadable"
 """State of a run that cannot be read."""
 REPLAY = "replay"
 """Recorded origin of replays."""
-
-
-def load_experiment(named: str) -> Experiment:
-    """Load the experiment named by `FILE.py:object`. The file is executed.
-
-    Raises:
-        UsageError: The file or object does not exist, or is not an experiment.
-    """
-    file_name, colon, name = named.rpartition(":")
-    if not colon or not file_name.endswith(".py"):
-        expected = named if named.endswith(".py") else "FILE.py"
-        raise UsageError(f"expected {expected}:object, as in {EXAMPLE}, got '{named}'")
-    file = Path(file_name)
-    if not file.is_file():
-        scripts = [path.name for path in file.parent.glob("*.py")] if file.parent.is_dir() else []
-        raise UsageError(f"{file}: expected a Python file, found none{nearest(file.name, scripts) if scripts else ''}")
-    module = _load(file)
-    if not hasattr(module, name):
-        raise UsageError(f"{file}: expected an object named '{name}', found none; {_would_do(module, file)}")
-    return _experiment(getattr(module, name), name, file, module)
-
-
-def _load(file: Path) -> Any:
-    name = "pbt_file_" + re.sub(r"\W", "_", file.stem)
-    # Appended to the path, so that files beside it can be imported but hide no installed package.
-    folder = str(file.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    try:
-        return load_module(name, file)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(name, None)
-        raise TaskError(f"{file}: expected a file that can be executed, {_blame(error, file)}") from error
-
-
-def _blame(error: BaseException, file: Path) -> str:
-    """The location of an error in the user's file, and its message."""
-    if isinstance(error, SyntaxError):
-        return f"found a syntax error in line {error.lineno}: {error.msg}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
-    lines = lines or [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.resolve())]
-    return f"line {lines[-1] if lines else 1} raised {type(error).__name__}: {error}"
-
-
-def _experiment(target: Any, name: str, file: Path, module: Any) -> Experiment:
-    """The experiment itself, or the one returned by a function."""
-    if isinstance(target, Experiment):
-        return target
-    what = f"{file}:{name}: expected a pbt.Experiment or a function without arguments that returns one"
-    if not callable(target) or inspect.isclass(target):
-        kind = "a class" if inspect.isclass(target) else f"{type(target).__name__} {target!r:.60}"
-        raise UsageError(f"{what}, found {kind}; {_would_do(module, file)}")
-    with contextlib.suppress(ValueError):  # objects without a signature
-        needed = [p.name for p in inspect.signature(target).parameters.values() if _is_needed(p)]
-        if needed:
-            raise UsageError(
-                f"{what}, found a function of ({', '.join(needed)}); if that is the task, write "
-                f"experiment = pbt.Experiment(task={name}, space=...) below it and name {file}:experiment"
-            )
-    try:
-        made = target()
-    except (Exception, SystemExit) as error:
-        raise TaskError(f"{file}:{name}(): {_blame(error, file)}") from error
-    if not isinstance(made, Experiment):
-        raise UsageError(f"{what}, found a function that returned {type(made).__name__}; {_would_do(module, file)}")
-    return made
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    variadic = parameter.kind in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    return parameter.default is parameter.empty and not variadic
-
-
-def _would_do(module: Any, file: Path) -> str:
-    """The names in a file that refer to an experiment, as the end of an error message."""
-    good = sorted(name for name, value in vars(module).items() if isinstance(value, Experiment))
-    if not good:
-        return f"{file} has no pbt.Experiment; write experiment = pbt.Experiment(task=..., space=...)"
-    return f"choose {' or '.join(f'{file}:{name}' for name in good)}"
 
 
 def new_run_dir(stem: str) -> Path:
@@ -210,6 +132,148 @@ def state_of(view: View, *, writing: bool) -> str:
     if view.ended is None:
         return "interrupted"
     return "finished" if view.ended == FINISHED else "lost"
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[Run, str]]:
+    """A run and its state; the run stays readable afterwards.
+
+    Raises:
+        RunFormatError: Not a run directory, or not one that `pbt.run` made.
+        CorruptError: The database is damaged.
+    """
+    path = Path(path)
+    with RunReader(path) as reader:
+        run = Run(reader, path)
+        _check_recorded(run.meta, path)
+        yield run, state_of(run.view, writing=reader.is_writing())
+
+
+def _check_recorded(meta: Mapping[str, Any], path: Path) -> None:
+    missing = [name for name in RECORDED if name not in meta]
+    if missing:
+        raise RunFormatError(f"{path}: expected a run with a recorded {', '.join(missing)}, found none")
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Why a run cannot be read, as one line. A folder of runs is untrusted, so any exception may occur."""
+    if isinstance(error, PBTError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: was removed"
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read ({error.strerror or error})"
+    return f"{path}: expected a run of this package, found something else ({type(error).__name__})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogEntry:
+    """A run in a list of runs."""
+
+    path: Path
+    state: str = UNREADABLE
+    rounds: int | None = None
+    """Rounds per member for which the run was started."""
+    rounds_done: int | None = None
+    """Rounds finished by every member."""
+    population: int | None = None
+    best: float | None = None
+    """The best score, as the task returned it; None before the first."""
+    score: str = "score"
+    """The display name of the score."""
+    began: float | None = None
+    """Time of the first event, in seconds since 1970."""
+    changed: float | None = None
+    """Time of the last event, in seconds since 1970."""
+    problem: str = ""
+    """Why the run cannot be read; empty if it can."""
+
+
+class RunFollower:
+    """Reads a run again and again; each time only the new part of its log is read and folded onto the known view.
+
+    Args:
+        path: The run directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = 0
+        """Id of the last event read."""
+        self._reader: RunReader | None = None
+        self._meta: dict[str, Any] = {}
+        self._view: View | None = None
+        self._began: float | None = None
+        self._changed: float | None = None
+        self._was_writing = False
+
+    def forget(self) -> None:
+        """Start over with the next read, as for a run that was replaced by another one."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._view = self._began = self._changed = None
+        self.last = 0
+
+    def is_writing(self) -> bool:
+        """Whether a writer holds the run at this moment."""
+        return self._open().is_writing()
+
+    def _open(self) -> RunReader:
+        if self._reader is None:
+            self._reader = RunReader(self.path)
+        return self._reader
+
+    def read(self) -> CatalogEntry:
+        """The entry of the run at this moment.
+
+        Raises:
+            PBTError: It cannot be read.
+            OSError: Its directory cannot be read.
+        """
+        reader = self._open()
+        writing = reader.is_writing()
+        logged = reader.events_after(self.last)
+        if self._view is None or logged or writing != self._was_writing:
+            self._meta = reader.meta  # extending a run changes its rounds
+        _check_recorded(self._meta, self.path)
+        self._view = apply(self._view or empty_view(self._meta), [one.event for one in logged])
+        self._was_writing = writing
+        if logged:
+            self._began = logged[0].clock if self._began is None else self._began
+            self.last, self._changed = logged[-1].id, logged[-1].clock
+        return self._entry(self._view, writing=writing)
+
+    def _entry(self, view: View, *, writing: bool) -> CatalogEntry:
+        return CatalogEntry(
+            path=self.path,
+            state=state_of(view, writing=writing),
+            rounds=_whole(self._meta["rounds"]),
+            rounds_done=view.rounds_done,
+            population=_whole(self._meta["population"]),
+            best=None if view.best is None else view.sign * view.best.score,
+            score=printable((self._meta.get("application") or {}).get("score") or "score"),
+            began=self._began,
+            changed=self._changed,
+        )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def list_runs(folder: Path) -> list[CatalogEntry]:
+    """The runs in a folder, the last changed one at the end; one that cannot be read is an entry with the reason."""
+    return sorted(map(_listed, runs_in(folder)), key=lambda entry: (entry.changed or 0.0, entry.path.name))
+
+
+def _listed(path: Path) -> CatalogEntry:
+    follower = RunFollower(path)
+    try:
+        return follower.read()
+    except Exception as error:  # noqa: BLE001 (the folder is untrusted; the other runs must still be listed)
+        return CatalogEntry(path=path, problem=unreadable(path, error))
+    finally:
+        follower.forget()
 
 
 def resume_command(path: Path, application: Mapping[str, Any]) -> str:

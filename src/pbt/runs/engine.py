@@ -11,12 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Event, Failed, MemoryUpdated, Reported, Retired
-from pbt.core.fold import apply, sign_of, turned
+from pbt.core.events import Born, Decided, Ended, Event, Failed, Opening, Reported, Retired
+from pbt.core.fold import apply, sign_of
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
 from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
+from pbt.runs.log_entries import decided_events, event_of, first_events, note_of, other_scores
 from pbt.space import HParams, Space
 from pbt.store.base import NewEntry, Store
 
@@ -101,18 +102,19 @@ class Engine:
         course: The settings of the run.
         store: Its store. An existing log is continued; a finished run with more rounds now takes the decisions that
             it had withheld.
+        first: The strategy's first members, if known already; only a new run needs them.
 
     Raises:
         PopulationLostError: According to the log every member failed.
     """
 
-    def __init__(self, course: RunSpec, store: Store) -> None:
+    def __init__(self, course: RunSpec, store: Store, first: Proposal | None = None) -> None:
         self.course = course
         self.store = store
         self._in_flight: dict[int, RoundTask] = {}
         self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
         self._recent: dict[int, tuple[StateRef, ...]] = {}
-        self._starts: dict[int, StateRef | None] = {}
+        self._opened: dict[int, Opening] = {}
         self._founders: dict[StateRef, int] = {}
         """Founder of the lineage of each stored state."""
         self._scores = 0
@@ -122,14 +124,16 @@ class Engine:
         self.view = View(
             seed=course.seed,
             space=course.space,
-            sign=sign_of(store.meta),
+            sign=sign_of(store.meta.get("objective", "maximize")),
             lookback=course.strategy.lookback,
             ages=ages,
         )
         self._due: list[Member] = []
         self._take(store.events())
         if not self.view.members:
-            self._commit(_entries(self.view, course.strategy.begin(self.view, course.population, course.initial)))
+            if first is None:
+                first = course.strategy.begin(self.view, course.population, course.initial)
+            self._commit(first_events(first, self.view))
         elif self.view.ended == LOST:
             raise self._lost()
         elif not self._open(self.view):
@@ -140,6 +144,10 @@ class Engine:
     def finished(self) -> bool:
         """Whether the run is finished."""
         return not self._due
+
+    def founder(self, member: Member) -> int:
+        """The initial member from which a member of the current view descends."""
+        return member.id if member.state is None else self._founders.get(member.state, member.id)
 
     def ask(self) -> list[RoundTask]:
         """The tasks that can start now; each is returned once."""
@@ -183,11 +191,11 @@ class Engine:
         """Log the outcomes of these members' rounds and the decisions that follow, in one transaction."""
         # Sorted by member, so that the log of a synchronous run does not depend on the order of arrival.
         wave = self._alike([self._wave.pop(member) for member in sorted(members)])
-        reports = [_event(task, outcome) for task, outcome in wave]
+        reports = [event_of(task, outcome) for task, outcome in wave]
         following, after = self._follow(apply(self.view, reports))
         events = reports + following
         stored = {StateRef(o.member, o.round): o.stored for _, o in wave if isinstance(o, Report)}
-        self._commit(events, stored, [_note(outcome) for _, outcome in wave], after)
+        self._commit(events, stored, [note_of(outcome) for _, outcome in wave], after)
         if self.view.ended == LOST:
             raise self._lost()
         self._sweep()
@@ -211,7 +219,7 @@ class Engine:
     def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
         """The wave, with members failed whose number of scores differs from the run's."""
         return [
-            (task, _other_scores(outcome, self._scores))
+            (task, other_scores(outcome, self._scores))
             if isinstance(outcome, Report) and len(outcome.scores) != self._scores
             else (task, outcome)
             for task, outcome in wave
@@ -232,7 +240,7 @@ class Engine:
         for wave in waves:
             # In asynchronous mode the first failure waits until a member has a score: there is no donor before.
             if self.course.strategy.mode == "sync" or wave[0].status != "failed" or now.ranking:
-                decided = self._decide(now, wave)
+                decided = decided_events(self.course.strategy.decide(now, wave), now, wave)
                 events += decided
                 now = apply(now, decided)
         if not self._open(now) and not (view.ended and not events):
@@ -240,28 +248,6 @@ class Engine:
             events += ended
             now = apply(now, ended)
         return events, now
-
-    def _decide(self, view: View, ready: Sequence[Member]) -> list[Event]:
-        """The strategy's validated answer as events."""
-        proposal = self.course.strategy.decide(view, ready)
-        answered = [d.member for d in proposal.decisions] + [r.member for r in proposal.retirements]
-        if sorted(answered) != [member.id for member in ready]:
-            raise UsageError(
-                f"expected the strategy to decide once on each of members {[m.id for m in ready]}, got {answered}"
-            )
-        for decision in proposal.decisions:
-            member = view.member(decision.member)
-            if decision.round != member.round + 1:
-                raise UsageError(
-                    f"expected a decision to open round {member.round + 1} of member {member.id}, got {decision.round}"
-                )
-            view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
-        decided = [
-            # The log holds scores as the task returned them.
-            Decided(decision=d._replace(scores=turned(view.sign, d.scores), series=turned(view.sign, d.series)))
-            for d in sorted(proposal.decisions, key=lambda d: d.member)
-        ]
-        return [*decided, *proposal.retirements, *_entries(view, proposal)]
 
     def _open(self, view: View) -> list[Member]:
         """The members with an open round: waiting for a worker, or in training."""
@@ -297,7 +283,7 @@ class Engine:
             first_step=member.step,
             steps=(ready if self._budget is None else min(ready, self._budget)) - member.step,
             seed=self.course.seed,
-            founder=member.id if member.state is None else self._founders.get(member.state, member.id),
+            founder=self.founder(member),
         )
 
     def _commit(
@@ -317,11 +303,11 @@ class Engine:
         self._due = self._open(self.view)
         for event in events:
             if isinstance(event, Born):
-                self._starts[event.member] = event.start
+                self._opened[event.member] = event
             elif isinstance(event, Decided):
-                self._starts[event.decision.member] = event.decision.start
+                self._opened[event.decision.member] = event.decision
             elif isinstance(event, Reported):
-                start = self._starts.get(event.member)
+                start = self._opened[event.member].start
                 self._founders[event.state] = event.member if start is None else self._founders.get(start, event.member)
                 self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
                 self._scores = self._scores or len(event.scores)
@@ -352,20 +338,6 @@ class Engine:
         ]
         error.__cause__ = original("".join(traces[:1]))
         return error
-
-
-def _entries(view: View, proposal: Proposal) -> list[Event]:
-    """The strategy's births and memory, validated, as events."""
-    known = {member.id for member in view.members}
-    for start in proposal.starts:
-        if start.member in known:
-            raise UsageError(
-                f"expected the strategy to start new members, got member {start.member}, which exists already"
-            )
-        known.add(start.member)
-        view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
-    noted = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
-    return [*proposal.starts, *noted]
 
 
 def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()) -> None:
@@ -412,40 +384,3 @@ def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> 
     if events:
         for observer in observers:
             observer.on_commit(engine, events)
-
-
-def _event(task: RoundTask, outcome: Outcome) -> Event:
-    if isinstance(outcome, Failure):
-        return Failed(member=task.member, round=task.round, cause=outcome.cause, message=outcome.message)
-    return Reported(
-        member=task.member,
-        round=task.round,
-        step=task.first_step + task.steps,
-        scores=outcome.scores,
-        series=outcome.series,
-        state=StateRef(task.member, task.round),
-        digest=outcome.stored.digest,
-        reported=outcome.reported,
-    )
-
-
-def _other_scores(report: Report, expected: int) -> Failure:
-    """The failure of a member that returned another number of scores than the run has."""
-    scores = "1 score" if len(report.scores) == 1 else f"{len(report.scores)} scores"
-    return Failure(
-        member=report.member,
-        round=report.round,
-        attempt=report.attempt,
-        cause="score",
-        message=f"the task returned {scores}, the other reports of this run have {expected}; return as many each time",
-    )
-
-
-def _note(outcome: Outcome) -> NewEntry:
-    """The parts of an outcome that differ between equal runs and so stay out of the log: attempts and times."""
-    details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
-    if isinstance(outcome, Failure):
-        text = {"message": outcome.message, "traceback": outcome.traceback}
-        place = {"file": outcome.file, "line": outcome.line} if outcome.file else {}
-        return NewEntry(kind="failure", details={**details, **text, **place})
-    return NewEntry(kind="round", details={**details, "seconds": outcome.seconds})

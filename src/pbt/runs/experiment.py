@@ -1,32 +1,33 @@
 """The front door: `run`, from a task and a space to a trained population, and the `Experiment` record behind it."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pbt.core.describe import Difference, difference
 from pbt.core.describe import place as place_of
+from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
-from pbt.errors import PBTError, RunUnbegunError, TaskError, UsageError
+from pbt.errors import UsageError
 from pbt.executors.ray import Cluster
-from pbt.executors.transport import check_sendable
-from pbt.executors.worker import ChecksData, Objective, Task, TrainFunction, WorkerSpec
+from pbt.executors.worker import Objective, Task, TrainFunction, WorkerSpec
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
-from pbt.runs.disk_space import Disk, sized
+from pbt.runs.disk_space import Disk
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
-from pbt.runs.placement import EXECUTORS, ExecutorFactory, Placement, ResolvedPlacement
+from pbt.runs.placement import ExecutorFactory, Placement, ResolvedPlacement
+from pbt.runs.preflight import check_population, check_task, trainable
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
+from pbt.runs.resume import check_same, existing_run, record_change, warn_of_changes
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
-from pbt.store.layout import DATABASE, check_vacant
+from pbt.store.layout import check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.sqlite import RunStore
 
@@ -101,49 +102,41 @@ class Experiment:
             PopulationLostError: Every member failed.
         """
         train = trainable(self.task)
-        Callbacks([*self.callbacks, *callbacks])  # validates them before anything is written
+        watchers = [*self.callbacks, *callbacks]
+        Callbacks(watchers)  # validates them before anything is written
         check_population(self.population)
-        rehearse(self._course())
-        store = _existing_run(Path(run_dir)) if resume and run_dir is not None else None
-        resumed, experiment, why = store is not None, self, ""
-        if store is None:
-            births = self._check(train)
-            if run_dir is not None:
-                check_vacant(Path(run_dir))
-            choice = choose(self.placement, train, births)
-            experiment, why = replace(self, placement=choice.placement), choice.why
-            store = experiment._create(run_dir, application)
+        spec = self._spec()
+        empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
+        first = self.plan.begin(empty, self.population, self.initial)
+        rehearse(spec, empty, first.starts)
+        found = existing_run(Path(run_dir)) if resume and run_dir is not None else None
+        if found is None:
+            store, resolved, why = self._begin(train, [birth.hparams for birth in first.starts], run_dir, application)
+        else:
+            store = found
         with store:
-            experiment = experiment._recorded(store, changed_plan=changed_plan) if resumed else experiment
-            resolved = experiment.placement.resolve(self.population)
-            if resumed:
-                _warn_of_changes(store, resolved)
+            if found is not None:
+                resolved = self._resume(store, changed_plan=changed_plan)
             elif why:
                 log.info("executor %s", why)
                 store.note("executor", why=why)
             watch = list(observers)
-            if self.callbacks or callbacks:
+            if watchers:
                 # Counted before the engine adds the decisions that a finished run had withheld.
-                watch.append(Callbacks([*self.callbacks, *callbacks], known=len(store.events())))
+                watch.append(Callbacks(watchers, known=len(store.events())))
             watch += [FounderAdvice(), LevelAdvice(), UnreadAdvice(), Disk()]
-            course = experiment._course()
-            if idle := never_evolves(course):
+            if idle := never_evolves(spec):
                 log.warning("%s", idle)
-            for note in () if resumed else cautions(course):
+            for note in cautions(spec) if found is None else ():
                 log.info("note: %s", note)
-            engine = Engine(course, store)
-            setup = WorkerSpec(
-                task=train,
-                states=store.states,
-                device=resolved.devices[0],
-                threads=resolved.threads,
-            )
-            drive(engine, resolved.open(setup), watch)
+            engine = Engine(spec, store, first)
+            worker = WorkerSpec(task=train, states=store.states, device=resolved.devices[0], threads=resolved.threads)
+            drive(engine, resolved.open(worker), watch)
             if store.path is None:
                 return Run(store)
         return Run.open(store.path)
 
-    def _course(self) -> RunSpec:
+    def _spec(self) -> RunSpec:
         return RunSpec(
             space=Space(self.space),
             strategy=self.plan,
@@ -153,87 +146,80 @@ class Experiment:
             initial=self.initial,
         )
 
-    def _check(self, train: TrainFunction | Task) -> list[HParams]:
-        """Check everything that can be checked before writing; returns the initial hyperparameters."""
-        course = self._course()
-        first = self.plan.begin(View(seed=self.seed, space=course.space), self.population, self.initial).starts
-        if isinstance(train, Task):
-            _try_out(train, [birth.hparams for birth in first])
-        task: Any = train
-        if isinstance(task, ChecksData):
-            task.check_data(self.population, course.space)
-        if self.placement.executor == "processes":
-            check_sendable(train)
-        return [birth.hparams for birth in first]
-
-    def _create(self, run_dir: str | Path | None, application: Mapping[str, Any] | None) -> Store:
-        meta = {
+    def identity(self) -> dict[str, Any]:
+        """The values that make two runs the same experiment, in the form in which they are recorded."""
+        own = {
             "seed": self.seed,
             "population": self.population,
-            "rounds": self.rounds,
-            "initial": [dict(hparams) for hparams in self.initial],
             "objective": self.objective,
             "space": Space(self.space).to_dict(),
+            "initial": [dict(hparams) for hparams in self.initial],
             "plan": self.plan.describe(),
+        }
+        return {name: from_json(to_json(value, name)) for name, value in own.items()}
+
+    def differences(self, meta: Mapping[str, Any]) -> dict[str, Difference]:
+        """The first difference in each part in which a recorded run is another experiment; empty for the same.
+
+        Args:
+            meta: The recorded values of the run.
+        """
+        found = {}
+        for name, value in self.identity().items():
+            change = difference(meta.get(name), value, name)
+            # Plans are compared up to what earlier versions recorded of them.
+            if change is None and name != "plan" and value != meta.get(name):
+                change = Difference(name, meta.get(name), value)
+            if change is not None:
+                found[name] = change
+        noted = (meta.get("application") or {}).get("note", "")
+        if self.note and noted != self.note:
+            found["note"] = Difference("note", noted, self.note)
+        return found
+
+    def _begin(
+        self,
+        train: TrainFunction | Task,
+        births: Sequence[HParams],
+        run_dir: str | Path | None,
+        application: Mapping[str, Any] | None,
+    ) -> tuple[Store, ResolvedPlacement, str]:
+        """The store of a new run, made after all checks that need no training, its placement and the reason for it."""
+        check_task(train, births, Space(self.space), sent=self.placement.executor == "processes")
+        if run_dir is not None:
+            check_vacant(Path(run_dir))
+        choice = choose(self.placement, train, births)
+        resolved = choice.placement.resolve(self.population)
+        meta = {
+            **self.identity(),
+            "rounds": self.rounds,
             "task": place_of(self.task) if callable(self.task) else type(self.task).__qualname__,
             "application": ({"note": self.note} if self.note else {}) | dict(application or {}),
-            "place": self.placement.resolve(self.population).record(),
+            "place": resolved.record(),
         }
-        return MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
+        store = MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
+        return store, resolved, choice.why
 
-    def _recorded(self, store: Store, *, changed_plan: bool) -> "Experiment":
-        """This experiment with the recorded placement, as far as no other is requested.
+    def _resume(self, store: Store, *, changed_plan: bool) -> ResolvedPlacement:
+        """Check and record that a run resumes with this experiment; returns its placement.
 
         Raises:
             UsageError: The recorded run is another experiment.
         """
         meta = store.meta
-        now = {
-            "seed": self.seed,
-            "population": self.population,
-            "objective": self.objective,
-            "space": Space(self.space).to_dict(),
-            "initial": [dict(hparams) for hparams in self.initial],
-        }
-        for name, value in now.items():
-            if from_json(to_json(value, name)) != meta[name]:
-                raise UsageError(_differs(store, difference(meta[name], from_json(to_json(value, name)), name)))
-        noted = (meta.get("application") or {}).get("note", "")
-        if self.note and noted != self.note:
-            raise UsageError(_differs(store, Difference(field="note", before=noted, now=self.note)))
-        plan = from_json(to_json(self.plan.describe(), "plan"))
-        change = difference(meta["plan"], plan, "plan")
-        if change is not None and not changed_plan:
-            raise UsageError(f"{_differs(store, change)}, or accept the change with changed_plan=True (--changed-plan)")
+        change = check_same(store, self.differences(meta), changed_plan=changed_plan)
         if self.rounds < meta["rounds"]:
             raise UsageError(
                 f"{store.path}: expected at least the {meta['rounds']} rounds that this run was started with, got "
                 f"rounds={self.rounds}"
             )
         if change is not None:
-            _record_change(store, change, plan)
+            record_change(store, change, self.identity()["plan"])
         if self.rounds > meta["rounds"]:
             store.update_meta(rounds=self.rounds)
-        requested = self.placement
-        recorded = meta["place"]
-        # A run started on a GPU resumes on any available GPU, or on the CPU if there is none.
-        device = requested.device or ("cpu" if recorded["device"] == "cpu" else None)
-        executor = requested.executor
-        if executor == "auto" and recorded["executor"] in EXECUTORS:
-            executor = recorded["executor"]
-        same = executor == recorded["executor"]
-        placement = replace(
-            requested,
-            executor=executor,
-            # Results depend on these in their last bits; with another executor they differ in any case.
-            threads=requested.threads or (recorded["threads"] if same else None),
-            members_per_program=requested.members_per_program
-            or (recorded.get("members_per_program") if same else None),
-            workers=requested.workers or (recorded.get("workers") if same else None),
-            device=None if executor == "ray" else device,
-            cluster=requested.cluster.asking(recorded.get("need") or {}),
-        )
-        return replace(self, placement=placement)
+        resolved = self.placement.resumed(meta["place"]).resolve(self.population)
+        warn_of_changes(store, resolved)
+        return resolved
 
 
 def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
@@ -309,112 +295,3 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         ),
     )
     return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks, changed_plan=changed_plan)
-
-
-MOST_MEMBERS = 1_000_000
-INSIST = "PBT_MAX_POPULATION"
-"""Environment variable that raises the bound."""
-_MEMBER_BYTES, _ROUND_SECONDS = 4000, 2e-4
-"""Measured overhead of a member: memory in bytes, and seconds per round besides training."""
-
-
-def check_population(population: int) -> None:
-    """Reject implausibly large populations.
-
-    Raises:
-        UsageError: The population exceeds the bound.
-    """
-    told = os.environ.get(INSIST, "")
-    if population > (int(told) if told.isdecimal() else MOST_MEMBERS):
-        raise UsageError(
-            f"population: expected at most {MOST_MEMBERS:,} members, got {population:,}, which take about "
-            f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes per "
-            f"round besides training; if this is intended, set {INSIST}={population}"
-        )
-
-
-_TRIES = 4
-"""Number of members whose values are tried before the start: a task may refuse one combination of values."""
-
-
-def _try_out(task: Task, births: Sequence[HParams]) -> None:
-    """Raise TaskError unless the task can be set up with the values of one of the first members."""
-    for i, hparams in enumerate(births[:_TRIES]):
-        try:
-            task.check(hparams)
-        except TaskError as error:
-            # An exception in the user's code may be due to these values alone.
-            own = error.__cause__ is not None and not isinstance(error.__cause__, PBTError)
-            if not own or i == min(_TRIES, len(births)) - 1:
-                raise
-        else:
-            return
-
-
-def _differs(store: Store, change: Difference | None) -> str:
-    """The error for resuming another experiment; names the one field that differs."""
-    if change is None:  # equal in all parts that an earlier version recorded
-        return f"{store.path}: this run was started with another experiment; start another run"
-    if change.field.endswith(".code"):
-        rule = change.field.removesuffix(".code")
-        return f"{store.path}: this run was started with another {rule}: its code has changed; use the same"
-    return (
-        f"{store.path}: this run was started with {change.field} = {change.before!r} and cannot be resumed with "
-        f"{change.now!r}; use the same, or start another run"
-    )
-
-
-def _record_change(store: Store, change: Difference, plan: Mapping[str, Any]) -> None:
-    """Log that the run resumes with another plan than the recorded one."""
-    entry = {"field": change.field, "before": change.before, "now": change.now}
-    log.warning("%s: resumed with another %s: %r instead of %r", store.path, change.field, change.now, change.before)
-    store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), entry])
-    store.note("changed_plan", **entry)
-
-
-def _existing_run(path: Path) -> Store | None:
-    """The run in the directory; None if there is none or its creation was interrupted."""
-    if not (path / DATABASE).exists():
-        return None
-    try:
-        return RunStore.open(path)
-    except RunUnbegunError:
-        return None
-
-
-def _warn_of_changes(store: Store, resolved: ResolvedPlacement) -> None:
-    """Warn of changes that can alter the last bits of a resumed run; they are not refused."""
-    recorded, now = store.meta["place"], resolved.record()
-    changes = [
-        f"{name} {recorded.get(name)} -> {value}"
-        for name, value in now.items()
-        if name not in ("workers", "need") and recorded.get(name) != value
-    ]
-    store.note("resumed", changes=changes)
-    if changes:
-        log.warning("resumed with another placement: results may differ in their last bits (%s)", ", ".join(changes))
-
-
-def trainable(task: Any) -> TrainFunction | Task:
-    """Convert a task to the form that workers take.
-
-    Raises:
-        TaskError: It has none of the supported forms.
-    """
-    if isinstance(task, Task):
-        return task
-    if all(hasattr(task, name) for name in ("build", "train", "evaluate")):
-        from pbt.pytorch.modules import ModuleTask
-
-        if not hasattr(task, "bind"):
-            raise TaskError(
-                f"{type(task).__name__} needs a `bind` table that maps each hyperparameter to the place of its effect"
-            )
-        return ModuleTask(task)
-    if callable(task):
-        train: TrainFunction = task
-        return train
-    raise TaskError(
-        "expected a task: a function (hparams, state, steps, ctx), a SupervisedTask, or an object with "
-        f"bind, build, train and evaluate; got {type(task).__name__}"
-    )

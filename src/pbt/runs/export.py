@@ -8,17 +8,16 @@ import importlib
 import io
 import itertools
 import json
-import math
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pbt.core.lineage import Lineage
+from pbt.core.history import RunHistory
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError
 from pbt.runs.results import Run
+from pbt.text import finite
 
 Columns = Mapping[str, Sequence[Any]]
 _PLAIN_LABEL = re.compile(r"[A-Za-z0-9.+-]+")
@@ -37,12 +36,8 @@ def jsonl_text(columns: Columns) -> str:
     """One JSON object per row; NaN and infinities, which JSON lacks, are null."""
     rows = zip(*columns.values(), strict=True)
     return "".join(
-        json.dumps(dict(zip(columns, map(_finite, row), strict=True)), allow_nan=False) + "\n" for row in rows
+        json.dumps(dict(zip(columns, map(finite, row), strict=True)), allow_nan=False) + "\n" for row in rows
     )
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_parquet(columns: Columns, path: Path) -> None:
@@ -77,28 +72,26 @@ def _uniform(column: Sequence[Any]) -> list[Any]:
     return [None if value is None else as_type(value) for value in column]
 
 
-def newick(lineage: Lineage, root: str = "population") -> str:
+def newick(lineage: RunHistory, root: str = "population") -> str:
     """The lineage tree in Newick format: all founders under one root, branch lengths in training steps.
 
     A label names a state: `m3.r12` is member 3 after round 12. Labels stand where branches part or end.
     """
-    children: dict[StateRef | None, list[StateRef]] = defaultdict(list)
-    for ref in lineage.reports:
-        children[lineage.start(*ref)].append(ref)
+    children = lineage.children
     parts: list[str] = []
     # A stack instead of recursion: a tree can be as deep as a run is long.
-    pending: list[str | tuple[StateRef, int]] = [f"){_label(root)};\n", *_siblings(children[None], 0), "("]
+    pending: list[str | tuple[StateRef, int]] = [f"){_label(root)};\n", *_siblings(children.get(None, ()), 0), "("]
     while pending:
         item = pending.pop()
         if isinstance(item, str):
             parts.append(item)
             continue
         ref, since = item
-        while len(children[ref]) == 1:
-            ref = children[ref][0]
-        step = lineage.reports[ref].step
+        while len(below := children.get(ref, ())) == 1:
+            ref = below[0]
+        step = lineage.states[ref].step
         name = f"{_label(f'm{ref.member}.r{ref.round}')}:{step - since}"
-        pending += [f"){name}", *_siblings(children[ref], step), "("] if children[ref] else [name]
+        pending += [f"){name}", *_siblings(below, step), "("] if below else [name]
     return "".join(parts)
 
 
@@ -127,12 +120,12 @@ def ray_policies(run: Run) -> dict[str, str]:
     Raises:
         RunError: No member has finished a round.
     """
-    newest = {ref.member: ref for ref in run.tree.reports}
-    named = {"best": run.best.state, **{f"member_{member}": newest[member] for member in sorted(newest)}}
+    newest = run.tree.newest
+    named = {"best": run.best.state, **{f"member_{member}": newest[member].state for member in sorted(newest)}}
     return {f"pbt_policy_{trial}.txt": ray_policy(run.tree, ref) for trial, ref in named.items()}
 
 
-def ray_policy(lineage: Lineage, ref: StateRef) -> str:
+def ray_policy(lineage: RunHistory, ref: StateRef) -> str:
     """The changes along the ancestry of a state, one JSON list per line, in Ray's log format.
 
     `[tag of the member, tag of its donor, iterations of the member, of the donor, old config, new config]`.

@@ -2,14 +2,14 @@
 
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
-from pbt.executors.machine import cores_here, version_of
+from pbt.executors.machine import DISTRIBUTION, cores_here, version_of
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.ray import Cluster, RayExecutor
 from pbt.executors.retry import Limits
@@ -56,6 +56,29 @@ class Placement:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"expected at least 1 of {name}, got {value}")
+
+    def resumed(self, recorded: Mapping[str, Any]) -> "Placement":
+        """This placement for a run that was started before: fields left open are as recorded.
+
+        Args:
+            recorded: The placement recorded with the run (`ResolvedPlacement.record`).
+        """
+        executor = self.executor
+        if executor == "auto" and recorded.get("executor") in EXECUTORS:
+            executor = recorded["executor"]
+        same = executor == recorded.get("executor")
+        # A run started on a GPU resumes on any available GPU, or on the CPU if there is none.
+        device = self.device or ("cpu" if recorded.get("device") == "cpu" else None)
+        return replace(
+            self,
+            executor=executor,
+            # Results depend on these in their last bits; with another executor they differ in any case.
+            threads=self.threads or (recorded.get("threads") if same else None),
+            members_per_program=self.members_per_program or (recorded.get("members_per_program") if same else None),
+            workers=self.workers or (recorded.get("workers") if same else None),
+            device=None if executor == "ray" else device,
+            cluster=self.cluster.asking(recorded.get("need") or {}),
+        )
 
     def resolve(self, population: int) -> "ResolvedPlacement":
         """Resolve the open fields, for a given executor.
@@ -130,7 +153,7 @@ class ResolvedPlacement:
             "device": self.devices[0].partition(":")[0],
             "python": platform.python_version(),
             "torch": version_of("torch"),
-            "pbt": version_of("population-based-training"),
+            "pbt": version_of(DISTRIBUTION),
             "machine": platform.machine(),
         }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from pbt.core.events import Born
 from pbt.core.exploit import Copy, Mutate, Stay
 from pbt.core.explore import explored
 from pbt.core.population import Member, StateRef, View
@@ -24,18 +25,22 @@ LOOKED_AHEAD = 10_000
 """Maximal number of calls of an interval function."""
 
 
-def rehearse(course: RunSpec) -> None:
+def rehearse(spec: RunSpec, empty: View, starts: Sequence[Born]) -> None:
     """Call the plan's interval, rank, exploit and explore once or twice, with separate draws; results are discarded.
 
     Strategies other than `Plan` are not rehearsed, except for their explore rule: they may need more members or another
     form of report than can be made up.
 
+    Args:
+        spec: The settings of the run.
+        empty: The view before the first event.
+        starts: The strategy's first members.
+
     Raises:
         UsageError: A rule fails, returns another type than expected, or leaves the search space.
     """
-    strategy = course.strategy
-    step, round_ = _first_ready(course)
-    view = _pretended(course, step, round_)
+    strategy = spec.strategy
+    view = _pretended(empty, starts[:MOST], *_first_ready(spec))
     if not view.members:
         return
     if isinstance(strategy, Plan):
@@ -49,21 +54,19 @@ def rehearse(course: RunSpec) -> None:
             _check_explore(explore, member, view)
 
 
-def _first_ready(course: RunSpec) -> tuple[int, int]:
+def _first_ready(spec: RunSpec) -> tuple[int, int]:
     """Step and round of the first ready point at which a member may copy; computes all ready points of the run."""
-    burn_in = getattr(course.strategy, "burn_in", 0)
+    burn_in = getattr(spec.strategy, "burn_in", 0)
     step, found = 0, None
-    for round_ in range(1, min(course.rounds, LOOKED_AHEAD) + 1):
-        step = course.strategy.next_ready(step)
+    for round_ in range(1, min(spec.rounds, LOOKED_AHEAD) + 1):
+        step = spec.strategy.next_ready(step)
         if found is None and step >= burn_in:
             found = step, round_
-    return found or (max(step, burn_in), course.rounds)
+    return found or (max(step, burn_in), spec.rounds)
 
 
-def _pretended(course: RunSpec, step: int, round_: int) -> View:
-    """The first members as if they had trained up to this step, the last one best."""
-    empty = View(seed=course.seed, space=course.space, lookback=course.strategy.lookback)
-    starts = course.strategy.begin(empty, course.population, course.initial).starts[:MOST]
+def _pretended(empty: View, starts: Sequence[Born], step: int, round_: int) -> View:
+    """These members as if they had trained up to this step, the last one best."""
     members = tuple(
         Member(
             id=start.member,

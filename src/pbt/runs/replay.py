@@ -5,6 +5,7 @@ the name of the ancestor that first trained it. All randomness inside a task is 
 round), so the same seed gives the same weights to the bit, and another seed an independent repetition.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +15,16 @@ from typing import Any, Self
 from pbt.core.events import Reported
 from pbt.core.exploit import never
 from pbt.core.explore import follow
-from pbt.core.lineage import Lineage, Link, Schedule, Segment
+from pbt.core.history import RunHistory, TrainedState
 from pbt.core.population import StateRef, Stored
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.errors import UsageError
 from pbt.executors.base import Executor, Incident, Outcome, RoundTask, State, States
 from pbt.executors.worker import WorkerSpec
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
-from pbt.runs.placement import EXECUTORS, Placement
+from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.space import HParams
 
@@ -67,11 +69,11 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     requested = place_of(run, placement, repeat=seed == run.meta["seed"])
     members_per_program = (run.meta.get("place") or {}).get("members_per_program") or run.meta["population"]
     together = requested.executor == "vectorized"
-    past = tuple(_past(run.tree, link, members_per_program if together else 1) for link in links)
+    past = _past(run.tree, links, members_per_program if together else 1)
     experiment = Experiment(
         task=task,
         space=run.space,
-        plan=Plan(exploit=never(), explore=follow(schedule), interval=Cuts(tuple(link.last_step for link in links))),
+        plan=Plan(exploit=never(), explore=follow(schedule), interval=Cuts(tuple(link.step for link in links))),
         population=1,
         rounds=len(links),
         seed=seed,
@@ -94,18 +96,17 @@ def place_of(run: Run, requested: Placement | None = None, *, repeat: bool = Tru
     recorded, requested = run.meta.get("place") or {}, requested or Placement(executor="auto")
     executor = requested.executor
     if executor == "auto":
-        executor = recorded.get("executor", "not recorded")
-        if executor not in EXECUTORS:
+        executor = requested.resumed(recorded).executor
+        if executor == "auto":
             raise UsageError(
-                f"the run was trained by a custom executor ({executor}); "
+                f"the run was trained by a custom executor ({recorded.get('executor', 'not recorded')}); "
                 "choose where to replay it: inline or vectorized"
             )
         if executor != "vectorized" or not repeat:
             executor = "inline"
-    # A run trained on a GPU is replayed on any available GPU, or on the CPU if there is none.
-    device = requested.device or ("cpu" if recorded.get("device") == "cpu" else None)
+    alone = replace(requested, executor="inline").resumed(recorded)
     threads = requested.threads or recorded.get("threads")
-    return replace(requested, executor=executor, threads=threads, device=device, members_per_program=None)
+    return replace(alone, executor=executor, threads=threads, members_per_program=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +128,7 @@ class ReplayComparison:
 def compare(run: Run, replayed: Run, member: int | None = None) -> ReplayComparison:
     """Compare the last state of an ancestry with that of its finished replay."""
     links = run.lineage(member)
-    pairs = [(run.tree.reports[_ref(link)], _report(replayed.tree, i)) for i, link in enumerate(links, 1)]
+    pairs = [(link.report, _report(replayed.tree, i)) for i, link in enumerate(links, 1)]
     differ = [i for i, (first, second) in enumerate(pairs) if first.digest != second.digest]
     original, last = pairs[-1]
     return ReplayComparison(
@@ -135,19 +136,15 @@ def compare(run: Run, replayed: Run, member: int | None = None) -> ReplayCompari
     )
 
 
-def _report(tree: Lineage, round_: int) -> Reported:
+def _report(tree: RunHistory, round_: int) -> Reported:
     report = tree.reports.get(StateRef(ALONE, round_))
     if report is None:
         raise UsageError(f"the replay has not reached round {round_}; resume it")
     return report
 
 
-def _ref(link: Link) -> StateRef:
-    return StateRef(link.member, link.round)
-
-
-def _schedule(links: Sequence[Link]) -> Schedule:
-    return Schedule(tuple(Segment(start=x.first_step, stop=x.last_step, hparams=x.hparams) for x in links))
+def _schedule(links: Sequence[TrainedState]) -> Schedule:
+    return Schedule(tuple(Segment(start=x.first_step, stop=x.step, hparams=x.hparams) for x in links))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +171,17 @@ class Past:
     """Members and hyperparameters of the program that trained it, in order; only the member itself if it ran alone."""
 
 
-def _past(tree: Lineage, link: Link, members_per_program: int) -> Past:
-    trained = [ref for ref in (*tree.reports, *map(StateRef._make, tree.failures)) if ref.round == link.round]
-    members = sorted(ref.member for ref in trained)
-    first = members.index(link.member) // members_per_program * members_per_program
-    wave = {member: tree.hparams(member, link.round) for member in members[first : first + members_per_program]}
-    return Past(ref=_ref(link), wave=wave)
+def _past(tree: RunHistory, links: Sequence[TrainedState], members_per_program: int) -> tuple[Past, ...]:
+    trained: dict[int, list[int]] = defaultdict(list)
+    for member, round_ in sorted((*tree.states, *tree.failures)):
+        trained[round_].append(member)
+    found = []
+    for link in links:
+        members = trained[link.round]
+        first = members.index(link.member) // members_per_program * members_per_program
+        wave = {member: tree.hparams(member, link.round) for member in members[first : first + members_per_program]}
+        found.append(Past(ref=link.state, wave=wave))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from pbt.core.events import Event, Failed, Reported
+from pbt.core.events import Event, Failed
 from pbt.core.fold import empty_view, fold
-from pbt.core.lineage import Lineage, Link, Schedule
+from pbt.core.history import RunHistory, TrainedState
 from pbt.core.population import StateRef, View
+from pbt.core.schedule import Schedule
 from pbt.errors import MissingExtraError, RunError, UsageError
 from pbt.space import HParams, Space
 from pbt.store.base import JournalEntry
@@ -132,9 +133,9 @@ class Run:
         return fold(self.events, empty_view(self.meta))
 
     @cached_property
-    def tree(self) -> Lineage:
+    def tree(self) -> RunHistory:
         """The ancestry of all states, read from the log."""
-        return Lineage(self.events)
+        return RunHistory(self.events)
 
     @property
     def best(self) -> BestMember:
@@ -152,7 +153,7 @@ class Run:
             step=best.step,
             score=self.view.sign * best.score,
             hparams=best.hparams,
-            reported=self.tree.reports[best.state].reported,
+            reported=self.tree.states[best.state].reported,
             state=best.state,
         )
 
@@ -167,10 +168,9 @@ class Run:
         Raises:
             UsageError: The member does not exist or has finished no round.
         """
-        last = self.lineage(member)[-1]
-        return self.tree.schedule(StateRef(last.member, last.round))
+        return self.tree.schedule(self.lineage(member)[-1].state)
 
-    def lineage(self, member: int | None = None) -> list[Link]:
+    def lineage(self, member: int | None = None) -> list[TrainedState]:
         """The rounds that led to a member's newest state, first to last; None: to the best state.
 
         Raises:
@@ -178,46 +178,47 @@ class Run:
         """
         if member is None:
             return self.tree.ancestry(self.best.state)
-        refs = [ref for ref in self.tree.reports if ref.member == member]
-        if not refs:
-            if not self.tree.reports:
+        newest = self.tree.newest.get(member)
+        if newest is None:
+            if not self.tree.states:
                 raise self._nothing_yet()
             last = max(there.id for there in self.view.members)
             raise UsageError(f"member {member} does not exist or has finished no round; members: 0 .. {last}")
-        return self.tree.ancestry(refs[-1])
+        return self.tree.ancestry(newest.state)
 
     def history(self) -> History:
         """Columns: member, round, step, score, kind, donor, each hyperparameter, and every reported value."""
-        reports = [event for event in self.events if isinstance(event, Reported)]
-        opened = [self.tree.decisions.get((r.member, r.round)) for r in reports]
-        trained = [self.tree.hparams(r.member, r.round) for r in reports]
+        states = self.tree.states.values()
         names = dict.fromkeys(
-            name for r in reports for name, value in r.reported.items() if not isinstance(value, (list, dict))
+            name for state in states for name, value in state.reported.items() if not isinstance(value, (list, dict))
         )
         columns: dict[str, list[Any]] = {
-            "member": [r.member for r in reports],
-            "round": [r.round for r in reports],
-            "step": [r.step for r in reports],
-            "score": [r.scores[0] for r in reports],
-            "kind": [decision.kind if decision else "born" for decision in opened],
-            "donor": [decision.donor if decision else None for decision in opened],
+            "member": [state.member for state in states],
+            "round": [state.round for state in states],
+            "step": [state.step for state in states],
+            "score": [state.score for state in states],
+            "kind": [state.opening.kind for state in states],
+            "donor": [state.decision.donor if state.decision else None for state in states],
         }
         # A taken name gets a longer title, as in the views of the database.
         for name in self.space:
-            columns[f"hparams.{name}" if name in columns else name] = [hparams.get(name) for hparams in trained]
+            columns[f"hparams.{name}" if name in columns else name] = [state.hparams.get(name) for state in states]
         for name in names:
-            columns[f"reported.{name}" if name in columns else name] = [r.reported.get(name) for r in reports]
+            columns[f"reported.{name}" if name in columns else name] = [state.reported.get(name) for state in states]
         return History(columns)
+
+    def journal(self) -> list[JournalEntry]:
+        """The journal beside the log: times, warnings and incidents, in order."""
+        return self._source.journal()
 
     def failures(self) -> list[FailedRound]:
         """The failed rounds, in log order."""
         notes = {
             (entry.details.get("member"), entry.details.get("round")): entry.details
-            for entry in self._source.journal()
+            for entry in self.journal()
             if entry.kind == "failure"
         }
-        failed = [event for event in self.events if isinstance(event, Failed)]
-        return [_failed_round(event, notes.get((event.member, event.round), {})) for event in failed]
+        return [_failed_round(event, notes.get(round_, {})) for round_, event in self.tree.failures.items()]
 
     def load_state(self, ref: StateRef | None = None) -> Any:
         """A fresh copy of a state; None: of the best one.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pbt.core.lineage import Schedule
+from pbt.core.schedule import Schedule
 from pbt.errors import UsageError, nearest
 from pbt.space import Value
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.population import StateRef, Stored
-from pbt.errors import CorruptError, DiskError
+from pbt.errors import CorruptError, DiskError, RunError
 from pbt.store.codec import decode_checked, encode_with_digest
 from pbt.store.database import LOOK
 
@@ -112,7 +112,11 @@ def write_durable(path: Path, content: bytes) -> None:
     """
     # A unique name per attempt: an abandoned worker may still be writing the same state.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
-    with _renaming(temporary, path, f" ({len(content)} bytes)", durable=True), temporary.open("xb") as file:
+    with (
+        _disk_errors(path, f" ({len(content)} bytes)"),
+        _renaming(temporary, path, durable=True),
+        temporary.open("xb") as file,
+    ):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -128,24 +132,45 @@ def replacing(path: Path, temporary: Path) -> Iterator[None]:
     Raises:
         DiskError: It cannot be written; the temporary file is removed.
     """
-    with _renaming(temporary, path):
+    with _disk_errors(path), _renaming(temporary, path):
         temporary.unlink(missing_ok=True)
         yield
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file outside a run's own: atomically, not durably; its folder is made if it does not exist.
+
+    Raises:
+        RunError: It cannot be written; no partial file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _renaming(temporary, path):
+            temporary.unlink(missing_ok=True)
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}); choose another path (--out)") from error
+
+
 @contextmanager
-def _renaming(temporary: Path, path: Path, size: str = "", *, durable: bool = False) -> Iterator[None]:
+def _renaming(temporary: Path, path: Path, *, durable: bool = False) -> Iterator[None]:
     """Rename `temporary` to `path` after the body, or remove it after an error."""
     try:
-        try:
-            yield
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        if durable:
-            sync_folder(path.parent)
+        yield
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+@contextmanager
+def _disk_errors(path: Path, size: str = "") -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DiskError(f"cannot write {path}{size}: {error.strerror or error}; {REMEDY}") from error
 

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from pbt.closing import Closing
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.store.base import JournalEntry, NewEntry, Problem
@@ -13,7 +13,7 @@ from pbt.store.files import StateFiles
 from pbt.store.verify import verify_content
 
 
-class MemoryStore:
+class MemoryStore(Closing):
     """A store without a run directory.
 
     Events and values pass through the same JSON as on disk, so both stores return equal records.
@@ -98,11 +98,3 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to release."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
+from pbt.closing import Closing
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
@@ -54,7 +54,7 @@ class Contents:
     stored: Mapping[StateRef, Stored]
 
 
-class RunReader:
+class RunReader(Closing):
     """Reads a run directory without writing to it. A context manager.
 
     Every read opens the database, runs one query and closes it, so that a reader suspended between two reads never
@@ -195,14 +195,6 @@ class RunReader:
         if self._remove is not None:
             self._remove()
         self._copy = self._copied = self._remove = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         deadline = time.monotonic() + _PATIENCE

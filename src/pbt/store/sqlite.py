@@ -9,9 +9,9 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from pbt.closing import Closing
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError
@@ -29,7 +29,7 @@ _PATIENCE = 60.0
 """Seconds to wait for readers, whose reads are short."""
 
 
-class RunStore:
+class RunStore(Closing):
     """The writer of a run directory, made by `create` or `open`. A context manager for one thread.
 
     After any crash, `open` restores the last commit.
@@ -245,14 +245,6 @@ class RunStore:
         """Release the run; everything committed is durable. May be called twice."""
         self._connection.close()
         self._lock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pbt.core.describe import describe_record
 from pbt.core.exploit import Never, Truncation, at_random, never
 from pbt.core.explore import follow, keep
-from pbt.core.lineage import Schedule, Segment
 from pbt.core.population import Member, StateRef, View
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Interval, Mode, Plan, Proposal, Strategy, births
 from pbt.errors import UsageError
 from pbt.space import HParams

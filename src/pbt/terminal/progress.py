@@ -4,8 +4,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pbt.closing import Closing
 from pbt.core.events import Decided, Decision, Event, Failed, Reported
 from pbt.core.population import Member, View
 from pbt.executors.base import Failure, Outcome, Report
@@ -40,7 +39,7 @@ class ProgressFrame:
     failed: int = 0
 
 
-class ProgressObserver(Observer):
+class ProgressObserver(Closing, Observer):
     """Shows the progress of a population. A context manager that restores the terminal.
 
     Args:
@@ -132,14 +131,6 @@ class ProgressObserver(Observer):
         live, self._live = self._live, None
         if live is not None:
             live.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def render(self) -> RenderableType:
         """The current display."""

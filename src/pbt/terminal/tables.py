@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.core.events import Decision
-from pbt.core.lineage import Lineage, Schedule
+from pbt.core.history import RunHistory
 from pbt.core.population import Member
+from pbt.core.schedule import Schedule
 from pbt.runs.results import Run
 from pbt.space import HParams
-from pbt.text import NONE, cell, count, printable, scalars, scored
+from pbt.text import NONE, cell, count, finite, printable, scalars, scored
 
 GAP = 2
 """Cells between two columns."""
@@ -89,23 +90,23 @@ def rows_of(run: Run) -> list[MemberRow]:
     """Every member of the population, best first; failed and retired ones last."""
     tree, sign = run.tree, run.view.sign
     bests: dict[int, float] = {}
-    for ref, report in tree.reports.items():
-        bests[ref.member] = better_of(sign, report.scores[0], bests.get(ref.member))
+    for state in tree.states.values():
+        bests[state.member] = better_of(sign, state.score, bests.get(state.member))
     place = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
     members = [member for member in run.view.members if member.role == "member"]
     members.sort(key=lambda m: (place.get(m.id, len(place)), m.status == "retired", m.id))
     return [_row(member, tree, bests.get(member.id), sign) for member in members]
 
 
-def _row(member: Member, tree: Lineage, best: float | None, sign: int) -> MemberRow:
-    known = member.state is not None and member.state in tree.reports
+def _row(member: Member, tree: RunHistory, best: float | None, sign: int) -> MemberRow:
+    state = None if member.state is None else tree.states.get(member.state)
     return row_of(
         member,
         tree.decisions.get((member.id, member.opened)),
         sign=sign,
         best=best,
-        founder=tree.founder(member.state) if known and member.state is not None else member.id,
-        reported=scalars(tree.reports[member.state].reported) if known and member.state is not None else {},
+        founder=member.id if state is None else state.founder,
+        reported={} if state is None else scalars(state.reported),
     )
 
 
@@ -224,7 +225,7 @@ def _mark_cut(columns: Sequence[Column], index: int, text: str) -> None:
 def as_json(run: Run, state: str) -> dict[str, Any]:
     """A run as plain values for JSON; scores are as returned by the task."""
     meta, scored_once = run.meta, run.view.best is not None
-    plain: dict[str, Any] = _finite(
+    plain: dict[str, Any] = finite(
         {
             "run": None if run.path is None else str(run.path),
             "state": state,
@@ -232,7 +233,7 @@ def as_json(run: Run, state: str) -> dict[str, Any]:
             "seed": meta.get("seed"),
             "population": meta.get("population"),
             "rounds": meta.get("rounds"),
-            "rounds_done": rounds_done(run),
+            "rounds_done": run.view.rounds_done,
             "best": _best(run) if scored_once else None,
             "schedule": run.best_schedule.to_dict()["segments"] if scored_once else None,
             "members": [_member(row) for row in rows_of(run)],
@@ -267,17 +268,3 @@ def _member(row: MemberRow) -> dict[str, Any]:
         "founder": row.founder,
         "reported": dict(row.reported),
     }
-
-
-def rounds_done(run: Run) -> int:
-    """Rounds finished by every member of the population."""
-    return min((member.round for member in run.view.population), default=run.view.round)
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinities, which JSON lacks, by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -27,9 +27,9 @@ from pbt.executors.base_values import MARK
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
-from pbt.testing.courses import check_close, state_of
 from pbt.testing.recipes import FORMS, ROUNDS, STEPS, Form, drawn
 from pbt.testing.scripts import ALONE, COPIED, Key, Script, Several, Together, perform, plain
+from pbt.testing.states import check_close, state_of
 
 Law = Callable[[Script, Script], None]
 """Checks a program against the same one trained by the inline executor; raises AssertionError if it is violated."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pbt.core.exploit import truncation
 from pbt.core.explore import jitter, perturb
-from pbt.core.lineage import Schedule, Segment
+from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.executors.worker import Context
 from pbt.space import Float

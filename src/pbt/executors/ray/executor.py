@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
+from pbt.closing import Closing
 from pbt.core.population import StateRef, Stored
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Incident, Outcome, Report, RoundTask, TaskBatch
@@ -68,7 +68,7 @@ class _ActorSlot:
         return share
 
 
-class RayExecutor:
+class RayExecutor(Closing):
     """Trains on as many actors as the Ray cluster can hold.
 
     Args:
@@ -150,14 +150,6 @@ class RayExecutor:
         self._ray = None
         self._held = ObjectCache(0)
         disconnect()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _connect(self) -> None:
         ray = connected(self._cluster)

@@ -1,1 +1,1 @@
-"""The configuration: the original's JSON files, read, checked and resolved into one record (`record`)."""
+"""The configuration: the original's JSON files, checked and resolved into one record (`record`)."""

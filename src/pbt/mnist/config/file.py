@@ -1,4 +1,4 @@
-"""Reading a configuration file: JSON that says each key once."""
+"""Read a configuration file: JSON with each key once."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ _MOST_BYTES = 1 << 20
 
 
 class Table(dict[str, object]):
-    """A JSON object that remembers which keys were written twice."""
+    """A JSON object, with the keys that occur twice."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         super().__init__(pairs)
@@ -21,7 +21,7 @@ def read_file(path: Path) -> Table:
     """The content of a JSON file, an object at the top.
 
     Raises:
-        ConfigError: It cannot be read or is not such a file.
+        ConfigError: It cannot be read, or is not such a file.
     """
     try:
         with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""The configuration of the MNIST application: the original's JSON in, one checked record out.
+"""The configuration of the MNIST application: from the original's JSON to one checked record.
 
-A file has the sections `general`, `train`, `test` and `val`. `general` wins over the others, and overrides (the
-command line, the environment) win over the file. Everything wrong with a file is said at once, a line each.
+A file has the sections `general`, `train`, `test` and `val`. `general` wins over the others, and overrides (the command
+line, the environment) win over the file. All errors of a file are reported at once, one line each.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pbt.mnist.config.evolving import Evolving
 from pbt.mnist.config.file import read_file
 from pbt.mnist.config.resolve import build
 from pbt.mnist.config.sections import TestSection, TrainSection, ValSection
-from pbt.mnist.config.values import plain
+from pbt.mnist.config.types import plain
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 
@@ -34,8 +34,8 @@ class Config:
         """One section as the original's `args_<section>.json` has it: flat, lists as text, switches as 0 and 1.
 
         Args:
-            section: Which one.
-            worker: Whose file it is to be; None keeps `worker_num`.
+            section: The section.
+            worker: The worker of the file. Default: `worker_num`.
         """
         values = getattr(self, section).model_dump()
         args = {name: plain(value) for name, value in values.items() if value is not None}
@@ -52,42 +52,42 @@ class Config:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, object]) -> Self:
-        """The configuration that `to_dict` wrote.
+        """The configuration from the result of `to_dict`.
 
         Raises:
-            ConfigError: It is not one, or of another version that knew other keys.
+            ConfigError: It is no configuration, or one of another version with other keys.
         """
         val = stored.get("val")
         if isinstance(val, Mapping):
-            # Model files of earlier versions store a pause between tests here, which no evaluation ever had.
+            # Model files of earlier versions have this key here, which no evaluation ever used.
             stored = {**stored, "val": {key: value for key, value in val.items() if key != "sleep_time_sec"}}
         return cls(**build(stored, _NOTHING, "the stored configuration"))
 
     def changed(self, **train: object) -> Self:
-        """The same with other values in `train`, checked like any file.
+        """A copy with other values in `train`, checked like a file.
 
         Raises:
-            ConfigError: They are wrong.
+            ConfigError: A value is wrong.
         """
         stored = self.to_dict()
         return self.from_dict({**stored, "train": {**stored["train"], **train}})
 
     def fingerprint(self) -> str:
-        """SHA-256 over all values, hexadecimal: equal for equal configurations, whatever their files look like."""
+        """SHA-256 of all values, hexadecimal, independent of the form of the file."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_config(path: str | Path, *, overrides: Mapping[str, object] = _NOTHING) -> Config:
-    """Reads and checks a configuration file.
+    """Read and check a configuration file.
 
     Args:
         path: A JSON file.
-        overrides: Keys and values, text as in the file or plain; they win over the file. A key goes to every
-            section that knows it, `"test.load_ckpt"` to one.
+        overrides: Keys and values, text as in the file or plain, which win over the file. A key applies to every
+            section that has it, `"test.load_ckpt"` to one.
 
     Raises:
-        ConfigError: The file cannot be read, or keys or values are wrong: a line for each, the most useful first.
+        ConfigError: The file cannot be read, or keys or values are wrong: one line each, the most useful first.
     """
     path = Path(path)
     return Config(**build(read_file(path), overrides, str(path)))

@@ -1,4 +1,4 @@
-"""The text of `config/config_params.md`, made from the keys themselves; a test holds the file to it."""
+"""The text of `config/config_params.md`, made from the definitions of the keys."""
 
 from collections.abc import Iterable
 from types import UnionType
@@ -7,21 +7,21 @@ from typing import Any, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from pbt.mnist.config.sections import SECTIONS, EvaluationSection, Section, expected
-from pbt.mnist.config.values import HYPERPARAMETERS, plain
+from pbt.mnist.config.types import HYPERPARAMETERS, plain
 
 _HEAD = """# Configuration keys
 
 A configuration is a JSON file with the sections `general`, `train`, `test` and, optionally, `val`. `general` may hold
-any key and wins over the other sections; options on the command line win over the file. What `test` and `val` do not
-say of the keys of the first table they take from `train`. A list is written as text, `"0.1,0.0001"`, or as a JSON
-list; a number may be written as text; a switch is 0 or 1. A key that is not known here is an error.
+any key and wins over the other sections; options on the command line win over the file. Keys of the first table that
+`test` and `val` do not have are taken from `train`. A list is written as text, `"0.1,0.0001"`, or as a JSON list; a
+number may be written as text; a switch is 0 or 1. Any other key is an error.
 
 `-m test` and `-m val` take the network, and the images held out from it, from the checkpoint: from its model file, or
 from `args_test.json` or `args_test_<w>.json` in its training directory. Of `data_dir`, `metric`, `gpus`, `threads` and
 `batch_size` the command line wins, then the configuration file where it differs from the default, then those arguments.
 `--set` with another value of a key that the checkpoint fixes is an error. `--device` wins over `gpus`.
 
-These keys the original did not have: `num_val`, `threads`, `pixels`, `label_smoothing`, `beta1`, `beta2`,
+The original does not have these keys: `num_val`, `threads`, `pixels`, `label_smoothing`, `beta1`, `beta2`,
 `exploit_fraction`, `executor`, `data_order`, `PBT_<name>_bounds` and `PBT_<name>_scale`.
 """
 

@@ -1,4 +1,4 @@
-"""From the tables of a file to checked sections: who wins, what is missing, and what is wrong."""
+"""From the tables of a file to checked sections: precedence, inheritance and errors."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,41 +9,41 @@ from pbt.errors import ConfigError, nearest
 from pbt.mnist.config.evolving import is_evolving_key, parse_evolving, short
 from pbt.mnist.config.file import Table
 from pbt.mnist.config.sections import FIXED, INHERITED, SECTIONS, Section, TrainSection, expected, owners
-from pbt.mnist.config.values import absolute
+from pbt.mnist.config.types import absolute
 
 _NAMES = ("general", *SECTIONS)
 
 
-class _Said(NamedTuple):
+class _Entry(NamedTuple):
     value: object
     where: str  # "train.lr", "general.lr" or "override lr", for errors
 
 
-_Values = dict[str, _Said]
+_Values = dict[str, _Entry]
 
 
 def build(tables: Mapping[str, object], overrides: Mapping[str, object], name: str) -> dict[str, Any]:
-    """Checks everything and makes the fields of a `Config`.
+    """Check a configuration and build the fields of a `Config`.
 
     Args:
-        tables: Section name to its keys, as in a file.
-        overrides: `key` or `section.key` to a value that wins over the file.
-        name: What errors call the file.
+        tables: The keys of each section, as in a file.
+        overrides: Values by `key` or `section.key`, which win over the file.
+        name: Name of the file in errors.
 
     Raises:
-        ConfigError: Something is wrong; a line for each thing.
+        ConfigError: Keys or values are wrong; one line each.
     """
     problems = _check_tables(tables)
     _stop(problems, name)
     values = {section: _merge(section, tables, overrides) for section in SECTIONS}
     _inherit(values)
     problems += _check_keys(tables, overrides)
-    said = {key: entry for key, entry in values["train"].items() if is_evolving_key(key)}
-    evolving, errors = parse_evolving({key: entry.value for key, entry in said.items()})
-    problems += [f"{said[error.key].where}: {error}" for error in errors]
-    if said:
-        # A session of a population is short unless the file says how long.
-        values["train"].setdefault("num_epochs", _Said(1, "train.num_epochs"))
+    evolving_keys = {key: entry for key, entry in values["train"].items() if is_evolving_key(key)}
+    evolving, errors = parse_evolving({key: entry.value for key, entry in evolving_keys.items()})
+    problems += [f"{evolving_keys[error.key].where}: {error}" for error in errors]
+    if evolving_keys:
+        # A session of a population has one epoch by default.
+        values["train"].setdefault("num_epochs", _Entry(1, "train.num_epochs"))
     fields: dict[str, Any] = {"evolving": evolving}
     for section, model in SECTIONS.items():
         fields[section] = _validate(section, model, values[section], problems)
@@ -54,7 +54,7 @@ def build(tables: Mapping[str, object], overrides: Mapping[str, object], name: s
 
 def _stop(problems: list[str], name: str) -> None:
     if problems:
-        # What `general` says wrong is wrong in three sections, but one line is enough.
+        # A wrong key of `general` is wrong in three sections, but reported once.
         raise ConfigError("\n".join(f"{name}: {problem}" for problem in dict.fromkeys(problems)))
 
 
@@ -87,17 +87,17 @@ def _known(section: str, key: str) -> bool:
 
 
 def _merge(section: str, tables: Mapping[str, object], overrides: Mapping[str, object]) -> _Values:
-    """What holds for one section: its own keys, over them `general`, over both the overrides."""
+    """The values of a section: its own keys, overridden by `general`, overridden by the overrides."""
     values: _Values = {}
     for source in (section, "general"):
         for key, value in _table(tables, source).items():
-            # The original's files have an empty load_ckpt in `general`, meaning none: it hides no other.
+            # The empty load_ckpt in `general` of the original's files hides no other.
             if _known(section, key) and not (source == "general" and key == "load_ckpt" and value == ""):
-                values[key] = _Said(value, f"{source}.{key}")
+                values[key] = _Entry(value, f"{source}.{key}")
     for name, value in overrides.items():
         target, _, key = name.rpartition(".")
         if target in ("", section, "general") and _known(section, key):
-            values[key] = _Said(absolute(value) if key == "data_dir" else value, f"override {name}")
+            values[key] = _Entry(absolute(value) if key == "data_dir" else value, f"override {name}")
     return values
 
 
@@ -126,18 +126,18 @@ def _stranger(section: str, key: str) -> str:
 
 
 def _validate(section: str, model: type[Section], values: _Values, problems: list[str]) -> Section | None:
-    plain = {key: said.value for key, said in values.items() if not is_evolving_key(key)}
+    plain = {key: entry.value for key, entry in values.items() if not is_evolving_key(key)}
     try:
         return model.model_validate(plain)
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False, include_input=False):
             if item["type"] == "default_factory_not_called":
-                continue  # the consequence of another error, for a default that follows from other keys
+                continue  # a default that follows from another key, which is wrong itself
             key = str(item["loc"][0])
-            said = values.get(key)
-            found = f"found {short(said.value)}" if said else "found none"
-            # A key that `test` lacks because `train` lacks it is lacking once.
-            where = said.where if said else f"train.{key}"
+            entry = values.get(key)
+            found = f"found {short(entry.value)}" if entry else "found none"
+            # A key that is missing in `train`, and therefore in `test`, is reported once.
+            where = entry.where if entry else f"train.{key}"
             problems.append(f"{where}: expected {expected(section, key)}, {found}")
         return None
 
@@ -147,8 +147,8 @@ def _check_together(fields: Mapping[str, Any], values: Mapping[str, _Values]) ->
     problems = []
 
     def refuse(key: str, message: str) -> None:
-        said = values["train"].get(key)
-        problems.append(f"{said.where if said else f'train.{key}'}: {message}")
+        entry = values["train"].get(key)
+        problems.append(f"{entry.where if entry else f'train.{key}'}: {message}")
 
     if train.num_workers_paral > train.num_worker_tot:
         limit = f"at most num_worker_tot = {train.num_worker_tot}"
@@ -169,12 +169,12 @@ def _check_together(fields: Mapping[str, Any], values: Mapping[str, _Values]) ->
 
 
 def _check_sections(fields: Mapping[str, Any], values: Mapping[str, _Values]) -> list[str]:
-    """What `test` and `val` say otherwise than `train` of the network and of the held-out images."""
+    """Differences of `test` and `val` from `train` in the network or the held-out images."""
     train, problems = fields["train"], []
     for section in ("test", "val"):
         for key in sorted(FIXED):
             mine, other = getattr(train, key), getattr(fields[section], key)
             if mine != other:
                 where = values[section][key].where if key in values[section] else f"{section}.{key}"
-                problems.append(f"{where}: expected what train has, {short(mine)}, found {short(other)}")
+                problems.append(f"{where}: expected the value of train, {short(mine)}, found {short(other)}")
     return problems

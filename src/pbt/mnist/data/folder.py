@@ -1,4 +1,4 @@
-"""What a folder holds: a data set in IDX or PNG files, whole and consistent, and how much of it is MNIST's."""
+"""Read the data set of a folder, in IDX or PNG files, and compare it with MNIST."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from pbt.mnist.data.idx import IdxFile, Spec, digest_of, locate, read_idx_file
 from pbt.mnist.data.png import is_png_folder, load_png_folder
 
 LAYOUTS = ("", "MNIST/raw", "raw")  # flat; torchvision's root; a folder inside torchvision's root
-_SHOWN = 5  # entries of a folder that an error names
-_LOOKED_INTO = 100  # folders inside a folder that are tried for the hint of an error
+_SHOWN = 5  # entries of a folder named in an error
+_LOOKED_INTO = 100  # folders searched for the hint in an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Arrays:
-    """The two splits of a data set as they are stored."""
+    """The two splits of a data set as stored."""
 
     train_x: npt.NDArray[np.uint8]  # (N, height, width) or (N, channels, height, width)
     train_y: npt.NDArray[np.integer]  # (N,)
@@ -30,7 +30,7 @@ class Arrays:
     note: str
 
     def check(self, num_classes: int) -> None:
-        """Raise DataError unless each image has a label below `num_classes`, and all images have one size."""
+        """Check that each image has a label below `num_classes`, and all images have one size; raises DataError."""
         for x, y, name in ((self.train_x, self.train_y, self.names[0]), (self.test_x, self.test_y, self.names[1])):
             if len(x) != len(y):
                 raise DataError(f"{name}: expected {len(x):,} labels, one for each image, found {len(y):,}")
@@ -46,17 +46,17 @@ class Arrays:
 def read_folder(
     root: Path, specs: Sequence[Spec], *, channels: int, pngs: Path, named: str | None = None
 ) -> Arrays | None:
-    """The data set in a folder; None: there is none.
+    """The data set in a folder; None if it has none.
 
     Args:
         root: The folder.
-        specs: The IDX files, and what makes them MNIST.
-        channels: Of PNG images: 1 or 3.
-        pngs: Where decoded PNG files are kept.
-        named: By which setting the folder was named; then a data set must be there. None: it need not.
+        specs: The IDX files, and the checksums of MNIST's.
+        channels: Channels of PNG images: 1 or 3.
+        pngs: Cache folder of decoded PNG files.
+        named: The setting that names the folder, which must then have a data set. Default: it need not have one.
 
     Raises:
-        DataError: A file is damaged or missing from its set; or the folder was named, and has none or cannot be read.
+        DataError: A file is damaged or missing from its set, or a named folder has no data set or cannot be read.
     """
     try:
         paths = _idx_files(root, specs)
@@ -74,7 +74,7 @@ def read_folder(
 
 
 def whole_set(files: Sequence[IdxFile], folder: Path) -> Arrays:
-    """MNIST itself, from files that are known to be its own."""
+    """MNIST itself, from files whose checksums were compared."""
     train_x, train_y, test_x, test_y = (file.values for file in files)
     names = (str(folder), str(folder))
     return Arrays(
@@ -83,7 +83,7 @@ def whole_set(files: Sequence[IdxFile], folder: Path) -> Arrays:
 
 
 def _idx_files(root: Path, specs: Sequence[Spec]) -> list[Path] | None:
-    """The four files of the first layout that is complete, None if no file of any layout is there."""
+    """The four files of the first complete layout; None if no file of any layout exists."""
     if root.exists() and not root.is_dir():
         raise DataError(f"{root}: expected a folder with MNIST's four files, found a file")
     partial: dict[Path, list[str]] = {}
@@ -134,12 +134,12 @@ def _from_png(root: Path, specs: Sequence[Spec], channels: int, pngs: Path) -> A
 
 
 def _is_known(values: npt.NDArray[Any], spec: Spec) -> bool:
-    """Whether the values are those of the file: the same images, or their labels, in the same order."""
+    """Whether the values are those of MNIST's file, in the same order."""
     return values.size + 4 + 4 * values.ndim == spec.num_bytes and digest_of(values.astype(np.uint8)) == spec.sha256
 
 
 def _note(known: Sequence[bool], counts: tuple[int, int], form: str) -> str:
-    """Which part of the set is not MNIST's; "" where all of it is."""
+    """The part of the set that is not MNIST's; "" if all of it is."""
     if all(known):
         return ""
     if not (known[0] or known[2]):
@@ -154,9 +154,9 @@ def _part(split: str, images: bool, labels: bool) -> str:
 
 
 def _absence(root: Path, specs: Sequence[Spec]) -> str:
-    """What was looked for, where, and what is there."""
+    """The files that were searched, the places, and the content of the folder."""
     if not root.exists():
-        return f"expected a folder with a data set, found no {root.absolute()}; name a folder that is there"
+        return f"expected a folder with a data set, found no {root.absolute()}; name an existing folder"
     entries = sorted(f"{path.name}/" if path.is_dir() else path.name for path in root.iterdir())
     more = f" and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
     found = f"{', '.join(entries[:_SHOWN])}{more}" if entries else "an empty folder"

@@ -1,7 +1,7 @@
-"""The IDX file format and the identity of MNIST's four files.
+"""The IDX file format and the checksums of MNIST's four files.
 
-A file is read from a stream, so that plain files, gzip files and downloaded bytes take one path. Nothing is
-believed before it is seen: memory is taken for bytes that arrived, never for bytes a header announces.
+One reader of streams serves plain files, gzip files and downloaded bytes. It allocates memory for bytes that have
+arrived, never for the size that a header announces.
 """
 
 import gzip
@@ -26,7 +26,7 @@ _UNSIGNED_BYTE = 0x08  # the IDX type code of every file of this family
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What one of the four files is called and what is in MNIST's own."""
+    """Name and content of one of the four files."""
 
     name: str  # with dashes, without .gz
     ndim: int  # 3: images (N, height, width); 1: labels (N,)
@@ -65,14 +65,14 @@ SPECS: tuple[Spec, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class IdxFile:
-    """One file that was read to its end and found well formed."""
+    """A complete and well-formed file."""
 
     values: npt.NDArray[np.uint8]  # (N, height, width) or (N,), read-only
     sha256: str  # of the uncompressed bytes, hexadecimal
 
 
 def locate(folder: Path, spec: Spec) -> Path | None:
-    """The file in this folder, plain or `.gz`, with a dash or a dot in its name; None: it is not there."""
+    """The file in this folder, plain or `.gz`, with a dash or a dot in its name; None if it does not exist."""
     dotted = spec.name.replace("-idx", ".idx")
     for name in (spec.name, dotted, f"{spec.name}.gz", f"{dotted}.gz"):
         path = folder / name
@@ -82,21 +82,21 @@ def locate(folder: Path, spec: Spec) -> Path | None:
 
 
 def digest_of(values: npt.NDArray[np.uint8]) -> str:
-    """The SHA-256, hexadecimal, that these values have as an IDX file."""
+    """The SHA-256, hexadecimal, of these values as an IDX file."""
     digest = hashlib.sha256(bytes([0, 0, _UNSIGNED_BYTE, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape))
     digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 
 class Readable(Protocol):
-    """All that is asked of a stream."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
         """At most `size` bytes, none at the end."""
 
 
 def read_idx_file(path: Path, ndim: int) -> IdxFile:
-    """Reads one IDX file, plain or, by its ending, gzip.
+    """Read one IDX file, plain or, by its suffix, gzip.
 
     Args:
         path: The file.
@@ -118,7 +118,7 @@ def read_gzip_idx(stream: IO[bytes], ndim: int, name: str) -> IdxFile:
     """As `read_idx`, from the gzip form.
 
     Raises:
-        DataError: The gzip stream is damaged or cut short, or what is in it is.
+        DataError: The gzip stream or its content is damaged or cut short.
     """
     try:
         with gzip.GzipFile(fileobj=stream, mode="rb") as unpacked:
@@ -130,12 +130,12 @@ def read_gzip_idx(stream: IO[bytes], ndim: int, name: str) -> IdxFile:
 
 
 def read_idx(stream: Readable, ndim: int, name: str) -> IdxFile:
-    """Reads a stream to its end as one IDX file of unsigned bytes.
+    """Read a stream to its end as one IDX file of unsigned bytes.
 
     Args:
         stream: The uncompressed bytes.
         ndim: 3 for images, 1 for labels.
-        name: What errors call it.
+        name: Name of the stream in errors.
 
     Raises:
         DataError: Wrong magic number, wrong dimensions, too short or too long.
@@ -167,7 +167,7 @@ def _shape(header: bytes, ndim: int, name: str) -> tuple[int, ...]:
 
 
 def _read_exactly(stream: Readable, num_bytes: int, name: str) -> bytes:
-    # In pieces: asking for all at once would take memory for a length that only the header vouches for.
+    # In pieces: reading all at once would allocate memory for the length in the header, which may be wrong.
     pieces: list[bytes] = []
     left = num_bytes
     while left and (piece := stream.read(min(left, _CHUNK))):
@@ -176,7 +176,7 @@ def _read_exactly(stream: Readable, num_bytes: int, name: str) -> bytes:
     if left:
         found = num_bytes - left
         raise DataError(f"{name}: expected {num_bytes:,} bytes of data, found {found:,}; {_REMEDY}")
-    # Reading past the end also makes gzip check its own sum, which it does only there.
+    # Reading past the end also makes gzip check its checksum.
     if stream.read(1):
         raise DataError(f"{name}: expected {num_bytes:,} bytes of data, found more; {_REMEDY}")
     return b"".join(pieces)

@@ -1,7 +1,7 @@
-"""The original's own layout: a folder of PNG files per split, `train/` and `test/`, the label in each name.
+"""The original's layout: a folder of PNG files per split, `train/` and `test/`, with the label in each name.
 
-`00012_7.png` is a 7: the label stands behind the last underscore. Files are decoded once; the arrays are kept in the
-user's cache under a key of every file's name, size and time, behind a digest of their bytes.
+The label follows the last underscore: `00012_7.png` is a 7. Files are decoded once; the arrays are cached with a digest
+of their bytes, under a key of every file's name, size and time.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def load_png_folder(root: Path, cache: Path, channels: int = 1) -> tuple[Bytes, 
 
     Args:
         root: The folder with `train/` and `test/`.
-        cache: Where decoded arrays are kept; a cache that cannot be written is done without.
+        cache: Cache folder of decoded arrays; not used if it cannot be written.
         channels: 1: every file is read as gray, images are (n, height, width). 3: as RGB, (n, 3, height, width).
 
     Raises:
@@ -86,7 +86,7 @@ def _label(path: Path) -> int:
 
 
 def _pixels(path: Path, channels: int) -> Bytes:
-    """(height, width), or of several channels (channels, height, width)."""
+    """The pixels (height, width), or of several channels (channels, height, width)."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -116,7 +116,7 @@ def _key(root: Path, paths: Sequence[Path], channels: int) -> str:
 
 
 def _kept(path: Path) -> list[Any] | None:
-    """What was kept; None where it is absent or damaged: a cache is only a cache."""
+    """The cached arrays; None if they are missing or damaged."""
     try:
         content = read_plain(path)
     except FileNotFoundError:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from pbt.core.history import TrainedState
 from pbt.report.data.axes import DECADES, Curve, joined, quantile, thin, thinned
-from pbt.report.snapshot import RunSnapshot, SnapshotState
+from pbt.report.snapshot import RunSnapshot
 
 POINTS = 40_000
 """The most points of all members' lines together."""
@@ -80,7 +81,7 @@ def fitness(snapshot: RunSnapshot) -> Fitness:
             for member in members
             for piece in _pieces([state for state in snapshot.by_member[member] if state.depth in shown])
         ),
-        winner=joined([[(link.last_step, link.score) for link in thin(snapshot.path, GENERATIONS)]]),
+        winner=joined([[(link.step, link.score) for link in thin(snapshot.path, GENERATIONS)]]),
         marks=joined([thin(marks, MARKS)]),
         copies=len(snapshot.copies),
         log=log,
@@ -106,7 +107,7 @@ def _best_so_far(snapshot: RunSnapshot) -> list[tuple[int, float]]:
     return by_depth
 
 
-def _pieces(states: list[SnapshotState]) -> list[list[tuple[float, float | None]]]:
+def _pieces(states: list[TrainedState]) -> list[list[tuple[float, float | None]]]:
     """The scores of a member, cut where a copy leads back to fewer steps."""
     pieces: list[list[tuple[float, float | None]]] = []
     last = -1

@@ -68,7 +68,7 @@ def founders(snapshot: RunSnapshot) -> FounderShares | None:
         shares=tuple(shares),
         others=len(rest),
         alive=tuple(len(count) for count in counts),
-        winner=snapshot.states[snapshot.path[-1].member, snapshot.path[-1].round].founder if snapshot.path else None,  # type: ignore[index]
+        winner=snapshot.path[-1].founder if snapshot.path else None,
         began=len(total),
         left=tuple(founder for founder, _ in sorted(left.items(), key=lambda item: (-item[1], item[0]))),
         taken_over=taken_over(snapshot),

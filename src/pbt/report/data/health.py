@@ -39,10 +39,10 @@ def health(snapshot: RunSnapshot) -> Health:
     trained: Counter[int] = Counter()
     times: dict[int, list[float]] = {}
     for state in snapshot.counted:
-        founders.setdefault(state.ref.round, set()).add(state.founder)
-        trained[state.ref.round] += 1
-        if state.ref in snapshot.seconds:
-            times.setdefault(state.ref.round, []).append(snapshot.seconds[state.ref])
+        founders.setdefault(state.round, set()).add(state.founder)
+        trained[state.round] += 1
+        if state.state in snapshot.seconds:
+            times.setdefault(state.round, []).append(snapshot.seconds[state.state])
     failed = Counter(failure.round for failure in snapshot.failures)
     copied = Counter(decision.round for decision in snapshot.copies)
     every = sorted(trained.keys() | failed.keys())

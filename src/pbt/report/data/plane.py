@@ -59,7 +59,7 @@ def plane(snapshot: RunSnapshot) -> Plane | None:
     later = sorted(s for g in snapshot.generations[len(snapshot.generations) // 4 :] for s in g.scores)
     log = logarithmic(snapshot)
     low, high = (later[0], quantile(later, 0.95)) if snapshot.sign < 0 else (quantile(later, 0.05), later[-1])
-    ancestry = frozenset(StateRef(link.member, link.round) for link in snapshot.path)
+    ancestry = frozenset(link.state for link in snapshot.path)
     notes = [
         thinned("rounds", len(generations), len(snapshot.generations)),
         thinned("members", min(limit, most), most),
@@ -95,23 +95,23 @@ def _varied(snapshot: RunSnapshot) -> list[str]:
 
 
 def _frame(generation: Generation, x: Axis, y: Axis | None, ancestry: frozenset[StateRef], limit: int) -> PlaneFrame:
-    states = sorted(generation.states, key=lambda state: state.ref)
+    states = sorted(generation.states, key=lambda state: state.state)
     shown = thin(states, limit)
-    drawn = ancestry | {state.ref for state in shown}
+    drawn = ancestry | {state.state for state in shown}
     points = {
-        state.ref: (
+        state.state: (
             x.place(state.hparams.get(x.name)),
             state.score if y is None else y.place(state.hparams.get(y.name)),
         )
         for state in states
-        if state.ref in drawn
+        if state.state in drawn
     }
     return PlaneFrame(
         round=generation.depth,
         step=generation.step,
-        members=tuple(state.ref.member for state in shown),
-        x=tuple(points[state.ref][0] for state in shown),
-        y=tuple(points[state.ref][1] for state in shown),
+        members=tuple(state.member for state in shown),
+        x=tuple(points[state.state][0] for state in shown),
+        y=tuple(points[state.state][1] for state in shown),
         scores=tuple(state.score for state in shown),
         winner=tuple(point for ref, point in points.items() if ref in ancestry),
     )

@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pbt.core.history import TrainedState
 from pbt.report.data.axes import Axis, Curve, Number, axis_of, joined, thin, thinned
-from pbt.report.snapshot import RunSnapshot, SnapshotState
+from pbt.report.snapshot import RunSnapshot
 from pbt.space import Value
 
 POINTS = 60_000
@@ -64,7 +65,7 @@ def schedules(snapshot: RunSnapshot) -> ScheduleLines | None:
 
 def _panel(name: str, snapshot: RunSnapshot, members: list[int]) -> Panel:
     axis = axis_of(name, snapshot.space[name])
-    ancestry: list[Interval] = [(link.first_step, link.last_step, link.hparams.get(name)) for link in snapshot.path]
+    ancestry: list[Interval] = [(link.first_step, link.step, link.hparams.get(name)) for link in snapshot.path]
     values = [value for _, _, value in ancestry]
     handovers = [b for a, b in itertools.pairwise(snapshot.path) if a.member != b.member]
     rings = [(link.first_step, axis.place(link.hparams.get(name))) for link in handovers]
@@ -93,7 +94,7 @@ def bound(axis: Axis, value: Value) -> str:
     return "lower" if low else "upper" if high else ""
 
 
-def _intervals(states: Iterable[SnapshotState], name: str) -> list[Interval]:
+def _intervals(states: Iterable[TrainedState], name: str) -> list[Interval]:
     return [(state.first_step, state.step, state.hparams.get(name)) for state in states]
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pbt.core.history import TrainedState
 from pbt.core.population import StateRef
 from pbt.report.data.axes import Curve, joined, thin, thinned
-from pbt.report.snapshot import RunSnapshot, SnapshotState
+from pbt.report.snapshot import RunSnapshot
 
 GENERATIONS = 200
 """The most rounds drawn."""
@@ -43,7 +44,7 @@ def tree(snapshot: RunSnapshot) -> Tree | None:
     places = _places(snapshot)
     kept = thin([generation.depth for generation in snapshot.generations], GENERATIONS)
     parents = _parents(snapshot, frozenset(kept))
-    ancestry = {StateRef(link.member, link.round) for link in snapshot.path}
+    ancestry = {link.state for link in snapshot.path}
     dead = [ref for ref in parents if ref not in snapshot.surviving and ref not in ancestry]
     drawn = _thinned_branches(dead, parents) if len(dead) > EDGES else dead
     path = [ref for ref in parents if ref in ancestry]
@@ -63,13 +64,13 @@ def tree(snapshot: RunSnapshot) -> Tree | None:
         passed=tuple(_label(ref, snapshot) for ref in walk),
         initial=joined([[places[ref] for ref in places if ref.round == 0]]),
         final=joined([[places[ref] for ref in snapshot.living]]),
-        failed=joined([[places[f.start or _birth(f.member)] for f in crosses]]),
+        failed=joined([[places[snapshot.tree.start(f.member, f.round) or _birth(f.member)] for f in crosses]]),
         note="; ".join(filter(None, notes)),
     )
 
 
 def _last(snapshot: RunSnapshot) -> StateRef:
-    return StateRef(snapshot.path[-1].member, snapshot.path[-1].round)
+    return snapshot.path[-1].state
 
 
 def _birth(member: int) -> StateRef:
@@ -80,27 +81,27 @@ def _birth(member: int) -> StateRef:
 def _places(snapshot: RunSnapshot) -> dict[StateRef, Point]:
     """Coordinates of every state: its steps, and its rank among the states of its generation."""
     states = list(snapshot.states.values())
-    born = [_birth(member) for member in sorted({s.ref.member for s in states if s.start is None} | _unborn(snapshot))]
+    born = [_birth(member) for member in sorted({s.member for s in states if s.start is None} | _unborn(snapshot))]
     places = {ref: (0.0, _height(rank, len(born))) for rank, ref in enumerate(born)}
-    by_depth: dict[int, list[SnapshotState]] = {}
+    by_depth: dict[int, list[TrainedState]] = {}
     for state in states:
         by_depth.setdefault(state.depth, []).append(state)
     for depth in sorted(by_depth):
         # Sorting children by their parents is enough to keep lines from crossing.
         ordered = sorted(by_depth[depth], key=lambda state: _order(state, places))
         for rank, state in enumerate(ordered):
-            places[state.ref] = (state.step, _height(rank, len(ordered)))
+            places[state.state] = (state.step, _height(rank, len(ordered)))
     return places
 
 
 def _unborn(snapshot: RunSnapshot) -> set[int]:
     """Members whose first round failed: they have a birth but no state."""
-    return {failure.member for failure in snapshot.failures if failure.start is None}
+    return {f.member for f in snapshot.failures if snapshot.tree.start(f.member, f.round) is None}
 
 
-def _order(state: SnapshotState, places: dict[StateRef, Point]) -> tuple[float, bool, int]:
-    parent = state.start if state.start is not None else _birth(state.ref.member)
-    return -places[parent][1], parent.member != state.ref.member, state.ref.member
+def _order(state: TrainedState, places: dict[StateRef, Point]) -> tuple[float, bool, int]:
+    parent = state.start if state.start is not None else _birth(state.member)
+    return -places[parent][1], parent.member != state.member, state.member
 
 
 def _height(rank: int, count: int) -> float:

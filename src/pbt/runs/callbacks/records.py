@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Reported, Retired
+from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Opening, Reported, Retired
 from pbt.runs.results import Run
 from pbt.space import HParams, Value
 
@@ -134,8 +134,7 @@ class Records:
     def __init__(self, sign: int) -> None:
         self.rounds_done = 0
         self._sign = sign
-        self._hparams: dict[int, HParams] = {}
-        self._first_step: dict[int, int] = {}
+        self._opened: dict[int, Opening] = {}
         self._last: dict[int, Reported] = {}
         # Finished rounds per current member, and the number of members not beyond `rounds_done`.
         self._finished: dict[int, int] = {}
@@ -153,7 +152,7 @@ class Records:
                 yield from self._ended()
             match event:
                 case Born():
-                    self._hparams[event.member], self._first_step[event.member] = event.hparams, 0
+                    self._opened[event.member] = event
                     self._finished[event.member] = event.round - 1
                     self._behind += event.round - 1 <= self.rounds_done
                     if event.role == "member":
@@ -173,10 +172,10 @@ class Records:
         report = MemberReport(
             member=event.member,
             round=event.round,
-            first_step=self._first_step[event.member],
+            first_step=self._opened[event.member].step,
             step=event.step,
             scores=event.scores,
-            hparams=self._hparams[event.member],
+            hparams=self._opened[event.member].hparams,
             reported=event.reported,
         )
         better = self._best is None or self._sign * report.score > self._sign * self._best.score
@@ -193,7 +192,7 @@ class Records:
             round=event.round,
             cause=event.cause,
             message=event.message,
-            hparams=self._hparams[event.member],
+            hparams=self._opened[event.member].hparams,
         )
         self._failures[event.round].append(failure)
         self._finish(event)
@@ -201,8 +200,8 @@ class Records:
 
     def _decided(self, decision: Decision) -> Iterator[Copied]:
         member = decision.member
-        before, last = self._hparams[member], self._last.get(member)
-        self._hparams[member], self._first_step[member] = decision.hparams, decision.step
+        before, last = self._opened[member], self._last.get(member)
+        self._opened[member] = decision
         if decision.donor is not None:
             yield Copied(
                 member=member,
@@ -213,7 +212,7 @@ class Records:
                 score=None if last is None else last.scores[0],
                 donor_score=decision.scores[0] if decision.scores else None,
                 first_step=decision.step,
-                hparams_before=before,
+                hparams_before=before.hparams,
                 hparams=decision.hparams,
                 draws=decision.draws,
             )

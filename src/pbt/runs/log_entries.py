@@ -1,0 +1,90 @@
+"""Conversion of outcomes and proposals to events and journal entries, with their validation."""
+
+from collections.abc import Sequence
+
+from pbt.core.events import Decided, Event, Failed, MemoryUpdated, Reported
+from pbt.core.fold import turned
+from pbt.core.population import Member, StateRef, View
+from pbt.core.strategy import Proposal
+from pbt.errors import UsageError
+from pbt.executors.base import Failure, Outcome, Report, RoundTask
+from pbt.store.base import NewEntry
+
+
+def event_of(task: RoundTask, outcome: Outcome) -> Event:
+    """The event of a member's round."""
+    if isinstance(outcome, Failure):
+        return Failed(member=task.member, round=task.round, cause=outcome.cause, message=outcome.message)
+    return Reported(
+        member=task.member,
+        round=task.round,
+        step=task.first_step + task.steps,
+        scores=outcome.scores,
+        series=outcome.series,
+        state=StateRef(task.member, task.round),
+        digest=outcome.stored.digest,
+        reported=outcome.reported,
+    )
+
+
+def other_scores(report: Report, expected: int) -> Failure:
+    """The failure of a member that returned another number of scores than the run has."""
+    scores = "1 score" if len(report.scores) == 1 else f"{len(report.scores)} scores"
+    return Failure(
+        member=report.member,
+        round=report.round,
+        attempt=report.attempt,
+        cause="score",
+        message=f"the task returned {scores}, the other reports of this run have {expected}; return as many each time",
+    )
+
+
+def note_of(outcome: Outcome) -> NewEntry:
+    """The parts of an outcome that differ between equal runs and so stay out of the log: attempts and times."""
+    details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
+    if isinstance(outcome, Failure):
+        text = {"message": outcome.message, "traceback": outcome.traceback}
+        place = {"file": outcome.file, "line": outcome.line} if outcome.file else {}
+        return NewEntry(kind="failure", details={**details, **text, **place})
+    return NewEntry(kind="round", details={**details, "seconds": outcome.seconds})
+
+
+def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> list[Event]:
+    """A strategy's answer to ready members, validated, as events.
+
+    Raises:
+        UsageError: It is not one valid decision or retirement per member.
+        SpaceError: Decided hyperparameters are outside the space.
+    """
+    answered = [d.member for d in proposal.decisions] + [r.member for r in proposal.retirements]
+    if sorted(answered) != [member.id for member in ready]:
+        raise UsageError(
+            f"expected the strategy to decide once on each of members {[m.id for m in ready]}, got {answered}"
+        )
+    for decision in proposal.decisions:
+        member = view.member(decision.member)
+        if decision.round != member.round + 1:
+            raise UsageError(
+                f"expected a decision to open round {member.round + 1} of member {member.id}, got {decision.round}"
+            )
+        view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
+    decided = [
+        # The log holds scores as the task returned them.
+        Decided(decision=d._replace(scores=turned(view.sign, d.scores), series=turned(view.sign, d.series)))
+        for d in sorted(proposal.decisions, key=lambda d: d.member)
+    ]
+    return [*decided, *proposal.retirements, *first_events(proposal, view)]
+
+
+def first_events(proposal: Proposal, view: View) -> list[Event]:
+    """The strategy's births and memory, validated, as events."""
+    known = {member.id for member in view.members}
+    for start in proposal.starts:
+        if start.member in known:
+            raise UsageError(
+                f"expected the strategy to start new members, got member {start.member}, which exists already"
+            )
+        known.add(start.member)
+        view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
+    noted = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
+    return [*proposal.starts, *noted]

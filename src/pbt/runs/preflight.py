@@ -1,0 +1,97 @@
+"""Checks of a task and a population before anything is written."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from pbt.errors import PBTError, TaskError, UsageError
+from pbt.executors.transport import check_sendable
+from pbt.executors.worker import ChecksData, Task, TrainFunction
+from pbt.runs.disk_space import sized
+from pbt.space import HParams, Space
+
+MOST_MEMBERS = 1_000_000
+INSIST = "PBT_MAX_POPULATION"
+"""Environment variable that raises the bound."""
+_MEMBER_BYTES, _ROUND_SECONDS = 4000, 2e-4
+"""Measured overhead of a member: memory in bytes, and seconds per round besides training."""
+
+
+def check_population(population: int) -> None:
+    """Reject implausibly large populations.
+
+    Raises:
+        UsageError: The population exceeds the bound.
+    """
+    told = os.environ.get(INSIST, "")
+    if population > (int(told) if told.isdecimal() else MOST_MEMBERS):
+        raise UsageError(
+            f"population: expected at most {MOST_MEMBERS:,} members, got {population:,}, which take about "
+            f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes per "
+            f"round besides training; if this is intended, set {INSIST}={population}"
+        )
+
+
+def trainable(task: Any) -> TrainFunction | Task:
+    """Convert a task to the form that workers take.
+
+    Raises:
+        TaskError: It has none of the supported forms.
+    """
+    if isinstance(task, Task):
+        return task
+    if all(hasattr(task, name) for name in ("build", "train", "evaluate")):
+        from pbt.pytorch.modules import ModuleTask
+
+        if not hasattr(task, "bind"):
+            raise TaskError(
+                f"{type(task).__name__} needs a `bind` table that maps each hyperparameter to the place of its effect"
+            )
+        return ModuleTask(task)
+    if callable(task):
+        train: TrainFunction = task
+        return train
+    raise TaskError(
+        "expected a task: a function (hparams, state, steps, ctx), a SupervisedTask, or an object with "
+        f"bind, build, train and evaluate; got {type(task).__name__}"
+    )
+
+
+def check_task(task: TrainFunction | Task, births: Sequence[HParams], space: Space, *, sent: bool) -> None:
+    """Check everything about a task that can be checked without training.
+
+    Args:
+        task: The task, as `trainable` returned it.
+        births: The initial hyperparameters of all members.
+        space: The space of the hyperparameters.
+        sent: Whether it will be sent to worker processes.
+
+    Raises:
+        TaskError: It cannot be set up or sent.
+        UsageError: It refuses the space or the population.
+    """
+    if isinstance(task, Task):
+        _try_out(task, births)
+    given: Any = task
+    if isinstance(given, ChecksData):
+        given.check_data(len(births), space)
+    if sent:
+        check_sendable(task)
+
+
+_TRIES = 4
+"""Number of members whose values are tried before the start: a task may refuse one combination of values."""
+
+
+def _try_out(task: Task, births: Sequence[HParams]) -> None:
+    """Raise TaskError unless the task can be set up with the values of one of the first members."""
+    for i, hparams in enumerate(births[:_TRIES]):
+        try:
+            task.check(hparams)
+        except TaskError as error:
+            # An exception in the user's code may be due to these values alone.
+            own = error.__cause__ is not None and not isinstance(error.__cause__, PBTError)
+            if not own or i == min(_TRIES, len(births)) - 1:
+                raise
+        else:
+            return

@@ -1,0 +1,77 @@
+"""Resuming a run: the check that it is the same experiment, and warnings of what may change its last bits."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pbt.core.describe import Difference
+from pbt.errors import RunUnbegunError, UsageError
+from pbt.runs.placement import ResolvedPlacement
+from pbt.store.base import Store
+from pbt.store.layout import DATABASE
+from pbt.store.sqlite import RunStore
+
+log = logging.getLogger("pbt")
+
+
+def existing_run(path: Path) -> Store | None:
+    """The run in the directory; None if there is none or its creation was interrupted."""
+    if not (path / DATABASE).exists():
+        return None
+    try:
+        return RunStore.open(path)
+    except RunUnbegunError:
+        return None
+
+
+def check_same(store: Store, changes: Mapping[str, Difference], *, changed_plan: bool) -> Difference | None:
+    """Check that a recorded run is the same experiment; returns the change of its plan, if that is accepted.
+
+    Args:
+        store: The recorded run.
+        changes: The parts in which it differs (`Experiment.differences`).
+        changed_plan: Whether another plan is accepted.
+
+    Raises:
+        UsageError: It is another experiment.
+    """
+    for part, change in changes.items():
+        if part != "plan":
+            raise UsageError(_refusal(store.path, change))
+    plan = changes.get("plan")
+    if plan is not None and not changed_plan:
+        raise UsageError(f"{_refusal(store.path, plan)}, or accept the change with changed_plan=True (--changed-plan)")
+    return plan
+
+
+def _refusal(path: Path | None, change: Difference) -> str:
+    """The error for resuming another experiment; names the one field that differs."""
+    if change.field.endswith(".code"):
+        rule = change.field.removesuffix(".code")
+        return f"{path}: this run was started with another {rule}: its code has changed; use the same"
+    return (
+        f"{path}: this run was started with {change.field} = {change.before!r} and cannot be resumed with "
+        f"{change.now!r}; use the same, or start another run"
+    )
+
+
+def record_change(store: Store, change: Difference, plan: Mapping[str, Any]) -> None:
+    """Log that the run resumes with another plan than the recorded one."""
+    entry = {"field": change.field, "before": change.before, "now": change.now}
+    log.warning("%s: resumed with another %s: %r instead of %r", store.path, change.field, change.now, change.before)
+    store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), entry])
+    store.note("changed_plan", **entry)
+
+
+def warn_of_changes(store: Store, resolved: ResolvedPlacement) -> None:
+    """Warn of changes that can alter the last bits of a resumed run; they are not refused."""
+    recorded, now = store.meta["place"], resolved.record()
+    changes = [
+        f"{name} {recorded.get(name)} -> {value}"
+        for name, value in now.items()
+        if name not in ("workers", "need") and recorded.get(name) != value
+    ]
+    store.note("resumed", changes=changes)
+    if changes:
+        log.warning("resumed with another placement: results may differ in their last bits (%s)", ", ".join(changes))

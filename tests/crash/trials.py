@@ -1,0 +1,335 @@
+"""One trial: begin a run, strike it, go on with it, and tell in what it differs from the undisturbed one.
+
+A trial has a name, `EXECUTOR/TASK/KIND:...`, which is all that it takes to repeat it:
+
+call:NAME:N        killed before its N-th system call NAME
+workercall:NAME:N  its first worker killed before that worker's N-th system call NAME; for odd N the rest is killed then
+instant:I          killed at random instants, once to three times, with its workers or without
+workers:I          random workers are killed all the time, while they start too; the run itself never is
+stop:I             SIGINT or SIGTERM at a random instant, in a process of its own
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pbt.store.reader import RunReader
+from tests.crash.children import Ledger, begin, gone, shared_memory, workers
+from tests.crash.picture import Picture, damage, differences, ended, read
+from tests.crash.tasks import MARKS, NAP, STRUCK, warm
+
+CALLS = (
+    "openat", "mkdir", "write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "link", "symlink",
+)  # fmt: skip
+"""The system calls that change what is on disk; `openat` where it makes a file."""
+TRACED = f"trace={','.join(CALLS)}"
+# Imported, and not run as a file: the task has the same name as in the other runs. While Python imports, Ctrl-C ends it
+# as SIGTERM does: some libraries swallow what Python's own handler raises in them.
+COMMAND = """import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+pathlib.Path(sys.argv[1] + ".began").touch()
+from tests.crash.tasks import main
+sys.exit(main(*sys.argv[1:]))"""
+LINE = re.compile(r"^(\w+)\((.*)$")
+STOP_SECONDS = 5.0
+LATE = 0.5
+"""What a busy machine may add to the five seconds."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a trial."""
+
+    struck: bool
+    """Whether it was struck before its end; where not, it ran undisturbed."""
+    wrong: list = field(default_factory=list)
+    strikes: int = 0
+    lost: int = 0
+    """Rounds of members that were trained and had to be trained again, at most after one strike."""
+    seconds: float = 0.0
+
+
+class Bench:
+    """Where trials are done: a folder, what undisturbed runs look like, and how long they take.
+
+    Args:
+        folder: For run directories; those of trials that went wrong stay there.
+        seed: Of everything random.
+    """
+
+    def __init__(self, folder, seed=0):
+        self.folder = folder
+        self.seed = seed
+        self.ledger = Ledger()
+        self._undisturbed = {}
+        self._calls = {}
+
+    def undisturbed(self, executor, task):
+        """A picture of the run that nobody disturbs, and the seconds it takes."""
+        if (executor, task) not in self._undisturbed:
+            path = self.folder / f"undisturbed-{executor}-{task}"
+            warm(task)
+            self.ledger.clear()
+            started = time.monotonic()
+            child = begin(path, task, executor, self.ledger)
+            if child.wait() != 0:
+                raise RuntimeError(f"the undisturbed run failed: {path.with_suffix('.log').read_text()}")
+            picture = Picture.of(path)
+            self._undisturbed[executor, task] = picture, time.monotonic() - started
+            wrong = differences(path, picture)
+            if wrong:
+                raise RuntimeError(f"the undisturbed run is not whole: {wrong}")
+        return self._undisturbed[executor, task]
+
+    def calls(self, executor, task, *, worker=False):
+        """The system calls of an undisturbed run that persist something, in order, as (name, which of that name)."""
+        if (executor, task, worker) not in self._calls:
+            path = self.folder / f"traced-{executor}-{task}-{worker}"
+            warm(task)
+            out = path.with_suffix(".trace")
+            self.ledger.clear()
+            if worker:
+                out = self._marks(path) / "trace"
+                child = begin(path, task, executor, self.ledger, environment=self._watch(path, TRACED))
+            else:
+                child = begin(path, task, executor, self.ledger, traced=[TRACED], out=out)
+            if child.wait() != 0:
+                raise RuntimeError(f"the traced run failed: {path.with_suffix('.log').read_text()}")
+            gone(child.pid)
+            self._calls[executor, task, worker] = persisting(out.read_text(), path)
+        return self._calls[executor, task, worker]
+
+    def trace_of(self, executor, task):
+        """The text of strace over an undisturbed run, and its directory."""
+        self.calls(executor, task)
+        path = self.folder / f"traced-{executor}-{task}-False"
+        return path.with_suffix(".trace").read_text(), path
+
+    def names(self, executor, task, kind, count):
+        """The names of the trials of a kind: all there are, or `count`."""
+        if kind in ("call", "workercall"):
+            found = [f"{name}:{which}" for name, which in self.calls(executor, task, worker=kind == "workercall")]
+        else:
+            found = [str(i) for i in range(count or 0)]
+        if count is not None and count < len(found):
+            # Spread evenly: the beginning, the rounds and the end each have their share.
+            found = [found[i * len(found) // count] for i in range(count)]
+        return [f"{executor}/{task}/{kind}:{name}" for name in found]
+
+    def do(self, name):
+        """Do the trial of this name."""
+        executor, task, what = name.split("/")
+        kind, *rest = what.split(":")
+        expected, seconds = self.undisturbed(executor, task)
+        path = self.folder / re.sub(r"\W+", "-", name)
+        self.ledger.clear()
+        started = time.monotonic()
+        strike = {
+            "call": self._call,
+            "workercall": self._worker_call,
+            "instant": self._instant,
+            "workers": self._workers,
+            "stop": self._stop,
+        }[kind]
+        wrong, strikes, leaders = strike(path, executor, task, seconds, random.Random(f"{self.seed}/{name}"), *rest)
+        wrong = [*wrong, *self._finish(path, executor, task, expected, leaders)]
+        lost = self.ledger.lost()
+        for own in lost:
+            if len({round_ for _, round_ in own}) > 1:
+                wrong.append(f"more than one round was lost at once: {sorted(own)}")
+        if not wrong:
+            for old in self.folder.glob(f"{path.name}*"):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        return Verdict(
+            struck=strikes > 0,
+            wrong=wrong,
+            strikes=strikes,
+            lost=max(map(len, lost)),
+            seconds=time.monotonic() - started,
+        )
+
+    # How a run is struck: each gives what was wrong, how often it was struck, and the processes it began.
+
+    def _call(self, path, executor, task, seconds, rng, name, which):
+        inject = f"inject={name}:signal=KILL:when={which}"
+        out = path.with_suffix(".trace")
+        child = begin(path, task, executor, self.ledger, traced=[f"trace={name}", inject], out=out)
+        code = child.wait()
+        child.tracer.wait()
+        wrong = [] if code in (0, -signal.SIGKILL) else [f"ended with {code}"]
+        return wrong, int(code != 0), [child.pid]
+
+    def _worker_call(self, path, executor, task, seconds, rng, name, which):
+        marks = self._marks(path)
+        environment = self._watch(path, f"trace={name} inject={name}:signal=KILL:when={which}")
+        child = begin(path, task, executor, self.ledger, environment=environment)
+        struck, deadline = False, time.monotonic() + 60
+        while not struck and child.poll() is None and time.monotonic() < deadline:
+            struck = _has_died(marks / "trace")
+            time.sleep(0.001)
+        if struck and int(which) % 2:
+            child.kill(group=True)
+            return [], 1, [child.pid]
+        code = child.wait()
+        struck = struck or _has_died(marks / "trace")
+        return ([] if code == 0 else [f"ended with {code}"]), int(struck), [child.pid]
+
+    def _instant(self, path, executor, task, seconds, rng, which):
+        strikes, leaders = 0, []
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            child = begin(path, task, executor, self.ledger)
+            leaders.append(child.pid)
+            deadline = time.monotonic() + rng.uniform(0, seconds)
+            while child.poll() is None and time.monotonic() < deadline:
+                time.sleep(min(0.0005, max(0.0, deadline - time.monotonic())))
+            running = child.poll() is None
+            # Without its workers: they end by themselves, perhaps while the run goes on already.
+            child.kill(group=rng.random() < 0.5)
+            if child.code not in (0, -signal.SIGKILL):
+                return [f"ended with {child.code}"], strikes, leaders
+            if not running:
+                break
+            strikes += 1
+            self.ledger.attempt += 1
+        return [], strikes, leaders
+
+    def _workers(self, path, executor, task, seconds, rng, which):
+        """Random workers die all the time; at start never thrice in a row, which is an error by intent."""
+        marks = self._marks(path)
+        child = begin(path, task, executor, self.ledger, environment={MARKS: str(marks), NAP: "0.2"})
+        killed, at_start = 0, False
+        pause = time.monotonic() + rng.uniform(0.5, 2.5)
+        deadline = time.monotonic() + 240
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+            ready = {int(mark.name) for mark in marks.iterdir() if mark.name.isdecimal()}
+            there = [pid for pid in workers(child.pid) if pid in ready or (not at_start and rng.random() < 0.01)]
+            if time.monotonic() > pause and there:
+                pid = rng.choice(there)
+                at_start = pid not in ready
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+                pause = time.monotonic() + rng.uniform(0.5, 2.5)
+        code = child.wait(1)
+        wrong = [] if code == 0 else [f"ended with {code}"]
+        return [*wrong, *_miscounted(path, killed)], killed, [child.pid]
+
+    def _stop(self, path, executor, task, seconds, rng, which):
+        number = rng.choice((signal.SIGINT, signal.SIGTERM))
+        before = shared_memory()
+        words = [sys.executable, "-c", COMMAND, str(path), task, executor]
+        with path.with_suffix(".log").open("ab") as log:
+            program = subprocess.Popen(
+                words,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, NAP: "0.1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        # Some at the start, where imports take most of the time, and most of them once the run is there.
+        there = read if rng.random() < 0.7 else _began
+        deadline = time.monotonic() + 60
+        while not there(path) and program.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 2.5 if executor != "inline" else 1.5))
+        logged = read(path)
+        started = time.monotonic()
+        try:
+            (os.killpg if rng.random() < 0.5 else os.kill)(program.pid, number)
+            code = program.wait(30)
+        except ProcessLookupError:
+            code = program.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(program.pid, signal.SIGKILL)
+            code = program.wait()
+        took = time.monotonic() - started
+        wrong = []
+        finished = ended(path)
+        # Before the command has taken over signals and after it has let go of them, the system's own answer, which a
+        # shell tells as the same number.
+        accepted = {128 + number, *([-number] if finished or not logged else []), *([0] if finished else [])}
+        if code not in accepted:
+            wrong.append(f"{number.name} gave the exit code {code}: {path.with_suffix('.log').read_text()[-500:]}")
+        if logged and not finished and "Traceback" in path.with_suffix(".log").read_text():
+            wrong.append(f"{number.name} was told with a traceback: {path.with_suffix('.log').read_text()[-2000:]}")
+        if took > STOP_SECONDS + LATE:
+            wrong.append(f"{number.name} took {took:.1f} s")
+        left = gone(program.pid, 2.0)
+        if left:
+            wrong.append(f"{number.name} left the processes {left}")
+        if shared_memory() - before:
+            wrong.append(f"{number.name} left {shared_memory() - before} in shared memory")
+        self.ledger.attempt += 1
+        return wrong, int(not finished), [program.pid]
+
+    # What comes after.
+
+    def _finish(self, path, executor, task, expected, leaders):
+        """Go on with the run to its end, and tell in what it differs."""
+        self.ledger.attempt += 1
+        # What was killed is whole as it lies there, before anybody mends anything; a file too many may lie around.
+        before = damage(path, strays=True)
+        child = begin(path, task, executor, self.ledger)
+        code = child.wait()
+        left = [pid for leader in [*leaders, child.pid] for pid in gone(leader)]
+        wrong = [*before, *([f"processes that never end: {left}"] if left else [])]
+        if code is None:
+            return [*wrong, "hangs when it is resumed"]
+        if code != 0:
+            return [*wrong, f"cannot be resumed ({code}): {path.with_suffix('.log').read_text()[-2000:]}"]
+        return [*wrong, *differences(path, expected, strays=executor in ("processes", "programs", "ray"))]
+
+    def _marks(self, path):
+        marks = path.with_name(f"{path.name}-marks")
+        marks.mkdir(exist_ok=True)
+        return marks
+
+    def _watch(self, path, expressions):
+        return {MARKS: str(self._marks(path)), STRUCK: expressions}
+
+
+def persisting(trace, path):
+    """The calls in strace's text that change something under a run directory, as (name, which of that name)."""
+    seen, found = Counter(), []
+    for line in trace.splitlines():
+        match = LINE.match(line)
+        if match is None:
+            continue
+        name, rest = match.groups()
+        seen[name] += 1
+        if str(path) in rest and (name != "openat" or "O_CREAT" in rest):
+            found.append((name, seen[name]))
+    return found
+
+
+def _began(path):
+    return path.with_name(f"{path.name}.began").exists()
+
+
+def _has_died(trace):
+    return trace.exists() and "+++ killed by SIGKILL" in trace.read_text()
+
+
+def _miscounted(path, killed):
+    """Whether the journal tells of every worker that was killed, and of every attempt that this cost."""
+    with RunReader(path) as reader:
+        journal = reader.journal()
+    lost = [entry.details for entry in journal if entry.kind == "worker lost"]
+    # The last ones may have been idle, or have died when there was nothing left to do.
+    wrong = []
+    if not killed - 2 <= len(lost) <= killed:
+        wrong.append(f"{killed} workers were killed, the journal tells of {len(lost)}")
+    tries = Counter((note["member"], note["round"]) for note in lost if note["member"] is not None)
+    for entry in journal:
+        if entry.kind in ("round", "failure"):
+            own, attempt = (entry.details["member"], entry.details["round"]), entry.details["attempt"]
+            if attempt != tries[own] + 1:
+                wrong.append(f"member {own[0]}, round {own[1]}: attempt {attempt} after {tries[own]} losses")
+    return wrong

@@ -1,0 +1,419 @@
+"""What changed is seen, at little cost; what is made is made once."""
+
+import asyncio
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pbt
+from pbt.core.events import Ended
+from pbt.dashboard import cache as desks
+from pbt.dashboard import watch as watching
+from pbt.dashboard.cache import Pace, ResponseCache
+from pbt.dashboard.payload import run_payload
+from pbt.dashboard.watch import Watch, WatchedRun
+from pbt.report import figures
+from pbt.report.content import content
+from pbt.report.data.figures import pictures
+from pbt.report.read import read_snapshot
+from pbt.store.reader import RunReader
+from pbt.store.sqlite import RunStore
+from tests.dashboard.climbs import CLIMB, Written, served
+
+
+class Opened:
+    """Counts how often the log of a run was read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.events = 0
+        real = RunReader.events_after
+
+        def counted(reader: RunReader, id_: int) -> Any:
+            found = real(reader, id_)
+            self.count += 1
+            self.events += len(found)
+            return found
+
+        monkeypatch.setattr(RunReader, "events_after", counted)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    return Opened(monkeypatch)
+
+
+def only(watch: Watch) -> WatchedRun:
+    (found,) = watch.look()
+    return found
+
+
+def test_a_run_is_told_as_it_is(tmp_path: Path) -> None:
+    """State, rounds, members and best are those of the run, while it is written, interrupted and finished."""
+    written = Written(tmp_path / "one")
+    watch = Watch(tmp_path)
+    assert (only(watch).state, only(watch).rounds, only(watch).best) == ("running", 0, "")
+    for round_ in (1, 2):
+        written.round()
+        found = only(watch)
+        assert (found.state, found.rounds, found.asked, found.members) == ("running", round_, 9, 3)
+        assert found.best == f"{round_}.2"
+    written.store.commit([Ended(round=2, why="finished")])
+    written.store.close()
+    assert only(watch).state == "finished"
+    assert only(Watch(tmp_path)).rounds == 2
+
+
+def test_versions_change_with_the_run_alone(tmp_path: Path) -> None:
+    """A version stays while nothing happens, and is another one after every round and every change of state."""
+    written = Written(tmp_path / "one")
+    watch = Watch(tmp_path)
+    versions = [only(watch).version]
+    for _ in range(3):
+        written.round()
+        versions += [only(watch).version, only(watch).version]
+        assert versions[-1] == versions[-2]
+    written.store.close()
+    versions.append(only(watch).version)
+    assert len(set(versions)) == 5
+
+
+def test_only_what_is_new_is_read(tmp_path: Path, opened: Opened) -> None:
+    """Every event is read once, and a log that has not changed for a while is not opened at all."""
+    written = Written(tmp_path / "one")
+    now = time.time()
+    watch = Watch(tmp_path, clock=lambda: now)
+    for _ in range(5):
+        written.round()
+        watch.look()
+    assert opened.events == len(written.store.events())
+    now += watching.SETTLED + 1
+    watch.look()
+    before = opened.count
+    for _ in range(10):
+        watch.look()
+    assert opened.count == before
+    written.round()
+    now = time.time()
+    assert only(watch).rounds == 6
+
+
+def test_two_changes_at_one_time_are_both_seen(tmp_path: Path) -> None:
+    """Where the file system's clock is too coarse to tell two commits apart, the second one is seen all the same."""
+    written = Written(tmp_path / "one")
+    written.round()
+    watch, database = Watch(tmp_path), tmp_path / "one" / "run.db"
+    before = database.stat()
+    assert only(watch).rounds == 1
+    written.round()
+    os.utime(database, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert only(watch).rounds == 2
+
+
+def test_a_run_that_is_replaced_is_another(tmp_path: Path) -> None:
+    """A run that was removed is gone from the list, and one begun in its place is read from its beginning."""
+    written = Written(tmp_path / "one")
+    for _ in range(3):
+        written.round()
+    written.store.close()
+    watch = Watch(tmp_path)
+    first = only(watch)
+    (tmp_path / "one").rename(tmp_path.parent / f"{tmp_path.name}-kept")
+    assert watch.look() == []
+    again = Written(tmp_path / "one", members=2)
+    again.round()
+    assert (only(watch).rounds, only(watch).members) == (1, 2)
+    assert only(watch).version != first.version
+    assert only(watch).key == first.key
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
+    """An older format, another program's database, a run without a space and rubbish are lines of the list."""
+    for name in ("good", "old", "bare", "odd"):
+        Written(tmp_path / name).store.close()
+    with sqlite3.connect(tmp_path / "old" / "run.db") as connection:
+        connection.execute("PRAGMA user_version = 0")
+    with sqlite3.connect(tmp_path / "bare" / "run.db") as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'space'")
+    with sqlite3.connect(tmp_path / "odd" / "run.db") as connection:
+        connection.execute("UPDATE meta SET value = '[7]' WHERE key = 'space'")
+    (tmp_path / "rubbish").mkdir()
+    (tmp_path / "rubbish" / "run.db").write_bytes(b"rubbish" * 1000)
+    found = {item.name: item for item in Watch(tmp_path).look()}
+    assert found["good"].state == "interrupted"
+    problems = {name: item.problem for name, item in found.items() if item.state == "unreadable"}
+    assert problems.keys() == {"old", "bare", "odd", "rubbish"}
+    assert "older format 0" in problems["old"]
+    assert "recorded space" in problems["bare"]
+    assert "expected" in problems["odd"]
+    for name in ("old", "bare", "odd", "rubbish"):
+        assert json.loads(run_payload(tmp_path / name, "v"))["problem"]
+    assert only(Watch(tmp_path / "old")).state == "unreadable"
+
+
+def test_a_large_folder_is_read_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where reading takes too long for one look, what was not read is listed as such, and read in the next ones."""
+    for i in range(5):
+        Written(tmp_path / f"run{i}").store.close()
+    monkeypatch.setattr(watching, "BUDGET", 0.0)
+    watch = Watch(tmp_path)
+    assert {item.state for item in watch.look()} == {"not read yet"}
+    monkeypatch.setattr(watching, "BUDGET", 60.0)
+    assert {item.state for item in watch.look()} == {"interrupted"}
+    monkeypatch.setattr(watching, "MOST", 3)
+    assert len(watch.look()) == 3
+    assert watch.left_out == 2
+
+
+def test_a_folder_that_goes_away(tmp_path: Path) -> None:
+    """A folder that is removed while it is shown has no runs; one run that is removed says so."""
+    Written(tmp_path / "runs" / "one").store.close()
+    folder, single = Watch(tmp_path / "runs"), Watch(tmp_path / "runs" / "one")
+    assert len(folder.look()) == len(single.look()) == 1
+    shutil.rmtree(tmp_path / "runs")
+    assert folder.look() == []
+    assert "was removed" in only(single).problem
+
+
+def test_page_and_report_say_the_same(tmp_path: Path) -> None:
+    """What the browser gets is the report's words and figures."""
+    run = pbt.run(**CLIMB, run_dir=tmp_path / "run")
+    found = json.loads(run_payload(tmp_path / "run", "v"))
+    snapshot = read_snapshot(run)
+    said = content(snapshot, pictures(snapshot))
+    assert found["figures"] == json.loads(json.dumps(figures(run)))
+    assert found["lead"] == said.lead
+    assert found["results"] == [list(pair) for pair in said.results.items()]
+    assert [item["text"] for item in found["warnings"]] == [one.text for one in said.warnings]
+    assert [section["shows"] for section in found["sections"]] == [one.shows for one in said.sections]
+    assert found["sections"][0]["table"]["rows"] == [list(row) for row in said.sections[0].table.rows]
+
+
+class Slow:
+    """Makes pages slowly, and counts."""
+
+    def __init__(self, seconds: float = 0.2) -> None:
+        self.seconds = seconds
+        self.versions: list[str] = []
+        self.at_once = self.most = 0
+        self.go_on = threading.Event()
+        """Ends the waiting early."""
+        self._lock = threading.Lock()
+
+    def __call__(self, path: Path, version: str) -> bytes:
+        with self._lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            self.versions.append(version)
+        self.go_on.wait(self.seconds)
+        with self._lock:
+            self.at_once -= 1
+        return f"{path.name} {version}".encode()
+
+
+class TestDesk:
+    def test_everybody_waits_for_the_same_page(self, tmp_path: Path) -> None:
+        """Twenty who ask at once get one page that was made once, and the server answers others meanwhile."""
+        written = Written(tmp_path / "one")
+        written.round()
+        make = Slow(600)
+
+        async def ask() -> None:
+            desk = ResponseCache(Watch(tmp_path), make)
+            key = json.loads((await desk.runs()).body)["runs"][0]["key"]
+            waiting = asyncio.gather(*(desk.run(key) for _ in range(20)))
+            while not make.at_once:
+                await asyncio.sleep(0.005)
+            await desk.runs()
+            assert make.at_once == 1, "the page was waited for"
+            make.go_on.set()
+            assert len({answer.tag for answer in await waiting if answer}) == 1
+            await desk.run(key)
+            assert await desk.run("0" * 16) is None
+
+        asyncio.run(ask())
+        assert len(make.versions) == 1
+
+    def test_no_more_than_two_at_once(self, tmp_path: Path) -> None:
+        """However many runs are asked for, two pages are made at a time."""
+        for i in range(6):
+            Written(tmp_path / f"run{i}").store.close()
+        make = Slow()
+
+        async def ask() -> None:
+            desk = ResponseCache(Watch(tmp_path), make)
+            runs = json.loads((await desk.runs()).body)["runs"]
+            await asyncio.gather(*(desk.run(run["key"]) for run in runs))
+
+        asyncio.run(ask())
+        assert (len(make.versions), make.most) == (6, desks.AT_ONCE)
+
+    def test_whoever_goes_away_ends_nothing(self, tmp_path: Path) -> None:
+        """A page that somebody stopped waiting for is made all the same, for the others."""
+        Written(tmp_path / "one").store.close()
+        make = Slow()
+
+        async def ask() -> None:
+            desk = ResponseCache(Watch(tmp_path), make)
+            key = json.loads((await desk.runs()).body)["runs"][0]["key"]
+            first, second = asyncio.create_task(desk.run(key)), asyncio.create_task(desk.run(key))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            assert await second is not None
+
+        asyncio.run(ask())
+        assert len(make.versions) == 1
+
+    def test_old_pages_are_forgotten(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only so many pages are kept."""
+        monkeypatch.setattr(desks, "KEPT", 2)
+        for i in range(4):
+            Written(tmp_path / f"run{i}").store.close()
+        desk = ResponseCache(Watch(tmp_path), Slow(0))
+
+        async def ask() -> None:
+            for run in json.loads((await desk.runs()).body)["runs"]:
+                await desk.run(run["key"])
+
+        asyncio.run(ask())
+        assert len(desk._kept) == 2
+
+    def test_what_is_costly_is_made_rarely(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After a page that took long the old one is answered for a while; the end of a run is not waited for."""
+        monkeypatch.setattr(desks, "PAUSE", 0.0)
+        written = Written(tmp_path / "one")
+        written.round()
+        make = Slow(0)
+        real = desks.in_thread
+
+        async def costly(work: Any) -> Any:
+            made, _ = await real(work)
+            return made, 10.0 if isinstance(made, bytes) else 0.0
+
+        monkeypatch.setattr(desks, "in_thread", costly)
+
+        async def ask() -> None:
+            desk = ResponseCache(Watch(tmp_path), make)
+            key = json.loads((await desk.runs()).body)["runs"][0]["key"]
+            first = await desk.run(key)
+            written.round()
+            assert await desk.run(key) == first
+            assert len(make.versions) == 1
+            written.store.close()
+            last = await desk.run(key)
+            assert last is not None
+            assert last != first
+            assert len(make.versions) == 2
+
+        asyncio.run(ask())
+
+    def test_a_first_look_is_gone_on_with(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a large folder is still being read, the next look does not wait until the first one has paid off."""
+        Written(tmp_path / "one").store.close()
+        monkeypatch.setattr(desks, "PAUSE", 0.01)
+        real = desks.in_thread
+
+        async def costly(work: Any) -> Any:
+            return (await real(work))[0], 1000.0
+
+        monkeypatch.setattr(desks, "in_thread", costly)
+
+        async def ask() -> None:
+            desk = ResponseCache(Watch(tmp_path))
+            with monkeypatch.context() as patch:
+                patch.setattr(watching, "BUDGET", 0.0)
+                assert b"not read yet" in (await desk.runs()).body
+            await asyncio.sleep(0.05)
+            seen = await desk.runs()
+            assert b"interrupted" in seen.body
+            Written(tmp_path / "two").store.close()
+            await asyncio.sleep(0.05)
+            assert await desk.runs() == seen
+
+        asyncio.run(ask())
+
+
+def test_pace() -> None:
+    """What took a second may be done again when a second is its share of the time that went by."""
+    now = 100.0
+    pace = Pace(0.01, 1.0, clock=lambda: now)
+    rate = pace._rate
+    assert pace.open
+    pace.spent(1.0)
+    now = 100.0 + 0.99 / rate
+    assert not pace.open
+    now = 100.0 + 1.01 / rate
+    assert pace.open
+    pace.spent(0.0)
+    assert not pace.open
+    now += 1.01
+    assert pace.open
+
+
+def test_an_unchanged_answer_is_not_sent_again(tmp_path: Path) -> None:
+    """With the tag of what it has a browser gets 304 and nothing else, until a round is added."""
+    written = Written(tmp_path / "one")
+    written.round()
+    with served(tmp_path) as client:
+        runs = client.ask("/api/runs")
+        (run,) = json.loads(runs.body)["runs"]  # type: ignore[attr-defined]
+        page = client.ask(f"/api/run/{run['key']}")
+        for path, answer in (("/api/runs", runs), (f"/api/run/{run['key']}", page)):
+            again = client.ask(path, If_None_Match=answer.getheader("ETag") or "")
+            assert (again.status, again.body) == (304, b"")  # type: ignore[attr-defined]
+        written.round()
+        deadline = time.monotonic() + 30
+        while client.ask("/api/runs", If_None_Match=runs.getheader("ETag") or "").status == 304:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        while client.ask(f"/api/run/{run['key']}", If_None_Match=page.getheader("ETag") or "").status == 304:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_nothing_is_written(tmp_path: Path) -> None:
+    """A run that is looked at has the same files with the same bytes and times."""
+    pbt.run(**CLIMB, run_dir=tmp_path / "runs" / "one")
+
+    def state() -> dict[str, tuple[int, bytes]]:
+        return {
+            str(path): (path.stat().st_mtime_ns, path.read_bytes())
+            for path in sorted((tmp_path / "runs").rglob("*"))
+            if path.is_file()
+        }
+
+    before = state()
+    with served(tmp_path / "runs") as client:
+        (run,) = json.loads(client.ask("/api/runs").body)["runs"]  # type: ignore[attr-defined]
+        assert client.ask(f"/api/run/{run['key']}").status == 200
+    assert state() == before
+
+
+def test_keys_are_no_paths(tmp_path: Path) -> None:
+    """Only runs that are listed are answered, by the key of their name: no path leads anywhere."""
+    Written(tmp_path / "runs-of-others").store.close()
+    (tmp_path / "runs").mkdir()
+    Written(tmp_path / "runs" / "one").store.close()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "runs-of-others", target_is_directory=True)
+    with served(tmp_path / "runs") as client:
+        runs = json.loads(client.ask("/api/runs").body)["runs"]  # type: ignore[attr-defined]
+        assert [run["name"] for run in runs] == ["one"]
+        assert str(tmp_path) not in json.dumps(runs)
+        for key in ("one", "..%2Fruns-of-others", "../runs-of-others", "link", "", str(tmp_path)):
+            assert client.ask(f"/api/run/{key}").status == 404
+
+
+def test_a_run_of_one_directory(tmp_path: Path) -> None:
+    """A run directory instead of a folder is the only run there is."""
+    store = RunStore.create(tmp_path / "one", {"seed": 1, "space": {}})
+    watch = Watch(tmp_path / "one")
+    assert watch.single
+    assert only(watch).name == "one"
+    store.close()

@@ -1,0 +1,71 @@
+"""What docs/cluster.md promises: its commands exist, its script is one, its Python runs."""
+
+import re
+import subprocess
+
+import pytest
+
+import pbt
+from pbt.executors.ray import executor
+from pbt.executors.retry import SILENCE_SECONDS, START_SECONDS, Limits
+from tests.executors.ray import ray_tasks
+from tests.helpers.paths import DOCS, ROOT
+
+PAGE = (DOCS / "cluster.md").read_text(encoding="utf-8")
+COMMANDS = [line for line in PAGE.splitlines() if re.match(r"(pbt|python3|ray) ", line)]
+
+
+def help_of(*command):
+    return subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
+
+
+def test_every_option_exists():
+    """Of our commands and of Ray's own."""
+    texts = {
+        "pbt run": help_of("pbt", "run"),
+        "pbt resume": help_of("pbt", "resume"),
+        "python3 main_PBT.py": help_of("python3", "main_PBT.py"),
+        "ray start": help_of("ray", "start"),
+        "ray status": help_of("ray", "status"),
+    }
+    assert len(COMMANDS) == 9
+    script = re.sub(r"\\\n\s*", "", PAGE)
+    found = re.findall(rf"({'|'.join(texts)})\b([^\n]*)", script)
+    options = {(name, option) for name, rest in found for option in re.findall(r" (--[a-z-]+)", rest)}
+    assert len(options) > 10
+    assert not {(name, option) for name, option in options if option not in texts[name]}
+
+
+def test_the_batch_script_is_one():
+    """Read by the shell, not run: there is no SLURM here."""
+    (script,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+def test_on_a_laptop(tmp_path):
+    """The first command, as it stands."""
+    (command,) = [line for line in COMMANDS if "quadrants" in line]
+    done = subprocess.run(
+        [*command.split(), "--rounds", "3", "--out", str(tmp_path / "run"), "--quiet"],
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert pbt.Run.open(tmp_path / "run").view.ended == "finished"
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_call(monkeypatch):
+    """Every argument is taken; asked of a cluster that has less, the answer says what is missing."""
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names = {"pbt": pbt, "task": ray_tasks.walk, "space": {"lr": pbt.Float(0.01, 0.5, "log")}}
+    with pytest.raises(pbt.PBTError, match=r"2 CPU, 0\.5 GPU, 1 fast-disk, which no node"):
+        exec(block, names)
+
+
+def test_the_numbers():
+    """As in the code."""
+    assert (Limits().attempts, SILENCE_SECONDS, START_SECONDS, executor._HELD) == (3, 30, 120, 0.3)
+    for text in ("three times", "for 30 s", "two minutes", "30 % of the object store"):
+        assert text in PAGE

@@ -1,0 +1,7 @@
+"""Paths of this repository."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+DOCS = ROOT / "docs"

@@ -1,0 +1,178 @@
+"""The same pictures as plotly and as matplotlib figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pbt
+from pbt.errors import UsageError
+from pbt.report import figures, matplotlib_figures, plotly_figures, write_pictures
+from pbt.report import plots as public
+from pbt.report.data.figures import NAMES, pictures
+from pbt.report.plotly_figures.common import short, text
+from pbt.report.read import read_snapshot
+from pbt.runs.results import Run
+from tests.report.histories import CLIMB, history, rising
+
+
+def test_both_libraries_draw_every_picture() -> None:
+    """`plot_<name>` is there for every picture: as plotly, as matplotlib, and for a whole run."""
+    for module in (plotly_figures, matplotlib_figures, public):
+        for name in NAMES:
+            assert getattr(module, f"plot_{name}").__doc__
+
+
+@pytest.mark.parametrize("kind", ["climbed", "apart"])
+def test_plotly_takes_every_figure(kind: str, request: pytest.FixtureRequest) -> None:
+    """Every property of every figure is one that plotly knows, with a value that it allows."""
+    from plotly.graph_objects import Figure
+
+    for figure in figures(request.getfixturevalue(kind)).values():
+        Figure(figure)
+
+
+def test_figures_are_plain_values(climbed: Run) -> None:
+    """Figures go through JSON unchanged: no NaN, no arrays, no keys that are no text."""
+    made = figures(climbed)
+    assert list(made) == list(NAMES)
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+
+
+def test_nothing_draws_with_webgl(climbed: Run) -> None:
+    """No trace needs WebGL, which the page's security policy would not let run."""
+    kinds = {trace["type"] for figure in figures(climbed).values() for trace in figure["data"]}
+    assert kinds <= {"scatter", "bar", "heatmap"}
+
+
+def test_axes_say_what_they_count(climbed: Run) -> None:
+    """Every picture over time says whether it counts lineage steps or rounds of a member."""
+    made = figures(climbed)
+    for name in ("fitness", "schedules", "tree", "founders"):
+        assert "lineage steps" in made[name]["layout"]["xaxis"]["title"]["text"]
+    assert "round" in made["health"]["layout"]["xaxis"]["title"]["text"]
+
+
+def test_the_plane_has_a_frame_for_every_round(climbed: Run) -> None:
+    """The slider's steps name the frames, one for each round, and it begins at the last one."""
+    plane = figures(climbed)["plane"]
+    (slider,) = plane["layout"]["sliders"]
+    assert [step["args"][0][0] for step in slider["steps"]] == [frame["name"] for frame in plane["frames"]]
+    assert slider["active"] == len(plane["frames"]) - 1
+    assert plane["frames"][-1]["data"][0]["x"] == plane["data"][0]["x"]
+
+
+def test_strangers_words_are_no_tags(climbed: Run) -> None:
+    """An option or a score name with a tag in it is text in the figure."""
+    assert text("<b>\x1b") == "&lt;b&gt;?"
+    assert "<i>" not in json.dumps(figures(climbed))
+    hostile = history(rising(3, 3), application={"score": "<img src=x>"})
+    assert "<img" not in json.dumps(figures(hostile))
+
+
+def test_numbers_are_short() -> None:
+    """Eight significant digits of a real number, whole numbers as they are, nothing for what is no number."""
+    assert [short(v) for v in (1 / 3, 12345678901, float("nan"), None)] == [0.33333333, 12345678901, None, None]
+
+
+def test_pictures_for_print(climbed: Run, tmp_path: Path) -> None:
+    """One file per picture and format under the picture's name, the same bytes each time."""
+    formats = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    first = write_pictures(climbed, formats, tmp_path / "first")
+    assert [path.name for path in first] == [f"{name}.{suffix}" for name in NAMES for suffix in formats]
+    assert all(path.read_bytes().startswith(formats[path.suffix[1:]]) for path in first)
+    again = write_pictures(climbed, formats, tmp_path / "again")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+def test_printed_words_are_no_formulas(tmp_path: Path) -> None:
+    """A dollar in a name is drawn as a dollar."""
+    hostile = history(rising(3, 3), application={"score": "$\\frac$ cost"})
+    written = write_pictures(hostile, ["svg"], tmp_path)
+    assert len(written) == len(NAMES) - 1
+
+
+def test_drawing_changes_no_settings(climbed: Run, tmp_path: Path) -> None:
+    """matplotlib's settings are afterwards what the user had made them."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"font.size": 31.0}):
+        public.plot_tree(climbed)
+        assert mpl.rcParams["font.size"] == 31.0
+        assert not mpl.rcParams["svg.hashsalt"]
+
+
+def counted_axes(made: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The plotly axes of whole numbers: steps, rounds, and the counts of the health figure."""
+    steps = {name: made[name]["layout"]["xaxis"] for name in ("fitness", "schedules", "tree", "founders")}
+    health = {name: made["health"]["layout"][name] for name in ("xaxis", "yaxis")}
+    return steps | {f"health {name}": axis for name, axis in health.items()}
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5, 40])
+def test_ticks_of_counts_are_whole_numbers(rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps, rounds, founders and failures have ticks at whole numbers, and no label twice, in both libraries."""
+    monkeypatch.setattr("tests.report.histories.INTERVAL", 1)
+    scores: list[list[float | None]] = [[*row] for row in rising(rounds, 4)]
+    scores[-1][0] = None  # one failure: an axis from 0 to 1
+    run = history(scores, copies={(2, 1): 3} if rounds > 1 else {})
+    for name, axis in counted_axes(figures(run)).items():
+        assert axis["tickformat"] == ",~f", name  # which does not round
+        # plotly.js chooses ticks closer than 1 for a range of at most 5.
+        assert ("dtick" in axis) == (rounds < 40 or name == "health yaxis"), name
+        assert axis.get("dtick", 1) == 1, name
+    for name in ("fitness", "schedules", "tree", "founders", "health"):
+        figure = getattr(public, f"plot_{name}")(run)
+        figure.canvas.draw()
+        counted = [axes.xaxis for axes in figure.axes]
+        if name == "health":
+            counted += [figure.axes[0].yaxis, figure.axes[2].yaxis]
+        for axis in counted:
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+            assert ticks == [round(tick) for tick in ticks], (name, ticks)
+            labels = [axis.get_major_formatter()(tick) for tick in ticks]
+            assert len(set(labels)) == len(labels) >= 1, (name, labels)
+
+
+def test_one_picture_of_a_run(climbed: Run) -> None:
+    """`plot_fitness(run)` gives a figure that can be changed and saved."""
+    figure = public.plot_fitness(climbed)
+    (axes,) = figure.axes
+    assert "lineage steps" in axes.get_xlabel()
+    assert axes.get_yscale() == "log"
+
+
+def test_a_picture_that_cannot_be_is_an_error() -> None:
+    """Where there is nothing to draw the error says why."""
+    with pytest.raises(UsageError, match=r"'exploits' cannot be drawn\. No member copied another"):
+        public.plot_exploits(history(rising(3, 3)))
+
+
+EXTREMES: dict[str, Any] = {
+    "one round": history([[1.0, 2.0, 3.0]]),
+    "one member, one round": history([[1.0]]),
+    "equal scores": history([[1.0] * 4] * 3, copies={(2, 0): 1}),
+    "no hyperparameters": history(rising(3, 3), values={(1, m): {} for m in range(3)}, space={}),
+    "all but one failed": history([[1.0, None, None], [2.0, None, None]]),
+    "long names": history(
+        rising(2, 3), values={(1, m): {"x" * 80: 0.5} for m in range(3)}, space={"x" * 80: pbt.Float(0, 1)}
+    ),
+    "huge scores": history([[1e100, -1e100], [1e101, -1e-100]]),
+}
+
+
+@pytest.mark.parametrize("run", EXTREMES.values(), ids=EXTREMES)
+def test_odd_runs_are_drawn(run: Run, tmp_path: Path) -> None:
+    """Very short, uniform, failing and extreme runs give figures too, in both libraries."""
+    shown = pictures(read_snapshot(run))
+    expected = [name for name in NAMES if getattr(shown, name) is not None]
+    assert json.dumps(figures(run), allow_nan=False)
+    assert [path.stem for path in write_pictures(run, ["png"], tmp_path)] == expected
+
+
+def test_the_toy_problems_are_drawn() -> None:
+    """A run in memory is drawn like one on disk."""
+    run = pbt.run(**CLIMB | {"rounds": 2})
+    assert list(figures(run)) == list(NAMES)
