@@ -21,7 +21,7 @@ from pbt.executors.worker import WorkerSpec
 from pbt.pytorch.vectorized.population import Population
 from pbt.store.files import StateFiles
 
-ROUND, SECONDS = 100, 0.3
+ROUND, SECONDS = 50, 0.3
 """Steps of a round, and the time that a turn should take."""
 
 
@@ -114,7 +114,7 @@ def limits_of(device: str, size: int) -> Limits:
 
 def seconds(run: Callable[[], object], device: str, steps: int = 1) -> float:
     """Of one step, where a call runs so many; after a few calls that are not counted."""
-    for _ in range(3):
+    for _ in range(3 if steps == 1 else 1):
         run()
     synchronize(device)
     started = time.perf_counter()
