@@ -49,7 +49,9 @@ class Quiet(Net):
 
 
 @pytest.mark.parametrize("way", ["checkpointed", "reentrant"])
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize(
+    "executor", ["inline", "pool", pytest.param("processes", marks=pytest.mark.slow)], indirect=True
+)
 def test_checkpointing_changes_nothing(way, executor) -> None:
     """Layers that are used several times, in nested parts: scores and losses are those without checkpointing."""
     found = []

@@ -176,7 +176,7 @@ def test_what_is_recorded(tmp_path) -> None:
     expected = {"seed": 8, "population": 4, "rounds": 3, "objective": "minimize", "initial": [first]}
     assert {name: meta[name] for name in expected} == expected
     assert meta["application"] == {"name": "mine", "version": 3}
-    assert meta["task"] == "test_experiment:train"
+    assert meta["task"] == "tests.runs.test_experiment:train"
     assert meta["plan"]["exploit"] == {"name": "Truncation", "fraction": 0.4, "ties": "stay"}
     assert pbt.Space.from_dict(meta["space"]) == pbt.Space(SPACE)
     assert (meta["place"]["executor"], meta["place"]["threads"], meta["place"]["device"]) == ("inline", 2, "cpu")
