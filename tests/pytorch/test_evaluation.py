@@ -103,7 +103,7 @@ TASK = SupervisedTask(
 def history(task, executor="inline"):
     run = pbt.run(
         task, {"lr": Float(0.05, 0.5, "log")}, plan=Plan(exploit=never, explore=keep, interval=5), population=3,
-        rounds=2, seed=3, threads=1, **EXECUTORS[executor],
+        rounds=2, seed=3, placement=pbt.Placement(threads=1, **EXECUTORS[executor]),
     )  # fmt: skip
     frame = run.history()
     return {name: list(frame[name]) for name in ("score", "val_loss", *(f"val_{metric}" for metric in task.metrics))}
