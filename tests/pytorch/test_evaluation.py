@@ -109,7 +109,7 @@ def history(task, executor="inline"):
     where = EXECUTORS[executor] if isinstance(executor, str) else {"executor": executor}
     run = pbt.run(
         task, {"lr": Float(0.05, 0.5, "log")}, plan=Plan(exploit=never, explore=keep, interval=5), population=3,
-        rounds=2, seed=3, threads=1, **where,
+        rounds=2, seed=3, placement=pbt.Placement(threads=1, **where),
     )  # fmt: skip
     frame = run.history()
     return {name: list(frame[name]) for name in ("score", "val_loss", *(f"val_{metric}" for metric in task.metrics))}

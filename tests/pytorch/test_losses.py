@@ -43,7 +43,7 @@ LOSSES = {
 def history(made, executor):
     frame = pbt.run(
         replace(PLAIN, loss=made, evaluation_batch=7), SPACE, plan=Plan(exploit=never, explore=keep, interval=5),
-        population=3, rounds=2, threads=1, objective="minimize", executor=executor,
+        population=3, rounds=2, placement=pbt.Placement(threads=1, executor=executor), objective="minimize",
     ).history()  # fmt: skip
     return [*frame["score"], *frame["train_loss"]]
 

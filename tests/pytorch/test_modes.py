@@ -41,8 +41,8 @@ TASK = replace(
 def run(executor, workers, rounds=3, interval=5, task=TASK):
     return pbt.run(
         task, {"lr": Float(0.05, 0.5, "log")}, plan=Plan(exploit=never, explore=keep, interval=interval), population=3,
-        rounds=rounds, seed=2, objective="minimize", executor=executor, threads=1,
-        **({} if executor == "inline" else {"workers": workers}),
+        rounds=rounds, seed=2, objective="minimize",
+        placement=pbt.Placement(executor=executor, threads=1, workers=None if executor == "inline" else workers),
     )  # fmt: skip
 
 

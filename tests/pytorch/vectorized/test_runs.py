@@ -248,7 +248,13 @@ def plain_task(hparams, state, steps, ctx):
 def test_a_task_of_another_form() -> None:
     """A task with a loop of its own is refused, with the executor that trains it."""
     with pytest.raises(TaskError, match=r"trains a SupervisedTask.*use executor='processes'"):
-        pbt.run(plain_task, {"lr": Float(0.1, 1.0)}, executor=VectorizedExecutor, population=2, rounds=1)
+        pbt.run(
+            plain_task,
+            {"lr": Float(0.1, 1.0)},
+            placement=pbt.Placement(executor=VectorizedExecutor),
+            population=2,
+            rounds=1,
+        )
 
 
 def test_a_task_that_cannot_be_one_program() -> None:
