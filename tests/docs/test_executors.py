@@ -78,7 +78,7 @@ def test_what_is_refused_is_named() -> None:
             return self.lstm(x.unsqueeze(-1))[0][:, -1]
 
     task = SupervisedTask(model=Last, data=data, optimizer=torch.optim.SGD, bind={"lr": optimizer("lr")}, batch_size=8)
-    with pytest.raises(TaskError, match="executor='processes'"):
+    with pytest.raises(TaskError, match="the executor 'processes'"):
         pbt.run(
             task,
             {"lr": pbt.Float(0.001, 0.1)},

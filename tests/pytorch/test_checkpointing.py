@@ -118,7 +118,7 @@ def test_without_the_random_state() -> None:
 def test_one_program_refuses_it(way, model, tmp_path) -> None:
     """One program cannot compute parts of a network again: refused before the start, with the reason."""
     task = replace(NET, model=partial(model, way), bind={"lr": optimizer("lr")})
-    with pytest.raises(TaskError, match=r"torch.utils.checkpoint.*use executor='processes'") as caught:
+    with pytest.raises(TaskError, match=r"torch.utils.checkpoint.*use the executor 'processes'") as caught:
         pbt.run(
             task,
             {"lr": Float(0.3, 0.6)},

@@ -124,7 +124,7 @@ def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
 
 def test_one_program_is_refused_for_its_evaluation(tmp_path) -> None:
     """What one program cannot evaluate is refused before there is a run."""
-    with pytest.raises(TaskError, match=r"it decides by the values in a tensor.*use executor='processes'"):
+    with pytest.raises(TaskError, match=r"it decides by the values in a tensor.*use the executor 'processes'"):
         pbt.run(
             replace(TASK, model=branching_later), SPACE, population=3, placement="vectorized", run_dir=tmp_path / "run"
         )
@@ -137,7 +137,7 @@ def test_one_program_is_refused_with_the_reason() -> None:
     for task, what in ((own_loop, "own loop"), (replace(TASK, model=branching), "cannot be trained as one program")):
         with pytest.raises(TaskError, match=what) as caught:
             choose(asked, task, BIRTHS)
-        assert "executor='processes'" in str(caught.value)
+        assert "the executor 'processes'" in str(caught.value)
 
 
 def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:

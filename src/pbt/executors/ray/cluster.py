@@ -193,7 +193,7 @@ def _imported(*, private: bool) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError("executor='ray'", "ray") from error
+        raise MissingExtraError("the executor 'ray'", "ray") from error
     return ray
 
 
