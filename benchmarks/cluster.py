@@ -71,8 +71,7 @@ def _quadratic(connection: Connection, turns: int) -> None:
             plan=pbt.Plan(exploit=pbt.truncation(0.2), explore=pbt.perturb((0.8, 1.25)), interval=STEPS),
             population=MEMBERS,
             rounds=turns * ROUNDS + 2,
-            executor="ray",
-            workers=2,
+            placement=pbt.Placement(executor="ray", workers=2),
             run_dir=folder,
             observers=[Gate(connection, ROUNDS)],
         )

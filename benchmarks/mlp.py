@@ -76,7 +76,6 @@ def _train(connection: Connection, members: int, executor: str, turns: int) -> N
             plan=pbt.Plan(interval=STEPS[members]),
             population=members,
             rounds=turns + 2,
-            executor=executor,
-            device="cpu",
+            placement=pbt.Placement(executor=executor, device="cpu"),
             observers=[Gate(connection)],
         )

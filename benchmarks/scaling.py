@@ -179,8 +179,7 @@ def _answer(members: int = 100) -> float:
         plan=plan,
         population=members,
         rounds=8,
-        executor="ray",
-        workers=2,
+        placement=pbt.Placement(executor="ray", workers=2),
         observers=[Watch()],
     )
     return median(after - before for before, after in pairwise(times[2:])) / members

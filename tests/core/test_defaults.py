@@ -11,13 +11,14 @@ import pytest
 
 import pbt.core
 from pbt.core import explore
+from pbt.core.ages import WHOLE, _size
 from pbt.core.exploit import AtRandom, Stay, Truncation, TTest, at_random, t_test, truncation, welch_p
 from pbt.core.explore import Jitter, Perturb, PerturbOrResample, RandomSubset, Resample
 from pbt.core.population import Member, StateRef, View, by_score
 from pbt.core.rng import Rng
 from pbt.core.strategy import Plan
 from pbt.core.t_distribution import two_sided_p
-from pbt.errors import UsageError
+from pbt.errors import SpaceError, UsageError
 from pbt.space import Choice, Float, Int, Space
 
 DEFAULTS: dict[type, dict[str, Any]] = {
@@ -195,3 +196,22 @@ def test_an_age_gap_includes_its_bound(gap: int, near: set[int]) -> None:
     mode: Literal["async"] = "async"
     Plan(exploit=watching, mode=mode, age_gap=gap).decide(View(seed=0, space=Space({}), members=members), members[:1])
     assert seen == [near]
+
+
+def test_the_sizes_of_cohorts() -> None:
+    """Two thirds of the population, rounded up, and the rest take turns; a small population is one cohort."""
+    assert [_size(30, before) for before in range(4)] == [20, 10, 20, 10]
+    assert [_size(31, before) for before in range(2)] == [21, 10]
+    assert [_size(WHOLE, before) for before in range(3)] == [WHOLE] * 3
+    assert _size(WHOLE + 1, 0) < WHOLE + 1
+
+
+def test_a_choice_by_position() -> None:
+    """Order and condition can be given by position; options that are not one tuple are refused as they were written."""
+    choice = Choice(("a", "b"), True, ("rule", "x"))
+    assert (choice.options, choice.ordered, choice.when) == (("a", "b"), True, ("rule", "x"))
+    assert Choice(("a", "b"), True).when is None
+    with pytest.raises(SpaceError, match=r"as Choice\(\('a', 'b'\)\), got Choice\('a', 'b'\)"):
+        Choice("a", "b")  # type: ignore[arg-type]
+    with pytest.raises(SpaceError, match=r"as Choice\(\('a',\)\), got Choice\('a'\)"):
+        Choice("a")

@@ -55,9 +55,12 @@ def test_an_optimizer_of_ones_own(sign_sgd, known) -> None:
     if not known:
         del ELEMENTWISE[sign_sgd]
     task = SupervisedTask(model=net, data=data, optimizer=partial(sign_sgd), bind={"lr": optimizer("lr")}, batch_size=8)
-    settings = {"plan": pbt.Plan(interval=4), "population": 5, "rounds": 3, "seed": 1, "device": "cpu"}
+    settings = {"plan": pbt.Plan(interval=4), "population": 5, "rounds": 3, "seed": 1}
     space = {"lr": pbt.Float(0.001, 0.1, "log")}
-    apart, together = (pbt.run(task, space, executor=name, **settings) for name in ("inline", "vectorized"))
+    apart, together = (
+        pbt.run(task, space, placement=pbt.Placement(executor=name, device="cpu"), **settings)
+        for name in ("inline", "vectorized")
+    )
     assert together.history()["lr"] == apart.history()["lr"]
     for name, found in together.load_state()["model"].items():
         torch.testing.assert_close(found, apart.load_state()["model"][name], rtol=0, atol=1e-6)
@@ -75,6 +78,12 @@ def test_what_is_refused_is_named() -> None:
             return self.lstm(x.unsqueeze(-1))[0][:, -1]
 
     task = SupervisedTask(model=Last, data=data, optimizer=torch.optim.SGD, bind={"lr": optimizer("lr")}, batch_size=8)
-    with pytest.raises(TaskError, match="executor='processes'"):
-        pbt.run(task, {"lr": pbt.Float(0.001, 0.1)}, population=3, rounds=1, executor="vectorized", device="cpu")
-    assert pbt.run(task, {"lr": pbt.Float(0.001, 0.1)}, population=3, rounds=1, executor="auto").best
+    with pytest.raises(TaskError, match="the executor 'processes'"):
+        pbt.run(
+            task,
+            {"lr": pbt.Float(0.001, 0.1)},
+            population=3,
+            rounds=1,
+            placement=pbt.Placement(executor="vectorized", device="cpu"),
+        )
+    assert pbt.run(task, {"lr": pbt.Float(0.001, 0.1)}, population=3, rounds=1, placement="auto").best

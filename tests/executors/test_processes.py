@@ -212,7 +212,7 @@ def test_interrupted_at_start(capfd) -> None:
 @pytest.mark.parametrize("make", [lambda: lambda *_: (None, 1.0), lambda: fleet.Wrapped(lambda *_: (None, 1.0))])
 def test_what_cannot_be_sent(make) -> None:
     """Lambdas and closures are refused before anything starts, with the remedy."""
-    with pytest.raises(TaskError, match=r"top level of a module.*executor='inline'"):
+    with pytest.raises(TaskError, match=r"top level of a module.*the executor 'inline'"):
         open_workers(make())
 
 

@@ -17,7 +17,9 @@ def test_a_plain_function_has_the_threads_it_was_promised() -> None:
     """A function that uses torch trains on `threads` CPU threads, and the caller has its own number afterwards."""
     before = torch.get_num_threads()
     for wanted in (1, 2, 3):
-        run = pbt.run(how_many, {"lr": pbt.Float(0.0, 1.0)}, population=2, rounds=1, threads=wanted)
+        run = pbt.run(
+            how_many, {"lr": pbt.Float(0.0, 1.0)}, population=2, rounds=1, placement=pbt.Placement(threads=wanted)
+        )
         assert run.history()["score"] == [wanted, wanted]
         assert run.history()["wanted"] == [wanted, wanted]
         assert torch.get_num_threads() == before

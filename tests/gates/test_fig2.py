@@ -42,7 +42,7 @@ def test_f1_grid():
 @pytest.mark.parametrize("kept", ["memory", "directory", "processes"])
 def test_f2_exploit_only(kept, tmp_path):
     """F2: copied weights under the copier's own h train both coordinates, wherever it runs and is kept."""
-    options = {"memory": {}, "directory": {"run_dir": tmp_path / "run"}, "processes": {"executor": "processes"}}[kept]
+    options = {"memory": {}, "directory": {"run_dir": tmp_path / "run"}, "processes": {"placement": "processes"}}[kept]
     assert q(explore=pbt.keep(), inherit="state", **options) == pytest.approx(1.17151, abs=1e-4)
 
 

@@ -124,4 +124,4 @@ def test_the_store_changes_nothing(tmp_path):
 def test_the_executor_changes_nothing():
     """Worker processes, in whatever order they finish, give the log of the inline executor, bits of states included."""
     options = {"population": 5, "rounds": 6, "seed": 2}
-    assert nqm(**options, executor="processes", workers=2).events == nqm(**options).events
+    assert nqm(**options, placement=pbt.Placement(executor="processes", workers=2)).events == nqm(**options).events

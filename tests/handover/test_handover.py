@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("handover")
 def test_what_a_network_draws_and_does_not_save_is_no_program(recipe):
     """One program refuses it before the start, and says which executor trains it."""
     task = task_of("supervised", recipe)
-    with pytest.raises(TaskError, match=r"which its state_dict does not save.*use executor='processes'"):
+    with pytest.raises(TaskError, match=r"which its state_dict does not save.*use the executor 'processes'"):
         VectorizedWorkerSpec(task=task, states=StateFiles(None)).open()
 
 

@@ -75,7 +75,7 @@ class NetworksContract(SupervisedContract):
         else:
             assert outcome.cause == "refused"
             assert "lstm" in outcome.message
-            assert "use executor='processes'" in outcome.message
+            assert "use the executor 'processes'" in outcome.message
             assert "\n" not in outcome.message
 
     def optimize(self, name: str) -> None:

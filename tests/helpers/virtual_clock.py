@@ -12,7 +12,7 @@ from pbt.executors.worker import WorkerSpec
 
 
 class Clock:
-    """Makes executors for `pbt.run(executor=...)`.
+    """Makes executors for `pbt.Placement(executor=...)`.
 
     Args:
         cost: Simulated seconds of a step of this task.

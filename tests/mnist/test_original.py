@@ -232,7 +232,7 @@ def test_an_imported_network_is_worth_what_it_was(
     assert capsys.readouterr().out.splitlines()[-1] == line
     assert f"accuracy {state['card']['test_accuracy']:.4f}" in line
     assert main(["mnist", "import", *words, "--i-trust-this-file"]) == 2
-    assert "expected the name of a new .safetensors file" in capsys.readouterr().err
+    assert "expected a new file name ending in .safetensors" in capsys.readouterr().err
 
 
 def test_a_model_file_is_not_imported(tmp_path: Path) -> None:

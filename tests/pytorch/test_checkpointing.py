@@ -49,7 +49,9 @@ class Quiet(Net):
 
 
 @pytest.mark.parametrize("way", ["checkpointed", "reentrant"])
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize(
+    "executor", ["inline", "pool", pytest.param("processes", marks=pytest.mark.slow)], indirect=True
+)
 def test_checkpointing_changes_nothing(way, executor) -> None:
     """Layers that are used several times, in nested parts: scores and losses are those without checkpointing."""
     found = []
@@ -59,7 +61,7 @@ def test_checkpointing_changes_nothing(way, executor) -> None:
         )
         run = pbt.run(
             task, {"lr": Float(0.3, 0.6)}, plan=Plan(exploit=never, explore=keep, interval=12), population=2, rounds=2,
-            objective="minimize", executor=executor, threads=1,
+            objective="minimize", placement=pbt.Placement(executor=executor, threads=1),
         )  # fmt: skip
         frame = run.history()
         found.append(list(frame["score"]) + list(frame["train_loss"]))
@@ -116,7 +118,13 @@ def test_without_the_random_state() -> None:
 def test_one_program_refuses_it(way, model, tmp_path) -> None:
     """One program cannot compute parts of a network again: refused before the start, with the reason."""
     task = replace(NET, model=partial(model, way), bind={"lr": optimizer("lr")})
-    with pytest.raises(TaskError, match=r"torch.utils.checkpoint.*use executor='processes'") as caught:
-        pbt.run(task, {"lr": Float(0.3, 0.6)}, population=3, executor="vectorized", run_dir=tmp_path / "run", workers=1)
+    with pytest.raises(TaskError, match=r"torch.utils.checkpoint.*use the executor 'processes'") as caught:
+        pbt.run(
+            task,
+            {"lr": Float(0.3, 0.6)},
+            population=3,
+            placement=pbt.Placement(executor="vectorized", workers=1),
+            run_dir=tmp_path / "run",
+        )
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -21,6 +21,11 @@ EXECUTORS = {
     "one program": {"executor": "vectorized", "workers": 1},
     "a program each": {"executor": "vectorized", "workers": 1, "members_per_program": 1},
 }
+everywhere = pytest.mark.parametrize(
+    "executor",
+    ["inline", "pool", pytest.param("processes", marks=pytest.mark.slow), "one program", "a program each"],
+    indirect=True,
+)
 DATA = make_data()
 
 
@@ -101,9 +106,10 @@ TASK = SupervisedTask(
 
 
 def history(task, executor="inline"):
+    where = EXECUTORS[executor] if isinstance(executor, str) else {"executor": executor}
     run = pbt.run(
         task, {"lr": Float(0.05, 0.5, "log")}, plan=Plan(exploit=never, explore=keep, interval=5), population=3,
-        rounds=2, seed=3, threads=1, **EXECUTORS[executor],
+        rounds=2, seed=3, placement=pbt.Placement(threads=1, **where),
     )  # fmt: skip
     frame = run.history()
     return {name: list(frame[name]) for name in ("score", "val_loss", *(f"val_{metric}" for metric in task.metrics))}
@@ -135,7 +141,7 @@ def test_nothing_changes_the_stored_examples(what, executor, order) -> None:
     assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@everywhere
 @pytest.mark.parametrize(
     ("in_place", "pure"), [(partial(Net, True), Net), (partial(chain, True), partial(chain, False))]
 )
@@ -151,7 +157,7 @@ def test_a_metric_that_changes_its_targets(executor) -> None:
     close({"score": history(task, executor)["score"]}, {"score": history(task)["score"]})
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@everywhere
 @pytest.mark.parametrize("outputs", ["tensor", "tuple", "dict"])
 def test_metrics_that_are_no_means(executor, outputs) -> None:
     """F1, a class-weighted loss and the like are those of the whole split, in batches of any size, on any executor."""
@@ -159,7 +165,7 @@ def test_metrics_that_are_no_means(executor, outputs) -> None:
     close(history(replace(task, evaluation_batch=7), executor), history(task))
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@everywhere
 def test_networks_that_mix_a_batch(executor) -> None:
     """Where a network mixes the examples of a batch, all executors have the same batches."""
     task = replace(TASK, model=partial(Net, mixing=True), evaluation_batch=9)
@@ -223,7 +229,7 @@ class Sideways(Net):
         return super().forward(x), self.last.weight.sum()
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@everywhere
 def test_outputs_that_cannot_be_joined(executor) -> None:
     """Outputs without the examples in front are refused for metrics that are no means, with what to write."""
     task = replace(TASK, model=Sideways, evaluation_batch=7)

@@ -43,7 +43,7 @@ LOSSES = {
 def history(made, executor):
     frame = pbt.run(
         replace(PLAIN, loss=made, evaluation_batch=7), SPACE, plan=Plan(exploit=never, explore=keep, interval=5),
-        population=3, rounds=2, threads=1, objective="minimize", executor=executor,
+        population=3, rounds=2, placement=pbt.Placement(threads=1, executor=executor), objective="minimize",
     ).history()  # fmt: skip
     return [*frame["score"], *frame["train_loss"]]
 
@@ -52,7 +52,9 @@ def by_function(outputs, targets, label_smoothing=0.0):
     return functional.cross_entropy(outputs, targets, weight=WEIGHT, label_smoothing=label_smoothing)
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes", "vectorized"])
+@pytest.mark.parametrize(
+    "executor", ["inline", "pool", pytest.param("processes", marks=pytest.mark.slow), "vectorized"], indirect=True
+)
 @pytest.mark.parametrize("kind", LOSSES)
 def test_objects(kind, executor) -> None:
     """Its scores are those of the function, with a setting of each member's own, in evaluation without it."""

@@ -14,7 +14,13 @@ from pbt.pytorch import optimizer
 from tests.helpers.optimizers import ScheduleFree
 from tests.pytorch.tasks import EXAMPLES, NET, make_data
 
-EXECUTORS = [("inline", 1), ("processes", 1), ("processes", 2), ("vectorized", 1)]
+EXECUTORS = [
+    ("inline", 1),
+    ("pool", 2),
+    pytest.param("processes", 1, marks=pytest.mark.slow),
+    pytest.param("processes", 2, marks=pytest.mark.slow),
+    ("vectorized", 1),
+]
 
 
 def plain_net():
@@ -35,8 +41,8 @@ TASK = replace(
 def run(executor, workers, rounds=3, interval=5, task=TASK):
     return pbt.run(
         task, {"lr": Float(0.05, 0.5, "log")}, plan=Plan(exploit=never, explore=keep, interval=interval), population=3,
-        rounds=rounds, seed=2, objective="minimize", executor=executor, threads=1,
-        **({} if executor == "inline" else {"workers": workers}),
+        rounds=rounds, seed=2, objective="minimize",
+        placement=pbt.Placement(executor=executor, threads=1, workers=None if executor == "inline" else workers),
     )  # fmt: skip
 
 
@@ -58,7 +64,7 @@ def by_hand(state, lr):
     return model.state_dict(), value.item()
 
 
-@pytest.mark.parametrize(("executor", "workers"), EXECUTORS)
+@pytest.mark.parametrize(("executor", "workers"), EXECUTORS, indirect=["executor"])
 def test_a_schedule_free_optimizer(executor, workers) -> None:
     """It trains in training mode, is evaluated and stored in evaluation mode, and counts as if never cut."""
     found = run(executor, workers)
@@ -81,7 +87,7 @@ class Adding(torch.optim.SGD):
         return super().step(closure)
 
 
-@pytest.mark.parametrize(("executor", "workers"), EXECUTORS)
+@pytest.mark.parametrize(("executor", "workers"), EXECUTORS, indirect=["executor"])
 def test_a_counter_that_an_optimizer_adds(executor, workers) -> None:
     """What an optimizer adds to its groups is that member's, and counts on from round to round."""
     found = run(executor, workers, task=replace(TASK, optimizer=partial(Adding, lr=0.1)))

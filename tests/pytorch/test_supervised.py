@@ -125,7 +125,9 @@ def test_a_population_of_one_is_ordinary_training(order) -> None:
     """A population of one ends with the weights of a plain PyTorch loop with the same start, order and dropout."""
     task = replace(NET, augment=None, order=order)
     plan = Plan(exploit=never(), explore=keep(), interval=5)
-    run = pbt.run(task, SPACE, plan=plan, population=1, rounds=3, seed=SEED, initial=[HPARAMS], threads=1)
+    run = pbt.run(
+        task, SPACE, plan=plan, population=1, rounds=3, seed=SEED, initial=[HPARAMS], placement=pbt.Placement(threads=1)
+    )
     torch.manual_seed(seed_of(SEED, "task", "init", 0))
     model, noise = make_net(), Noise()
     for layer in key_dropout(model, noise):
@@ -172,7 +174,8 @@ def test_hand_overs(executor) -> None:
     collector = Collector()
     plan = Plan(exploit=truncation(0.4), interval=3)
     run = pbt.run(
-        Witness(NET), SPACE, plan=plan, population=5, rounds=4, seed=3, executor=executor, workers=2, threads=1,
+        Witness(NET), SPACE, plan=plan, population=5, rounds=4, seed=3,
+        placement=pbt.Placement(executor=executor, workers=2, threads=1),
         observers=[collector],
     )  # fmt: skip
     digests = {event.state: event.digest for event in run.events if isinstance(event, Reported)}
@@ -220,7 +223,7 @@ def test_the_caller_is_left_alone() -> None:
     next(alone)
     expected = next(alone)
     next(around)
-    pbt.run(NET, SPACE, plan=Plan(interval=2), population=2, rounds=2, threads=threads + 1)
+    pbt.run(NET, SPACE, plan=Plan(interval=2), population=2, rounds=2, placement=pbt.Placement(threads=threads + 1))
     assert next(around) == expected
     assert torch.get_num_threads() == threads
 

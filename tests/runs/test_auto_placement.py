@@ -124,9 +124,9 @@ def test_a_population_larger_than_memory_is_cut(monkeypatch) -> None:
 
 def test_one_program_is_refused_for_its_evaluation(tmp_path) -> None:
     """What one program cannot evaluate is refused before there is a run."""
-    with pytest.raises(TaskError, match=r"it decides by the values in a tensor.*use executor='processes'"):
+    with pytest.raises(TaskError, match=r"it decides by the values in a tensor.*use the executor 'processes'"):
         pbt.run(
-            replace(TASK, model=branching_later), SPACE, population=3, executor="vectorized", run_dir=tmp_path / "run"
+            replace(TASK, model=branching_later), SPACE, population=3, placement="vectorized", run_dir=tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()
 
@@ -137,13 +137,14 @@ def test_one_program_is_refused_with_the_reason() -> None:
     for task, what in ((own_loop, "own loop"), (replace(TASK, model=branching), "cannot be trained as one program")):
         with pytest.raises(TaskError, match=what) as caught:
             choose(asked, task, BIRTHS)
-        assert "executor='processes'" in str(caught.value)
+        assert "the executor 'processes'" in str(caught.value)
 
 
 def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
     """The run says what was chosen and why; going on keeps executor, threads and chunk, whatever is faster now."""
     caplog.set_level(logging.INFO, "pbt")
-    settings = {"population": 32, "seed": 1, "plan": pbt.Plan(interval=3), "executor": "auto", "device": "cpu"}
+    settings = {"population": 32, "seed": 1, "plan": pbt.Plan(interval=3)}
+    settings |= {"placement": pbt.Placement(executor="auto", device="cpu")}
     pbt.run(TASK, SPACE, rounds=1, run_dir=tmp_path / "run", **settings)
     begun = pbt.Run.open(tmp_path / "run").meta["place"]
     assert begun["executor"] in {"vectorized", "processes"}
@@ -157,9 +158,18 @@ def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
 
 def test_going_on_with_another_executor_is_told(tmp_path, caplog) -> None:
     """A run may go on anywhere; what its bits depend on is named where it changed."""
-    settings = {"population": 4, "seed": 1, "plan": pbt.Plan(interval=3), "device": "cpu"}
-    pbt.run(TASK, SPACE, rounds=1, run_dir=tmp_path / "run", executor="vectorized", **settings)
-    pbt.run(TASK, SPACE, rounds=2, run_dir=tmp_path / "run", executor="inline", resume=True, **settings)
+    settings = {"population": 4, "seed": 1, "plan": pbt.Plan(interval=3)}
+    together = pbt.Placement(executor="vectorized", device="cpu")
+    pbt.run(TASK, SPACE, rounds=1, run_dir=tmp_path / "run", placement=together, **settings)
+    pbt.run(
+        TASK,
+        SPACE,
+        rounds=2,
+        run_dir=tmp_path / "run",
+        placement=replace(together, executor="inline"),
+        resume=True,
+        **settings,
+    )
     assert "executor vectorized -> inline" in caplog.text
 
 
@@ -168,7 +178,7 @@ def test_a_directory_in_use_is_refused_before_anything_is_tried(tmp_path, monkey
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr("pbt.runs.experiment.choose", None)
     with pytest.raises(pbt.PBTError, match="file"):
-        pbt.run(TASK, SPACE, population=4, rounds=1, executor="auto", run_dir=tmp_path)
+        pbt.run(TASK, SPACE, population=4, rounds=1, placement="auto", run_dir=tmp_path)
 
 
 def test_bad_chunks() -> None:
@@ -202,6 +212,6 @@ def test_shares(layout, monkeypatch) -> None:
 def test_a_task_from_a_prompt() -> None:
     """What is defined where no other process can find it is refused before anything starts."""
     task = "def task(h, s, n, c): return s, 1.0"
-    program = f"import pbt\n{task}\npbt.run(task, {{'a': pbt.Float(0, 1)}}, executor='processes')"
+    program = f"import pbt\n{task}\npbt.run(task, {{'a': pbt.Float(0, 1)}}, placement='processes')"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert "TaskError: the task is defined at a prompt or in a notebook" in ended.stderr

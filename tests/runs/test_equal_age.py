@@ -45,8 +45,8 @@ def clocked(seed: int, ratio: float, noise: float = 0.0, **asked: Any) -> tuple[
     slow = slow_half(seed)
     clock = Clock(lambda task: ratio if task.member in slow else 1.0)
     plan = pbt.Plan(**{"exploit": pbt.truncation(0.2, ties="copy"), "interval": INTERVAL, "mode": "async"} | asked)
-    settings = {"plan": plan, "population": MEMBERS, "rounds": ROUNDS, "seed": seed, "executor": clock}
-    return pbt.run(neutral(seed, noise), SPACE, **settings), clock
+    settings = {"plan": plan, "population": MEMBERS, "rounds": ROUNDS, "seed": seed}
+    return pbt.run(neutral(seed, noise), SPACE, placement=pbt.Placement(executor=clock), **settings), clock
 
 
 def share_of(run: pbt.Run, founders: set[int]) -> float:
@@ -102,7 +102,9 @@ def costly(seed: int) -> pbt.Run:
     kinds = ["dear"] * (MEMBERS // 2) + ["cheap"] * (MEMBERS // 2)
     plan = pbt.Plan(exploit=pbt.truncation(0.2), explore=pbt.keep(), interval=INTERVAL, mode="async")
     settings = {"population": MEMBERS, "rounds": ROUNDS, "seed": seed, "initial": [{"kind": kind} for kind in kinds]}
-    return pbt.run(task, {"kind": pbt.Choice(("dear", "cheap"))}, plan=plan, executor=clock, **settings)
+    return pbt.run(
+        task, {"kind": pbt.Choice(("dear", "cheap"))}, plan=plan, placement=pbt.Placement(executor=clock), **settings
+    )
 
 
 def test_what_is_better_at_equal_age_does_not_die_out() -> None:
@@ -122,8 +124,8 @@ def slowly(hparams, state, steps, ctx):
 def test_real_processes_train_what_was_asked() -> None:
     """On worker processes too every member ends at the steps that were asked for, and none beyond."""
     plan = pbt.Plan(exploit=pbt.truncation(0.25, ties="copy"), interval=10, mode="async")
-    settings = {"population": 4, "rounds": 5, "executor": "processes", "workers": 4, "threads": 1}
-    run = pbt.run(slowly, SPACE, plan=plan, **settings)
+    placement = pbt.Placement(executor="processes", workers=4, threads=1)
+    run = pbt.run(slowly, SPACE, plan=plan, population=4, rounds=5, placement=placement)
     assert {member.step for member in run.view.population} == {50}
     assert max(run.history()["step"]) == 50
 
@@ -175,8 +177,8 @@ def test_what_is_kept_for_comparisons_is_bounded() -> None:
         slow = slow_half(0)
         clock = Clock(lambda task, slow=slow, ratio=ratio: ratio if task.member in slow else 1.0)
         plan = pbt.Plan(exploit=pbt.truncation(0.2), mode="async")
-        settings = {"plan": plan, "population": MEMBERS, "rounds": 40, "executor": clock, "observers": [Watch()]}
-        pbt.run(neutral(0, 0.0), SPACE, **settings)
+        settings = {"plan": plan, "population": MEMBERS, "rounds": 40, "observers": [Watch()]}
+        pbt.run(neutral(0, 0.0), SPACE, placement=pbt.Placement(executor=clock), **settings)
         assert max(held) <= most
 
 
@@ -195,8 +197,17 @@ def test_a_finished_run_is_extended(tmp_path) -> None:
     """More rounds open the members again, up to the new number of steps, with decisions at equal age."""
     plan = pbt.Plan(exploit=pbt.truncation(0.2, ties="copy"), interval=INTERVAL, mode="async")
     settings: dict[str, Any] = {"plan": plan, "population": MEMBERS, "run_dir": tmp_path / "run"}
-    done = pbt.run(neutral(0, 0.0), SPACE, rounds=3, executor=Clock(lambda task: 1.0), **settings)
-    more = pbt.run(neutral(0, 0.0), SPACE, rounds=5, executor=Clock(lambda task: 1.0), resume=True, **settings)
+    done = pbt.run(
+        neutral(0, 0.0), SPACE, rounds=3, placement=pbt.Placement(executor=Clock(lambda task: 1.0)), **settings
+    )
+    more = pbt.run(
+        neutral(0, 0.0),
+        SPACE,
+        rounds=5,
+        placement=pbt.Placement(executor=Clock(lambda task: 1.0)),
+        resume=True,
+        **settings,
+    )
     assert more.events[: len(done.events)] == done.events
     assert {member.step for member in more.view.population} == {50}
     after = [e.decision for e in more.events[len(done.events) :] if isinstance(e, Decided)][:MEMBERS]
@@ -215,7 +226,9 @@ def test_a_failed_member_is_renewed_at_its_age() -> None:
 
     clock = Clock(lambda task: 4.0 if task.member in slow else 1.0)
     plan = pbt.Plan(interval=INTERVAL, mode="async")
-    run = pbt.run(task, SPACE, plan=plan, population=MEMBERS, rounds=ROUNDS, seed=1, executor=clock)
+    run = pbt.run(
+        task, SPACE, plan=plan, population=MEMBERS, rounds=ROUNDS, seed=1, placement=pbt.Placement(executor=clock)
+    )
     renewed = [e.decision for e in run.events if isinstance(e, Decided) and e.decision.kind == "replace"]
     assert len(renewed) == len(slow)
     assert all(decision.step <= 3 * INTERVAL for decision in renewed)

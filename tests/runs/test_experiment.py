@@ -106,12 +106,11 @@ class Checked:
         ({"initial": [{"lr": 0.1, "width": 2, "rule": "c"}]}, SpaceError, "initial values of member 0: 'rule' must be"),
         ({"initial": [{"lr": 0.1}]}, SpaceError, "expected a value for 'width'"),
         ({"initial": [{"lr": 0.1, "width": 2, "rule": "a"}] * 5}, UsageError, "one per member, got 5"),
-        ({"executor": "process"}, UsageError, "unknown executor 'process'; did you mean 'processes'?"),
-        ({"workers": 0}, UsageError, "at least 1 of workers, got 0"),
-        ({"threads": -1}, UsageError, "at least 1 of threads, got -1"),
-        ({"device": "cuda:77"}, DeviceError, "'cuda:77' does not exist: expected one of cpu"),
-        ({"device": "tpu"}, DeviceError, "'tpu' does not exist"),
-        ({"task": lambda *_: (None, 1.0), "executor": "processes"}, TaskError, "top level of a module"),
+        ({"placement": "process"}, UsageError, "unknown executor 'process'; did you mean 'processes'?"),
+        ({"placement": None}, UsageError, "expected placement to be a Placement or the name of an executor, got None"),
+        ({"placement": Placement(device="cuda:77")}, DeviceError, "'cuda:77' does not exist: expected one of cpu"),
+        ({"placement": Placement(device="tpu")}, DeviceError, "'tpu' does not exist"),
+        ({"task": lambda *_: (None, 1.0), "placement": "processes"}, TaskError, "top level of a module"),
     ],
 )
 def test_refused_before_anything_is_written(changes, error, message, tmp_path) -> None:
@@ -121,11 +120,18 @@ def test_refused_before_anything_is_written(changes, error, message, tmp_path) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["workers", "threads", "members_per_program"])
+def test_a_placement_counts_from_one(name) -> None:
+    """A number of workers, threads or members below one is refused, with its name."""
+    with pytest.raises(UsageError, match=f"at least 1 of {name}, got 0"):
+        Placement(**{name: 0})
+
+
 def test_cuda_where_there_is_none(tmp_path, monkeypatch) -> None:
     """`cuda` on a machine without one is an error that says what there is."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(DeviceError, match="'cuda' does not exist: expected one of cpu"):
-        pbt.run(train, SPACE, device="cuda", run_dir=tmp_path / "run")
+        pbt.run(train, SPACE, placement=pbt.Placement(device="cuda"), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -176,7 +182,7 @@ def test_what_is_recorded(tmp_path) -> None:
     expected = {"seed": 8, "population": 4, "rounds": 3, "objective": "minimize", "initial": [first]}
     assert {name: meta[name] for name in expected} == expected
     assert meta["application"] == {"name": "mine", "version": 3}
-    assert meta["task"] == "test_experiment:train"
+    assert meta["task"] == "tests.runs.test_experiment:train"
     assert meta["plan"]["exploit"] == {"name": "Truncation", "fraction": 0.4, "ties": "stay"}
     assert pbt.Space.from_dict(meta["space"]) == pbt.Space(SPACE)
     assert (meta["place"]["executor"], meta["place"]["threads"], meta["place"]["device"]) == ("inline", 2, "cpu")
@@ -380,9 +386,6 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
 
     def spy(self, run_dir=None, **others):
         seen.update(vars(self), run_dir=run_dir, **others)
-        seen.update({name: getattr(self.placement, name) for name in ("executor", "workers", "threads", "device")})
-        seen.update(members_per_program=self.placement.members_per_program, address=self.placement.cluster.address)
-        seen.update(cluster=replace(self.placement.cluster, address=None))
         return "the run"
 
     monkeypatch.setattr(Experiment, "run", spy)
@@ -395,13 +398,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "seed": 5,
         "initial": [{"lr": 0.5, "width": 3, "rule": "b"}],
         "objective": "minimize",
-        "executor": "processes",
-        "workers": 2,
-        "threads": 4,
-        "device": "cpu",
-        "address": "head:6379",
-        "members_per_program": 2,
-        "cluster": pbt.Cluster(cpus=2.0),
+        "placement": Placement(executor="processes", workers=2, threads=4, device="cpu"),
         "run_dir": tmp_path,
         "resume": True,
         "observers": [Observer()],
@@ -411,6 +408,8 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
     assert set(given) == set(inspect.signature(pbt.run).parameters)
     assert pbt.run(**given) == "the run"
     assert {name: seen[name] for name in given} == given
+    assert pbt.run(**given | {"placement": "vectorized"}) == "the run"
+    assert seen["placement"] == Placement(executor="vectorized")
 
 
 def test_public_scores_are_the_tasks(tmp_path: Path) -> None:

@@ -41,10 +41,12 @@ TASKS = {
 TRAINED = [("net", "inline"), ("net", "vectorized"), ("duel", "inline"), ("draw", "inline")]
 
 
-def begin(name, executor="inline", **changes):
+def begin(name, executor="inline", workers=None, **changes):
     task, space, objective = TASKS[name]
-    arguments = {"plan": PLAN, "population": 5, "rounds": 8, "objective": objective, "threads": 1, "seed": 5}
-    return pbt.run(task, space, executor=executor, **arguments | changes)
+    arguments = {"plan": PLAN, "population": 5, "rounds": 8, "objective": objective, "seed": 5}
+    return pbt.run(
+        task, space, placement=pbt.Placement(executor=executor, workers=workers, threads=1), **arguments | changes
+    )
 
 
 def eventful(run):

@@ -29,7 +29,7 @@ def check_sendable(task: TrainFunction | Task) -> None:
     if b"__main__" in pickled(task) and not hasattr(main, "__file__"):
         raise TaskError(
             "the task is defined at a prompt or in a notebook, where other processes cannot find it; put it into a "
-            "module, or use executor='inline'"
+            "module, or use the executor 'inline'"
         )
 
 
@@ -44,7 +44,7 @@ def pickled(sent: Any) -> bytes:
     except Exception as error:
         raise TaskError(
             f"the task cannot be sent to another process ({error}); define its functions and classes at the top level "
-            "of a module (no lambda, no closure), or use executor='inline'"
+            "of a module (no lambda, no closure), or use the executor 'inline'"
         ) from error
 
 

@@ -12,14 +12,13 @@ from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.errors import UsageError
-from pbt.executors.ray import Cluster
 from pbt.executors.worker import Objective, Task, TrainFunction, WorkerSpec
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.disk_space import Disk
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
-from pbt.runs.placement import ExecutorFactory, Placement, ResolvedPlacement
+from pbt.runs.placement import Placement, ResolvedPlacement
 from pbt.runs.preflight import check_population, check_task, trainable
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
@@ -73,6 +72,8 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.objective not in ("maximize", "minimize"):
             raise UsageError(f"expected objective 'maximize' or 'minimize', got {self.objective!r}")
+        if not isinstance(self.placement, Placement):
+            raise UsageError(f"expected placement to be a Placement or the name of an executor, got {self.placement!r}")
         object.__setattr__(self, "space", Space(self.space))
 
     def run(
@@ -232,13 +233,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     seed: int = 0,
     initial: Sequence[HParams] = (),
     objective: Objective = "maximize",
-    executor: str | ExecutorFactory = "inline",
-    workers: int | None = None,
-    threads: int | None = None,
-    device: str | None = None,
-    address: str | None = None,
-    members_per_program: int | None = None,
-    cluster: Cluster | None = None,
+    placement: Placement | str = "inline",
     run_dir: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),
@@ -257,14 +252,8 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         seed: Seed of all random draws.
         initial: Hyperparameters of the first members; those of the others are sampled.
         objective: `"maximize"` or `"minimize"` the score returned by the task.
-        executor: `"inline"`, `"processes"`, `"vectorized"`, `"ray"` or `"auto"`; see `Placement`, also for the next
-            four.
-        workers: Number of workers. Default: as many as there is room for.
-        threads: CPU threads per round. Default: the available cores divided over the population.
-        device: `"cpu"`, `"cuda"`, `"cuda:1"`, or several joined by commas. Default: CUDA if available.
-        members_per_program: Maximal number of members in one program, for `"vectorized"` and `"ray"`.
-        address: `host:port` of a Ray cluster, or `"auto"`; replaces the address of `cluster`.
-        cluster: Settings of Ray, for `executor="ray"`.
+        placement: Where it is trained: a `Placement`, or the name of an executor: `"inline"`, `"processes"`,
+            `"vectorized"`, `"ray"` or `"auto"`.
         run_dir: Directory in which the run is kept; None: in memory only.
         resume: Continue the run in the directory, or start one; more `rounds` than before extend it.
         observers: Internal observers; an exception in an observer ends the run.
@@ -285,13 +274,6 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         seed=seed,
         initial=initial,
         objective=objective,
-        placement=Placement(
-            executor=executor,
-            workers=workers,
-            threads=threads,
-            device=device,
-            members_per_program=members_per_program,
-            cluster=(cluster or Cluster()).at(address),
-        ),
+        placement=Placement(executor=placement) if isinstance(placement, str) else placement,
     )
     return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks, changed_plan=changed_plan)

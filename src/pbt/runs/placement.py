@@ -162,7 +162,7 @@ def _resolve_on_ray(requested: Placement) -> ResolvedPlacement:
     device = "cuda:0" if requested.cluster.gpus else "cpu"  # Ray shows each worker its own GPU as the first
     if requested.device is not None and not device.startswith(requested.device):
         raise DeviceError(
-            f"device '{requested.device}' with executor='ray': a worker has '{device}', because it reserves "
+            f"device '{requested.device}' with the executor 'ray': a worker has '{device}', because it reserves "
             f"{requested.cluster.gpus:g} GPU; omit the device, and set the number of GPUs per worker"
         )
     return ResolvedPlacement(

@@ -235,7 +235,7 @@ def test_networks_that_are_refused(model, words) -> None:
     """What would be wrong for members in one program is refused, with the reason and who trains it."""
     message = refused(replace(PLAIN, model=partial(doubled, model)))
     assert words in message
-    assert "use executor='processes'" in message
+    assert "use the executor 'processes'" in message
 
 
 def test_a_refusal_names_the_line_of_the_network() -> None:
@@ -255,7 +255,7 @@ def test_other_shapes() -> None:
     grows.width = 3
     message = refused(replace(PLAIN, model=grows), {0: VALUES[0]}, cause="exception")
     assert "must not change shapes, and members of one program cannot differ in them" in message
-    assert "use executor='processes'" in message
+    assert "use the executor 'processes'" in message
 
 
 def test_a_network_that_draws_by_itself() -> None:

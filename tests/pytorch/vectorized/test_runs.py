@@ -247,8 +247,14 @@ def plain_task(hparams, state, steps, ctx):
 
 def test_a_task_of_another_form() -> None:
     """A task with a loop of its own is refused, with the executor that trains it."""
-    with pytest.raises(TaskError, match=r"trains a SupervisedTask.*use executor='processes'"):
-        pbt.run(plain_task, {"lr": Float(0.1, 1.0)}, executor=VectorizedExecutor, population=2, rounds=1)
+    with pytest.raises(TaskError, match=r"trains a SupervisedTask.*use the executor 'processes'"):
+        pbt.run(
+            plain_task,
+            {"lr": Float(0.1, 1.0)},
+            placement=pbt.Placement(executor=VectorizedExecutor),
+            population=2,
+            rounds=1,
+        )
 
 
 def test_a_task_that_cannot_be_one_program() -> None:
@@ -256,5 +262,5 @@ def test_a_task_that_cannot_be_one_program() -> None:
     with pytest.raises(TaskError) as caught:
         experiment(task=replace(TASK, model=vectorized_tasks.Recurrent)).run()
     assert "aten::lstm" in str(caught.value)
-    assert "use executor='processes'" in str(caught.value)
+    assert "use the executor 'processes'" in str(caught.value)
     assert "\n" not in str(caught.value)

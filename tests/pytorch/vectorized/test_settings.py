@@ -111,8 +111,8 @@ class Unknown:
 @pytest.mark.parametrize(
     ("bind", "message"),
     [
-        ({"x": Unknown()}, "'x' is bound by Unknown.*use executor='processes'"),
-        ({"x": attribute("optimizer.rate")}, "only attributes of the model.*use executor='processes'"),
+        ({"x": Unknown()}, "'x' is bound by Unknown.*use the executor 'processes'"),
+        ({"x": attribute("optimizer.rate")}, "only attributes of the model.*use the executor 'processes'"),
         ({"x": attribute("model.nowhere")}, "no such attribute"),
         ({"x": optimizer("momentum")}, "no such optimizer setting"),
     ],

@@ -68,8 +68,8 @@ def task_of(place, drawn):
 def test_what_is_drawn_and_not_saved_is_refused(place, tmp_path) -> None:
     """One program refuses it before the start, by name and with what to write; `auto` trains members apart."""
     task = task_of(place, drawn=True)
-    with pytest.raises(TaskError, match=r"draws 'shift.*make it a persistent buffer, or use executor='processes'"):
-        pbt.run(task, SPACE, population=3, executor="vectorized", run_dir=tmp_path / "run")
+    with pytest.raises(TaskError, match=r"draws 'shift.*make it a persistent buffer, or use the executor 'processes'"):
+        pbt.run(task, SPACE, population=3, placement="vectorized", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     choice = choose(Placement(executor="auto", device="cpu", workers=2), task, BIRTHS)
     assert choice.placement.executor == "processes"
@@ -85,8 +85,8 @@ def test_what_is_the_same_under_every_seed_is_shared(place, drawn) -> None:
     scores = [
         list(
             pbt.run(
-                task_of(place, drawn), SPACE, population=3, rounds=2, plan=pbt.Plan(interval=4), threads=1,
-                executor=executor,
+                task_of(place, drawn), SPACE, population=3, rounds=2, plan=pbt.Plan(interval=4),
+                placement=pbt.Placement(threads=1, executor=executor),
             ).history()["val_loss"]
         )
         for executor in ("inline", "vectorized")

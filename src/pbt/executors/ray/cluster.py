@@ -71,10 +71,6 @@ class Cluster:
         """Resources per worker, by Ray's names."""
         return {"CPU": self.cpus, "GPU": self.gpus, **self.resources}
 
-    def at(self, address: str | None) -> Self:
-        """This cluster at another address, if one is given."""
-        return self if address is None else replace(self, address=address)
-
     def asking(self, need: Mapping[str, float]) -> Self:
         """This cluster with the recorded resources per worker, unless others are requested."""
         if not need or self.need != Cluster().need:
@@ -197,7 +193,7 @@ def _imported(*, private: bool) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError("executor='ray'", "ray") from error
+        raise MissingExtraError("the executor 'ray'", "ray") from error
     return ray
 
 

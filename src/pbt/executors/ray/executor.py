@@ -300,7 +300,7 @@ class RayExecutor(Closing):
     def _states(self) -> StateFiles:
         states = self._setup.states
         if not isinstance(states, StateFiles):
-            raise TaskError(f"executor='ray' keeps states as files or in records, got {type(states).__name__}")
+            raise TaskError(f"the executor 'ray' keeps states as files or in records, got {type(states).__name__}")
         return states
 
     def _watch(self) -> None:

@@ -96,6 +96,7 @@ class VectorizedExecutor(InlineExecutor):
 def refusal(task: Any) -> str:
     """Why a task of another form cannot be one program."""
     return (
-        f"executor='vectorized' trains a SupervisedTask, of which it knows what a step is; got {type(task).__name__}, "
-        "which runs its own loop: use executor='processes'"
+        "the executor 'vectorized' trains a SupervisedTask, of which it knows what a step is; got "
+        f"{type(task).__name__}, "
+        "which runs its own loop: use the executor 'processes'"
     )

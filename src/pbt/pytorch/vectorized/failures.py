@@ -27,7 +27,8 @@ def broken(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {text}"
     return (
-        f"the task cannot be trained as one program: {text}; use executor='processes', which trains members one by one"
+        f"the task cannot be trained as one program: {text}; "
+        "use the executor 'processes', which trains members one by one"
     )
 
 

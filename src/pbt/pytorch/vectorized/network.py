@@ -39,7 +39,7 @@ class StackedNet:
         self._own = dict(model.named_parameters())
         for name, parameter in self._own.items():
             if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-                raise TaskError(f"the network has a hook on the gradient of '{name}'; use executor='processes'")
+                raise TaskError(f"the network has a hook on the gradient of '{name}'; use the executor 'processes'")
         self._dtype = next((p.dtype for p in self._own.values() if p.is_floating_point()), torch.get_default_dtype())
         names = {id(tensor): name for name, tensor in [*self._own.items(), *model.named_buffers()]}
         holders: list[dict[str, Any]] = [of for m in model.modules() for of in (m._parameters, m._buffers)]
@@ -106,7 +106,7 @@ class StackedNet:
         if not all(type(value) in (int, float) for value in values):
             raise TaskError(
                 f"attribute('model.{path}'): {sorted(set(map(str, values)))} cannot differ between members of one "
-                "program; use executor='processes'"
+                "program; use the executor 'processes'"
             )
         whole = all(type(value) is int for value in values)
         return torch.tensor(values, dtype=torch.int64 if whole else self._dtype)
@@ -120,7 +120,7 @@ class StackedNet:
             if parameter.grad is not None:
                 raise TaskError(
                     f"the network uses its parameter '{name}' by another way than as an attribute of a module, where "
-                    "members cannot have values of their own; use executor='processes'"
+                    "members cannot have values of their own; use the executor 'processes'"
                 )
 
     @property

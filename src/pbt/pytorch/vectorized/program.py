@@ -382,7 +382,7 @@ def _saved_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> OrderedDict
     for key, value in state.items():
         if id(value) not in names:
             raise TaskError(
-                f"the network keeps '{key}', which is neither a parameter nor a buffer; use executor='processes'"
+                f"the network keeps '{key}', which is neither a parameter nor a buffer; use the executor 'processes'"
             )
         saved[key] = names[id(value)]
     return saved

@@ -82,7 +82,7 @@ class HParamReader:
             raise TaskError(
                 f"the state of 'model' does not fit what was built ('{names[0]}': expected "
                 f"{self._shapes.get(names[0], 'nothing')}, got {shapes.get(names[0], 'nothing')}); a hyperparameter "
-                "must not change shapes, and members of one program cannot differ in them; use executor='processes'"
+                "must not change shapes, and members of one program cannot differ in them; use the executor 'processes'"
             )
         groups = state["optimizer"]["param_groups"]
         if groups is not None and [len(group["params"]) for group in groups] != [len(own) for own in self.places]:
@@ -149,7 +149,7 @@ def _attributes(bound: Mapping[str, Any], model: nn.Module) -> Sequence[tuple[st
         if type(binding) not in _KNOWN:
             raise TaskError(
                 f"the hyperparameter '{name}' is bound by {type(binding).__name__}, whose effect on a population in "
-                "one program is not known; use executor='processes'"
+                "one program is not known; use the executor 'processes'"
             )
         if isinstance(binding, AttributeBinding):
             part, _, path = binding.path.partition(".")
@@ -158,7 +158,7 @@ def _attributes(bound: Mapping[str, Any], model: nn.Module) -> Sequence[tuple[st
             if part != "model":
                 raise TaskError(
                     f"attribute({binding.path!r}): in one program only attributes of the model and the scheduler can "
-                    "differ between members; use executor='processes'"
+                    "differ between members; use the executor 'processes'"
                 )
             # One layer's probability is among those of all layers.
             if path not in dropouts:

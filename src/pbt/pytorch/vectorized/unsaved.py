@@ -36,7 +36,7 @@ def check_shareable(build: Callable[[int], nn.Module], first: nn.Module) -> None
         raise TaskError(
             f"the network draws '{differing[0]}', which its state_dict does not save, from the generator that "
             "initializes it, and members of one program would share it; make it a persistent buffer, or use "
-            "executor='processes'"
+            "the executor 'processes'"
         )
 
 

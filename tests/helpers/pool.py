@@ -1,0 +1,104 @@
+"""Started worker processes that several tests use one after another, because a worker that imports torch takes seconds.
+
+The processes, their pipes and their rounds are those of `ProcessExecutor`; only the task is sent with each batch.
+"""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
+from pbt.executors.processes import ProcessExecutor
+from pbt.executors.transport import pickled
+from pbt.executors.worker import Worker, WorkerSpec
+
+
+class Batch(tuple[RoundTask, ...]):  # noqa: SLOT001 (it carries an attribute)
+    """A batch with the specification of the worker that is to train it."""
+
+    setup: bytes
+
+
+@dataclass
+class AnySpec:
+    """The specification of a worker that opens the task of each batch, and keeps it until another one comes."""
+
+    device: str = "cpu"
+    setup: bytes = b""
+
+    def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
+        batches = [Batch((task,)) for task in tasks]
+        for batch in batches:
+            batch.setup = self.setup
+        return list(batches)
+
+    def open(self) -> Worker:
+        return AnyWorker()
+
+
+class AnyWorker:
+    """Trains batches of any task."""
+
+    def __init__(self) -> None:
+        self._setup = b""
+        self._worker: Any = None
+
+    def run(self, share: TaskBatch) -> list[Outcome]:
+        assert isinstance(share, Batch)
+        if share.setup != self._setup:
+            self._setup, self._worker = share.setup, pickle.loads(share.setup).open()
+        outcomes: list[Outcome] = self._worker.run(share)
+        return outcomes
+
+
+class Pool:
+    """Worker processes, started by the first round; call it to get an executor for a run, as `executor=pool`."""
+
+    def __init__(self, workers: int = 2) -> None:
+        self.spec = AnySpec()
+        self.executor = ProcessExecutor(self.spec, ["cpu"] * workers)  # type: ignore[arg-type]
+
+    def __call__(self, setup: WorkerSpec) -> "PoolExecutor":
+        return PoolExecutor(self, setup)
+
+    def close(self) -> None:
+        self.executor.close()
+
+
+class PoolExecutor:
+    """The executor of one run on a pool."""
+
+    def __init__(self, pool: Pool, setup: WorkerSpec) -> None:
+        self._pool, self._setup, self._pending = pool, pickled(setup), 0
+
+    @property
+    def slots(self) -> int:
+        return self._pool.executor.slots
+
+    def submit(self, tasks: Sequence[RoundTask]) -> None:
+        self._pool.spec.setup = self._setup
+        self._pool.executor.submit(tasks)
+        self._pending += len(tasks)
+
+    def wait(self) -> list[Outcome]:
+        outcomes = self._pool.executor.wait() if self._pending else []
+        self._pending -= len(outcomes)
+        return outcomes
+
+    def incidents(self) -> list[Incident]:
+        return self._pool.executor.incidents()
+
+    def close(self) -> None:
+        """Let the workers finish what the run no longer waits for."""
+        while self._pending:
+            self.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
