@@ -26,6 +26,8 @@ SHARE = 0.5
 MEMBERS = 32
 """Members in a timed program at most; more only make one program better."""
 _STEPS = 3
+_CAPTURED = 10
+"""Steps that are timed together on an accelerator."""
 _TRAINED = 4
 """Numbers per parameter while it is trained: itself, its gradient, and two that most optimizers keep."""
 
@@ -146,7 +148,9 @@ def _step_of_all(population: Population, births: Sequence[HParams], layout: Layo
     """Seconds of a step of all members, as long as that of the largest share."""
     share = -(-len(births) // layout.workers)
     some = min(share, room, MEMBERS)
-    return _timed(population.try_out(births[:some])[0], layout.threads, device) * share / some
+    # Enough for a graph to be captured and replayed, as in a round.
+    steps = 1 if device == "cpu" else _CAPTURED
+    return _timed(population.try_out(births[:some], steps)[0], layout.threads, device) / steps * share / some
 
 
 def _timed(step: Callable[[], object], threads: int, device: str) -> float:
