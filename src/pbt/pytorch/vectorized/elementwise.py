@@ -112,7 +112,8 @@ class Elementwise(ABC):
     @property
     def signature(self) -> Sequence[Any]:
         """What a graph of the step depends on, beside tensors that are changed in place."""
-        return type(self), [(name, of) for name, of in self._settings.items() if name not in self.numbers]
+        common = [(name, of) for name, of in self._settings.items() if name not in self.numbers]
+        return type(self), list(self.using), common
 
     def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
         """Some settings with other numbers."""
