@@ -68,7 +68,8 @@ class Program:
         self._saved = _saved_names(model, {**params, **buffers})
         self._passing = {name: b.clone() for name, b in buffers.items() if name not in self._saved.values()}
         self._trained = [parameter.requires_grad for parameter in params.values()]
-        self._rule = _rule(parts["optimizer"], list(params.values()), self.params, tuning)
+        # Without the scheduler, which wraps the `step` of its optimizer.
+        self._rule = _rule(task.optimizer(model.parameters()), list(params.values()), self.params, tuning)
         self._net = StackedNet(model, self.noise, device, tuning)
         self._leaves = {
             name: view.detach().requires_grad_(trained)
