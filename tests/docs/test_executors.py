@@ -12,7 +12,7 @@ from pbt.errors import TaskError
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
 from pbt.pytorch.vectorized import ELEMENTWISE
 from pbt.pytorch.vectorized.autotune import SHARE
-from pbt.pytorch.vectorized.elementwise import SMALL
+from pbt.pytorch.vectorized.tuning import CPU
 from pbt.runs.placement import EXECUTORS
 from tests.helpers.paths import DOCS
 
@@ -44,7 +44,7 @@ def sign_sgd():
 def test_the_page_lists_the_executors() -> None:
     """Every executor has a row; the numbers on the page are those of the code."""
     assert tuple(sorted(re.findall(r'^\| `"(\w+)"`', PAGE, re.MULTILINE))) == tuple(sorted(EXECUTORS))
-    assert f"{SMALL:,}" in PAGE
+    assert f"{CPU.small:,}" in PAGE
     assert SHARE == 0.5
     assert "half of the free memory" in PAGE
 
