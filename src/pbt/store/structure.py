@@ -6,11 +6,13 @@ else is a dict whose single key is a tag: `dict`, `tuple`, `int` (a large one), 
 represent), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 adds `scalar` (of numpy, also an entry)
 and the tags of `kinds`.
 
+Numbers are written as in the log (`core.events`). The containers are not: the log has tuples as lists and keys as
+strings, while a state keeps both.
+
 An OrderedDict is written as a dict, and its path in a separate list: every `Module.state_dict()` is one, and the digest
 of such a state stays that of plain dicts.
 """
 
-import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,14 +22,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
-from pbt.store.kinds import BY_TAG, KINDS, inner, remedy
+from pbt.store.kinds import BY_TAG, EXACT, KINDS, encode_number, inner, remedy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _DEPTH = 200
-_EXACT = 2**53
-"""Every JSON reader keeps integers up to here exactly; larger ones are written in hexadecimal."""
 
 _ARRAYS: Mapping[str, str] = {
     "b1": "BOOL", "u1": "U8", "u2": "U16", "u4": "U32", "u8": "U64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64",
@@ -81,14 +81,12 @@ def take_apart(state: Any) -> Parts:
     return parts
 
 
-def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one for each form)
+def _flatten(value: Any, path: Path, parts: Parts) -> Any:
     kind = type(value)  # exact: a numpy float64 is a float and a named tuple a tuple, and would return as those
     if value is None or kind is str or kind is bool:
         return value
-    if kind is int:
-        return value if -_EXACT <= value <= _EXACT else {"int": hex(value)}
-    if kind is float:
-        return value if math.isfinite(value) else {"float": repr(value)}
+    if kind is int or kind is float:
+        return encode_number(value)
     if kind is dict or kind is OrderedDict:
         _check_depth(path)
         if kind is OrderedDict:
@@ -191,7 +189,7 @@ def _key(key: Any, path: Path) -> str:
     """A dict key as unambiguous text: integers with a leading `#`, a leading `#` of strings doubled."""
     if type(key) is str:
         return "#" + key if key.startswith("#") else key
-    if type(key) is int and -_EXACT <= key <= _EXACT:
+    if type(key) is int and -EXACT <= key <= EXACT:
         return f"#{key}"
     raise StateError(f"{_place(path)}: expected keys that are strings or integers below 2**53, got {key!r}")
 
