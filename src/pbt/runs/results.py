@@ -190,7 +190,7 @@ class Run:
         if newest is None:
             if not self.tree.states:
                 raise self._nothing_yet()
-            last = max(there.id for there in self.view.members)
+            last = max(member.id for member in self.view.members)
             raise UsageError(f"member {member} does not exist or has finished no round; members: 0 .. {last}")
         return self.tree.ancestry(newest.state)
 
