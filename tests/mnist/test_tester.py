@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pbt.core.population import StateRef
-from pbt.errors import ConfigError, CorruptError, DataError, DeviceError, PBTError
+from pbt.errors import ConfigError, CorruptError, DataError, DeviceError, PBTError, RunFormatError
 from pbt.mnist import tester
 from pbt.mnist.config.record import Config
 from pbt.mnist.models import Shape, network
@@ -20,6 +20,7 @@ from pbt.mnist.recorded import arguments_in
 from pbt.mnist.tester import evaluate, run_test
 from pbt.runs.results import Run
 from pbt.store.codec import encode
+from pbt.store.sqlite import RunStore
 
 Trained = Callable[..., Run]
 Configure = Callable[..., Config]
@@ -87,6 +88,14 @@ def test_without_any_run_the_error_says_what_to_do(configured: Configure, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=f"{folder}.*train first, or set load_ckpt"):
         run_test(configured(train_dir=str(tmp_path / folder)), "test", "mnist")
+
+
+def test_a_run_without_the_recorded_values_is_refused_in_one_line(configured: Configure, tmp_path: Path) -> None:
+    """A run directory that `pbt.run` did not make is an error that names it and what it lacks."""
+    with RunStore.create(tmp_path / "runs" / "foreign", {"seed": 1, "space": {}}):
+        pass
+    with pytest.raises(RunFormatError, match=r"foreign: expected a run with a recorded population, rounds"):
+        run_test(configured(train_dir=str(tmp_path / "runs")), "test", "mnist")
 
 
 def test_a_checkpoint_brings_the_arguments_of_its_run(finished: Run, configured: Configure, ckpts: Path) -> None:

@@ -12,7 +12,7 @@ from pbt.core.population import StateRef
 from pbt.errors import PopulationLostError, RunError, RunExistsError, UsageError
 from pbt.executors.inline import InlineExecutor
 from pbt.runs.engine import Observer
-from pbt.runs.replay import Cuts, compare, place_of
+from pbt.runs.replay import Cuts, compare, placement_of
 from pbt.store.codec import digest
 from pbt.store.memory import MemoryStore
 from tests.pytorch.tasks import NET, Duel
@@ -90,7 +90,7 @@ def test_a_replay_is_a_run_of_one_member(tmp_path):
 def test_worker_processes_are_replayed_in_this_one():
     """What workers trained is repeated to the bit without workers."""
     run = begin("net", "processes", rounds=3, workers=2)
-    assert place_of(run).executor == "inline"
+    assert placement_of(run).executor == "inline"
     assert compare(run, pbt.replay(run, NET)).identical
     assert compare(run, pbt.replay(run, NET, placement=Placement(executor="processes"))).identical
 
@@ -103,7 +103,7 @@ def test_another_seed_is_another_network():
     assert found.same == 0
     assert other.meta["seed"] == 77
     assert other.schedule(0) == run.best_schedule
-    assert place_of(run, repeat=False).executor == "inline"
+    assert placement_of(run, repeat=False).executor == "inline"
     assert pbt.replay(run, NET, seed=78).events != other.events
 
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_replayed():
         pbt.replay(run, draw)
     assert compare(run, pbt.replay(run, draw, placement=Placement(executor="inline"))).identical
     with pytest.raises(UsageError, match="not recorded"):
-        place_of(empty)
+        placement_of(empty)
 
 
 def test_the_cuts_are_the_ancestors():

@@ -11,7 +11,7 @@ import pytest
 import pbt
 from pbt import Choice, Float, Plan, Run, truncation
 from pbt.core.events import Decided, Reported
-from pbt.core.population import StateRef
+from pbt.core.population import Member, StateRef
 from pbt.errors import MissingExtraError, RunError, RunFormatError, UsageError
 from pbt.store.memory import MemoryStore
 from pbt.store.sqlite import RunStore
@@ -196,6 +196,34 @@ def test_load_state(run) -> None:
     swept = next(ref for ref in (StateRef(m, 1) for m in range(5)) if ref != run.best.state)
     with pytest.raises(KeyError):
         run.load_state(swept)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_load_state_of_a_record(tmp_path, in_memory) -> None:
+    """A record that names a state is loaded as that state: the best one, an item of a lineage, a member, an event."""
+    path = None if in_memory else tmp_path / "run"
+    run = pbt.run(train, SPACE, plan=Plan(interval=2), population=2, rounds=2, seed=6, run_dir=path)
+    records = [run.best, run.lineage(1)[-1], run.view.members[0], reported(run)[-1]]
+    for record in records:
+        assert np.array_equal(run.load_state(record)["place"], run.load_state(record.state)["place"])
+    assert len({record.state for record in records}) > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (3, "int 3"),
+        ("runs/latest", "str 'runs/latest'"),
+        ((0, 4), r"tuple \(0, 4\)"),
+        (Reported, "type "),
+        (Member(id=1, hparams={}), "Member without a state"),
+    ],
+)
+def test_load_state_of_something_else(run, wrong, named) -> None:
+    """Anything that names no state is refused in one line that gives what is accepted and what was passed."""
+    with pytest.raises(UsageError, match=rf"expected a StateRef, run\.best, .*got {named}") as refused:
+        run.load_state(wrong)
+    assert "\n" not in str(refused.value)
 
 
 def test_opened_again(run) -> None:

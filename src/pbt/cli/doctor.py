@@ -130,9 +130,9 @@ def _torch() -> Iterator[Check]:
 
 
 def _cores() -> Iterator[Check]:
-    there = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    yield Check(name="cores", found=f"{usable} usable of {there}" if usable < there else str(there))
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    yield Check(name="cores", found=f"{usable} usable of {cores}" if usable < cores else str(cores))
 
 
 def _storage(folder: Path) -> Iterator[Check]:

@@ -108,8 +108,8 @@ def print_runs(folder: Path, *, json: bool) -> int:
     paths = runs_in(folder)
     if not paths:
         found = "a run itself; `pbt status` shows it" if (folder / DATABASE).is_file() else "none"
-        there = found if folder.is_dir() else "a file" if folder.exists() else "nothing there"
-        raise UsageError(f"{folder}: expected a folder with runs in it, found {there}")
+        actual = found if folder.is_dir() else "a file" if folder.exists() else "nothing there"
+        raise UsageError(f"{folder}: expected a folder with runs in it, found {actual}")
     listed = list_runs(folder)
     for entry in listed:
         if entry.problem:

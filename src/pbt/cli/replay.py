@@ -22,7 +22,7 @@ from pbt.runs.catalog import (
 )
 from pbt.runs.experiment_file import load_experiment
 from pbt.runs.placement import Placement
-from pbt.runs.replay import ReplayComparison, compare, place_of
+from pbt.runs.replay import ReplayComparison, compare, placement_of
 from pbt.runs.replay import replay as train_again
 from pbt.runs.results import Run
 from pbt.store.reader import is_begun
@@ -76,7 +76,7 @@ def replay(
                 check_new(out, begun.meta.get("application") or {})
         task = _task(run.meta.get("application") or {}, path, file)
         wanted = placement.over(Placement(executor="auto"))
-        place_of(run, wanted)
+        placement_of(run, wanted)
         target = out or new_run_dir(f"{path.name[:30]}-replay")
 
         def train() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from pbt.core.population import View
 from pbt.errors import UsageError, nearest
 from pbt.problems import PROBLEMS, load
+from pbt.runs.catalog import opened
 from pbt.runs.experiment import Experiment
 from pbt.runs.experiment_file import load_experiment
 from pbt.runs.placement import Placement
@@ -173,8 +174,10 @@ class Design:
             experiment: The result of `experiment()`.
             trial: One of `trials()`.
         """
-        of = None if trial.source is None else Run.open(trial.source)
-        return replace(planned(experiment, trial.plan, of), seed=trial.trained_with)
+        if trial.source is None:
+            return replace(planned(experiment, trial.plan), seed=trial.trained_with)
+        with opened(trial.source) as (of, _):
+            return replace(planned(experiment, trial.plan, of), seed=trial.trained_with)
 
     def _trial(self, plan: str, seed: int) -> Trial:
         source = self.source(plan)

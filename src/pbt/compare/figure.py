@@ -32,8 +32,8 @@ def plot_comparison(found: Comparison) -> Drawing:
     figure, axes = sheet(1.75 + 0.52 * len(shown), 1, 2 if pairs else 1, sharey=True)
     figure.set_facecolor("white")
     left = axes[0][0]
-    for place, result in enumerate(shown):
-        _reached(left, place, result, _look(found, result))
+    for row, result in enumerate(shown):
+        _reached(left, row, result, _look(found, result))
     _name_plans(left, shown)
     values = [value for result in shown for value in result.values.values()]
     wide = _is_wide(values)
@@ -53,21 +53,21 @@ def _look(found: Comparison, result: PlanResult) -> tuple[str, str]:
     return (FIRST, "D") if result.paired is None else LOOKS[verdict(found, result.paired)]
 
 
-def _reached(axes: Any, place: int, result: PlanResult, look: tuple[str, str]) -> None:
+def _reached(axes: Any, row: int, result: PlanResult, look: tuple[str, str]) -> None:
     if result.summary is not None:
         whole = result.summary
-        _dots(axes, place, list(result.values.values()), look[0])
-        _mark(axes, place, (whole.low, whole.iqm, whole.high), look)
+        _dots(axes, row, list(result.values.values()), look[0])
+        _mark(axes, row, (whole.low, whole.iqm, whole.high), look)
 
 
 def _differences(axes: Any, found: Comparison, shown: Sequence[PlanResult], *, wide: bool) -> None:
     axes.axvline(0, color=FIRST, linewidth=1.1, zorder=1)
-    for place, result in enumerate(shown):
+    for row, result in enumerate(shown):
         pair = result.paired
         if pair is not None:
             look = LOOKS[verdict(found, pair)]
-            _dots(axes, place, pair.differences, look[0])
-            _mark(axes, place, (pair.low, pair.iqm, pair.high), look)
+            _dots(axes, row, pair.differences, look[0])
+            _mark(axes, row, (pair.low, pair.iqm, pair.high), look)
     values = [value for result in shown if result.paired for value in result.paired.differences]
     scale = _fit(axes, [0.0, *values], wide=wide)
     axes.tick_params(left=False)
@@ -78,13 +78,13 @@ def _differences(axes: Any, found: Comparison, shown: Sequence[PlanResult], *, w
     axes.set_title(f"Difference from {printable(shown[0].plan)}", loc="left")
 
 
-def _dots(axes: Any, place: int, values: Sequence[float], color: str) -> None:
-    axes.scatter(values, place - _ABOVE + _swarm(values), s=17, color=color, alpha=0.5, linewidths=0, zorder=2)
+def _dots(axes: Any, row: int, values: Sequence[float], color: str) -> None:
+    axes.scatter(values, row - _ABOVE + _swarm(values), s=17, color=color, alpha=0.5, linewidths=0, zorder=2)
 
 
-def _mark(axes: Any, place: int, at: tuple[float, float, float], look: tuple[str, str]) -> None:
+def _mark(axes: Any, row: int, at: tuple[float, float, float], look: tuple[str, str]) -> None:
     low, middle, high = at
-    height = place + _BELOW
+    height = row + _BELOW
     axes.plot([low, high], [height, height], color=look[0], linewidth=3, solid_capstyle="round", zorder=4)
     axes.plot([middle], [height], look[1], color=look[0], markeredgecolor="white", markersize=7.5, zorder=5)
 

@@ -152,11 +152,11 @@ def wilcoxon(differences: Sequence[float] | Array) -> float:
 
 def holm(values: Sequence[float]) -> list[float]:
     """p-values adjusted by Holm's method (1979), which bounds the probability of any false positive."""
-    order = sorted(range(len(values)), key=lambda place: values[place])
+    order = sorted(range(len(values)), key=lambda index: values[index])
     adjusted, highest = [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = highest
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = highest
     return adjusted
 
 

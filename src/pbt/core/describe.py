@@ -1,6 +1,6 @@
 """Plain descriptions of rules: identity and settings.
 
-Frozen records are described by their fields, functions by the place of their definition and a hash of their code.
+Frozen records are described by their fields, functions by their qualified name and a hash of their code.
 Descriptions are for people and for comparing a run with its own record; nothing is imported or called because a
 description names it.
 """
@@ -15,7 +15,7 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 DEEPEST, MOST = 8, 1000
-"""Limits of a description: levels of nesting, and parts in all. A part beyond them is described by its place alone."""
+"""Limits of a description: levels of nesting, and parts in all. A part beyond them is described by its name alone."""
 
 
 def describe(rule: Any) -> Any:
@@ -33,8 +33,8 @@ def describe_record(record: Any) -> dict[str, Any]:
     return _Describer().record(record, 0)
 
 
-def place(rule: Any) -> str:
-    """The place of definition of a function, a class or an object's class: `module:qualified name`."""
+def qualified_name(rule: Any) -> str:
+    """The name of a function, a class or an object's class: `module:qualified name`."""
     named = rule if hasattr(rule, "__qualname__") else type(rule)
     return f"{named.__module__}:{named.__qualname__}"
 
@@ -49,9 +49,9 @@ class _Describer:
         if rule is None or isinstance(rule, (bool, int, float, str)):
             return rule
         self._left -= 1
-        # A function may close over itself or over something large: beyond the limits its place has to do.
+        # A function may close over itself or over something large: beyond the limits only its name is recorded.
         if depth > DEEPEST or self._left < 0:
-            return place(rule)
+            return qualified_name(rule)
         if isinstance(rule, Mapping):
             return {str(key): self.of(item, depth + 1) for key, item in rule.items()}
         if isinstance(rule, (list, tuple)):
@@ -61,7 +61,7 @@ class _Describer:
         if isinstance(rule, partial):
             return self._partial(rule, depth)
         if isinstance(rule, type):
-            return place(rule)
+            return qualified_name(rule)
         return self.record(rule, depth) if is_dataclass(rule) else self._other(rule, depth)
 
     def record(self, record: Any, depth: int) -> dict[str, Any]:
@@ -71,13 +71,17 @@ class _Describer:
 
     def _partial(self, rule: "partial[Any]", depth: int) -> dict[str, Any]:
         function = self.of(rule.func, depth + 1)
-        named = {"name": function} if isinstance(function, str) else {"name": place(rule.func), "function": function}
+        named = (
+            {"name": function}
+            if isinstance(function, str)
+            else {"name": qualified_name(rule.func), "function": function}
+        )
         return {**named, "args": self.of(rule.args, depth + 1), "settings": self.of(rule.keywords, depth + 1)}
 
     def _other(self, rule: Any, depth: int) -> Any:
         if isinstance(rule, MethodType):
             function = self.of(rule.__func__, depth + 1)
-            return {"name": place(rule), "function": function, "self": self.of(rule.__self__, depth + 1)}
+            return {"name": qualified_name(rule), "function": function, "self": self.of(rule.__self__, depth + 1)}
         if isinstance(rule, FunctionType):
             return self._function(rule, depth)
         if getattr(rule, "shape", None) == () and hasattr(rule, "item"):  # an array scalar
@@ -89,8 +93,8 @@ class _Describer:
                 name: value for name, value in attributes.items() if isinstance(value, (bool, int, float, str))
             }
         if not attributes and not callable(rule):
-            return place(rule)
-        description: dict[str, Any] = {"name": place(rule)}
+            return qualified_name(rule)
+        description: dict[str, Any] = {"name": qualified_name(rule)}
         if callable(rule) and not _is_ours(type(rule)):
             description["code"] = _code_of_class(type(rule))
         return description | {
@@ -111,7 +115,7 @@ class _Describer:
             "defaults": self.of({**given, **(function.__kwdefaults__ or {})}, depth + 1),
         }
         parts = {name: value for name, value in parts.items() if value}
-        return {"name": place(function), **parts} if parts else place(function)
+        return {"name": qualified_name(function), **parts} if parts else qualified_name(function)
 
 
 def _is_ours(defined: Any) -> bool:

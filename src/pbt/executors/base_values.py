@@ -33,7 +33,7 @@ class Number(NamedTuple):
 
     holder: Any
     key: str
-    place: int | None = None
+    element: int | None = None
     """Index of the element if the entry is a list or tuple."""
 
     def _whole(self) -> Any:
@@ -42,7 +42,7 @@ class Number(NamedTuple):
     def get(self) -> Any:
         """The current number, possibly a zero-dimensional tensor."""
         whole = self._whole()
-        return whole if self.place is None else whole[self.place]
+        return whole if self.element is None else whole[self.element]
 
     def set(self, number: Any) -> None:
         """Write the number; tensors are filled in place, because a captured graph may hold them."""
@@ -50,9 +50,9 @@ class Number(NamedTuple):
         if hasattr(current, "fill_"):
             current.fill_(number)
             return
-        if self.place is not None:
+        if self.element is not None:
             whole = self._whole()
-            number = type(whole)([*whole[: self.place], number, *whole[self.place + 1 :]])
+            number = type(whole)([*whole[: self.element], number, *whole[self.element + 1 :]])
         if isinstance(self.holder, dict):
             self.holder[self.key] = number
         else:
@@ -208,7 +208,7 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
         TaskError: The optimizer has no such setting, or a number is expected and the value is none.
     """
     chosen = list(range(len(optimizer.param_groups))) if groups is None else list(groups)
-    selected = [optimizer.param_groups[place] for place in chosen]
+    selected = [optimizer.param_groups[position] for position in chosen]
     _check(selected, setting, index, value, what or f"optimizer({setting!r})")
     key = setting if index is None else f"{setting}.{index}"
     if base is None:
@@ -217,13 +217,16 @@ def rebase(  # noqa: PLR0913 (one call for every form of task; all but the first
     shared = next((mark[0] for mark in marks if mark is not None), base)
     every = list(each_scheduler(schedulers))
     numbers: list[tuple[Number, Any]] = []
-    for i, (place, group, mark) in enumerate(zip(chosen, selected, marks, strict=True)):
+    for i, (position, group, mark) in enumerate(zip(chosen, selected, marks, strict=True)):
         old, before = mark or (shared, ratio_of(as_built(group, setting, index), shared, selected, setting, index))
         ratio = before if ratios is None else ratios[i]
         group[MARK] = {**group.get(MARK, {}), key: [value, ratio]}
         move = _Move(_times(old, before), _times(value, ratio))
         numbers.append((number := Number(group, setting, index), move.own(plain(number.get()))))
-        derived = [*_derived(group, setting, index), *(n for s in every for n in _scheduled(s, setting, index, place))]
+        derived = [
+            *_derived(group, setting, index),
+            *(n for s in every for n in _scheduled(s, setting, index, position)),
+        ]
         numbers += [(number, move.derived(plain(number.get()))) for number in derived]
     if selected and len(chosen) == len(optimizer.param_groups):
         move = _Move((marks[0] or (shared,))[0], value)
@@ -287,18 +290,18 @@ def _derived(group: dict[str, Any], setting: str, index: int | None) -> Iterator
             yield Number(group, key)
 
 
-def _scheduled(scheduler: Any, setting: str, index: int | None, place: int | None) -> Iterator[Number]:
+def _scheduled(scheduler: Any, setting: str, index: int | None, position: int | None) -> Iterator[Number]:
     """Numbers of a scheduler in the unit of a setting: those of one group, or (None) those shared by all groups."""
     if index:
         return
     names = [form.format(_cycled_name(setting, index)) for form in _ATTRIBUTES]
     for name in (*names, *(_LR_ATTRIBUTES if setting == "lr" else ())):
         held = getattr(scheduler, name, None)
-        if place is None:
+        if position is None:
             if is_number(plain(held)):
                 yield Number(scheduler, name)
-        elif isinstance(held, (list, tuple)) and place < len(held) and is_number(plain(held[place])):
-            yield Number(scheduler, name, place)
+        elif isinstance(held, (list, tuple)) and position < len(held) and is_number(plain(held[position])):
+            yield Number(scheduler, name, position)
 
 
 def _cycled_name(setting: str, index: int | None) -> str:

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 from pbt.closing import Closing
 from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
-from pbt.executors.places import Interrupts
 from pbt.executors.seeding import preserved
+from pbt.executors.source_lines import Interrupts
 from pbt.executors.worker import Worker, WorkerSpec
 
 

@@ -17,8 +17,8 @@ from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a
 from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.metrics import MetricsError, TaskMetrics, pair_of, settle, writable
 from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part of a task's form)
-from pbt.executors.places import SourceLine, is_interrupt, place_in, place_of
 from pbt.executors.seeding import seeded, sown, use_threads
+from pbt.executors.source_lines import SourceLine, is_interrupt, metrics_line, users_line
 from pbt.space import Domain, HParams
 
 TrainFunction = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
@@ -121,11 +121,11 @@ def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:
     if is_interrupt(error):
         raise KeyboardInterrupt from error
     message, trace = error_text(error)
-    place = place_in(error.__traceback__)
-    if place is None and isinstance(error, (MetricsError, StateError)):
+    source = users_line(error.__traceback__)
+    if source is None and isinstance(error, (MetricsError, StateError)):
         # Raised after the task had returned, so the traceback contains no line of it.
-        place, trace = place_of(users), ""
-    return failure(task, cause_of(error), message, trace, place)
+        source, trace = metrics_line(users), ""
+    return failure(task, cause_of(error), message, trace, source)
 
 
 def cause_of(error: BaseException) -> str:
@@ -188,7 +188,7 @@ def report(
     )
 
 
-def failure(task: RoundTask, cause: str, message: str, trace: str = "", place: SourceLine | None = None) -> Failure:
+def failure(task: RoundTask, cause: str, message: str, trace: str = "", source: SourceLine | None = None) -> Failure:
     """The outcome of a failed round; the message is one line, with the line of the user's code."""
     line = " ".join(message.split())
     if len(line) > _MOST:
@@ -198,10 +198,10 @@ def failure(task: RoundTask, cause: str, message: str, trace: str = "", place: S
         round=task.round,
         attempt=task.attempt,
         cause=cause,
-        message=line if place is None else f"{line} ({place})",
+        message=line if source is None else f"{line} ({source})",
         traceback=trace,
-        file="" if place is None else place.file,
-        line=None if place is None else place.line,
+        file="" if source is None else source.file,
+        line=None if source is None else source.line,
     )
 
 

@@ -17,11 +17,11 @@ from pbt.mnist.files import folder_of
 from pbt.mnist.models import Shape, network, restored
 from pbt.mnist.recorded import FREE, SINGLE, recorded_of
 from pbt.mnist.tester import load_checkpoint
+from pbt.runs.catalog import opened
 from pbt.runs.engine import Engine, Observer
-from pbt.runs.results import Run
 from pbt.store.codec import digest, digest_of, encode
 from pbt.store.files import read_plain, write_durable
-from pbt.store.reader import RunReader
+from pbt.store.layout import DATABASE
 from pbt.store.sqlite import RunStore
 
 log = logging.getLogger("pbt")
@@ -69,9 +69,8 @@ class EarlierStart:
                 f"data_dir: expected the data of {self.source}, with {self.steps_per_epoch} steps an epoch, found "
                 f"{steps_per_epoch}"
             )
-        with RunReader(self.source) as reader:
-            events, meta = reader.events(), reader.meta
-        events = events[: events.index(self.report) + 1]
+        with opened(self.source) as (run, _):
+            meta, events = run.meta, run.events[: run.events.index(self.report) + 1]
         files = [self.ckpt, *sorted((self.source / "ckpts").glob("*.safetensors"))]
         blobs = {digest_of(blob): blob for blob in map(read_plain, (file.resolve() for file in files))}
         with RunStore.create(target, {**meta, "rounds": rounds}) as store:
@@ -121,9 +120,9 @@ def beginning(config: Config) -> Beginning:
     wanted = Path(config.train.load_ckpt)
     state = load_checkpoint(wanted)
     path = wanted.resolve().parent.parent
-    if (path / "run.db").is_file():
-        run = Run.open(path)
-        reports = list(run.tree.reports.values())
+    if (path / DATABASE).is_file():
+        with opened(path) as (run, _):
+            reports = list(run.tree.reports.values())
         found = next((report for report in reports if report.digest == digest(state)), None)
         application = run.meta["application"]
         if found is not None and application.get("name") == SINGLE:

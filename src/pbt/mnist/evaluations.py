@@ -14,6 +14,7 @@ from pbt.mnist.recorded import SINGLE
 from pbt.mnist.results_table import locked, record_test
 from pbt.mnist.tables import Row, epoch_of, percent, write_table
 from pbt.mnist.tester import Tested
+from pbt.runs.catalog import opened
 from pbt.runs.results import Run
 
 HEAD = ["epoch", "iter", "val_loss", "val_acc"]
@@ -56,8 +57,8 @@ def _evaluated(tested: Tested) -> _Evaluated | None:
     """The run of an evaluated checkpoint, and the checkpoint's report; None if no run has recorded it."""
     if tested.run is None:
         return None
-    run = Run.open(tested.run)
-    reports = (report for report in run.tree.reports.values() if report.digest == tested.digest)
+    with opened(tested.run) as (run, _):
+        reports = (report for report in run.tree.reports.values() if report.digest == tested.digest)
     report = next(reports, None)
     return None if report is None else _Evaluated(run, tested.run, report)
 

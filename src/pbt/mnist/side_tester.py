@@ -25,6 +25,7 @@ from pbt.mnist.task import evaluation_batch, find_data
 from pbt.mnist.tester import evaluate, images_of
 from pbt.runs.callbacks.tensorboard import FOLDER, writer_maker
 from pbt.runs.engine import Engine, Observer
+from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
 
 PATIENCE = 120.0
@@ -152,7 +153,7 @@ class _CheckpointTester:
 
     def test_newest(self) -> None:
         """Test the newest checkpoint, unless it has been tested, and add it to the tables."""
-        if not (self._path / "run.db").is_file():
+        if not (self._path / DATABASE).is_file():
             return
         with RunReader(self._path) as reader:
             found = self._newest(reader)

@@ -19,6 +19,7 @@ from pbt.mnist.data.find import MEAN, STD, Dataset, load_mnist
 from pbt.mnist.metrics import METRICS, beside
 from pbt.mnist.models import Shape, network
 from pbt.pytorch import Binding, Data, Split, SupervisedTask, accuracy, dropout, loss, optimizer
+from pbt.runs.catalog import opened
 from pbt.runs.results import Run
 from pbt.space import Choice, Domain, Float, Space
 from pbt.store.reader import is_begun
@@ -174,7 +175,8 @@ def check_same(found: Dataset, path: Path) -> None:
         DataError: The run in `path` was started with another data set.
     """
     if is_begun(path):
-        check_note(Run.open(path), found.note, found.line)
+        with opened(path) as (run, _):
+            check_note(run, found.note, found.line)
 
 
 def check_note(run: Run, note: str, line: str) -> None:

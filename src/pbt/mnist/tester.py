@@ -22,10 +22,12 @@ from pbt.mnist.recorded import Mode, RecordedArguments, arguments_in, evaluation
 from pbt.mnist.task import EVALUATION_BATCH, PREPARE, as_data, evaluation_batch, find_data
 from pbt.pytorch import Split
 from pbt.pytorch.state import threads_of
+from pbt.runs.catalog import opened, runs_in
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.store.codec import decode, digest
 from pbt.store.files import read_plain
+from pbt.store.layout import DATABASE
 
 _PICKLES = (".pth.tar", ".pth", ".pt", ".tar")
 
@@ -122,9 +124,10 @@ def state_tested(state: Mapping[str, Any], config: Config, what: str) -> Tested:
 def _named(path: Path) -> _NamedCheckpoint:
     state = load_checkpoint(path)
     folder, recorded = path.resolve().parent.parent, recorded_of(path, state)
-    if not (folder / "run.db").is_file():
+    if not (folder / DATABASE).is_file():
         return _NamedCheckpoint(str(path), state, recorded, None)
-    return _NamedCheckpoint(str(path), state, _with_val(recorded, Run.open(folder)), folder)
+    with opened(folder) as (run, _):
+        return _NamedCheckpoint(str(path), state, _with_val(recorded, run), folder)
 
 
 def _with_val(arguments: RecordedArguments | None, run: Run) -> RecordedArguments | None:
@@ -217,12 +220,10 @@ def newest_run(folder: Path, application: str) -> Run:
     Raises:
         ConfigError: The folder has none with a checkpoint.
     """
-    for path in sorted(folder.glob("*/run.db"), key=lambda path: path.stat().st_mtime, reverse=True):
-        if path.parent.is_symlink():
-            continue
-        run = Run.open(path.parent)
-        if run.meta["application"].get("name") == application and run.view.best is not None:
-            return run
+    for path in sorted(runs_in(folder), key=lambda path: (path / DATABASE).stat().st_mtime, reverse=True):
+        with opened(path) as (run, _):
+            if run.meta["application"].get("name") == application and run.view.best is not None:
+                return run
     raise ConfigError(
         f"expected a training directory in {folder.resolve()}, found none with a checkpoint; "
         "train first, or set load_ckpt"

@@ -27,6 +27,7 @@ from pbt.mnist.scalars import scalars
 from pbt.mnist.schedules import Checkpoints, copied_share, halved, lr_schedule
 from pbt.mnist.tables import write
 from pbt.mnist.task import check_batches, check_same, find_data, space, steps_per_epoch, supervised, with_num_val
+from pbt.runs.catalog import opened
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
@@ -199,9 +200,9 @@ class PreparedRun:
 
 def _failed(path: Path, steps_per_epoch: int) -> PopulationLostError:
     """The error of a single network that cannot be trained on, in epochs."""
-    run = Run.open(path)
-    step = max((report.step for report in run.tree.reports.values()), default=0)
-    (failed, *_) = run.tree.failures.values()
+    with opened(path) as (run, _):
+        step = max((report.step for report in run.tree.reports.values()), default=0)
+        (failed, *_) = run.tree.failures.values()
     return PopulationLostError(
         f"training failed after epoch {step / steps_per_epoch:.3g} (step {step:,}): {failed.message}"
     )
@@ -251,7 +252,8 @@ def resume(
     Raises:
         ConfigError: `rounds` was given for a single network, which is extended by its epochs.
     """
-    meta = Run.open(path).meta
+    with opened(path) as (run, _):
+        meta = run.meta
     application = meta["application"]
     config, weights = Config.from_dict(application["config"]), None
     if config.evolving:

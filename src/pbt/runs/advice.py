@@ -92,15 +92,15 @@ class LevelAdvice(Observer):
 
     def __init__(self) -> None:
         self._first: dict[int, tuple[float, ...]] = {}
-        self._told = False
+        self._done = False
 
     def on_start(self, engine: Engine) -> None:
         """Note whether the run is past its first round."""
-        self._told = engine.view.round > 0
+        self._done = engine.view.round > 0
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
         """Compare the first scores once they are complete."""
-        if self._told:
+        if self._done:
             return
         for event in events:
             if isinstance(event, Reported):
@@ -108,7 +108,7 @@ class LevelAdvice(Observer):
         population = engine.view.population
         if any(member.round < 1 for member in population):
             return
-        self._told = True
+        self._done = True
         rule = _stays_on_ties(engine.course.strategy)
         if rule and len(population) > 1 and len(self._first) > 1 and len(set(self._first.values())) == 1:
             (scores,) = set(self._first.values())
@@ -138,17 +138,17 @@ class FounderAdvice(Observer):
     """Warns once when all members descend from a few founders."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._done = False
 
     def on_start(self, engine: Engine) -> None:
         """Note whether few founders were left before."""
-        self._told = _few(engine, _founders(engine))
+        self._done = _few(engine, _founders(engine))
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
         """Count the founders after the decisions of a wave."""
-        left = set() if self._told else _founders(engine)
-        if not self._told and _few(engine, left):
-            self._told = True
+        left = set() if self._done else _founders(engine)
+        if not self._done and _few(engine, left):
+            self._done = True
             log.warning(
                 "round %d: all %d members descend from %s; a longer interval or a smaller fraction keeps more alive",
                 engine.view.round,

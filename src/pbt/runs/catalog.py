@@ -138,6 +138,8 @@ def state_of(view: View, *, writing: bool) -> str:
 def opened(path: str | Path) -> Iterator[tuple[Run, str]]:
     """A run and its state; the run stays readable afterwards.
 
+    Every run that a user names is opened here. `Run.open` alone is for the process that has just written the run.
+
     Raises:
         RunFormatError: Not a run directory, or not one that `pbt.run` made.
         CorruptError: The database is damaged.

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pbt.core.describe import Difference, difference
-from pbt.core.describe import place as place_of
+from pbt.core.describe import Difference, difference, qualified_name
 from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
@@ -194,7 +193,7 @@ class Experiment:
         meta = {
             **self.identity(),
             "rounds": self.rounds,
-            "task": place_of(self.task) if callable(self.task) else type(self.task).__qualname__,
+            "task": qualified_name(self.task) if callable(self.task) else type(self.task).__qualname__,
             "application": ({"note": self.note} if self.note else {}) | dict(application or {}),
             "place": resolved.record(),
         }

@@ -72,15 +72,15 @@ def _pretended(empty: View, starts: Sequence[Born], step: int, round_: int) -> V
             id=start.member,
             hparams=start.hparams,
             step=step,
-            scores=tuple((place + 1 + objective) / (len(starts) + OBJECTIVES) for objective in range(OBJECTIVES)),
-            series=tuple((place + 1 + value / SERIES) / (len(starts) + 2) for value in range(SERIES)),
+            scores=tuple((index + 1 + objective) / (len(starts) + OBJECTIVES) for objective in range(OBJECTIVES)),
+            series=tuple((index + 1 + value / SERIES) / (len(starts) + 2) for value in range(SERIES)),
             state=StateRef(start.member, round_),
             round=round_,
             opened=round_,
             role=start.role,
             group=start.group,
         )
-        for place, start in enumerate(starts)
+        for index, start in enumerate(starts)
     )
     history = {member.id: (member,) for member in members} if empty.lookback else {}
     return replace(empty, round=round_, members=members, history=history)

@@ -66,7 +66,7 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     links = run.lineage(member)
     schedule = _schedule(links)
     seed = run.meta["seed"] if seed is None else seed
-    requested = place_of(run, placement, repeat=seed == run.meta["seed"])
+    requested = placement_of(run, placement, repeat=seed == run.meta["seed"])
     members_per_program = (run.meta.get("place") or {}).get("members_per_program") or run.meta["population"]
     together = requested.executor == "vectorized"
     past = _past(run.tree, links, members_per_program if together else 1)
@@ -84,7 +84,7 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     return experiment.run(run_dir, resume=resume, observers=observers, application=application)
 
 
-def place_of(run: Run, requested: Placement | None = None, *, repeat: bool = True) -> Placement:
+def placement_of(run: Run, requested: Placement | None = None, *, repeat: bool = True) -> Placement:
     """The placement of a replay: that of the run, as far as no other is requested.
 
     Worker processes are left out: one member at a time gives the same bits in this process. One program for a whole

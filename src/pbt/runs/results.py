@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 from pbt.core.events import Event, Failed
 from pbt.core.fold import empty_view, fold
 from pbt.core.history import RunHistory, TrainedState
-from pbt.core.population import StateRef, View
+from pbt.core.population import Member, StateRef, View
 from pbt.core.schedule import Schedule
 from pbt.errors import MissingExtraError, RunError, UsageError
 from pbt.space import HParams, Space
@@ -32,6 +32,14 @@ class RunSource(Protocol):
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state."""
+
+
+class HasState(Protocol):
+    """A record that names a state: `BestMember`, `TrainedState`, `Member`."""
+
+    @property
+    def state(self) -> StateRef | None:
+        """The name of the state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +190,7 @@ class Run:
         if newest is None:
             if not self.tree.states:
                 raise self._nothing_yet()
-            last = max(there.id for there in self.view.members)
+            last = max(member.id for member in self.view.members)
             raise UsageError(f"member {member} does not exist or has finished no round; members: 0 .. {last}")
         return self.tree.ancestry(newest.state)
 
@@ -220,17 +228,33 @@ class Run:
         }
         return [_failed_round(event, notes.get(round_, {})) for round_, event in self.tree.failures.items()]
 
-    def load_state(self, ref: StateRef | None = None) -> Any:
-        """A fresh copy of a state; None: of the best one.
+    def load_state(self, ref: StateRef | HasState | None = None) -> Any:
+        """A fresh copy of a state.
+
+        Args:
+            ref: The name of the state, or a record with one: `run.best`, an item of `run.lineage()`, a member of
+                `run.view`. None: the best state.
 
         Raises:
+            UsageError: `ref` is none of these, or a member without a state.
             KeyError: The state was swept.
             CorruptError: Its bytes are not the bytes that were written.
         """
-        return self._source.load_state(self.best.state if ref is None else ref)
+        return self._source.load_state(self.best.state if ref is None else _state_ref(ref))
 
     def _nothing_yet(self) -> RunError:
         return RunError(f"{self.path or 'the run'}: no member has finished a round yet")
+
+
+def _state_ref(ref: object) -> StateRef:
+    named = ref if isinstance(ref, StateRef) else getattr(ref, "state", None)
+    if isinstance(named, StateRef):
+        return named
+    found = f"{type(ref).__name__} without a state" if isinstance(ref, Member) else f"{type(ref).__name__} {ref!r:.80}"
+    raise UsageError(
+        "run.load_state: expected a StateRef, run.best, an item of run.lineage(), a member with a state, or None, "
+        f"got {found}"
+    )
 
 
 def _failed_round(event: Failed, note: Mapping[str, Any]) -> FailedRound:

@@ -57,24 +57,20 @@ class LoggedTransaction(NamedTuple):
     """Whether the rows match their seal."""
 
 
-def stretches(lines: Sequence[Line], seals: Iterable[Seal], before: Seal = NOTHING) -> list[LoggedTransaction]:
+def transactions(lines: Sequence[Line], seals: Iterable[Seal], before: Seal = NOTHING) -> list[LoggedTransaction]:
     """Group rows by transaction and check each; rows after the last seal form a final transaction that is not whole."""
-    transactions: list[LoggedTransaction] = []
+    found: list[LoggedTransaction] = []
     position = 0
     for seal in seals:
         begin = position
         while position < len(lines) and _id(lines[position]) <= seal.last:
             position += 1
         rows = lines[begin:position]
-        transactions.append(
-            LoggedTransaction(before.last + 1, seal.last, rows, bool(rows) and sealed(before, rows) == seal)
-        )
+        found.append(LoggedTransaction(before.last + 1, seal.last, rows, bool(rows) and sealed(before, rows) == seal))
         before = seal
     if position < len(lines):
-        transactions.append(
-            LoggedTransaction(before.last + 1, max(map(_id, lines[position:])), lines[position:], whole=False)
-        )
-    return transactions
+        found.append(LoggedTransaction(before.last + 1, max(map(_id, lines[position:])), lines[position:], whole=False))
+    return found
 
 
 def _id(line: Line) -> int:

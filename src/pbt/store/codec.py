@@ -112,8 +112,8 @@ def _pack(parts: Parts) -> bytes:
     ordered = sorted(parts.entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
     metadata = {_FORMAT_KEY: EXTENDED if parts.extended else PLAIN, _STRUCTURE_KEY: _dump(parts.structure)}
     if parts.ordered:
-        places = _dump(parts.ordered)
-        metadata[_ORDERED_KEY] = hashlib.sha256(places.encode()).hexdigest() + places
+        paths = _dump(parts.ordered)
+        metadata[_ORDERED_KEY] = hashlib.sha256(paths.encode()).hexdigest() + paths
     header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
     for entry in ordered:
@@ -143,7 +143,7 @@ def _parse(blob: bytes) -> tuple[Any, Any, dict[str, ArrayEntry]]:
         metadata = header.pop("__metadata__")
         version = metadata[_FORMAT_KEY]
         structure = json.loads(metadata[_STRUCTURE_KEY])
-        ordered = _places(metadata)
+        ordered = _ordered_paths(metadata)
         data = memoryview(blob)[start:]
         entries = {name: _entry(name, fields, data) for name, fields in header.items()}
         _check_shared(entries, data)
@@ -156,7 +156,7 @@ def _parse(blob: bytes) -> tuple[Any, Any, dict[str, ArrayEntry]]:
     return structure, ordered, entries
 
 
-def _places(metadata: Mapping[str, str]) -> Any:
+def _ordered_paths(metadata: Mapping[str, str]) -> Any:
     """The paths of OrderedDicts. The digest of the state does not cover them, so they have a hash of their own."""
     if metadata[_FORMAT_KEY] in FORMATS and not metadata.keys() <= {_FORMAT_KEY, _STRUCTURE_KEY, _ORDERED_KEY}:
         raise ValueError("unknown metadata")

@@ -7,7 +7,6 @@ import dataclasses
 import datetime as dt
 import enum
 import json
-import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pbt.core.events import encode_floats
 from pbt.errors import StateError
 
 Step = Callable[[Any], Any]
@@ -25,7 +25,16 @@ FACTORIES: Mapping[str, Any] = {
     "set": set,
 }  # fmt: skip
 """Supported factories of a defaultdict, by their name in a file."""
+EXACT = 2**53
+"""Every JSON reader keeps integers up to here exactly."""
 _order: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode_number(value: float) -> Any:
+    """A number for strict JSON: NaN and infinities as in the log, and large integers in hexadecimal."""
+    if type(value) is int:
+        return value if -EXACT <= value <= EXACT else {"int": hex(value)}
+    return encode_floats(value)
 
 
 class TypeCodec(NamedTuple):
@@ -75,10 +84,8 @@ def _item_down(value: Any) -> Any:
     kind = type(value)
     if value is None or kind is str or kind is bool:
         return value
-    if kind is int:
-        return value if abs(value) <= 2**53 else {"int": hex(value)}
-    if kind is float:
-        return value if math.isfinite(value) else {"float": repr(value)}
+    if kind is int or kind is float:
+        return encode_number(value)
     if kind is tuple:
         return {"tuple": [_item_down(item) for item in value]}
     if kind is frozenset:

@@ -15,8 +15,7 @@ from pbt.closing import Closing
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
-from pbt.store import checksums as seals
-from pbt.store import tables
+from pbt.store import checksums, tables
 from pbt.store.base import JournalEntry
 from pbt.store.database import check_format, check_journal, connect, plain_errors
 from pbt.store.event_rows import to_event
@@ -46,9 +45,9 @@ class Logged:
 class Contents:
     """The undecoded contents of a run."""
 
-    lines: Mapping[str, Sequence[seals.Line]]
+    lines: Mapping[str, Sequence[checksums.Line]]
     """The sealed columns of the log and the journal."""
-    sealed: Mapping[str, Sequence[seals.Seal]]
+    sealed: Mapping[str, Sequence[checksums.Seal]]
     """Their seals; empty if an earlier version wrote the run."""
     head_is_whole: bool
     stored: Mapping[StateRef, Stored]
@@ -124,7 +123,7 @@ class RunReader(Closing):
     def contents(self) -> tuple[list[tables.EventRow], dict[StateRef, Stored]]:
         """The undecoded log and the stored states, both of the same moment, unchecked."""
         contents = self.everything()
-        rows = [tables.EventRow(*line) for line in contents.lines[seals.EVENTS]]  # type: ignore[arg-type]
+        rows = [tables.EventRow(*line) for line in contents.lines[checksums.EVENTS]]  # type: ignore[arg-type]
         return rows, dict(contents.stored)
 
     def everything(self) -> "Contents":
@@ -132,11 +131,11 @@ class RunReader(Closing):
 
         def question(connection: sqlite3.Connection) -> Contents:
             connection.execute("BEGIN")
-            is_sealed = seals.has_seals(connection)
+            is_sealed = checksums.has_seals(connection)
             return Contents(
-                lines={what: seals.read_lines(connection, what) for what in seals.COLUMNS},
-                sealed={what: seals.read_seals(connection, what)[1] for what in seals.COLUMNS} if is_sealed else {},
-                head_is_whole=not is_sealed or seals.head_is_whole(connection),
+                lines={what: checksums.read_lines(connection, what) for what in checksums.COLUMNS},
+                sealed={what: checksums.read_seals(connection, what)[1] for what in checksums.COLUMNS if is_sealed},
+                head_is_whole=not is_sealed or checksums.head_is_whole(connection),
                 stored=tables.read_states(connection),
             )
 

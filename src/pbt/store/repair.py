@@ -18,8 +18,7 @@ from pbt.core.events import Event, Failed, Reported
 from pbt.core.fold import apply, empty_view
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, PBTError
-from pbt.store import checksums as seals
-from pbt.store import tables
+from pbt.store import checksums, tables
 from pbt.store.base import NewEntry
 from pbt.store.database import check_format, check_journal, connect, plain_errors, transaction
 from pbt.store.event_rows import from_json, to_event
@@ -98,7 +97,7 @@ class _Found:
     """The readable part of a database."""
 
     meta: dict[str, str]
-    lines: dict[str, list[seals.LoggedTransaction]]
+    lines: dict[str, list[checksums.LoggedTransaction]]
     """For each list, its transactions up to the first damaged one."""
     lost: dict[str, int]
     """For each list, the number of rows after them."""
@@ -115,7 +114,7 @@ def _repaired(path: Path) -> Repaired:
     finally:
         connection.close()
     events = [
-        [to_event(str(line[5]), int(str(line[0]))) for line in part.lines] for part in salvaged.lines[seals.EVENTS]
+        [to_event(str(line[5]), int(str(line[0]))) for line in part.lines] for part in salvaged.lines[checksums.EVENTS]
     ]
     whole = _whole_states(path, events, salvaged.blobs)
     cut, best_lost = _newest_whole(salvaged.meta, events, whole)
@@ -126,13 +125,13 @@ def _repaired(path: Path) -> Repaired:
     repaired = Repaired(
         round=max(ref.round for ref in kept_refs),
         dropped=tuple(StateRef(e.member, e.round) for e in dropped if isinstance(e, Reported | Failed)),
-        events=len(dropped) + salvaged.lost[seals.EVENTS],
+        events=len(dropped) + salvaged.lost[checksums.EVENTS],
         states=tuple(file_name(ref) for ref in sorted(whole) if whole[ref] is None),
-        notes=salvaged.lost[seals.JOURNAL],
+        notes=salvaged.lost[checksums.JOURNAL],
         best_lost=best_lost,
         kept=_free_name(path),
     )
-    states = {ref: there for ref, there in whole.items() if there is not None and ref in kept_refs}
+    states = {ref: record for ref, record in whole.items() if record is not None and ref in kept_refs}
     _write(path / _NEW, salvaged, cut, states, str(repaired))
     # Link the old database first: at every moment at least one name leads to a database.
     try:
@@ -145,17 +144,20 @@ def _repaired(path: Path) -> Repaired:
 
 
 def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
-    if not seals.has_seals(connection):
+    if not checksums.has_seals(connection):
         # A run of an earlier version has no seals: its log is taken as one transaction.
-        ends = {what: [seals.sealed(seals.NOTHING, seals.read_lines(connection, what))] for what in seals.COLUMNS}
+        ends = {
+            what: [checksums.sealed(checksums.NOTHING, checksums.read_lines(connection, what))]
+            for what in checksums.COLUMNS
+        }
     else:
-        if not seals.head_is_whole(connection):
+        if not checksums.head_is_whole(connection):
             raise _hopeless(path, "its meta values are damaged, and nothing can be read without them")
-        ends = {what: seals.read_seals(connection, what)[1] for what in seals.COLUMNS}
+        ends = {what: checksums.read_seals(connection, what)[1] for what in checksums.COLUMNS}
     lines, lost = {}, {}
-    for what in seals.COLUMNS:
-        rows = _rows(connection, f"SELECT {seals.COLUMNS[what]} FROM {what} NOT INDEXED ORDER BY id")  # noqa: S608
-        parts = seals.stretches(rows, ends[what])
+    for what in checksums.COLUMNS:
+        rows = _rows(connection, f"SELECT {checksums.COLUMNS[what]} FROM {what} NOT INDEXED ORDER BY id")  # noqa: S608
+        parts = checksums.transactions(rows, ends[what])
         good = next((i for i, part in enumerate(parts) if not part.whole), len(parts))
         lines[what] = parts[:good]
         lost[what] = max([0, *(part.last for part in parts)]) - max([0, *(part.last for part in parts[:good])])
@@ -168,9 +170,9 @@ def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
     )
 
 
-def _rows(connection: sqlite3.Connection, query: str) -> list[seals.Line]:
+def _rows(connection: sqlite3.Connection, query: str) -> list[checksums.Line]:
     """The rows up to the first unreadable one."""
-    rows: list[seals.Line] = []
+    rows: list[checksums.Line] = []
     with contextlib.suppress(sqlite3.Error):
         rows.extend(connection.execute(query))
     return rows
@@ -218,13 +220,13 @@ def _newest_whole(
 def _write(path: Path, salvaged: _Found, cut: int, states: dict[StateRef, Stored], message: str) -> None:
     """Write the new database, durably, under its temporary name."""
     hparams = list(from_json(salvaged.meta.get("space", "{}")))
-    parts = {**salvaged.lines, seals.EVENTS: salvaged.lines[seals.EVENTS][:cut]}
+    parts = {**salvaged.lines, checksums.EVENTS: salvaged.lines[checksums.EVENTS][:cut]}
     connection = connect(path, "rwc", _PATIENCE)
     try:
         with transaction(connection):
             tables.create_tables(connection, salvaged.meta, hparams)
-            for name, stretches in parts.items():
-                for part in stretches:
+            for name, several in parts.items():
+                for part in several:
                     tables.append(connection, name, part.lines)
             tables.write_states(connection, states)
             tables.write_journal(

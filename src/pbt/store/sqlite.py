@@ -15,8 +15,7 @@ from pbt.closing import Closing
 from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError
-from pbt.store import checksums as seals
-from pbt.store import tables
+from pbt.store import checksums, tables
 from pbt.store.base import JournalEntry, NewEntry, Problem
 from pbt.store.database import LOOK, check_format, check_journal, connect, is_empty, plain_errors, transaction
 from pbt.store.event_rows import check_named, to_event, to_json, to_row
@@ -196,11 +195,11 @@ class RunStore(Closing):
         Raises:
             KeyError: The state was never stored, or was swept.
         """
-        there = self._stored[ref]
-        if there is None:
+        record = self._stored[ref]
+        if record is None:
             with plain_errors(self._path / DATABASE):
-                there = self._stored[ref] = tables.read_state(self._connection, ref)
-        return there
+                record = self._stored[ref] = tables.read_state(self._connection, ref)
+        return record
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state.
@@ -209,8 +208,8 @@ class RunStore(Closing):
             KeyError: The state was never stored, or was swept.
             CorruptError: Its bytes are not the bytes that were written.
         """
-        there = self.stored(ref)
-        return self._states.get(ref, there.digest, there.blob)
+        record = self.stored(ref)
+        return self._states.get(ref, record.digest, record.blob)
 
     def sweep(self, keep: Collection[StateRef]) -> int:
         """Delete every state not in `keep`; returns their number.
@@ -257,9 +256,9 @@ class RunStore(Closing):
         return self.stored(ref).blob is None
 
     def _check_files(self, stored: Mapping[StateRef, Stored]) -> None:
-        for ref, there in stored.items():
+        for ref, record in stored.items():
             path = self._path / STATES / file_name(ref)
-            if there.blob is None and not path.is_file():
+            if record.blob is None and not path.is_file():
                 raise RunError(f"{path}: expected the file of a stored state, found none; nothing was written")
 
     def _clear_leftovers(self) -> None:
@@ -277,10 +276,10 @@ class RunStore(Closing):
 
 def _check_head(connection: sqlite3.Connection, path: Path) -> None:
     """Check the seal of the meta values, which decide how a run resumes; seal a run of an earlier version as it is."""
-    if not seals.has_seals(connection):
+    if not checksums.has_seals(connection):
         with transaction(connection):
-            seals.seal_all(connection)
-    elif not seals.head_is_whole(connection):
+            checksums.seal_all(connection)
+    elif not checksums.head_is_whole(connection):
         raise CorruptError(f"{path / DATABASE}: expected the meta values that were written, found others; {LOOK}")
 
 

@@ -6,11 +6,13 @@ else is a dict whose single key is a tag: `dict`, `tuple`, `int` (a large one), 
 represent), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 adds `scalar` (of numpy, also an entry)
 and the tags of `kinds`.
 
+Numbers are written as in the log (`core.events`). The containers are not: the log has tuples as lists and keys as
+strings, while a state keeps both.
+
 An OrderedDict is written as a dict, and its path in a separate list: every `Module.state_dict()` is one, and the digest
 of such a state stays that of plain dicts.
 """
 
-import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,14 +22,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
-from pbt.store.kinds import BY_TAG, KINDS, inner, remedy
+from pbt.store.kinds import BY_TAG, EXACT, KINDS, encode_number, inner, remedy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _DEPTH = 200
-_EXACT = 2**53
-"""Every JSON reader keeps integers up to here exactly; larger ones are written in hexadecimal."""
 
 _ARRAYS: Mapping[str, str] = {
     "b1": "BOOL", "u1": "U8", "u2": "U16", "u4": "U32", "u8": "U64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64",
@@ -81,14 +81,12 @@ def take_apart(state: Any) -> Parts:
     return parts
 
 
-def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one for each form)
+def _flatten(value: Any, path: Path, parts: Parts) -> Any:
     kind = type(value)  # exact: a numpy float64 is a float and a named tuple a tuple, and would return as those
     if value is None or kind is str or kind is bool:
         return value
-    if kind is int:
-        return value if -_EXACT <= value <= _EXACT else {"int": hex(value)}
-    if kind is float:
-        return value if math.isfinite(value) else {"float": repr(value)}
+    if kind is int or kind is float:
+        return encode_number(value)
     if kind is dict or kind is OrderedDict:
         _check_depth(path)
         if kind is OrderedDict:
@@ -121,28 +119,28 @@ def _entry(value: Any, path: Path, parts: Parts) -> dict[str, str]:
 def _extended(value: Any, path: Path, parts: Parts) -> dict[str, Any]:
     kind = KINDS[type(value)]
     if getattr(value, "__dict__", None):
-        raise StateError(f"{_place(path)}: expected a {kind.tag} without attributes, got {sorted(vars(value))}")
+        raise StateError(f"{_shown(path)}: expected a {kind.tag} without attributes, got {sorted(vars(value))}")
     parts.extended = True
     try:
         return {kind.tag: kind.down(value, lambda part: _flatten(part, path, parts))}
     except StateError as error:
         text = str(error)
-        raise StateError(text if text.startswith("state") else f"{_place(path)}: {text}") from None
+        raise StateError(text if text.startswith("state") else f"{_shown(path)}: {text}") from None
 
 
 def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
     """The path of an OrderedDict, in the form of keys, and its attributes, such as `_metadata` of `state_dict()`."""
-    place = [_key(part, ()) for part in path]
+    keys = [_key(part, ()) for part in path]
     if not vars(value):
-        return [place, None]
-    refusal = f"{_place(path)}: expected an OrderedDict with attributes of plain values, got {sorted(vars(value))}"
+        return [keys, None]
+    refusal = f"{_shown(path)}: expected an OrderedDict with attributes of plain values, got {sorted(vars(value))}"
     try:
         parts = take_apart(dict(vars(value)))
     except StateError as error:
         raise StateError(f"{refusal} ({error}); make them keys") from None
     if parts.entries or parts.extended:
         raise StateError(f"{refusal}; make them keys")
-    return [place, [parts.structure, parts.ordered]]
+    return [keys, [parts.structure, parts.ordered]]
 
 
 def _of_array(array: np.ndarray[Any, Any], path: Path) -> ArrayEntry:
@@ -150,7 +148,7 @@ def _of_array(array: np.ndarray[Any, Any], path: Path) -> ArrayEntry:
     dtype = _ARRAYS.get(code[1:])
     if dtype is None:
         raise StateError(
-            f"{_place(path)}: expected an array of {', '.join(sorted(_ARRAYS.values()))}, got one of {array.dtype}"
+            f"{_shown(path)}: expected an array of {', '.join(sorted(_ARRAYS.values()))}, got one of {array.dtype}"
         )
     if code[0] == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
@@ -162,18 +160,18 @@ def _of_tensor(value: Any, path: Path) -> ArrayEntry:
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         raise StateError(
-            f"{_place(path)}: expected dicts, lists and tuples of tensors, arrays, numbers, strings, bytes, "
+            f"{_shown(path)}: expected dicts, lists and tuples of tensors, arrays, numbers, strings, bytes, "
             f"booleans or None, got {type(value).__module__}.{type(value).__qualname__}; {remedy(value)}"
         )
     tensor: Tensor = value
     dtype = _TENSORS.get(str(tensor.dtype).removeprefix("torch."))
     if dtype is None:
         raise StateError(
-            f"{_place(path)}: expected a tensor of {', '.join(sorted(_TENSORS.values()))}, got {tensor.dtype}"
+            f"{_shown(path)}: expected a tensor of {', '.join(sorted(_TENSORS.values()))}, got {tensor.dtype}"
         )
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise StateError(
-            f"{_place(path)}: expected a dense tensor with values, got {tensor.layout} on device {tensor.device}; "
+            f"{_shown(path)}: expected a dense tensor with values, got {tensor.layout} on device {tensor.device}; "
             "store tensor.to_dense(), or its parts"
         )
     if dtype in _CARRIERS:
@@ -191,9 +189,9 @@ def _key(key: Any, path: Path) -> str:
     """A dict key as unambiguous text: integers with a leading `#`, a leading `#` of strings doubled."""
     if type(key) is str:
         return "#" + key if key.startswith("#") else key
-    if type(key) is int and -_EXACT <= key <= _EXACT:
+    if type(key) is int and -EXACT <= key <= EXACT:
         return f"#{key}"
-    raise StateError(f"{_place(path)}: expected keys that are strings or integers below 2**53, got {key!r}")
+    raise StateError(f"{_shown(path)}: expected keys that are strings or integers below 2**53, got {key!r}")
 
 
 def _name(path: Path) -> str:
@@ -205,14 +203,14 @@ def _name(path: Path) -> str:
     return "~_metadata__" if name == "__metadata__" else name
 
 
-def _place(path: Path) -> str:
+def _shown(path: Path) -> str:
     return "state" + "".join(f"[{part!r}]" for part in path)
 
 
 def _check_depth(path: Path) -> None:
     if len(path) >= _DEPTH:
         raise StateError(
-            f"{_place(path[:3])}...: expected at most {_DEPTH} levels, got more; does a container contain itself?"
+            f"{_shown(path[:3])}...: expected at most {_DEPTH} levels, got more; does a container contain itself?"
         )
 
 
@@ -222,8 +220,8 @@ def build(structure: Any, ordered: Any, entries: dict[str, ArrayEntry]) -> Any:
     Malformed input raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
     OverflowError.
     """
-    found = [(_at(structure, place), attributes) for place, attributes in ordered]
-    for node, attributes in found:
+    nodes = [(_at(structure, path), attributes) for path, attributes in ordered]
+    for node, attributes in nodes:
         node[_ORDERED] = [node.pop("dict"), attributes]
     return _build(structure, entries)
 
@@ -232,9 +230,9 @@ _ORDERED: Any = object()
 """A tag that cannot occur in a file."""
 
 
-def _at(node: Any, place: Any) -> Any:
+def _at(node: Any, path: Any) -> Any:
     """The node at this path."""
-    for step in place:
+    for step in path:
         while type(node) is dict:
             ((tag, body),) = node.items()
             if tag in ("dict", "tuple"):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError
-from pbt.store import checksums as seals
+from pbt.store import checksums
 from pbt.store.base import JournalEntry, NewEntry
 from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION
 from pbt.store.event_rows import EventValues, from_json, to_json
@@ -28,7 +28,7 @@ _DEFINITIONS: Mapping[str, str] = {
     "journal": (
         "CREATE TABLE journal (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, data TEXT NOT NULL, clock REAL NOT NULL)"
     ),
-    "seals": seals.TABLE,
+    "seals": checksums.TABLE,
 }
 
 
@@ -73,7 +73,7 @@ def check_tables(connection: sqlite3.Connection, path: Path) -> None:
 def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
     """Set these keys to these JSON texts."""
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
-    seals.seal_head(connection)
+    checksums.seal_head(connection)
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -83,17 +83,17 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
 
 def write_events(connection: sqlite3.Connection, rows: Sequence[EventValues], clock: float) -> None:
     """Append to the log, and seal the rows."""
-    after = seals.newest_seal(connection, seals.EVENTS).last + 1
+    after = checksums.newest_seal(connection, checksums.EVENTS).last + 1
     lines = [(id_, row.round, row.member, row.kind, clock, row.data) for id_, row in enumerate(rows, after)]
-    append(connection, seals.EVENTS, lines)
+    append(connection, checksums.EVENTS, lines)
 
 
-def append(connection: sqlite3.Connection, what: str, lines: Sequence[seals.Line]) -> None:
+def append(connection: sqlite3.Connection, what: str, lines: Sequence[checksums.Line]) -> None:
     """Append rows with given ids, and seal them."""
-    before = seals.newest_seal(connection, what)
-    marks = ", ".join("?" * len(seals.COLUMNS[what].split(",")))
-    connection.executemany(f"INSERT INTO {what} ({seals.COLUMNS[what]}) VALUES ({marks})", lines)  # noqa: S608 (ours)
-    seals.write_seal(connection, what, seals.sealed(before, lines))
+    before = checksums.newest_seal(connection, what)
+    marks = ", ".join("?" * len(checksums.COLUMNS[what].split(",")))
+    connection.executemany(f"INSERT INTO {what} ({checksums.COLUMNS[what]}) VALUES ({marks})", lines)  # noqa: S608 (ours)
+    checksums.write_seal(connection, what, checksums.sealed(before, lines))
 
 
 def read_events(connection: sqlite3.Connection, after: int = 0) -> list[EventRow]:
@@ -102,21 +102,21 @@ def read_events(connection: sqlite3.Connection, after: int = 0) -> list[EventRow
     Raises:
         CorruptError: The rows do not match their seals.
     """
-    lines = seals.read_lines(connection, seals.EVENTS, after)
-    if seals.has_seals(connection):
-        before, behind = seals.read_seals(connection, seals.EVENTS, after)
+    lines = checksums.read_lines(connection, checksums.EVENTS, after)
+    if checksums.has_seals(connection):
+        before, behind = checksums.read_seals(connection, checksums.EVENTS, after)
         # After a row in the middle of a transaction, the rest of that transaction cannot be checked.
         skipped = behind[:1] if before.last != after else []
         rest = [line for line in lines if not skipped or int(str(line[0])) > skipped[0].last]
-        for stretch in seals.stretches(rest, behind[len(skipped) :], skipped[0] if skipped else before):
-            if not stretch.whole:
-                raise CorruptError(f"{damaged(stretch)}; {LOOK}")
+        for part in checksums.transactions(rest, behind[len(skipped) :], skipped[0] if skipped else before):
+            if not part.whole:
+                raise CorruptError(f"{damaged(part)}; {LOOK}")
     return [EventRow(*line) for line in lines]  # type: ignore[arg-type]
 
 
-def damaged(stretch: seals.LoggedTransaction) -> str:
+def damaged(part: checksums.LoggedTransaction) -> str:
     """The message for events that do not match their seal."""
-    which = f"event {stretch.first}" if stretch.first == stretch.last else f"events {stretch.first} to {stretch.last}"
+    which = f"event {part.first}" if part.first == part.last else f"events {part.first} to {part.last}"
     return f"{which}: expected the rows that were written, found others"
 
 
@@ -131,8 +131,10 @@ def note_rows(notes: Sequence[NewEntry], clock: float) -> list[tuple[str, str, f
 
 def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str, float]]) -> None:
     """Append to the journal, and seal the rows."""
-    after = seals.newest_seal(connection, seals.JOURNAL).last + 1
-    append(connection, seals.JOURNAL, [(id_, kind, clock, data) for id_, (kind, data, clock) in enumerate(rows, after)])
+    after = checksums.newest_seal(connection, checksums.JOURNAL).last + 1
+    append(
+        connection, checksums.JOURNAL, [(id_, kind, clock, data) for id_, (kind, data, clock) in enumerate(rows, after)]
+    )
 
 
 def read_journal(connection: sqlite3.Connection) -> list[JournalEntry]:

@@ -8,7 +8,7 @@ from pbt.core.events import Event, Reported
 from pbt.core.fold import empty_view, fold
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
-from pbt.store import checksums as seals
+from pbt.store import checksums
 from pbt.store.base import Problem
 from pbt.store.event_rows import to_event
 from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of
@@ -66,7 +66,7 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
     files = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     contents = reader.everything()
     stored = contents.stored
-    texts = [str(EventRow(*line).data) for line in contents.lines[seals.EVENTS]]  # type: ignore[arg-type]
+    texts = [str(EventRow(*line).data) for line in contents.lines[checksums.EVENTS]]  # type: ignore[arg-type]
     problems = _unsealed(contents) + verify_content(reader.meta, texts, stored, reader.states)
     reported = {problem.what for problem in problems}
     problems += [
@@ -91,9 +91,9 @@ def _unsealed(contents: Contents) -> list[Problem]:
         problems.append(Problem(what="meta", message="expected the values that were written, found others"))
     for what, lines in contents.lines.items():
         problems += [
-            Problem(what=what, message=damaged(stretch).replace("event", what.removesuffix("s"), 1))
-            for stretch in seals.stretches(lines, contents.sealed[what])
-            if not stretch.whole
+            Problem(what=what, message=damaged(part).replace("event", what.removesuffix("s"), 1))
+            for part in checksums.transactions(lines, contents.sealed[what])
+            if not part.whole
         ]
     return problems
 

@@ -52,8 +52,8 @@ class TrainingObserver(ProgressObserver):
 
     def render(self) -> RenderableType:
         """The display as it is at this moment."""
-        place = f"{self._moment(self._frame.done)} · {self._best()}"
-        return Group(Text(self._title, style="bold"), self._bar(), Text(place, style="bold"))
+        state = f"{self._moment(self._frame.done)} · {self._best()}"
+        return Group(Text(self._title, style="bold"), self._bar(), Text(state, style="bold"))
 
     def _learn(self, events: Iterable[Event]) -> None:
         events = list(events)
@@ -107,10 +107,10 @@ def checkpoints_table(run: Run, single: Mapping[str, Any], *, score: str, title:
 def chosen(run: Run, single: Mapping[str, Any], score: str) -> str:
     """The checkpoint that counts: the best by validation, or the newest where nothing is held out."""
     best, steps = run.best, int(single["steps_per_epoch"])
-    place = f"after epoch {_epoch(best.step, steps)} (step {best.step:,})"
+    when = f"after epoch {_epoch(best.step, steps)} (step {best.step:,})"
     if not single["validated"]:
-        return f"Newest checkpoint: {place}; nothing was held out to choose one by"
-    return f"Best checkpoint: {place}, {score} {scored(best.score)}"
+        return f"Newest checkpoint: {when}; nothing was held out to choose one by"
+    return f"Best checkpoint: {when}, {score} {scored(best.score)}"
 
 
 def _last_of_epochs(reports: Sequence[Reported], steps: int) -> list[Reported]:

@@ -92,9 +92,9 @@ def rows_of(run: Run) -> list[MemberRow]:
     bests: dict[int, float] = {}
     for state in tree.states.values():
         bests[state.member] = better_of(sign, state.score, bests.get(state.member))
-    place = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
+    rank = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
     members = [member for member in run.view.members if member.role == "member"]
-    members.sort(key=lambda m: (place.get(m.id, len(place)), m.status == "retired", m.id))
+    members.sort(key=lambda m: (rank.get(m.id, len(rank)), m.status == "retired", m.id))
     return [_row(member, tree, bests.get(member.id), sign) for member in members]
 
 

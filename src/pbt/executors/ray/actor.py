@@ -75,17 +75,17 @@ class Actor:
 
     def open(self) -> Opened:
         """Load the user's program and open the task."""
-        there = versions()
+        installed = versions()
         try:
             load_sources(self._modules)
             setup: WorkerSpec = pickle.loads(self._payload)  # noqa: S301 (from our own driver)
             self._cargo = setup.states
             self._worker = setup.open()
         except PBTError as error:
-            return Opened(str(error), there)
+            return Opened(str(error), installed)
         except Exception:  # noqa: BLE001 (reported to the driver)
-            return Opened(f"the task could not be opened:\n{traceback.format_exc()}", there)
-        return Opened("", there)
+            return Opened(f"the task could not be opened:\n{traceback.format_exc()}", installed)
+        return Opened("", installed)
 
     def run(
         self, share: TaskBatch, refs: Sequence[StateRef], *parcels: Blob

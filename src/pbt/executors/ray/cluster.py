@@ -148,10 +148,10 @@ def nodes(ray: Any) -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def room(there: Sequence[Mapping[str, float]], need: Mapping[str, float]) -> int:
+def room(free: Sequence[Mapping[str, float]], need: Mapping[str, float]) -> int:
     """The number of workers that the nodes can hold; a worker cannot span two nodes."""
     need = {name: value for name, value in need.items() if value}
-    return sum(min(_tenths(node.get(name, 0.0)) // _tenths(value) for name, value in need.items()) for node in there)
+    return sum(min(_tenths(node.get(name, 0.0)) // _tenths(value) for name, value in need.items()) for node in free)
 
 
 def check_room(ray: Any, cluster: Cluster) -> int:
@@ -160,12 +160,12 @@ def check_room(ray: Any, cluster: Cluster) -> int:
     Raises:
         DeviceError: It is 0.
     """
-    there = nodes(ray)
-    count = room(there, cluster.need)
+    found = nodes(ray)
+    count = room(found, cluster.need)
     if count == 0:
         raise DeviceError(
             f"a worker needs {amounts(cluster.need)}, which no node of the Ray cluster has: "
-            f"{'; '.join(f'node {i} has {amounts(node)}' for i, node in enumerate(there, 1)) or 'it has no nodes'}; "
+            f"{'; '.join(f'node {i} has {amounts(node)}' for i, node in enumerate(found, 1)) or 'it has no nodes'}; "
             "request less, or add a node"
         )
     return count

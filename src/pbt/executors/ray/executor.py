@@ -177,8 +177,8 @@ class RayExecutor(Closing):
         """Start as many actors as there is work and room for, also on nodes added later."""
         wanted = min(self._most or 2**31, len(self._queue) + sum(slot.share is not None for slot in self._slots))
         if wanted > len(self._slots):
-            there = room(nodes(self._ray), self._cluster.need)
-            for _ in range(min(wanted, there) - len(self._slots)):
+            count = room(nodes(self._ray), self._cluster.need)
+            for _ in range(min(wanted, count) - len(self._slots)):
                 actor = self._actors.remote(sources(), self._payload, sys.path)
                 self._slots.append(_ActorSlot(actor=actor, opening=actor.open.remote()))
 
@@ -235,7 +235,9 @@ class RayExecutor(Closing):
         if opened.trouble:
             raise TaskError(opened.trouble)
         here = versions()
-        other = [f"{name} {there}, here {here[name]}" for name, there in opened.versions.items() if there != here[name]]
+        other = [
+            f"{name} {version}, here {here[name]}" for name, version in opened.versions.items() if version != here[name]
+        ]
         if other:
             raise WorkerError(
                 f"ray: expected the driver's versions on every node, got {'; '.join(other)}; results depend on them: "

@@ -14,8 +14,8 @@ from pbt.core.rng import seed_of
 from pbt.errors import PBTError
 from pbt.executors.base import Outcome, RoundTask, State, TaskBatch
 from pbt.executors.metrics import Metrics, settle
-from pbt.executors.places import is_interrupt, place_in
 from pbt.executors.seeding import sown, use_threads
+from pbt.executors.source_lines import is_interrupt, users_line
 from pbt.executors.worker import WorkerSpec, context_of, failure, fatal_cause, report
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Split
@@ -97,7 +97,7 @@ class Population:
                 told = fatal_cause(error), str(error), ""
             else:
                 told = "refused", broken(error), traceback.format_exc()
-            place = place_in(error.__traceback__)
+            place = users_line(error.__traceback__)
             return outcomes + [failure(start.task, *told, place) for start in starts]
         seconds = (time.monotonic() - started) / len(starts)
         return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]

@@ -55,7 +55,7 @@ class Callbacks(Observer):
         self._known = known
         self._engine: Engine | None = None
         self._run: Run | None = None
-        self._told = 0
+        self._reported = 0
         self._records = Records(1)
         self._calls: deque[tuple[Callback, str, Any]] = deque()
         self._started: deque[Callback] = deque()
@@ -64,8 +64,8 @@ class Callbacks(Observer):
     def on_start(self, engine: Engine) -> None:
         """Report the start, and the decisions made on resuming."""
         events = engine.store.events()
-        self._told = len(events) if self._known is None else self._known
-        before = events[: self._told]
+        self._reported = len(events) if self._known is None else self._known
+        before = events[: self._reported]
         self._records = Records(engine.view.sign)
         for _ in self._records.take(before):
             pass
@@ -80,11 +80,11 @@ class Callbacks(Observer):
         for callback in self._callbacks:
             self._started.append(callback)
             self._call(callback, "on_run_start", start)
-        self.on_commit(engine, events[self._told :])
+        self.on_commit(engine, events[self._reported :])
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
         """Report the logged events."""
-        self._told += len(events)
+        self._reported += len(events)
         for record in self._records.take(events):
             self._calls.extend((callback, _HOOK[type(record)], record) for callback in self._started)
         while self._calls:
@@ -103,7 +103,7 @@ class Callbacks(Observer):
         # The engine closes its observers while the exception propagates.
         error = sys.exception()
         with contextlib.suppress(PBTError):  # an unreadable log has nothing to report
-            self.on_commit(self._engine, self._engine.store.events()[self._told :])
+            self.on_commit(self._engine, self._engine.store.events()[self._reported :])
         self._end("failed" if isinstance(error, Exception) else "interrupted", error)
 
     def _end(self, outcome: RunOutcome, error: BaseException | None) -> None:

@@ -37,12 +37,12 @@ class ScalarWriter:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._file = EventsWriter(str(Path(folder) / "events"))
 
-    def add_scalar(self, tag: str, value: float, place: int) -> None:
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
         """Write one point of a curve."""
         from tensorboardX.proto.event_pb2 import Event as Record
         from tensorboardX.summary import scalar
 
-        self._file.write_event(Record(wall_time=time.time(), step=place, summary=scalar(tag, value)))
+        self._file.write_event(Record(wall_time=time.time(), step=step, summary=scalar(tag, value)))
 
     def flush(self) -> None:
         """Make everything written visible to readers."""
@@ -99,8 +99,8 @@ class TensorBoard(Callback):
         """Write the scalars of a report."""
         if self._writer is not None:
             suffix = self._curves.suffix(report)
-            for tag, value, place in self._scalars(report):
-                self._writer.add_scalar(f"{tag}{suffix}", value, place)
+            for tag, value, step in self._scalars(report):
+                self._writer.add_scalar(f"{tag}{suffix}", value, step)
 
     def on_round_end(self, end: RoundEnd) -> None:  # noqa: ARG002 (a hook's form)
         """Make the round visible to readers."""

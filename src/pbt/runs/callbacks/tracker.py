@@ -124,12 +124,12 @@ class Tracker(Callback, ABC):
         try:
             while self._waiting:
                 record, suffix = self._waiting[0]
-                lane, place = _place(record)
+                lane, position = _position(record)
                 # An earlier process may have sent it; and decisions made on extending a run are both in its past at the
                 # start and reported by a hook.
-                if place > self._sent.get(lane, 0):
+                if position > self._sent.get(lane, 0):
                     self.send(record, suffix)
-                    self._sent[lane] = place
+                    self._sent[lane] = position
                 self._waiting.popleft()
         except Exception:
             self._away = True
@@ -144,7 +144,7 @@ class Tracker(Callback, ABC):
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             self._ids = {str(name): str(value) for name, value in kept["ids"].items()}
-            self._sent = {str(lane): int(place) for lane, place in kept["sent"].items()}
+            self._sent = {str(lane): int(position) for lane, position in kept["sent"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(f"{self._path}: cannot be read ({error}); delete it to start anew in the tracker") from error
 
@@ -154,7 +154,7 @@ class Tracker(Callback, ABC):
             write_durable(self._path, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-def _place(record: CallbackRecord) -> tuple[str, int]:
+def _position(record: CallbackRecord) -> tuple[str, int]:
     """The position of a record: its lane, and a number that increases in log order."""
     if isinstance(record, RoundEnd):
         return _ROUNDS, record.round

@@ -32,7 +32,7 @@ class SourceLine(NamedTuple):
         return f"{Path(self.file).name}:{self.line} in {self.function}"
 
 
-def place_in(trace: TracebackType | None) -> SourceLine | None:
+def users_line(trace: TracebackType | None) -> SourceLine | None:
     """The innermost frame outside this package and installed libraries; None if there is none."""
     found = None
     while trace is not None:
@@ -43,7 +43,7 @@ def place_in(trace: TracebackType | None) -> SourceLine | None:
     return found
 
 
-def place_of(task: Any) -> SourceLine | None:
+def metrics_line(task: Any) -> SourceLine | None:
     """The function that returns a task's metrics: the task itself or its `evaluate`; None if it is not user code."""
     task = getattr(task, "task", task)  # the user's class inside its adapter
     function = getattr(task, "evaluate", task)
