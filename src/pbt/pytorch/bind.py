@@ -133,7 +133,7 @@ class LossBinding:
     argument: str
 
     def apply(self, live: Live, value: Value) -> None:
-        """Pass the value from now on."""
+        """Pass the value in the next calls."""
         live.loss[self.argument] = value
 
     def read(self, live: Live) -> list[Value]:
@@ -148,7 +148,7 @@ class AugmentBinding:
     argument: str
 
     def apply(self, live: Live, value: Value) -> None:
-        """Pass the value from now on."""
+        """Pass the value in the next calls."""
         live.augment[self.argument] = value
 
     def read(self, live: Live) -> list[Value]:
@@ -163,7 +163,7 @@ class SettingBinding:
     name: str
 
     def apply(self, live: Live, value: Value) -> None:
-        """Train with the value from now on."""
+        """Set the value for the next steps."""
         if not is_number(value) or not SETTINGS[self.name](value):
             raise TaskError(f"{self.name}(): expected {_ALLOWED[self.name]}, got {value!r}")
         live.settings[self.name] = value

@@ -85,7 +85,7 @@ def check_selection(data: Data, members: int) -> None:
     if members > 1 and not len(data.validation):
         raise TaskError(
             f"the validation split is empty, and {members} members cannot be compared without it; move some training "
-            "examples there, or train one member with population=1"
+            "examples to it, or train one member with population=1"
         )
 
 

@@ -273,7 +273,7 @@ class SupervisedTrainer:
         return capture(live.parts), self._task.report(losses, measured, metrics, ctx.first_step, per_epoch)
 
     def try_out(self, hparams: HParams, ctx: Context) -> None:
-        """Train one step of a member, which the first call creates; there is no evaluation."""
+        """Train one step of a member, which the first call creates, without evaluation."""
         with threads_of(self._threads):
             if self._tried is None:
                 self._tried = self._load(hparams, None, ctx)
