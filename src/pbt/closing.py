@@ -1,16 +1,16 @@
-"""The base of objects that must be closed."""
+"""The base class of objects that must be closed."""
 
 from types import TracebackType
 from typing import Self
 
 
 class Closing:
-    """A context manager that closes itself at the end of the block."""
+    """A context manager that closes itself at the end of its block."""
 
     __slots__ = ()
 
     def close(self) -> None:
-        """Release what it holds; a second call does nothing."""
+        """Release its resources; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self

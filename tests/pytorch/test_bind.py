@@ -155,7 +155,7 @@ def test_no_dropout_layer() -> None:
 
 def test_read_back() -> None:
     """Two names bound to one place cannot both be in effect: the difference is an error."""
-    with pytest.raises(TaskError, match=r"'a' should be 0\.1 after a hand-over, but is 0\.2"):
+    with pytest.raises(TaskError, match=r"'a' should be 0\.1 after it was set, but is 0\.2"):
         bind_all(make_live(), {"a": 0.1, "b": 0.2}, {"a": optimizer("lr"), "b": optimizer("lr")})
 
 
@@ -173,14 +173,14 @@ class Stubborn(nn.Module):
 
 def test_a_place_that_does_not_take_it() -> None:
     """A place that silently keeps its own value is found when it is read back."""
-    with pytest.raises(TaskError, match=r"'heat' should be 2\.0 after a hand-over, but is 1\.0"):
+    with pytest.raises(TaskError, match=r"'heat' should be 2\.0 after it was set, but is 1\.0"):
         bind_all(Live(parts={"model": Stubborn()}), {"heat": 2.0}, {"heat": attribute("model.heat")})
 
 
 def test_unbound() -> None:
-    """A hyperparameter that nothing is bound to would change nothing: refused, with the nearest name."""
+    """A hyperparameter without a binding would have no effect: refused, with the nearest name."""
     check_bound(["lr"], {"lr": optimizer("lr"), "more": argument()})
-    with pytest.raises(TaskError, match=r"'lrr' has no effect: nothing is bound to it; did you mean 'lr'"):
+    with pytest.raises(TaskError, match=r"'lrr' has no effect: it is not bound; did you mean 'lr'"):
         check_bound(["lrr"], {"lr": optimizer("lr")})
 
 

@@ -56,9 +56,12 @@ class MoreData(Data):
 
 
 MISTAKES = {
-    "a network": ({"model": make_net()}, "model to be a function that makes a network.*got a Sequential; write model="),
+    "a network": (
+        {"model": make_net()},
+        "model to be a function that returns a new network.*got a Sequential; write model=",
+    ),
     "no network": ({"model": dict}, r"model\(\) to return a torch.nn.Module, got a dict"),
-    "no parameters": ({"model": nn.Flatten}, "Flatten has no parameters that could be trained"),
+    "no parameters": ({"model": nn.Flatten}, "Flatten has no trainable parameters"),
     "a name": ({"optimizer": "sgd"}, "optimizer to be a function of parameters, got 'sgd'; write optimizer="),
     "an optimizer": ({"optimizer": torch.optim.SGD(make_net().parameters())}, "function of parameters, got a SGD"),
     "a binding by name": ({"bind": {"lr": "lr"}}, r"got 'lr'; write bind=\{'lr': optimizer\('lr'\)\}"),
@@ -72,7 +75,7 @@ MISTAKES = {
     "a last batch": ({"data": partial(split_of, 49)}, "49 training examples in batches of 16 end with a batch of one"),
     "batches of one": ({"batch_size": 1}, "56 training.* batches of 1 end with a batch of one.*size of at least 2"),
     "whole batches of one": ({"batch_size": 1, "drop_last": True}, "in batches of 1 end with .*choose a batch_size of"),
-    "no whole step": ({"batch_size": 57, "drop_last": True}, "step takes, 57, got 56: with drop_last=True nothing"),
+    "no whole step": ({"batch_size": 57, "drop_last": True}, "57, got 56: with drop_last=True an epoch has no steps"),
     "no whole accumulated step": ({"batch_size": 20, "accumulate": 3, "drop_last": True}, "step takes, 60, got 56"),
     "a loss by name": ({"loss": "cross_entropy"}, r"loss to be a function .*got 'cross_entropy'"),
     "a class of losses": ({"loss": nn.CrossEntropyLoss}, r"got the class CrossEntropyLoss; write CrossEntropyLoss\(\)"),

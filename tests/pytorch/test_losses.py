@@ -64,9 +64,9 @@ def test_objects(kind, executor) -> None:
 
 def test_what_an_object_does_not_take() -> None:
     """A setting that is neither argument nor attribute is refused, and so is a loss with parameters."""
-    with pytest.raises(TaskError, match=r"the loss does not take what is bound to it.*label_smoothing"):
+    with pytest.raises(TaskError, match=r"the loss does not take the arguments bound to it.*label_smoothing"):
         replace(PLAIN, loss=Stiff()).check({"lr": 0.1, "smoothing": 0.1})
-    with pytest.raises(TaskError, match="the loss Linear has parameters, which no optimizer would step"):
+    with pytest.raises(TaskError, match="the loss Linear has parameters, which the optimizer does not train"):
         replace(PLAIN, loss=nn.Linear(3, 1)).check({"lr": 0.1})
 
 

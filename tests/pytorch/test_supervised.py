@@ -370,7 +370,7 @@ def bad_loss(outputs, targets):
     ("changes", "message"),
     [
         ({"bind": {"lr": NET.bind["lr"]}}, r"'p' has no effect"),
-        ({"loss": bad_loss}, "the loss does not take what is bound to it.*label_smoothing"),
+        ({"loss": bad_loss}, "the loss does not take the arguments bound to it.*label_smoothing"),
         ({"bind": {**NET.bind, "smoothing": loss("smoothing")}}, "the loss does not take"),
         ({"model": partial(torch.nn.Linear, 6, 3)}, "no dropout layer"),
     ],

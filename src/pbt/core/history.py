@@ -56,7 +56,7 @@ class TrainedState(NamedTuple):
 
     @property
     def reported(self) -> Mapping[str, Any]:
-        """Metrics that had no part in the selection."""
+        """Reported metrics; the selection does not use them."""
         return self.report.reported
 
     @property
@@ -93,16 +93,16 @@ class LineageSegment(NamedTuple):
 
 
 class RunHistory:
-    """The index of a log, made in one pass; not changed afterwards.
+    """The index of a log, built in one pass and not changed afterwards.
 
     Args:
         events: The log, in order.
 
     Attributes:
-        births: By member.
-        decisions: By the member and the round that they open.
-        states: All trained states, in the order of the log: each comes after the one from which it started.
-        failures: By member and round.
+        births: Births by member.
+        decisions: Decisions by the member and the round that they open.
+        states: All trained states in the order of the log: each follows the state from which it started.
+        failures: Failed rounds by member and round.
     """
 
     def __init__(self, events: Iterable[Event]) -> None:
@@ -140,18 +140,18 @@ class RunHistory:
 
     @cached_property
     def children(self) -> Mapping[StateRef | None, Sequence[StateRef]]:
-        """The states that started from each state, in the order of the log; under None those freshly built."""
-        found: dict[StateRef | None, list[StateRef]] = defaultdict(list)
+        """The states that started from each state, in the order of the log; None is the key of the freshly built."""
+        children: dict[StateRef | None, list[StateRef]] = defaultdict(list)
         for ref, state in self.states.items():
-            found[state.start].append(ref)
-        return dict(found)
+            children[state.start].append(ref)
+        return dict(children)
 
     def opening(self, member: int, round_: int) -> Opening:
-        """The record that opened a member's round, trained or open."""
+        """The record that opened a member's round, trained or not."""
         return self.decisions.get((member, round_)) or self.births[member]
 
     def hparams(self, member: int, round_: int) -> HParams:
-        """The hyperparameters of a member's round, trained or open."""
+        """The hyperparameters of a member's round, trained or not."""
         return self.opening(member, round_).hparams
 
     def start(self, member: int, round_: int) -> StateRef | None:
@@ -159,17 +159,17 @@ class RunHistory:
         return self.opening(member, round_).start
 
     def ancestry(self, ref: StateRef) -> list[TrainedState]:
-        """The states that led to this one, first to last, itself included.
+        """The ancestors of a state in order, and the state itself last.
 
         Raises:
             KeyError: No report names the state.
         """
-        found = []
+        path = []
         current: StateRef | None = ref
         while current is not None:
-            found.append(self.states[current])
-            current = found[-1].start
-        return found[::-1]
+            path.append(self.states[current])
+            current = path[-1].start
+        return path[::-1]
 
     def schedule(self, ref: StateRef) -> Schedule:
         """The hyperparameters along the ancestry of a state; adjacent segments with equal values are merged."""
@@ -181,18 +181,18 @@ class RunHistory:
 
     def segments(self) -> list[LineageSegment]:
         """All states as segments, in log order; each starts from a round of an earlier segment, or at birth."""
-        found: list[LineageSegment] = []
+        segments: list[LineageSegment] = []
         ends: dict[StateRef, int] = {}
         for ref, state in self.states.items():
             start = state.start
             index = ends.pop(start, None) if start == (ref.member, ref.round - 1) else None
             if index is None:
-                index = len(found)
-                found.append(LineageSegment(state, state))
+                index = len(segments)
+                segments.append(LineageSegment(state, state))
             else:
-                found[index] = LineageSegment(found[index].first, state)
+                segments[index] = LineageSegment(segments[index].first, state)
             ends[ref] = index
-        return found
+        return segments
 
     def founder(self, ref: StateRef) -> int:
         """The member whose birth is the root of this state's ancestry."""

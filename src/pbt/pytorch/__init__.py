@@ -1,4 +1,4 @@
-"""PyTorch tasks: what a user writes, how its state is captured, and where hyperparameters take effect."""
+"""PyTorch tasks: their forms, the capture of their state, and the bindings of their hyperparameters."""
 
 from pbt.pytorch.bind import (
     Binding,

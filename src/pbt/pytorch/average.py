@@ -12,9 +12,9 @@ Number = Any
 
 
 def decay_at(decay: Number, step: Number) -> Number:
-    """The decay of a step, counted from 0: lower at first, so that the average soon leaves the initial weights.
+    """The decay of a step, counted from 0; lower in early steps, which would otherwise keep the initial weights.
 
-    `min(decay, (1 + step) / (10 + step))`, as TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    It is `min(decay, (1 + step) / (10 + step))`, as in TensorFlow's `ExponentialMovingAverage` with `num_updates`.
     """
     early = (1 + step) / (10 + step)
     return torch.minimum(decay, early) if isinstance(decay, Tensor) else min(decay, early)
@@ -24,7 +24,7 @@ class Average:
     """The averaged weights of a network; buffers are not averaged.
 
     Args:
-        model: The network, as it begins.
+        model: The network with its initial weights.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,13 +32,13 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, decay: float, step: int) -> None:
-        """Take in the weights after a step, counted from 0."""
+        """Include the weights after a step, counted from 0."""
         rate = 1 - decay_at(decay, step)
         for name, parameter in model.named_parameters():
             self.weights[name].lerp_(parameter, rate)
 
     def outputs(self, model: nn.Module, *inputs: Tensor) -> Any:
-        """The outputs of the network with these weights and its own buffers."""
+        """The outputs of the network with the averaged weights and its own buffers."""
         return functional_call(model, dict(self.weights), inputs)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ class Average:
 
         Raises:
             KeyError: A name is missing.
-            RuntimeError: A shape is another.
+            RuntimeError: A shape differs.
         """
         for name, weight in self.weights.items():
             weight.copy_(state[name])

@@ -1,7 +1,7 @@
-"""Where a hyperparameter takes effect: a small table from names to places in a live network and optimizer.
+"""Bindings: a table from the names of hyperparameters to their places in a live network and optimizer.
 
-After a state was loaded the table is applied and read back. A loaded optimizer state brings the donor's learning
-rate with it, and what was decided must win over what was restored.
+After a state is loaded, the table is applied and read back: a loaded optimizer state contains the donor's learning
+rate, and decided values override restored ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ SETTINGS: Mapping[str, Callable[[Any], bool]] = {
     "accumulate": lambda value: type(value) is int and value >= 1,
     "ema": lambda value: 0 <= value < 1,
 }
-"""Settings of a `SupervisedTask` that a hyperparameter may be bound to, and what each may be."""
+"""Settings of a `SupervisedTask` that a hyperparameter may be bound to, with a check of their values."""
 _ALLOWED = {
     "clip_norm": "a norm above 0",
     "batch_size": "a whole number of at least 1",
@@ -45,18 +45,18 @@ class Binding(Protocol):
     """One row of the table."""
 
     def apply(self, live: Live, value: Value) -> None:
-        """Make the value take effect; TaskError if there is nothing it could act on."""
+        """Make the value take effect; raise TaskError if its target does not exist."""
 
     def read(self, live: Live) -> list[Value]:
-        """The values in effect, one per place; empty if that cannot be told."""
+        """The values in effect, one per place; empty if they cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerBinding:
     """The base value of an optimizer setting: `lr`, `weight_decay` or, with an index, one of the `betas`.
 
-    All parameter groups are scaled by one factor, so that the ratios between them stay; a group at 0 stays at 0.
-    What a scheduler derives from the value is scaled too, and the scheduler keeps its phase.
+    All parameter groups are scaled by one factor: the ratios between them stay, and a group at 0 stays at 0. Values
+    that a scheduler derives from the setting are scaled too, and the scheduler keeps its phase.
     """
 
     setting: str
@@ -65,7 +65,7 @@ class OptimizerBinding:
     group: int | str | None = None
 
     def apply(self, live: Live, value: Value) -> None:
-        """Make it the base value of every group that is meant, and remember the numbers that were set."""
+        """Set the base value of the selected groups, and record the written numbers."""
         written: list[Written] = []
         for name, part in self._optimizers(live).items():
             built = live.built.get(name) or Built.of(part, live.schedulers(part))
@@ -73,11 +73,11 @@ class OptimizerBinding:
         live.written[self] = written
 
     def read(self, live: Live) -> list[Value]:
-        """The base value that each group, and each number a scheduler keeps of it, stands for."""
+        """The base values in effect, from each group and from each number that a scheduler derives from it."""
         return [number.in_effect() for number in live.written.get(self, ())]
 
     def places(self, live: Live) -> set[tuple[str, int, str, int | None]]:
-        """What it sets: part, group, setting and index."""
+        """The places that it sets, as (part, group, setting, index)."""
         return {
             (name, place, self.setting, self.index)
             for name, part in self._optimizers(live).items()
@@ -100,20 +100,20 @@ class OptimizerBinding:
 
 @dataclass(frozen=True, slots=True)
 class DropoutBinding:
-    """The probability of every dropout layer: of dropping or, with `keep`, of keeping."""
+    """The drop probability of every dropout layer or, with `keep`, the keep probability."""
 
     keep: bool = False
 
     def apply(self, live: Live, value: Value) -> None:
-        """Set it in every layer."""
+        """Set the probability of every layer."""
         layers = self._layers(live)
         if not layers:
-            raise TaskError("dropout(): the network has no dropout layer that the hyperparameter could act on")
+            raise TaskError("dropout(): expected a network with dropout layers, but it has no dropout layer")
         for layer in layers:
             layer.p = self._turn(value)
 
     def read(self, live: Live) -> list[Value]:
-        """The value in each layer."""
+        """The value of each layer."""
         return [self._turn(layer.p) for layer in self._layers(live)]
 
     def _turn(self, value: Value) -> float:
@@ -133,11 +133,11 @@ class LossBinding:
     argument: str
 
     def apply(self, live: Live, value: Value) -> None:
-        """Pass it from now on."""
+        """Pass the value in the next calls."""
         live.loss[self.argument] = value
 
     def read(self, live: Live) -> list[Value]:
-        """What is passed."""
+        """The passed value."""
         return [live.loss[self.argument]]
 
 
@@ -148,11 +148,11 @@ class AugmentBinding:
     argument: str
 
     def apply(self, live: Live, value: Value) -> None:
-        """Pass it from now on."""
+        """Pass the value in the next calls."""
         live.augment[self.argument] = value
 
     def read(self, live: Live) -> list[Value]:
-        """What is passed."""
+        """The passed value."""
         return [live.augment[self.argument]]
 
 
@@ -163,7 +163,7 @@ class SettingBinding:
     name: str
 
     def apply(self, live: Live, value: Value) -> None:
-        """Train with it from now on."""
+        """Set the value for the next steps."""
         if not is_number(value) or not SETTINGS[self.name](value):
             raise TaskError(f"{self.name}(): expected {_ALLOWED[self.name]}, got {value!r}")
         live.settings[self.name] = value
@@ -180,7 +180,7 @@ class AttributeBinding:
     path: str
 
     def apply(self, live: Live, value: Value) -> None:
-        """Set it; a buffer is filled in place."""
+        """Set the attribute; a buffer is filled in place."""
         owner, name = self._owner(live)
         current = getattr(owner, name)
         if isinstance(current, nn.Parameter):
@@ -195,7 +195,7 @@ class AttributeBinding:
         live.written[self] = [Written(number, value, value)]
 
     def read(self, live: Live) -> list[Value]:
-        """The value it has."""
+        """The value of the attribute."""
         return [number.in_effect() for number in live.written.get(self, ())]
 
     def _owner(self, live: Live) -> tuple[Any, str]:
@@ -205,19 +205,19 @@ class AttributeBinding:
         for name in names:
             owner = getattr(owner, name, None)
         if owner is None or not hasattr(owner, last):
-            raise TaskError(f"attribute({self.path!r}): there is no such attribute of a part")
+            raise TaskError(f"attribute({self.path!r}): no such attribute of a part")
         return owner, last
 
 
 @dataclass(frozen=True, slots=True)
 class ArgumentBinding:
-    """Nothing to set: the task reads the value from `hparams` itself."""
+    """No effect of its own: the task reads the value from `hparams`."""
 
     def apply(self, live: Live, value: Value) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def read(self, live: Live) -> list[Value]:  # noqa: ARG002
-        """Cannot be told."""
+        """An empty list: the value in effect is unknown."""
         return []
 
 
@@ -226,49 +226,49 @@ def optimizer(
 ) -> OptimizerBinding:
     """Bind to an optimizer setting: `optimizer("lr")`, `optimizer("betas", index=0)`, `optimizer("lr", group=1)`.
 
-    The hyperparameter is the *base value*: what the optimizer would be built with, before any scheduler changes it.
-    Where it changes, the setting of every parameter group is multiplied by new/old, so that groups keep their ratios
-    and a group at 0 (no weight decay) stays at 0; so is everything that a scheduler among the parts derives from it
-    (`initial_lr`, `base_lrs`, and bounds such as `max_lr`, `min_lrs` or `eta_min`). The scheduler keeps its phase.
-    Where the hyperparameter does not change, nothing is touched.
+    The hyperparameter is the *base value*: the argument of the optimizer's constructor, before any scheduler changes
+    it. When it changes, the setting of every parameter group is multiplied by new/old, so that groups keep their ratios
+    and a group at 0 (no weight decay) stays at 0. Values that a scheduler among the parts derives from it
+    (`initial_lr`, `base_lrs`, and bounds such as `max_lr`, `min_lrs` or `eta_min`) are multiplied too. The scheduler
+    keeps its phase. If the hyperparameter does not change, no setting changes.
 
     Args:
         setting: A key of the optimizer's parameter groups.
-        index: Which of several values, as in `betas`.
+        index: Index of the value, for a setting with several values such as `betas`.
         part: Name of the optimizer among the parts; None: every optimizer.
-        group: One parameter group, by its number or by its entry `name`; None: all groups. A bound that all groups of
-            a scheduler share (`eta_min`) moves only where all groups do.
+        group: One parameter group, by its number or by its entry `name`; None: all groups. A bound shared by all groups
+            of a scheduler (`eta_min`) changes only if all groups change.
     """
     return OptimizerBinding(setting, index, part, group)
 
 
 def dropout(*, keep: bool = False) -> DropoutBinding:
-    """Binds to the dropout probability, or with `keep=True` to the probability of keeping."""
+    """Bind to the drop probability of all dropout layers or, with `keep=True`, to their keep probability."""
     return DropoutBinding(keep)
 
 
 def loss(argument: str) -> LossBinding:
-    """Binds to a keyword argument of the loss: `loss("label_smoothing")`."""
+    """Bind to a keyword argument of the loss: `loss("label_smoothing")`."""
     return LossBinding(argument)
 
 
 def clip_norm() -> SettingBinding:
-    """Bind to the norm that a `SupervisedTask` clips gradients to; a number above 0."""
+    """Bind to the maximum gradient norm of a `SupervisedTask`; a number above 0."""
     return SettingBinding("clip_norm")
 
 
 def batch_size() -> SettingBinding:
-    """Bind to the examples per step of a `SupervisedTask`; a whole number of at least 1."""
+    """Bind to the number of examples per step of a `SupervisedTask`; a whole number of at least 1."""
     return SettingBinding("batch_size")
 
 
 def accumulate() -> SettingBinding:
-    """Bind to the batches whose gradients a `SupervisedTask` accumulates in a step; a whole number of at least 1."""
+    """Bind to the number of batches that a `SupervisedTask` accumulates per step; a whole number of at least 1."""
     return SettingBinding("accumulate")
 
 
 def ema() -> SettingBinding:
-    """Bind to the decay of a `SupervisedTask`'s averaged weights, from 0 to below 1."""
+    """Bind to the decay of the averaged weights of a `SupervisedTask`, from 0 to below 1."""
     return SettingBinding("ema")
 
 
@@ -278,21 +278,21 @@ def augment(argument: str) -> AugmentBinding:
 
 
 def attribute(path: str) -> AttributeBinding:
-    """Binds to an attribute of a part: `attribute("model.temperature")`."""
+    """Bind to an attribute of a part: `attribute("model.temperature")`."""
     return AttributeBinding(path)
 
 
 def argument() -> ArgumentBinding:
-    """Declares that the task reads the value itself, from the `hparams` it is given."""
+    """Declare that the task reads the value from its argument `hparams`."""
     return ArgumentBinding()
 
 
 def check_bound(names: Iterable[str], bind: Mapping[str, Binding]) -> None:
-    """Raise TaskError for a hyperparameter that nothing is bound to, and that would therefore change nothing."""
+    """Raise TaskError for a hyperparameter without a binding, which would have no effect."""
     for name in names:
         if name not in bind:
             raise TaskError(
-                f"the hyperparameter '{name}' has no effect: nothing is bound to it{nearest(name, bind)}; "
+                f"the hyperparameter '{name}' has no effect: it is not bound{nearest(name, bind)}; "
                 f"bind it, as in bind={{'{name}': optimizer('lr')}}"
             )
 
@@ -312,35 +312,35 @@ def check_disjoint(names: Iterable[str], live: Live, bind: Mapping[str, Binding]
 
 
 def bind_all(live: Live, hparams: HParams, bind: Mapping[str, Binding], ctx: Context | None = None) -> None:
-    """Make all values take effect, and read them back.
+    """Apply all bindings, and read the values back.
 
     Args:
-        live: The parts, with the state they start from.
+        live: The parts, with their start state.
         hparams: The values.
-        bind: Where each takes effect.
-        ctx: The round; the names that were read back are recorded in it.
+        bind: The binding of each hyperparameter.
+        ctx: The round, in which the names that were read back are recorded.
 
     Raises:
-        TaskError: A value has nothing to act on, or is not in effect after it was set.
+        TaskError: The target of a value does not exist, or the value is not in effect after it was set.
     """
     _release(live, [bind[name] for name in hparams])
     for name, value in hparams.items():
         bind[name].apply(live, value)
-    # Read only after all were set: one binding must not undo another.
+    # Read only after all values are set: one binding must not undo another.
     for name, value in hparams.items():
-        found = bind[name].read(live)
-        for one in found:
-            if not same(value, one):
-                raise TaskError(f"the hyperparameter '{name}' should be {value!r} after a hand-over, but is {one!r}")
-        if found and ctx is not None:
+        in_effect = bind[name].read(live)
+        for other in in_effect:
+            if not same(value, other):
+                raise TaskError(f"the hyperparameter '{name}' should be {value!r} after it was set, but is {other!r}")
+        if in_effect and ctx is not None:
             ctx.checked.add(name)
 
 
 def _release(live: Live, bindings: Sequence[Binding]) -> None:
-    """Give marked settings that no value is bound to what `build` made of them for this member.
+    """Reset marked settings without a bound value to their values as built for this member.
 
-    The donor may have had a conditional hyperparameter that this member has not, or its optimizer may have been built
-    with another value of a hyperparameter that `build` reads.
+    The donor may have a conditional hyperparameter that this member lacks, or `build` may have read another value of a
+    hyperparameter when it made the donor's optimizer.
     """
     bound = {place for b in bindings if isinstance(b, OptimizerBinding) for place in b.places(live)}
     for name, built in live.built.items():

@@ -1,4 +1,4 @@
-"""Mistakes in a `SupervisedTask` that can be found before training, each with what to write instead."""
+"""Checks of a `SupervisedTask` before training; each error message names the remedy."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ from pbt.space import Choice, Domain
 
 
 def check_fields(model: Any, data: Any, optimizer: Any, bind: Any, functions: Mapping[str, Any]) -> None:
-    """Raise TaskError for a field that is the thing itself and not the function that makes it, and the like."""
+    """Raise TaskError for a field of another type, such as a network in place of a function that returns one."""
     if isinstance(model, nn.Module) or not callable(model):
         raise TaskError(
-            f"expected model to be a function that makes a network, so that each member has one of its own, got "
-            f"{_named(model)}; write model=make_net with def make_net(): return ..."
+            f"expected model to be a function that returns a new network for each member, got {_named(model)}; write "
+            "model=make_net with def make_net(): return ..."
         )
     if isinstance(optimizer, (str, Optimizer)) or not callable(optimizer):
         raise TaskError(
@@ -51,55 +51,55 @@ def check_fields(model: Any, data: Any, optimizer: Any, bind: Any, functions: Ma
 
 
 def check_network(model: Any) -> None:
-    """Raise TaskError unless it is a network that can be trained."""
+    """Raise TaskError unless the model is a network with trainable parameters."""
     if not isinstance(model, nn.Module):
         raise TaskError(f"expected model() to return a torch.nn.Module, got {_named(model)}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise TaskError(f"the network {type(model).__name__} has no parameters that could be trained")
+        raise TaskError(f"the network {type(model).__name__} has no trainable parameters")
 
 
 def opened(data: Callable[[], Any]) -> Data:
-    """What `data` returns.
+    """Load the data of a task.
 
     Raises:
-        TaskError: It is no Data, or has nothing to train on.
+        TaskError: The function does not return Data, or the training split is empty.
     """
-    found = data()
-    if not isinstance(found, Data):
+    loaded = data()
+    if not isinstance(loaded, Data):
         raise TaskError(
-            f"expected data() to return Data(train=Split(inputs, targets), validation=Split(...)), got {_named(found)}"
+            f"expected data() to return Data(train=Split(inputs, targets), validation=Split(...)), got {_named(loaded)}"
             + ("; put all examples of a DataLoader or Dataset into tensors"
-               if isinstance(found, (DataLoader, Dataset)) else "")
+               if isinstance(loaded, (DataLoader, Dataset)) else "")
         )  # fmt: skip
-    splits: dict[str, Any] = {"train": found.train, "validation": found.validation, "test": found.test}
+    splits: dict[str, Any] = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
     for name, split in splits.items():
         if not isinstance(split, Split) and (split is not None or name != "test"):
             raise TaskError(f"expected the {name} data to be Split(inputs, targets), got {_named(split)}")
-    if not len(found.train):
+    if not len(loaded.train):
         raise TaskError("expected examples to train on, found none")
-    return found
+    return loaded
 
 
 def check_selection(data: Data, members: int) -> None:
-    """Raise TaskError if there is nothing to compare these members by."""
+    """Raise TaskError if several members have no validation data to be compared on."""
     if members > 1 and not len(data.validation):
         raise TaskError(
             f"the validation split is empty, and {members} members cannot be compared without it; move some training "
-            "examples there, or train one member with population=1"
+            "examples to it, or train one member with population=1"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What a setting of a task may be during a run: its own value, or those of the hyperparameters bound to it."""
+    """The possible values of a task's setting during a run: its own, or those of the hyperparameters bound to it."""
 
     own: int
     domains: Mapping[str, Domain]
-    """By the name of the hyperparameter; empty: none is bound."""
+    """The domains of the bound hyperparameters by name; empty if none is bound."""
 
     @classmethod
     def of(cls, task: Any, setting: str, space: Mapping[str, Domain]) -> Self:
-        """Those of `batch_size` or `accumulate`."""
+        """The possible values of `batch_size` or `accumulate`."""
         bound = [name for name, row in task.bind.items() if isinstance(row, SettingBinding) and row.name == setting]
         return cls(getattr(task, setting), {name: space[name] for name in bound if name in space})
 
@@ -109,11 +109,11 @@ class Values:
         return max((most for domain in self.domains.values() for most in _ends(domain)), default=self.own)
 
     def leaving_one(self, count: int, *, drop_last: bool) -> list[int]:
-        """The values with which an epoch of so many examples has a batch of one example."""
+        """The values with which an epoch of `count` examples has a batch of one example."""
         ends = sorted({end for domain in self.domains.values() for end in _ends(domain)}) or [self.own]
         if count == 1 and not drop_last:
             return ends
-        # A batch size leaves one example if it divides the number of the others; a size of 1 always does.
+        # A batch size leaves one example if it divides the number of all others; a size of 1 always does.
         sizes = [1] if drop_last else _divisors(count - 1)
         return [size for size in sizes if self._may_be(size)]
 
@@ -136,14 +136,14 @@ def _divisors(number: int) -> list[int]:
 def check_last_batch(
     model: nn.Module, split: Split, sizes: Values, alone: Sequence[int], prepare: Callable[[Any], Any] | None
 ) -> None:
-    """Raise TaskError if the network's normalization cannot take the batch of one example that `alone` leaves.
+    """Raise TaskError if the network's batch normalization cannot train on a batch of one example.
 
     Args:
-        model: A network that is not needed any more.
+        model: A network; the check changes it.
         split: The training examples.
         sizes: The batch sizes of the run.
-        alone: Those that leave a batch of one example.
-        prepare: From stored inputs to the network's, or None.
+        alone: The batch sizes that leave a batch of one example.
+        prepare: Converts stored inputs to the network's inputs, or None.
     """
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return
@@ -166,8 +166,8 @@ def _alone(count: int, sizes: Values, alone: Sequence[int]) -> str:
     shown = ", ".join(map(str, alone[:5])) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
     names = "".join(f"the hyperparameter '{name}': " for name in sizes.domains)
     return (
-        f"{names}{count:,} training examples in batches of {shown} end with a batch of one example, of which batch "
-        f"normalization has no statistics; {remedy}"
+        f"{names}{count:,} training examples in batches of {shown} end with a batch of one example, and batch "
+        f"normalization needs at least 2; {remedy}"
     )
 
 

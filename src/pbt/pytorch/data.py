@@ -1,4 +1,4 @@
-"""Examples held in memory, and which of them a training step sees."""
+"""Examples in memory, and the batches of training steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Examples held in memory: inputs (n, ...), one tensor or several; targets (n, ...)."""
+    """Examples in memory: inputs (n, ...), one tensor or several; targets (n, ...)."""
 
     inputs: Tensor | tuple[Tensor, ...]
     targets: Tensor
@@ -47,7 +47,7 @@ class Split:
         return Split(moved, self.targets.to(device))
 
     def take(self, index: Tensor | slice) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Copies of the inputs and targets at these places: whoever takes them may change them in place."""
+        """Copies of the inputs and targets at these indices; the caller may change them in place."""
         inputs = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
         if isinstance(index, slice):
             # Indexing by a tensor copies, by a slice it does not.
@@ -57,9 +57,9 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Train to learn from, validation to select by, test (optional) only to be reported.
+    """A data set in three splits: `train`, `validation` for the selection, and an optional `test`, which is reported.
 
-    Validation may be empty where nothing is selected (one network alone): then the newest state counts as the best.
+    `validation` may be empty if a single network is trained: its newest state counts as the best.
     """
 
     train: Split
@@ -68,28 +68,28 @@ class Data:
 
 
 def too_few(count: int, size: int) -> str:
-    """The message where `drop_last` would leave nothing of an epoch."""
+    """The error message if `drop_last` leaves no step of an epoch."""
     return (
         f"expected at least as many training examples as a step takes, {size:,}, got {count:,}: with drop_last=True "
-        "nothing is left of an epoch; choose a smaller batch_size"
+        "an epoch has no steps; choose a smaller batch_size"
     )
 
 
 class Batches:
-    """The training batches of a task on one device; what a step sees depends on nothing but its place in the run.
+    """The training batches of a task on one device; a step's batch depends only on its position in the run.
 
     Args:
         train: All training examples.
-        device: Where batches are needed.
-        size: Examples per step, unless a step has its own number; the last step of an epoch may have fewer.
+        device: The device of the batches.
+        size: Default number of examples per step; the last step of an epoch may have fewer.
         drop_last: Leave out the last step of an epoch if it would have fewer.
-        order: As `SupervisedTask` says.
+        order: As in `SupervisedTask`.
         augment: `(inputs, generator) -> inputs`, or None.
-        prepare: From stored inputs to the network's, or None.
-        members: How many take turns from step to step: that many orders are remembered.
+        prepare: Converts stored inputs to the network's inputs, or None.
+        members: Number of members that take turns from step to step, and of cached orders.
 
     Raises:
-        TaskError: There are no examples.
+        TaskError: The training split is empty.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Batches:
         self._augment = augment
         self._prepare = prepare
         self._loops = False
-        """Whether `prepare` cannot run for all members at once."""
+        """Whether `prepare` runs member by member, because `vmap` cannot run it."""
         self._drop_last = drop_last
         self._generator = torch.Generator(device=device)
         self._drawn: dict[int, Tensor] = {}
@@ -122,7 +122,10 @@ class Batches:
         """Whether all members see the same batch at the same step."""
 
     def per_epoch(self, size: int | None = None) -> int:
-        """Steps of an epoch, with so many examples per step; None: those of the task.
+        """Number of steps of an epoch.
+
+        Args:
+            size: Examples per step; None: the default size.
 
         Raises:
             TaskError: With `drop_last` the examples do not fill one step.
@@ -136,17 +139,17 @@ class Batches:
 
     @property
     def gathers(self) -> bool:
-        """Whether a batch is nothing but examples at some places, prepared: nothing is augmented."""
+        """Whether a batch only gathers and prepares examples, without augmentation."""
         return self._augment is None
 
     def places(self, first: RoundTask, members: Sequence[int], size: int, number: int) -> Tensor:
-        """The places of the examples of a step: (1, n) if all members share them, else (members, n).
+        """The indices of the examples of a step: (1, n) if all members share them, else (members, n).
 
         Args:
-            first: A member's round; seed and first step are those of all.
+            first: One member's round; all rounds have its seed and first step.
             members: All members.
             size: Examples per step.
-            number: Of the step in the round.
+            number: Number of the step in the round.
         """
         epoch, place = divmod(first.first_step + number, self.per_epoch(size))
         batch = slice(place * size, (place + 1) * size)
@@ -156,19 +159,19 @@ class Batches:
         return torch.stack([self._permutation(first.seed, member, epoch)[batch] for member in own])
 
     def take(self, index: Tensor) -> tuple[Inputs, Tensor]:
-        """Inputs and targets at these places, (n,) or (members, n), as the network takes them."""
+        """The prepared inputs and the targets at these indices, (n,) or (members, n)."""
         inputs, targets = self._train.take(index)
         if index.dim() == 1 or self._prepare is None:
             return self._prepared(inputs), targets
         return tuple(self._prepared_each(x) for x in inputs), targets
 
     def _prepared_each(self, inputs: Tensor) -> Tensor:
-        """Each member's batch prepared by itself, because it may depend on the whole batch."""
-        assert self._prepare is not None  # noqa: S101 (asked before)
+        """The batches prepared member by member, because `prepare` may depend on the whole batch."""
+        assert self._prepare is not None  # noqa: S101 (checked by the caller)
         if not self._loops:
             try:
                 return torch.func.vmap(self._prepare)(inputs)
-            except Exception:  # noqa: BLE001 (whatever it is, the loop will do it or say it)
+            except Exception:  # noqa: BLE001 (the loop below succeeds or raises the user's error)
                 self._loops = True
         return torch.stack([self._prepare(own) for own in inputs])
 
@@ -187,18 +190,18 @@ class Batches:
         """The inputs and targets of a step.
 
         Args:
-            step: Counted from the beginning of training, all steps as if they had this size.
-            seed: Of the run.
-            member: Who trains.
-            key: What augmentation draws from.
-            size: Examples of the step; None: those of the task.
+            step: Number of the step from the start of training, as if all steps had this size.
+            seed: The run's seed.
+            member: The member.
+            key: The key of the augmentation's draws.
+            size: Examples of the step; None: the default size.
             settings: Keyword arguments of the augmentation.
         """
         size = size or self._size
         epoch, place = divmod(step, self.per_epoch(size))
         batch = slice(place * size, (place + 1) * size)
-        who = member if self._order == "member" else None
-        index = batch if self._order == "stored" else self._permutation(seed, who, epoch)[batch]
+        own = member if self._order == "member" else None
+        index = batch if self._order == "stored" else self._permutation(seed, own, epoch)[batch]
         inputs, targets = self._train.take(index)
         if self._augment is not None:
             self._generator.manual_seed(seed_of(key, "augment"))
@@ -206,7 +209,7 @@ class Batches:
         return self._prepared(inputs), targets
 
     def _permutation(self, seed: int, member: int | None, epoch: int) -> Tensor:
-        """Drawn on the CPU so that every device sees the same one."""
+        """The order of an epoch, drawn on the CPU so that it is the same on every device."""
         drawn = seed_of(seed, "order", *(() if member is None else (member,)), epoch)
         if drawn not in self._drawn:
             while len(self._drawn) >= self._members:

@@ -1,7 +1,7 @@
-"""Metrics of a network over a whole split, whatever the batches in which it is evaluated.
+"""Metrics of a network over a whole split, independent of the batches of the evaluation.
 
-A mean over examples is summed batch by batch. Any other metric, as F1 or a class-weighted loss, is computed once from
-the outputs of all batches.
+A mean over examples is summed batch by batch. Other metrics, such as F1 or a class-weighted loss, are computed once
+from the outputs of all batches.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from pbt.pytorch.data import Inputs, Split
 
 Metric = Callable[..., Tensor]
 Outputs = Any
-"""What a network returns: a tensor, or tuples, lists and dictionaries of tensors."""
+"""The outputs of a network: a tensor, or tuples, lists and dictionaries of tensors."""
 
 _FUNCTIONS: Sequence[Any] = (
     F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.cross_entropy, F.huber_loss, F.kl_div, F.l1_loss,
@@ -30,19 +30,19 @@ _MODULES: Sequence[type[nn.Module]] = (
     nn.NLLLoss, nn.SmoothL1Loss,
 )  # fmt: skip
 _SETTINGS = {"label_smoothing", "beta", "delta"}
-"""Settings under which those functions stay means."""
+"""Settings with which those functions are still means."""
 _IGNORED = -100
-"""The target that torch's losses of classes leave out of their mean."""
+"""The target that torch's classification losses exclude from their mean."""
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The share of rows of outputs (n, classes) whose largest entry is the target (n,)."""
+    """The fraction of rows of outputs (n, classes) whose largest entry is the target (n,)."""
     return (outputs.argmax(dim=1) == targets).double().mean()
 
 
 @dataclass(frozen=True, slots=True)
 class SplitMetrics:
-    """The metrics of a split by name, in order, in two kinds."""
+    """The metrics of a split by name, divided into means over examples and all others."""
 
     names: Sequence[str]
     means: Mapping[str, Metric]
@@ -52,17 +52,17 @@ class SplitMetrics:
 
     @classmethod
     def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: Split) -> "SplitMetrics":
-        """The metrics of a task; `means` are the names that it declares to be means."""
-        found = {name for name, metric in metrics.items() if name in means or _is_mean(metric, split.targets)}
+        """The metrics of a task; `means` are the names declared as means."""
+        known = {name for name, metric in metrics.items() if name in means or _is_mean(metric, split.targets)}
         return cls(
             [*metrics],
-            {name: metric for name, metric in metrics.items() if name in found},
-            {name: metric for name, metric in metrics.items() if name not in found},
+            {name: metric for name, metric in metrics.items() if name in known},
+            {name: metric for name, metric in metrics.items() if name not in known},
         )
 
 
 def _is_mean(metric: Any, targets: Tensor) -> bool:
-    """Whether it is known to be a mean over these examples."""
+    """Whether a metric is known to be a mean over these examples."""
     if isinstance(metric, partial):
         return not metric.args and set(metric.keywords) <= _SETTINGS and _is_mean(metric.func, targets)
     if isinstance(metric, nn.Module):
@@ -77,7 +77,7 @@ def _is_mean(metric: Any, targets: Tensor) -> bool:
 def batches(
     split: Split, size: int, prepare: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[tuple[Inputs, Tensor]]:
-    """The split in batches of this size, as the network takes them; copies, which may be changed in place."""
+    """The split in batches of `size` examples with prepared inputs; copies, which may be changed in place."""
     for start in range(0, len(split), size):
         inputs, targets = split.take(slice(start, start + size))
         yield inputs if prepare is None else tuple(map(prepare, inputs)), targets
@@ -90,10 +90,10 @@ def evaluate(
     size: int,
     prepare: Callable[[Tensor], Tensor] | None,
 ) -> dict[str, float]:
-    """Each metric over the split, by a network in evaluation mode, in batches of this size.
+    """Each metric over the split, by a network in evaluation mode, in batches of `size` examples.
 
     Raises:
-        TaskError: The outputs of several batches cannot be joined for a metric that is no mean.
+        TaskError: A metric is not a mean, and the outputs of several batches cannot be joined.
     """
     values = dict.fromkeys(measured.names, 0.0)
     kept: list[Outputs] = []
@@ -110,20 +110,20 @@ def evaluate(
 
 
 def detached(outputs: Outputs) -> Outputs:
-    """The same outputs without their graph."""
+    """The outputs, detached from their graph."""
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
 
 
 def joined(parts: Sequence[Outputs], sizes: Sequence[int], dim: int = 0) -> Outputs:
-    """The outputs of batches as if it had been one.
+    """The concatenated outputs of all batches.
 
     Args:
         parts: The outputs of each batch.
-        sizes: Examples of each batch but the last, and of all.
-        dim: Of the examples.
+        sizes: Number of examples of each batch but the last, and of all batches.
+        dim: The dimension of the examples.
 
     Raises:
-        TaskError: Some output has no such dimension.
+        TaskError: An output lacks this dimension.
     """
     if len(parts) == 1:
         return parts[0]
@@ -132,8 +132,8 @@ def joined(parts: Sequence[Outputs], sizes: Sequence[int], dim: int = 0) -> Outp
         if not isinstance(leaf, Tensor) or leaf.dim() <= dim or leaf.shape[dim] != sizes[0]:
             what = f"a tensor of shape {tuple(leaf.shape[dim:])}" if isinstance(leaf, Tensor) else type(leaf).__name__
             raise TaskError(
-                f"expected outputs of the network with the {sizes[0]} examples of a batch in front, got {what}; for "
-                "metrics that are no means the outputs of all batches are joined: declare those that are, as in "
+                f"expected outputs of the network with the {sizes[0]} examples of a batch in front, got {what}; "
+                "metrics other than means need the joined outputs of all batches: declare means, as in "
                 f'means=("loss",), or set evaluation_batch to {sizes[1]}'
             )
     return tree_unflatten([torch.cat(same, dim) for same in zip(*flat, strict=True)], structure[0])

@@ -1,4 +1,4 @@
-"""The parts that a worker trains in a round, and the optimizer settings they were built with."""
+"""The parts that a worker trains in a round, and their optimizers' settings as built."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The settings of an optimizer as it was built."""
+    """The settings of an optimizer as built."""
 
     kind: str
-    """Its class."""
+    """The qualified name of its class."""
     defaults: Mapping[str, Any]
     groups: Sequence[Mapping[str, Any]]
     """Its parameter groups, without the parameters."""
     cycled: bool
-    """Whether a scheduler overwrote what the groups were built with."""
+    """Whether a scheduler has overwritten the initial settings of the groups."""
 
     @classmethod
     def of(cls, optimizer: Optimizer, schedulers: Iterable[Any] = ()) -> "Built":
-        """Of an optimizer that was built just now, with its schedulers."""
+        """The settings of a new optimizer with its schedulers."""
         kind = type(optimizer)
         return cls(
             kind=f"{kind.__module__}.{kind.__qualname__}",
@@ -50,9 +50,9 @@ class Built:
         )
 
     def unit(self, setting: str, index: int | None, places: Sequence[int]) -> tuple[Any, dict[int, Any]]:
-        """The base value of a setting over some groups, and by group what its setting is in units of it.
+        """The base value of a setting over some groups, and the ratio of each group's setting to it.
 
-        None and nothing where the optimizer was built without it, or without these groups.
+        None and an empty dictionary if the optimizer was built without the setting or the groups.
         """
         own = {place: self.groups[place] for place in places if place < len(self.groups)}
         if not own or any(not has_entry(group, setting, index) for group in own.values()):
@@ -66,14 +66,14 @@ class Built:
     def rebase(
         self, live: "Live", name: str, to: "OptimizerBinding", value: Value, among: Sequence[int] | None = None
     ) -> list[Written]:
-        """Make the value the base value of a setting, with the ratios between the groups as built.
+        """Set the base value of a setting; the groups keep the ratios they were built with.
 
         Args:
             live: The parts.
             name: Name of the optimizer.
             to: The setting and its groups.
             value: The new base value.
-            among: The groups that have one base value; None: those of the setting.
+            among: The groups that share a base value; None: the groups of `to`.
         """
         optimizer = live.parts[name]
         places = chosen_groups(optimizer, to.group, str(to))
@@ -92,7 +92,7 @@ class Built:
         )
 
     def _loaded(self, optimizer: Optimizer, base: Any, setting: str, index: int | None, places: Sequence[int]) -> Any:
-        """The base value of groups without a mark: as built, or as a state says that was loaded without one."""
+        """The base value of groups without a mark: as built, or scaled as in a loaded state without marks."""
         for place in places:
             if is_number(base) and place < len(self.groups):
                 before = as_built(self.groups[place], setting, index)
@@ -103,21 +103,21 @@ class Built:
 
 
 def copied(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the parameters, tensors as plain numbers."""
+    """A copy of settings without the parameters, with tensors as plain numbers."""
     return {name: plain(value) for name, value in settings.items() if name not in ("params", MARK)}
 
 
 @dataclass(slots=True, kw_only=True)
 class Live:
-    """The parts that a worker trains, and the settings they are trained with.
+    """The parts that a worker trains, and their settings.
 
-    Made of parts as they were built, before a state is loaded: base values of optimizer settings are read here.
+    Construct it before a state is loaded: it reads the base values of optimizer settings from the parts as built.
     """
 
     parts: Mapping[str, Any]
-    """Modules, optimizers and whatever else has `state_dict` and `load_state_dict`, by name."""
+    """Modules, optimizers and other objects with `state_dict` and `load_state_dict`, by name."""
     scratch: frozenset[str] = frozenset()
-    """The names of parts that are neither saved nor handed over."""
+    """The names of parts that are neither saved nor copied between members."""
     loss: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the loss."""
     augment: dict[str, Value] = field(default_factory=dict)
@@ -125,11 +125,11 @@ class Live:
     settings: dict[str, Any] = field(default_factory=dict)
     """`clip_norm`, `batch_size`, `accumulate` and `ema` of a `SupervisedTask`; None: off."""
     marked: bool = False
-    """Whether every setting of an optimizer is marked with what `build` made it."""
+    """Whether every setting of an optimizer is marked with its value as built."""
     built: Mapping[str, Built] = field(init=False)
-    """Each optimizer's settings as built."""
+    """The settings of each optimizer as built, by name."""
     written: dict[Any, list[Written]] = field(init=False, default_factory=dict)
-    """By binding, the numbers that it set last."""
+    """The numbers that each binding last wrote."""
 
     def __post_init__(self) -> None:
         optimizers = {name: part for name, part in self.parts.items() if isinstance(part, Optimizer)}
@@ -139,13 +139,13 @@ class Live:
 
     @property
     def stateful(self) -> dict[str, Any]:
-        """The parts that are saved and handed over."""
+        """The parts that are saved and copied between members."""
         return {name: part for name, part in self.parts.items() if name not in self.scratch}
 
     def of(self, kind: type[Any]) -> Iterator[Any]:
-        """The parts of a kind."""
+        """The parts of a type."""
         return (part for part in self.parts.values() if isinstance(part, kind))
 
     def schedulers(self, optimizer: Optimizer) -> list[Any]:
-        """The parts that schedule this optimizer."""
+        """The schedulers of an optimizer."""
         return [part for part in self.parts.values() if getattr(part, "optimizer", None) is optimizer]

@@ -1,4 +1,4 @@
-"""Losses and metrics that are objects: modules, partial functions and whatever else can be called."""
+"""Losses and metrics that are callable objects, such as modules and partial functions."""
 
 import copy
 import inspect
@@ -13,7 +13,7 @@ from pbt.space import Value
 
 
 def placed(function: Any, device: str) -> Any:
-    """The function on a device: tensors of a module or a `functools.partial` are moved there, in a copy."""
+    """The function on a device: a copy of a module or a `functools.partial` if its tensors are on another device."""
     if isinstance(function, partial):
         args = [_moved(value, device) for value in function.args]
         keywords = {name: _moved(value, device) for name, value in function.keywords.items()}
@@ -23,8 +23,8 @@ def placed(function: Any, device: str) -> Any:
         return function if same and inner is function.func else partial(inner, *args, **keywords)
     if isinstance(function, nn.Module):
         tensors = [*function.parameters(), *function.buffers()]
-        there = all(_moved(tensor, device) is tensor for tensor in tensors)
-        return function if there else copy.deepcopy(function).to(device)
+        on_device = all(_moved(tensor, device) is tensor for tensor in tensors)
+        return function if on_device else copy.deepcopy(function).to(device)
     return function
 
 
@@ -33,10 +33,10 @@ def _moved(value: Any, device: str) -> Any:
 
 
 def training_loss(loss: Any, device: str) -> Callable[..., Tensor]:
-    """The loss on a device, as `(outputs, targets, **settings)`.
+    """The loss on a device, as a function `(outputs, targets, **settings)`.
 
-    A setting that an object does not take as an argument, as the `label_smoothing` of `nn.CrossEntropyLoss`, is set as
-    its attribute for the call.
+    A setting that is an attribute of an object and not an argument, such as the `label_smoothing` of
+    `nn.CrossEntropyLoss`, is set for the duration of the call.
     """
     on_device = placed(loss, device)
     if inspect.isroutine(on_device) or isinstance(on_device, partial):
@@ -59,7 +59,7 @@ def _call(loss: Any, outputs: Any, targets: Tensor, /, **settings: Value) -> Ten
 
 
 def _attributes(loss: Any, settings: Mapping[str, Value]) -> list[str]:
-    """The settings that are attributes of the loss and no arguments."""
+    """The settings that are attributes of the loss and not arguments."""
     if not settings or inspect.isroutine(loss) or isinstance(loss, partial):
         return []
     arguments = _signature(loss).parameters
@@ -71,16 +71,17 @@ def _signature(loss: Any) -> inspect.Signature:
 
 
 def check_loss(loss: Any, settings: Mapping[str, Value]) -> None:
-    """Raise TaskError unless the loss takes outputs, targets and these settings, and has nothing to be trained."""
+    """Raise TaskError unless the loss takes outputs, targets and these settings, and has no parameters."""
     if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
         raise TaskError(
-            f"the loss {type(loss).__name__} has parameters, which no optimizer would step; make it a part of the model"
+            f"the loss {type(loss).__name__} has parameters, which the optimizer does not train; make it a part of the "
+            "model"
         )
     try:
         names = _attributes(loss, settings)
         _signature(loss).bind(None, None, **{name: own for name, own in settings.items() if name not in names})
     except ValueError:
-        # A function that cannot be asked for its arguments; it will say for itself what it does not take.
+        # A function without a signature: its first call raises an error for an unexpected argument.
         return
     except TypeError as error:
-        raise TaskError(f"the loss does not take what is bound to it: {error}") from error
+        raise TaskError(f"the loss does not take the arguments bound to it: {error}") from error

@@ -1,4 +1,4 @@
-"""Training mode and evaluation mode, of networks and of the optimizers that have them too."""
+"""Training mode and evaluation mode of optimizers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,11 +7,11 @@ from torch.optim import Optimizer
 
 
 def set_mode(optimizers: Iterable[Optimizer], *, training: bool) -> None:
-    """Call `train` or `eval` of every optimizer that has both, as schedule-free optimizers do.
+    """Call `train` or `eval` of every optimizer that has both methods, such as a schedule-free optimizer.
 
-    Such an optimizer keeps one set of weights for training and another one for evaluation, and exchanges them in place.
+    Schedule-free optimizers keep one set of weights for training and one for evaluation, and swap them in place.
     """
+    optimizer: Any
     for optimizer in optimizers:
-        of: Any = optimizer
-        if callable(getattr(of, "train", None)) and callable(getattr(of, "eval", None)):
-            (of.train if training else of.eval)()
+        if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
+            (optimizer.train if training else optimizer.eval)()

@@ -1,7 +1,7 @@
 """A task as a class with `build`, `train` and `evaluate` over ordinary PyTorch.
 
-The parts are built anew at the start of every round. So a member trains with nothing of another's: neither what
-`build` made of other hyperparameters, nor buffers, attributes, modes or hooks that no state holds.
+The parts are built anew at the start of every round. Members therefore share nothing: neither values that `build`
+derived from another member's hyperparameters, nor buffers, attributes, modes or hooks that no state holds.
 """
 
 import copy
@@ -35,36 +35,37 @@ from pbt.store.codec import digest
 _PLAIN = (
     bool, int, float, str, bytes, type, FunctionType, BuiltinFunctionType, MethodType, torch.device, torch.dtype
 )  # fmt: skip
-"""Types of parts that hold nothing which training could change."""
+"""Types of parts that training cannot change."""
 
 
 @runtime_checkable
 class Buildable(Protocol):
-    """What the user writes. `bind` says where each hyperparameter takes effect.
+    """The class form of a task. `bind` maps each hyperparameter to its binding.
 
-    Set the class attribute `keep_evaluation = False` to keep out of the state what `evaluate` does to the parts.
+    The class attribute `keep_evaluation = False` excludes the changes that `evaluate` makes to the parts from the
+    state.
     """
 
     bind: Mapping[str, Binding]
 
     def build(self, hparams: HParams, ctx: Context) -> Mapping[str, Any]:
-        """Fresh parts by name: `{"model": ..., "optimizer": ...}`; called at the start of every round of every member.
+        """Build new parts by name, `{"model": ..., "optimizer": ...}`, at the start of every round of every member.
 
-        What has a `state_dict` and a `load_state_dict` is handed over. Anything else is refused, unless it is declared
-        with `pbt.scratch(part)`, or is a plain value or a function. Global generators are seeded by the run's seed and
-        the member that founded the lineage, so that what is drawn here stays with the weights; in `train` they are
-        seeded by (seed, member, round).
+        Parts with `state_dict` and `load_state_dict` are saved and copied between members. Other parts are refused,
+        except plain values, functions and parts declared with `pbt.scratch(part)`. Global generators are seeded by
+        the run's seed and the founder of the lineage, so that the draws of `build` belong to the weights; in `train`
+        they are seeded by (seed, member, round).
         """
 
     def train(self, parts: Mapping[str, Any], hparams: HParams, steps: int, ctx: Context) -> None:
-        """Train the parts for that many steps; `ctx.first_step` were done before."""
+        """Train the parts for `steps` steps, after the first `ctx.first_step`."""
 
     def evaluate(self, parts: Mapping[str, Any], ctx: Context) -> Metrics:
-        """The score on validation data, or a mapping with `score` and whatever else shall be reported."""
+        """The score on validation data, or a mapping with `score` and other metrics to report."""
 
 
 class ModuleTask:
-    """Makes a `Buildable` trainable.
+    """A `Buildable` as a task for workers.
 
     Args:
         task: The user's object.
@@ -72,22 +73,22 @@ class ModuleTask:
 
     def __init__(self, task: Buildable) -> None:
         self.task = task
-        # Workers look for the user's module here.
+        # Workers find the user's module by this attribute.
         self.__module__ = type(task).__module__
 
     def check(self, hparams: HParams) -> None:
-        """Build the parts once, on the CPU, and find what would go wrong in every round.
+        """Build the parts once, on the CPU, to detect errors that every round would raise.
 
         Raises:
-            TaskError: A name is not bound, or to something that a task of this form has not; or a part is refused.
-            StateError: The state holds something that cannot be stored.
+            TaskError: A name has no binding, or one that only a `SupervisedTask` has; or a part is refused.
+            StateError: The state holds a value that cannot be stored.
         """
         check_bound(hparams, self.task.bind)
         for name in hparams:
             if isinstance(self.task.bind[name], (AugmentBinding, LossBinding, SettingBinding)):
                 raise TaskError(
                     f"the hyperparameter '{name}' has no effect: loss(), augment(), clip_norm(), batch_size(), "
-                    "accumulate() and ema() are for a SupervisedTask; here the task has a loop of its own, so bind "
+                    "accumulate() and ema() are for a SupervisedTask; this task has its own training loop, so bind "
                     "argument() and read hparams"
                 )
         ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
@@ -102,7 +103,7 @@ class ModuleTask:
         digest(capture(live.stateful, built))
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
-        """What trains rounds in this worker."""
+        """The function that trains rounds in this worker."""
         return _ModuleTrainer(self.task, threads)
 
 
@@ -118,7 +119,7 @@ class _ModuleTrainer:
             if state is not None:
                 _load(live, state)
             bind_all(live, hparams, task.bind, ctx)
-            # Seeded here, so that training does not depend on what building draws.
+            # Seeded here, so that training does not depend on the draws of `build`.
             with seeded(ctx.key("train", ctx.member, ctx.round), ctx.device):
                 task.train(live.parts, hparams, steps, ctx)
                 if getattr(task, "keep_evaluation", True):
@@ -130,46 +131,46 @@ class _ModuleTrainer:
 
 def _build(task: Buildable, hparams: HParams, ctx: Context) -> tuple[Live, AsBuilt]:
     with seeded(ctx.init_key, ctx.device):
-        made = task.build(hparams, ctx)
-    if not isinstance(made, Mapping):
-        raise TaskError(f"build: expected parts by name, as in {{'model': model}}, got {type(made).__name__}")
-    _check_parts(made)
-    parts = {name: part.part if isinstance(part, Scratch) else part for name, part in made.items()}
-    scratch = frozenset(name for name, part in made.items() if isinstance(part, Scratch))
-    # `build` may make an optimizer of what it reads in hparams, and another of what another member has.
+        built = task.build(hparams, ctx)
+    if not isinstance(built, Mapping):
+        raise TaskError(f"build: expected parts by name, as in {{'model': model}}, got {type(built).__name__}")
+    _check_parts(built)
+    parts = {name: part.part if isinstance(part, Scratch) else part for name, part in built.items()}
+    scratch = frozenset(name for name, part in built.items() if isinstance(part, Scratch))
+    # `build` may read hparams, and so make another optimizer for another member.
     reads = any(isinstance(binding, ArgumentBinding) for binding in task.bind.values())
     live = Live(parts=parts, scratch=scratch, marked=reads)
     return live, AsBuilt.of(live.stateful)
 
 
-def _check_parts(made: Mapping[Any, Any]) -> None:
-    for name in made:
+def _check_parts(parts: Mapping[Any, Any]) -> None:
+    for name in parts:
         if not isinstance(name, str) or name == EXTRAS:
             raise TaskError(f"build: expected names of parts that are strings other than {EXTRAS!r}, got {name!r}")
     lost = [
         name
-        for name, part in made.items()
+        for name, part in parts.items()
         if not (isinstance(part, Scratch) or _is_plain(part))
         and not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict"))
     ]
     if lost:
-        listed = ", ".join(f"'{name}' ({type(made[name]).__name__})" for name in lost)
+        listed = ", ".join(f"'{name}' ({type(parts[name]).__name__})" for name in lost)
         raise TaskError(
-            f"build: no state_dict and load_state_dict in {listed}, so what they hold would be lost at every round; "
-            "give them both, or declare that they start every round as they are built, as in "
+            f"build: no state_dict and load_state_dict in {listed}, so their state would be lost at every round; "
+            "add both methods, or declare that every round starts with the parts as built, as in "
             f"{{'{lost[0]}': pbt.scratch({lost[0]})}}"
         )
 
 
 def _is_plain(part: Any) -> bool:
-    """Whether a part holds nothing that training could change."""
+    """Whether training cannot change a part."""
     if isinstance(part, (tuple, frozenset)):
         return all(map(_is_plain, part))
     return part is None or isinstance(part, _PLAIN)
 
 
 def _load(live: Live, state: State) -> None:
-    """Load a state, but for the memory of an optimizer that `build` has now made of another class."""
+    """Load a state, except the state of an optimizer that `build` has now made of another class."""
     state = dict(state)
     restore_extras(live.stateful, state.get(EXTRAS, {}))
     for name, built in live.built.items():
@@ -180,7 +181,7 @@ def _load(live: Live, state: State) -> None:
 
 
 def _settings_alone(optimizer: Optimizer, groups: list[Any]) -> dict[str, Any]:
-    """The state of a fresh optimizer with the numbers of another one's groups, as far as it has them."""
+    """The state of a fresh optimizer with the numbers of another optimizer's groups that both have."""
     fresh = optimizer.state_dict()
     for group, other in zip(fresh["param_groups"], groups, strict=False):
         group.update({key: value for key, value in other.items() if is_number(value) and is_number(group.get(key))})

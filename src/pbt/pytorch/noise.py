@@ -1,8 +1,8 @@
-"""Dropout whose noise is keyed by seed, member and step, not drawn from a generator whose state must be saved.
+"""Dropout with noise keyed by seed, member and step, which needs no saved generator state.
 
-The bits are the same whatever the executor and wherever training is cut into rounds. They are also cheap: sixteen
-random bits decide about one element, where a Bernoulli draw would compute a float for each; and where dropout follows
-a ReLU, both are one pass that keeps nothing but its result for the way back.
+The bits depend neither on the executor nor on the boundaries of rounds. They are also cheap: sixteen random bits decide
+one element, where a Bernoulli draw computes a float; and a ReLU followed by dropout is one pass, which saves only its
+result for the backward pass.
 """
 
 from collections import Counter
@@ -19,37 +19,37 @@ from pbt.pytorch import philox
 
 _LEVELS = 2**16
 _LAYERS = 2**16
-"""Layers that one network may have, so that layer and use are one number."""
+"""Maximum number of layers of a network, so that a layer and its use are encoded in one number."""
 
 
 class Noise:
-    """The source that all dropout layers of one network share; `at` names the step.
+    """The source of noise, shared by all dropout layers of a network; `at` sets the step.
 
-    A layer that is used several times within a step draws anew each time, as `nn.Dropout` does. Where
-    `torch.utils.checkpoint` computes a part of the network again on the way back, the layer draws what it drew before.
+    A layer that is used several times in a step draws anew each time, like `nn.Dropout`. When `torch.utils.checkpoint`
+    recomputes a part of the network in the backward pass, the layer repeats its draw.
 
-    This one is for the CPU: NumPy's SFC64, faster than torch's generator, which besides reads no more than 32 bits of a
-    seed; NumPy promises the stream of a bit generator for good.
+    This class is for the CPU. It uses NumPy's SFC64, which is faster than torch's generator, takes seeds of more than
+    32 bits, and has a stream that NumPy guarantees to be stable.
     """
 
     def __init__(self) -> None:
         self._keys: tuple[int, ...] = (0,)
         self._calls: dict[int, int] = {}
-        """By layer, its uses within this step."""
+        """Number of uses of each layer in this step."""
         self._marks: dict[tuple[int, int], int] = {}
-        """By layer and mark, the number of a use that may be computed again."""
+        """The number of each use that may be recomputed, by layer and mark."""
 
     @staticmethod
     def of(device: str) -> "Noise":
-        """The source for networks on a device."""
+        """The source of noise for networks on a device."""
         return Noise() if device == "cpu" else CounterNoise(device)
 
     def key(self, context: Context, step: int) -> int:
-        """The key by which `at` knows a member at a step."""
+        """The key of a member at a step, for `at`."""
         return context.key("noise", context.member, step)
 
-    def at(self, *keys: int, step: int = 0) -> None:  # noqa: ARG002 (these keys are of a step)
-        """From now on draw what belongs to this key and step, or to each of these keys in a row of its own."""
+    def at(self, *keys: int, step: int = 0) -> None:  # noqa: ARG002 (these keys include the step)
+        """Set the keys and the step of the next draws; each key has its own row of bits."""
         self._keys = keys
         self.begin()
 
@@ -65,11 +65,11 @@ class Noise:
         return drawn.reshape(len(drawn), *shape)
 
     def _use(self, layer: int) -> int:
-        """The number of this use of the layer within the step; computed again, it has the number it had.
+        """The number of this use of the layer in the step; a recomputation has the number of the original use.
 
-        Checkpointing sets torch's global generator back to where it was, so a number from that generator marks the use.
-        Outside of checkpointing, which shows by saved-tensor hooks or by a forward pass without gradients, nothing is
-        drawn from it.
+        Checkpointing restores torch's global generator before it recomputes, so a number from that generator identifies
+        the use. It is drawn only under checkpointing, which is detected by saved-tensor hooks or by a forward pass
+        without gradients.
         """
         uses = self._calls.get(layer, 0)
         again = torch._C._current_graph_task_id() != -1
@@ -95,12 +95,12 @@ class Noise:
 
 
 class CounterNoise(Noise):
-    """Noise as a function of tensors on the device: the bits of all members are one operation.
+    """Noise as a function of tensors on the device: one operation draws the bits of all members.
 
-    Keys name members, and the step is a tensor, so that a captured graph can count it.
+    Keys identify members, and the step is a tensor, which a captured graph can increment.
 
     Args:
-        device: Where the bits are needed.
+        device: The device of the bits.
     """
 
     def __init__(self, device: str) -> None:
@@ -114,10 +114,10 @@ class CounterNoise(Noise):
         return context.key("noise", context.member)
 
     def at(self, *keys: int, step: int = 0) -> None:
-        """From now on draw what belongs to these keys at this step."""
+        """Set the keys and the step of the next draws."""
         if keys != self._keys:
             held = torch.tensor(keys, dtype=torch.int64)
-            # In place where that is possible: a captured graph reads this tensor.
+            # In place if possible: a captured graph reads this tensor.
             self._held = self._held.copy_(held) if len(held) == len(self._held) else held.to(self._held.device)
         self.step.fill_(step)
         super().at(*keys)
@@ -127,13 +127,13 @@ class CounterNoise(Noise):
 
 
 def scale_of(p: float) -> float:
-    """What is kept is multiplied by this: one over the rounded share that is kept, so that the mean is exact."""
+    """The factor of kept elements: one over the rounded keep probability, so that the mean is exact."""
     kept = _LEVELS - round(p * _LEVELS)
     return _LEVELS / kept if kept else 0.0
 
 
 def threshold_of(p: float) -> int:
-    """Sixteen bits up to this number, as int16, drop their element. P is rounded to a multiple of 2**-16."""
+    """The largest int16 of sixteen bits that drops its element; p is rounded to a multiple of 2**-16."""
     return round(p * _LEVELS) - _LEVELS // 2 - 1
 
 
@@ -143,7 +143,7 @@ quarter of the time of a comparison and a `masked_fill`; its gradient is the sam
 
 
 def wide(x: Tensor) -> Tensor:
-    """X in a type that holds every int16, so that no threshold is blurred."""
+    """X in a dtype that represents every int16 exactly, so that thresholds are exact."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -160,7 +160,7 @@ def relu_drop(x: Tensor, noise: Tensor, threshold: float, scale: float | Tensor)
 
 
 class _ReluDrop(torch.autograd.Function):
-    """What came out is positive exactly where the gradient passes, so no mask is kept for the way back."""
+    """The result is positive exactly where the gradient passes, so the backward pass needs no mask."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, noise: Tensor, threshold: float, scale: float | Tensor) -> Tensor:
@@ -182,24 +182,24 @@ class _ReluDrop(torch.autograd.Function):
 
 
 class KeyedDropout(nn.Module):
-    """Takes the place of `nn.Dropout` and its kin.
+    """The replacement of `nn.Dropout`, `nn.Dropout1d`, `nn.Dropout2d` and `nn.Dropout3d`.
 
     Args:
-        p: Probability that an element (or a channel) is dropped, 0 to 1.
-        layer: Number of the layer in its network; layers differ in their noise.
-        noise: The source; shared by the network.
-        shared_dims: How many trailing dimensions share one decision: 0 for elements, 2 for channels of images.
+        p: Probability of dropping an element (or a channel), 0 to 1.
+        layer: Number of the layer in its network; the noise of layers differs.
+        noise: The network's source of noise.
+        shared_dims: Number of trailing dimensions that share one decision: 0 for elements, 2 for channels of images.
     """
 
     def __init__(self, p: float, layer: int, noise: Noise, shared_dims: int = 0) -> None:
         super().__init__()
         self.p, self.layer, self.shared_dims = p, layer, shared_dims
         self.relu = False
-        """Whether it is the ReLU before it too."""
+        """Whether the layer includes the ReLU before it."""
         self._noise = noise
 
     def forward(self, x: Tensor) -> Tensor:
-        """X with elements dropped and the others scaled in training, x itself in evaluation; ReLU first if fused."""
+        """Drop elements and scale the others in training, return x in evaluation; after a ReLU if it is fused."""
         if not self.training or self.p == 0:
             return F.relu(x) if self.relu else x
         noise = self._noise.bits(self.decisions(x.shape), self.layer)[0].to(wide(x).dtype).expand_as(x)
@@ -207,12 +207,12 @@ class KeyedDropout(nn.Module):
         return act(x, noise, threshold_of(self.p), scale_of(self.p))
 
     def decisions(self, shape: torch.Size) -> torch.Size:
-        """The shape of what is drawn for an input of this shape."""
+        """The shape of the drawn decisions for an input of this shape."""
         dims = len(shape) - self.shared_dims
         return torch.Size((*shape[:dims], *([1] * self.shared_dims)))
 
     def extra_repr(self) -> str:
-        """What is shown between the brackets."""
+        """The arguments in the representation of the layer."""
         return f"p={self.p}, layer={self.layer}"
 
 
@@ -220,10 +220,10 @@ _SHARED_DIMS = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3
 
 
 def key_dropout(model: nn.Module, noise: Noise) -> list[KeyedDropout]:
-    """Replace every dropout layer inside the model by a keyed one; returns them in the order of the model.
+    """Replace every dropout layer inside the model by a keyed one; returns the new layers in the order of the model.
 
-    Dropout in functional form, and inside layers such as `nn.MultiheadAttention`, cannot be seen from here; it draws
-    from the global generator, which a `SupervisedTask` seeds at every step.
+    Dropout in functional form and inside layers such as `nn.MultiheadAttention` is not replaced; it draws from the
+    global generator, which a `SupervisedTask` seeds at every step.
     """
     layers: list[KeyedDropout] = []
     replaced: dict[nn.Module, KeyedDropout] = {}
@@ -232,7 +232,7 @@ def key_dropout(model: nn.Module, noise: Noise) -> list[KeyedDropout]:
         shared_dims = _SHARED_DIMS.get(type(child))
         if shared_dims is None or not path:
             continue
-        # One layer used in two places stays one layer.
+        # A layer used in two places remains one layer.
         if child not in replaced:
             replaced[child] = KeyedDropout(child.p, len(layers), noise, shared_dims)
             layers.append(replaced[child])
@@ -244,7 +244,7 @@ def key_dropout(model: nn.Module, noise: Noise) -> list[KeyedDropout]:
 
 
 def _take_relu(parent: nn.Module, name: str) -> bool:
-    """Take a plain ReLU just before this place out of a sequence; whether there was one."""
+    """Remove a plain ReLU directly before this layer from a sequence; returns whether it did."""
     if type(parent) is not nn.Sequential:
         return False
     names = list(parent._modules)

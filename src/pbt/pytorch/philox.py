@@ -1,8 +1,8 @@
 """Random bits as a function of a key and a counter: Philox 4x32-10.
 
-Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3. No state is kept, so all
-members' noise of a step is one operation, and the step may be a tensor on the device. Torch's operations and the Triton
-kernel give the same bits on every device.
+Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3. The generator has no
+state, so one operation draws the noise of all members, and the step may be a tensor on the device. Torch's operations
+and the Triton kernel give the same bits on every device.
 """
 
 import functools
@@ -21,9 +21,9 @@ def bits(keys: Tensor, step: Tensor, stream: int, count: int) -> Tensor:
     """Sixteen random bits for each of `count` elements of every key.
 
     Args:
-        keys: (keys,), int64; all 64 bits count.
-        step: Int64 without dimensions; its lower 32 bits count.
-        stream: From 0 to 2**32 - 1: equal keys and steps have independent bits for different streams.
+        keys: (keys,), int64; all 64 bits are used.
+        step: (), int64; its lower 32 bits are used.
+        stream: From 0 to 2**32 - 1; different streams of equal keys and steps have independent bits.
         count: At most 2**35.
 
     Returns:
@@ -44,7 +44,7 @@ def words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
 
 
 def _words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
-    """By torch's operations: int32 (keys, 4 * groups)."""
+    """`words` by torch's operations: int32 (keys, 4 * groups)."""
     group = torch.arange(groups, device=keys.device).expand(len(keys), groups)
     counter = [group, (step & _WORD).expand_as(group), torch.full_like(group, stream), torch.zeros_like(group)]
     words = scrambled(counter, [(keys & _WORD).unsqueeze(1), (keys >> 32 & _WORD).unsqueeze(1)])
@@ -54,7 +54,7 @@ def _words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
 
 
 def scrambled(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
-    """Four words, as int64 from 0 to 2**32 - 1, for four words of counter and two of key of one shape."""
+    """Encrypt four words of counter under two words of key, all of one shape; int64 from 0 to 2**32 - 1."""
     for _ in range(_ROUNDS):
         (high0, low0), (high1, low1) = (_product(counter[2 * i], by) for i, by in enumerate(_MULTIPLIERS))
         counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0]
@@ -63,7 +63,7 @@ def scrambled(counter: list[Tensor], key: list[Tensor]) -> list[Tensor]:
 
 
 def _product(word: Tensor, by: int) -> tuple[Tensor, Tensor]:
-    """The upper and the lower 32 bits of a product of two words; int64 cannot hold the whole product."""
+    """The upper and lower 32 bits of a product of two words; the whole product exceeds int64."""
     upper, lower = (word >> 16) * by, (word & 0xFFFF) * by
     middle = upper + (lower >> 16)
     return middle >> 16, ((middle & 0xFFFF) << 16) | (lower & 0xFFFF)
@@ -71,12 +71,12 @@ def _product(word: Tensor, by: int) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _kernel() -> Any:
-    """The Triton kernel; None where Triton, or the compiler that it needs, is missing."""
+    """The Triton kernel; None if Triton or its compiler is missing."""
     try:
         from pbt.pytorch.philox_triton import fill
 
         probe = torch.empty((1, 4), dtype=torch.int32, device="cuda")
         fill(probe, torch.zeros(1, dtype=torch.int64, device="cuda"), torch.tensor(0, device="cuda"), 0, 1)
-    except Exception:  # noqa: BLE001 (whatever it is, torch's operations do the same)
+    except Exception:  # noqa: BLE001 (torch's operations give the same bits)
         return None
     return fill

@@ -1,6 +1,6 @@
-"""Philox as one kernel: one launch and one pass over the result, where torch's operations take about 150.
+"""Philox as one Triton kernel: one launch and one pass over the result; torch's operations need about 150 launches.
 
-Imported only where there is a CUDA device; Triton comes with torch there.
+Imported on machines with a CUDA device only: PyTorch for CUDA depends on Triton.
 """
 
 import triton
@@ -27,5 +27,5 @@ def _fill(words, keys, step, stream, groups, block: tl.constexpr):  # type: igno
 
 
 def fill(words: Tensor, keys: Tensor, step: Tensor, stream: int, groups: int) -> None:
-    """Write the words of all keys: int32 (keys, 4 * groups), as `pbt.pytorch.philox` defines them."""
+    """Write the words of all keys in place: int32 (keys, 4 * groups), as defined in `pbt.pytorch.philox`."""
     _fill[triton.cdiv(groups, _BLOCK), len(keys)](words, keys, step, stream, groups, block=_BLOCK)

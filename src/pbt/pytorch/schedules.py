@@ -1,4 +1,4 @@
-"""A discovered schedule in a training loop of your own."""
+"""Discovered schedules in custom training loops."""
 
 from typing import Any, cast
 
@@ -15,20 +15,21 @@ from pbt.space import Value
 
 
 def apply_schedule(optimizer: Optimizer, schedule: Schedule, step: int) -> dict[str, Value]:
-    """Set what the schedule prescribes at a step; call it before each training step.
+    """Set the optimizer to the values of a schedule at a step; call it before each training step.
 
     Each value is the optimizer's base value, as in the run: parameter groups keep the ratios they were built with.
 
     Args:
-        optimizer: Its settings are set that have the name of a hyperparameter: `lr`, `weight_decay`, `momentum`, ...
-        schedule: As `run.best_schedule` gives it.
-        step: Training steps done so far; behind the end the last values hold on.
+        optimizer: The optimizer; its settings named like hyperparameters (`lr`, `weight_decay`, `momentum`, ...) are
+            set.
+        schedule: The schedule, as `run.best_schedule`.
+        step: Number of training steps so far; after the end of the schedule the last values apply.
 
     Returns:
-        The values that are no setting of the optimizer: yours to apply. Empty if there are none.
+        The values that are not settings of the optimizer, for the caller to apply.
 
     Raises:
-        TaskError: Not one of the names is a setting of the optimizer.
+        TaskError: None of the names is a setting of the optimizer.
     """
     values = schedule.at(step)
     live = Live(parts={"optimizer": optimizer})
@@ -44,16 +45,16 @@ def apply_schedule(optimizer: Optimizer, schedule: Schedule, step: int) -> dict[
 
 
 class ScheduleLR(LRScheduler):
-    """The learning rate of a schedule as a scheduler of PyTorch: `step()` once after every training step.
+    """The learning rate of a schedule as a PyTorch scheduler: call `step()` once after every training step.
 
     Args:
-        optimizer: Its parameter groups get the rate, in the ratio that they were built with.
-        schedule: As `run.best_schedule` gives it.
-        name: The hyperparameter that is the learning rate.
-        last_epoch: Steps done before, less one, as in PyTorch's own schedulers.
+        optimizer: The optimizer; its parameter groups keep the ratios they were built with.
+        schedule: The schedule, as `run.best_schedule`.
+        name: Name of the hyperparameter that is the learning rate.
+        last_epoch: Number of steps before, minus one, as in PyTorch's own schedulers.
 
     Raises:
-        TaskError: The schedule has no such hyperparameter, or not everywhere, or it is no number.
+        TaskError: A segment of the schedule lacks the hyperparameter, or its value is no number.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule, name: str = "lr", last_epoch: int = -1) -> None:
@@ -69,12 +70,12 @@ class ScheduleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rate of every parameter group at this step; groups keep the ratios they were built with."""
+        """The learning rate of every parameter group at this step; groups keep the ratios they were built with."""
         rate = cast("float", self._schedule.at(self.last_epoch)[self._name])
         groups = [{"lr": plain(built)} for built in self.base_lrs]
         base = built_base(self.optimizer.defaults, groups, "lr", None)
         return [rate * ratio_of(group["lr"], base, groups, "lr", None) for group in groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values: where it stands. The schedule itself is given again at construction."""
+        """The progress as plain values; without the schedule, which the constructor takes again."""
         return {key: value for key, value in super().state_dict().items() if key not in {"_schedule", "_name"}}

@@ -1,4 +1,4 @@
-"""A live network's state as nested plain containers, and back."""
+"""Capture the state of live parts as nested plain containers, and restore it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,21 +12,21 @@ from torch.optim import Optimizer
 from pbt.errors import TaskError
 
 EXTRAS = "pbt"
-"""The entry of a state for what training changed and no `state_dict` holds; absent where there is nothing."""
+"""The entry of a state for changes in training that no `state_dict` holds; absent if there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsBuilt:
-    """What `build` made of the parts, as far as no `state_dict` holds it and a hand-over depends on it."""
+    """Properties of parts as built that no `state_dict` holds and a copy between members needs."""
 
     trainable: Mapping[str, Mapping[str, bool]]
-    """By part and parameter, whether it is trained."""
+    """`requires_grad` by part and parameter."""
     groups: Mapping[str, int]
-    """By optimizer, its parameter groups."""
+    """Number of parameter groups by optimizer."""
 
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> "AsBuilt":
-        """Of parts that were built just now."""
+        """The properties of new parts."""
         return cls(
             trainable={name: _trainable(part) for name, part in parts.items() if isinstance(part, nn.Module)},
             groups={name: len(part.param_groups) for name, part in parts.items() if isinstance(part, Optimizer)},
@@ -42,11 +42,11 @@ def capture(parts: Mapping[str, Any], built: AsBuilt | None = None) -> dict[str,
 
     Args:
         parts: The parts by name.
-        built: As they were built: where given, parameters that were frozen or unfrozen since and parameter groups
-            that were added since are part of the state too.
+        built: The parts as built. If given, the state includes the parameters that have been frozen or unfrozen since,
+            and the parameter groups that have been added since.
 
     Raises:
-        TaskError: A parameter group was added whose parameters belong to none of the parts.
+        TaskError: The parameters of an added parameter group belong to none of the parts.
     """
     state = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
     extras = {} if built is None else _extras(parts, built)
@@ -64,12 +64,12 @@ def _extras(parts: Mapping[str, Any], built: AsBuilt) -> dict[str, Any]:
         for name, count in built.groups.items()
         if len(parts[name].param_groups) > count
     }
-    found = {"trainable": trainable, "groups": groups}
-    return {key: value for key, value in found.items() if value}
+    extras = {"trainable": trainable, "groups": groups}
+    return {key: value for key, value in extras.items() if value}
 
 
 def _names_of(params: Iterable[Tensor], parts: Mapping[str, Any], optimizer: str) -> list[list[str]]:
-    """Part and name of each parameter."""
+    """The part and the name of each parameter."""
     names = {
         id(tensor): [name, key]
         for name, part in parts.items()
@@ -79,59 +79,60 @@ def _names_of(params: Iterable[Tensor], parts: Mapping[str, Any], optimizer: str
     params = list(params)
     if any(id(tensor) not in names for tensor in params):
         raise TaskError(
-            f"training added a parameter group to '{optimizer}' that cannot be handed over: its parameters belong to "
-            "no module among the parts; return that module from build, too"
+            f"training added a parameter group to '{optimizer}' that cannot be saved: its parameters belong to no "
+            "module among the parts; return that module from build, too"
         )
     return [names[id(tensor)] for tensor in params]
 
 
 def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Load what `capture` returned.
+    """Load a state captured by `capture`.
 
     Raises:
         TaskError: The state does not fit the parts.
     """
     extras = state.get(EXTRAS, {})
     stateful = {name for name, part in parts.items() if hasattr(part, "load_state_dict")}
-    found = set(state) - {EXTRAS}
-    if stateful != found:
-        raise TaskError(f"expected a state of {sorted(stateful)}, got one of {sorted(found)}")
+    saved = set(state) - {EXTRAS}
+    if stateful != saved:
+        raise TaskError(f"expected a state of {sorted(stateful)}, got one of {sorted(saved)}")
     restore_extras(parts, extras)
     for name in sorted(stateful):
         try:
             parts[name].load_state_dict(state[name])
         except (RuntimeError, ValueError, KeyError) as error:
             raise TaskError(
-                f"the state of '{name}' does not fit what was built ({error}); a hyperparameter must not change shapes"
+                f"the state of '{name}' does not fit the part that was built ({error}); a hyperparameter must not "
+                "change shapes"
             ) from error
 
 
 def restore_extras(parts: Mapping[str, Any], extras: Mapping[str, Any]) -> None:
-    """Freeze, unfreeze and add parameter groups as training did; what is there already stays.
+    """Repeat the freezing, unfreezing and added parameter groups of training; existing groups stay.
 
     Raises:
-        TaskError: The parts are others.
+        TaskError: The parts lack a recorded parameter or optimizer.
     """
     try:
         for name, flags in extras.get("trainable", {}).items():
             for key, flag in flags.items():
                 parts[name].get_parameter(key).requires_grad_(flag)
         for name, groups in extras.get("groups", {}).items():
-            there = {id(tensor) for group in parts[name].param_groups for tensor in group["params"]}
+            present = {id(tensor) for group in parts[name].param_groups for tensor in group["params"]}
             for group in groups:
-                if any(id(parts[part].get_parameter(key)) in there for part, key in group):
+                if any(id(parts[part].get_parameter(key)) in present for part, key in group):
                     continue
                 parts[name].add_param_group({"params": [parts[part].get_parameter(key) for part, key in group]})
     except (AttributeError, KeyError, ValueError) as error:
         raise TaskError(
-            f"the state does not fit what was built ({error}); a hyperparameter must not change it"
+            f"the state does not fit the parts that were built ({error}); a hyperparameter must not change them"
         ) from error
 
 
 def seed_global(seed: int, device: str) -> None:
-    """Seed torch's global generators of the CPU and of this device.
+    """Seed torch's global generators of the CPU and of the device.
 
-    Unlike `torch.manual_seed`, which on a machine without CUDA remembers every call with its traceback.
+    `torch.manual_seed` is not used: on a machine without CUDA it keeps every call with its traceback.
     """
     torch.default_generator.manual_seed(seed)
     if device.startswith("cuda"):
@@ -141,7 +142,7 @@ def seed_global(seed: int, device: str) -> None:
 
 @contextmanager
 def threads_of(count: int) -> Iterator[None]:
-    """This many CPU threads inside, as many as before outside."""
+    """Set the number of CPU threads of torch, and restore it at the end of the block."""
     before = torch.get_num_threads()
     if before != count:
         torch.set_num_threads(count)

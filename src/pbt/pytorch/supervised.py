@@ -1,4 +1,4 @@
-"""Supervised learning as a value: a model, data, a loss, an optimizer, and where the hyperparameters act."""
+"""Supervised tasks as values: a model, data, a loss, an optimizer, and the bindings of the hyperparameters."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -46,42 +46,42 @@ _NOTHING: Mapping[str, Domain] = MappingProxyType({})
 class SupervisedTask:
     """A supervised task that runs unchanged on every executor.
 
-    Everything that is passed as a function must be defined at the top level of a module.
+    All functions must be defined at the top level of a module.
 
     Args:
-        model: Makes a fresh network; initialized under a generator keyed by (seed, member).
-        data: Gives the data; called once before the start, and once per worker.
-        optimizer: Makes the optimizer of some parameters, as `functools.partial(torch.optim.Adam, lr=1e-3)`.
-        bind: Where each hyperparameter takes effect, as `{"lr": optimizer("lr")}`.
+        model: Returns a new network; initialized under a generator keyed by (seed, member).
+        data: Returns the data; called once before the start, and once per worker.
+        optimizer: Returns the optimizer of given parameters, as `functools.partial(torch.optim.Adam, lr=1e-3)`.
+        bind: The binding of each hyperparameter, as `{"lr": optimizer("lr")}`.
         loss: `(outputs, targets, **settings) -> scalar`, default cross-entropy: a function, or an object such as
             `nn.CrossEntropyLoss(weight=...)`, whose tensors are moved to the device and whose settings are arguments or
             attributes.
-        metrics: Names to functions `(outputs, targets) -> number`; `loss` is always there too. Each is computed over
-            a whole split, for which the outputs of all its batches are kept.
-        means: Names of metrics, or `"loss"`, that are means over examples: these are averaged over batches, and keep
-            nothing. `accuracy` of this package and torch's losses with `reduction="mean"` and without class weights
-            are known to be.
-        score: The metric on validation data that is the score.
+        metrics: Functions `(outputs, targets) -> number` by name; `loss` is always added. Each is computed over a whole
+            split, from the kept outputs of all its batches.
+        means: Names of metrics, or `"loss"`, that are means over examples: these are averaged over batches, and no
+            outputs are kept. `accuracy` of this package, and torch's losses with `reduction="mean"` and without class
+            weights, are recognized as means.
+        score: The metric whose value on validation data is the score.
         batch_size: Training examples per step and accumulated batch; the last batch of an epoch may be smaller.
-        drop_last: Leave out the examples at the end of an epoch that do not fill a step, so that all steps have
+        drop_last: Leave out the last examples of an epoch if they do not fill a step, so that all steps have
             `batch_size * accumulate` examples. Without it, a network with batch normalization whose last batch would
-            have one example is refused before the start, for every value that a bound `batch_size()` may take.
-        evaluation_batch: Examples per step of evaluation. No score depends on it, unless the network itself mixes
-            the examples of a batch, as `BatchNorm` without running statistics does.
+            have one example is refused before the start, for every possible value of a bound `batch_size()`.
+        evaluation_batch: Examples per step of evaluation. Scores do not depend on it, unless the network mixes the
+            examples of a batch, as `BatchNorm` without running statistics does.
         augment: `(inputs, generator, **settings) -> inputs` for stored training batches; its draws are keyed by (seed,
             member, step), and its settings are hyperparameters bound by `augment("strength")`.
-        prepare: Turns a batch of stored inputs into the network's, as from bytes to normalized floats.
-        order: `"shared"`: all members see the same batches, in a new order each epoch; `"member"`: each has an
-            order of its own; `"stored"`: as the data is stored, always.
-        clip_norm: Gradients are scaled down to this norm where theirs is larger; None: they are taken as they are.
-        accumulate: A step's examples are `batch_size` times this many, and their gradient is accumulated over as many
-            batches; a step of the optimizer, of the scheduler and of a round is still one step.
-        scheduler: Makes the learning-rate scheduler of the optimizer, as `functools.partial(StepLR, step_size=1000)`;
+        prepare: Converts a batch of stored inputs to the network's inputs, such as bytes to normalized floats.
+        order: `"shared"`: all members see the same batches, in a new order each epoch; `"member"`: each member has
+            its own order; `"stored"`: always the order of the data.
+        clip_norm: Maximum norm of the gradient; larger gradients are scaled down to it. None: no clipping.
+        accumulate: Number of batches whose gradients are accumulated in a step, which has `batch_size * accumulate`
+            examples; the optimizer, the scheduler and the round count it as one step.
+        scheduler: Returns the learning-rate scheduler of an optimizer, as `functools.partial(StepLR, step_size=1000)`;
             it is stepped after every training step; a `ReduceLROnPlateau` after every round, with the validation loss.
         ema: Decay of an exponential moving average of the weights, per step, from 0 to below 1; evaluation uses the
             averaged weights, and the state holds both. None: no average.
-        record_every: Steps between rows of training loss in the report, counted anew in each epoch, which ends with a
-            row; None: no rows.
+        record_every: Steps between rows of training loss in the report; the count restarts with each epoch, which ends
+            with a row. None: no rows.
     """
 
     model: Callable[[], nn.Module]
@@ -122,14 +122,14 @@ class SupervisedTask:
             raise TaskError(f"expected a decay ema from 0 to below 1, got {self.ema}")
 
     def check(self, hparams: HParams) -> None:
-        """Raise TaskError unless every value is bound and takes effect on the network and optimizer that are built."""
+        """Raise TaskError unless every value is bound and takes effect on a new network and optimizer."""
         check_bound(hparams, self.bind)
         for name in hparams:
             if isinstance(self.bind[name], ArgumentBinding):
                 raise TaskError(
-                    f"the hyperparameter '{name}' has no effect: argument() is for a task that reads hparams by "
-                    "itself, and nothing in a SupervisedTask does; bind it to what it changes, as to batch_size(), "
-                    "accumulate(), ema(), augment('strength'), loss('weight') or attribute('model.temperature')"
+                    f"the hyperparameter '{name}' has no effect: argument() is for a task that reads hparams, and a "
+                    "SupervisedTask does not; bind it to a setting, such as batch_size(), accumulate(), ema(), "
+                    "augment('strength'), loss('weight') or attribute('model.temperature')"
                 )
             self._check_unused(name)
         live = self.build("cpu", Noise(), seed=0)
@@ -138,11 +138,11 @@ class SupervisedTask:
         check_loss(self.loss, live.loss)
 
     def check_data(self, members: int, space: Mapping[str, Domain] = _NOTHING) -> None:
-        """Raise TaskError if the data cannot be trained on, or cannot tell so many members apart.
+        """Raise TaskError if the data does not suffice for training, or for selection among the members.
 
         Args:
-            members: The size of the population.
-            space: The hyperparameters, of which those bound to `batch_size()` and `accumulate()` matter.
+            members: Size of the population.
+            space: The hyperparameters; those bound to `batch_size()` and `accumulate()` are used.
         """
         with seeded(seed_of("open")):
             data = opened(self.data)
@@ -158,17 +158,17 @@ class SupervisedTask:
                 check_last_batch(model, data.train, sizes, alone, self.prepare)
 
     def _check_unused(self, name: str) -> None:
-        """Raise TaskError if the value is bound to something that this task does not use."""
+        """Raise TaskError if the value is bound to a setting that this task does not use."""
         binding = self.bind[name]
         if isinstance(binding, SettingBinding) and binding.name == "ema" and self.ema is None:
             raise TaskError(
-                f"the hyperparameter '{name}' has no effect: ema() needs a task with an average, as ema=0.999"
+                f"the hyperparameter '{name}' has no effect: ema() needs a task with an average, such as ema=0.999"
             )
         if isinstance(binding, AugmentBinding) and self.augment is None:
             raise TaskError(f"the hyperparameter '{name}' has no effect: augment() needs a task with augment=...")
 
     def build(self, device: str, noise: Noise, seed: int) -> Live:
-        """A fresh network, optimizer, scheduler and average; dropout draws from `noise`."""
+        """A new network, optimizer, scheduler and average; dropout draws from `noise`."""
         with seeded(seed):
             model = self.model()
             check_network(model)
@@ -184,7 +184,7 @@ class SupervisedTask:
         return Live(parts=parts, settings=settings)
 
     def batches(self, data: Data, device: str, members: int = 1) -> Batches:
-        """The training batches, for so many members that take turns from step to step."""
+        """The training batches of `members` members that take turns from step to step."""
         return Batches(
             data.train,
             device,
@@ -197,7 +197,7 @@ class SupervisedTask:
         )
 
     def measured(self, split: Split) -> SplitMetrics:
-        """The loss and the metrics, as they are computed over this split."""
+        """The loss and the metrics over a split."""
         metrics = {"loss": self.loss, **self.metrics}
         device = str(split.targets.device)
         return SplitMetrics.of({name: placed(metric, device) for name, metric in metrics.items()}, self.means, split)
@@ -210,13 +210,13 @@ class SupervisedTask:
         first_step: int,
         per_epoch: int,
     ) -> dict[str, Any]:
-        """What a round came to.
+        """The report of a round.
 
         Args:
             losses: The loss of every step, (steps,).
-            measured: The score on the batch of every step, unless the score is the loss.
-            held_out: By split (`val`, `test`), the means of the metrics.
-            first_step: Steps done before.
+            measured: The score on the batch of every step, (steps,); None if the score is the loss.
+            held_out: The metrics by split (`val`, `test`).
+            first_step: Training steps before the round.
             per_epoch: Steps of an epoch.
         """
         metrics: dict[str, Any] = {"train_loss": float(losses.mean())}
@@ -228,24 +228,24 @@ class SupervisedTask:
         for name, means in held_out.items():
             metrics.update({f"{name}_{metric}": value for metric, value in means.items()})
         finite = bool(losses.isfinite().all()) and math.isfinite(metrics.get("val_loss", 0.0))
-        # With nothing held out there is nothing to choose by: the newest state counts as the best.
+        # Without validation data the newest state counts as the best.
         score = metrics[f"val_{self.score}"] if "val" in held_out else float(first_step + len(losses))
         metrics["score"] = score if finite else math.nan
         return metrics
 
     def trainer(self, device: str, threads: int) -> TrainFunction:
-        """What trains rounds in this worker; loads the data."""
+        """The function that trains rounds in this worker; it loads the data."""
         return SupervisedTrainer(self, device, threads)
 
 
 def held_out(data: Data, device: str) -> dict[str, Split]:
-    """The splits that are evaluated, by name, on a device; empty ones are left out."""
+    """The non-empty splits for evaluation, by name, on a device."""
     splits = {"val": data.validation, "test": data.test}
     return {name: split.to(device) for name, split in splits.items() if split is not None and len(split)}
 
 
 class SupervisedTrainer:
-    """Trains one member after another on one device; network and optimizer are built anew for each round."""
+    """Trains members one by one on one device; network and optimizer are built anew for each round."""
 
     def __init__(self, task: SupervisedTask, device: str, threads: int) -> None:
         self._task = task
@@ -259,21 +259,21 @@ class SupervisedTrainer:
         self._tried: Live | None = None
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
-        """One round."""
+        """Train one round."""
         with threads_of(self._threads):
             live = self._load(hparams, state, ctx)
             set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
             set_mode(live.of(Optimizer), training=False)
-            found = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
+            metrics = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
             scheduler: Any = live.parts.get("scheduler")
-            if steps_by_score(scheduler) and "val" in found:
-                scheduler.step(found["val"]["loss"])
+            if steps_by_score(scheduler) and "val" in metrics:
+                scheduler.step(metrics["val"]["loss"])
         per_epoch = self._batches.per_epoch(size_of(live))
-        return capture(live.parts), self._task.report(losses, measured, found, ctx.first_step, per_epoch)
+        return capture(live.parts), self._task.report(losses, measured, metrics, ctx.first_step, per_epoch)
 
     def try_out(self, hparams: HParams, ctx: Context) -> None:
-        """One step of a member, which is new at the first call; nothing is evaluated."""
+        """Train one step of a member, which the first call creates, without evaluation."""
         with threads_of(self._threads):
             if self._tried is None:
                 self._tried = self._load(hparams, None, ctx)
@@ -288,8 +288,8 @@ class SupervisedTrainer:
         return live
 
     def _fit(self, live: Live, steps: int, ctx: Context) -> tuple[Tensor, Tensor | None]:
-        """The loss and the score on the batch, of every step."""
-        # Read once, at the end of the round: reading waits for the device.
+        """The loss, and the score on the batch, of every step."""
+        # Read once, at the end of the round: a read synchronizes with the device.
         losses, measured = torch.zeros((2, steps), device=self._device)
         live.parts["model"].train()
         for i in range(steps):
@@ -301,7 +301,7 @@ class SupervisedTrainer:
         model, optimizer, settings = live.parts["model"], live.parts["optimizer"], live.settings
         key = ctx.key("noise", ctx.member, step)
         self._noise.at(self._noise.key(ctx, step), step=step)
-        # For noise that is hidden inside layers or written in functional form.
+        # For noise drawn inside layers or in functional form.
         seed_global(key, self._device)
         inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key, size_of(live), live.augment)
         optimizer.zero_grad(set_to_none=True)
@@ -317,7 +317,7 @@ class SupervisedTrainer:
         return value, measured
 
     def _gradient(self, live: Live, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The gradient of the mean loss over a step's examples, a batch after the other; the loss and the score."""
+        """Accumulate the gradient of the mean loss over a step's batches; returns the loss and the score."""
         task, model = self._task, live.parts["model"]
         measure = task.metrics.get(task.score)
         size = int(live.settings["batch_size"])
@@ -334,7 +334,7 @@ class SupervisedTrainer:
 
     @torch.no_grad()
     def _evaluate(self, live: Live, split: Split) -> dict[str, float]:
-        """Each metric over the split; the loss without the settings that hyperparameters give it."""
+        """Each metric over the split; the loss does not use the settings bound to hyperparameters."""
         task, model, average = self._task, live.parts["model"], live.parts.get("ema")
         model.eval()
         network = model if average is None else partial(average.outputs, model)
@@ -342,17 +342,17 @@ class SupervisedTrainer:
 
 
 def size_of(live: Live) -> int:
-    """Examples of a step: those of a batch, times the batches that are accumulated."""
+    """Number of examples of a step: the batch size times the number of accumulated batches."""
     return int(live.settings["batch_size"]) * int(live.settings["accumulate"])
 
 
 def steps_by_score(scheduler: Any) -> bool:
-    """Whether a scheduler is stepped by how training goes, and not by the number of steps."""
+    """Whether a scheduler is stepped by the validation loss, not by the number of steps."""
     return isinstance(scheduler, ReduceLROnPlateau)
 
 
 def _rows(losses: Tensor, measured: Tensor, first_step: int, every: int, per_epoch: int) -> list[list[float]]:
-    """`[step, mean loss, mean score]` since the row before, at every multiple of `every` in an epoch and at its end."""
+    """`[step, mean loss, mean score]` since the last row, at every multiple of `every` in an epoch and at its end."""
     rows, start = [], 0
     for stop in range(1, len(losses) + 1):
         place = (first_step + stop - 1) % per_epoch + 1

@@ -1,4 +1,4 @@
-"""Experiments in Python files, by the names used on the command line."""
+"""Load experiments from Python files, by their names on the command line."""
 
 import contextlib
 import inspect
@@ -19,7 +19,7 @@ def load_experiment(named: str) -> Experiment:
     """Load the experiment named by `FILE.py:object`. The file is executed.
 
     Raises:
-        UsageError: The file or object does not exist, or is not an experiment.
+        UsageError: The file or object does not exist, or the object is no experiment.
     """
     file_name, colon, name = named.rpartition(":")
     if not colon or not file_name.endswith(".py"):
@@ -31,7 +31,7 @@ def load_experiment(named: str) -> Experiment:
         raise UsageError(f"{file}: expected a Python file, found none{nearest(file.name, scripts) if scripts else ''}")
     module = _load(file)
     if not hasattr(module, name):
-        raise UsageError(f"{file}: expected an object named '{name}', found none; {_would_do(module, file)}")
+        raise UsageError(f"{file}: expected an object named '{name}', found none; {_known_experiments(module, file)}")
     return _experiment(getattr(module, name), name, file, module)
 
 
@@ -58,37 +58,38 @@ def _blame(error: BaseException, file: Path) -> str:
 
 
 def _experiment(target: Any, name: str, file: Path, module: Any) -> Experiment:
-    """The experiment itself, or the one returned by a function."""
+    """The object itself if it is an experiment, else the experiment that it returns."""
     if isinstance(target, Experiment):
         return target
     what = f"{file}:{name}: expected a pbt.Experiment or a function without arguments that returns one"
     if not callable(target) or inspect.isclass(target):
         kind = "a class" if inspect.isclass(target) else f"{type(target).__name__} {target!r:.60}"
-        raise UsageError(f"{what}, found {kind}; {_would_do(module, file)}")
+        raise UsageError(f"{what}, found {kind}; {_known_experiments(module, file)}")
     with contextlib.suppress(ValueError):  # objects without a signature
-        needed = [p.name for p in inspect.signature(target).parameters.values() if _is_needed(p)]
-        if needed:
+        required = [p.name for p in inspect.signature(target).parameters.values() if _is_required(p)]
+        if required:
             raise UsageError(
-                f"{what}, found a function of ({', '.join(needed)}); if that is the task, write "
+                f"{what}, found a function of ({', '.join(required)}); if that is the task, write "
                 f"experiment = pbt.Experiment(task={name}, space=...) below it and name {file}:experiment"
             )
     try:
-        made = target()
+        experiment = target()
     except (Exception, SystemExit) as error:
         raise TaskError(f"{file}:{name}(): {_blame(error, file)}") from error
-    if not isinstance(made, Experiment):
-        raise UsageError(f"{what}, found a function that returned {type(made).__name__}; {_would_do(module, file)}")
-    return made
+    if not isinstance(experiment, Experiment):
+        kind = type(experiment).__name__
+        raise UsageError(f"{what}, found a function that returned {kind}; {_known_experiments(module, file)}")
+    return experiment
 
 
-def _is_needed(parameter: inspect.Parameter) -> bool:
+def _is_required(parameter: inspect.Parameter) -> bool:
     variadic = parameter.kind in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     return parameter.default is parameter.empty and not variadic
 
 
-def _would_do(module: Any, file: Path) -> str:
-    """The names in a file that refer to an experiment, as the end of an error message."""
-    good = sorted(name for name, value in vars(module).items() if isinstance(value, Experiment))
-    if not good:
+def _known_experiments(module: Any, file: Path) -> str:
+    """The names of a file's experiments, as the end of an error message."""
+    names = sorted(name for name, value in vars(module).items() if isinstance(value, Experiment))
+    if not names:
         return f"{file} has no pbt.Experiment; write experiment = pbt.Experiment(task=..., space=...)"
-    return f"choose {' or '.join(f'{file}:{name}' for name in good)}"
+    return f"choose {' or '.join(f'{file}:{name}' for name in names)}"

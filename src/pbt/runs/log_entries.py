@@ -1,4 +1,4 @@
-"""Conversion of outcomes and proposals to events and journal entries, with their validation."""
+"""Validation of outcomes and proposals, and their conversion to events and journal entries."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def event_of(task: RoundTask, outcome: Outcome) -> Event:
 
 
 def other_scores(report: Report, expected: int) -> Failure:
-    """The failure of a member that returned another number of scores than the run has."""
+    """The failure of a member whose number of scores differs from the run's."""
     scores = "1 score" if len(report.scores) == 1 else f"{len(report.scores)} scores"
     return Failure(
         member=report.member,
@@ -40,7 +40,7 @@ def other_scores(report: Report, expected: int) -> Failure:
 
 
 def note_of(outcome: Outcome) -> NewEntry:
-    """The parts of an outcome that differ between equal runs and so stay out of the log: attempts and times."""
+    """The parts of an outcome that differ between equal runs and are journaled, not logged: attempts and times."""
     details = {"member": outcome.member, "round": outcome.round, "attempt": outcome.attempt}
     if isinstance(outcome, Failure):
         text = {"message": outcome.message, "traceback": outcome.traceback}
@@ -50,10 +50,10 @@ def note_of(outcome: Outcome) -> NewEntry:
 
 
 def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> list[Event]:
-    """A strategy's answer to ready members, validated, as events.
+    """The events of a validated proposal for ready members.
 
     Raises:
-        UsageError: It is not one valid decision or retirement per member.
+        UsageError: The proposal is not one valid decision or retirement per member.
         SpaceError: Decided hyperparameters are outside the space.
     """
     answered = [d.member for d in proposal.decisions] + [r.member for r in proposal.retirements]
@@ -77,7 +77,7 @@ def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> l
 
 
 def first_events(proposal: Proposal, view: View) -> list[Event]:
-    """The strategy's births and memory, validated, as events."""
+    """The events of a proposal's validated births and memory."""
     known = {member.id for member in view.members}
     for start in proposal.starts:
         if start.member in known:
@@ -86,5 +86,5 @@ def first_events(proposal: Proposal, view: View) -> list[Event]:
             )
         known.add(start.member)
         view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
-    noted = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
-    return [*proposal.starts, *noted]
+    memory = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
+    return [*proposal.starts, *memory]

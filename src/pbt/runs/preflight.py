@@ -1,4 +1,4 @@
-"""Checks of a task and a population before anything is written."""
+"""Checks of a task and a population before a run is created."""
 
 import os
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from pbt.runs.disk_space import sized
 from pbt.space import HParams, Space
 
 MOST_MEMBERS = 1_000_000
-INSIST = "PBT_MAX_POPULATION"
-"""Environment variable that raises the bound."""
+MOST_MEMBERS_VARIABLE = "PBT_MAX_POPULATION"
+"""The environment variable that raises the bound."""
 _MEMBER_BYTES, _ROUND_SECONDS = 4000, 2e-4
 """Measured overhead of a member: memory in bytes, and seconds per round besides training."""
 
@@ -23,12 +23,12 @@ def check_population(population: int) -> None:
     Raises:
         UsageError: The population exceeds the bound.
     """
-    told = os.environ.get(INSIST, "")
-    if population > (int(told) if told.isdecimal() else MOST_MEMBERS):
+    bound = os.environ.get(MOST_MEMBERS_VARIABLE, "")
+    if population > (int(bound) if bound.isdecimal() else MOST_MEMBERS):
         raise UsageError(
             f"population: expected at most {MOST_MEMBERS:,} members, got {population:,}, which take about "
             f"{sized(population * _MEMBER_BYTES)} of memory, and {population * _ROUND_SECONDS / 60:,.0f} minutes per "
-            f"round besides training; if this is intended, set {INSIST}={population}"
+            f"round besides training; if this is intended, set {MOST_MEMBERS_VARIABLE}={population}"
         )
 
 
@@ -36,7 +36,7 @@ def trainable(task: Any) -> TrainFunction | Task:
     """Convert a task to the form that workers take.
 
     Raises:
-        TaskError: It has none of the supported forms.
+        TaskError: The task has none of the supported forms.
     """
     if isinstance(task, Task):
         return task
@@ -64,11 +64,11 @@ def check_task(task: TrainFunction | Task, births: Sequence[HParams], space: Spa
         task: The task, as `trainable` returned it.
         births: The initial hyperparameters of all members.
         space: The space of the hyperparameters.
-        sent: Whether it will be sent to worker processes.
+        sent: Whether the task is sent to worker processes.
 
     Raises:
-        TaskError: It cannot be set up or sent.
-        UsageError: It refuses the space or the population.
+        TaskError: The task cannot be set up or sent.
+        UsageError: The task refuses the space or the population.
     """
     if isinstance(task, Task):
         _try_out(task, births)
@@ -80,7 +80,7 @@ def check_task(task: TrainFunction | Task, births: Sequence[HParams], space: Spa
 
 
 _TRIES = 4
-"""Number of members whose values are tried before the start: a task may refuse one combination of values."""
+"""Number of members whose values are tried before the start: a task may refuse some combinations of values."""
 
 
 def _try_out(task: Task, births: Sequence[HParams]) -> None:

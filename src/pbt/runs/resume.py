@@ -1,4 +1,4 @@
-"""Resuming a run: the check that it is the same experiment, and warnings of what may change its last bits."""
+"""Resuming a run: a check of the experiment, and warnings of changes that may alter the last bits of its results."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ log = logging.getLogger("pbt")
 
 
 def existing_run(path: Path) -> Store | None:
-    """The run in the directory; None if there is none or its creation was interrupted."""
+    """The run in the directory; None if it has no run, or one whose creation was interrupted."""
     if not (path / DATABASE).exists():
         return None
     try:
@@ -26,15 +26,15 @@ def existing_run(path: Path) -> Store | None:
 
 
 def check_same(store: Store, changes: Mapping[str, Difference], *, changed_plan: bool) -> Difference | None:
-    """Check that a recorded run is the same experiment; returns the change of its plan, if that is accepted.
+    """Check that a recorded run is the same experiment; returns the accepted change of its plan, or None.
 
     Args:
         store: The recorded run.
-        changes: The parts in which it differs (`Experiment.differences`).
+        changes: The differing parts (`Experiment.differences`).
         changed_plan: Whether another plan is accepted.
 
     Raises:
-        UsageError: It is another experiment.
+        UsageError: The experiments differ.
     """
     for part, change in changes.items():
         if part != "plan":
@@ -46,7 +46,7 @@ def check_same(store: Store, changes: Mapping[str, Difference], *, changed_plan:
 
 
 def _refusal(path: Path | None, change: Difference) -> str:
-    """The error for resuming another experiment; names the one field that differs."""
+    """The error message for resuming another experiment; names the differing field."""
     if change.field.endswith(".code"):
         rule = change.field.removesuffix(".code")
         return f"{path}: this run was started with another {rule}: its code has changed; use the same"
@@ -57,7 +57,7 @@ def _refusal(path: Path | None, change: Difference) -> str:
 
 
 def record_change(store: Store, change: Difference, plan: Mapping[str, Any]) -> None:
-    """Log that the run resumes with another plan than the recorded one."""
+    """Record that the run resumes with another plan."""
     entry = {"field": change.field, "before": change.before, "now": change.now}
     log.warning("%s: resumed with another %s: %r instead of %r", store.path, change.field, change.now, change.before)
     store.update_meta(plan=plan, changed_plan=[*store.meta.get("changed_plan", ()), entry])
@@ -65,7 +65,7 @@ def record_change(store: Store, change: Difference, plan: Mapping[str, Any]) -> 
 
 
 def warn_of_changes(store: Store, resolved: ResolvedPlacement) -> None:
-    """Warn of changes that can alter the last bits of a resumed run; they are not refused."""
+    """Warn of changes that can alter the last bits of a resumed run; such changes are allowed."""
     recorded, now = store.meta["place"], resolved.record()
     changes = [
         f"{name} {recorded.get(name)} -> {value}"

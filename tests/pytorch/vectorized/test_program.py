@@ -222,7 +222,7 @@ class Deciding(nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (ByList, "'head.weight' by another way than as an attribute"),
+        (ByList, "'head.weight' by a reference other than an attribute"),
         (partial(WithHook, True), "a hook on the gradient of 'head.weight'"),
         (partial(WithHook, False), "a hook on the gradient of 'head.weight'"),
         (WithExtra, "keeps '_extra_state', which is neither a parameter nor a buffer"),
@@ -376,9 +376,9 @@ def steppers(program):
 
 
 def program_of(task, members=2, hparams=VALUES):
-    desk = HParamReader(task)
-    program = Program(task, members, "cpu", desk.stand_in)
-    program.configure([desk.settle(hparams[i], None) for i in range(members)])
+    reader = HParamReader(task)
+    program = Program(task, members, "cpu", reader.stand_in)
+    program.configure([reader.settle(hparams[i], None) for i in range(members)])
     return program
 
 

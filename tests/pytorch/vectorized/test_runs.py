@@ -247,7 +247,7 @@ def plain_task(hparams, state, steps, ctx):
 
 def test_a_task_of_another_form() -> None:
     """A task with a loop of its own is refused, with the executor that trains it."""
-    with pytest.raises(TaskError, match=r"trains a SupervisedTask.*use the executor 'processes'"):
+    with pytest.raises(TaskError, match=r"expected a SupervisedTask.*use the executor 'processes'"):
         pbt.run(
             plain_task,
             {"lr": Float(0.1, 1.0)},

@@ -77,25 +77,25 @@ def test_the_probability_of_one_layer() -> None:
 
 def test_values_that_come_and_go() -> None:
     """A member that has not a value which another had is trained as the task made it, whatever was settled before."""
-    desk = HParamReader(TASK)
-    fresh = desk.settle({"lr": 0.5}, None)
-    desk.settle({"lr": 0.1, "beta": 0.5, "p": 0.4, "s": 0.1, "clip": 2.0, "t": 3.0}, None)
-    desk.settle({"lr": 0.2, "beta": 0.6}, None)
-    assert desk.settle({"lr": 0.5}, None) == fresh
-    (again,), (first,) = desk.settle({"lr": 0.5, "beta": 0.999}, None).groups, fresh.groups
+    reader = HParamReader(TASK)
+    fresh = reader.settle({"lr": 0.5}, None)
+    reader.settle({"lr": 0.1, "beta": 0.5, "p": 0.4, "s": 0.1, "clip": 2.0, "t": 3.0}, None)
+    reader.settle({"lr": 0.2, "beta": 0.6}, None)
+    assert reader.settle({"lr": 0.5}, None) == fresh
+    (again,), (first,) = reader.settle({"lr": 0.5, "beta": 0.999}, None).groups, fresh.groups
     assert {**again, MARK: None} == {**first, MARK: None}
 
 
 def test_what_was_decided_wins_over_what_was_restored() -> None:
     """What was never bound stays as stored; what is bound moves in proportion; what is not bound any more goes back."""
-    desk = HParamReader(TASK)
-    (group,) = desk.settle({"lr": 0.5, "beta": 0.8}, None).groups
+    reader = HParamReader(TASK)
+    (group,) = reader.settle({"lr": 0.5, "beta": 0.8}, None).groups
     restored = [{**group, "lr": 0.05, "weight_decay": 0.3}]
-    (found,) = desk.settle({"lr": 0.125}, restored).groups
+    (found,) = reader.settle({"lr": 0.125}, restored).groups
     assert (found["lr"], found["betas"], found["weight_decay"]) == (0.0125, (0.9, 0.999), 0.3)
     restored[0]["weight_decay"] = 8.0
     assert found["weight_decay"] == 0.3
-    (again,) = desk.settle({"lr": 0.125}, None).groups
+    (again,) = reader.settle({"lr": 0.125}, None).groups
     assert again["weight_decay"] == 0
 
 
@@ -130,25 +130,25 @@ def test_refused(bind, message) -> None:
 
 
 def test_states_that_fit() -> None:
-    """A state of another network or of other groups of parameters is refused; a fresh one has no groups yet."""
-    desk = HParamReader(TASK)
+    """A state of another network or of other parameter groups is refused; a fresh one has no groups yet."""
+    reader = HParamReader(TASK)
     model = Net().state_dict()
-    (places,) = desk.places
+    (places,) = reader.places
     groups = [{"params": places}]
     assert places == [0, 1, 2, 3]
-    desk.check({"model": model, "optimizer": {"state": {}, "param_groups": groups}})
-    desk.check({"model": model, "optimizer": {"state": {}, "param_groups": None}})
+    reader.check({"model": model, "optimizer": {"state": {}, "param_groups": groups}})
+    reader.check({"model": model, "optimizer": {"state": {}, "param_groups": None}})
     for wrong, message in (
         (3, "expected a state of"),
         ({"model": model}, "expected a state of"),
         ({"model": {**model, "more": torch.ones(2)}}, r"'more': expected nothing, got \(2,\)"),
         ({"model": {**model, "first.bias": torch.ones(9)}}, r"'first.bias': expected \(4,\), got \(9,\)"),
         ({"model": {k: v for k, v in model.items() if k != "last.bias"}}, r"expected \(3,\), got nothing"),
-        ({"optimizer": {"state": {}, "param_groups": groups * 2}}, "other groups of parameters"),
-        ({"optimizer": {"state": {}, "param_groups": [{"params": [0]}]}}, "other groups of parameters"),
+        ({"optimizer": {"state": {}, "param_groups": groups * 2}}, "other parameter groups"),
+        ({"optimizer": {"state": {}, "param_groups": [{"params": [0]}]}}, "other parameter groups"),
     ):
         whole = {"model": model, "optimizer": {"state": {}, "param_groups": groups}}
         state = {**whole, **wrong} if isinstance(wrong, dict) and len(wrong) + len(whole) > 2 else wrong
         state = wrong if message == "expected a state of" else state
         with pytest.raises(TaskError, match=message):
-            desk.check(state)
+            reader.check(state)

@@ -68,12 +68,13 @@ def task_of(place, drawn):
 def test_what_is_drawn_and_not_saved_is_refused(place, tmp_path) -> None:
     """One program refuses it before the start, by name and with what to write; `auto` trains members apart."""
     task = task_of(place, drawn=True)
-    with pytest.raises(TaskError, match=r"draws 'shift.*make it a persistent buffer, or use the executor 'processes'"):
+    message = r"the network's 'shift.*make it a persistent buffer, or use the executor 'processes'"
+    with pytest.raises(TaskError, match=message):
         pbt.run(task, SPACE, population=3, placement="vectorized", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     choice = choose(Placement(executor="auto", device="cpu", workers=2), task, BIRTHS)
     assert choice.placement.executor == "processes"
-    assert "draws 'shift" in choice.why
+    assert "the network's 'shift" in choice.why
 
 
 SHARED = [*((place, False) for place in UNSAVED), ("saved buffer", True), ("counter", True)]

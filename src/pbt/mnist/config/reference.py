@@ -1,4 +1,4 @@
-"""The text of `config/config_params.md`, made from the definitions of the keys."""
+"""The text of `config/config_params.md`, generated from the definitions of the keys."""
 
 from collections.abc import Iterable
 from types import UnionType
@@ -11,37 +11,38 @@ from pbt.mnist.config.types import HYPERPARAMETERS, plain
 
 _HEAD = """# Configuration keys
 
-A configuration is a JSON file with the sections `general`, `train`, `test` and, optionally, `val`. `general` may hold
-any key and wins over the other sections; options on the command line win over the file. Keys of the first table that
-`test` and `val` do not have are taken from `train`. A list is written as text, `"0.1,0.0001"`, or as a JSON list; a
-number may be written as text; a switch is 0 or 1. Any other key is an error.
+A configuration is a JSON file with the sections `general`, `train` and `test`, and an optional section `val`.
+`general` may hold any key and overrides the other sections; options on the command line override the file. If `test` or
+`val` lacks a key of the first table, its value comes from `train`. A list is text, `"0.1,0.0001"`, or a JSON list; a
+number may be text; a switch is 0 or 1. An unknown key is an error.
 
-`-m test` and `-m val` take the network, and the images held out from it, from the checkpoint: from its model file, or
-from `args_test.json` or `args_test_<w>.json` in its training directory. Of `data_dir`, `metric`, `gpus`, `threads` and
-`batch_size` the command line wins, then the configuration file where it differs from the default, then those arguments.
-`--set` with another value of a key that the checkpoint fixes is an error. `--device` wins over `gpus`.
+`-m test` and `-m val` read the network and its held-out images from the checkpoint: from its model file, or from
+`args_test.json` or `args_test_<w>.json` in its training directory. The values of `data_dir`, `metric`, `gpus`,
+`threads` and `batch_size` come from the command line, else from the configuration file if it differs from the default,
+else from the checkpoint. `--set` with another value of a key that the checkpoint fixes is an error. `--device`
+overrides `gpus`.
 
-The original does not have these keys: `num_val`, `threads`, `pixels`, `label_smoothing`, `beta1`, `beta2`,
+These keys are additions to the original: `num_val`, `threads`, `pixels`, `label_smoothing`, `beta1`, `beta2`,
 `exploit_fraction`, `executor`, `data_order`, `PBT_<name>_bounds` and `PBT_<name>_scale`.
 """
 
 _EVOLVING = """## Evolving values: `PBT_<name>` (in `train`)
 
-With at least one of these keys the file describes a population. `<name>` is one of {names}.
+A file with at least one of these keys describes a population. `<name>` is one of {names}.
 
 | key | type | default | range | example | meaning |
 |---|---|---|---|---|---|
-| `PBT_<name>` | list | | 2 or more different numbers, in the range of `<name>` | `"0.1,0.0001"` | two values: \
-a range, either way round, from which members start uniformly and in which they stay; more: choices, of which a \
-change takes the next larger or smaller |
-| `PBT_<name>_bounds` | list | the range | 2 numbers with the range between them | `"1.0,0.00001"` | how far the \
-value may go beyond where members start |
-| `PBT_<name>_scale` | text | `"linear"` | 'linear' or 'log' | `"log"` | scale on which a range is uniform |
+| `PBT_<name>` | list | | 2 or more different numbers, in the range of `<name>` | `"0.1,0.0001"` | two values: a \
+range, in either order; initial values are uniform in it, and later values stay in it; more values: choices, and a \
+change moves to the next larger or smaller one |
+| `PBT_<name>_bounds` | list | the range | 2 numbers with the range between them | `"1.0,0.00001"` | bounds of later \
+values, at least as wide as the initial range |
+| `PBT_<name>_scale` | text | `"linear"` | 'linear' or 'log' | `"log"` | scale on which initial values are uniform |
 """
 
 
 def reference() -> str:
-    """All keys as Markdown tables: type, default, range, example and meaning of each."""
+    """Markdown tables of all keys: type, default, range, example and meaning."""
     shared = list(Section.model_fields)
     parts = [_HEAD, _table("All sections", "train", shared)]
     both = [name for name in EvaluationSection.model_fields if name not in shared]
@@ -87,5 +88,5 @@ def _default(info: FieldInfo) -> str:
 
 
 def _code(value: object) -> str:
-    written = plain(value)
-    return f'`"{written}"`' if isinstance(written, str) else f"`{written:g}`"
+    shown = plain(value)
+    return f'`"{shown}"`' if isinstance(shown, str) else f"`{shown:g}`"

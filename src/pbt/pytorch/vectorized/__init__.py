@@ -1,4 +1,4 @@
-"""Many members as one program."""
+"""Training of many members as one program."""
 
 from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, Elementwise
 from pbt.pytorch.vectorized.executor import VectorizedExecutor, VectorizedWorkerSpec

@@ -1,6 +1,6 @@
-"""Attention for a whole population: members as more examples, so that torch's fused kernels see one call.
+"""Attention for a population: members are stacked as examples for one call of torch's fused kernels.
 
-`vmap` takes `F.multi_head_attention_forward` apart, and has no way to run some of the fused kernels for all members.
+`vmap` decomposes `F.multi_head_attention_forward`, and cannot batch some of the fused kernels.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def attention(
 ) -> Tensor:
     """`F.scaled_dot_product_attention` on q (members, n, heads, length, width); k and v likewise."""
     if mask is not None:
-        # Broadcast over the dimensions that queries have before it.
+        # Broadcast over the leading dimensions of the queries.
         mask = mask.reshape(len(mask), *[1] * (q.dim() - mask.dim()), *mask.shape[1:])
         mask = mask.expand(*q.shape[:-1], mask.shape[-1]).flatten(0, 1)
     q_, k_, v_ = (x.flatten(0, 1) for x in (q, k, v))
@@ -39,12 +39,12 @@ MULTI_HEAD = {
     "attn_mask": None, "use_separate_proj_weight": False, "q_proj_weight": None, "k_proj_weight": None,
     "v_proj_weight": None, "static_k": None, "static_v": None, "average_attn_weights": True, "is_causal": False,
 }  # fmt: skip
-"""The arguments of `F.multi_head_attention_forward`, with what they are where they are not given."""
+"""The arguments of `F.multi_head_attention_forward` with their defaults."""
 _NAMES = [*MULTI_HEAD]
 
 
 def fits_multi_head(*given: Any) -> bool:
-    """Whether `multi_head` does the same: batches, one packed projection, no weights returned, a plain mask or none."""
+    """Whether `multi_head` supports the call: batches, a packed projection, no returned weights, at most a 2D mask."""
     of = dict(zip(_NAMES, given, strict=True))
     plain = not (of["need_weights"] or of["add_zero_attn"] or of["use_separate_proj_weight"])
     unused = ("bias_k", "bias_v", "key_padding_mask", "static_k", "static_v")
@@ -74,5 +74,5 @@ def multi_head(*given: Any) -> Tensor:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether both are one tensor: `vmap` hands each argument over as an object of its own."""
+    """Whether both are the same tensor: `vmap` passes each argument as a new object."""
     return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())

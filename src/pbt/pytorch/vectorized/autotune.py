@@ -1,6 +1,6 @@
-"""Before a run begins: how much memory a member takes in a program, and which way to train them all is the fastest.
+"""Measurements before a run: the memory of a member in a program, and the fastest layout of the population.
 
-Both are found out on the task itself, with its first batch, in a few steps.
+Both are measured on the task itself, with its first batch, in a few steps.
 """
 
 import os
@@ -22,23 +22,23 @@ from pbt.pytorch.vectorized.population import Population
 from pbt.space import HParams
 
 SHARE = 0.5
-"""Of the memory that is free, what a population may take."""
+"""Maximum fraction of the free memory for a population."""
 MEMBERS = 32
-"""Members in a timed program at most; more only make one program better."""
+"""Maximum number of members in a timed program; a program only gains from more."""
 _STEPS = 3
 _CAPTURED = 10
 """Steps that are timed together on an accelerator."""
 _TRAINED = 4
-"""Numbers per parameter while it is trained: itself, its gradient, and two that most optimizers keep."""
+"""Numbers per parameter in training: the parameter, its gradient, and two in the state of most optimizers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A way to share out the population.
+    """A division of the population among workers.
 
     Args:
-        workers: Over so many programs that run at the same time.
-        threads: With so many CPU threads each: small programs lose by more than one.
+        workers: Number of programs that run at the same time.
+        threads: CPU threads of each program; small programs are slower with more than one.
     """
 
     workers: int
@@ -47,15 +47,15 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What was found.
+    """The measurements of a task.
 
     Args:
-        member_bytes: Memory of one member in training.
-        free_bytes: Memory that was free.
-        room: Members that fit into the share of it that a population may take, at least one.
-        layout: The fastest of those that were tried.
+        member_bytes: Memory of one member in training, bytes.
+        free_bytes: Free memory, bytes.
+        room: Number of members that fit into a fraction `SHARE` of the free memory, at least one.
+        layout: The fastest layout.
         together: Seconds of a step of all members in that layout.
-        apart: Seconds of a step of all members in separate workers; 0: not asked.
+        apart: Seconds of a step of all members in separate workers; 0: not measured.
     """
 
     member_bytes: int
@@ -73,16 +73,16 @@ def probe(
     layouts: Sequence[Layout],
     apart: tuple[int, int] | None,
 ) -> Probe:
-    """Try the task.
+    """Measure the task.
 
-    One worker is timed, while the others that there will be do nothing: they would share the machine's memory with it.
+    One worker is timed alone; the workers of a run also share the machine's memory bandwidth.
 
     Args:
-        task: What shall be trained.
-        setup: Where.
-        births: What the members start with.
-        layouts: What programs may be shared out over.
-        apart: How many workers would train members one by one, and the threads of each; None: that is not asked.
+        task: The task.
+        setup: The specification of a worker.
+        births: The initial hyperparameters of all members.
+        layouts: The candidate layouts.
+        apart: Number of workers that train members one by one, and the threads of each; None: not measured.
 
     Raises:
         TaskError: The task cannot be one program.
@@ -91,7 +91,7 @@ def probe(
         try:
             population = Population(setup, task)
             step, size = population.try_out(births[:1])
-            # Once without hooks that measure: the network may not have any.
+            # First without the measuring hooks, which hide saved-tensor hooks of the network.
             step(eager=True)
             population.try_evaluation()
             step, size = population.try_out(births[:1])
@@ -120,7 +120,7 @@ def probe(
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on a device, caches counted as free."""
+    """Free memory of a device in bytes; caches count as free."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -131,7 +131,7 @@ def free_memory(device: str) -> int:
 
 
 def _kept_bytes(step: Callable[..., object]) -> int:
-    """Memory that a step keeps for its way back."""
+    """Bytes that a step saves for the backward pass."""
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -140,12 +140,12 @@ def _kept_bytes(step: Callable[..., object]) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         step(eager=True)
-    # What is kept may be there once more on the way back, as its own gradient.
+    # Saved tensors may have a gradient of the same size in the backward pass.
     return 2 * sum(saved.values())
 
 
 def _step_of_all(population: Population, births: Sequence[HParams], layout: Layout, room: int, device: str) -> float:
-    """Seconds of a step of all members, as long as that of the largest share."""
+    """Seconds of a step of all members: that of the largest share."""
     share = -(-len(births) // layout.workers)
     some = min(share, room, MEMBERS)
     # Enough for a graph to be captured and replayed, as in a round.
@@ -154,7 +154,7 @@ def _step_of_all(population: Population, births: Sequence[HParams], layout: Layo
 
 
 def _timed(step: Callable[[], object], threads: int, device: str) -> float:
-    """Seconds of a step."""
+    """The median seconds of a step."""
     use_threads(threads)
     times = []
     for _ in range(_STEPS + 1):

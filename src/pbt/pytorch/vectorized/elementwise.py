@@ -1,11 +1,10 @@
-"""Torch's arithmetic of an optimizer step, written once over the rows of all members.
+"""Torch's arithmetic of optimizer steps, over the rows of all members.
 
-To add an optimizer that treats every number of a network alike: subclass `Elementwise`, say what it remembers, which
-settings may differ between members and how it steps, and put it into `ELEMENTWISE`. Until then it runs all the same,
-by `Separate`.
+To add an optimizer that treats every number of a network alike, subclass `Elementwise`, define its state, the settings
+that may differ between members and its step, and add it to `ELEMENTWISE`. Other optimizers run by `Separate`.
 
-Torch's arithmetic to the letter, save for one thing: where momentum is turned on for a network that `RMSprop` trained
-without, torch stops with a `KeyError`, and here the momentum begins at zero.
+The arithmetic is exactly torch's, with one exception: if momentum is switched on for a network that `RMSprop` trained
+without it, torch raises a `KeyError`, and here the momentum starts at zero.
 """
 
 from abc import ABC, abstractmethod
@@ -22,22 +21,22 @@ from pbt.pytorch.vectorized.stacked_tensors import Rows
 
 _BESIDE = {"betas", "foreach", "fused", "initial_lr", MARK}
 _PLAIN = {"maximize": False, "amsgrad": False, "differentiable": False, "capturable": False}
-"""Options of torch's optimizers that are not done here."""
+"""Unsupported options of torch's optimizers, with the values that switch them off."""
 
 
 class Elementwise(ABC):
-    """One step for all members.
+    """One optimizer step for all members.
 
     Args:
-        params: All members' parameters, of one dtype.
-        flat: The same, as one tensor.
-        block: Numbers of one kind that are stepped at once; None: all.
+        params: The parameters of all members, of one dtype.
+        flat: The same parameters as one tensor.
+        block: Numbers that are stepped at once; None: all.
     """
 
     numbers: ClassVar[tuple[str, ...]]
-    """Settings that may differ between members; all others must be the same."""
+    """The settings that may differ between members; all others must be equal."""
     remembers: ClassVar[tuple[str, ...]]
-    """What it may keep of the size of the parameters, by the names in torch's state."""
+    """The names in torch's state of the tensors that have the parameters' shapes."""
     counts: ClassVar[bool] = True
     """Whether torch's state has a count of steps."""
 
@@ -53,37 +52,37 @@ class Elementwise(ABC):
         self._numbers: Tensor | None = None
         """The settings that differ between members (settings, members), in double precision."""
         self.kept: Mapping[str, Tensor] = {}
-        """While rows are stepped: what is kept of them, (rows, numbers)."""
+        """The state of the rows in `update`, (rows, numbers) by name."""
         self.settings: Mapping[str, Any] = {}
-        """While rows are stepped, by name: (rows, 1) in double precision for `numbers`, plain values for the others."""
+        """The settings in `update` by name: (rows, 1) in double precision for `numbers`, plain values for the rest."""
         self.using: Sequence[str] = ()
-        """The names in `kept` that these settings use."""
+        """The names in `kept` that the current settings use."""
         self._steps = torch.zeros((params.members, 1), dtype=torch.float64, device=flat.device)
-        self._there: list[set[str]] = [set() for _ in range(params.members)]
-        """The names in `kept` that each member has, of now or of rounds with other settings, as in torch's state."""
+        self._present: list[set[str]] = [set() for _ in range(params.members)]
+        """The names in each member's state, including those of rounds with other settings, as in torch."""
 
     @property
     def rows(self) -> Sequence[Rows]:
-        """What is kept of all members."""
+        """The state of all members."""
         return list(self._rows.values())
 
     @abstractmethod
     def update(self, p: Tensor, g: Tensor, step: Tensor) -> None:
-        """One step of p (rows, numbers) in place, by g, which may be changed; step (rows, 1) counts it."""
+        """Step p (rows, numbers) in place by the gradient g, which may be changed; step (rows, 1) counts from 1."""
 
     @classmethod
     def used(cls, settings: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG003
-        """What it keeps under one member's settings."""
+        """The names of the state that a member's settings use."""
         return cls.remembers
 
     @classmethod
     def suits(cls, groups: Sequence[Sequence[Group]]) -> bool:
-        """Whether all members' settings are within what is done here."""
+        """Whether all members' settings are supported."""
         if any(len(own) != 1 for own in groups):
             return False
         flat = [flatten(own[0]) for own in groups]
         common = [{name: value for name, value in own.items() if name not in cls.numbers} for own in flat]
-        # Whether there is a momentum decides what is kept.
+        # The state depends on whether momentum is used.
         same = all(rest == common[0] and bool(own.get("momentum")) == bool(flat[0].get("momentum"))
                    for rest, own in zip(common, flat, strict=True))  # fmt: skip
         plain = all(not common[0].get(name, off) for name, off in _PLAIN.items())
@@ -91,13 +90,13 @@ class Elementwise(ABC):
 
     @classmethod
     def holds(cls, memory: Memory, params: int) -> bool:
-        """Whether this memory of one member has all that is kept here, the same for each of so many parameters."""
+        """Whether a member's state is supported: empty, or with equal names and counts for all `params` parameters."""
         kinds = {(float(kept.get("step", 0)), *sorted(_names(kept) - {"step"})) for kept in memory.values()}
         known = all(_names(kept) <= {"step", *cls.remembers} for kept in memory.values())
         return known and (not memory or (len(memory) == params and len(kinds) == 1))
 
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
-        """Each member's settings, from now on."""
+        """Set each member's settings."""
         self._groups = groups
         flat = [flatten(own[0]) for own in groups]
         self.using = self.used(flat[0])
@@ -111,19 +110,19 @@ class Elementwise(ABC):
 
     @property
     def signature(self) -> Sequence[Any]:
-        """What a graph of the step depends on, beside tensors that are changed in place."""
+        """The values that a graph of the step depends on, except tensors changed in place."""
         common = [(name, of) for name, of in self._settings.items() if name not in self.numbers]
         return type(self), list(self.using), common
 
     def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
-        """Some settings with other numbers."""
+        """Change some numbers of each member's settings."""
         self.configure([[{**own[0], **new[0]}] for own, new in zip(self._groups, changes, strict=True)])
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """One step; there must be a gradient of every parameter."""
+        """Step; every parameter must have a gradient."""
         for view, gradient in zip(self._gradients.views.values(), gradients, strict=True):
-            assert gradient is not None  # noqa: S101 (asked before)
+            assert gradient is not None  # noqa: S101 (checked by the caller)
             view.copy_(gradient)
         if self.counts or self.using:
             self._steps.add_(1)
@@ -135,23 +134,23 @@ class Elementwise(ABC):
             self.update(self._params[rows], self._gradient[rows], self._steps[rows])
 
     def mark_used(self) -> None:
-        """Note that members have what these settings use."""
-        for there in self._there:
-            there.update(self.using)
+        """Record that every member's state has the names that the current settings use."""
+        for present in self._present:
+            present.update(self.using)
 
     def gather(self, sources: Sequence[int]) -> None:
-        """One gather for each tensor that is kept."""
+        """Copy states between members, by one gather per tensor."""
         for rows in self._rows.values():
             rows.gather(sources)
         self._steps.copy_(self._steps[list(sources)])
-        self._there = [set(self._there[source]) for source in sources]
+        self._present = [set(self._present[source]) for source in sources]
 
     def load(self, index: int, memory: Memory) -> None:
-        """Take torch's state of one member, which must be one that it `holds`; an empty one: before its first step."""
+        """Load torch's state of one member, which `holds` must accept; an empty state precedes the first step."""
         first = memory.get(0, {})
-        self._there[index] = _names(first) - {"step"}
-        # Without a count there is still a first step, which sets the momentum instead of adding to it.
-        self._steps[index] = float(first["step"]) if self.counts and first else float(bool(self._there[index]))
+        self._present[index] = _names(first) - {"step"}
+        # Without a count the first step still differs: it sets the momentum instead of adding to it.
+        self._steps[index] = float(first["step"]) if self.counts and first else float(bool(self._present[index]))
         for name, rows in self._rows.items():
             for place, view in enumerate(rows.views.values()):
                 kept = memory.get(place, {}).get(name)
@@ -162,19 +161,19 @@ class Elementwise(ABC):
         count = float(self._steps[index])
         if not count:
             return {}
-        names = [name for name in self.remembers if name in self._there[index]]
+        names = [name for name in self.remembers if name in self._present[index]]
         rows = {name: list(self._rows[name].row(index).values()) for name in names}
-        # A count for each parameter, which torch would step one by one.
+        # One count per parameter, as torch increments them separately.
         counts = [{"step": torch.tensor(count)} if self.counts else {} for _ in self._gradients.views]
         return {place: own | {name: kept[place] for name, kept in rows.items()} for place, own in enumerate(counts)}
 
     def setting(self, name: str) -> Tensor:
-        """A setting as the parameters' type; what is computed of settings is so before, as torch does with numbers."""
+        """A setting in the parameters' dtype; compute with settings in double precision before, as torch does."""
         value: Tensor = self.settings[name]
         return value.to(self._params.dtype)
 
     def rest(self, name: str) -> Tensor:
-        """One minus a setting."""
+        """One minus a setting, in the parameters' dtype."""
         value: Tensor = 1 - self.settings[name]
         return value.to(self._params.dtype)
 
@@ -190,7 +189,7 @@ def _like(params: Rows, flat: Tensor) -> tuple[Rows, Tensor]:
 
 
 def flatten(group: Group) -> dict[str, Any]:
-    """Settings with `betas` as `beta1` and `beta2`, and without what does not change the result."""
+    """Settings with `betas` as `beta1` and `beta2`, without entries that do not change the result."""
     settings = {name: value for name, value in group.items() if name not in _BESIDE}
     for i, beta in enumerate(group.get("betas", ()), 1):
         settings[f"beta{i}"] = beta
@@ -206,11 +205,11 @@ class ElementwiseSGD(Elementwise):
 
     @classmethod
     def used(cls, settings: Mapping[str, Any]) -> Sequence[str]:
-        """No buffer without momentum."""
+        """The buffer, if there is momentum."""
         return cls.remembers if settings["momentum"] else ()
 
     def update(self, p: Tensor, g: Tensor, step: Tensor) -> None:
-        """One step."""
+        """Step the rows."""
         g.addcmul_(p, self.setting("weight_decay"))
         if self.using:
             buffer = self.kept["momentum_buffer"]
@@ -227,7 +226,7 @@ class ElementwiseAdam(Elementwise):
     remembers = ("exp_avg", "exp_avg_sq")
 
     def update(self, p: Tensor, g: Tensor, step: Tensor) -> None:
-        """One step."""
+        """Step the rows."""
         s, first, second = self.settings, self.kept["exp_avg"], self.kept["exp_avg_sq"]
         if s["decoupled_weight_decay"]:
             p.mul_((1 - s["lr"] * s["weight_decay"]).to(p.dtype))
@@ -248,12 +247,12 @@ class ElementwiseRMSprop(Elementwise):
 
     @classmethod
     def used(cls, settings: Mapping[str, Any]) -> Sequence[str]:
-        """No buffer without momentum, no mean unless it is centered."""
+        """The squares, the buffer with momentum, and the mean if it is centered."""
         momentum = ("momentum_buffer",) if settings["momentum"] else ()
         return ("square_avg", *momentum, *(("grad_avg",) if settings["centered"] else ()))
 
     def update(self, p: Tensor, g: Tensor, step: Tensor) -> None:  # noqa: ARG002
-        """One step."""
+        """Step the rows."""
         g.addcmul_(p, self.setting("weight_decay"))
         square = self.kept["square_avg"]
         square.mul_(self.setting("alpha")).addcmul_(g * self.rest("alpha"), g)
@@ -274,4 +273,4 @@ ELEMENTWISE: dict[type[Any], type[Elementwise]] = {
     AdamW: ElementwiseAdam,
     RMSprop: ElementwiseRMSprop,
 }
-"""By the optimizer's exact class: a subclass may do something else."""
+"""The rules by the optimizer's exact class, because a subclass may have another step."""

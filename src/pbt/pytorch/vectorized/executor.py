@@ -1,4 +1,4 @@
-"""Which tasks one program can train together, and the executor that does so in this process."""
+"""The executor that trains all members in this process as one program, and its grouping of rounds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,10 +18,10 @@ from pbt.pytorch.vectorized.population import Population
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorizedWorkerSpec(WorkerSpec):
-    """Workers of which each trains its share of the population as one program.
+    """The specification of workers that each train their share of the population as one program.
 
     Args:
-        members_per_program: Members in one program at most; None: all that come together.
+        members_per_program: Maximum number of members in one program; None: no limit.
 
     Raises:
         TaskError: The task is no `SupervisedTask`.
@@ -35,14 +35,14 @@ class VectorizedWorkerSpec(WorkerSpec):
 
     @classmethod
     def of(cls, setup: WorkerSpec, members_per_program: int | None) -> Self:
-        """The same setup, with programs in the place of single members."""
+        """The same specification, for programs instead of single members."""
         return cls(
             **{field.name: getattr(setup, field.name) for field in fields(WorkerSpec)},
             members_per_program=members_per_program,
         )
 
     def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
-        """Those that are at the same step, in the order they came, in as few parts as there is room for, all alike."""
+        """Group rounds that can share a program, in their order, in as few parts of equal size as possible."""
         together: dict[tuple[Any, ...], list[RoundTask]] = {}
         for task in tasks:
             sizes = [task.hparams.get(name) for name in self._sizes()]
@@ -50,7 +50,7 @@ class VectorizedWorkerSpec(WorkerSpec):
         return [share for wave in together.values() for share in _parts(wave, self.members_per_program or len(wave))]
 
     def _sizes(self) -> list[str]:
-        """Hyperparameters that give a step its examples: one program has one number of them."""
+        """The hyperparameters that set the examples of a step, which must be equal within a program."""
         task: Any = self.task
         return [
             name
@@ -59,14 +59,14 @@ class VectorizedWorkerSpec(WorkerSpec):
         ]
 
     def open(self) -> Worker:
-        """A worker, ready for its first share."""
+        """Open a worker."""
         task: Any = self.task
         with seeded(seed_of("open"), self.device):
             return Population(self, task)
 
 
 def _parts(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
-    """The wave in as many parts as it takes, none larger than another by more than one."""
+    """The wave in the fewest parts of at most `size` rounds; their sizes differ by at most one."""
     count = -(-len(wave) // size)
     ends = [-(-len(wave) * i // count) for i in range(count + 1)]
     return [tuple(wave[start:end]) for start, end in pairwise(ends)]
@@ -76,27 +76,26 @@ class VectorizedExecutor(InlineExecutor):
     """Trains all members of a wave together, in this process.
 
     Args:
-        setup: Its task must be a `SupervisedTask`.
-        members_per_program: Members in one program at most; None: all that come together.
+        setup: The specification; its task must be a `SupervisedTask`.
+        members_per_program: Maximum number of members in one program; None: no limit.
 
     Raises:
-        TaskError: The task is of another form.
+        TaskError: The task has another form.
     """
 
     def __init__(self, setup: WorkerSpec, members_per_program: int | None = None) -> None:
         super().__init__(VectorizedWorkerSpec.of(setup, members_per_program))
-        self._chunk = members_per_program
+        self._members_per_program = members_per_program
 
     @property
     def slots(self) -> int:
-        """As many as there are, up to the chunk."""
-        return self._chunk or 2**31
+        """The maximum number of members in a program; without a limit 2**31."""
+        return self._members_per_program or 2**31
 
 
 def refusal(task: Any) -> str:
-    """Why a task of another form cannot be one program."""
+    """The error message for a task of another form."""
     return (
-        "the executor 'vectorized' trains a SupervisedTask, of which it knows what a step is; got "
-        f"{type(task).__name__}, "
-        "which runs its own loop: use the executor 'processes'"
+        f"expected a SupervisedTask for the executor 'vectorized', got {type(task).__name__}, which runs its own loop; "
+        "use the executor 'processes'"
     )

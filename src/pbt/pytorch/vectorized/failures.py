@@ -1,22 +1,22 @@
-"""What went wrong, as outcomes: with one member, or with the program that all share."""
+"""Failures of one member as outcomes, and error messages of the whole program."""
 
 import re
 
 from pbt.executors.base import Failure, RoundTask
 from pbt.executors.worker import blame
 
-CHECKPOINTED = "what torch.utils.checkpoint or another saved-tensor hook computes again on the way back is one member's"
-"""Why a network with such a hook cannot stand for all members."""
+CHECKPOINTED = "torch.utils.checkpoint or another saved-tensor hook recomputes one member's part in the backward pass"
+"""The reason to refuse a network with such a hook."""
 
 
 def broken(error: BaseException) -> str:
-    """What a user is told whose task cannot be one program."""
+    """The error message for a task that cannot be one program."""
     text = " ".join(str(error).split())
     operation = re.search(r"not implemented for (aten::[\w.]+)", text)
     if operation is not None:
         text = f"torch.func.vmap has no rule for the operation '{operation[1]}'"
     elif "data-dependent control flow" in text or ".item()" in text:
-        text = "it decides by the values in a tensor, which members do not share"
+        text = "it decides by the values in a tensor, which differ between members"
     elif CHECKPOINTED in text:
         text = CHECKPOINTED
     elif "must override the setup_context" in text:
@@ -33,9 +33,9 @@ def broken(error: BaseException) -> str:
 
 
 def blamed(task: RoundTask, error: BaseException) -> Failure:
-    """What went wrong with one member, as a worker would tell it.
+    """The failure of one member, as reported by a worker.
 
     Raises:
-        KeyboardInterrupt: An interrupt lies behind it, which is no member's failure.
+        KeyboardInterrupt: The error was caused by an interrupt.
     """
     return blame(task, error)

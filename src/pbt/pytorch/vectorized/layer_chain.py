@@ -1,4 +1,4 @@
-"""A chain of plain layers, run for all members without `vmap`, whose bookkeeping takes as long as a small layer."""
+"""A chain of plain layers, run for all members without `vmap`, whose overhead per layer equals a small layer's work."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from pbt.pytorch.vectorized.vmap_rules import Rule, as_channels, as_members
 
 Tensors = Mapping[str, Tensor]
 Layer = Callable[[Tensor, Tensors], Tensor]
-"""From what all members give on (members, n, ...) to what the layer makes of it, with all members' tensors by name."""
+"""A layer of all members: inputs (members, n, ...) and the members' tensors by name to outputs (members, n, ...)."""
 Operation = Callable[..., Tensor]
 
 _ELEMENTWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus)
@@ -21,12 +21,12 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def chain_of(model: nn.Module, names: Mapping[int, str], rules: Mapping[Any, Rule]) -> Sequence[Layer] | None:
-    """The layers of a model in order; None: it is something else than a chain of layers that are known here.
+    """The layers of a model in order; None if the model is not a chain of supported layers.
 
     Args:
-        model: Of one member.
-        names: Of its parameters and buffers, by their `id`.
-        rules: How operations run for all members, on the device where it is.
+        model: The network of one member.
+        names: The names of its parameters and buffers by `id`.
+        rules: The rules of operations for the device.
     """
     if "forward" in vars(model) or any(getattr(model, hooks) for hooks in _HOOKS):
         return None
@@ -45,7 +45,7 @@ def chain_of(model: nn.Module, names: Mapping[int, str], rules: Mapping[Any, Rul
 def _layer(module: Any, names: Mapping[int, str], rules: Mapping[Any, Rule]) -> Layer | None:
     kind = type(module)
     if kind in _ELEMENTWISE:
-        # What it would change in place may be the batch that all members share.
+        # Copied before an in-place operation: x may be the batch that all members share.
         return lambda x, _: module(x.clone() if getattr(module, "inplace", False) else x)
     if kind is StackedDropout:
         return lambda x, _: module.stacked(x) if module.training else module.undropped(x)
@@ -68,7 +68,7 @@ def _with_weights(module: Any, names: Mapping[int, str], rules: Mapping[Any, Rul
 
 
 def _pool(module: Any, x: Tensor) -> Tensor:
-    # Whatever way copies nothing: channels are pooled each by itself.
+    # The layout without a copy: channels are pooled independently.
     flat = x.is_contiguous()
     y: Tensor = module(x.flatten(0, 1) if flat else as_channels(x))
     return y.view(*x.shape[:2], *y.shape[1:]) if flat else as_members(y, len(x))
@@ -103,5 +103,5 @@ def _batch_norm(module: Any, names: Mapping[int, str], run: Operation) -> Layer:
 
 
 def _names(module: nn.Module, names: Mapping[int, str], *keys: str) -> list[str]:
-    """The names of a layer's tensors; empty, which nothing is called, where it has none."""
+    """The names of a layer's tensors; an empty name, which no tensor has, if one is missing."""
     return [names.get(id(getattr(module, key)), "") for key in keys]

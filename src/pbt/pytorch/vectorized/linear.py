@@ -1,4 +1,4 @@
-"""A linear layer for a whole population, as one batched product."""
+"""A linear layer for a population, as one batched product."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class _Linear(torch.autograd.Function):
-    """`x @ w.T + b` for every member, with gradients that lie in memory as the parameters do, so none is copied."""
+    """`x @ w.T + b` for every member; gradients have the memory layout of the parameters and are not copied."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        """X (members, n, in), w (members, out, in), b (members, out)."""
+        """The product of x (members, n, in) and w (members, out, in), plus b (members, out)."""
         ctx.save_for_backward(x, w)
         turned = w.transpose(1, 2)
         return torch.bmm(x, turned) if b is None else torch.baddbmm(b.unsqueeze(1), x, turned)
@@ -19,7 +19,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of x, w and b, as far as they are needed."""
+        """The required gradients of x, w and b."""
         (gradient,) = gradients
         x, w = ctx.saved_tensors
         of_x, of_w, of_b = ctx.needs_input_grad

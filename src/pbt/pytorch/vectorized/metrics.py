@@ -1,4 +1,4 @@
-"""The loss and the metrics of every member, from the outputs of all."""
+"""The loss and the metrics of each member, from the outputs of all members."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,17 +14,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 Metric = Callable[..., Tensor]
 Outputs = Any
-"""What a network returns, a tensor as a rule: for all members, with them in front."""
+"""The outputs of a network, usually a tensor, for all members: (members, ...)."""
 _IGNORED = -100
 """The target that `F.cross_entropy` ignores."""
 
 
 class Measures:
-    """Functions of outputs and targets, for all members at once as far as `vmap` can.
+    """Functions of outputs and targets, for all members at once if `vmap` supports them.
 
     Args:
-        members: How many.
-        device: Where the outputs are.
+        members: Number of members.
+        device: The device of the outputs.
     """
 
     def __init__(self, members: int, device: str) -> None:
@@ -34,12 +34,12 @@ class Measures:
         self._settings: Sequence[Mapping[str, Any]] = [{}] * members
         """Each member's settings of the loss."""
         self._smoothing: Tensor | None = None
-        """The `label_smoothing` of each member, where they differ; a captured graph reads it."""
+        """The `label_smoothing` of each member if they differ; a captured graph reads it."""
         self.faults: dict[int, Exception] = {}
-        """By member, what was first raised for it."""
+        """The first exception of each member that raised one."""
 
     def configure(self, settings: Sequence[Mapping[str, Any]]) -> None:
-        """Each member's settings of the loss, from now on."""
+        """Set each member's settings of the loss."""
         self._settings = settings
         self.faults.clear()
         if self._smooths:
@@ -48,39 +48,39 @@ class Measures:
 
     @property
     def signature(self) -> Sequence[Any]:
-        """What a graph of the loss depends on, beside tensors that are changed in place."""
+        """The values that a graph of the loss depends on, except tensors changed in place."""
         return [self._smooths, [] if self._smooths else [sorted(own.items()) for own in self._settings]]
 
     @property
     def _smooths(self) -> bool:
-        """Whether members differ in nothing but their `label_smoothing`."""
+        """Whether the members' settings differ only in `label_smoothing`."""
         differ = any(own != self._settings[0] for own in self._settings)
         return differ and all(map(_only_smoothing, self._settings))
 
     def each(
         self, name: Any, function: Metric, outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0
     ) -> Tensor:
-        """The function of each member's outputs (members,); where `vmap` cannot run it, one after the other.
+        """The function of each member's outputs, (members,); member by member if `vmap` cannot run it.
 
         Args:
-            name: By which it is remembered that it cannot.
+            name: The key under which a failure of `vmap` is remembered.
             function: `(outputs, targets) -> scalar`.
-            outputs: With members in front.
+            outputs: (members, ...).
             targets: (n, ...) if shared, else (members, n, ...).
             shared: Whether all members have the same targets.
-            first: The number of the first member, where the outputs are those of some members.
+            first: The number of the first member in the outputs.
         """
         if name not in self._slow:
             try:
                 with quiet():
                     return vmap(function, (0, None if shared else 0), randomness="different")(outputs, targets)
-            except Exception:  # noqa: BLE001 (whatever it is, the loop will do it or say it)
+            except Exception:  # noqa: BLE001 (the loop below succeeds or records the error)
                 self._slow.add(name)
         members = len(tree_leaves(outputs)[0])
         return self._one_by_one([function] * members, outputs, targets, shared=shared, first=first)
 
     def losses(self, loss: Metric, outputs: Outputs, targets: Tensor, *, shared: bool) -> Tensor:
-        """The loss of each member (members,), each under its own settings."""
+        """The loss of each member, (members,), with its own settings."""
         first = self._settings[0]
         if all(own == first for own in self._settings):
             if loss is F.cross_entropy and _is_plain(first, outputs, targets, shared=shared):
@@ -95,12 +95,12 @@ class Measures:
     def _one_by_one(
         self, functions: Sequence[Metric], outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0
     ) -> Tensor:
-        """Each member's function of its outputs; NaN where it raises, which is that member's fault alone."""
+        """Each member's function of its outputs; NaN if it raises an exception, which is that member's fault."""
         values = []
         for i, function in enumerate(functions):
             value: Any = math.nan
             try:
-                # What one member's function changes in place is not the next one's.
+                # A copy: the function may change its targets in place.
                 own = targets.clone() if shared else targets[i]
                 value = function(tree_map(lambda x, i=i: x[i], outputs), own)
             except Exception as error:  # noqa: BLE001 (a failed member is data)
@@ -112,7 +112,7 @@ class Measures:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warning that `vmap` runs some operation for one member after the other."""
+    """Suppress the warning that `vmap` runs an operation member by member."""
     torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
     try:
         yield
@@ -121,12 +121,12 @@ def quiet() -> Iterator[None]:
 
 
 def _only_smoothing(settings: Mapping[str, Any]) -> bool:
-    """Whether a loss has no setting but a `label_smoothing` that torch accepts."""
+    """Whether the only setting of a loss is a `label_smoothing` that torch accepts."""
     return set(settings) <= {"label_smoothing"} and 0 <= settings.get("label_smoothing", 0.0) <= 1
 
 
 def _is_plain(settings: Mapping[str, Any], outputs: Outputs, targets: Tensor, *, shared: bool) -> bool:
-    """Whether outputs (members, n, classes) meet class numbers, (n,) or each member's own."""
+    """Whether outputs are (members, n, classes) and targets are class numbers, (n,) or (members, n)."""
     if not isinstance(outputs, Tensor) or targets.is_floating_point() or not _only_smoothing(settings):
         return False
     return outputs.dim() == 3 and targets.dim() == (1 if shared else 2)
@@ -145,6 +145,6 @@ def _cross_entropies(outputs: Tensor, targets: Tensor, label_smoothing: float = 
 def _smoothed_cross_entropy(outputs: Tensor, targets: Tensor, smoothing: Tensor) -> Tensor:
     """`F.cross_entropy` with `label_smoothing` as a tensor (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
     logs = F.log_softmax(outputs, dim=1)
-    there = targets != _IGNORED
-    spread = torch.where(there, -logs.mean(dim=1), 0.0).sum() / there.sum()
+    counted = targets != _IGNORED
+    spread = torch.where(counted, -logs.mean(dim=1), 0.0).sum() / counted.sum()
     return (1 - smoothing) * F.nll_loss(logs, targets) + smoothing * spread

@@ -1,4 +1,4 @@
-"""One network that stands for all members: what differs between them is handed in."""
+"""One network that runs for all members; their tensors are passed as arguments."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,16 +20,16 @@ from pbt.space import Value
 
 
 class StackedNet:
-    """The network, run for one member as `vmap` sees it, with all that differs between members handed in.
+    """A network run by `vmap`, with the parameters, buffers and attributes of members as arguments.
 
     Args:
-        model: Of one member; it is changed.
-        noise: The source of dropout; `noise.at` names one key per member.
-        device: Where it is.
-        tuning: How it computes there.
+        model: The network of one member; it is changed.
+        noise: The source of dropout; `noise.at` sets one key per member.
+        device: The device.
+        tuning: The choices for the kind of device.
 
     Raises:
-        TaskError: Something would happen to one member's parameters that does not happen to these.
+        TaskError: A parameter has a gradient hook, which would not run for members.
     """
 
     def __init__(self, model: nn.Module, noise: Noise, device: str, tuning: Tuning = CPU) -> None:
@@ -55,26 +55,26 @@ class StackedNet:
         self._as_built = _plain_attributes(model)
         self._tried = False
         self.attributes: dict[str, Tensor] = {}
-        """By path, for all members, where they differ."""
+        """The attributes in which members differ, by path: (members,)."""
 
     @property
     def draws(self) -> bool:
-        """Whether there is dropout."""
+        """Whether the network has dropout layers."""
         return bool(self._dropouts)
 
     def train(self) -> None:
-        """From now on as in training."""
+        """Set training mode."""
         self._model.train()
 
     def eval(self) -> None:
-        """From now on as in evaluation."""
+        """Set evaluation mode."""
         self._model.eval()
 
     def configure(self, settings: Sequence[Settings]) -> None:
-        """Take each member's dropout and attributes, for a round that begins with a network as it was built.
+        """Set each member's dropout and attributes, and reset the network's plain attributes to those as built.
 
         Raises:
-            TaskError: Members differ in an attribute that is no number.
+            TaskError: Members differ in an attribute that is not a number.
         """
         for layer, own in zip(self._dropouts, zip(*(own.dropout for own in settings), strict=True), strict=True):
             layer.set(own, self._device)
@@ -97,7 +97,7 @@ class StackedNet:
 
     @property
     def signature(self) -> Sequence[Any]:
-        """What a graph of the network depends on, beside tensors that are changed in place."""
+        """The values that a graph of the network depends on, except tensors changed in place."""
         plain = [(name, repr(getattr(module, name))) for module, name, _ in self._as_built]
         kinds = [(path, str(tensor.dtype)) for path, tensor in self.attributes.items()]
         return [layer.drops for layer in self._dropouts], plain, kinds
@@ -112,24 +112,24 @@ class StackedNet:
         return torch.tensor(values, dtype=torch.int64 if whole else self._dtype)
 
     def check_reached(self) -> None:
-        """After a step back: raise TaskError if a parameter was used that is not the member's.
+        """After a backward pass, raise TaskError if the network used one of its own parameters.
 
-        It was reached by a reference that nobody can see, as one in a list of the network's own.
+        A network can reach its own parameters by a reference outside its modules' attributes, such as a list.
         """
         for name, parameter in self._own.items():
             if parameter.grad is not None:
                 raise TaskError(
-                    f"the network uses its parameter '{name}' by another way than as an attribute of a module, where "
-                    "members cannot have values of their own; use the executor 'processes'"
+                    f"the network uses its parameter '{name}' by a reference other than an attribute of a module, so "
+                    "members of one program cannot have separate values; use the executor 'processes'"
                 )
 
     @property
     def is_chain(self) -> bool:
-        """Whether `run_chain` can run it, as members are now."""
+        """Whether `run_chain` supports the network with the current settings."""
         return self._chain is not None and not self.attributes
 
     def run_chain(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """The outputs of all members: tensors by name and x with members in front; buffers are changed in place."""
+        """The outputs of all members, from tensors by name and x (members, ...); buffers are changed in place."""
         for layer in self._chain or ():
             x = layer(x, tensors)
         return x
@@ -142,7 +142,7 @@ class StackedNet:
         row: Tensor,
         *inputs: Tensor,
     ) -> tuple[Any, dict[str, Tensor]]:
-        """The outputs, and the buffers that the network replaced instead of changing them in place."""
+        """The outputs, and the buffers that the network replaced instead of changing in place."""
         for layer in self._dropouts:
             layer.row = row
         with self._holding({**params, **buffers}), self._having(attributes), Rules(self._rules), self._unhooked():
@@ -156,7 +156,7 @@ class StackedNet:
 
     @contextmanager
     def _holding(self, given: Mapping[str, Tensor]) -> Iterator[None]:
-        """Its parameters and buffers are these inside. Not `functional_call`, which forgets replaced buffers."""
+        """Replace the parameters and buffers in the block. `functional_call` would discard replaced buffers."""
         before = [holder[key] for _, holder, key in self._places]
         try:
             for name, holder, key in self._places:
@@ -168,9 +168,9 @@ class StackedNet:
 
     @contextmanager
     def _unhooked(self) -> Iterator[None]:
-        """Refuse saved-tensor hooks in the first training step: what they do on the way back is outside of `vmap`.
+        """Refuse saved-tensor hooks in the first training step: in the backward pass they run outside of `vmap`.
 
-        Only then, and not while the memory of a step is measured by such hooks, because they are off meanwhile.
+        Only in the first step, and not while such hooks measure the memory of a step, because this disables them.
         """
         hooks = torch._C._autograd
         if self._tried or not self._model.training or hooks._top_saved_tensors_default_hooks(True) is not None:
@@ -204,7 +204,7 @@ class StackedNet:
 
 
 def _plain_attributes(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """The plain values that modules keep beside their tensors: no state holds them, and every round starts anew."""
+    """The plain attributes of modules: no state holds them, and every round starts with their values as built."""
     own = vars(nn.Module()).keys()
     return [
         (module, name, copy.deepcopy(value))
@@ -224,7 +224,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _stack_dropouts(model: nn.Module, noise: Noise) -> list[StackedDropout]:
-    """Replace every keyed dropout layer, in the order in which settings list them."""
+    """Replace every keyed dropout layer; returns the new layers in the order of `Settings.dropout`."""
     ones = [module for module in model.modules() if isinstance(module, KeyedDropout)]
     stacked = {one: StackedDropout(one, noise) for one in ones}
     for path, module in list(model.named_modules(remove_duplicate=False)):

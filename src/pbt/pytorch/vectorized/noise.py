@@ -1,4 +1,4 @@
-"""Dropout for a whole population: each member's own noise and probability, in one pass."""
+"""Dropout for a population: noise and probability per member, in one pass."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from pbt.pytorch.vectorized.vmap_rules import for_all
 
 
 class StackedDropout(nn.Module):
-    """Takes the place of a `KeyedDropout` in a network that `vmap` runs; the same bits for every member.
+    """The replacement of a `KeyedDropout` in a network run by `vmap`; each member draws the same bits as without it.
 
     Args:
         one: The layer of one member.
-        noise: The source; `noise.at` names one key per member.
+        noise: The source of noise; `noise.at` sets one key per member.
     """
 
     def __init__(self, one: KeyedDropout, noise: Noise) -> None:
@@ -25,12 +25,12 @@ class StackedDropout(nn.Module):
         self._thresholds: list[int] = []
         self._scales: list[float] = []
         self._columns = torch.zeros(0)
-        """Where a graph reads them: thresholds and scales (2, members), in double precision."""
+        """Thresholds and scales (2, members) in double precision, read by a captured graph."""
         self.row = torch.zeros(())
-        """This member's number as `vmap` sees it: there even where the input is the same for all members."""
+        """The member's number under `vmap`; it differs between members even if their input is the same."""
 
     def set(self, probabilities: Sequence[float], device: str = "cpu") -> None:
-        """One probability per member, from now on; the inputs are on this device."""
+        """Set one probability per member; the inputs are on `device`."""
         self._thresholds = [threshold_of(p) for p in probabilities]
         self._scales = [scale_of(p) for p in probabilities]
         columns = torch.tensor([self._thresholds, self._scales], dtype=torch.float64)
@@ -41,21 +41,21 @@ class StackedDropout(nn.Module):
 
     @property
     def drops(self) -> bool:
-        """Whether any member drops anything."""
+        """Whether any member drops elements."""
         return any(threshold != threshold_of(0.0) for threshold in self._thresholds)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One member's input as `vmap` sees it; ReLU first where that was taken in."""
+        """The outputs for one member's input under `vmap`; after a ReLU if it is fused."""
         if not self.training:
             return self.undropped(x)
         return for_all(lambda stacked, _: self.stacked(stacked), x, self.row)
 
     def undropped(self, x: Tensor) -> Tensor:
-        """What is left without dropout: nothing, or the ReLU that was taken in."""
+        """The input without dropout; after a ReLU if it is fused."""
         return F.relu(x) if self.relu else x
 
     def stacked(self, x: Tensor) -> Tensor:
-        """All members' inputs, (members, *shape)."""
+        """The outputs for all members' inputs, (members, *shape)."""
         if not self.drops:
             return self.undropped(x)
         bits = self._noise.bits(self._decisions(x.shape[1:]), self._layer)
@@ -68,7 +68,7 @@ class StackedDropout(nn.Module):
 
 
 def _laid_out_as(x: Tensor, bits: Tensor) -> Tensor:
-    """The bits as floats, in memory in the order of x where they have its shape: kernels then read both alike."""
+    """The bits as floats, in the memory layout of x if the shapes are equal: kernels then read both in order."""
     if bits.shape != x.shape:
         return bits.to(wide(x).dtype)
     return torch.empty_like(x, dtype=wide(x).dtype).copy_(bits)

@@ -1,8 +1,8 @@
-"""Optimizers for a whole population, each member with its own settings and its own count of steps.
+"""Optimizers for a population; each member has its own settings and its own count of steps.
 
-Two ways. `Separate`: each member's real torch optimizer, on views of its row: any optimizer, one call per member and
-step. `Elementwise` (in `elementwise.py`): torch's arithmetic over all rows at once, for networks so small that a call
-costs more than its work.
+`Separate` has a torch optimizer per member, on views of its row: it supports any optimizer, with one call per member
+and step. `Elementwise` (in `elementwise.py`) runs torch's arithmetic over all rows at once, for networks so small that
+a call costs more than its work.
 """
 
 import copy
@@ -20,38 +20,38 @@ from pbt.pytorch.vectorized.stacked_tensors import Rows
 Group = Mapping[str, Any]
 """An optimizer's settings, as in `param_groups` without the parameters."""
 Memory = dict[int, dict[str, Any]]
-"""What an optimizer remembers, as in its `state_dict()["state"]`."""
+"""The state of an optimizer, as in its `state_dict()["state"]`."""
 
 
 class Stepper(Protocol):
-    """Steps all members."""
+    """The optimizers of all members."""
 
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
-        """Each member's settings, from now on."""
+        """Set each member's settings."""
 
     def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
-        """Some of each member's settings with other numbers, as a scheduler gives them from step to step."""
+        """Change some numbers of each member's settings, as a scheduler does between steps."""
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """One step; gradients (members, *shape) in the order of the parameters, None where there is none."""
+        """Step by gradients (members, *shape) in the order of the parameters; None: no gradient."""
 
     def gather(self, sources: Sequence[int]) -> None:
-        """Give every member what the member at its place in `sources` remembers."""
+        """Copy the state of member `sources[i]` to each member i."""
 
     def load(self, index: int, memory: Memory) -> None:
-        """Make one member remember this; it is copied."""
+        """Set the state of one member to a copy of `memory`."""
 
     def dump(self, index: int) -> Memory:
-        """What one member remembers; tensors are shared, not copied."""
+        """The state of one member; tensors are shared, not copied."""
 
 
 class Separate:
     """One torch optimizer per member.
 
     Args:
-        make: The task's optimizer of some parameters.
-        params: All members' parameters.
-        trained: Which of them have gradients; what makes the optimizer may ask.
+        make: Returns the task's optimizer of given parameters.
+        params: The parameters of all members.
+        trained: `requires_grad` of each parameter, which `make` may read.
     """
 
     def __init__(self, make: Callable[[Any], Optimizer], params: Rows, trained: Sequence[bool]) -> None:
@@ -65,40 +65,40 @@ class Separate:
         self._fused: list[FusedAdam | None] = [None] * params.members
 
     def configure(self, groups: Sequence[Sequence[Group]]) -> None:
-        """Each member's settings, from now on."""
+        """Set each member's settings."""
         self._fused = [None] * len(groups)
         for i, (params, before) in enumerate(zip(self._params, self._optimizers, strict=True)):
-            # Made anew for each round: what an optimizer keeps beside its state belongs to the member before.
+            # Built anew for each round: attributes outside the optimizer's state belong to the previous member.
             self._optimizers[i] = self._make(iter(params))
             self._optimizers[i].state = before.state
         for optimizer, own in zip(self._optimizers, groups, strict=True):
             for group, settings, fresh in zip(optimizer.param_groups, own, self._fresh, strict=True):
-                # What the optimizer of the member before has added since is not this member's.
+                # Entries added by the previous member's optimizer are not this member's.
                 for name in group.keys() - fresh - settings.keys():
                     del group[name]
                 group.update(settings)
 
     def adjust(self, changes: Sequence[Sequence[Group]]) -> None:
-        """Some settings with other numbers."""
+        """Change some numbers of each member's settings."""
         for i, (optimizer, own) in enumerate(zip(self._optimizers, changes, strict=True)):
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings)
             self._fused[i] = FusedAdam.of(optimizer, self._params[i]) if self._fused[i] is not None else None
 
     def groups(self, index: int) -> list[dict[str, Any]]:
-        """One member's settings as its optimizer has left them: many count in them; copied."""
+        """A copy of one member's current settings, in which many optimizers keep counters."""
         groups = self._optimizers[index].param_groups
         return [{name: copy.deepcopy(value) for name, value in own.items() if name != "params"} for own in groups]
 
     def set_mode(self, *, training: bool) -> None:
-        """Training or evaluation, for optimizers that tell them apart."""
+        """Set training or evaluation mode of optimizers that have modes."""
         set_mode(self._optimizers, training=training)
 
     def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """One member after the other."""
-        there = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        """Step member by member."""
+        present = [place for place, gradient in enumerate(gradients) if gradient is not None]
         split = [gradient.unbind() for gradient in gradients if gradient is not None]
-        whole = len(there) == len(gradients)
+        whole = len(present) == len(gradients)
         for i, (params, optimizer) in enumerate(zip(self._params, self._optimizers, strict=True)):
             own = [gradient[i] for gradient in split]
             fused = self._fused[i]
@@ -107,27 +107,27 @@ class Separate:
                 continue
             for param in params:
                 param.grad = None
-            for place, gradient in zip(there, own, strict=True):
+            for place, gradient in zip(present, own, strict=True):
                 params[place].grad = gradient
             optimizer.step()
             self._fused[i] = FusedAdam.of(optimizer, params)
 
     def gather(self, sources: Sequence[int]) -> None:
-        """All is read before one is set; setting puts other tensors in the place of those that were read.
+        """Copy states between members; all are read before one is set, because setting replaces the tensors read.
 
-        Those that keep what they have are loaded too, because torch may load another type than it saved.
+        Members that keep their state load it too, because torch may load another dtype than it saved.
         """
         for i, memory in enumerate([self.dump(source) for source in sources]):
             self.load(i, memory)
 
     def load(self, index: int, memory: Memory) -> None:
-        """Through the optimizer's own `load_state_dict`, which takes tensors as they are and steps them in place."""
+        """Load a state by the optimizer's `load_state_dict`, which keeps the given tensors and steps them in place."""
         optimizer, self._fused[index] = self._optimizers[index], None
         own = {place: {name: _copied(value) for name, value in kept.items()} for place, kept in memory.items()}
         optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def dump(self, index: int) -> Memory:
-        """From the optimizer's own `state_dict`."""
+        """The state in the optimizer's `state_dict`."""
         memory: Memory = self._optimizers[index].state_dict()["state"]
         return memory
 
@@ -135,12 +135,12 @@ class Separate:
 class FusedAdam:
     """One member's step by torch's fused Adam kernel.
 
-    It is what `step` of a fused `Adam` or `AdamW` comes to; the way there takes as long as the kernel itself where a
-    network has a few hundred thousand numbers.
+    A direct call of the kernel that `step` of a fused `Adam` or `AdamW` calls; for a network of a few hundred thousand
+    numbers the overhead of `step` equals the time of the kernel.
 
     Args:
-        optimizer: One that `of` accepts.
-        params: What it steps.
+        optimizer: An optimizer that `of` accepts.
+        params: Its parameters.
     """
 
     def __init__(self, optimizer: Optimizer, params: list[Tensor]) -> None:
@@ -155,7 +155,7 @@ class FusedAdam:
 
     @classmethod
     def of(cls, optimizer: Optimizer, params: list[Tensor]) -> Self | None:
-        """The step of these parameters as the optimizer is now; None: it is another, or has not begun."""
+        """The fused step of these parameters; None if the optimizer has another kind of step, or has no state yet."""
         if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) != 1 or is_hooked(optimizer):
             return None
         (group,) = optimizer.param_groups
@@ -167,14 +167,14 @@ class FusedAdam:
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:
-        """One step; there must be a gradient of every parameter."""
+        """Step; every parameter must have a gradient."""
         params, first, second = self._lists
         torch._foreach_add_(self._steps, 1)
         self._kernel(params, gradients, first, second, [], self._steps, **self._settings)
 
 
 def is_hooked(optimizer: Optimizer) -> bool:
-    """Whether something else happens when it steps."""
+    """Whether the optimizer's step has hooks or is replaced."""
     return bool(
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
@@ -191,19 +191,19 @@ def _copied(value: Any) -> Any:
 
 @torch.no_grad()
 def clip(gradients: Sequence[Tensor | None], norms: Tensor) -> None:
-    """Scale each member's gradient down to its norm in place, as `torch.nn.utils.clip_grad_norm_` does.
+    """Clip each member's gradient to its norm in place, as `torch.nn.utils.clip_grad_norm_` does.
 
     Args:
-        gradients: (members, *shape) each; None where there is none.
-        norms: (members,) in double precision; infinite where a member's gradient is left alone.
+        gradients: (members, *shape) each; None: no gradient.
+        norms: (members,) in double precision; infinite: the member's gradient is not clipped.
     """
-    there = [gradient for gradient in gradients if gradient is not None]
-    if not there:
+    present = [gradient for gradient in gradients if gradient is not None]
+    if not present:
         return
-    sizes = [gradient.abs() if gradient.is_complex() else gradient for gradient in there]
+    sizes = [gradient.abs() if gradient.is_complex() else gradient for gradient in present]
     squares = torch.stack([size.flatten(1).square().sum(dim=1) for size in sizes]).sum(dim=0)
     norms = norms.to(squares)
-    # An infinite gradient times zero is NaN, as there; without a norm nothing is touched.
+    # An infinite gradient times zero is NaN, as in torch; with an infinite norm the factor is 1.
     factor = torch.where(norms.isinf(), 1.0, (norms / (squares.sqrt() + 1e-6)).clamp(max=1.0))
-    for gradient in there:
+    for gradient in present:
         gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))

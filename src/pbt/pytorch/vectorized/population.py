@@ -1,4 +1,4 @@
-"""The members that are in memory, and a round of them: load, train, evaluate, store."""
+"""The members in memory, and their rounds: load, train, evaluate, store."""
 
 import time
 import traceback
@@ -29,28 +29,28 @@ from pbt.pytorch.vectorized.training_steps import TrainingSteps
 from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
-"""Examples per member of one evaluation step, if that is more than the task's `evaluation_batch` in all."""
+"""Examples per member of one evaluation step, if their total exceeds the task's `evaluation_batch`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Start:
-    """What a member's round begins with."""
+    """The start of a member's round."""
 
     task: RoundTask
     row: int | None
-    """Where its state is in the program, if it is there."""
+    """The row of its state in the program; None: not in the program."""
     settings: Settings
 
 
 class Population:
-    """What a worker is to one member, to a whole wave.
+    """A worker for a whole wave of members.
 
     Args:
-        setup: What workers are made of.
-        task: What is trained.
+        setup: The specification of the worker.
+        task: The task.
 
     Raises:
-        TaskError: There is nothing to train on.
+        TaskError: The training split is empty.
     """
 
     def __init__(self, setup: WorkerSpec, task: SupervisedTask) -> None:
@@ -60,16 +60,16 @@ class Population:
         self._data = replace(data, train=data.train.to(setup.device))
         self._batches = task.batches(self._data, setup.device)
         self._held_out = held_out(data, setup.device)
-        self._desk = HParamReader(task)
+        self._reader = HParamReader(task)
         self._program: Program | None = None
         self._steps: TrainingSteps | None = None
         self._settings: Sequence[Settings] = ()
-        """Of the members in the program."""
+        """The settings of the members in the program."""
         self._rows: dict[StateRef, tuple[int, str]] = {}
-        """What is in the program: the row and the digest of each state."""
+        """The row and the digest of each state in the program."""
 
     def run(self, share: TaskBatch) -> list[Outcome]:
-        """Train, score and store one round of these members, all from the same step on."""
+        """Train, score and store one round of members with the same first step."""
         first = share[0]
         use_threads(self._setup.threads)
         with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
@@ -94,18 +94,20 @@ class Population:
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
             if isinstance(error, PBTError):
-                told = fatal_cause(error), str(error), ""
+                reason = fatal_cause(error), str(error), ""
             else:
-                told = "refused", broken(error), traceback.format_exc()
+                reason = "refused", broken(error), traceback.format_exc()
             place = users_line(error.__traceback__)
-            return outcomes + [failure(start.task, *told, place) for start in starts]
+            return outcomes + [failure(start.task, *reason, place) for start in starts]
         seconds = (time.monotonic() - started) / len(starts)
         return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
 
     def try_out(self, births: Sequence[HParams], steps: int = 1) -> tuple[Callable[..., object], int]:
-        """Training steps of new members, to be called several times, and the bytes of one of them; nothing is kept.
+        """Prepare training steps of new members for measurements; no state is stored.
 
-        The callable takes `eager=True` for steps that are not captured as a graph.
+        Returns:
+            A function that runs the steps and may be called repeatedly, with `eager=True` without graphs; and the bytes
+            of one member's parameters and buffers.
         """
         wave = [
             RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
@@ -114,11 +116,11 @@ class Population:
         program = self._load([self._start(task) for task in wave])
         contexts = [context_of(task, self._setup) for task in wave]
         program.set_mode(training=True)
-        assert self._steps is not None  # noqa: S101 (made with the program)
+        assert self._steps is not None  # noqa: S101 (built with the program)
         return partial(self._steps.run, wave, contexts, self._settings), program.nbytes // len(wave)
 
     def try_evaluation(self) -> None:
-        """An evaluation of the members that were tried out last, on the first batch of each split."""
+        """Evaluate the members of the last `try_out` on the first batch of each split."""
         assert self._program is not None  # noqa: S101 (called after `try_out`)
         self._program.set_mode(training=False)
         for split in self._held_out.values():
@@ -126,10 +128,9 @@ class Population:
             self._evaluate(self._program, Split(inputs, targets))
 
     def _start(self, task: RoundTask) -> _Start:
-        """Find the state of a task, and settle what it is trained with."""
+        """Find the state of a task, and read its settings."""
         row = self._row_of(task)
-        # The state is let go of, and fetched again when its row is there: all of them at once would take as much
-        # memory again as the program.
+        # The state is freed here and fetched again for its row: all states at once would double the program's memory.
         if row is None:
             state = self._fetch(task)
             groups, schedule = _groups(state), state.get("scheduler")
@@ -137,16 +138,16 @@ class Population:
             assert self._program is not None  # noqa: S101 (the row is in it)
             groups, schedules = self._program.groups(row), self._program.schedules
             schedule = None if schedules is None else schedules.dump(row)
-        return _Start(task=task, row=row, settings=self._desk.settle(task.hparams, groups, schedule))
+        return _Start(task=task, row=row, settings=self._reader.settle(task.hparams, groups, schedule))
 
     def _load(self, starts: Sequence[_Start]) -> Program:
-        """Bring the states into the rows of a program, in this order."""
+        """Load the states into the rows of a program, in order."""
         program = self._program
         if program is None or program.members != len(starts):
-            # The rows of the one before are read before it goes.
+            # Read before the previous program is replaced.
             kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
             rows: list[int | None] = [None] * len(starts)
-            program = Program(self._task, len(starts), self._setup.device, self._desk.stand_in)
+            program = Program(self._task, len(starts), self._setup.device, self._reader.stand_in)
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
             self._steps = TrainingSteps(self._task, program, self._batches, self._setup.device)
         else:
@@ -163,30 +164,30 @@ class Population:
         return program
 
     def _row_of(self, task: RoundTask) -> int | None:
-        """Where the state is that a task starts from, if it is in memory."""
+        """The row of a task's start state; None: not in memory."""
         row, digest = (None, "") if task.start is None else self._rows.get(task.start, (None, ""))
         return row if digest == task.digest else None
 
     def _fetch(self, task: RoundTask) -> State:
-        """A state that is not in memory, or a fresh one."""
+        """A stored state, or a fresh one."""
         if task.start is not None:
             state = self._setup.states.get(task.start, task.digest or "", task.blob)
-            self._desk.check(state)
+            self._reader.check(state)
             return state
         key = context_of(task, self._setup).init_key
         parts = self._task.build(self._setup.device, Noise(), key).parts
         fresh = {name: part.state_dict() for name, part in parts.items()}
         fresh["optimizer"] = {"state": {}, "param_groups": None}
-        self._desk.check(fresh)
+        self._reader.check(fresh)
         return fresh
 
     def _state(self, row: int) -> State:
-        """What a worker would have captured of this member."""
+        """The state of a member, equal to one captured by a worker of a single member."""
         assert self._program is not None  # noqa: S101 (loaded before)
         model, memory = self._program.dump(row)
         groups = [
             {**settings, "params": places}
-            for settings, places in zip(self._program.groups(row), self._desk.places, strict=True)
+            for settings, places in zip(self._program.groups(row), self._reader.places, strict=True)
         ]
         state = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
         if self._program.schedules is not None:
@@ -198,20 +199,20 @@ class Population:
     def _train(self, program: Program, wave: Sequence[RoundTask]) -> list[Metrics]:
         first = wave[0]
         contexts = [context_of(task, self._setup) for task in wave]
-        assert self._steps is not None  # noqa: S101 (made with the program)
+        assert self._steps is not None  # noqa: S101 (built with the program)
         program.set_mode(training=True)
         losses, measured = (of.cpu() for of in self._steps.run(wave, contexts, self._settings))
         program.set_mode(training=False)
-        found = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
-        if "val" in found:
-            program.schedule_by(found["val"]["loss"].tolist())
+        metrics = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
+        if "val" in metrics:
+            program.schedule_by(metrics["val"]["loss"].tolist())
         program.fetch()
         size = int(self._settings[0].task["batch_size"]) * int(self._settings[0].task["accumulate"])
         return [
             self._task.report(
                 losses[i],
                 measured[i] if self._task.score in self._task.metrics else None,
-                {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in found.items()},
+                {name: {metric: float(values[i]) for metric, values in of.items()} for name, of in metrics.items()},
                 first.first_step,
                 self._batches.per_epoch(size),
             )
@@ -219,10 +220,10 @@ class Population:
         ]
 
     def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
-        """Each metric over the split, for each member; the loss without settings from hyperparameters.
+        """Each metric over the split, for each member; the loss does not use the settings bound to hyperparameters.
 
-        The batches are those of every executor, because a network may mix the examples of a batch. Memory is kept low
-        by evaluating some members at a time.
+        The batches are the same for every executor, because a network may mix the examples of a batch. Some members are
+        evaluated at a time to limit memory.
         """
         task, measured, size = self._task, self._task.measured(split), min(self._task.evaluation_batch, len(split))
         together = program.tuning.evaluated_together or _EVALUATED_TOGETHER * program.members
@@ -232,9 +233,9 @@ class Population:
         kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
 
         def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
-            # A copy, because a metric may change it in place.
-            found = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
-            rows[name][first : first + some] += found.detach().double() * (len(targets) / len(split))
+            # A copy: a metric may change its targets in place.
+            measures = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
+            rows[name][first : first + some] += measures.detach().double() * (len(targets) / len(split))
 
         for inputs, targets in batches(split, size, task.prepare):
             for first, outs in kept.items():
@@ -249,7 +250,7 @@ class Population:
         return dict(zip(measured.names, values.cpu(), strict=True))
 
     def _outcome(self, task: RoundTask, row: int, metrics: Metrics, seconds: float) -> Outcome:
-        """Settle and store one member's round."""
+        """Check the metrics of one member's round, and store its state."""
         assert self._program is not None  # noqa: S101 (trained before)
         if row in self._program.faults:
             return blamed(task, self._program.faults[row])

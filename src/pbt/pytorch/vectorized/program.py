@@ -1,4 +1,4 @@
-"""The population as one program: forward, loss, gradient and step for all members at once."""
+"""The population as one program: forward pass, loss, gradient and optimizer step for all members at once."""
 
 import math
 from collections import OrderedDict
@@ -32,24 +32,24 @@ class Batch(NamedTuple):
     """A batch whose gradient was accumulated in a step."""
 
     outputs: Outputs
-    """With members in front."""
+    """(members, ...)."""
     targets: Tensor
     share: float
-    """Its part of the step's examples."""
+    """Its fraction of the step's examples."""
 
 
 class Program:
     """`members` networks on one device.
 
     Args:
-        task: What is trained.
-        members: How many.
-        device: Where.
-        stand_in: A network whose parameters optimizers can be made of that are never stepped.
-        tuning: How it computes there.
+        task: The task.
+        members: Number of members.
+        device: The device.
+        stand_in: A network whose parameters serve optimizers that are never stepped.
+        tuning: The choices for the kind of device; None: the default for `device`.
 
     Raises:
-        TaskError: The network keeps state that is no tensor, or cannot stand for all members.
+        TaskError: The state of the network is not only tensors, or the network cannot run for all members.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class Program:
         self._stepper: Stepper | None = None
         self._settings: Sequence[Settings] = ()
         self._norms: Tensor | None = None
-        """Each member's `clip_norm`, infinite where it has none; None: nobody has one. A captured graph reads it."""
+        """Each member's `clip_norm`, infinite: no clipping; None: no member clips. A captured graph reads it."""
         self._decays = torch.zeros(members, dtype=torch.float64, device=device)
-        """Each member's decay of the average, where there is one."""
+        """Each member's decay of the average; unused without an average."""
         self._step = torch.zeros((), dtype=torch.float64, device=device)
         """The number of the step, on the device."""
         self._groups: list[Groups] = []
-        """Each member's optimizer settings, as its scheduler has left them."""
+        """Each member's optimizer settings, including the changes of its scheduler."""
         self.average = None if task.ema is None else Rows(params, members, device)
         """The averaged weights."""
         stand_ins = [] if task.scheduler is None else [task.optimizer(stand_in.parameters()) for _ in range(members)]
@@ -100,21 +100,21 @@ class Program:
 
     @property
     def faults(self) -> Mapping[int, Exception]:
-        """By member, what its loss or a metric of its outputs first raised since `configure`."""
+        """The first exception of each member's loss or metrics since `configure`."""
         return self._measures.faults
 
     def set_faults(self, faults: Mapping[int, Exception]) -> None:
-        """Replace them by these."""
+        """Replace the faults."""
         self._measures.faults.clear()
         self._measures.faults.update(faults)
 
     @property
     def nbytes(self) -> int:
-        """Memory of all parameters and buffers."""
+        """Bytes of all parameters, buffers and averaged weights."""
         return self.params.nbytes + self.buffers.nbytes + (0 if self.average is None else self.average.nbytes)
 
     def configure(self, settings: Sequence[Settings]) -> None:
-        """Each member's settings, from now on."""
+        """Set each member's settings."""
         self._settings, self._groups = settings, [own.groups for own in settings]
         if self.schedules is not None:
             self.schedules.configure(settings)
@@ -132,7 +132,7 @@ class Program:
 
     @property
     def signature(self) -> Sequence[Any]:
-        """What a captured graph of a step depends on, beside tensors that are changed in place."""
+        """The values that a captured graph of a step depends on, except tensors changed in place."""
         stepper = self._stepper.signature if isinstance(self._stepper, Elementwise) else id(self._stepper)
         own = self._settings[0].task
         sizes = own["batch_size"], own["accumulate"]
@@ -140,7 +140,7 @@ class Program:
 
     @property
     def uncapturable(self) -> str | None:
-        """Why a step cannot be a graph; None: nothing is known that would keep it from being one."""
+        """The reason why a step cannot be captured as a graph; None: no known reason."""
         if not isinstance(self._stepper, Elementwise):
             return "the optimizer steps one member after the other"
         if self.schedules is not None and not self.schedules.by_score:
@@ -148,15 +148,15 @@ class Program:
         return None
 
     def _fitting(self) -> type[Any]:
-        """How these members can be stepped; the same whether they were in memory or are loaded later."""
+        """The class of the optimizers for these members; the same whether they were in memory or are loaded later."""
         rule = self._rule
         if rule is None or not rule.suits(self._groups):
             return Separate
-        remembered = [self._stepper.dump(i) for i in range(self.members)] if type(self._stepper) is Separate else []
-        return rule if all(rule.holds(memory, len(self._leaves)) for memory in remembered) else Separate
+        memories = [self._stepper.dump(i) for i in range(self.members)] if type(self._stepper) is Separate else []
+        return rule if all(rule.holds(memory, len(self._leaves)) for memory in memories) else Separate
 
     def _use(self, kind: type[Any]) -> None:
-        """Step by this from now on."""
+        """Switch to this class of optimizers, with their state."""
         stepper = self._stepper
         if stepper is None or type(stepper) is not kind:
             memories = [] if stepper is None else [stepper.dump(i) for i in range(self.members)]
@@ -172,27 +172,27 @@ class Program:
         return stepper
 
     def begin(self, keys: Sequence[int], step: int, hidden: int) -> None:
-        """Name a training step to the device and to all that draws.
+        """Set the number of a training step and the keys of its draws.
 
         Args:
-            keys: What each member's noise is drawn from, as `noise.key` gives them.
-            step: Its number, from 0.
-            hidden: The seed of noise that is hidden inside layers or written in functional form.
+            keys: The key of each member's noise, from `noise.key`.
+            step: The number of the step, from 0.
+            hidden: The seed of noise drawn inside layers or in functional form.
         """
         self.noise.at(*keys, step=step)
         self._step.fill_(step)
         seed_global(hidden, self._device)
 
     def step(self, inputs: Inputs, targets: Tensor, *, shared: bool) -> tuple[Tensor, list[Batch]]:
-        """One training step of all members, the one that `begin` named: nothing but operations on the device.
+        """Train all members for one step, whose number `begin` has set, by operations on the device only.
 
         Args:
             inputs: (n, ...) each if shared, else (members, n, ...).
-            targets: Likewise.
+            targets: (n, ...) if shared, else (members, n, ...).
             shared: Whether all members see the same batch.
 
         Returns:
-            The loss of each member (members,), and the batches whose gradients were accumulated, all detached.
+            The loss of each member, (members,), and the batches whose gradients were accumulated, all detached.
         """
         for leaf in self._leaves.values():
             leaf.grad = None
@@ -210,22 +210,22 @@ class Program:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0), done
 
     def mark_used(self) -> None:
-        """After steps by a graph, which runs no Python: note what a step notes beside its tensors."""
+        """Update the bookkeeping of the optimizers after steps by a graph, which runs no Python."""
         if isinstance(self._stepper, Elementwise):
             self._stepper.mark_used()
 
     def count(self) -> None:
-        """Name the next step, by an operation on the device."""
+        """Increment the number of the step, by an operation on the device."""
         self._step.add_(1)
         if isinstance(self.noise, CounterNoise):
             self.noise.step.add_(1)
 
     def _advance(self) -> None:
-        """Step the optimizers by the gradients that were accumulated, then the schedulers and the averages."""
+        """Step the optimizers by the accumulated gradients, then the schedulers and the averages."""
         gradients = [leaf.grad for leaf in self._leaves.values()]
         assert self._stepper is not None  # noqa: S101 (configured before)
         if any(gradient is None for gradient in gradients) and not isinstance(self._stepper, Separate):
-            # Torch leaves alone what has no gradient.
+            # Torch's optimizers skip parameters without a gradient.
             self._use(Separate)
         if self._norms is not None:
             clip(gradients, self._norms)
@@ -236,38 +236,38 @@ class Program:
             self.average.approach(self.params, 1 - decay_at(self._decays, self._step))
 
     def schedule_by(self, losses: Sequence[float]) -> None:
-        """After a round: step schedulers that go by the validation loss of each member."""
+        """After a round, step the schedulers that use the validation loss, (members,)."""
         if self.schedules is not None and self.schedules.by_score:
             self._adjust(self.schedules.step(losses))
 
     def _adjust(self, changes: Sequence[Groups]) -> None:
-        """Take what schedulers changed."""
+        """Apply the changes of the schedulers."""
         assert self._stepper is not None  # noqa: S101 (configured before)
         merged = [zip(own, new, strict=True) for own, new in zip(self._groups, changes, strict=True)]
         self._groups = [[{**group, **change} for group, change in pairs] for pairs in merged]
         self._stepper.adjust(changes)
 
     def _gradient(self, inputs: Inputs, targets: Tensor, share: float, *, shared: bool) -> tuple[Tensor, Outputs]:
-        """The loss over a batch times its share of the step, whose gradient is accumulated, and the outputs."""
+        """Accumulate the gradient of a batch; returns its loss times its share of the step, and the outputs."""
         self._net.train()
         outputs = self._outputs(
             self._leaves, self.buffers.views, self._net.attributes, self._rows, inputs, shared=shared
         )
         losses = self._measures.losses(self._loss, outputs, targets, shared=shared)
         if len(self.faults) < self.members:
-            # The gradient of a sum is each member's own: no loss depends on another member.
+            # No loss depends on another member, so the gradient of the sum holds each member's gradient.
             (losses.sum() if share == 1 else losses.sum() * share).backward()  # type: ignore[no-untyped-call]
         self._net.check_reached()
         return losses.detach() * share, detached(outputs)
 
     @torch.no_grad()
     def outputs(self, inputs: Inputs, first: int, last: int) -> Outputs:
-        """What these members say of the same inputs (n, ...) in evaluation: (members, n, ...).
+        """The outputs (members, n, ...) of some members for the same inputs (n, ...) in evaluation mode.
 
         Args:
-            inputs: They are left as they are.
+            inputs: The inputs; they are not changed.
             first: The first member.
-            last: The one after the last member.
+            last: The end of the range of members, exclusive.
         """
         self._net.eval()
         weights = self.params if self.average is None else self.average
@@ -278,7 +278,7 @@ class Program:
         return self._outputs(params, buffers, attributes, self._rows[first:last], inputs, shared=True)
 
     def measure(self, metric: Metric, outputs: Outputs, targets: Tensor, *, shared: bool, first: int = 0) -> Tensor:
-        """A metric of the outputs (members, ...) of all members, or of those from `first` on: (members,)."""
+        """A metric (members,) of outputs (members, ...), whose first member has the number `first`."""
         return self._measures.each(metric, metric, outputs, targets, shared=shared, first=first)
 
     def _is_chain(self, inputs: Inputs) -> bool:
@@ -307,16 +307,16 @@ class Program:
         return outputs
 
     def set_mode(self, *, training: bool) -> None:
-        """Training or evaluation, for optimizers that tell them apart."""
+        """Set training or evaluation mode of optimizers that have modes."""
         if isinstance(self._stepper, Separate):
             self._stepper.set_mode(training=training)
 
     def groups(self, index: int) -> Groups:
-        """The settings of one member's optimizer, with what it counts in them."""
+        """The settings of one member's optimizer, including its counters."""
         return self._stepper.groups(index) if isinstance(self._stepper, Separate) else self._groups[index]
 
     def gather(self, sources: Sequence[int]) -> None:
-        """Give every member everything of the member at its place in `sources`, as if it came from its state."""
+        """Copy member `sources[i]` to each member i, with the same result as loading its state."""
         self.params.gather(sources)
         self.buffers.gather(sources)
         if self.average is not None:
@@ -328,7 +328,7 @@ class Program:
             self._stepper.gather(sources)
 
     def load(self, index: int, state: Mapping[str, Any]) -> None:
-        """Set one member; the state must be of this network."""
+        """Load the state of one member; it must fit this network."""
         model, memory = state["model"], state["optimizer"]["state"]
         given = {name: model[key] for key, name in self._saved.items()}
         if self.average is not None:
@@ -341,12 +341,12 @@ class Program:
         self._stepper.load(index, memory)
 
     def fetch(self) -> None:
-        """Copy what members hold from an accelerator in a few large pieces, which `dump` then reads."""
+        """Copy all members from an accelerator to the CPU in a few large pieces, which `dump` then reads."""
         for rows in self._all_rows():
             rows.fetch()
 
     def release(self) -> None:
-        """Let go of the copies: members are trained on."""
+        """Free the copies of `fetch` before the members are trained again."""
         for rows in self._all_rows():
             rows.release()
 
@@ -355,7 +355,7 @@ class Program:
         return [self.params, self.buffers, *kept, *([] if self.average is None else [self.average])]
 
     def dump(self, index: int) -> tuple[dict[str, Tensor], dict[int, dict[str, Any]]]:
-        """One member's network and what its optimizer remembers; tensors are shared, not copied."""
+        """The states of one member's network and optimizer; tensors are shared, not copied."""
         row = {**self.params.row(index), **self.buffers.row(index)}
         memory = {} if self._stepper is None else self._stepper.dump(index)
         model = OrderedDict((key, row[name]) for key, name in self._saved.items())
@@ -363,19 +363,19 @@ class Program:
         return model, memory
 
 
-def _rule(optimizer: Optimizer, made_of: list[Tensor], params: Rows, tuning: Tuning) -> type[Elementwise] | None:
-    """What does the same as this optimizer over all rows at once; None: nothing, or it would not be faster."""
+def _rule(optimizer: Optimizer, own: list[Tensor], params: Rows, tuning: Tuning) -> type[Elementwise] | None:
+    """The equivalent of an optimizer over all rows at once; None if it does not exist or is not faster."""
     flat, groups = params.flat, optimizer.param_groups
     if flat is None or flat.dtype not in (torch.float32, torch.float64):
         return None
     if tuning.small is not None and flat.shape[1] > tuning.small:
         return None
-    whole = len(groups) == 1 and [id(p) for p in groups[0]["params"]] == [id(p) for p in made_of]
+    whole = len(groups) == 1 and [id(p) for p in groups[0]["params"]] == [id(p) for p in own]
     return ELEMENTWISE.get(type(optimizer)) if whole and not is_hooked(optimizer) else None
 
 
 def _saved_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> OrderedDict[str, str]:
-    """By key of the `state_dict`, the tensor's one name: tied weights have several keys."""
+    """The unique name of each tensor by its keys in the `state_dict`; tied weights have several keys."""
     names = {id(tensor): name for name, tensor in tensors.items()}
     state = model.state_dict(keep_vars=True)
     saved: OrderedDict[str, str] = OrderedDict()

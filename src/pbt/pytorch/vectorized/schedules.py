@@ -1,4 +1,4 @@
-"""Learning-rate schedulers of a population: each member's real one, on an optimizer that stands in for its own."""
+"""Learning-rate schedulers of a population: a torch scheduler per member, on a stand-in optimizer."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -15,42 +15,42 @@ class VectorizedSchedulers:
     """The schedulers of all members.
 
     Args:
-        task: What is trained; it has a scheduler.
-        optimizers: One of the task's optimizers for each member. None of them is ever stepped: the schedulers write
-            rates into their parameter groups, and the population is stepped by those.
+        task: The task; it has a scheduler.
+        optimizers: One optimizer of the task per member. They are never stepped: the schedulers write rates into their
+            parameter groups, and the population is stepped with these rates.
     """
 
     def __init__(self, task: SupervisedTask, optimizers: Sequence[Optimizer]) -> None:
-        assert task.scheduler is not None  # noqa: S101 (asked before)
+        assert task.scheduler is not None  # noqa: S101 (checked by the caller)
         self._optimizers = optimizers
         self._schedulers = [task.scheduler(optimizer) for optimizer in optimizers]
         for optimizer in optimizers:
-            # Torch warns of a scheduler that is stepped before its optimizer, by this name of its own.
+            # Otherwise torch warns that the scheduler is stepped before its optimizer.
             optimizer._opt_called = True  # type: ignore[attr-defined]
         self.by_score = steps_by_score(self._schedulers[0])
-        """Whether they are stepped by the validation loss of a round, and not by steps."""
+        """Whether the schedulers are stepped by the validation loss of a round, not after every step."""
 
     def configure(self, settings: Sequence[Settings]) -> None:
-        """Each member's rates and phase, from now on."""
+        """Set the rates and the phase of each member."""
         for optimizer, scheduler, own in zip(self._optimizers, self._schedulers, settings, strict=True):
             for group, given in zip(optimizer.param_groups, own.groups, strict=True):
                 group.update(copy.deepcopy(given))
             scheduler.load_state_dict(copy.deepcopy(own.schedule))
 
     def step(self, losses: Sequence[float] | None = None) -> list[Groups]:
-        """Step every scheduler; the settings of each member's parameter groups that it changed.
+        """Step every scheduler; returns the changed settings of each member's parameter groups.
 
         Args:
-            losses: The validation loss of each member, for schedulers that are stepped by it.
+            losses: The validation loss of each member, for schedulers that need it.
         """
         changes = []
         for i, (optimizer, scheduler) in enumerate(zip(self._optimizers, self._schedulers, strict=True)):
             before = [dict(group) for group in optimizer.param_groups]
             scheduler.step(*([] if losses is None else [losses[i]]))
-            # And no others: what the member's own optimizer counts in its groups is not known here.
+            # Changed settings only: the stand-in lacks the counters that the member's optimizer keeps in its groups.
             changes.append(
                 [
-                    # A rate that is a tensor is filled in place, and so is the same object as before.
+                    # A rate that is a tensor is filled in place, and remains the same object.
                     {name: of for name, of in group.items() if name != "params" and _may_differ(of, old.get(name))}
                     for group, old in zip(optimizer.param_groups, before, strict=True)
                 ]
@@ -58,7 +58,7 @@ class VectorizedSchedulers:
         return changes
 
     def dump(self, index: int) -> Mapping[str, Any]:
-        """The state of one member's scheduler; copied."""
+        """A copy of the state of one member's scheduler."""
         state: Mapping[str, Any] = copy.deepcopy(self._schedulers[index].state_dict())
         return state
 

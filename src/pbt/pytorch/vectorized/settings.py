@@ -1,7 +1,6 @@
-"""What each member is trained with, read off a live network and optimizer after its hyperparameters were bound.
+"""The settings of each member, read from a live network and optimizer after its hyperparameters were bound.
 
-One live pair serves all members in turn: the table that binds hyperparameters is the same for every executor, and so
-are its checks.
+One network and optimizer serves all members in turn, so that bindings and their checks are the same for every executor.
 """
 
 import copy
@@ -35,7 +34,7 @@ Groups = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One member's."""
+    """The settings of one member."""
 
     groups: Groups
     dropout: tuple[float, ...]
@@ -45,13 +44,20 @@ class Settings:
     task: Mapping[str, Any]
     """`clip_norm`, `batch_size`, `accumulate` and `ema`."""
     attributes: Mapping[str, Value]
-    """By path inside the model."""
+    """Bound attributes of the model, by path."""
     schedule: Any
-    """The state of the scheduler; None: there is none."""
+    """The state of the scheduler; None: no scheduler."""
 
 
 class HParamReader:
-    """Where hyperparameters are bound for members that have no network of their own."""
+    """Binds hyperparameters for members without a network of their own, and reads the resulting settings.
+
+    Args:
+        task: The task.
+
+    Raises:
+        TaskError: The network has unsaved random values, which members cannot share.
+    """
 
     def __init__(self, task: SupervisedTask) -> None:
         self._task = task
@@ -59,9 +65,9 @@ class HParamReader:
         parts = self._build().parts
         check_shareable(lambda seed: task.build("cpu", Noise(), seed).parts["model"], parts["model"])
         self.stand_in: nn.Module = parts["model"]
-        """A network whose parameters optimizers can be made of that are never stepped."""
+        """A network whose parameters serve optimizers that are never stepped."""
         self.names = set(parts)
-        """The parts that a state has."""
+        """The names of the parts in a state."""
         self._shapes = _shapes(parts["model"].state_dict())
         self.places: Sequence[Sequence[int]] = [
             group["params"] for group in parts["optimizer"].state_dict()["param_groups"]
@@ -72,41 +78,41 @@ class HParamReader:
         return self._task.build("cpu", Noise(), seed=0)
 
     def check(self, state: State) -> None:
-        """Raise TaskError if this state is of another network or optimizer."""
-        found = sorted(state) if isinstance(state, dict) else type(state).__name__
-        if found != sorted(self.names):
-            raise TaskError(f"expected a state of {sorted(self.names)}, got {found}")
+        """Raise TaskError if a state does not fit the network and the optimizer."""
+        parts = sorted(state) if isinstance(state, dict) else type(state).__name__
+        if parts != sorted(self.names):
+            raise TaskError(f"expected a state of {sorted(self.names)}, got {parts}")
         shapes = _shapes(state["model"])
         names = [name for name in {**self._shapes, **shapes} if self._shapes.get(name) != shapes.get(name)]
         if names:
             raise TaskError(
-                f"the state of 'model' does not fit what was built ('{names[0]}': expected "
+                f"the state of 'model' does not fit the part that was built ('{names[0]}': expected "
                 f"{self._shapes.get(names[0], 'nothing')}, got {shapes.get(names[0], 'nothing')}); a hyperparameter "
                 "must not change shapes, and members of one program cannot differ in them; use the executor 'processes'"
             )
         groups = state["optimizer"]["param_groups"]
         if groups is not None and [len(group["params"]) for group in groups] != [len(own) for own in self.places]:
-            raise TaskError("the state of 'optimizer' does not fit what was built: it has other groups of parameters")
+            raise TaskError("the state of 'optimizer' does not fit the part that was built: other parameter groups")
 
     def settle(self, hparams: HParams, groups: Groups | None, schedule: Any = None) -> Settings:
-        """What a member is trained with.
+        """The settings of a member.
 
         Args:
             hparams: Its hyperparameters.
-            groups: The optimizer's settings in the state it starts from; None: freshly built.
-            schedule: The scheduler's state there, if there is one.
+            groups: The optimizer's settings in its start state; None: freshly built.
+            schedule: The scheduler's state in its start state; None: no scheduler, or freshly built.
 
         Raises:
-            TaskError: A value does not take effect, or by a binding that cannot be read off.
+            TaskError: A value does not take effect, or its binding is not supported in one program.
         """
-        # Values that a member before had, and this one has not, must not stay in effect.
+        # Values of an earlier member that this one lacks must not stay in effect.
         names = frozenset(hparams)
         if names not in self._lives:
             live = self._build()
             self._lives[names] = live, groups_of(live), schedule_of(live)
         live, fresh, begun = self._lives[names]
         for group, settings in zip(live.parts["optimizer"].param_groups, groups or fresh, strict=True):
-            # Nor what the optimizer of a member before has added to its groups.
+            # Neither must entries that an earlier member's optimizer added to its groups.
             for name in group.keys() - settings.keys() - {"params"}:
                 del group[name]
             group.update(copy.deepcopy(settings))
@@ -132,7 +138,7 @@ def groups_of(live: Live) -> Groups:
 
 
 def schedule_of(live: Live) -> Any:
-    """The state of the live scheduler, copied; None: there is none."""
+    """A copy of the state of the live scheduler; None: no scheduler."""
     scheduler = live.parts.get("scheduler")
     return None if scheduler is None else copy.deepcopy(scheduler.state_dict())
 
@@ -142,25 +148,25 @@ def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _attributes(bound: Mapping[str, Any], model: nn.Module) -> Sequence[tuple[str, str]]:
-    """The names that are bound to attributes of the model, and the paths there."""
+    """The names bound to attributes of the model, with the paths of the attributes."""
     dropouts = {f"{path}.p" for path, m in model.named_modules(remove_duplicate=False) if isinstance(m, KeyedDropout)}
-    found = []
+    attributes = []
     for name, binding in bound.items():
         if type(binding) not in _KNOWN:
             raise TaskError(
-                f"the hyperparameter '{name}' is bound by {type(binding).__name__}, whose effect on a population in "
-                "one program is not known; use the executor 'processes'"
+                f"the hyperparameter '{name}' is bound by {type(binding).__name__}, which one program for a population "
+                "does not support; use the executor 'processes'"
             )
         if isinstance(binding, AttributeBinding):
             part, _, path = binding.path.partition(".")
             if part == "scheduler":
-                continue  # it is in the scheduler's state
+                continue  # part of the scheduler's state
             if part != "model":
                 raise TaskError(
                     f"attribute({binding.path!r}): in one program only attributes of the model and the scheduler can "
                     "differ between members; use the executor 'processes'"
                 )
-            # One layer's probability is among those of all layers.
+            # `Settings.dropout` includes the probability of every layer.
             if path not in dropouts:
-                found.append((name, path))
-    return found
+                attributes.append((name, path))
+    return attributes

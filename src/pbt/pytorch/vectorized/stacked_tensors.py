@@ -1,6 +1,6 @@
-"""Where the numbers of a population lie: one (members, numbers) tensor per dtype, and a view per name into it.
+"""Stacked tensors of a population: one (members, numbers) tensor per dtype, with a view per name.
 
-So a copy between members is one gather, whatever the network is made of, and what one member holds is one row.
+A member is one row, and a copy between members is one gather, for any network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 _ALIGN = 16
-"""Every tensor begins at a multiple of so many numbers, where vectorized kernels like it."""
+"""Every tensor begins at a multiple of this many numbers, as vectorized kernels prefer."""
 
 
 class Rows:
     """Tensors of the same names, shapes and dtypes for every member.
 
     Args:
-        like: What one member has; the values do not matter.
-        members: How many rows.
-        device: Where they lie.
+        like: The tensors of one member; their values are not used.
+        members: Number of rows.
+        device: The device.
     """
 
     def __init__(self, like: Mapping[str, Tensor], members: int, device: str) -> None:
@@ -31,7 +31,7 @@ class Rows:
         self._flats = {dtype: torch.zeros((members, size), dtype=dtype, device=device) for dtype, size in sizes.items()}
         self._places = [(name, tensor.shape, *places[name]) for name, tensor in like.items()]
         self.views = self._views_of(self._flats)
-        """By name (members, *shape), into the same memory."""
+        """Views by name, (members, *shape)."""
         self._fetched: dict[str, Tensor] | None = None
 
     def _views_of(self, flats: Mapping[torch.dtype, Tensor]) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ class Rows:
 
     @property
     def flat(self) -> Tensor | None:
-        """All numbers as (members, numbers), gaps between tensors included; None: they have several dtypes, or none."""
+        """All numbers, (members, numbers), including gaps between tensors; None unless there is exactly one dtype."""
         return next(iter(self._flats.values())) if len(self._flats) == 1 else None
 
     @property
@@ -51,22 +51,22 @@ class Rows:
         return sum(flat.numel() * flat.element_size() for flat in self._flats.values())
 
     def row(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one member, sharing memory: that of the copies in the CPU's memory, if there are."""
+        """Views of the tensors of one member, in the copies on the CPU after `fetch`."""
         return {name: view[index] for name, view in (self._fetched or self.views).items()}
 
     def fetch(self) -> None:
-        """Copy all rows from an accelerator, in one piece, and serve `row` from the copies until `release`."""
+        """Copy all rows from an accelerator to the CPU in one piece; `row` reads the copies until `release`."""
         if not any(flat.device.type == "cpu" for flat in self._flats.values()):
             copies = {dtype: flat.cpu() for dtype, flat in self._flats.items()}
             self._fetched = self._views_of(copies)
 
     def release(self) -> None:
-        """Let go of the copies."""
+        """Free the copies."""
         self._fetched = None
 
     @torch.no_grad()
     def gather(self, sources: Sequence[int]) -> None:
-        """Give every row what the row at its place in `sources` has; all are read before one is written."""
+        """Copy row `sources[i]` to each row i; all rows are read before one is written."""
         index = None
         for flat in self._flats.values():
             index = torch.tensor(sources, device=flat.device) if index is None else index
@@ -74,7 +74,7 @@ class Rows:
 
     @torch.no_grad()
     def approach(self, others: "Rows", rates: Tensor) -> None:
-        """Move every row towards the same row of the others, by its share of the distance: rates (members,)."""
+        """Move every row towards the same row of `others` by a fraction of the distance, rates (members,)."""
         for dtype, flat in self._flats.items():
             flat.lerp_(others._flats[dtype], rates.to(dtype).unsqueeze(1).expand_as(flat))
 
@@ -84,7 +84,7 @@ class Rows:
 
         Raises:
             KeyError: A name is missing.
-            RuntimeError: A shape is another.
+            RuntimeError: A shape differs.
         """
         for name, view in self.views.items():
             if tensors[name].shape != view.shape[1:]:

@@ -1,7 +1,7 @@
-"""The training steps of a round: gather a batch, train on it, keep its loss, count; on an accelerator as one graph.
+"""The training steps of a round: gather a batch, train on it, record the loss, count; on an accelerator as one graph.
 
-All that changes from step to step lies in tensors on the device, so a step that was captured once can be replayed for
-the rest of the run: a hand-over writes into these tensors. Nothing is read back within a round.
+All values that change between steps are tensors on the device. A captured step is therefore replayed for the rest of
+the run, and a copy between members writes into these tensors. A round reads nothing back from the device.
 """
 
 import logging
@@ -24,17 +24,17 @@ from pbt.pytorch.vectorized.settings import Settings
 log = logging.getLogger("pbt")
 
 _WARM = 2
-"""Eager steps before a graph is captured: libraries choose algorithms and reserve memory in the first ones."""
+"""Number of eager steps before a graph is captured: libraries choose algorithms and reserve memory in them."""
 
 
 class TrainingSteps:
     """The steps of one program.
 
     Args:
-        task: What is trained.
-        program: All members.
-        batches: The training examples, on the device.
-        device: Where.
+        task: The task.
+        program: The program of all members.
+        batches: The training batches, on the device.
+        device: The device.
     """
 
     def __init__(self, task: SupervisedTask, program: Program, batches: Batches, device: str) -> None:
@@ -43,22 +43,22 @@ class TrainingSteps:
         self._batches = batches
         self._device = device
         self._index = torch.zeros((0, 0), dtype=torch.int64, device=device)
-        """The places of the round's examples in the training data, step after step: (1 or members, examples)."""
+        """The indices of the round's examples in the training data, in the order of steps: (1 or members, examples)."""
         self._start = torch.zeros((), dtype=torch.int64, device=device)
-        """Where the next step begins in them."""
+        """The position of the next step in `_index`."""
         self._column = torch.zeros(1, dtype=torch.int64, device=device)
         """The number of the next step in this round."""
         self._losses = torch.zeros((program.members, 0), device=device)
         self._measured = self._losses
         self._stream: Any = None
         self._graphs: dict[int, Any] = {}
-        """By the number of examples of a step, the captured graph."""
+        """The captured graphs by the number of examples of a step."""
         self._captured_with: Any = None
-        """What those graphs depend on."""
+        """The signature of the program in those graphs."""
         self._refused = ""
-        """Why steps like these are not captured; empty: they may be."""
+        """The reason not to capture steps; empty: they may be captured."""
         self._logged: set[str] = set()
-        """The reasons that were logged."""
+        """The logged reasons."""
 
     def run(
         self,
@@ -71,13 +71,13 @@ class TrainingSteps:
         """Train all steps of a round.
 
         Args:
-            wave: The members, all from the same step on.
-            contexts: Theirs.
-            settings: Theirs.
-            eager: Capture nothing.
+            wave: The rounds of all members, with the same first step.
+            contexts: The context of each member.
+            settings: The settings of each member.
+            eager: Do not capture graphs.
 
         Returns:
-            The loss and the score on the batch (members, steps), on the device; they are overwritten by the next round.
+            The loss and the score on the batch, (members, steps) each, on the device; the next round overwrites them.
         """
         first, steps = wave[0].first_step, wave[0].steps
         size = int(settings[0].task["batch_size"]) * int(settings[0].task["accumulate"])
@@ -99,7 +99,7 @@ class TrainingSteps:
         return self._losses[:, :steps], self._measured[:, :steps]
 
     def _lay_out(self, wave: Sequence[RoundTask], size: int) -> list[int]:
-        """Put the places of the round's examples on the device; the number of examples of each step."""
+        """Write the indices of the round's examples to the device; returns the number of examples of each step."""
         places = [self._batches.places(wave[0], [task.member for task in wave], size, i) for i in range(wave[0].steps)]
         index = torch.cat(places, dim=1)
         if self._index.shape[0] != index.shape[0] or self._index.shape[1] < index.shape[1]:
@@ -117,12 +117,12 @@ class TrainingSteps:
         self._column.zero_()
 
     def _begin(self, contexts: Sequence[Context], step: int, *, named: bool) -> None:
-        """Name the step; where the device counts steps, only the first of a round."""
+        """Set the number of a step; if it is known (`named`) and the device counts steps, only torch is seeded."""
         noise = self._program.noise
         if named and isinstance(noise, CounterNoise):
             seed_global(contexts[0].key("noise", contexts[0].member, step), self._device)
             return
-        # Where nothing is drawn from keys but what is hidden in layers, one will do.
+        # Without dropout layers one key suffices.
         drawing = contexts if self._program.draws else contexts[:1]
         hidden = contexts[0].key("noise", contexts[0].member, step)
         self._program.begin([noise.key(ctx, step) for ctx in drawing], step, hidden)
@@ -141,7 +141,7 @@ class TrainingSteps:
         return inputs, torch.stack([targets for _, targets in each])
 
     def _gathered(self, size: int) -> None:
-        """A step on the examples that come next."""
+        """A step on the next examples."""
         span = torch.arange(size, device=self._device) + self._start
         index = self._index.index_select(1, span)
         shared = len(index) == 1
@@ -160,7 +160,7 @@ class TrainingSteps:
         self._program.count()
 
     def _may_capture(self) -> bool:
-        """Whether steps of this round can be a graph, as far as is known; graphs that no longer hold are dropped."""
+        """Whether steps of this round may be captured; drops outdated graphs."""
         if not self._program.tuning.capture:
             return False
         signature = repr(self._program.signature)
@@ -171,7 +171,7 @@ class TrainingSteps:
         return not self._refused and not self._refuse(self._program.uncapturable)
 
     def _refuse(self, reason: str | None) -> bool:
-        """Capture nothing for this reason, if there is one, which is logged once."""
+        """Stop capturing if a reason is given, and log it once; returns whether one is given."""
         if reason and reason not in self._logged:
             log.info("training steps are not captured as a graph: %s", reason)
             self._logged.add(reason)
@@ -179,7 +179,7 @@ class TrainingSteps:
         return bool(reason)
 
     def _captured(self, size: int) -> bool:
-        """Whether there is a graph of a step of this size, which is captured if it can be."""
+        """Whether a graph for steps of this size exists; captures it if possible."""
         if size in self._graphs or self._refused:
             return size in self._graphs
         if repr(self._program.signature) != self._captured_with:
@@ -188,12 +188,12 @@ class TrainingSteps:
         try:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(self._device)):
                 self._gathered(size)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the step runs without a graph)
+        except Exception as error:  # noqa: BLE001 (the step then runs without a graph)
             torch.cuda.synchronize(self._device)
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         new = [fault for member, fault in self._program.faults.items() if member not in faults]
         if new:
-            # Of the capture, and not of the member: a loss or a metric reads a value, for example.
+            # A fault of the capture, not of the member: for example, a loss or a metric reads a value.
             self._program.set_faults(faults)
             reason = f"{type(new[0]).__name__}: {str(new[0]).splitlines()[0]}"
         if not self._refuse(reason):
@@ -202,7 +202,7 @@ class TrainingSteps:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """On an accelerator a stream of its own for all steps: a graph cannot be captured on the default one."""
+        """Run steps in a separate stream on an accelerator: the default stream cannot be captured."""
         if self._device == "cpu":
             yield
             return

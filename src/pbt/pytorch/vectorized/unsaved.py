@@ -1,7 +1,7 @@
-"""What a network holds beside its saved tensors, which members of one program share.
+"""Unsaved values of a network, which the members of one program share.
 
 Non-persistent buffers and plain attributes are in no state. Separate workers build them for each member, under the
-seed of its first ancestor; one program builds them once. So they must be the same under every seed.
+seed of its founder; one program builds them once. They must therefore be equal under every seed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +17,10 @@ _OF_MODULES = vars(nn.Module()).keys()
 
 
 def check_shareable(build: Callable[[int], nn.Module], first: nn.Module) -> None:
-    """Refuse a network that draws what it does not save.
+    """Refuse a network with unsaved random values.
 
     Args:
-        build: Makes the network under a seed.
+        build: Returns the network built under a seed.
         first: The network under seed 0.
 
     Raises:
@@ -29,19 +29,18 @@ def check_shareable(build: Callable[[int], nn.Module], first: nn.Module) -> None
     one, other = dict(_unsaved(first)), dict(_unsaved(build(1)))
     differing = [path for path in one if path in other and not _same(one[path], other[path])]
     if all(not isinstance(one[path], (Tensor, np.ndarray)) for path in differing) and differing:
-        # A number that is another one under the same seed counts something, as the networks that were made.
+        # A number that differs under the same seed is a counter, as of the networks built so far.
         again = dict(_unsaved(build(0)))
         differing = [path for path in differing if path in again and _same(one[path], again[path])]
     if differing:
         raise TaskError(
-            f"the network draws '{differing[0]}', which its state_dict does not save, from the generator that "
-            "initializes it, and members of one program would share it; make it a persistent buffer, or use "
-            "the executor 'processes'"
+            f"the network's '{differing[0]}', which its state_dict does not save, depends on the seed, and members of "
+            "one program would share it; make it a persistent buffer, or use the executor 'processes'"
         )
 
 
 def _unsaved(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Tensors, arrays, numbers and texts that are no parameters and no saved buffers, by path."""
+    """Tensors, arrays, numbers and texts by path, except parameters and saved buffers."""
     for path, module in model.named_modules():
         own = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
         buffers = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
@@ -76,5 +75,5 @@ def _same(one: Any, other: Any) -> bool:
         if one.shape != other.shape or one.dtype != other.dtype:
             return False
         return bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all()) if one.numel() else True
-    # By its text, because NaN is the same as itself here.
+    # Compared as text, so that NaN equals NaN.
     return repr(one) == repr(other)

@@ -1,8 +1,8 @@
-"""Operations that have a better way to run for a whole population than the one that `vmap` takes.
+"""Rules for operations that run faster for a population than `vmap` runs them.
 
-`vmap` knows nearly every operation, but turns a linear layer into a product and an addition, transposes a batch norm
-back and forth, and makes convolutions of many members one grouped convolution, on the CPU four times slower than
-one after the other. An accelerator has rules of its own: there a launch for each member would cost more.
+`vmap` supports nearly every operation, but decomposes a linear layer into a product and an addition, transposes a
+batch norm back and forth, and turns the convolutions of all members into one grouped convolution, which on the CPU is
+four times slower than separate convolutions. An accelerator has its own rules, because a launch per member costs more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ _normed: Callable[..., Tensor] = F.batch_norm
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How an operation runs for all members.
+    """The implementation of an operation for all members.
 
     Args:
-        defaults: The operation's arguments by name, with what they are where they are not given.
-        fits: Whether the rule is the better way for these arguments, of one member.
-        run: The operation on arguments with members in front; what is the same for all is expanded.
-        result: From what `run` gives to what the operation returns.
+        defaults: The operation's arguments by name, with their defaults.
+        fits: Whether the rule applies to these arguments of one member.
+        run: The operation on arguments (members, ...); arguments shared by all members are expanded.
+        result: Converts the result of `run` to the operation's result.
     """
 
     defaults: Mapping[str, Any]
@@ -38,10 +38,10 @@ class Rule:
 
 
 class Rules(TorchFunctionMode):
-    """While it is entered inside of `vmap`, operations that have a rule follow it.
+    """A mode that applies the rules to operations inside `vmap`.
 
     Args:
-        rules: By the operation as a network calls it.
+        rules: The rules by operation, as called by networks.
     """
 
     def __init__(self, rules: Mapping[Any, Rule]) -> None:
@@ -51,7 +51,7 @@ class Rules(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """The operation, by its rule if there is one that fits."""
+        """Run the operation, by its rule if that fits."""
         rule = self._rules.get(func)
         if rule is not None:
             given = [*args, *({**rule.defaults, **(kwargs or {})}[name] for name in [*rule.defaults][len(args) :])]
@@ -61,31 +61,31 @@ class Rules(TorchFunctionMode):
 
 
 def _differs(value: Any) -> bool:
-    """Whether `vmap` sees a value of its own for each member."""
+    """Whether `vmap` has a separate value for each member."""
     return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)
 
 
 def for_all(run: Callable[..., Tensor], *args: Any) -> Tensor:
-    """From inside of `vmap`: run on the arguments with members in front; some of them must differ between members."""
+    """From inside `vmap`, run on arguments (members, ...); at least one must differ between members."""
     result: Tensor = _ForAll.apply(run, *args)  # type: ignore[no-untyped-call]
     return result
 
 
 class _ForAll(torch.autograd.Function):
-    """The way from one member, as `vmap` sees it, to all of them; gradients are those of what is run."""
+    """The step from one member under `vmap` to all members; the gradients are those of the operation that runs."""
 
     @staticmethod
     def forward(*_: Any) -> Tensor:
-        """Never reached: some argument differs between members."""
+        """Never called, because an argument differs between members."""
         raise AssertionError
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     @staticmethod
     def vmap(info: Any, dims: Any, run: Callable[..., Tensor], *args: Any) -> tuple[Tensor, int]:
-        """All members at once."""
+        """Run for all members at once."""
         return run(*(_stacked(x, dim, info.batch_size) for x, dim in zip(args, dims[1:], strict=True))), 0
 
 
@@ -105,10 +105,10 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    # Copies, because what is kept for the way back must not be written to.
+    # Copies, because tensors saved for the backward pass must not be changed.
     running = [None if t is None else t.reshape(-1).clone() for t in (mean, var)]
     weights = [None if t is None else t.reshape(-1) for t in (w, b)]
-    # Each channel has statistics of its own anyway.
+    # Batch normalization has statistics per channel.
     y = _normed(as_channels(x), *running, *weights, training, momentum, eps)
     if training:
         for whole, part in zip((mean, var), running, strict=True):
@@ -123,12 +123,12 @@ def as_channels(x: Tensor) -> Tensor:
 
 
 def as_members(x: Tensor, members: int) -> Tensor:
-    """The way back: a view that lies in memory as x does, so that the next layer that wants channels copies nothing."""
+    """The inverse of `as_channels`: a view in the memory layout of x, which the next `as_channels` need not copy."""
     return x.view(len(x), members, -1, *x.shape[2:]).transpose(0, 1)
 
 
 def _few_dimensions(x: Tensor, mean: Tensor | None, var: Tensor | None, w: Tensor | None, *rest: Any) -> Tensor:
-    """Batch normalization on the CPU, where large inputs are not worth the transposition."""
+    """Batch normalization on the CPU, where the transposition of large inputs does not pay."""
     if x.dim() <= 3:
         return _batch_norm(x, mean, var, w, *rest)
     b, *settings = rest
@@ -144,7 +144,7 @@ def _one_by_one(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _grouped(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Members as groups of one convolution; as channels of it where all have the same input, as the first layer has."""
+    """Members as groups of one convolution; as its channels if all have the same input, as in the first layer."""
 
     def run(x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
         shared = groups == 1 and x.stride(0) == 0
@@ -186,7 +186,7 @@ ON_CPU: Mapping[Any, Rule] = {
     F.conv2d: Rule(_CONV, _always, _one_by_one(F.conv2d)),
     F.conv3d: Rule(_CONV, _always, _one_by_one(F.conv3d)),
 }
-"""By the operation as a network calls it."""
+"""The rules by operation, on the CPU."""
 
 ON_ACCELERATOR: Mapping[Any, Rule] = {
     **_ANYWHERE,
@@ -195,7 +195,7 @@ ON_ACCELERATOR: Mapping[Any, Rule] = {
     F.conv2d: Rule(_CONV, _has_batch(4), _grouped(F.conv2d)),
     F.conv3d: Rule(_CONV, _has_batch(5), _grouped(F.conv3d)),
 }
-"""The same, where a launch costs more than the work of a small layer."""
+"""The rules by operation on an accelerator, where a launch costs more than the work of a small layer."""
 
 
 def rules_of(*, grouped_convolutions: bool) -> Mapping[Any, Rule]:
