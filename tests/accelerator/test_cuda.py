@@ -18,7 +18,7 @@ from pbt.core.events import Decided, Reported
 from pbt.executors.base import Executor
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.worker import WorkerSpec
-from pbt.pytorch import Data, Split, SupervisedTask, dropout, optimizer
+from pbt.pytorch import Data, Split, SupervisedTask, dropout, optimizer, philox
 from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
 from pbt.store.files import StateFiles
 from pbt.testing.executors import finish, make_task, reports
@@ -171,6 +171,15 @@ def test_a_state_of_a_device_loads_on_the_cpu(tmp_path):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", READ, str(tmp_path / "run")]
     subprocess.run(command, check=True, env=environment, timeout=300)
+
+
+def test_bits_are_those_of_the_cpu():
+    """The kernel gives the words that torch's operations give on the CPU."""
+    keys = torch.tensor([0, 5, 2**40 + 3, 2**62])
+    given = [
+        philox.words(keys.to(device), torch.tensor(77, device=device), 9, 1000).cpu() for device in ("cpu", "cuda")
+    ]
+    assert torch.equal(*given)
 
 
 def test_noise_is_the_members_own_whoever_trains_beside_it():

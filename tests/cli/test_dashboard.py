@@ -27,6 +27,7 @@ from pbt.dashboard.security import METHODS
 from pbt.dashboard.serve import SHORTEST, chosen, listen
 from pbt.errors import MissingExtraError, UsageError
 from tests.dashboard.climbs import CLIMB, Client, Written
+from tests.helpers.command import python
 from tests.helpers.paths import DOCS, SOURCE
 
 PAGE = (DOCS / "dashboard.md").read_text(encoding="utf-8")
@@ -189,15 +190,7 @@ def test_missing_packages_are_named(folder: Path) -> None:
             f"import sys; sys.modules[{module!r}] = None; from pbt.cli.app import main;"
             "assert main(['dashboard', '--help']) == 0; sys.exit(main(['dashboard', 'runs', '--port', '0']))"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(SOURCE)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = python(code, folder)
         assert done.returncode == 2
         assert "pip install 'population-based-training[dashboard]'" in done.stderr
         assert "Traceback" not in done.stderr

@@ -1,8 +1,5 @@
 """`pbt report`, as people call it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,7 @@ import pbt
 from pbt.cli.app import main
 from pbt.report.data.figures import NAMES
 from pbt.report.matplotlib_figures import common
-from tests.helpers.paths import SOURCE
+from tests.helpers.command import python
 from tests.report.histories import CLIMB
 
 
@@ -75,13 +72,5 @@ def test_looking_loads_nothing_heavy(folder: Path) -> None:
         "import sys, pbt.report; assert 'plotly' not in sys.modules; pbt.report.write_report('runs/one');"
         "print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout == "[]\n"
+    done = python(code, folder)
+    assert (done.returncode, done.stdout) == (0, "[]\n")

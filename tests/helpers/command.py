@@ -21,6 +21,19 @@ def environment(**more: str) -> dict[str, str]:
     return {**{k: v for k, v in os.environ.items() if k not in _CALLERS}, "PYTHONPATH": str(SOURCE), **more}
 
 
+def python(code: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own in this folder, with the package's sources and these arguments."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def pbt(folder: Path, *words: str, code: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the command in this folder.
 

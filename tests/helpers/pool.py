@@ -6,9 +6,9 @@ The processes, their pipes and their rounds are those of `ProcessExecutor`; only
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from pbt.closing import Closing
 from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.transport import pickled
@@ -67,7 +67,7 @@ class Pool:
         self.executor.close()
 
 
-class PoolExecutor:
+class PoolExecutor(Closing):
     """The executor of one run on a pool."""
 
     def __init__(self, pool: Pool, setup: WorkerSpec) -> None:
@@ -94,11 +94,3 @@ class PoolExecutor:
         """Let the workers finish what the run no longer waits for."""
         while self._pending:
             self.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,7 +1,7 @@
 """The contract of executors that train a `SupervisedTask`: their results equal those of separate training.
 
 ```python
-class TestMyExecutor(SupervisedContract):
+class TestMyExecutorOnNetworks(SupervisedContract):
     def make_executor(self, setup):
         return MyExecutor(setup)
 ```

@@ -2,9 +2,8 @@
 
 import heapq
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
+from pbt.closing import Closing
 from pbt.core.rng import Rng
 from pbt.executors.base import Incident, Outcome, RoundTask
 from pbt.executors.inline import InlineExecutor
@@ -30,7 +29,7 @@ class Clock:
         return ClockedExecutor(self, InlineExecutor(setup))
 
 
-class ClockedExecutor:
+class ClockedExecutor(Closing):
     """Trains each task in this process, when its simulated time is over."""
 
     def __init__(self, clock: Clock, inner: InlineExecutor) -> None:
@@ -72,11 +71,3 @@ class ClockedExecutor:
 
     def close(self) -> None:
         self._inner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

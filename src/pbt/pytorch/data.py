@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
-from pbt.executors.base import RoundTask
 
 Order = Literal["shared", "member", "stored"]
 Inputs = tuple[Tensor, ...]
@@ -142,21 +141,21 @@ class Batches:
         """Whether a batch only gathers and prepares examples, without augmentation."""
         return self._augment is None
 
-    def places(self, first: RoundTask, members: Sequence[int], size: int, number: int) -> Tensor:
+    def indices(self, step: int, seed: int, members: Sequence[int], size: int) -> Tensor:
         """The indices of the examples of a step: (1, n) if all members share them, else (members, n).
 
         Args:
-            first: One member's round; all rounds have its seed and first step.
+            step: Number of the step from the start of training, as if all steps had this size.
+            seed: The run's seed.
             members: All members.
             size: Examples per step.
-            number: Number of the step in the round.
         """
-        epoch, place = divmod(first.first_step + number, self.per_epoch(size))
+        epoch, place = divmod(step, self.per_epoch(size))
         batch = slice(place * size, (place + 1) * size)
         if self._order == "stored":
             return torch.arange(batch.start, min(batch.stop, len(self._train)), device=self._device).unsqueeze(0)
         own = members if self._order == "member" else [None]
-        return torch.stack([self._permutation(first.seed, member, epoch)[batch] for member in own])
+        return torch.stack([self._permutation(seed, member, epoch)[batch] for member in own])
 
     def take(self, index: Tensor) -> tuple[Inputs, Tensor]:
         """The prepared inputs and the targets at these indices, (n,) or (members, n)."""
@@ -197,11 +196,7 @@ class Batches:
             size: Examples of the step; None: the default size.
             settings: Keyword arguments of the augmentation.
         """
-        size = size or self._size
-        epoch, place = divmod(step, self.per_epoch(size))
-        batch = slice(place * size, (place + 1) * size)
-        own = member if self._order == "member" else None
-        index = batch if self._order == "stored" else self._permutation(seed, own, epoch)[batch]
+        (index,) = self.indices(step, seed, [member], size or self._size)
         inputs, targets = self._train.take(index)
         if self._augment is not None:
             self._generator.manual_seed(seed_of(key, "augment"))

@@ -29,11 +29,9 @@ def bits(keys: Tensor, step: Tensor, stream: int, count: int) -> Tensor:
     Returns:
         Int16 (keys, count).
     """
-    drawn: Tensor = words(keys, step, stream, -(-count // 8))
-    return drawn.view(torch.int16)[:, :count]
+    return words(keys, step, stream, -(-count // 8)).view(torch.int16)[:, :count]
 
 
-@torch.library.custom_op("pbt::philox", mutates_args=())
 def words(keys: Tensor, step: Tensor, stream: int, groups: int) -> Tensor:
     """Four words of 32 bits for each group of every key: int32 (keys, 4 * groups)."""
     if keys.is_cuda and (kernel := _kernel()) is not None:

@@ -1,7 +1,7 @@
 """The contract of hand-overs, for every form of task: subclass `HandoverContract` and implement `make_executor`.
 
 ```python
-class TestMyExecutor(HandoverContract):
+class TestCopiesOfMyExecutor(HandoverContract):
     together = VectorizedWorkerSpec.of
 
     def make_executor(self, setup):

@@ -5,8 +5,9 @@ the run, and a copy between members writes into these tensors. A round reads not
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from pbt.pytorch.data import Batches, Inputs
 from pbt.pytorch.noise import CounterNoise
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.vectorized.graphs import capture
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Settings
 
@@ -51,8 +53,8 @@ class TrainingSteps:
         self._losses = torch.zeros((program.members, 0), device=device)
         self._measured = self._losses
         self._stream: Any = None
-        self._graphs: dict[int, Any] = {}
-        """The captured graphs by the number of examples of a step."""
+        self._graphs: dict[int, Callable[[], None]] = {}
+        """The replay of a captured step, by its number of examples."""
         self._captured_with: Any = None
         """The signature of the program in those graphs."""
         self._refused = ""
@@ -84,30 +86,32 @@ class TrainingSteps:
         gathered = self._batches.gathers
         sizes = self._lay_out(wave, size) if gathered else [size] * steps
         self._make_room(steps)
-        capture = not eager and gathered and self._may_capture()
+        may_capture = not eager and self._may_capture()
         with self._aside():
             for i in range(steps):
                 self._begin(contexts, first + i, named=i > 0)
                 if not gathered:
                     self._step(*self._each(wave, contexts, settings, first + i, size), shared=False)
-                elif capture and (i >= _WARM or sizes[i] in self._graphs) and self._captured(sizes[i]):
-                    self._graphs[sizes[i]].replay()
+                elif may_capture and (i >= _WARM or sizes[i] in self._graphs) and self._captured(sizes[i]):
+                    self._graphs[sizes[i]]()
                 else:
                     self._gathered(sizes[i])
-        if capture:
+        if may_capture:
             self._program.mark_used()
         return self._losses[:, :steps], self._measured[:, :steps]
 
     def _lay_out(self, wave: Sequence[RoundTask], size: int) -> list[int]:
         """Write the indices of the round's examples to the device; returns the number of examples of each step."""
-        places = [self._batches.places(wave[0], [task.member for task in wave], size, i) for i in range(wave[0].steps)]
-        index = torch.cat(places, dim=1)
+        first, members = wave[0], [task.member for task in wave]
+        steps = range(first.first_step, first.first_step + first.steps)
+        each = [self._batches.indices(step, first.seed, members, size) for step in steps]
+        index = torch.cat(each, dim=1)
         if self._index.shape[0] != index.shape[0] or self._index.shape[1] < index.shape[1]:
             self._index = index
             self._graphs.clear()
         else:
             self._index[:, : index.shape[1]].copy_(index)
-        return [some.shape[1] for some in places]
+        return [own.shape[1] for own in each]
 
     def _make_room(self, steps: int) -> None:
         if self._losses.shape[1] < steps:
@@ -168,7 +172,8 @@ class TrainingSteps:
             self._graphs.clear()
             self._captured_with = signature
             self._refused = ""
-        return not self._refused and not self._refuse(self._program.uncapturable)
+        reason = self._program.uncapturable if self._batches.gathers else "augmentation draws in Python"
+        return not self._refused and not self._refuse(reason)
 
     def _refuse(self, reason: str | None) -> bool:
         """Stop capturing if a reason is given, and log it once; returns whether one is given."""
@@ -184,21 +189,18 @@ class TrainingSteps:
             return size in self._graphs
         if repr(self._program.signature) != self._captured_with:
             return not self._refuse("the network or the optimizer changes a Python value at every step")
-        graph, faults, reason = torch.cuda.CUDAGraph(), dict(self._program.faults), ""
+        faults = dict(self._program.faults)
         try:
-            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(self._device)):
-                self._gathered(size)
+            replay = capture(partial(self._gathered, size), self._device)
+            errors = [fault for member, fault in self._program.faults.items() if member not in faults]
         except Exception as error:  # noqa: BLE001 (the step then runs without a graph)
-            torch.cuda.synchronize(self._device)
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        new = [fault for member, fault in self._program.faults.items() if member not in faults]
-        if new:
-            # A fault of the capture, not of the member: for example, a loss or a metric reads a value.
+            errors = [error]
+        if errors:
+            # New faults are the capture's, not the members': for example, a metric reads a value.
             self._program.set_faults(faults)
-            reason = f"{type(new[0]).__name__}: {str(new[0]).splitlines()[0]}"
-        if not self._refuse(reason):
-            self._graphs[size] = graph
-        return not reason
+            return not self._refuse(f"{type(errors[0]).__name__}: {errors[0]}".splitlines()[0])
+        self._graphs[size] = replay
+        return True
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
