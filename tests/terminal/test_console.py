@@ -1,6 +1,7 @@
 """What people see: tables that fit, numbers that can be read, a display that leaves the terminal as it was."""
 
 import io
+import logging
 import os
 import pty
 import re
@@ -18,6 +19,7 @@ from rich.cells import cell_len
 import pbt
 from pbt.core.schedule import Segment
 from pbt.executors.base import Outcome
+from pbt.mnist.output import report_notices
 from pbt.runs.engine import Engine, Observer
 from pbt.terminal import progress as progress_module
 from pbt.terminal.console import QuietConsole, console_for
@@ -274,6 +276,18 @@ def on_terminal(folder: Path, *words: str, **more: str) -> str:
     os.close(descriptor)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     return content.decode()
+
+
+def test_notices_stand_above_a_live_display(monkeypatch) -> None:
+    """A message logged while a live display has redirected stderr goes there, not to the stream of before."""
+    before, redirected = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    monkeypatch.setattr(sys, "stderr", before)
+    report_notices()
+    monkeypatch.setattr(sys, "stderr", redirected)
+    logging.getLogger("pbt").warning("all members descend from one")
+    assert (before.getvalue(), redirected.getvalue()) == ("", "all members descend from one\n")
 
 
 class TestLines:

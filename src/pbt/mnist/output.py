@@ -1,7 +1,6 @@
 """Output of the commands: notices, download progress, and the result of a test."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -14,12 +13,12 @@ from pbt.mnist.data.find import Dataset
 from pbt.mnist.models import Shape, count_parameters
 from pbt.mnist.tester import Tested
 from pbt.terminal.console import can_redraw, console_for
-from pbt.terminal.exit import print_error
+from pbt.terminal.exit import StderrHandler, print_error
 
 
 def report_notices() -> None:
     """Print the log messages of the package on stderr, one line each."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[StderrHandler()])
 
 
 def print_start(config: Config, data: Dataset) -> None:

@@ -7,6 +7,7 @@ system call may take long.
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -78,6 +79,17 @@ def print_error(message: str, program: str = "pbt") -> None:
         if sys.stderr is not None:
             sys.stderr.write(f"{program}: {lines}\n")
             sys.stderr.flush()
+
+
+class StderrHandler(logging.Handler):
+    """Writes log messages to the stderr of the moment: a live display redirects it, and prints them above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message; a closed or missing stderr is no error."""
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.write(f"{self.format(record)}\n")
+                sys.stderr.flush()
 
 
 def silence(stream: TextIO | None) -> None:
