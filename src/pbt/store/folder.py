@@ -4,6 +4,7 @@ A manifest lists relative paths, sizes and SHA-256 hashes. It is part of the enc
 state covers the content of its folders; the files themselves are stored by content (`store.objects`).
 """
 
+import atexit
 import contextlib
 import errno
 import hashlib
@@ -11,7 +12,6 @@ import os
 import re
 import stat
 import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -146,12 +146,10 @@ class Folder:
     _manifest: Manifest | None = None
     _objects: Objects | None = None
     _copy: Path | None = field(default=None, init=False)
-    _removal: "weakref.finalize[Any, Any] | None" = field(default=None, init=False)
-    __weakref__: Any = field(init=False, repr=False)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._given, self._manifest, self._objects = os.fspath(path), None, None
-        self._copy = self._removal = None
+        self._copy = None
 
     @classmethod
     def stored(cls, manifest: Manifest, objects: Objects | None) -> "Folder":
@@ -162,7 +160,7 @@ class Folder:
 
     @property
     def path(self) -> Path:
-        """The folder or file, private to this round; outside a round it is removed with this object.
+        """The folder or file, private to this round; outside a round a copy that is removed when the program ends.
 
         Raises:
             CorruptError: A stored file is missing, or its content has changed.
@@ -204,7 +202,7 @@ class Folder:
         current = workspace.get()
         into = Path(tempfile.mkdtemp(prefix="pbt-state-", dir=None if current is None else current.path))
         if current is None:
-            self._removal = weakref.finalize(self, rmtree, into, ignore_errors=True)
+            atexit.register(rmtree, into, ignore_errors=True)
         return hand_out(self._manifest, self._objects, into)
 
 
@@ -365,7 +363,7 @@ def check_content(descriptor: int, content: FileContent, path: Path) -> None:
     """
     size = os.fstat(descriptor).st_size
     if size != content.size:
-        raise CorruptError(f"{path}: expected {content.size:,} bytes, found {size:,}; the stored file has changed")
+        raise CorruptError(f"{path}: expected {content.size:,} bytes with SHA-256 {content.sha256}, found {size:,} bytes")
     found = hash_file(descriptor, path)
     if found != content.sha256:
         raise CorruptError(f"{path}: expected content with SHA-256 {content.sha256}, found {found}")
