@@ -15,7 +15,8 @@ from pbt.errors import CorruptError, StateError
 from pbt.store import RunStore
 from pbt.store.codec import decode, digest, encode_whole, folders_of
 from pbt.store.files import StateFiles
-from pbt.store.folder import FileContent, Manifest, Workspace
+from pbt.store.folder import Workspace
+from pbt.store.manifest import FileContent, Manifest
 from pbt.store.objects import FileObjects
 from pbt.store.repair import repair_run
 from pbt.store.verify import verify_run
