@@ -1,0 +1,1 @@
+"""Ready-made tasks over programs, trainers and estimators of other libraries."""
