@@ -18,6 +18,7 @@ from pbt.runs.auto_placement import choose
 from pbt.runs.placement import Placement
 from pbt.space import Float
 from pbt.store.files import StateFiles
+from tests.helpers.paths import ROOT
 
 BIRTHS = [{"lr": 0.01 * (i + 1)} for i in range(4)]
 CPU = Placement(executor="auto", device="cpu", workers=2)
@@ -215,3 +216,19 @@ def test_a_task_from_a_prompt() -> None:
     program = f"import pbt\n{task}\npbt.run(task, {{'a': pbt.Float(0, 1)}}, placement='processes')"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert "TaskError: the task is defined at a prompt or in a notebook" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "definition", ["def task(h, s, n, c): return s, 1.0", "from tests.executors.fleet import walk as task"]
+)
+def test_a_program_from_standard_input(definition) -> None:
+    """A worker cannot run the program again, wherever its task is defined; none is started."""
+    program = f"import pbt\n{definition}\npbt.run(task, {{'lr': pbt.Float(0, 1)}}, placement='processes')"
+    ended = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert "TaskError: the program is read from standard input" in last
+    assert "put it into a file, or use the executor 'inline'" in last
+    assert "worker" not in last
