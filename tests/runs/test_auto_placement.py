@@ -141,6 +141,7 @@ def test_one_program_is_refused_with_the_reason() -> None:
         assert "the executor 'processes'" in str(caught.value)
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
     """The run says what was chosen and why; going on keeps executor, threads and chunk, whatever is faster now."""
     caplog.set_level(logging.INFO, "pbt")
@@ -160,7 +161,7 @@ def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
 def test_going_on_with_another_executor_is_told(tmp_path, caplog) -> None:
     """A run may go on anywhere; what its bits depend on is named where it changed."""
     settings = {"population": 4, "seed": 1, "plan": pbt.Plan(interval=3)}
-    together = pbt.Placement(executor="vectorized", device="cpu")
+    together = pbt.Placement(executor="vectorized", device="cpu", workers=1)
     pbt.run(TASK, SPACE, rounds=1, run_dir=tmp_path / "run", placement=together, **settings)
     pbt.run(
         TASK,
