@@ -189,7 +189,7 @@ def test_by_name(whole) -> None:
 
 @pytest.mark.usefixtures("warm")
 def test_shared_out_over_workers(inline, tmp_path) -> None:
-    """Two workers, a program each, interrupted and resumed, decide as separate runs do, with the bits of one process."""
+    """Two workers, a program each, interrupted and resumed, decide as separate runs do, to the bits of one process."""
     with pytest.raises(KeyboardInterrupt):
         experiment("vectorized").run(tmp_path / "run", observers=[Stop()])
     run = experiment("vectorized").run(tmp_path / "run", resume=True)
