@@ -22,7 +22,7 @@ import numpy as np
 import pbt
 from pbt.runs.engine import Observer
 from pbt.store.codec import digest_of, encode_with_digest
-from pbt.store.files import write_durable
+from pbt.store.durable import write_durable
 from pbt.testing.problems import NQM_SPACE, noisy_quadratic
 
 SIZES = (100, 300, 1_000, 3_000, 10_000)

@@ -18,6 +18,7 @@ from pbt.runs.replay import replay
 from pbt.runs.results import Run
 from pbt.runs.schedule_io import read_schedule
 from pbt.space import Choice, Float, HParams, Int, Space
+from pbt.store.folder import Folder
 
 if TYPE_CHECKING:
     from pbt.pytorch import SupervisedTask
@@ -32,6 +33,7 @@ __all__ = [
     "Copy",
     "Experiment",
     "Float",
+    "Folder",
     "HParams",
     "Int",
     "Limits",

@@ -238,7 +238,7 @@ from pbt.store.files import StateFiles
 from pbt.core.population import StateRef
 from pbt.testing.stores import make_state, LARGE
 
-import pbt.store.files as files
+import pbt.store.durable as durable
 
 def kill(*_):
     os.kill(os.getpid(), 9)
@@ -248,7 +248,7 @@ if sys.argv[2] == "fsync":
 elif sys.argv[2] == "replace":
     pathlib.Path.replace = kill
 else:
-    files.sync_folder = kill
+    durable.sync_folder = kill
 StateFiles(pathlib.Path(sys.argv[1]) / "states").put(StateRef(7, 7), make_state(7, 7, LARGE))
 """
 
@@ -271,7 +271,7 @@ def test_a_kill_while_a_state_is_written_leaves_nothing_behind(run: Path, point:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace", "pbt.store.files.sync_folder"])
+@pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace", "pbt.store.durable.sync_folder"])
 def test_a_failing_disk_is_an_error_without_litter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
 ) -> None:

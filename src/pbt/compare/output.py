@@ -8,7 +8,7 @@ from typing import Any
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import sentences
 from pbt.errors import MissingExtraError
-from pbt.store.files import replace_file
+from pbt.store.durable import replace_file
 from pbt.text import finite
 
 JSON, PICTURE = "comparison.json", "comparison"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -53,6 +54,8 @@ class RoundTask:
     """The seed of the run; draws inside the task are keyed by it and by their position."""
     founder: int | None = None
     """The founder of the lineage of `start`; None: this member."""
+    changed: frozenset[str] = frozenset()
+    """Names of the hyperparameters whose value differs from this member's last round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,10 @@ class Incident:
 
 class States(Protocol):
     """The storage of states, as a worker uses it."""
+
+    @property
+    def workspaces(self) -> Path | None:
+        """The folder for the working folders of rounds; None: the system's temporary folder."""
 
     def put(self, ref: StateRef, state: State) -> Stored:
         """Store a state under this name; on return it is durable, or complete in `Stored.blob`.

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pbt.core.rng import Key, Rng, seed_of
 from pbt.errors import TaskError, nearest
 from pbt.executors.base_values import chosen_groups, is_number, plain, rebase, same
 from pbt.space import HParams
+from pbt.store.folder import Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,11 @@ class Context:
     """The founder of the state's lineage; None: this member."""
     hparams: HParams = field(default_factory=dict)
     """The hyperparameters of the round."""
+    copied: bool = False
+    """Whether the round starts from the state of another member."""
+    changed: frozenset[str] = frozenset()
+    """Names of the hyperparameters whose value differs from this member's last round; empty in the first."""
+    workspace: Workspace | None = field(default=None, repr=False, compare=False)
     checked: set[str] = field(default_factory=set, repr=False, compare=False)
     """Names of the hyperparameters confirmed by `apply` and `in_effect`."""
 
@@ -45,6 +52,21 @@ class Context:
     def rng(self, *parts: Key) -> Rng:
         """A generator with that key, without numpy or torch."""
         return Rng(self.seed, "task", *parts)
+
+    @property
+    def scratch(self) -> Path:
+        """A private folder of this round, empty at first, made on first access and removed after the round.
+
+        It is on the disk of the run directory: `pbt.Folder(ctx.scratch / "out")` in the returned state is stored by a
+        link, without a copy.
+
+        Raises:
+            TaskError: No round is in progress.
+            DiskError: The folder cannot be made.
+        """
+        if self.workspace is None:
+            raise TaskError("ctx.scratch: expected a round in progress, got none; use it inside `train` or `evaluate`")
+        return self.workspace.path
 
     def apply(self, optimizer: Any, *, schedulers: Any = (), group: int | str | None = None, **settings: Any) -> None:
         """Apply values to an optimizer after loading its state, and read them back.

@@ -20,6 +20,7 @@ from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part 
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.executors.source_lines import SourceLine, is_interrupt, metrics_line, users_line
 from pbt.space import Domain, HParams
+from pbt.store.folder import Workspace
 
 TrainFunction = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
 """`(hparams, state, steps, ctx) -> (state, metrics)`: train `state` (None: a new one) for that many steps.
@@ -91,16 +92,17 @@ class MemberWorker:
     def _run(self, task: RoundTask) -> Outcome:
         started = time.monotonic()
         try:
-            state = None
-            if task.start is not None:
-                state = self._setup.states.get(task.start, task.digest or "", task.blob)
-            context = context_of(task, self._setup)
             use_threads(self._setup.threads)
-            with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
-                returned = self._train(dict(task.hparams), state, task.steps, context)
-            state, metrics = pair_of(returned)
-            measured = settle(metrics)
-            stored = self._setup.states.put(StateRef(task.member, task.round), state)
+            with Workspace(self._setup.states.workspaces) as workspace:
+                state = None
+                if task.start is not None:
+                    state = self._setup.states.get(task.start, task.digest or "", task.blob)
+                context = context_of(task, self._setup, workspace)
+                with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
+                    returned = self._train(dict(task.hparams), state, task.steps, context)
+                state, metrics = pair_of(returned)
+                measured = settle(metrics)
+                stored = self._setup.states.put(StateRef(task.member, task.round), state)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
             return blame(task, error, self._setup.task)
         unread = sorted(task.hparams.keys() - context.checked)
@@ -157,7 +159,7 @@ def error_text(error: BaseException) -> tuple[str, str]:
         return f"{kind}, whose text cannot be formatted: {type(another).__name__}", ""
 
 
-def context_of(task: RoundTask, setup: WorkerSpec) -> Context:
+def context_of(task: RoundTask, setup: WorkerSpec, workspace: Workspace | None = None) -> Context:
     """The context of a round."""
     return Context(
         seed=task.seed,
@@ -168,6 +170,9 @@ def context_of(task: RoundTask, setup: WorkerSpec) -> Context:
         threads=setup.threads,
         founder=task.founder,
         hparams=task.hparams,
+        copied=task.start is not None and task.start.member != task.member,
+        changed=task.changed,
+        workspace=workspace,
     )
 
 

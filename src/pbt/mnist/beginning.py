@@ -20,7 +20,7 @@ from pbt.mnist.tester import load_checkpoint
 from pbt.runs.catalog import opened
 from pbt.runs.engine import Engine, Observer
 from pbt.store.codec import digest, digest_of, encode
-from pbt.store.files import read_plain, write_durable
+from pbt.store.durable import read_plain, write_durable
 from pbt.store.layout import DATABASE
 from pbt.store.sqlite import RunStore
 

@@ -20,7 +20,8 @@ from pbt.mnist.results_table import synchronize
 from pbt.mnist.tables import write, write_table
 from pbt.runs.engine import Engine, Observer
 from pbt.store.base import Store
-from pbt.store.files import file_name, replacing, write_durable
+from pbt.store.durable import replacing, write_durable
+from pbt.store.files import file_name
 
 
 class Recorded(Observer):

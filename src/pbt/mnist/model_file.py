@@ -16,7 +16,7 @@ from pbt.mnist.tester import Tested, best_tested, evaluate, load_checkpoint, sta
 from pbt.pytorch import Split
 from pbt.runs.results import Run
 from pbt.store.codec import encode
-from pbt.store.files import write_durable
+from pbt.store.durable import write_durable
 
 _FITTED = 2000
 """Number of training images by which the scaling of an imported network's inputs is chosen."""

@@ -11,7 +11,7 @@ from typing import Any
 from pbt.errors import MissingExtraError
 from pbt.mnist.tables import MNIST
 from pbt.runs.results import Run
-from pbt.store.files import replacing
+from pbt.store.durable import replacing
 
 WIDTH, HEIGHT, DPI = 8.0, 5.0, 130
 PLANE = 3.4, 2.9

@@ -18,7 +18,7 @@ from pbt.core.events import Decision, Event, Failed, Reported
 from pbt.core.history import RunHistory
 from pbt.space import HParams
 from pbt.store.base import JournalEntry
-from pbt.store.files import replacing
+from pbt.store.durable import replacing
 
 Row = Sequence[Any]
 Table = tuple[Row, list[Row]]

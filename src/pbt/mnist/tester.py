@@ -26,7 +26,7 @@ from pbt.runs.catalog import opened, runs_in
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.store.codec import decode, digest
-from pbt.store.files import read_plain
+from pbt.store.durable import read_plain
 from pbt.store.layout import DATABASE
 
 _PICKLES = (".pth.tar", ".pth", ".pt", ".tar")

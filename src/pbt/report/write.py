@@ -12,7 +12,7 @@ from pbt.report.page import page
 from pbt.report.plotly_figures.common import Figure
 from pbt.report.read import read_snapshot
 from pbt.runs.results import Run
-from pbt.store.files import replace_file
+from pbt.store.durable import replace_file
 
 FOLDER, PAGE = "report", "report.html"
 FORMATS = ("png", "svg", "pdf")

@@ -115,6 +115,8 @@ class Engine:
         self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
         self._recent: dict[int, tuple[StateRef, ...]] = {}
         self._opened: dict[int, Opening] = {}
+        self._before: dict[int, Opening | None] = {}
+        """The opening of each member's previous round."""
         self._founders: dict[StateRef, int] = {}
         """Founder of the lineage of each stored state."""
         self._scores = 0
@@ -284,7 +286,14 @@ class Engine:
             steps=(ready if self._budget is None else min(ready, self._budget)) - member.step,
             seed=self.course.seed,
             founder=self.founder(member),
+            changed=self._changed(member),
         )
+
+    def _changed(self, member: Member) -> frozenset[str]:
+        before = self._before.get(member.id)
+        if before is None:
+            return frozenset()
+        return frozenset(name for name, value in member.hparams.items() if before.hparams.get(name) != value)
 
     def _commit(
         self,
@@ -305,7 +314,9 @@ class Engine:
             if isinstance(event, Born):
                 self._opened[event.member] = event
             elif isinstance(event, Decided):
-                self._opened[event.decision.member] = event.decision
+                member = event.decision.member
+                self._before[member] = self._opened.get(member)
+                self._opened[member] = event.decision
             elif isinstance(event, Reported):
                 start = self._opened[event.member].start
                 self._founders[event.state] = event.member if start is None else self._founders.get(start, event.member)

@@ -214,6 +214,11 @@ class RenamedStates:
     states: States
     ancestors: tuple[StateRef, ...]
 
+    @property
+    def workspaces(self) -> Path | None:
+        """The folder for the working folders of rounds."""
+        return self.states.workspaces
+
     def put(self, ref: StateRef, state: State) -> Stored:
         """Store a state under the replay's name; states of discarded outcomes are not stored."""
         if ref.member >= _EXTRA:

@@ -11,17 +11,18 @@ iterates over a dict of tensors computes different bits in a different order.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pbt.errors import CorruptError, StateError
-from pbt.store.structure import SIZES, ArrayEntry, Parts, build, take_apart
+from pbt.store.folder import Folder, Manifest, Objects
+from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, build, folders_in, take_apart
 
-FORMATS = PLAIN, EXTENDED = "1", "2"
+FORMATS = PLAIN, EXTENDED, FOLDERS = "1", "2", "3"
 """Versions of the structure text, in the metadata of every file; a file has the lowest version that knows its tags.
 
-Earlier versions of this package refuse files of format 2. They read OrderedDicts in files of format 1 as dicts, as they
-always did.
+Earlier versions of this package refuse files of formats 2 and 3. They read OrderedDicts in files of format 1 as dicts,
+as they always did.
 """
 
 _FORMAT_KEY, _STRUCTURE_KEY, _ORDERED_KEY = "pbt.format", "pbt.structure", "pbt.ordered"
@@ -55,23 +56,49 @@ def digest(state: Any) -> str:
     return _hash(parts.structure, parts.entries)
 
 
-def encode_with_digest(state: Any) -> tuple[bytes, str]:
+class Encoded(NamedTuple):
+    """An encoded state."""
+
+    blob: bytes
+    digest: str
+    folders: Sequence[Manifest]
+    """The contents of its folders."""
+
+
+def encode_whole(state: Any, keep: Callable[[Folder], Manifest] = Folder.manifest) -> Encoded:
     """`encode` and `digest` in one pass.
+
+    Args:
+        state: The state.
+        keep: Reads (and stores) the files of a folder.
 
     Raises:
         StateError: It contains a value that cannot be stored; the message names the key.
     """
-    parts = take_apart(state)
-    return _pack(parts), _hash(parts.structure, parts.entries)
+    parts = take_apart(state, keep)
+    return Encoded(_pack(parts), _hash(parts.structure, parts.entries), parts.folders)
 
 
-def decode(blob: bytes) -> Any:
+def encode_with_digest(state: Any) -> tuple[bytes, str]:
+    """`encode` and `digest` in one pass, for a state whose folders are stored already.
+
+    Raises:
+        StateError: It contains a value that cannot be stored; the message names the key.
+    """
+    return encode_whole(state)[:2]
+
+
+def decode(blob: bytes, objects: Objects | None = None) -> Any:
     """Decode a state into fresh writable copies, tensors on the CPU.
+
+    Args:
+        blob: The encoded state.
+        objects: The files of its folders; None: their `path` cannot be used.
 
     Raises:
         CorruptError: The bytes are not an encoded state.
     """
-    return _rebuild(*_parse(blob))
+    return _rebuild(*_parse(blob), objects)
 
 
 def digest_of(blob: bytes) -> str:
@@ -84,7 +111,20 @@ def digest_of(blob: bytes) -> str:
     return _hash(structure, entries.values())
 
 
-def decode_checked(blob: bytes, digest: str) -> Any:
+def folders_of(blob: bytes) -> list[Manifest]:
+    """The contents of the folders in an encoded state, without decoding its tensors.
+
+    Raises:
+        CorruptError: The bytes are not an encoded state.
+    """
+    structure, _, _ = _parse(blob)
+    try:
+        return folders_in(structure)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
+
+
+def decode_checked(blob: bytes, digest: str, objects: Objects | None = None) -> Any:
     """Decode a state and check its digest.
 
     Raises:
@@ -94,7 +134,7 @@ def decode_checked(blob: bytes, digest: str) -> Any:
     found = _hash(structure, entries.values())
     if found != digest:
         raise CorruptError(f"expected content with SHA-256 {digest}, found {found}")
-    return _rebuild(structure, ordered, entries)
+    return _rebuild(structure, ordered, entries, objects)
 
 
 def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
@@ -110,7 +150,8 @@ def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
 def _pack(parts: Parts) -> bytes:
     # Wide types first keeps every entry aligned for programs that map the file into memory.
     ordered = sorted(parts.entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
-    metadata = {_FORMAT_KEY: EXTENDED if parts.extended else PLAIN, _STRUCTURE_KEY: _dump(parts.structure)}
+    version = FOLDERS if parts.folders else EXTENDED if parts.extended else PLAIN
+    metadata = {_FORMAT_KEY: version, _STRUCTURE_KEY: _dump(parts.structure)}
     if parts.ordered:
         paths = _dump(parts.ordered)
         metadata[_ORDERED_KEY] = hashlib.sha256(paths.encode()).hexdigest() + paths
@@ -192,10 +233,12 @@ def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> ArrayEntry
     return ArrayEntry(name, dtype, shape, data[begin:end])
 
 
-def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, ArrayEntry]) -> Any:
+def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, ArrayEntry], objects: Objects | None) -> Any:
+    left = Source(entries)
+    left.objects = objects
     try:
         # Each entry is used once: repeated references would multiply its memory.
-        state = build(structure, ordered, left := dict(entries))
+        state = build(structure, ordered, left)
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
     if left:

@@ -1,24 +1,25 @@
 """Storage of states: one immutable file each, or inline in the database row for small states."""
 
 import contextlib
-import errno
-import os
-import secrets
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pbt.core.population import StateRef, Stored
-from pbt.errors import CorruptError, DiskError, RunError
-from pbt.store.codec import decode_checked, encode_with_digest
+from pbt.errors import CorruptError, DiskError, StateError
+from pbt.store.codec import decode_checked, encode_whole, folders_of
 from pbt.store.database import LOOK
+from pbt.store.durable import REMEDY, disk_errors, read_plain, sync_folder, write_durable
+from pbt.store.folder import FileContent, Folder, Manifest
+from pbt.store.layout import SCRATCH
+from pbt.store.objects import FileObjects, from_text, references, to_text
 
 SUFFIX = ".safetensors"
-TEMPORARY = ".tmp"
-REMEDY = "make room or repair the disk, then resume the run"
+REFERENCES = ".files"
+"""Suffix of the list of files that a state needs, beside it."""
+OBJECTS = "objects"
+"""The folder of the files of `Folder`s, below that of the states."""
 INLINE_LIMIT = 32768
 """Largest encoded state, in bytes, that is stored in the database, where it needs no file and no fsync of its own."""
 
@@ -34,6 +35,19 @@ class StateFiles:
 
     folder: Path | None
     inline_limit: int = INLINE_LIMIT
+    beside: Path | None = None
+    """Where the files of `Folder`s are kept if there is no `folder`; None: a state with one is refused."""
+
+    @property
+    def objects(self) -> FileObjects | None:
+        """The files of the `Folder`s in states, by content; None: such a state is refused."""
+        base = self.folder or self.beside
+        return None if base is None else FileObjects(base / OBJECTS)
+
+    @property
+    def workspaces(self) -> Path | None:
+        """The folder for the working folders of rounds; None: the system's temporary folder."""
+        return None if self.folder is None else self.folder.with_name(SCRATCH)
 
     def put(self, ref: StateRef, state: Any) -> Stored:
         """Store a state under this name; on return it is durable, or complete in `Stored.blob`.
@@ -42,7 +56,84 @@ class StateFiles:
             StateError: It contains a value that cannot be stored; the message names the key.
             DiskError: The file cannot be written; no partial file is left.
         """
-        return self.keep(ref, *encode_with_digest(state))
+        with contextlib.ExitStack() as writing:
+            encoded = encode_whole(state, lambda folder: self._keep_folder(folder, writing))
+            if encoded.folders:
+                self.write_references(ref, references(encoded.folders))
+        return self.keep(ref, encoded.blob, encoded.digest)
+
+    def _keep_folder(self, folder: Folder, writing: contextlib.ExitStack) -> Manifest:
+        objects = self._with_objects()
+        with disk_errors(objects.root):
+            writing.enter_context(objects.writing())
+        return objects.keep(folder)
+
+    def _with_objects(self) -> FileObjects:
+        if self.objects is None:
+            raise StateError("expected a run that stores the files of a Folder, found none")
+        return self.objects
+
+    def write_references(self, ref: StateRef, files: Mapping[str, int]) -> None:
+        """Record the files that a state needs, durably; they are in `objects` already.
+
+        Raises:
+            DiskError: It cannot be written.
+        """
+        objects = self._with_objects()
+        with disk_errors(objects.root):
+            sync_folder(objects.root)
+        write_durable(objects.root.with_name(references_name(ref)), to_text(files))
+
+    def references(self, ref: StateRef) -> dict[str, int]:
+        """The sizes of the files that a state needs, by SHA-256; empty if it has no `Folder`.
+
+        Raises:
+            CorruptError: The record of them is damaged.
+        """
+        base = self.folder or self.beside
+        if base is None:
+            return {}
+        path = base / references_name(ref)
+        try:
+            return from_text(read_plain(path))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise CorruptError(f"{path}: expected sizes of files by SHA-256, found something else; {LOOK}") from error
+
+    def check(self, ref: StateRef, digest: str, blob: bytes | None, checked: set[str], *, mend: bool = False) -> int:
+        """Compare a state and the files of its `Folder`s with their hashes; returns the size of the encoded state.
+
+        Args:
+            ref: The state.
+            digest: Its expected digest.
+            blob: The state itself, if it has no file of its own.
+            checked: Files that need no second look; those checked now are added.
+            mend: Write the record of the needed files again if it is damaged or missing.
+
+        Raises:
+            CorruptError: The state or a file is missing or has changed, or a file is not recorded as needed.
+            DiskError: One cannot be read.
+        """
+        blob = self.read(ref) if blob is None else blob
+        self.get(ref, digest, blob)
+        needed = references(folders_of(blob))
+        for sha256, size in needed.items():
+            if sha256 not in checked:
+                self._with_objects().check(FileContent(size, sha256))
+                checked.add(sha256)
+        try:
+            recorded = self.references(ref)
+        except CorruptError:
+            if not mend:
+                raise
+            recorded = None
+        if recorded != needed:
+            path = self._with_objects().root.with_name(references_name(ref))
+            if not mend:
+                raise CorruptError(f"{path}: expected the files of the state, found others or none; {LOOK}")
+            self.write_references(ref, needed)
+        return len(blob)
 
     def keep(self, ref: StateRef, blob: bytes, digest: str) -> Stored:
         """Store an encoded state under this name, as `put` does.
@@ -67,7 +158,7 @@ class StateFiles:
             blob = self.read(ref)
             where = str(self.folder / file_name(ref)) if self.folder is not None else where
         try:
-            return decode_checked(blob, digest)
+            return decode_checked(blob, digest, self.objects)
         except CorruptError as error:
             raise CorruptError(f"{where}: {error}; {LOOK}") from error
 
@@ -86,8 +177,10 @@ class StateFiles:
 
     def remove(self, ref: StateRef) -> None:
         """Delete the file of a state, if it has one."""
-        if self.folder is not None:
-            (self.folder / file_name(ref)).unlink(missing_ok=True)
+        base = self.folder or self.beside
+        if base is not None:
+            (base / file_name(ref)).unlink(missing_ok=True)
+            (base / references_name(ref)).unlink(missing_ok=True)
 
 
 def file_name(ref: StateRef) -> str:
@@ -95,115 +188,18 @@ def file_name(ref: StateRef) -> str:
     return f"{ref.member:06d}-{ref.round:06d}{SUFFIX}"
 
 
-def ref_of(name: str) -> StateRef | None:
+def references_name(ref: StateRef) -> str:
+    """The name of the list of files that a state needs."""
+    return f"{ref.member:06d}-{ref.round:06d}{REFERENCES}"
+
+
+def ref_of(name: str, suffix: str = SUFFIX) -> StateRef | None:
     """The state whose file has this name; None for any other name."""
-    member, _, round_ = name.removesuffix(SUFFIX).partition("-")
+    member, _, round_ = name.removesuffix(suffix).partition("-")
     if not (member.isdecimal() and round_.isdecimal()):
         return None
     ref = StateRef(int(member), int(round_))
-    return ref if file_name(ref) == name else None
-
-
-def write_durable(path: Path, content: bytes) -> None:
-    """Write a file that is complete or absent at every instant, even after a power loss.
-
-    Raises:
-        DiskError: It cannot be written; no partial file is left.
-    """
-    # A unique name per attempt: an abandoned worker may still be writing the same state.
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
-    with (
-        _disk_errors(path, f" ({len(content)} bytes)"),
-        _renaming(temporary, path, durable=True),
-        temporary.open("xb") as file,
-    ):
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def replacing(path: Path, temporary: Path) -> Iterator[None]:
-    """Replace a file atomically by a temporary file that the body writes; not durable, for reproducible files.
-
-    An existing file or link of the temporary name is removed first: the left-over of a killed run, or a link that
-    would redirect the write.
-
-    Raises:
-        DiskError: It cannot be written; the temporary file is removed.
-    """
-    with _disk_errors(path), _renaming(temporary, path):
-        temporary.unlink(missing_ok=True)
-        yield
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file outside a run's own: atomically, not durably; its folder is made if it does not exist.
-
-    Raises:
-        RunError: It cannot be written; no partial file is left.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _renaming(temporary, path):
-            temporary.unlink(missing_ok=True)
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); choose another path (--out)") from error
-
-
-@contextmanager
-def _renaming(temporary: Path, path: Path, *, durable: bool = False) -> Iterator[None]:
-    """Rename `temporary` to `path` after the body, or remove it after an error."""
-    try:
-        yield
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
-
-
-@contextmanager
-def _disk_errors(path: Path, size: str = "") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(f"cannot write {path}{size}: {error.strerror or error}; {REMEDY}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the file names in a folder durable; without it a power loss can lose a synced file's name."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_plain(path: Path) -> bytes:
-    """The content of a regular file that fits into memory; links are not followed, pipes and devices do not block.
-
-    Raises:
-        CorruptError: It is not such a file.
-        OSError: It cannot be read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise CorruptError(f"{path}: expected a regular file, found a link") from error
-        raise
-    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, no path)
-        found, memory = os.fstat(descriptor), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if not stat.S_ISREG(found.st_mode):
-            raise CorruptError(f"{path}: expected a regular file, found something else")
-        if found.st_size > memory:
-            raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
-        return file.read(found.st_size + 1)
+    return ref if f"{ref.member:06d}-{ref.round:06d}{suffix}" == name else None
 
 
 def _read(path: Path) -> bytes:

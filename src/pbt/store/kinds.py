@@ -124,6 +124,10 @@ KINDS: Mapping[type, TypeCodec] = {
 BY_TAG: Mapping[str, TypeCodec] = {kind.tag: kind for kind in KINDS.values()}
 
 
+CONTAINERS = frozenset({"counter", "defaultdict", "deque"})
+"""The tags whose body contains a node of a plain container."""
+
+
 def inner(tag: str, body: Any) -> Any:
     """The node of the plain container within a body.
 

@@ -12,7 +12,9 @@ DATABASE = "run.db"
 STATES = "states"
 LOCK = "lock"
 JOURNAL = f"{DATABASE}-journal"
-OWN_NAMES = frozenset({DATABASE, JOURNAL, STATES, LOCK})
+SCRATCH = "scratch"
+"""Working folders of the rounds in progress, removed when the run is opened."""
+OWN_NAMES = frozenset({DATABASE, JOURNAL, STATES, LOCK, SCRATCH})
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 """Error numbers of a full, failing or protected disk, which the user can remedy."""
 

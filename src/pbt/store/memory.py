@@ -4,8 +4,13 @@ It holds lists and a dict: the same methods over the tables of a run directory i
 slower.
 """
 
+import secrets
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pbt.closing import Closing
@@ -13,7 +18,8 @@ from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.store.base import JournalEntry, NewEntry, Problem
 from pbt.store.event_rows import EventValues, check_named, from_json, to_event, to_json, to_row
-from pbt.store.files import StateFiles
+from pbt.store.files import OBJECTS, REFERENCES, StateFiles
+from pbt.store.objects import FileObjects, References
 from pbt.store.verify import verify_content
 
 
@@ -31,12 +37,17 @@ class MemoryStore(Closing):
         self._rows: list[EventValues] = []
         self._journal: list[tuple[str, str, float]] = []
         self._stored: dict[StateRef, Stored] = {}
+        # Only a state with a Folder makes this folder.
+        beside = Path(tempfile.gettempdir()) / f"pbt-{secrets.token_hex(8)}"
+        self._states = StateFiles(None, beside=beside)
+        self._references = References(FileObjects(beside / OBJECTS))
+        weakref.finalize(self, shutil.rmtree, beside, ignore_errors=True)
         self.update_meta(**meta)
 
     @property
     def states(self) -> StateFiles:
         """The storage of states, for executors."""
-        return StateFiles(None)
+        return self._states
 
     @property
     def path(self) -> None:
@@ -94,6 +105,8 @@ class MemoryStore(Closing):
         gone = [ref for ref in self._stored if ref not in kept]
         for ref in gone:
             del self._stored[ref]
+            self._states.remove(ref)
+        self._references.sweep(REFERENCES)
         return len(gone)
 
     def verify(self) -> list[Problem]:

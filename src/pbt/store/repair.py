@@ -21,8 +21,9 @@ from pbt.errors import CorruptError, PBTError
 from pbt.store import checksums, tables
 from pbt.store.base import NewEntry
 from pbt.store.database import check_format, check_journal, connect, plain_errors, transaction
+from pbt.store.durable import sync_folder
 from pbt.store.event_rows import from_json, to_event
-from pbt.store.files import StateFiles, file_name, read_plain, sync_folder
+from pbt.store.files import StateFiles, file_name
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own, os_errors
 from pbt.store.lock import WriterLock
 from pbt.store.verify import verify_run
@@ -182,7 +183,7 @@ def _whole_states(
     path: Path, events: Sequence[Sequence[Event]], blobs: dict[StateRef, bytes]
 ) -> dict[StateRef, Stored | None]:
     """Every reported state that still exists; None for one that does not match the log."""
-    files = StateFiles(path / STATES)
+    files, checked = StateFiles(path / STATES), set[str]()
     states: dict[StateRef, Stored | None] = {}
     for event in (event for part in events for event in part if isinstance(event, Reported)):
         ref, blob = event.state, blobs.get(event.state)
@@ -191,8 +192,7 @@ def _whole_states(
             continue
         states[ref] = None
         with contextlib.suppress(PBTError, OSError):
-            files.get(ref, event.digest, blob)
-            size = len(blob) if blob is not None else len(read_plain(path / STATES / file_name(ref)))
+            size = files.check(ref, event.digest, blob, checked, mend=True)
             states[ref] = Stored(digest=event.digest, size=size, blob=blob)
     return states
 

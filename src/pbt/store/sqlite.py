@@ -4,6 +4,9 @@ The database uses a rollback journal and `synchronous=EXTRA`: commits are few, e
 readers need only the file itself.
 """
 
+import contextlib
+import logging
+import shutil
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,11 +21,15 @@ from pbt.errors import CorruptError, RunError, RunFormatError
 from pbt.store import checksums, tables
 from pbt.store.base import JournalEntry, NewEntry, Problem
 from pbt.store.database import LOOK, check_format, check_journal, connect, is_empty, plain_errors, transaction
+from pbt.store.durable import TEMPORARY, sync_folder
 from pbt.store.event_rows import check_named, to_event, to_json, to_row
-from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of, sync_folder
-from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, already_there, check_own, check_vacant, os_errors
+from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
+from pbt.store.layout import DATABASE, JOURNAL, LOCK, SCRATCH, STATES, already_there, check_own, check_vacant, os_errors
 from pbt.store.lock import WriterLock
+from pbt.store.objects import FileObjects, References
 from pbt.store.verify import verify_run
+
+log = logging.getLogger("pbt")
 
 _PATIENCE = 60.0
 """Seconds to wait for readers, whose reads are short."""
@@ -44,6 +51,7 @@ class RunStore(Closing):
         self._stored: dict[StateRef, Stored | None] = {}
         # Swept states without a file: their rows are deleted with the next transaction, which saves one of their own.
         self._swept: list[StateRef] = []
+        self._references = References(FileObjects(path / STATES / OBJECTS))
         self._clear_leftovers()
 
     @classmethod
@@ -234,6 +242,7 @@ class RunStore(Closing):
         with os_errors(self._path):
             for ref in in_files:
                 self._states.remove(ref)
+            self._sweep_objects()
         return len(gone)
 
     def verify(self) -> list[Problem]:
@@ -242,6 +251,8 @@ class RunStore(Closing):
 
     def close(self) -> None:
         """Release the run; everything committed is durable. May be called twice."""
+        with contextlib.suppress(OSError):
+            (self._path / SCRATCH).rmdir()
         self._connection.close()
         self._lock.close()
 
@@ -253,13 +264,26 @@ class RunStore(Closing):
         self._swept.clear()
 
     def _in_file(self, ref: StateRef) -> bool:
-        return self.stored(ref).blob is None
+        return self.stored(ref).blob is None or (self._has_objects() and bool(self._states.references(ref)))
+
+    def _has_objects(self) -> bool:
+        return (self._path / STATES / OBJECTS).is_dir()
+
+    def _sweep_objects(self) -> None:
+        try:
+            self._references.sweep(REFERENCES)
+        except ValueError as error:
+            # Without this list it is unknown which files are needed, so that all are kept.
+            log.warning("%s: the files of swept states are kept: %s", self._path, error)
 
     def _check_files(self, stored: Mapping[StateRef, Stored]) -> None:
         for ref, record in stored.items():
-            path = self._path / STATES / file_name(ref)
-            if record.blob is None and not path.is_file():
-                raise RunError(f"{path}: expected the file of a stored state, found none; nothing was written")
+            paths = [] if record.blob is not None else [self._path / STATES / file_name(ref)]
+            if self._has_objects():
+                paths += [self._path / STATES / OBJECTS / sha256 for sha256 in self._states.references(ref)]
+            for path in paths:
+                if not path.is_file():
+                    raise RunError(f"{path}: expected the file of a stored state, found none; nothing was written")
 
     def _clear_leftovers(self) -> None:
         """Remove the files without a row: their writer died before its commit.
@@ -269,9 +293,12 @@ class RunStore(Closing):
         refs = tables.read_refs(self._connection)
         self._stored = dict.fromkeys(refs)
         for path in (self._path / STATES).iterdir():
-            ref = ref_of(path.name)
-            if path.name.endswith(TEMPORARY) or (ref is not None and not refs.get(ref, False)):
+            ref, needing = ref_of(path.name), ref_of(path.name, REFERENCES)
+            of_a_row = (ref is None or refs.get(ref, False)) and (needing is None or needing in refs)
+            if path.name.endswith(TEMPORARY) or not of_a_row:
                 path.unlink(missing_ok=True)
+        self._sweep_objects()
+        shutil.rmtree(self._path / SCRATCH, ignore_errors=True)
 
 
 def _check_head(connection: sqlite3.Connection, path: Path) -> None:

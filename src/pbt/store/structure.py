@@ -4,7 +4,7 @@ A state consists of nested dicts (keys: strings or integers), lists and tuples o
 values. In its structure strings, booleans, None, finite floats, integers and lists stand for themselves; everything
 else is a dict whose single key is a tag: `dict`, `tuple`, `int` (a large one), `float` (one that JSON cannot
 represent), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 adds `scalar` (of numpy, also an entry)
-and the tags of `kinds`.
+and the tags of `kinds`; format 3 adds `folder` and `file`, whose bodies are manifests (`store.folder`).
 
 Numbers are written as in the log (`core.events`). The containers are not: the log has tuples as lists and keys as
 strings, while a state keeps both.
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
-from pbt.store.kinds import BY_TAG, EXACT, KINDS, encode_number, inner, remedy
+from pbt.store.folder import Folder, Manifest, Objects
+from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,20 +69,27 @@ class Parts:
     """Per OrderedDict: its path, and the structure and the `ordered` of its attributes (None: no attributes)."""
     extended: bool = False
     """Whether the structure uses a tag of format 2."""
+    folders: list[Manifest] = field(default_factory=list)
+    """The contents of the folders in the state."""
+    keep: "Callable[[Folder], Manifest]" = Folder.manifest
 
 
-def take_apart(state: Any) -> Parts:
+def take_apart(state: Any, keep: "Callable[[Folder], Manifest]" = Folder.manifest) -> Parts:
     """Split a state into its structure and its entries.
+
+    Args:
+        state: The state.
+        keep: Reads (and stores) the files of a folder.
 
     Raises:
         StateError: It contains a value that cannot be stored; the message names the key.
     """
-    parts = Parts()
+    parts = Parts(keep=keep)
     parts.structure = _flatten(state, (), parts)
     return parts
 
 
-def _flatten(value: Any, path: Path, parts: Parts) -> Any:
+def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one for each form)
     kind = type(value)  # exact: a numpy float64 is a float and a named tuple a tuple, and would return as those
     if value is None or kind is str or kind is bool:
         return value
@@ -98,6 +106,8 @@ def _flatten(value: Any, path: Path, parts: Parts) -> Any:
         return items if kind is list else {"tuple": items}
     if kind in KINDS:
         return _extended(value, path, parts)
+    if kind is Folder:
+        return _folder(value, path, parts)
     return _entry(value, path, parts)
 
 
@@ -126,6 +136,15 @@ def _extended(value: Any, path: Path, parts: Parts) -> dict[str, Any]:
     except StateError as error:
         text = str(error)
         raise StateError(text if text.startswith("state") else f"{_shown(path)}: {text}") from None
+
+
+def _folder(value: Folder, path: Path, parts: Parts) -> dict[str, Any]:
+    try:
+        manifest = parts.keep(value)
+    except StateError as error:
+        raise StateError(f"{_shown(path)}: {error}") from None
+    parts.folders.append(manifest)
+    return manifest.to_plain()
 
 
 def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
@@ -161,7 +180,7 @@ def _of_tensor(value: Any, path: Path) -> ArrayEntry:
     if torch is None or not isinstance(value, torch.Tensor):
         raise StateError(
             f"{_shown(path)}: expected dicts, lists and tuples of tensors, arrays, numbers, strings, bytes, "
-            f"booleans or None, got {type(value).__module__}.{type(value).__qualname__}; {remedy(value)}"
+            f"booleans, folders or None, got {type(value).__module__}.{type(value).__qualname__}; {remedy(value)}"
         )
     tensor: Tensor = value
     dtype = _TENSORS.get(str(tensor.dtype).removeprefix("torch."))
@@ -214,7 +233,35 @@ def _check_depth(path: Path) -> None:
         )
 
 
-def build(structure: Any, ordered: Any, entries: dict[str, ArrayEntry]) -> Any:
+def folders_in(structure: Any) -> list[Manifest]:
+    """The contents of the folders in a structure.
+
+    Malformed input raises ValueError, TypeError or AttributeError.
+    """
+    found: list[Manifest] = []
+    waiting = [structure]
+    while waiting:
+        node = waiting.pop()
+        if type(node) is list:
+            waiting += node
+        elif type(node) is dict:
+            ((tag, body),) = node.items()
+            if tag in ("folder", "file"):
+                found.append(Manifest.from_plain(tag, body))
+            elif tag in ("dict", "tuple"):
+                waiting += body.values() if tag == "dict" else body
+            elif tag in CONTAINERS:
+                waiting.append(inner(tag, body))
+    return found
+
+
+class Source(dict[str, ArrayEntry]):
+    """The entries of a state by name, and the files of its folders."""
+
+    objects: Objects | None = None
+
+
+def build(structure: Any, ordered: Any, entries: Source) -> Any:
     """Build a state from its structure, in fresh memory; entries are removed as they are used.
 
     Malformed input raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
@@ -243,7 +290,7 @@ def _at(node: Any, path: Any) -> Any:
     return node
 
 
-def _build(node: Any, entries: dict[str, ArrayEntry]) -> Any:  # noqa: PLR0911 (one for each form)
+def _build(node: Any, entries: Source) -> Any:  # noqa: PLR0911 (one for each form)
     if type(node) is list:
         return [_build(item, entries) for item in node]
     if type(node) is not dict:
@@ -261,7 +308,7 @@ def _build(node: Any, entries: dict[str, ArrayEntry]) -> Any:  # noqa: PLR0911 (
     value = OrderedDict((_unkey(key), _build(item, entries)) for key, item in items.items())
     if attributes is not None:
         structure, ordered = attributes
-        vars(value).update(build(structure, ordered, {}))
+        vars(value).update(build(structure, ordered, Source()))
     return value
 
 
@@ -271,21 +318,21 @@ def _unkey(key: str) -> str | int:
     return key[1:] if key.startswith("##") else int(key[1:])
 
 
-def _to_array(name: str, entries: dict[str, ArrayEntry]) -> np.ndarray[Any, Any]:
+def _to_array(name: str, entries: Source) -> np.ndarray[Any, Any]:
     entry = entries.pop(name)
     # newbyteorder("=") is the same dtype on little-endian machines; copy() makes it writable and aligned.
     array = np.frombuffer(entry.data, _TO_ARRAY[entry.dtype]).reshape(entry.shape)
     return array.astype(array.dtype.newbyteorder("="), copy=True)
 
 
-def _to_scalar(name: str, entries: dict[str, ArrayEntry]) -> Any:
+def _to_scalar(name: str, entries: Source) -> Any:
     array = _to_array(name, entries)
     if array.shape != ():
         raise ValueError("expected an array of one number")
     return array[()]
 
 
-def _to_tensor(name: str, entries: dict[str, ArrayEntry]) -> "Tensor":
+def _to_tensor(name: str, entries: Source) -> "Tensor":
     import torch
 
     entry = entries.pop(name)
@@ -296,11 +343,13 @@ def _to_tensor(name: str, entries: dict[str, ArrayEntry]) -> "Tensor":
     return raw.view(getattr(torch, _TO_TENSOR[entry.dtype])).reshape(entry.shape)
 
 
-_LEAVES: Mapping[str, Callable[[Any, dict[str, ArrayEntry]], Any]] = {
+_LEAVES: Mapping[str, Callable[[Any, Source], Any]] = {
     "int": lambda body, _: int(body, 16),
     "float": lambda body, _: float(body),
     "bytes": lambda body, entries: bytes(entries.pop(body).data),
     "array": _to_array,
     "scalar": _to_scalar,
     "tensor": _to_tensor,
+    "folder": lambda body, entries: Folder.stored(Manifest.from_plain("folder", body), entries.objects),
+    "file": lambda body, entries: Folder.stored(Manifest.from_plain("file", body), entries.objects),
 }

@@ -1,6 +1,6 @@
 """Verification of a run: all checks, each independent of the findings of the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.store import checksums
 from pbt.store.base import Problem
+from pbt.store.durable import TEMPORARY
 from pbt.store.event_rows import to_event
-from pbt.store.files import TEMPORARY, StateFiles, file_name, ref_of
+from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
 from pbt.store.reader import Contents, RunReader
 from pbt.store.tables import EventRow, damaged
@@ -51,12 +52,13 @@ def verify_content(
             )
             problems.append(Problem(what=file_name(ref), message=message))
     digests = {event.state: event.digest for event in events if isinstance(event, Reported)}
+    checked: set[str] = set()
     for ref, record in stored.items():
         if not problems and digests.get(ref) != record.digest:
             message = f"expected SHA-256 {digests.get(ref, 'of no state')}, as the log says, found {record.digest}"
             problems.append(Problem(what=file_name(ref), message=message))
         try:
-            states.get(ref, record.digest, record.blob)
+            states.check(ref, record.digest, record.blob, checked)
         except RunError as error:
             problems.append(Problem(what=file_name(ref), message=str(error)))
     return problems
@@ -78,7 +80,9 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
     refs = reader.refs()
     swept = {file_name(ref) for ref in stored if ref not in refs}
     problems = [problem for problem in problems if problem.what not in swept]
-    return problems if reader.is_writing() else problems + [_stray(name) for name in files if not _belongs(name, refs)]
+    if reader.is_writing():
+        return problems
+    return problems + [_stray(name) for name in files if not _belongs(name, refs)] + _stray_objects(reader.states, refs)
 
 
 def _unsealed(contents: Contents) -> list[Problem]:
@@ -138,7 +142,16 @@ def _needed(view: View) -> set[StateRef]:
 
 def _belongs(name: str, refs: Mapping[StateRef, bool]) -> bool:
     ref = ref_of(name)
-    return ref is not None and refs.get(ref, False)
+    return name == OBJECTS or (ref is not None and refs.get(ref, False)) or ref_of(name, REFERENCES) in refs
+
+
+def _stray_objects(states: StateFiles, refs: Collection[StateRef]) -> list[Problem]:
+    names = [] if states.objects is None else states.objects.names()
+    try:
+        needed = {sha256 for ref in refs for sha256 in states.references(ref)} if names else set()
+    except CorruptError:
+        return []  # reported with its state
+    return [_stray(f"{OBJECTS}/{name}") for name in names if name not in needed]
 
 
 def _stray(name: str) -> Problem:

@@ -32,6 +32,10 @@ class ActorStates:
         self.made: dict[StateRef, bytes] = {}
         self._records = StateFiles(None)
 
+    @property
+    def workspaces(self) -> None:
+        """None: working folders are in the node's temporary folder."""
+
     def put(self, ref: StateRef, state: State) -> Stored:
         """Keep a state until the batch is done; a small one goes into its record.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pbt.errors import DataError, DiskError
 from pbt.mnist.data.idx import SPECS, Spec
-from pbt.store.files import write_durable
+from pbt.store.durable import write_durable
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

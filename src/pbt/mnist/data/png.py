@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pbt.errors import DataError, MissingExtraError, PBTError
 from pbt.store.codec import decode, encode
-from pbt.store.files import read_plain, write_durable
+from pbt.store.durable import read_plain, write_durable
 
 log = logging.getLogger("pbt")
 

@@ -21,7 +21,7 @@ from pbt.runs.callbacks import (
 )
 from pbt.runs.callbacks.curves import Curves
 from pbt.runs.schedule_io import schedule_text
-from pbt.store.files import write_durable
+from pbt.store.durable import write_durable
 
 Ids = MutableMapping[str, str]
 """The tracker's ids of the run and its members, by names of this package."""

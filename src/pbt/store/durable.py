@@ -1,0 +1,122 @@
+"""Files that are complete or absent at every instant: atomic replacement, fsync, and reading without surprises."""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pbt.errors import CorruptError, DiskError, RunError
+
+TEMPORARY = ".tmp"
+REMEDY = "make room or repair the disk, then resume the run"
+
+
+def write_durable(path: Path, content: bytes) -> None:
+    """Write a file that is complete or absent at every instant, even after a power loss.
+
+    Raises:
+        DiskError: It cannot be written; no partial file is left.
+    """
+    # A unique name per attempt: an abandoned worker may still be writing the same state.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    with (
+        disk_errors(path, f" ({len(content)} bytes)"),
+        _renaming(temporary, path, durable=True),
+        temporary.open("xb") as file,
+    ):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path, temporary: Path) -> Iterator[None]:
+    """Replace a file atomically by a temporary file that the body writes; not durable, for reproducible files.
+
+    An existing file or link of the temporary name is removed first: the left-over of a killed run, or a link that
+    would redirect the write.
+
+    Raises:
+        DiskError: It cannot be written; the temporary file is removed.
+    """
+    with disk_errors(path), _renaming(temporary, path):
+        temporary.unlink(missing_ok=True)
+        yield
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file outside a run's own: atomically, not durably; its folder is made if it does not exist.
+
+    Raises:
+        RunError: It cannot be written; no partial file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _renaming(temporary, path):
+            temporary.unlink(missing_ok=True)
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}); choose another path (--out)") from error
+
+
+@contextmanager
+def _renaming(temporary: Path, path: Path, *, durable: bool = False) -> Iterator[None]:
+    """Rename `temporary` to `path` after the body, or remove it after an error."""
+    try:
+        yield
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+@contextmanager
+def disk_errors(path: Path, size: str = "") -> Iterator[None]:
+    """Translate OSError.
+
+    Raises:
+        DiskError: Writing failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(f"cannot write {path}{size}: {error.strerror or error}; {REMEDY}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the file names in a folder durable; without it a power loss can lose a synced file's name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a regular file that fits into memory; links are not followed, pipes and devices do not block.
+
+    Raises:
+        CorruptError: It is not such a file.
+        OSError: It cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise CorruptError(f"{path}: expected a regular file, found a link") from error
+        raise
+    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, no path)
+        found, memory = os.fstat(descriptor), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptError(f"{path}: expected a regular file, found something else")
+        if found.st_size > memory:
+            raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
+        return file.read(found.st_size + 1)
