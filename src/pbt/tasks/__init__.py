@@ -1,0 +1,1 @@
+"""Ready-made tasks over other people's programs and trainers, one module each."""
