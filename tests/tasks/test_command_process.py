@@ -145,7 +145,9 @@ def test_the_driver_is_killed(tmp_path, with_supervisor) -> None:
     pids = tmp_path / "pids"
     pids.mkdir()
     words = [sys.executable, "-S", str(written(tmp_path, TREE, "tree.py")), str(pids)]
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *words], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    )
     found = waited(lambda: pids_in(pids, 4), "the program")
     owner = int(supervisor.mark_of(found[0]).partition(":")[0])
     for pid in (driver.pid, owner) if with_supervisor else (driver.pid,):

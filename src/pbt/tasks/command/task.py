@@ -113,8 +113,9 @@ class Command:
     def _train(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         if state is not None and not isinstance(state, Folder):
             raise TaskError(f"Command: expected a state that is a Folder, got {type(state).__name__}")
-        out, values_file = ctx.scratch / "out", ctx.scratch / "hparams.json"
-        start = None if state is None else state.path
+        scratch = ctx.scratch.absolute()  # the program has a working directory of its own
+        out, values_file = scratch / "out", scratch / "hparams.json"
+        start = None if state is None else state.path.absolute()
         if start is not None and self.in_place:
             out, start = start, None  # a private copy already
         else:
