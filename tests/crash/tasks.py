@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pbt import Experiment, Float, Placement, Plan, truncation
+from pbt import Experiment, Float, Folder, Placement, Plan, truncation
 from pbt.executors.retry import Limits
 from pbt.terminal.exit import exit_code_of
 
@@ -40,6 +40,28 @@ def walk(hparams, state, steps, ctx):
     # Drawn from a global generator, which is seeded for each round.
     luck = np.random.random(6000 if ctx.member % 2 else 1)  # noqa: NPY002
     return {"place": place, "luck": luck}, -float(np.abs(place).mean())
+
+
+def folders(hparams, state, steps, ctx):
+    """The walk, with its state in a checkpoint folder: one file never changes, one only sometimes, one always."""
+    if state is not None:
+        path = state["checkpoint"].path
+        inner = {"place": np.load(path / "place.npy")}
+        few = (path / "deep" / "few.txt").read_text()
+        if (path / "base.bin").read_bytes() != BASE or few != f"{(ctx.round - 1) // 2}":
+            raise RuntimeError("another checkpoint than the one that was stored")
+    else:
+        inner = None
+    state, score = walk(hparams, inner, steps, ctx)
+    out = ctx.scratch / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "base.bin").write_bytes(BASE)
+    (out / "deep" / "few.txt").write_text(f"{ctx.round // 2}")
+    np.save(out / "place.npy", state["place"])
+    return {"checkpoint": Folder(out), "luck": state["luck"]}, score
+
+
+BASE = bytes(range(256)) * 200
 
 
 def net():
@@ -77,7 +99,7 @@ WIDE = Float(0.001, 1e38, "log", prior=(0.001, 0.1))
 LOST = {"lr": 1e38, "p": 0.3}
 EXECUTORS = ("inline", "processes", "vectorized", "programs", "ray")
 """`programs`: vectorized, in two worker processes."""
-TASKS = ("walk", "network", "digits")
+TASKS = ("walk", "folders", "network", "digits")
 
 
 def experiment(task, executor, **changes):
@@ -90,9 +112,9 @@ def experiment(task, executor, **changes):
         # Workers are killed more often here than patience lasts elsewhere.
         "limits": Limits(attempts=100, silence=20.0),
     }
-    torch_free = task == "walk"
+    torch_free = task in WALKS
     return Experiment(
-        task=walk if torch_free else network(),
+        task=WALKS[task] if torch_free else network(),
         space={"lr": LR} if torch_free else {"lr": WIDE, "p": Float(0.1, 0.6)},
         initial=() if torch_free else (LOST,),
         **{
@@ -106,6 +128,9 @@ def experiment(task, executor, **changes):
     )
 
 
+WALKS = {"walk": walk, "folders": folders}
+
+
 def train(path, task, executor, observers=()):
     """Begin the run or go on with it, to its end."""
     if task == "digits":
@@ -115,7 +140,7 @@ def train(path, task, executor, observers=()):
 
 def warm(task):
     """Import what the task needs, so that runs which are forked from this process begin at once, and all alike."""
-    if task != "walk":
+    if task not in WALKS:
         import torch
 
         # The first step of an optimizer imports more than all the rest.

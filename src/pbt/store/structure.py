@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
-from pbt.store.folder import Folder, Manifest, Objects
+from pbt.store.folder import Folder
 from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
+from pbt.store.manifest import Manifest
+from pbt.store.trees import Objects
 
 if TYPE_CHECKING:
     from torch import Tensor
