@@ -40,4 +40,4 @@ def written(folder: Path, text: str = TRAIN, name: str = "train.py") -> Path:
 def command(folder: Path, text: str = TRAIN, arguments: str = ARGUMENTS, **options: object) -> pbt.Command:
     """The task of a program that is written into this folder."""
     written(folder, text)
-    return pbt.Command(f"{PYTHON} train.py {arguments}", cwd=folder, **options)
+    return pbt.Command(f"{PYTHON} train.py {arguments}", **{"cwd": folder, **options})
