@@ -18,7 +18,12 @@ settings.load_profile("suite")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-MODULES = {"mlflow": "mlflow", "polars": "polars", "pyarrow": "pyarrow", "ray": "ray", "wandb": "wandb"}
+MODULES = {
+    "equinox": "equinox", "flax": "flax", "jax": "jax", "keras": "keras", "lightgbm": "lightgbm",
+    "lightning": "lightning", "mlflow": "mlflow", "optree": "optree", "peft": "peft", "polars": "polars",
+    "pyarrow": "pyarrow", "ray": "ray", "sb3": "stable_baselines3", "sklearn": "sklearn", "skorch": "skorch",
+    "transformers": "transformers", "wandb": "wandb", "xgboost": "xgboost",
+}  # fmt: skip
 THERE = {
     "strace": lambda: shutil.which("strace") is not None,
     "sqlite3": lambda: shutil.which("sqlite3") is not None,

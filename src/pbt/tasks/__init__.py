@@ -1,1 +1,1 @@
-"""Ready-made tasks over other people's programs and trainers, one module each."""
+"""Ready-made tasks over programs, trainers and estimators of other libraries."""
