@@ -19,6 +19,7 @@ from pbt.runs.results import Run
 from pbt.runs.schedule_io import read_schedule
 from pbt.space import Choice, Float, HParams, Int, Space
 from pbt.store.folder import Folder
+from pbt.tasks.command import Command
 
 if TYPE_CHECKING:
     from pbt.pytorch import SupervisedTask
@@ -29,6 +30,7 @@ __all__ = [
     "Callback",
     "Choice",
     "Cluster",
+    "Command",
     "Context",
     "Copy",
     "Experiment",

@@ -18,14 +18,14 @@ from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.disk_space import Disk
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
 from pbt.runs.placement import Placement, ResolvedPlacement
-from pbt.runs.preflight import check_population, check_task, trainable
+from pbt.runs.preflight import check_devices, check_population, check_task, trainable
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.runs.resume import check_same, existing_run, record_change, warn_of_changes
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
-from pbt.store.layout import check_vacant
+from pbt.store.layout import LOGS, check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.sqlite import RunStore
 
@@ -105,6 +105,7 @@ class Experiment:
         watchers = [*self.callbacks, *callbacks]
         Callbacks(watchers)  # validates them before anything is written
         check_population(self.population)
+        check_devices(train, self.placement.devices_per_member)
         spec = self._spec()
         empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
         first = self.plan.begin(empty, self.population, self.initial)
@@ -130,7 +131,12 @@ class Experiment:
             for note in cautions(spec) if found is None else ():
                 log.info("note: %s", note)
             engine = Engine(spec, store, first)
-            worker = WorkerSpec(task=train, states=store.states, device=resolved.devices[0], threads=resolved.threads)
+            worker = WorkerSpec(
+                task=train,
+                states=store.states,
+                threads=resolved.threads,
+                logs=None if store.path is None else store.path.absolute() / LOGS,
+            ).on(resolved.devices[0])
             drive(engine, resolved.open(worker), watch)
             if store.path is None:
                 return Run(store)

@@ -11,6 +11,8 @@ from pbt.errors import DiskError, RunError, RunExistsError, RunFormatError, Usag
 DATABASE = "run.db"
 STATES = "states"
 LOCK = "lock"
+LOGS = "logs"
+"""The folder of the logs of programs; derived, hence not one of `OWN_NAMES`."""
 JOURNAL = f"{DATABASE}-journal"
 SCRATCH = "scratch"
 """Working folders of the rounds in progress, removed when the run is opened."""
