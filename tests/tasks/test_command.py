@@ -193,13 +193,13 @@ FREE = {"arguments": "", "reads_env": True}
 @pytest.mark.parametrize(
     ("text", "options", "expected"),
     [
-        ("print('{\"score\": 1}\\nnoise\\n{\"score\": 2, \"n\": 3}\\nlast')", {}, (2, {"n": 3})),
+        ('print(\'{"score": 1}\\nnoise\\n{"score": 2, "n": 3}\\nlast\')', {}, (2, {"n": 3})),
         ("print('{\"score\": 1}'); open(out + '/metrics.json', 'w').write('{\"score\": 4}')", {}, (4, {})),
         ("open(out + '/e.json', 'w').write('{\"acc\": 5}')", {"metrics": "e.json", "score": "acc"}, (5, {})),
         ("print('epoch 1 acc=0.5\\nepoch 2 acc=0.75')", {"patterns": {"score": r"acc=(\S+)"}}, (0.75, {})),
         ("sys.stderr.write('acc=7')", {"patterns": {"score": r"acc=(\S+)"}}, (7, {})),
         ("sys.stderr.write('{\"score\": 8}'); print('{\"score\": 9}')", {}, (9, {})),
-        ("print('{\"loss\": 3, \"score\": 1}')", {"score": "loss"}, (3, {})),
+        ('print(\'{"loss": 3, "score": 1}\')', {"score": "loss"}, (3, {})),
     ],
 )
 def test_where_the_score_is(tmp_path, text, options, expected) -> None:
@@ -215,14 +215,18 @@ def test_where_the_score_is(tmp_path, text, options, expected) -> None:
         ("print('{\"acc\": 1}')", {"metrics": "e.json"}, "write e.json into {out}, found no such file"),
         ("open(out + '/metrics.json', 'w').write('[1]')", {}, r"metrics.json: expected a JSON object .*'\[1\]'"),
         ("print('{\"score\": NaN}')", {}, "not a finite number"),
-        ("print('{\"score\": \"high\"}')", {}, "'score' must be a number"),
+        ('print(\'{"score": "high"}\')', {}, "'score' must be a number"),
         ("print('acc=high')", {"patterns": {"score": r"acc=(\S+)"}}, "number for 'score', matched 'high'"),
         ("os.remove(out + '/state'); print('{\"score\": 1}')", {}, "left {out} empty"),
         ("os.symlink('x', out + '/latest'); print('{\"score\": 1}')", {}, "found a link"),
         ("os.kill(os.getpid(), 11)", {}, "ended with SIGSEGV"),
         ("import time; time.sleep(1000)", {"timeout": 0.5}, "timeout of 0.5 s and was ended"),
-        ("print('{\"hparams\": {\"lr\": 7}}', flush=True); __import__('time').sleep(1000)", {}, "'lr' should be .*it is 7"),
-        ("print('{\"score\": 1, \"hparams\": {\"lrr\": 7}}')", {}, "'lrr'; did you mean 'lr'"),
+        (
+            "print('{\"hparams\": {\"lr\": 7}}', flush=True); __import__('time').sleep(1000)",
+            {},
+            "'lr' should be .*it is 7",
+        ),
+        ('print(\'{"score": 1, "hparams": {"lrr": 7}}\')', {}, "'lrr'; did you mean 'lr'"),
         ("print('lr is 7')", {"in_effect": {"lr": r"lr is (\S+)"}}, "'lr' should be .*it is 7"),
     ],
 )
@@ -275,7 +279,11 @@ def test_old_logs_go(tmp_path) -> None:
 def test_rounds_do_not_matter(tmp_path) -> None:
     """Four rounds of three steps leave the files of one round of twelve."""
     found = [
-        run(command(tmp_path), plan=pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=12 // rounds), rounds=rounds)
+        run(
+            command(tmp_path),
+            plan=pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=12 // rounds),
+            rounds=rounds,
+        )
         for rounds in (4, 1)
     ]
     states = [[files_of(each, member.state) for member in each.view.members] for each in found]
@@ -307,7 +315,9 @@ def test_a_program_that_is_always_killed(tmp_path) -> None:
 @pytest.mark.parametrize("executor", ["inline", "processes"])
 def test_several_devices(tmp_path, executor) -> None:
     """A member of two devices has both, by the names that the program knows; the run records and resumes that."""
-    text = SAVE + "print('{\"score\": 1, \"devices\": \"%s %s\"}' % (os.environ['PBT_DEVICE'], os.environ['PBT_DEVICES']))"
+    text = (
+        SAVE + "print('{\"score\": 1, \"devices\": \"%s %s\"}' % (os.environ['PBT_DEVICE'], os.environ['PBT_DEVICES']))"
+    )
     placement = pbt.Placement(executor=executor, devices_per_member=2, device="cpu", threads=1)
     task = command(tmp_path, text, **FREE)
     found = run(task, placement=placement, population=3, rounds=1, run_dir=tmp_path / "run")
