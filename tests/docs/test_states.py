@@ -33,9 +33,9 @@ class Settings:
 
 
 NAMES = {
-    "Counter": Counter, "Folder": Folder, "Level": Level, "MappingProxyType": MappingProxyType, "OrderedDict": OrderedDict, "Path": Path,
-    "Settings": Settings, "date": date, "defaultdict": defaultdict, "deque": deque, "numpy": np,
-    "timedelta": timedelta, "torch": torch,
+    "Counter": Counter, "Folder": Folder, "Level": Level, "MappingProxyType": MappingProxyType,
+    "OrderedDict": OrderedDict, "Path": Path, "Settings": Settings, "date": date, "defaultdict": defaultdict,
+    "deque": deque, "numpy": np, "timedelta": timedelta, "torch": torch,
 }  # fmt: skip
 
 

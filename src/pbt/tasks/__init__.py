@@ -1,1 +1,1 @@
-"""Ready-made tasks over programs, trainers and estimators of other libraries."""
+"""Ready-made tasks over the trainers and programs of others, one module per framework, each an extra."""
