@@ -121,12 +121,15 @@ def test_a_file_runs_and_resumes(tmp_path) -> None:
     written(folder)
     (folder / "pbt.toml").write_text(SMALL)
     named = "of the program/pbt.toml"
-    call(tmp_path, "run", named, "--out", "run", "--quiet")
+    shown = call(tmp_path, "run", named, "--out", "run", "--no-progress").stdout
+    assert "the output of the newest programs" in shown
     assert Run.open(tmp_path / "run").meta["application"]["object"] == named
     refused = call(tmp_path, "resume", "run", "--rounds", "3", code=2)
     assert f"resume run '{named}'" in refused.stderr
     call(tmp_path, "resume", "run", named, "--rounds", "3", "--quiet")
     assert Run.open(tmp_path / "run").best.step == 9
+    replayed = call(tmp_path, "replay", "run", named, "--out", "again", "--no-progress").stdout
+    assert "The weights are identical, bit by bit, after each of 3 rounds." in " ".join(replayed.split())
 
 
 def test_a_command_runs_and_resumes(tmp_path) -> None:
