@@ -1,4 +1,7 @@
-"""An ordinary training script: it knows nothing of pbt. It saves to --out, resumes from --resume, and prints JSON lines."""
+"""An ordinary training script: it knows nothing of pbt.
+
+It saves to --out, resumes from --resume, and prints JSON lines.
+"""
 
 import argparse
 import json

@@ -6,7 +6,7 @@ call:NAME:N        killed before its N-th system call NAME
 workercall:NAME:N  its first worker killed before that worker's N-th system call NAME; for odd N the rest is killed then
 instant:I          killed at random instants, once to three times, with its workers or without
 workers:I          random workers are killed all the time, while they start too; the run itself never is
-child:I            random programs, their supervisors, children and workers are killed all the time; for the task `program`
+child:I            random processes of programs are killed all the time, and their workers; for the task `program`
 stop:I             SIGINT or SIGTERM at a random instant, in a process of its own
 """
 
@@ -225,7 +225,7 @@ class Bench:
         return [*wrong, *_miscounted(path, killed)], killed, [child.pid]
 
     def _child(self, path, executor, task, seconds, rng, which):
-        """Random processes of programs die all the time, hardly ever thrice in a round, which is a failure by intent."""
+        """Random processes of programs die all the time; thrice in a round would be a failure by intent."""
         child = begin(path, task, executor, self.ledger, environment={NAP: "0.3"})
         killed, pause = 0, time.monotonic() + rng.uniform(0, 1.5)
         deadline = time.monotonic() + 240

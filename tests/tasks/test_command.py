@@ -6,7 +6,7 @@ import re
 import pytest
 
 import pbt
-from pbt.errors import PopulationLostError, TaskError
+from pbt.errors import PopulationLostError, RunFormatError, TaskError
 from pbt.tasks.command.template import PLACEHOLDERS, Template
 from tests.tasks.programs import ARGUMENTS, PYTHON, SPACE, TRAIN, command, written
 
@@ -193,13 +193,13 @@ FREE = {"arguments": "", "reads_env": True}
 @pytest.mark.parametrize(
     ("text", "options", "expected"),
     [
-        ("print('{\"score\": 1}\\nnoise\\n{\"score\": 2, \"n\": 3}\\nlast')", {}, (2, {"n": 3})),
+        ('print(\'{"score": 1}\\nnoise\\n{"score": 2, "n": 3}\\nlast\')', {}, (2, {"n": 3})),
         ("print('{\"score\": 1}'); open(out + '/metrics.json', 'w').write('{\"score\": 4}')", {}, (4, {})),
         ("open(out + '/e.json', 'w').write('{\"acc\": 5}')", {"metrics": "e.json", "score": "acc"}, (5, {})),
         ("print('epoch 1 acc=0.5\\nepoch 2 acc=0.75')", {"patterns": {"score": r"acc=(\S+)"}}, (0.75, {})),
         ("sys.stderr.write('acc=7')", {"patterns": {"score": r"acc=(\S+)"}}, (7, {})),
         ("sys.stderr.write('{\"score\": 8}'); print('{\"score\": 9}')", {}, (9, {})),
-        ("print('{\"loss\": 3, \"score\": 1}')", {"score": "loss"}, (3, {})),
+        ('print(\'{"loss": 3, "score": 1}\')', {"score": "loss"}, (3, {})),
     ],
 )
 def test_where_the_score_is(tmp_path, text, options, expected) -> None:
@@ -215,14 +215,18 @@ def test_where_the_score_is(tmp_path, text, options, expected) -> None:
         ("print('{\"acc\": 1}')", {"metrics": "e.json"}, "write e.json into {out}, found no such file"),
         ("open(out + '/metrics.json', 'w').write('[1]')", {}, r"metrics.json: expected a JSON object .*'\[1\]'"),
         ("print('{\"score\": NaN}')", {}, "not a finite number"),
-        ("print('{\"score\": \"high\"}')", {}, "'score' must be a number"),
+        ('print(\'{"score": "high"}\')', {}, "'score' must be a number"),
         ("print('acc=high')", {"patterns": {"score": r"acc=(\S+)"}}, "number for 'score', matched 'high'"),
         ("os.remove(out + '/state'); print('{\"score\": 1}')", {}, "left {out} empty"),
         ("os.symlink('x', out + '/latest'); print('{\"score\": 1}')", {}, "found a link"),
         ("os.kill(os.getpid(), 11)", {}, "ended with SIGSEGV"),
         ("import time; time.sleep(1000)", {"timeout": 0.5}, "timeout of 0.5 s and was ended"),
-        ("print('{\"hparams\": {\"lr\": 7}}', flush=True); __import__('time').sleep(1000)", {}, "'lr' should be .*it is 7"),
-        ("print('{\"score\": 1, \"hparams\": {\"lrr\": 7}}')", {}, "'lrr'; did you mean 'lr'"),
+        (
+            "print('{\"hparams\": {\"lr\": 7}}', flush=True); __import__('time').sleep(1000)",
+            {},
+            "'lr' should be .*it is 7",
+        ),
+        ('print(\'{"score": 1, "hparams": {"lrr": 7}}\')', {}, "'lrr'; did you mean 'lr'"),
         ("print('lr is 7')", {"in_effect": {"lr": r"lr is (\S+)"}}, "'lr' should be .*it is 7"),
     ],
 )
@@ -275,7 +279,11 @@ def test_old_logs_go(tmp_path) -> None:
 def test_rounds_do_not_matter(tmp_path) -> None:
     """Four rounds of three steps leave the files of one round of twelve."""
     found = [
-        run(command(tmp_path), plan=pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=12 // rounds), rounds=rounds)
+        run(
+            command(tmp_path),
+            plan=pbt.Plan(exploit=pbt.never(), explore=pbt.keep(), interval=12 // rounds),
+            rounds=rounds,
+        )
         for rounds in (4, 1)
     ]
     states = [[files_of(each, member.state) for member in each.view.members] for each in found]
@@ -307,7 +315,9 @@ def test_a_program_that_is_always_killed(tmp_path) -> None:
 @pytest.mark.parametrize("executor", ["inline", "processes"])
 def test_several_devices(tmp_path, executor) -> None:
     """A member of two devices has both, by the names that the program knows; the run records and resumes that."""
-    text = SAVE + "print('{\"score\": 1, \"devices\": \"%s %s\"}' % (os.environ['PBT_DEVICE'], os.environ['PBT_DEVICES']))"
+    text = (
+        SAVE + "print('{\"score\": 1, \"devices\": \"%s %s\"}' % (os.environ['PBT_DEVICE'], os.environ['PBT_DEVICES']))"
+    )
     placement = pbt.Placement(executor=executor, devices_per_member=2, device="cpu", threads=1)
     task = command(tmp_path, text, **FREE)
     found = run(task, placement=placement, population=3, rounds=1, run_dir=tmp_path / "run")
@@ -315,3 +325,18 @@ def test_several_devices(tmp_path, executor) -> None:
     assert found.meta["place"]["devices_per_member"] == 2
     again = run(task, placement=executor, population=3, rounds=2, run_dir=tmp_path / "run", resume=True)
     assert again.best.reported["devices"] == "cpu cpu,cpu"
+
+
+def test_logs_are_not_written_through_links(tmp_path) -> None:
+    """In a run of an unknown author a log that is a link is replaced, and a folder that is a link is refused."""
+    task = command(tmp_path)
+    run(task, rounds=1, run_dir=tmp_path / "run")
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / "run" / "logs" / "000000-000002.log").symlink_to(other)
+    run(task, rounds=2, run_dir=tmp_path / "run", resume=True)
+    assert other.read_text() == "mine"
+    (tmp_path / "run" / "logs").rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / "logs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFormatError, match=r"logs: .*found a link"):
+        run(task, rounds=3, run_dir=tmp_path / "run", resume=True)

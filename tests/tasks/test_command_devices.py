@@ -36,7 +36,7 @@ def test_devices_are_grouped() -> None:
 @pytest.mark.usefixtures("five_gpus")
 def test_too_few_devices() -> None:
     """A member that wants more devices than there are is refused, with both numbers."""
-    with pytest.raises(DeviceError, match="devices_per_member=6: expected at least 6 devices, got 5"):
+    with pytest.raises(DeviceError, match=r"devices_per_member=6: expected at least 6 devices, got 5"):
         pbt.Placement(executor="processes", device="cuda", devices_per_member=6).resolve(4)
 
 
@@ -73,9 +73,9 @@ def test_devices_as_the_program_names_them() -> None:
 
 def test_tasks_of_one_device() -> None:
     """A task that trains on one device, and the vectorized executor, refuse several."""
-    with pytest.raises(TaskError, match="devices_per_member=2: SupervisedTask trains a member on one device"):
+    with pytest.raises(TaskError, match=r"devices_per_member=2: SupervisedTask trains a member on one device"):
         pbt.run(PLAIN, SPACE, placement=pbt.Placement(devices_per_member=2))
-    with pytest.raises(UsageError, match="devices_per_member=2: .*'vectorized'"):
+    with pytest.raises(UsageError, match=r"devices_per_member=2: .*'vectorized'"):
         pbt.Placement(executor="vectorized", devices_per_member=2)
     with pytest.raises(UsageError, match="at least 1 of devices_per_member, got 0"):
         pbt.Placement(devices_per_member=0)

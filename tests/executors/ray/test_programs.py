@@ -9,10 +9,13 @@ from pbt.errors import DeviceError, UsageError
 from tests.tasks.programs import command
 
 SAVE = "import json, os\nopen(os.environ['PBT_OUT'] + '/state', 'w').write('x')\n"
-SHOW = SAVE + """
+SHOW = (
+    SAVE
+    + """
 names = ("CUDA_VISIBLE_DEVICES", "PBT_DEVICE", "PBT_DEVICES")
 print(json.dumps({"score": 1, **{name: os.environ.get(name, "") for name in names}}))
 """
+)
 SPACE = {"lr": pbt.Float(1e-3, 1e-1, "log")}
 
 
@@ -24,7 +27,9 @@ def gpus():
         return
     import ray
 
-    ray.init(address="local", include_dashboard=False, num_cpus=3, num_gpus=4, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        address="local", include_dashboard=False, num_cpus=3, num_gpus=4, logging_level="ERROR", log_to_driver=False
+    )
     yield ray
     ray.shutdown()
 
@@ -59,5 +64,5 @@ def test_more_gpus_than_there_are(tmp_path) -> None:
 def test_two_numbers_of_gpus() -> None:
     """The devices of a member and the GPUs of a worker must be the same number."""
     placement = pbt.Placement(executor="ray", devices_per_member=2, cluster=pbt.Cluster(gpus=1))
-    with pytest.raises(UsageError, match="devices_per_member=2: .*got 1 per worker"):
+    with pytest.raises(UsageError, match=r"devices_per_member=2: .*got 1 per worker"):
         placement.resolve(4)
