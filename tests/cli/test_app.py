@@ -138,6 +138,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def split_notes(text: str) -> tuple[list[str], list[str]]:
+    """The notes of a run, and the other lines."""
+    lines = text.splitlines()
+    return [x for x in lines if x.startswith("pbt: note: ")], [x for x in lines if not x.startswith("pbt: note: ")]
+
+
 class TestRun:
     def test_leaves_a_dated_directory_and_a_link_to_it(self, folder: Path) -> None:
         """A run without --out is kept under the file's name and the time, and `latest` points to it."""
@@ -150,7 +156,10 @@ class TestRun:
         assert "validation score" in done.stdout
         assert "test accuracy" in done.stdout
         assert "Schedule of the best member" in done.stdout
-        assert [line.split(" · ")[0] for line in done.stderr.splitlines()] == [f"round {i}/3" for i in (1, 2, 3)]
+        notes, rounds = split_notes(done.stderr)
+        assert [line.split(" · ")[0] for line in rounds] == [f"round {i}/3" for i in (1, 2, 3)]
+        assert any("4 members" in note for note in notes)
+        assert any("not read back" in note and "lr" in note for note in notes)
 
     def test_the_second_run_moves_the_link(self, folder: Path) -> None:
         """The link `latest` names the newest run, and a folder of that name is left alone."""
@@ -196,7 +205,7 @@ class TestRun:
         done = pbt(folder, "run", "task.py:experiment", "-q")
         assert (done.stdout, done.stderr) == ("", "")
         done = pbt(folder, "run", "task.py:experiment", "--no-progress")
-        assert done.stderr == ""
+        assert split_notes(done.stderr)[1] == []
         assert "Population after round 3" in done.stdout
 
     def test_failed_members_at_the_end_give_three(self, folder: Path) -> None:
@@ -220,12 +229,12 @@ class TestRun:
 
     def test_a_reader_that_goes_away_ends_nothing(self, folder: Path) -> None:
         """A closed pipe at stdout or stderr leaves no traceback, and the run goes on to its end."""
-        line = f"{sys.executable} -m pbt run task.py:experiment --rounds 30 --out a 2>&1 | head -n 1"
+        line = f"{sys.executable} -m pbt run task.py:experiment --rounds 30 --out a 2>&1 | head -n 3"
         done = subprocess.run(
             line, shell=True, cwd=folder, env=environment(), capture_output=True, text=True, check=True
         )
         assert done.stderr == ""
-        assert done.stdout.startswith("round 1/30")
+        assert split_notes(done.stdout)[1][0].startswith("round 1/30")
         deadline = time.monotonic() + 30
         while Run.open(folder / "a").view.ended is None and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -111,7 +111,9 @@ def run(  # noqa: PLR0913 (a flag each)
     program.check_alone()
     if (named is None) == (program.command is None):
         got = "none of them" if named is None else "both"
-        raise UsageError(f"expected FILE.py:object, a pbt.toml, or --command with --space, got {got}")
+        raise UsageError(
+            f"expected FILE.py:object, a pbt.toml, or --command with --space, got {got}; see pbt run --help"
+        )
     if resume and out is None:
         raise UsageError(
             f"--resume requires --out RUN_DIR; or resume a run with: pbt resume RUN {named or '--command'}"
@@ -353,7 +355,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     logger = logging.getLogger("pbt")
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
-        logger.addHandler(_StderrHandler(logging.WARNING))
+        logger.addHandler(_StderrHandler())
+    logger.setLevel(logging.WARNING)  # commands that train also show notes
     for stream in (sys.stdout, sys.stderr):
         # Characters that the terminal cannot encode are replaced, not an error.
         with suppress(AttributeError, ValueError):
@@ -372,9 +375,10 @@ def _call(tokens: list[str]) -> int:
 
 
 class _StderrHandler(logging.Handler):
-    """Print the package's warnings as messages of the command."""
+    """Print the package's notes and warnings as messages of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print on stderr; a live display redirects it above itself."""
         if not logging.root.handlers:  # they would print it a second time
-            print_error(f"{record.levelname.lower()}: {record.getMessage()}")
+            level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+            print_error(f"{level}{record.getMessage()}")

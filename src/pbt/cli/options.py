@@ -1,6 +1,7 @@
 """Options shared by several commands: placement and output."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -83,7 +84,8 @@ class OutputOptions:
     no_progress: Flag = False
 
     def progress(self, title: str, application: Mapping[str, Any], placement: Placement | None) -> ProgressObserver:
-        """The display of a run during training."""
+        """The display of a run during training; without `--quiet`, notes are printed, too."""
+        logging.getLogger("pbt").setLevel(logging.WARNING if self.quiet else logging.INFO)
         return progress_of(
             application,
             show=not (self.quiet or self.no_progress),
