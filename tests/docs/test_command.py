@@ -11,6 +11,7 @@ from pbt.runs.advice import UNREAD
 from pbt.tasks.command.config import read_config
 from pbt.tasks.command.template import PLACEHOLDERS
 from pbt.testing.invariants import violations
+from tests.docs.recipe_trainers import TRAINERS
 from tests.helpers.paths import DOCS, ROOT
 
 FOLDER = ROOT / "examples" / "command"
@@ -90,12 +91,38 @@ def test_the_program_of_the_page_runs(tmp_path, monkeypatch) -> None:
     assert found["run"].best.score > 0.5
 
 
-@pytest.mark.parametrize("name", ["isaac-lab", "sample-factory", "rsl-rl"])
+def recipe(folder, name):
+    """The experiment of a recipe, with its script in this folder."""
+    page = (DOCS / "recipes" / f"{name}.md").read_text(encoding="utf-8")
+    assert "was not run" in page
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (script,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (folder / TRAINERS[name][2]).write_text(script)
+    (folder / "pbt.toml").write_text(re.sub(r"\./isaaclab\.sh -p|\bpython (?=sf_)", f"{sys.executable} ", text))
+    return read_config(folder / "pbt.toml")
+
+
+@pytest.mark.parametrize("name", TRAINERS)
 def test_the_recipes_are_valid(tmp_path, name) -> None:
     """The pbt.toml of each recipe can be read, and its placeholders fit its space."""
-    page = (DOCS / "recipes" / f"{name}.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    (tmp_path / "pbt.toml").write_text(text)
-    experiment = read_config(tmp_path / "pbt.toml")
+    experiment = recipe(tmp_path, name)
     experiment.task.check_data(experiment.population, experiment.space)
-    assert "was not run" in page
+    experiment.task.check({})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_scripts_of_recipes(tmp_path, name) -> None:
+    """Over a stand-in that restores the donor's rate, the decided rate is in effect and read back, in every round."""
+    experiment = recipe(tmp_path, name)
+    file, text, _ = TRAINERS[name]
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    plan = pbt.Plan(exploit=pbt.never(), explore=pbt.perturb((0.5,)), interval=10)
+    found = pbt.run(experiment.task, experiment.space, plan=plan, population=1, rounds=3, run_dir=tmp_path / "run")
+    assert found.best.score == 45
+    assert len({segment.hparams["learning_rate"] for segment in found.lineage()}) == 3
+    (unread,) = [entry.details["names"] for entry in found.journal() if entry.kind == UNREAD]
+    assert "learning_rate" not in unread
+    state = found.load_state(found.best)
+    assert len(list(state.path.rglob("*.pt*"))) == 1
