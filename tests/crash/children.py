@@ -196,3 +196,36 @@ def memory():
             text = maps.read_text()
             found = {name for name in found if f"{SHARED}/{name}" not in text}
     return {name for name in found if (SHARED / name).exists()}
+
+
+def programs(path):
+    """The programs that members of a run are, with their supervisors and children, wherever those belong now."""
+    found = []
+    marks = (b"PBT_OUT=" + os.fsencode(path), b"PBT_OUT=" + os.fsencode(path.resolve()))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state not in "ZX" and any(mark in (entry / "environ").read_bytes() for mark in marks):
+                    found.append(int(entry.name))
+    return found
+
+
+def parent(pid):
+    """The parent of a process; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def programs_left(path, seconds=8.0):
+    """Wait until no program of a run lives; whichever still does is killed, and returned."""
+    deadline = time.monotonic() + seconds
+    while left := programs(path):
+        if time.monotonic() > deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return left
+        time.sleep(0.02)
+    return []

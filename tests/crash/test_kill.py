@@ -83,6 +83,22 @@ def test_workers_that_die_all_the_time(count) -> None:
     assert found[2] >= count
 
 
+@pytest.mark.parametrize(
+    ("executor", "kind", "count"),
+    [
+        ("inline", "instant", 2),
+        ("processes", "child", 1),
+        pytest.param("inline", "child", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param("processes", "instant", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param("processes", "child", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_programs_as_members(executor, kind, count) -> None:
+    """SIGKILL of driver, worker, program, its supervisor or its children: the same run, and no process is left."""
+    found = crash(*(f"{executor}/program/{kind}:{i}" for i in range(count)))[f"{executor}/program/{kind}"]
+    assert (found[0], *found[3:5]) == (count, count, 0)
+
+
 @needs_strace
 def test_what_differs_is_told(tmp_path) -> None:
     """A difference ends the harness with 1, and with the command that shows it again."""

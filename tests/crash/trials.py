@@ -6,9 +6,11 @@ call:NAME:N        killed before its N-th system call NAME
 workercall:NAME:N  its first worker killed before that worker's N-th system call NAME; for odd N the rest is killed then
 instant:I          killed at random instants, once to three times, with its workers or without
 workers:I          random workers are killed all the time, while they start too; the run itself never is
+child:I            random processes of programs are killed all the time, and their workers; for the task `program`
 stop:I             SIGINT or SIGTERM at a random instant, in a process of its own
 """
 
+import contextlib
 import os
 import random
 import re
@@ -21,7 +23,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pbt.store.reader import RunReader
-from tests.crash.children import PATIENCE, Ledger, begin, gone, memory, semaphores, workers
+from tests.crash.children import (
+    PATIENCE,
+    Ledger,
+    begin,
+    gone,
+    memory,
+    parent,
+    programs,
+    programs_left,
+    semaphores,
+    workers,
+)
 from tests.crash.picture import Picture, damage, differences, ended, read
 from tests.crash.tasks import MARKS, NAP, STRUCK, warm
 
@@ -140,6 +153,7 @@ class Bench:
             "workercall": self._worker_call,
             "instant": self._instant,
             "workers": self._workers,
+            "child": self._child,
             "stop": self._stop,
         }[kind]
         wrong, strikes, leaders = strike(path, executor, task, seconds, random.Random(f"{self.seed}/{name}"), *rest)
@@ -225,6 +239,23 @@ class Bench:
         wrong = [] if code == 0 else [f"ended with {code}"]
         return [*wrong, *_miscounted(path, killed)], killed, [child.pid]
 
+    def _child(self, path, executor, task, seconds, rng, which):
+        """Random processes of programs die all the time; thrice in a round would be a failure by intent."""
+        child = begin(path, task, executor, self.ledger, environment={NAP: "0.3"})
+        killed, pause = 0, time.monotonic() + rng.uniform(0, 1.5)
+        deadline = time.monotonic() + 240
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+            there = programs(path) if time.monotonic() > pause else []
+            there += [pid for pid in workers(child.pid) if pid in {parent(own) for own in there}]
+            if there:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(there), signal.SIGKILL)
+                    killed += 1
+                pause = time.monotonic() + rng.uniform(1, 2.5)
+        code = child.wait(1)
+        return ([] if code == 0 else [f"ended with {code}"]), killed, [child.pid]
+
     def _stop(self, path, executor, task, seconds, rng, which):
         number = rng.choice((signal.SIGINT, signal.SIGTERM))
         before = memory()
@@ -282,7 +313,7 @@ class Bench:
         before = damage(path, strays=True)
         child = begin(path, task, executor, self.ledger)
         code = child.wait()
-        left = [pid for leader in [*leaders, child.pid] for pid in gone(leader)]
+        left = [pid for leader in [*leaders, child.pid] for pid in gone(leader)] + programs_left(path)
         wrong = [*before, *([f"processes that never end: {left}"] if left else [])]
         if code is None:
             return [*wrong, "hangs when it is resumed"]

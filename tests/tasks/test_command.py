@@ -6,7 +6,7 @@ import re
 import pytest
 
 import pbt
-from pbt.errors import PopulationLostError, TaskError
+from pbt.errors import PopulationLostError, RunFormatError, TaskError
 from pbt.tasks.command.template import PLACEHOLDERS, Template
 from tests.tasks.programs import ARGUMENTS, PYTHON, SPACE, TRAIN, command, written
 
@@ -325,3 +325,18 @@ def test_several_devices(tmp_path, executor) -> None:
     assert found.meta["place"]["devices_per_member"] == 2
     again = run(task, placement=executor, population=3, rounds=2, run_dir=tmp_path / "run", resume=True)
     assert again.best.reported["devices"] == "cpu cpu,cpu"
+
+
+def test_logs_are_not_written_through_links(tmp_path) -> None:
+    """In a run of an unknown author a log that is a link is replaced, and a folder that is a link is refused."""
+    task = command(tmp_path)
+    run(task, rounds=1, run_dir=tmp_path / "run")
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / "run" / "logs" / "000000-000002.log").symlink_to(other)
+    run(task, rounds=2, run_dir=tmp_path / "run", resume=True)
+    assert other.read_text() == "mine"
+    (tmp_path / "run" / "logs").rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / "logs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFormatError, match=r"logs: .*found a link"):
+        run(task, rounds=3, run_dir=tmp_path / "run", resume=True)

@@ -88,6 +88,10 @@ def test_wrong_space_options(words, facts) -> None:
         (SMALL + "plan = { interval = 3 }", "unknown key 'plan.interval'"),
         (SMALL + 'plan = { name = "replay" }', "--plan replay --of RUN"),
         (SMALL + 'plan = { name = "pbtt" }', "name of a plan, got 'pbtt'; did you mean 'pbt'"),
+        (SMALL + "initial = [1]", "initial: expected tables of hyperparameters, .*got 1"),
+        (SMALL + 'plan = { perturb = ["a"] }', r"plan.perturb: expected numbers, got \['a'\]"),
+        ("a = " + "[" * 5000, "expected TOML"),
+        ("#" * (1 << 20) + "#", "at most 1 MiB"),
         (SMALL + "env = { A = 1 }", "env.A: expected text, got 1"),
         (SMALL + 'cwd = "nowhere"\nobjective = "best"', "objective"),
         (SMALL.replace("{start}]", "{start}"), "expected \\] after"),
@@ -121,12 +125,15 @@ def test_a_file_runs_and_resumes(tmp_path) -> None:
     written(folder)
     (folder / "pbt.toml").write_text(SMALL)
     named = "of the program/pbt.toml"
-    call(tmp_path, "run", named, "--out", "run", "--quiet")
+    shown = call(tmp_path, "run", named, "--out", "run", "--no-progress").stdout
+    assert "the output of the newest programs" in shown
     assert Run.open(tmp_path / "run").meta["application"]["object"] == named
     refused = call(tmp_path, "resume", "run", "--rounds", "3", code=2)
     assert f"resume run '{named}'" in refused.stderr
     call(tmp_path, "resume", "run", named, "--rounds", "3", "--quiet")
     assert Run.open(tmp_path / "run").best.step == 9
+    replayed = call(tmp_path, "replay", "run", named, "--out", "again", "--no-progress").stdout
+    assert "The weights are identical, bit by bit, after each of 3 rounds." in " ".join(replayed.split())
 
 
 def test_a_command_runs_and_resumes(tmp_path) -> None:

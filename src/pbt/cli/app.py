@@ -126,7 +126,8 @@ def run(  # noqa: PLR0913 (a flag each)
         check_new(out, application)
     experiment = under(program.experiment() if named is None else experiment_of(named), plan, of)
     application |= {"population": experiment.population}  # the file's, not --population
-    application |= {"score": experiment.task.score} if isinstance(experiment.task, Command) else {}
+    if isinstance(experiment.task, Command):
+        application |= {"score": experiment.task.score, "files": {"logs/": "the output of the newest programs"}}
     experiment = replace(
         experiment,
         population=experiment.population if population is None else population,

@@ -75,7 +75,7 @@ class ProgramOptions:
             meta: The recorded values of the run.
         """
         recorded = meta.get("application") or {}
-        kinds = {"score": str, "steps": int, "metrics": str, "timeout": (int, float), "in_place": bool}
+        kinds: dict[str, Any] = {"score": str, "steps": int, "metrics": str, "timeout": (int, float), "in_place": bool}
         known = {name: recorded[name] for name, kind in kinds.items() if isinstance(recorded.get(name), kind)}
         given = {name: value for name, value in asdict(self).items() if value not in (None, False)}
         options = replace(self, **{**known, **{name: value for name, value in given.items() if name in kinds}})

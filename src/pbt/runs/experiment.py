@@ -38,8 +38,8 @@ class Experiment:
     """The definition of a run, without its run directory.
 
     Args:
-        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
-            object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
+        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; a
+            `pbt.Command`; or an object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
         space: Domains by hyperparameter name.
         plan: The algorithm; any `Strategy`.
         population: Number of members, at least 1.
@@ -250,8 +250,8 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     """Train a population; returns the run with its best network and the hyperparameter schedule that made it.
 
     Args:
-        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
-            object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
+        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; a
+            `pbt.Command`; or an object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
         space: Domains by hyperparameter name.
         plan: The algorithm; any `Strategy`. Default: `Plan()`.
         population: Number of members, at least 1.

@@ -46,7 +46,7 @@ def check_own(path: Path) -> None:
     Raises:
         RunFormatError: A part is a link.
     """
-    for name in sorted(OWN_NAMES):
+    for name in sorted({*OWN_NAMES, LOGS}):
         if (path / name).is_symlink():
             raise RunFormatError(
                 f"{path / name}: expected a file or folder of the run, found a link; replace it by its target"

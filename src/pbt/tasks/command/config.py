@@ -108,6 +108,7 @@ _PLACEMENT: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "devices_per_member": (int,),
 }
+_FILE_BYTES = 1 << 20
 _OF_COMMAND = ("score", "metrics", "patterns", "in_effect", "in_place", "reads_env", "timeout", "keep_logs")
 _OF_EXPERIMENT = ("objective", "population", "rounds", "seed", "note", "initial")
 _WORDS = {str: "text", list: "a list", dict: "a table", int: "a whole number", float: "a number", bool: "true or false"}
@@ -121,12 +122,14 @@ def read_config(file: Path) -> Experiment:
         UsageError: A value is invalid.
     """
     try:
+        if file.stat().st_size > _FILE_BYTES:
+            raise ConfigError(f"{file}: expected at most {_FILE_BYTES >> 20} MiB, got {file.stat().st_size:,} bytes")
         given = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{file}: does not exist; write one with: pbt init {file}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{file}: expected TOML, found an error: {error}") from error
     try:
         return experiment_from(given, file.parent)
@@ -150,6 +153,9 @@ def experiment_from(given: Mapping[str, Any], folder: Path) -> Experiment:
             raise ConfigError(f"expected '{name}', found none; pbt init writes an example")
     for name in ("patterns", "in_effect", "env"):
         _check(given.get(name, {}), dict.fromkeys(given.get(name, {}), (str,)), f"{name}.")
+    for values in given.get("initial", ()):
+        if not isinstance(values, dict):
+            raise ConfigError(f"initial: expected tables of hyperparameters, as {{ lr = 0.1 }}, got {values!r:.80}")
     own = {name: given[name] for name in _OF_COMMAND if name in given}
     task = Command(given["command"], cwd=folder / given.get("cwd", "."), env=dict(given.get("env", {})), **own)
     placement = given.get("placement", {})
@@ -171,6 +177,8 @@ def _plan(given: Mapping[str, Any], steps: int) -> Strategy:
     rules: dict[str, Any] = {name: given[name] for name in ("burn_in", "mode") if name in given}
     if "truncation" in given:
         rules["exploit"] = Truncation(given["truncation"])
+    if not all(isinstance(factor, (int, float)) for factor in given.get("perturb", ())):
+        raise ConfigError(f"plan.perturb: expected numbers, got {given['perturb']!r:.80}")
     if "perturb" in given:
         rules["explore"] = Perturb(tuple(given["perturb"]))
     plan = Plan(interval=steps, **rules)

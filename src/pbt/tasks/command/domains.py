@@ -115,7 +115,7 @@ def _from_table(name: str, value: Any) -> Domain:
 def _value(text: str) -> Value:
     """An option: a JSON number, boolean or null, else a string."""
     try:
-        found: Value = json.loads(text)
+        found: Any = json.loads(text)
     except ValueError:
         return text.strip()
-    return found if found is None or isinstance(found, (bool, int, float, str)) else text.strip()
+    return text.strip() if isinstance(found, (list, dict)) else found

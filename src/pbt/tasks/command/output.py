@@ -61,7 +61,9 @@ class Log:
         self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb")
+            # A new file: a link of that name, in a run of an unknown author, would lead elsewhere.
+            path.unlink(missing_ok=True)
+            self._file = path.open("xb")
         self._tail = bytearray()
         self._written = self._omitted = 0
 

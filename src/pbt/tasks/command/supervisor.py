@@ -180,7 +180,7 @@ class _Supervised:
                 kill_group(self.pid, self.mark, os.getpid())
                 break
             time.sleep(_PAUSE_SECONDS)
-        if not self.poll():
+        if not self.poll() or not _pids():  # without /proc the group is all that is known
             send_group(self.pid, signal.SIGKILL)
 
     def _left(self) -> list[int]:
