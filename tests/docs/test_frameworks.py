@@ -6,7 +6,13 @@ import pytest
 
 from tests.helpers.paths import DOCS
 
-PAGES = {"boosting": ("lightgbm", "xgboost"), "sklearn": ("sklearn", "skorch")}
+PAGES = {
+    "boosting": ("lightgbm", "xgboost"),
+    "lightning": ("lightning",),
+    "sb3": ("sb3",),
+    "sklearn": ("sklearn", "skorch"),
+    "transformers": ("transformers",),
+}
 """The libraries that each page needs."""
 
 
