@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers.paths import DOCS
 
-PAGES = {"boosting": ("lightgbm", "xgboost"), "sklearn": ("sklearn", "skorch")}
+PAGES = {"boosting": ("lightgbm", "xgboost"), "jax": ("jax",), "sklearn": ("sklearn", "skorch")}
 """The libraries that each page needs."""
 
 
