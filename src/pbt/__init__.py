@@ -20,6 +20,7 @@ from pbt.runs.schedule_io import read_schedule
 from pbt.space import Choice, Float, HParams, Int, Space
 from pbt.store.folder import Folder
 from pbt.store.pytrees import restore
+from pbt.tasks.command import Command
 
 if TYPE_CHECKING:
     from pbt.pytorch import SupervisedTask
@@ -30,6 +31,7 @@ __all__ = [
     "Callback",
     "Choice",
     "Cluster",
+    "Command",
     "Context",
     "Copy",
     "Experiment",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pbt import Experiment, Float, Placement, Plan, truncation
+from pbt import Command, Experiment, Float, Folder, Placement, Plan, truncation
 from pbt.executors.retry import Limits
 from pbt.terminal.exit import exit_code_of
 
@@ -24,7 +24,7 @@ MARKS = "CRASH_MARKS"
 """The variable that names a folder in which every worker marks that it trains."""
 STRUCK = "CRASH_STRUCK"
 """The variable with what strace shall do to the first worker that trains, as one `-e` each; needs MARKS."""
-TRACES = 10.0
+TRACES = 60.0
 """Seconds until a tracer must have taken hold."""
 
 
@@ -40,6 +40,50 @@ def walk(hparams, state, steps, ctx):
     # Drawn from a global generator, which is seeded for each round.
     luck = np.random.random(6000 if ctx.member % 2 else 1)  # noqa: NPY002
     return {"place": place, "luck": luck}, -float(np.abs(place).mean())
+
+
+def folders(hparams, state, steps, ctx):
+    """The walk, with its state in a checkpoint folder: one file never changes, one only sometimes, one always."""
+    if state is not None:
+        path = state["checkpoint"].path
+        inner = {"place": np.load(path / "place.npy")}
+        few = (path / "deep" / "few.txt").read_text()
+        if (path / "base.bin").read_bytes() != BASE or few != f"{(ctx.round - 1) // 2}":
+            raise RuntimeError("another checkpoint than the one that was stored")
+    else:
+        inner = None
+    state, score = walk(hparams, inner, steps, ctx)
+    out = ctx.scratch / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "base.bin").write_bytes(BASE)
+    (out / "deep" / "few.txt").write_text(f"{ctx.round // 2}")
+    np.save(out / "place.npy", state["place"])
+    return {"checkpoint": Folder(out), "luck": state["luck"]}, score
+
+
+BASE = bytes(range(256)) * 200
+
+PROGRAM = """
+import json, os, subprocess, sys, time
+lr, steps, first, out = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1000)"])
+time.sleep(float(os.environ.get("CRASH_NAP", "0")))
+state = json.load(open(sys.argv[5] + "/state.json")) if sys.argv[5:] else {"place": 0.0, "seen": []}
+for step in range(first, first + steps):
+    state["place"] += lr * ((step * 7919 + int(os.environ["PBT_MEMBER"]) * 104729) % 1000 / 500 - 1)
+    state["seen"].append(lr)
+    print(json.dumps({"step": step + 1, "place": state["place"]}))
+json.dump(state, open(out + "/state.json", "w"))
+open(out + "/base.bin", "wb").write(bytes(range(256)) * 200)
+print(json.dumps({"score": -abs(state["place"]), "hparams": {"lr": lr}}))
+"""
+"""The walk as a program, which leaves a process behind that never ends by itself."""
+
+
+def program():
+    """The walk as a program; its text is an argument, so that it needs no file."""
+    text = PROGRAM.replace("{", "{{").replace("}", "}}")
+    return Command([sys.executable, "-S", "-c", text, "{lr}", "{steps}", "{first_step}", "{out}", ["{start}"]])
 
 
 def net():
@@ -77,7 +121,7 @@ WIDE = Float(0.001, 1e38, "log", prior=(0.001, 0.1))
 LOST = {"lr": 1e38, "p": 0.3}
 EXECUTORS = ("inline", "processes", "vectorized", "programs", "ray")
 """`programs`: vectorized, in two worker processes."""
-TASKS = ("walk", "network", "digits")
+TASKS = ("walk", "folders", "program", "network", "digits")
 
 
 def experiment(task, executor, **changes):
@@ -90,9 +134,9 @@ def experiment(task, executor, **changes):
         # Workers are killed more often here than patience lasts elsewhere.
         "limits": Limits(attempts=100, silence=20.0),
     }
-    torch_free = task == "walk"
+    torch_free = task in WALKS
     return Experiment(
-        task=walk if torch_free else network(),
+        task=WALKS[task] if torch_free else network(),
         space={"lr": LR} if torch_free else {"lr": WIDE, "p": Float(0.1, 0.6)},
         initial=() if torch_free else (LOST,),
         **{
@@ -106,6 +150,9 @@ def experiment(task, executor, **changes):
     )
 
 
+WALKS = {"walk": walk, "folders": folders, "program": program()}
+
+
 def train(path, task, executor, observers=()):
     """Begin the run or go on with it, to its end."""
     if task == "digits":
@@ -115,7 +162,7 @@ def train(path, task, executor, observers=()):
 
 def warm(task):
     """Import what the task needs, so that runs which are forked from this process begin at once, and all alike."""
-    if task != "walk":
+    if task not in WALKS:
         import torch
 
         # The first step of an optimizer imports more than all the rest.

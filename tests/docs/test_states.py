@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import pbt
+from pbt import Folder
 from pbt.errors import StateError
 from pbt.store.codec import decode, digest, encode
 from tests.helpers.paths import DOCS
@@ -35,15 +36,20 @@ class Settings:
 Pair = namedtuple("Pair", "x y")
 
 NAMES = {
-    "Counter": Counter, "Level": Level, "MappingProxyType": MappingProxyType, "OrderedDict": OrderedDict, "Path": Path,
-    "Pair": Pair, "Settings": Settings, "date": date, "defaultdict": defaultdict, "deque": deque, "numpy": np,
-    "timedelta": timedelta, "torch": torch,
+    "Counter": Counter, "Folder": Folder, "Level": Level, "MappingProxyType": MappingProxyType,
+    "OrderedDict": OrderedDict, "Pair": Pair, "Path": Path, "Settings": Settings, "date": date,
+    "defaultdict": defaultdict, "deque": deque, "numpy": np, "timedelta": timedelta, "torch": torch,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "example", "answer"), ROWS, ids=[row[1] for row in ROWS])
-def test_the_table_of_states(value: str, example: str, answer: str) -> None:
+def test_the_table_of_states(
+    value: str, example: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a row calls kept or rebuilt comes back with type and digest; the others are refused with the remedy."""
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "weights.bin").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
     names = dict(NAMES)
     for module in re.findall(r"\b(jax|optax)\.", example):
         names[module] = pytest.importorskip(module)
@@ -65,6 +71,12 @@ def test_the_table_of_states(value: str, example: str, answer: str) -> None:
     assert "state['key']" in str(caught.value)
     for remedy in re.findall("`(.*?)`", answer):
         assert remedy in str(caught.value)
+
+
+def test_the_program_of_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE[PAGE.index("## Folders") :], re.MULTILINE | re.DOTALL)
+    exec(program, {})
+    assert (Path(capsys.readouterr().out.strip()) / "count.txt").read_text() == "3"
 
 
 def test_the_table_is_there() -> None:

@@ -23,8 +23,12 @@ class Context:
     first_step: int
     """Training steps before this round."""
     device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
+    """All devices of this round; `device` is the first."""
     threads: int = 1
     """CPU threads available to this round."""
+    logs: Path | None = None
+    """The folder for logs of programs; None: the run has no directory."""
     founder: int | None = None
     """The founder of the state's lineage; None: this member."""
     hparams: HParams = field(default_factory=dict)

@@ -9,10 +9,12 @@ import logging
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from pbt.core.events import Event
+from pbt.core.population import StateRef
 from pbt.errors import DiskError, UsageError
 from pbt.executors.base import Outcome, Report
 from pbt.runs.engine import Engine, Observer
@@ -46,6 +48,8 @@ class Disk(Observer):
         self._waiting = 0
         self._beside: int | None = None
         self._warned = False
+        self._files: set[str] = set()
+        """Files of folders that were in the run before."""
 
     def on_start(self, engine: Engine) -> None:
         """Check before training: by the lower bound, or by the existing states."""
@@ -53,8 +57,12 @@ class Disk(Observer):
             return
         # The state of a retired member may have been swept.
         kept = [m.state for m in engine.view.members if m.state is not None and m.status != "retired"]
-        stored = [engine.store.stored(state).size for state in kept]
-        self._largest = max(stored, default=0)
+        needed = {state: engine.store.states.references(state) for state in kept}
+        users = Counter(sha256 for files in needed.values() for sha256 in files)
+        self._files = set(users)
+        # A round adds the files that only its own state needs.
+        own = {ref: sum(n for sha256, n in files.items() if users[sha256] == 1) for ref, files in needed.items()}
+        self._largest = max((engine.store.stored(state).size + own[state] for state in kept), default=0)
         self._check(engine, engine.store.path)
 
     def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
@@ -62,8 +70,9 @@ class Disk(Observer):
         if engine.store.path is None or not isinstance(outcome, Report):
             return
         self._waiting -= 1
-        if outcome.stored.size > self._largest:
-            self._largest = outcome.stored.size
+        size = outcome.stored.size + self._added(engine, StateRef(outcome.member, outcome.round))
+        if size > self._largest:
+            self._largest = size
             self._check(engine, engine.store.path, waiting=max(0, self._waiting))
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
@@ -71,12 +80,20 @@ class Disk(Observer):
         if engine.store.path is not None and not engine.finished:
             self._check(engine, engine.store.path)
 
+    def _added(self, engine: Engine, state: StateRef) -> int:
+        """Bytes of the files that a new state brought into the run."""
+        files = engine.store.states.references(state)
+        added = sum(size for sha256, size in files.items() if sha256 not in self._files)
+        self._files |= files.keys()
+        return added
+
     def _check(self, engine: Engine, path: Path, waiting: int | None = None) -> None:
         due = sum(member.status == "live" for member in engine.view.members)
         if waiting is None:
             waiting = self._waiting = due
         # The transaction that extends the log keeps a copy of the pages that it changes.
-        soon = waiting * self._largest + 2 * due * ROW_BYTES + SLACK
+        # With folders there are working copies besides.
+        soon = (2 if self._files else 1) * waiting * self._largest + 2 * due * ROW_BYTES + SLACK
         if self._most is not None:
             used = size_of(path)
             # Tables, scalars and pictures beside the states grow at their past rate.

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pbt.errors import CorruptError, StateError
-from pbt.store.folder import Folder, Manifest, Objects
+from pbt.store.folder import Folder
+from pbt.store.manifest import Manifest
 from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, build, folders_in, take_apart
+from pbt.store.trees import Objects
 
 FORMATS = PLAIN, EXTENDED, NEWEST = "1", "2", "3"
 """Versions of the structure text, in the metadata of every file; a file has the lowest version that knows its tags.

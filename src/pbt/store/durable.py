@@ -25,7 +25,7 @@ def write_durable(path: Path, content: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     with (
         disk_errors(path, f" ({len(content)} bytes)"),
-        _renaming(temporary, path, durable=True),
+        renaming(temporary, path, durable=True),
         temporary.open("xb") as file,
     ):
         file.write(content)
@@ -43,7 +43,7 @@ def replacing(path: Path, temporary: Path) -> Iterator[None]:
     Raises:
         DiskError: It cannot be written; the temporary file is removed.
     """
-    with disk_errors(path), _renaming(temporary, path):
+    with disk_errors(path), renaming(temporary, path):
         temporary.unlink(missing_ok=True)
         yield
 
@@ -57,7 +57,7 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _renaming(temporary, path):
+        with renaming(temporary, path):
             temporary.unlink(missing_ok=True)
             temporary.write_bytes(content)
     except OSError as error:
@@ -65,7 +65,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _renaming(temporary: Path, path: Path, *, durable: bool = False) -> Iterator[None]:
+def renaming(temporary: Path, path: Path, *, durable: bool = False) -> Iterator[None]:
     """Rename `temporary` to `path` after the body, or remove it after an error."""
     try:
         yield

@@ -11,8 +11,9 @@ from pbt.errors import CorruptError, DiskError, StateError
 from pbt.store.codec import decode_checked, encode_whole, folders_of
 from pbt.store.database import LOOK
 from pbt.store.durable import REMEDY, disk_errors, read_plain, sync_folder, write_durable
-from pbt.store.folder import FileContent, Folder, Manifest
+from pbt.store.folder import Folder
 from pbt.store.layout import SCRATCH
+from pbt.store.manifest import FileContent, Manifest
 from pbt.store.objects import FileObjects, from_text, references, to_text
 
 SUFFIX = ".safetensors"
@@ -46,8 +47,10 @@ class StateFiles:
 
     @property
     def workspaces(self) -> Path | None:
-        """The folder for the working folders of rounds; None: the system's temporary folder."""
-        return None if self.folder is None else self.folder.with_name(SCRATCH)
+        """The folder for the working folders of rounds, on the disk of the states; None: anywhere."""
+        if self.folder is not None:
+            return self.folder.with_name(SCRATCH)
+        return None if self.beside is None else self.beside / SCRATCH
 
     def put(self, ref: StateRef, state: Any) -> Stored:
         """Store a state under this name; on return it is durable, or complete in `Stored.blob`.

@@ -18,17 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbt.errors import CorruptError, DiskError
-from pbt.store.durable import TEMPORARY
-from pbt.store.folder import (
-    FileContent,
-    Folder,
-    Manifest,
-    check_content,
-    copy_file,
-    hash_file,
-    read_tree,
-    workspace,
-)
+from pbt.store.durable import TEMPORARY, disk_errors, renaming
+from pbt.store.folder import Folder, workspace
+from pbt.store.manifest import FileContent, Manifest
+from pbt.store.trees import check_content, copy_file, hash_file, read_tree
 
 _LOCK = ".lock"
 _HASH = 64
@@ -107,19 +100,13 @@ class FileObjects:
         if self._has(content):
             return sha256
         temporary = self.root / f"{sha256}.{secrets.token_hex(8)}{TEMPORARY}"
-        try:
+        with disk_errors(path, f" into the run ({size:,} bytes)"), renaming(temporary, self.root / sha256):
             self._write(source, path, temporary, link=link)
             with temporary.open("rb") as file:
                 if not link:
                     check_content(file.fileno(), content, temporary)
                 os.fsync(file.fileno())
             temporary.chmod(stat.S_IMODE(temporary.stat().st_mode) & 0o555)
-            temporary.replace(self.root / sha256)
-        except OSError as error:
-            raise DiskError(f"cannot write {path} into the run ({size:,} bytes): {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
         return sha256
 
     def _write(self, source: int, path: Path, temporary: Path, *, link: bool) -> None:
@@ -128,6 +115,48 @@ class FileObjects:
                 temporary.hardlink_to(path)
                 return
         copy_file(source, temporary)
+
+    def missing(self, files: Mapping[str, int]) -> dict[str, int]:
+        """The files that are not here, of these sizes by SHA-256."""
+        return {sha256: size for sha256, size in files.items() if not self._has(FileContent(size, sha256))}
+
+    def read(self, sha256: str, offset: int, count: int) -> bytes:
+        """A piece of a file.
+
+        Raises:
+            CorruptError: The file is missing.
+        """
+        descriptor = self.open_file(sha256)
+        try:
+            return os.pread(descriptor, count, offset)
+        finally:
+            os.close(descriptor)
+
+    def append(self, content: FileContent, offset: int, piece: bytes) -> None:
+        """Store the next piece of a file; with the last one it is checked, durable and named.
+
+        One sender at a time may send a file.
+
+        Raises:
+            CorruptError: The pieces are not its content.
+            DiskError: It cannot be written.
+        """
+        self.prepare()
+        path = self.root / f"{content.sha256}.incoming{TEMPORARY}"
+        with disk_errors(path):
+            with path.open("r+b" if offset else "wb") as file:
+                file.seek(offset)
+                file.write(piece)
+            if offset + len(piece) < content.size:
+                return
+            with renaming(path, self.root / content.sha256, durable=True), path.open("rb") as file:
+                check_content(file.fileno(), content, path)
+                os.fsync(file.fileno())
+
+    def prepare(self) -> None:
+        """Make the folder."""
+        self.root.parent.mkdir(mode=0o700, exist_ok=True)
+        self.root.mkdir(exist_ok=True)
 
     def _has(self, content: FileContent) -> bool:
         try:
@@ -140,8 +169,7 @@ class FileObjects:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """While a state is written, no sweep removes a file."""
-        self.root.parent.mkdir(mode=0o700, exist_ok=True)
-        self.root.mkdir(exist_ok=True)
+        self.prepare()
         with self._locked(fcntl.LOCK_SH):
             yield
 

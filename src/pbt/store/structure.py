@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
-from pbt.store.folder import Folder, Manifest, Objects
+from pbt.store.folder import Folder
 from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
+from pbt.store.manifest import Manifest
 from pbt.store.pytrees import carried, from_jax, is_jax_array, node_up, opened, static, static_up, to_jax
+from pbt.store.trees import Objects
 
 if TYPE_CHECKING:
     from torch import Tensor

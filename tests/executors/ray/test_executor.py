@@ -17,12 +17,13 @@ from pbt import Choice, Cluster, Float, Placement, Plan, truncation
 from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
-from pbt.executors.ray import RayExecutor, executor
+from pbt.executors.ray import RayExecutor, executor, transfer
 from pbt.executors.ray.cluster import amounts, knock, room
 from pbt.executors.ray.object_cache import ObjectCache
 from pbt.executors.retry import Limits
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
+from pbt.store.verify import verify_run
 from pbt.testing.executors import ExecutorContract
 from tests.executors import small_net
 from tests.executors.ray import ray_tasks
@@ -101,6 +102,35 @@ class TestBits:
         with pytest.raises(TaskError, match="states folder of the run"):
             train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2, cluster=cluster)
 
+    @pytest.mark.parametrize("where", ["disk", "memory", "shared"])
+    def test_folders_travel_in_pieces(self, tmp_path, monkeypatch, where):
+        """Each file once per node and only where it is not yet; the bits of inline, and nothing left on the node."""
+        monkeypatch.setattr(transfer, "PIECE", 100_000)
+        sent = []
+        monkeypatch.setattr(transfer, "_offsets", lambda size: sent.append(size) or range(0, max(1, size), 100_000))
+        inline = train(ray_tasks.folders, tmp_path / "inline")
+        place = {"executor": "ray", "workers": 2}
+        if where == "shared":
+            place["cluster"] = Cluster(states_url=f"file://{tmp_path / 'ray' / 'states'}")
+        run = train(ray_tasks.folders, None if where == "memory" else tmp_path / "ray", **place)
+        assert run.events == inline.events
+        assert run.load_state(run.best)["checkpoint"].path.is_dir()
+        if where == "shared":
+            assert sent == []
+        else:
+            # The base: fetched once, and sent at most once to a worker that came later.
+            assert 1 <= sent.count(len(ray_tasks.BASE)) <= 3
+        if where != "memory":
+            assert verify_run(tmp_path / "ray") == []
+
+    def test_folders_go_on_on_another_cluster(self, tmp_path, monkeypatch):
+        """Workers that never had the files are sent them."""
+        inline = train(ray_tasks.folders, tmp_path / "inline")
+        train(ray_tasks.folders, tmp_path / "run", rounds=2, executor="inline")
+        run = train(ray_tasks.folders, tmp_path / "run", rounds=4, resume=True, executor="ray", workers=2)
+        assert run.view.members == inline.view.members
+        assert verify_run(tmp_path / "run") == []
+
     def test_islands_repeat_themselves(self, tmp_path):
         """Programs of three members in two actors: the same bits again, also in one actor; exploit crosses them."""
         space = {"lr": Float(0.001, 0.5, "log"), "p": Float(0.1, 0.6)}
@@ -131,6 +161,15 @@ class TestFaults:
         assert run.events == inline.events
         lost = [(note["member"], note["round"], note["attempt"]) for note in incidents(tmp_path / "ray")]
         assert lost == [(2, 2, 1), (2, 2, 2)]
+
+    def test_an_actor_that_dies_with_its_files(self, tmp_path, monkeypatch):
+        """Another one is sent what it needs; the files of the dead one are removed by the next."""
+        inline = train(ray_tasks.folders, tmp_path / "inline")
+        # A hyperparameter would change the bits, and the environment of the driver does not reach the actors.
+        run = train(ray_tasks.FallsWithFolders(str(tmp_path / "mark")), tmp_path / "ray", executor="ray", workers=2)
+        assert run.events == inline.events
+        assert len(incidents(tmp_path / "ray")) == 1
+        assert verify_run(tmp_path / "ray") == []
 
     def test_attempts_have_an_end(self, tmp_path):
         """A round whose actors always die is a failed member, and the others go on."""

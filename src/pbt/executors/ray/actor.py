@@ -1,11 +1,16 @@
 """The remote side of the Ray executor: a worker in an actor, and the states of its current batch."""
 
+import os
 import pickle
 import platform
+import secrets
+import shutil
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +20,9 @@ from pbt.errors import PBTError
 from pbt.executors.base import Outcome, Report, State, TaskBatch
 from pbt.executors.machine import version_of
 from pbt.executors.transport import TaskSource, load_sources
-from pbt.store.files import INLINE_LIMIT, StateFiles
+from pbt.store.files import INLINE_LIMIT, REFERENCES, StateFiles, ref_of
+from pbt.store.manifest import FileContent
+from pbt.store.objects import FileObjects, References
 
 if TYPE_CHECKING:
     from pbt.executors.worker import Worker, WorkerSpec
@@ -24,17 +31,58 @@ Blob = Any
 """The bytes of an encoded state as an array, which Ray moves between nodes without a further copy."""
 
 
+_FOLDER = "pbt-actor-"
+
+
 class ActorStates:
     """The states of one batch: its start states arrive with it, and the new ones return with its outcomes."""
 
     def __init__(self) -> None:
         self.came: dict[StateRef, Blob] = {}
         self.made: dict[StateRef, bytes] = {}
+        self.folders: dict[StateRef, dict[str, int]] = {}
+        """The files that the new states need, sizes by SHA-256."""
         self._records = StateFiles(None)
+        self._swept: References | None = None
+
+    def open(self) -> None:
+        """Choose a folder on this node for the files of `Folder`s; those of killed actors are removed."""
+        root = Path(tempfile.gettempdir())
+        for path in root.glob(f"{_FOLDER}*"):
+            pid = path.name.removeprefix(_FOLDER).partition("-")[0]
+            if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(path, ignore_errors=True)
+        self._records = StateFiles(None, beside=root / f"{_FOLDER}{os.getpid()}-{secrets.token_hex(8)}")
+        self._swept = References(self.objects)
 
     @property
-    def workspaces(self) -> None:
-        """None: working folders are in the node's temporary folder."""
+    def objects(self) -> FileObjects:
+        """The files on this node."""
+        objects = self._records.objects
+        if objects is None:
+            raise RuntimeError("expected `open` before the first round")
+        return objects
+
+    @property
+    def workspaces(self) -> Path | None:
+        """The folder for the working folders of rounds."""
+        return self._records.workspaces
+
+    def begin(self, came: Mapping[StateRef, Blob], needed: Mapping[StateRef, Mapping[str, int]]) -> None:
+        """Take over the start states of a batch, and drop the files that neither they nor the last batch need.
+
+        Args:
+            came: The states.
+            needed: The files of those with folders, which are here already.
+        """
+        for ref, files in needed.items():
+            self._records.write_references(ref, files)
+        for path in self.objects.root.parent.glob(f"*{REFERENCES}"):
+            if ref_of(path.name, REFERENCES) not in {*needed, *self.folders}:
+                path.unlink(missing_ok=True)
+        if self._swept is not None:
+            self._swept.sweep(REFERENCES)
+        self.came, self.made, self.folders = dict(came), {}, {}
 
     def put(self, ref: StateRef, state: State) -> Stored:
         """Keep a state until the batch is done; a small one goes into its record.
@@ -43,6 +91,9 @@ class ActorStates:
             StateError: It contains a value that cannot be stored; the message names the key.
         """
         stored = self._records.put(ref, state)
+        files = self._records.references(ref)
+        if files:
+            self.folders[ref] = files
         if stored.blob is None or stored.size <= INLINE_LIMIT:
             return stored
         self.made[ref] = stored.blob
@@ -84,6 +135,8 @@ class Actor:
             load_sources(self._modules)
             setup: WorkerSpec = pickle.loads(self._payload)  # noqa: S301 (from our own driver)
             self._cargo = setup.states
+            if isinstance(self._cargo, ActorStates):
+                self._cargo.open()
             self._worker = setup.open()
         except PBTError as error:
             return Opened(str(error), installed)
@@ -92,24 +145,43 @@ class Actor:
         return Opened("", installed)
 
     def run(
-        self, share: TaskBatch, refs: Sequence[StateRef], *parcels: Blob
-    ) -> tuple[list[Outcome], *tuple[Blob, ...]]:
+        self,
+        share: TaskBatch,
+        needed: Mapping[StateRef, Mapping[str, int]],
+        refs: Sequence[StateRef],
+        *parcels: Blob,
+    ) -> tuple[tuple[list[Outcome], dict[StateRef, dict[str, int]]], *tuple[Blob, ...]]:
         """Train a batch.
 
         Args:
             share: The batch.
+            needed: The files of its start states with folders, sent before.
             refs: Names of its start states.
             *parcels: Those states.
 
         Returns:
-            The outcomes, and for each of them the new state, unless its record contains it.
+            The outcomes with the files of the new states, to be fetched; and for each outcome the new state, unless
+            its record contains it.
         """
         if self._worker is None:
             raise RuntimeError("expected `open` before `run`")
         if isinstance(self._cargo, ActorStates):
-            self._cargo.came, self._cargo.made = dict(zip(refs, parcels, strict=True)), {}
+            self._cargo.begin(dict(zip(refs, parcels, strict=True)), needed)
         outcomes = self._worker.run(share)
-        return outcomes, *(self._parcel(outcome) for outcome in outcomes)
+        files = self._cargo.folders if isinstance(self._cargo, ActorStates) else {}
+        return (outcomes, files), *(self._parcel(outcome) for outcome in outcomes)
+
+    def missing(self, files: Mapping[str, int]) -> dict[str, int]:
+        """The files that have to be sent to this node."""
+        return dict(self._cargo.objects.missing(files))
+
+    def append(self, content: FileContent, offset: int, piece: bytes) -> None:
+        """Take a piece of a file."""
+        self._cargo.objects.append(content, offset, piece)
+
+    def read(self, sha256: str, offset: int, count: int) -> bytes:
+        """A piece of a file of the last batch, even during the next one."""
+        return bytes(self._cargo.objects.read(sha256, offset, count))
 
     def pulse(self) -> None:
         """A sign of life, even during a round."""

@@ -9,10 +9,10 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pbt.executors.base import Incident, Outcome, Report, RoundTask, TaskBatch
 from pbt.executors.ray.actor import Actor, ActorStates, Opened, versions
 from pbt.executors.ray.cluster import Cluster, amounts, check_room, connected, disconnect, nodes, room
 from pbt.executors.ray.object_cache import ObjectCache
+from pbt.executors.ray.transfer import fetch_files, send_files
 from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
@@ -66,6 +67,16 @@ class _ActorSlot:
         share = self.share or ()
         self.share, self.answer, self.parcels = None, None, []
         return share
+
+
+class _Made(NamedTuple):
+    """A new state."""
+
+    parcel: Any
+    """Reference to its bytes."""
+    actor: Any
+    files: Mapping[str, int]
+    """The files that it needs, on the node of this actor."""
 
 
 class RayExecutor(Closing):
@@ -164,7 +175,7 @@ class RayExecutor(Closing):
             resources=need,
             runtime_env=dict(self._cluster.runtime_env) or None,
             max_restarts=0,
-            concurrency_groups={"pulse": 1},
+            concurrency_groups={"pulse": 1, "files": 1},
             scheduling_strategy="SPREAD",
         )(Actor)
         folder = self._cluster.folder
@@ -183,19 +194,32 @@ class RayExecutor(Closing):
                 self._slots.append(_ActorSlot(actor=actor, opening=actor.open.remote()))
 
     def _deal(self) -> None:
-        for slot in self._slots:
+        for slot in list(self._slots):
             while self._queue and slot.opening is None and slot.share is None:
                 share = self._queue.popleft()
                 refs = sorted({t.start for t in share if t.start is not None and t.blob is None})
                 try:
                     parcels = [self._parcel(ref) for ref in refs]
+                    needed = self._needed(share)
+                    send_files(self._ray, slot.actor, self._states, needed)
                 except PBTError as error:
                     self._outcomes += [failure(task, fatal_cause(error), str(error)) for task in share]
                     continue
+                except self._ray.exceptions.RayError as error:
+                    slot.share = share
+                    self._lost(slot, f"died while it was sent the files to start from ({_brief(error)})")
+                    break
                 call = slot.actor.run.options(num_returns=1 + len(share))
-                slot.answer, *slot.parcels = call.remote(share, refs, *parcels)
+                slot.answer, *slot.parcels = call.remote(share, needed, refs, *parcels)
                 slot.share, slot.started = share, time.monotonic()
                 slot.heard, slot.pulse = slot.started, None
+
+    def _needed(self, share: TaskBatch) -> dict[StateRef, dict[str, int]]:
+        """The files of the start states with folders, unless the workers read them from a shared folder."""
+        if self._cluster.folder is not None:
+            return {}
+        files = {task.start: self._states.references(task.start) for task in share if task.start is not None}
+        return {ref: needed for ref, needed in files.items() if needed}
 
     def _parcel(self, ref: StateRef) -> Any:
         """A reference to a state: the copy that its worker left in the cluster, else one of the durable copy."""
@@ -246,10 +270,10 @@ class RayExecutor(Closing):
         slot.opening, self._deaths_at_start = None, 0
         self._progress = time.monotonic()
 
-    def _answered(self, slot: _ActorSlot) -> Iterator[tuple[Outcome, Any, RoundTask]]:
-        """The outcomes of a batch, each with the reference to its state."""
+    def _answered(self, slot: _ActorSlot) -> Iterator[tuple[Outcome, "_Made", RoundTask]]:
+        """The outcomes of a batch, each with its state."""
         try:
-            outcomes = self._ray.get(slot.answer)
+            outcomes, files = self._ray.get(slot.answer)
         except self._ray.exceptions.RayActorError as error:
             self._lost(slot, f"died ({_brief(error)})")
             return
@@ -265,23 +289,28 @@ class RayExecutor(Closing):
         except self._ray.exceptions.RayError as error:
             self._lost(slot, f"could not train ({_brief(error)})")
             return
-        yield from zip(outcomes, slot.parcels, slot.released(), strict=True)
+        parcels = slot.parcels
+        for outcome, parcel, task in zip(outcomes, parcels, slot.released(), strict=True):
+            yield outcome, _Made(parcel, slot.actor, files.get(StateRef(task.member, task.round), {})), task
         self._progress = time.monotonic()
 
-    def _keep(self, outcome: Outcome, parcel: Any, task: RoundTask) -> None:
+    def _keep(self, outcome: Outcome, made: "_Made", task: RoundTask) -> None:
         """Make the state of an outcome durable before the outcome is reported."""
-        if isinstance(outcome, Report) and outcome.stored.blob is None:
+        if isinstance(outcome, Report) and (outcome.stored.blob is None or made.files):
             ref, digest = StateRef(outcome.member, outcome.round), outcome.stored.digest
             try:
                 if self._cluster.folder is not None:
                     self._check_shared(ref, outcome.stored)
                 else:
-                    blob = self._ray.get(parcel, timeout=START_SECONDS).data
-                    if digest_of(blob) != digest:
-                        self._again((task,), "made a state that arrived damaged")
-                        return
-                    outcome = replace(outcome, stored=self._states.keep(ref, blob, digest))
-                    self._held.add(ref, parcel, len(blob))
+                    if made.files:
+                        fetch_files(self._ray, made.actor, self._states, ref, made.files)
+                    if outcome.stored.blob is None:
+                        blob = self._ray.get(made.parcel, timeout=START_SECONDS).data
+                        if digest_of(blob) != digest:
+                            self._again((task,), "made a state that arrived damaged")
+                            return
+                        outcome = replace(outcome, stored=self._states.keep(ref, blob, digest))
+                        self._held.add(ref, made.parcel, len(blob))
             except self._ray.exceptions.RayError as error:
                 self._again((task,), f"was lost with the state it had made ({_brief(error)})")
                 return
