@@ -15,7 +15,7 @@ ADAM = optax.inject_hyperparams(optax.adam)
 DECAY = 0.9
 
 
-def plain_init(hparams, key):
+def plain_build(hparams, key):
     params = {"w": jax.random.normal(key, (3, 8)) / 3, "v": jnp.zeros(8)}
     return {"params": params, "opt": ADAM(learning_rate=hparams["lr"]).init(params)}
 
@@ -64,10 +64,12 @@ def failing_train(tree, hparams, steps, ctx):
 
 
 BIND = {"lr": injected("learning_rate"), "noise": argument()}
-plain = functools.partial(JaxTask, init=plain_init, train=plain_train, evaluate=plain_evaluate, bind=BIND, score="loss")
+plain = functools.partial(
+    JaxTask, build=plain_build, train=plain_train, evaluate=plain_evaluate, bind=BIND, score="loss"
+)
 
 
-def equinox_init(hparams, key):
+def equinox_build(hparams, key):
     import equinox as eqx
 
     model = eqx.nn.MLP(3, "scalar", 8, 1, activation=jnp.tanh, key=key)
@@ -100,11 +102,11 @@ def equinox_evaluate(tree, hparams, ctx):
 
 
 equinox = functools.partial(
-    JaxTask, init=equinox_init, train=equinox_train, evaluate=equinox_evaluate, bind={"lr": injected("learning_rate")}
+    JaxTask, build=equinox_build, train=equinox_train, evaluate=equinox_evaluate, bind={"lr": injected("learning_rate")}
 )
 
 
-def flax_init(hparams, key):
+def flax_build(hparams, key):
     from flax import nnx
 
     model = nnx.Sequential(nnx.Linear(3, 8, rngs=nnx.Rngs(key)), jnp.tanh, nnx.Linear(8, 1, rngs=nnx.Rngs(key)))
@@ -133,5 +135,5 @@ def flax_evaluate(tree, hparams, ctx):
 
 
 flax = functools.partial(
-    JaxTask, init=flax_init, train=flax_train, evaluate=flax_evaluate, bind={"lr": injected("learning_rate")}
+    JaxTask, build=flax_build, train=flax_train, evaluate=flax_evaluate, bind={"lr": injected("learning_rate")}
 )

@@ -21,7 +21,7 @@ def data():
     return (X[:160], Y[:160]), (X[160:200], Y[160:200]), (X[200:], Y[200:])
 
 
-def model(hparams, made=None, compiled=True):
+def build(hparams, ctx, made=None, compiled=True):
     net = keras.Sequential(
         [
             keras.Input((4,)),
@@ -37,24 +37,24 @@ def model(hparams, made=None, compiled=True):
     return net
 
 
-def scheduled(hparams):
-    return model(hparams, keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)))
+def scheduled(hparams, ctx):
+    return build(hparams, ctx, keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)))
 
 
-def wider(hparams):
-    return keras.models.clone_model(model(hparams, compiled=False))
+def uncompiled(hparams, ctx):
+    return build(hparams, ctx, compiled=False)
 
 
-def unbuilt(hparams):
+def unbuilt(hparams, ctx):
     net = keras.Sequential([keras.layers.Dense(2)])
     net.compile(optimizer="adam", loss="mse")
     return net
 
 
-def failing(hparams):
+def failing(hparams, ctx):
     if 0.02 < hparams["lr"] < 0.04:
         raise ArithmeticError("no such rate")
-    return model(hparams)
+    return build(hparams, ctx)
 
 
 class Halve(keras.callbacks.Callback):
@@ -83,4 +83,4 @@ def watching():
 
 
 BIND = {"lr": optimizer("learning_rate"), "p": attribute("drop.rate"), "beta": optimizer("beta_1")}
-task = functools.partial(KerasTask, model=model, data=data, bind=BIND, score="accuracy", fit={"batch_size": 40})
+task = functools.partial(KerasTask, build=build, data=data, bind=BIND, score="accuracy", fit={"batch_size": 40})

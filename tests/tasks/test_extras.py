@@ -12,7 +12,7 @@ from pbt.tasks.keras import KerasTask
 MADE = {
     "xgboost": (lambda: XGBoostTask(params=dict, data=list, score="x"), "boosting"),
     "lightgbm": (lambda: LightGBMTask(params=dict, data=list, score="x"), "boosting"),
-    "optax": (lambda: JaxTask(init=dict, train=dict, evaluate=dict), "jax"),
+    "optax": (lambda: JaxTask(build=dict, train=dict, evaluate=dict), "jax"),
 }
 
 
@@ -43,4 +43,4 @@ def test_keras_without_its_backend_is_no_missing_keras(installed, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
     expected = (TaskError, "tensorflow.*KERAS_BACKEND=torch") if installed else (MissingExtraError, r"\[keras\]")
     with pytest.raises(expected[0], match=expected[1]):
-        KerasTask(model=dict, data=list, bind={})
+        KerasTask(build=dict, data=list, bind={})

@@ -14,8 +14,8 @@ from tests.tasks.rules import all_change
 pytestmark = pytest.mark.needs("jax")
 FIXED = functools.partial(pbt.Plan, exploit=pbt.never(), explore=pbt.keep())
 SPACE = {"lr": pbt.Float(1e-3, 1e-1, "log"), "noise": pbt.Float(0, 0.1)}
-KINDS = ["plain", pytest.param("equinox", marks=pytest.mark.needs("equinox")),
-         pytest.param("flax", marks=pytest.mark.needs("flax"))]  # fmt: skip
+KINDS = ["plain", pytest.param("equinox", marks=[pytest.mark.needs("equinox"), pytest.mark.slow]),
+         pytest.param("flax", marks=[pytest.mark.needs("flax"), pytest.mark.slow])]  # fmt: skip
 
 
 def task_of(name="plain", **fields):
@@ -65,7 +65,7 @@ def test_a_population_trains_as_its_log_says():
     tree = task.tree(lineage[-1].hparams, run.load_state())
     assert rate(tree) == pytest.approx(lineage[-1].hparams["lr"])
     key = Context(seed=4, member=lineage[0].state.member, round=1, first_step=0).init_key
-    params, opt = jax_tasks.plain_init(lineage[0].hparams, jax_tasks.jax.random.key(key % 2**31)).values()
+    params, opt = jax_tasks.plain_build(lineage[0].hparams, jax_tasks.jax.random.key(key % 2**31)).values()
     for number, state in enumerate(lineage):
         value = jax_tasks.jnp.float32(state.hparams["lr"])
         opt = opt._replace(hyperparams={**opt.hyperparams, "learning_rate": value})
@@ -124,13 +124,13 @@ def test_a_raising_member_is_one_failed_member():
     assert "no such rate" in failure.message
 
 
-def fixed_rate_init(hparams, key):
-    from tests.tasks.jax_tasks import plain_init
+def fixed_rate_build(hparams, key):
+    from tests.tasks.jax_tasks import plain_build
 
-    return plain_init({"lr": 0.5}, key)
+    return plain_build({"lr": 0.5}, key)
 
 
-def scheduled_init(hparams, key):
+def scheduled_build(hparams, key):
     import optax
 
     from tests.tasks.jax_tasks import ADAM
@@ -139,29 +139,29 @@ def scheduled_init(hparams, key):
     return {"params": {}, "opt": opt.init({"w": np.ones(2, "float32")})}
 
 
-def scaled_init(hparams, key):
+def scaled_build(hparams, key):
     import optax
 
-    from tests.tasks.jax_tasks import plain_init
+    from tests.tasks.jax_tasks import plain_build
 
     schedule = optax.cosine_decay_schedule(0.1, 10)
     opt = optax.chain(optax.adam(schedule), optax.inject_hyperparams(optax.scale)(step_size=hparams["lr"]))
-    params = plain_init(hparams, key)["params"]
+    params = plain_build(hparams, key)["params"]
     return {"params": params, "opt": opt.init(params)}
 
 
-def constant_init(hparams, key):
+def constant_build(hparams, key):
     import equinox as eqx
 
-    from tests.tasks.jax_tasks import plain_init
+    from tests.tasks.jax_tasks import plain_build
 
-    return {**plain_init(hparams, key), "dropout": eqx.nn.Dropout(hparams["noise"])}
+    return {**plain_build(hparams, key), "dropout": eqx.nn.Dropout(hparams["noise"])}
 
 
-def unstorable_init(hparams, key):
-    from tests.tasks.jax_tasks import plain_init
+def unstorable_build(hparams, key):
+    from tests.tasks.jax_tasks import plain_build
 
-    return {**plain_init(hparams, key), "lock": object()}
+    return {**plain_build(hparams, key), "lock": object()}
 
 
 def kept_train(tree, hparams, steps, ctx):
@@ -175,11 +175,11 @@ def lost_train(tree, hparams, steps, ctx):
 @pytest.mark.parametrize(
     ("fields", "facts"),
     [
-        ({"init": fixed_rate_init}, "'lr' should be 0.01.*is 0.5"),
-        ({"init": scheduled_init}, "learning_rate.*schedule overwrites it"),
+        ({"build": fixed_rate_build}, "'lr' should be 0.01.*is 0.5"),
+        ({"build": scheduled_build}, "learning_rate.*schedule overwrites it"),
         ({"bind": {}}, "'lr' has no effect.*bind"),
         ({"score": "accuracy"}, "'accuracy' is not among the metrics.*loss"),
-        ({"init": unstorable_init}, r"state\['lock'\].*builtins\.object"),
+        ({"build": unstorable_build}, r"state\['lock'\].*builtins\.object"),
     ],
 )
 def test_mistakes_are_found_before_the_start(fields, facts):
@@ -202,7 +202,7 @@ def test_a_scale_beside_a_schedule_is_bound():
     """The remedy of the error about a schedule."""
     from pbt.tasks.jax import injected
 
-    task = task_of(init=scaled_init, train=kept_train, bind={"lr": injected("step_size")})
+    task = task_of(build=scaled_build, train=kept_train, bind={"lr": injected("step_size")})
     state, *_ = train(task, {"lr": 0.5}, None, 1)
     moved, _, ctx = train(task, {"lr": 0.25}, state, 1)
     assert moved["tree"]["opt"][1].hyperparams["step_size"] == 0.25
@@ -212,7 +212,7 @@ def test_a_scale_beside_a_schedule_is_bound():
 @pytest.mark.needs("equinox")
 def test_a_hyperparameter_in_a_constant_of_the_tree_is_an_error():
     """The state's constant would win over the decided value."""
-    task = task_of(init=constant_init, train=kept_train)
+    task = task_of(build=constant_build, train=kept_train)
     state, *_ = train(task, {"lr": 0.01, "noise": 0.3}, None, 1)
     train(task, {"lr": 0.02, "noise": 0.3}, state, 1)
     with pytest.raises(TaskError, match=r"0\.2.*\['dropout'\].*0\.3"):

@@ -103,9 +103,9 @@ def test_processes_train_what_inline_trains():
 
 
 def test_a_raising_member_is_one_failed_member():
-    """An exception in `model` costs its member the round."""
+    """An exception in `build` costs its member the round."""
     initial = [{"lr": lr, "p": 0.1, "beta": 0.9} for lr in (0.01, 0.03, 0.05)]
-    run = pbt.run(task_of(model=tasks().failing), SPACE, plan=FIXED(), population=3, rounds=1, initial=initial)
+    run = pbt.run(task_of(build=tasks().failing), SPACE, plan=FIXED(), population=3, rounds=1, initial=initial)
     (failure,) = run.failures()
     assert failure.member == 1
     assert "no such rate" in failure.message
@@ -118,16 +118,16 @@ def test_a_raising_member_is_one_failed_member():
         ({"bind": {"lr": optimizer("beta_3")}}, "beta_3.*beta_2"),
         ({"bind": {"lr": attribute("drpo.rate")}}, "'drpo.rate'.*'drop'"),
         ({"score": "acuracy"}, "'acuracy'.*'accuracy'"),
-        ({"model": "scheduled"}, "schedule overwrites it"),
-        ({"model": "wider"}, "compiled keras.Model.*compile"),
-        ({"model": "unbuilt"}, r"keras\.Input"),
+        ({"build": "scheduled"}, "schedule overwrites it"),
+        ({"build": "uncompiled"}, "compiled keras.Model.*compile"),
+        ({"build": "unbuilt"}, r"keras\.Input"),
         ({"data": list}, r"\(training, validation\)"),
     ],
 )
 def test_mistakes_are_found_before_the_start(fields, facts):
     """No binding, no such setting, layer or metric, a schedule, a model that is not compiled or built, other data."""
-    if isinstance(fields.get("model"), str):
-        fields = {"model": getattr(tasks(), fields["model"])}
+    if isinstance(fields.get("build"), str):
+        fields = {"build": getattr(tasks(), fields["build"])}
     with pytest.raises(TaskError, match=facts):
         task_of(**fields).check({"lr": 0.01})
 

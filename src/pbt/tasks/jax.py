@@ -1,7 +1,7 @@
 """JAX: a member is a pytree, with an optimizer of optax whose settings `optax.inject_hyperparams` keeps in its state.
 
 Works with plain parameters, Equinox and Flax. The state is the whole tree; its custom nodes are rebuilt from a tree
-that `init` makes for every round (`pbt.restore`).
+that `build` makes for every round (`pbt.restore`).
 """
 
 import os
@@ -44,7 +44,7 @@ class Argument:
 def injected(setting: str, *, part: str | None = None) -> Injected:
     """Bind to a setting that `optax.inject_hyperparams` keeps: `injected("learning_rate")`.
 
-    The hyperparameter is the base value, the one that `init` builds the optimizer with. Where it changes, the current
+    The hyperparameter is the base value, the one that `build` builds the optimizer with. Where it changes, the current
     value, which `train` may have changed since, is multiplied by new/old; where it does not, nothing is touched.
 
     Args:
@@ -76,7 +76,7 @@ class JaxTask:
     """A training loop in JAX as a task. All functions must be defined at the top level of a module.
 
     Args:
-        init: `(hparams, key) -> tree`: builds parameters, optimizer state and whatever else changes, for every round.
+        build: `(hparams, key) -> tree`: builds parameters, optimizer state and whatever else changes, for every round.
             The key belongs to the lineage, so that a copy has its donor's.
         train: `(tree, hparams, steps, ctx) -> tree`: trains for that many steps, after the first `ctx.first_step`.
         evaluate: `(tree, hparams, ctx) -> metrics`: a number, or a mapping of numbers by name.
@@ -88,7 +88,7 @@ class JaxTask:
         MissingExtraError: jax or optax is not installed.
     """
 
-    init: Callable[[HParams, Any], Any]
+    build: Callable[[HParams, Any], Any]
     train: Callable[[Any, HParams, int, Context], Any]
     evaluate: Callable[[Any, HParams, Context], Metrics]
     bind: Mapping[str, Injected | Argument] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class JaxTask:
         """Build and evaluate a tree once.
 
         Raises:
-            TaskError: `init` or `evaluate` fails, a hyperparameter has no effect, or the metric does not exist.
+            TaskError: `build` or `evaluate` fails, a hyperparameter has no effect, or the metric does not exist.
             StateError: The tree contains a value that cannot be stored.
         """
         ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
@@ -146,13 +146,14 @@ class JaxTask:
     def _built(self, hparams: HParams, ctx: Context) -> Any:
         import jax
 
-        return self.init(hparams, jax.random.key(ctx.init_key % 2**31))
+        return self.build(hparams, jax.random.key(ctx.init_key % 2**31))
 
     def _base(self, built: Any, hparams: HParams, ctx: Context) -> dict[str, Any]:
         """The injected values of a new tree by their place, in which the bound hyperparameters are read back.
 
         Raises:
-            TaskError: A hyperparameter has no binding or place, a schedule overwrites it, or `init` uses another value.
+            TaskError: A hyperparameter has no binding or place, a schedule overwrites it, or `build` uses another
+                value.
         """
         places, values = _places(built), _bases(built)
         settings = {place.setting for place in places}
@@ -228,7 +229,7 @@ def _rebased(tree: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:
 
 
 def _check_constants(tree: Any, built: Any, hparams: HParams) -> None:
-    """Raise TaskError if `init` put a hyperparameter into a number of the tree, which the state overrides."""
+    """Raise TaskError if `build` put a hyperparameter into a number of the tree, which the state overrides."""
     import jax
 
     values = [value for value in hparams.values() if is_number(value)]
@@ -238,8 +239,8 @@ def _check_constants(tree: Any, built: Any, hparams: HParams) -> None:
         if is_number(held) and is_number(own) and held != own and own in values:
             place = jax.tree_util.keystr(path)
             raise TaskError(
-                f"init builds the hyperparameter {own!r} into tree{place}, which is {held!r} in the state; pass it to "
-                "the model in train and evaluate instead, and declare argument()"
+                f"build makes the hyperparameter {own!r} a constant of tree{place}, which is {held!r} in the state; "
+                "pass it to the model in train and evaluate instead, and declare argument()"
             )
 
 

@@ -30,7 +30,7 @@ class KerasTask:
     """A Keras model as a task. All functions must be defined at the top level of a module.
 
     Args:
-        model: `hparams -> model`: returns a new compiled model whose layers are built; called in every round.
+        build: `(hparams, ctx) -> model`: returns a new compiled model with variables; called in every round.
         data: Returns training and validation data, and optionally test data, each `(x, y)`, `(x, y, weights)` or a
             dataset that `fit` takes; called once before the start, and once per worker.
         bind: The binding of each hyperparameter, of `pbt.pytorch`: `optimizer("learning_rate")`,
@@ -44,7 +44,7 @@ class KerasTask:
         TaskError: Its backend is not installed.
     """
 
-    model: Callable[[HParams], Any]
+    build: Callable[[HParams, Context], Any]
     data: Callable[[], Sequence[Any]]
     bind: Mapping[str, Binding]
     score: str = "loss"
@@ -60,7 +60,7 @@ class KerasTask:
         """Build and evaluate the model once.
 
         Raises:
-            TaskError: A hyperparameter has no binding or place, `model` or `data` fails, or the metric does not exist.
+            TaskError: A hyperparameter has no binding or place, `build` or `data` fails, or the metric does not exist.
             StateError: A variable cannot be stored.
         """
         check_bound(hparams, self.bind)
@@ -83,7 +83,7 @@ class KerasTask:
     def restored(self, hparams: HParams, state: State) -> Any:
         """The model of a state, as `task.restored(run.best.hparams, run.load_state())`."""
         ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
-        model = _built(self.model, hparams, ctx)
+        model = _built(self.build, hparams, ctx)
         _load(model, state)
         self._apply(model, hparams, state["base"], ctx)
         return model
@@ -104,7 +104,7 @@ class KerasTask:
                 continue
             holder, key = _place(model, binding)
             base[name] = value
-            # Only variables are part of the state; other settings are as `model` built them.
+            # Only variables are part of the state; other settings are as `build` made them.
             kept = name in old and isinstance(getattr(holder, key), _keras().Variable)
             target = _moved(_get(holder, key), old[name], value) if kept else value
             _set(holder, key, target)
@@ -121,7 +121,7 @@ class _KerasTrainer:
 
     def built(self, hparams: HParams, ctx: Context) -> Any:
         """A new model."""
-        return _built(self._task.model, hparams, ctx)
+        return _built(self._task.build, hparams, ctx)
 
     def measured(self, model: Any) -> Metrics:
         """The metrics of the validation and test data."""
@@ -151,15 +151,15 @@ class _KerasTrainer:
             return _captured(model, base), self.measured(model)
 
 
-def _built(model: Callable[[HParams], Any], hparams: HParams, ctx: Context) -> Any:
+def _built(build: Callable[[HParams, Context], Any], hparams: HParams, ctx: Context) -> Any:
     keras = _keras()
     keras.utils.set_random_seed(ctx.init_key % 2**32)
-    built = model(hparams)
+    built = build(dict(hparams), ctx)
     if not isinstance(built, keras.Model) or getattr(built, "optimizer", None) is None:
-        raise TaskError(f"model: expected a compiled keras.Model, got {type(built).__name__}; call model.compile(...)")
+        raise TaskError(f"build: expected a compiled keras.Model, got {type(built).__name__}; call model.compile(...)")
     if not built.built:
         raise TaskError(
-            "model: expected a model with variables; begin it with keras.Input(...), or call model.build(...)"
+            "build: expected a model with variables; begin it with keras.Input(...), or call model.build(...)"
         )
     built.optimizer.build(built.trainable_variables)
     return built
@@ -191,7 +191,7 @@ def _load(model: Any, state: State) -> None:
         found = [tuple(one.shape) for one in state[kind]]
         if shapes != found:
             raise TaskError(
-                f"model: expected the {kind} of the state, with the shapes {found}, got {shapes}; build the same "
+                f"build: expected the {kind} of the state, with the shapes {found}, got {shapes}; build the same "
                 "structure for all members"
             )
         for variable, value in zip(variables, state[kind], strict=True):
