@@ -4,7 +4,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import Executor
@@ -17,6 +17,19 @@ from pbt.executors.worker import WorkerSpec
 
 ExecutorFactory = Callable[[WorkerSpec], Executor]
 EXECUTORS = ("auto", "inline", "processes", "vectorized", "ray")
+
+
+class PlacementFields(TypedDict, total=False):
+    """The fields of a `Placement`, as keyword arguments of `pbt.run`."""
+
+    executor: str | ExecutorFactory
+    workers: int | None
+    threads: int | None
+    device: str | None
+    members_per_program: int | None
+    devices_per_member: int | None
+    limits: Limits
+    cluster: Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +64,21 @@ class Placement:
     devices_per_member: int | None = None
     limits: Limits = field(default_factory=Limits)
     cluster: Cluster = field(default_factory=Cluster)
+
+    @classmethod
+    def of(cls, given: "Placement | str", fields: PlacementFields) -> "Placement":
+        """The placement that `pbt.run` is called with.
+
+        Args:
+            given: A placement, or the name of an executor.
+            fields: Fields that replace those of `given`.
+
+        Raises:
+            UsageError: A value is invalid.
+        """
+        if not isinstance(given, (Placement, str)):
+            raise UsageError(f"expected placement to be a Placement or the name of an executor, got {given!r}")
+        return replace(cls(executor=given) if isinstance(given, str) else given, **fields)
 
     def __post_init__(self) -> None:
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
