@@ -218,6 +218,7 @@ def test_where_the_score_is(tmp_path, text, options, expected) -> None:
         ('print(\'{"score": "high"}\')', {}, "'score' must be a number"),
         ("print('acc=high')", {"patterns": {"score": r"acc=(\S+)"}}, "number for 'score', matched 'high'"),
         ("os.remove(out + '/state'); print('{\"score\": 1}')", {}, "left {out} empty"),
+        ("import shutil; shutil.rmtree(out); print('{\"score\": 1}')", {}, "left {out} empty"),
         ("os.symlink('x', out + '/latest'); print('{\"score\": 1}')", {}, "found a link"),
         ("os.kill(os.getpid(), 11)", {}, "ended with SIGSEGV"),
         ("import time; time.sleep(1000)", {"timeout": 0.5}, "timeout of 0.5 s and was ended"),

@@ -1,6 +1,7 @@
 """Run a program under its supervisor, and read its output without ever waiting for it alone."""
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -19,6 +20,8 @@ from pbt.tasks.command import supervisor
 from pbt.tasks.command.supervisor import GRACE_SECONDS, KILL_SECONDS, kill_group
 
 STDOUT, STDERR = 0, 1
+_SHORT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""Error numbers of a machine that is short of memory, processes or descriptors, which is not the member's fault."""
 _STATUS = 2
 _CHUNK = 1 << 16
 _MOST_READS = 256
@@ -101,7 +104,7 @@ def run_program(
 
     Raises:
         TaskError: It cannot be started.
-        WorkerError: It was killed, or its supervisor was.
+        WorkerError: It was killed, or its supervisor was; or the machine is short of memory or processes.
     """
     started = time.monotonic()
     running = _start(argv, env, cwd)
@@ -157,7 +160,8 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> _Running:
     except OSError as error:
         for end in (lifeline, out, err, status):
             os.close(end)
-        raise TaskError(f"the program '{argv[0]}' cannot be started in {cwd}: {error.strerror or error}") from error
+        kind = WorkerError if error.errno in _SHORT else TaskError
+        raise kind(f"the program '{argv[0]}' cannot be started in {cwd}: {error.strerror or error}") from error
     finally:
         for end in (held, out_end, err_end, status_end):
             os.close(end)
