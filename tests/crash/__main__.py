@@ -73,7 +73,7 @@ def main():
     """Do what the command line says; the exit code."""
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="pbt-crash-", dir=options.dir)).resolve()
-    bench = Bench(folder, options.seed)
+    bench = Bench(folder, options.seed, timed=not options.untimed)
     try:
         names = options.names or _names(bench, options)
         verdicts = _do(bench, names)
@@ -100,6 +100,7 @@ def _options():
     parser.add_argument("--instants", type=int, help="how many random instants, in place of 200")
     parser.add_argument("--calls", type=int, help="how many system calls, in place of every one")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--untimed", action="store_true", help="no bound in seconds: other programs have the cores")
     parser.add_argument("--dir", help="where run directories go while they are needed")
     return parser.parse_args()
 

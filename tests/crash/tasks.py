@@ -24,7 +24,7 @@ MARKS = "CRASH_MARKS"
 """The variable that names a folder in which every worker marks that it trains."""
 STRUCK = "CRASH_STRUCK"
 """The variable with what strace shall do to the first worker that trains, as one `-e` each; needs MARKS."""
-TRACES = 10.0
+TRACES = 60.0
 """Seconds until a tracer must have taken hold."""
 
 

@@ -17,7 +17,11 @@ def crash(*words):
     """The lines of the table that the harness prints: trials, struck, strikes, identical, differ, most lost."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash", *words], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.crash", "--untimed", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     _, *lines = done.stdout.splitlines()

@@ -91,7 +91,7 @@ class _XGBoostTrainer:
         found: dict[str, dict[str, float]] = {}
         for split in ("valid", "test") if "test" in self._splits else ("valid",):
             # The form is that of "[0]  valid-logloss:0.69  valid-error@0.7:0.5", with tabs.
-            parts = booster.eval(self._splits[split], split).split("\t")[1:]
+            parts = booster.eval_set([(self._splits[split], split)]).split("\t")[1:]
             pairs = (part.removeprefix(f"{split}-").rpartition(":") for part in parts)
             found[split] = {name: float(number) for name, _, number in pairs}
         return metrics(self._task.score, found)
