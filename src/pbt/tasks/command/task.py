@@ -13,7 +13,7 @@ from pbt.executors.metrics import MetricsError
 from pbt.executors.process_tree import ending
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.space import Domain, HParams
-from pbt.store.files import REMEDY
+from pbt.store.durable import REMEDY
 from pbt.store.folder import Folder
 from pbt.tasks.command.checks import check_placeholders, check_program
 from pbt.tasks.command.output import Log, log_file, remove_old_logs
