@@ -88,7 +88,7 @@ def test_what_is_not_finite_is_a_gap() -> None:
     assert (panel.odd, panel.log) == (2, True)
     text = content(snapshot, pictures(snapshot)).sections[1].shows
     assert "loss went from 6 to 0.01" in text
-    assert "2 points of loss are NaN or infinite" in text
+    assert "2 points of loss, NaN or infinite" in text
 
 
 def test_a_single_point_is_marked() -> None:
@@ -109,6 +109,7 @@ def test_rounds_in_progress_continue_their_start() -> None:
     found = made(snapshot)
     assert found.training == 1
     assert found.panels[0].live == Curve((10, 13), (5.0, 4.5))
+    assert found.panels[0].training == (0, 0)
     assert "1 round in progress reports" in content(snapshot, pictures(snapshot)).sections[1].shows
     names = [trace["name"] for trace in plot(found)["data"]]
     assert names == ["members", "the winner's ancestry", "in progress"]

@@ -101,14 +101,14 @@ def _half(best: float, first: float, last: float) -> bool:
 
 
 def _curves(record: PointLines, snapshot: RunSnapshot) -> str:  # noqa: ARG001
-    clauses = []
+    clauses: list[str] = []
     for panel in record.panels:
         if panel.ends is not None:
             first, last = distinct(*panel.ends)
             clauses.append(f"{panel.name} {'' if clauses else 'went '}from {first} to {last}")
     texts = [f"Along the winner's ancestry, {listed(clauses)}."] if clauses else []
     texts += [
-        f"{count(panel.odd, 'point')} of {panel.name} {'is' if panel.odd == 1 else 'are'} NaN or infinite: a gap."
+        f"Not drawn: {count(panel.odd, 'point')} of {panel.name}, NaN or infinite."
         for panel in record.panels
         if panel.odd
     ]

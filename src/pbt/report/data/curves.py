@@ -26,6 +26,8 @@ class PointPanel:
     winner: Curve
     live: Curve
     """Of the rounds in progress."""
+    training: tuple[int | None, ...]
+    """The member of each point of `live`."""
     ends: tuple[float, float] | None
     """The first and the last value along the winner's ancestry; None if it has none."""
     odd: int
@@ -115,6 +117,7 @@ def _panel(name: str, snapshot: RunSnapshot, rounds: Sequence[_Round], drawn: Se
         members=joined(pieces),
         winner=joined([_finite(thin(winner, POINTS // PANELS))]),
         live=joined(live),
+        training=_members([one.member for one in snapshot.live if name in one.points], live),
         ends=(known[0], known[-1]) if known else None,
         odd=len(every) - len(finite),
         log=bool(finite) and min(finite) > 0 and max(finite) > DECADES * min(finite),
@@ -143,6 +146,14 @@ def _live(one: LiveRound, name: str, snapshot: RunSnapshot) -> Piece:
     """The points of a round in progress, from the last point of the state that it started from."""
     before = () if one.start is None else snapshot.points.get(one.start, {}).get(name, ())[-1:]
     return _finite((*before, *one.points[name]))
+
+
+def _members(members: Sequence[int], pieces: Sequence[Piece]) -> tuple[int | None, ...]:
+    """The member of each point of the joined pieces."""
+    found: list[int | None] = []
+    for member, piece in zip(members, pieces, strict=True):
+        found += [None] * bool(found) + [member] * len(piece)
+    return tuple(found)
 
 
 def _finite(series: Iterable[tuple[int, float]]) -> Piece:

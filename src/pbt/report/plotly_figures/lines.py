@@ -64,7 +64,8 @@ def plot_curves(record: PointLines) -> Figure:
         data += [
             line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
             line(panel.winner, "the winner's ancestry", WINNER, width=2, **hover),
-            line(panel.live, "in progress", POPULATION, width=1.5, **hover),
+            line(panel.live, "in progress", POPULATION, width=1.5, customdata=list(panel.training), **hover)
+            | {"hovertemplate": "member %{customdata}: %{y} at step %{x}<extra></extra>"},
         ]
         seen = (*panel.members.y, *panel.winner.y, *panel.live.y)
         ticks = {} if panel.log else {"nticks": 5}
