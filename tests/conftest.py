@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.helpers.warm import warm_workers
+
 # No test times anything: an example of Hypothesis may take as long as a busy machine needs.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
@@ -18,7 +20,12 @@ settings.load_profile("suite")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-MODULES = {"mlflow": "mlflow", "polars": "polars", "pyarrow": "pyarrow", "ray": "ray", "wandb": "wandb"}
+MODULES = {
+    "equinox": "equinox", "flax": "flax", "jax": "jax", "keras": "keras", "lightgbm": "lightgbm",
+    "lightning": "lightning", "mlflow": "mlflow", "optree": "optree", "peft": "peft", "polars": "polars",
+    "pyarrow": "pyarrow", "ray": "ray", "sb3": "stable_baselines3", "sklearn": "sklearn", "skorch": "skorch",
+    "transformers": "transformers", "wandb": "wandb", "xgboost": "xgboost",
+}  # fmt: skip
 THERE = {
     "strace": lambda: shutil.which("strace") is not None,
     "sqlite3": lambda: shutil.which("sqlite3") is not None,
@@ -42,6 +49,13 @@ def need(tool):
     if tool in os.environ.get("PBT_REQUIRE", "").split(","):
         pytest.fail(f"needs {tool}, which PBT_REQUIRE lists and which is not there", pytrace=False)
     pytest.skip(f"needs {tool}")
+
+
+@pytest.fixture
+def warm():
+    """Worker processes of this test have torch imported when they start."""
+    with warm_workers():
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,6 +19,8 @@ from pbt.runs.results import Run
 from pbt.runs.schedule_io import read_schedule
 from pbt.space import Choice, Float, HParams, Int, Space
 from pbt.store.folder import Folder
+from pbt.store.pytrees import restore
+from pbt.tasks.command import Command
 
 if TYPE_CHECKING:
     from pbt.pytorch import SupervisedTask
@@ -29,6 +31,7 @@ __all__ = [
     "Callback",
     "Choice",
     "Cluster",
+    "Command",
     "Context",
     "Copy",
     "Experiment",
@@ -61,6 +64,7 @@ __all__ = [
     "read_schedule",
     "replay",
     "resample",
+    "restore",
     "run",
     "scratch",
     "t_test",

@@ -28,6 +28,9 @@ SAMPLE = {
     ("inline", "folders", "call"): 30,
     ("inline", "folders", "instant"): 4,
     ("processes", "folders", "workercall"): 3,
+    ("inline", "program", "instant"): 2,
+    ("processes", "program", "instant"): 1,
+    ("processes", "program", "child"): 1,
     ("processes", "walk", "call"): 3,
     ("processes", "walk", "workercall"): 3,
     ("processes", "walk", "instant"): 3,
@@ -52,6 +55,10 @@ MATRIX = {
     )},
     ("inline", "folders", "instant"): 200,
     ("processes", "folders", "instant"): 200,
+    ("inline", "program", "instant"): 50,
+    ("processes", "program", "instant"): 50,
+    ("inline", "program", "child"): 50,
+    ("processes", "program", "child"): 50,
     ("ray", "walk", "instant"): 50,
     ("processes", "walk", "workers"): 50,
     ("programs", "network", "workers"): 10,
@@ -66,7 +73,7 @@ def main():
     """Do what the command line says; the exit code."""
     options = _options()
     folder = Path(tempfile.mkdtemp(prefix="pbt-crash-", dir=options.dir)).resolve()
-    bench = Bench(folder, options.seed)
+    bench = Bench(folder, options.seed, timed=not options.untimed)
     try:
         names = options.names or _names(bench, options)
         verdicts = _do(bench, names)
@@ -93,6 +100,7 @@ def _options():
     parser.add_argument("--instants", type=int, help="how many random instants, in place of 200")
     parser.add_argument("--calls", type=int, help="how many system calls, in place of every one")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--untimed", action="store_true", help="no bound in seconds: other programs have the cores")
     parser.add_argument("--dir", help="where run directories go while they are needed")
     return parser.parse_args()
 

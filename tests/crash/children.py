@@ -6,6 +6,7 @@ kernel, which is what kills them, they are processes like any other.
 
 import contextlib
 import mmap
+import multiprocessing
 import os
 import signal
 import sys
@@ -19,8 +20,8 @@ from tests.crash.tasks import may_be_traced, trace, train
 PATIENCE = 120.0
 """Seconds after which a run counts as hung."""
 MEMBERS, ROUNDS, ATTEMPTS = 16, 16, 32
-SHARED = ("/dev/shm", ("psm_", "sem.mp-", "torch_"))
-"""Where shared memory would stay, and what the names of ours would begin with."""
+SHARED = Path("/dev/shm")
+"""Where shared memory would stay."""
 
 
 class Ledger(Observer):
@@ -153,7 +154,7 @@ def session(leader):
     return found
 
 
-def gone(leader, seconds=8.0):
+def gone(leader, seconds=PATIENCE):
     """Wait until nobody of a session lives; whoever still does is killed, and returned."""
     deadline = time.monotonic() + seconds
     while left := session(leader):
@@ -177,7 +178,54 @@ def workers(pid):
     return found
 
 
-def shared_memory():
-    """What lies in shared memory under a name of Python's or torch's."""
-    folder, prefixes = SHARED
-    return {path.name for path in Path(folder).glob("*") if path.name.startswith(prefixes)}
+def mark_semaphores(mark):
+    """Let semaphores of this process, and of all that it starts, have names with this mark."""
+    multiprocessing.current_process()._config["semprefix"] = f"/mp-{mark}"
+
+
+def semaphores(mark):
+    """The semaphores of a marked program that are there; those of other programs are none of its affair."""
+    return {path.name for path in SHARED.glob(f"sem.mp-{mark}-*")}
+
+
+def memory():
+    """What lies in shared memory under a name of Python's or torch's that no living process has mapped."""
+    found = {path.name for pattern in ("psm_*", "torch_*") for path in SHARED.glob(pattern)}
+    for maps in Path("/proc").glob("[0-9]*/maps") if found else ():
+        with contextlib.suppress(OSError):
+            text = maps.read_text()
+            found = {name for name in found if f"{SHARED}/{name}" not in text}
+    return {name for name in found if (SHARED / name).exists()}
+
+
+def programs(path):
+    """The programs that members of a run are, with their supervisors and children, wherever those belong now."""
+    found = []
+    marks = (b"PBT_OUT=" + os.fsencode(path), b"PBT_OUT=" + os.fsencode(path.resolve()))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state not in "ZX" and any(mark in (entry / "environ").read_bytes() for mark in marks):
+                    found.append(int(entry.name))
+    return found
+
+
+def parent(pid):
+    """The parent of a process; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def programs_left(path, seconds=8.0):
+    """Wait until no program of a run lives; whichever still does is killed, and returned."""
+    deadline = time.monotonic() + seconds
+    while left := programs(path):
+        if time.monotonic() > deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return left
+        time.sleep(0.02)
+    return []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pbt import Experiment, Float, Folder, Placement, Plan, truncation
+from pbt import Command, Experiment, Float, Folder, Placement, Plan, truncation
 from pbt.executors.retry import Limits
 from pbt.terminal.exit import exit_code_of
 
@@ -24,7 +24,7 @@ MARKS = "CRASH_MARKS"
 """The variable that names a folder in which every worker marks that it trains."""
 STRUCK = "CRASH_STRUCK"
 """The variable with what strace shall do to the first worker that trains, as one `-e` each; needs MARKS."""
-TRACES = 10.0
+TRACES = 60.0
 """Seconds until a tracer must have taken hold."""
 
 
@@ -66,6 +66,28 @@ def folders(hparams, state, steps, ctx):
 
 BASE = bytes(range(256)) * 200
 
+PROGRAM = """
+import json, os, subprocess, sys, time
+lr, steps, first, out = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1000)"])
+time.sleep(float(os.environ.get("CRASH_NAP", "0")))
+state = json.load(open(sys.argv[5] + "/state.json")) if sys.argv[5:] else {"place": 0.0, "seen": []}
+for step in range(first, first + steps):
+    state["place"] += lr * ((step * 7919 + int(os.environ["PBT_MEMBER"]) * 104729) % 1000 / 500 - 1)
+    state["seen"].append(lr)
+    print(json.dumps({"step": step + 1, "place": state["place"]}))
+json.dump(state, open(out + "/state.json", "w"))
+open(out + "/base.bin", "wb").write(bytes(range(256)) * 200)
+print(json.dumps({"score": -abs(state["place"]), "hparams": {"lr": lr}}))
+"""
+"""The walk as a program, which leaves a process behind that never ends by itself."""
+
+
+def program():
+    """The walk as a program; its text is an argument, so that it needs no file."""
+    text = PROGRAM.replace("{", "{{").replace("}", "}}")
+    return Command([sys.executable, "-S", "-c", text, "{lr}", "{steps}", "{first_step}", "{out}", ["{start}"]])
+
 
 def net():
     from torch import nn
@@ -102,7 +124,7 @@ WIDE = Float(0.001, 1e38, "log", prior=(0.001, 0.1))
 LOST = {"lr": 1e38, "p": 0.3}
 EXECUTORS = ("inline", "processes", "vectorized", "programs", "ray")
 """`programs`: vectorized, in two worker processes."""
-TASKS = ("walk", "folders", "network", "digits")
+TASKS = ("walk", "folders", "program", "network", "digits")
 
 
 def experiment(task, executor, **changes):
@@ -131,7 +153,7 @@ def experiment(task, executor, **changes):
     )
 
 
-WALKS = {"walk": walk, "folders": folders}
+WALKS = {"walk": walk, "folders": folders, "program": program()}
 
 
 def train(path, task, executor, observers=()):

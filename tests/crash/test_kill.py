@@ -17,7 +17,11 @@ def crash(*words):
     """The lines of the table that the harness prints: trials, struck, strikes, identical, differ, most lost."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash", *words], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.crash", "--untimed", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     _, *lines = done.stdout.splitlines()
@@ -77,6 +81,22 @@ def test_workers_that_die_all_the_time(count) -> None:
     found = crash(*(f"processes/walk/workers:{i}" for i in range(count)))["processes/walk/workers"]
     assert found[:2] + found[3:5] == [count, count, count, 0]
     assert found[2] >= count
+
+
+@pytest.mark.parametrize(
+    ("executor", "kind", "count"),
+    [
+        ("inline", "instant", 2),
+        ("processes", "child", 1),
+        pytest.param("inline", "child", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param("processes", "instant", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param("processes", "child", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_programs_as_members(executor, kind, count) -> None:
+    """SIGKILL of driver, worker, program, its supervisor or its children: the same run, and no process is left."""
+    found = crash(*(f"{executor}/program/{kind}:{i}" for i in range(count)))[f"{executor}/program/{kind}"]
+    assert (found[0], *found[3:5]) == (count, count, 0)
 
 
 @needs_strace

@@ -6,9 +6,11 @@ call:NAME:N        killed before its N-th system call NAME
 workercall:NAME:N  its first worker killed before that worker's N-th system call NAME; for odd N the rest is killed then
 instant:I          killed at random instants, once to three times, with its workers or without
 workers:I          random workers are killed all the time, while they start too; the run itself never is
+child:I            random processes of programs are killed all the time, and their workers; for the task `program`
 stop:I             SIGINT or SIGTERM at a random instant, in a process of its own
 """
 
+import contextlib
 import os
 import random
 import re
@@ -21,7 +23,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pbt.store.reader import RunReader
-from tests.crash.children import Ledger, begin, gone, shared_memory, workers
+from tests.crash.children import (
+    PATIENCE,
+    Ledger,
+    begin,
+    gone,
+    memory,
+    parent,
+    programs,
+    programs_left,
+    semaphores,
+    workers,
+)
 from tests.crash.picture import Picture, damage, differences, ended, read
 from tests.crash.tasks import MARKS, NAP, STRUCK, warm
 
@@ -32,9 +45,11 @@ CALLS = (
 TRACED = f"trace={','.join(CALLS)}"
 # Imported, and not run as a file: the task has the same name as in the other runs. While Python imports, Ctrl-C ends it
 # as SIGTERM does: some libraries swallow what Python's own handler raises in them.
-COMMAND = """import pathlib, signal, sys
+COMMAND = """import os, pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 pathlib.Path(sys.argv[1] + ".began").touch()
+from tests.crash.children import mark_semaphores
+mark_semaphores(os.getpid())
 from tests.crash.tasks import main
 sys.exit(main(*sys.argv[1:]))"""
 LINE = re.compile(r"^(\w+)\((.*)$")
@@ -62,11 +77,13 @@ class Bench:
     Args:
         folder: For run directories; those of trials that went wrong stay there.
         seed: Of everything random.
+        timed: Whether a signal must end a run within seconds, which only a machine with free cores can show.
     """
 
-    def __init__(self, folder, seed=0):
+    def __init__(self, folder, seed=0, *, timed=True):
         self.folder = folder
         self.seed = seed
+        self.timed = timed
         self.ledger = Ledger()
         self._undisturbed = {}
         self._calls = {}
@@ -136,6 +153,7 @@ class Bench:
             "workercall": self._worker_call,
             "instant": self._instant,
             "workers": self._workers,
+            "child": self._child,
             "stop": self._stop,
         }[kind]
         wrong, strikes, leaders = strike(path, executor, task, seconds, random.Random(f"{self.seed}/{name}"), *rest)
@@ -221,9 +239,26 @@ class Bench:
         wrong = [] if code == 0 else [f"ended with {code}"]
         return [*wrong, *_miscounted(path, killed)], killed, [child.pid]
 
+    def _child(self, path, executor, task, seconds, rng, which):
+        """Random processes of programs die all the time; thrice in a round would be a failure by intent."""
+        child = begin(path, task, executor, self.ledger, environment={NAP: "0.3"})
+        killed, pause = 0, time.monotonic() + rng.uniform(0, 1.5)
+        deadline = time.monotonic() + 240
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+            there = programs(path) if time.monotonic() > pause else []
+            there += [pid for pid in workers(child.pid) if pid in {parent(own) for own in there}]
+            if there:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(there), signal.SIGKILL)
+                    killed += 1
+                pause = time.monotonic() + rng.uniform(1, 2.5)
+        code = child.wait(1)
+        return ([] if code == 0 else [f"ended with {code}"]), killed, [child.pid]
+
     def _stop(self, path, executor, task, seconds, rng, which):
         number = rng.choice((signal.SIGINT, signal.SIGTERM))
-        before = shared_memory()
+        before = memory()
         words = [sys.executable, "-c", COMMAND, str(path), task, executor]
         with path.with_suffix(".log").open("ab") as log:
             program = subprocess.Popen(
@@ -235,17 +270,16 @@ class Bench:
             )
         # Some at the start, where imports take most of the time, and most of them once the run is there.
         there = read if rng.random() < 0.7 else _began
-        deadline = time.monotonic() + 60
-        while not there(path) and program.poll() is None and time.monotonic() < deadline:
+        while not there(path) and program.poll() is None:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 2.5 if executor != "inline" else 1.5))
         logged = read(path)
         started = time.monotonic()
         try:
             (os.killpg if rng.random() < 0.5 else os.kill)(program.pid, number)
-            code = program.wait(30)
+            code = program.wait(PATIENCE)
         except ProcessLookupError:
-            code = program.wait(30)
+            code = program.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(program.pid, signal.SIGKILL)
             code = program.wait()
@@ -259,13 +293,14 @@ class Bench:
             wrong.append(f"{number.name} gave the exit code {code}: {path.with_suffix('.log').read_text()[-500:]}")
         if logged and not finished and "Traceback" in path.with_suffix(".log").read_text():
             wrong.append(f"{number.name} was told with a traceback: {path.with_suffix('.log').read_text()[-2000:]}")
-        if took > STOP_SECONDS + LATE:
+        if self.timed and took > STOP_SECONDS + LATE:
             wrong.append(f"{number.name} took {took:.1f} s")
-        left = gone(program.pid, 2.0)
+        left = gone(program.pid, *([2.0] if self.timed else []))
         if left:
             wrong.append(f"{number.name} left the processes {left}")
-        if shared_memory() - before:
-            wrong.append(f"{number.name} left {shared_memory() - before} in shared memory")
+        shared = semaphores(program.pid) | (memory() - before)
+        if shared:
+            wrong.append(f"{number.name} left {shared} in shared memory")
         self.ledger.attempt += 1
         return wrong, int(not finished), [program.pid]
 
@@ -278,7 +313,7 @@ class Bench:
         before = damage(path, strays=True)
         child = begin(path, task, executor, self.ledger)
         code = child.wait()
-        left = [pid for leader in [*leaders, child.pid] for pid in gone(leader)]
+        left = [pid for leader in [*leaders, child.pid] for pid in gone(leader)] + programs_left(path)
         wrong = [*before, *([f"processes that never end: {left}"] if left else [])]
         if code is None:
             return [*wrong, "hangs when it is resumed"]

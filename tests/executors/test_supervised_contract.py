@@ -1,5 +1,7 @@
 """The executors that train members apart keep the contract of supervised tasks."""
 
+import pytest
+
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.processes import ProcessExecutor
@@ -12,6 +14,7 @@ class TestInline(SupervisedContract):
         return InlineExecutor(setup)
 
 
+@pytest.mark.usefixtures("warm")
 class TestProcesses(AgreementContract):
     def make_executor(self, setup: WorkerSpec) -> Executor:
         return ProcessExecutor(setup, ["cpu"] * 2)

@@ -1,10 +1,10 @@
-"""Started worker processes that several tests use one after another, because a worker that imports torch takes seconds.
+"""Started worker processes that several tests use one after another.
 
 The processes, their pipes and their rounds are those of `ProcessExecutor`; only the task is sent with each batch.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.processes import ProcessExecutor
 from pbt.executors.transport import pickled
 from pbt.executors.worker import Worker, WorkerSpec
+from tests.helpers.warm import warm_workers
 
 
 class Batch(tuple[RoundTask, ...]):  # noqa: SLOT001 (it carries an attribute)
@@ -27,12 +28,18 @@ class AnySpec:
 
     device: str = "cpu"
     setup: bytes = b""
+    shared: Callable[[Sequence[RoundTask]], list[TaskBatch]] | None = None
 
     def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
-        batches = [Batch((task,)) for task in tasks]
+        assert self.shared is not None
+        batches = [Batch(share) for share in self.shared(tasks)]
         for batch in batches:
             batch.setup = self.setup
         return list(batches)
+
+    def __reduce__(self) -> tuple[type["AnySpec"], tuple[str]]:
+        # What a worker opens comes with each batch.
+        return AnySpec, (self.device,)
 
     def open(self) -> Worker:
         return AnyWorker()
@@ -72,18 +79,21 @@ class PoolExecutor(Closing):
 
     def __init__(self, pool: Pool, setup: WorkerSpec) -> None:
         self._pool, self._setup, self._pending = pool, pickled(setup), 0
+        self._shared = setup.shares
 
     @property
     def slots(self) -> int:
         return self._pool.executor.slots
 
     def submit(self, tasks: Sequence[RoundTask]) -> None:
-        self._pool.spec.setup = self._setup
-        self._pool.executor.submit(tasks)
+        self._pool.spec.setup, self._pool.spec.shared = self._setup, self._shared
+        with warm_workers():
+            self._pool.executor.submit(tasks)
         self._pending += len(tasks)
 
     def wait(self) -> list[Outcome]:
-        outcomes = self._pool.executor.wait() if self._pending else []
+        with warm_workers():
+            outcomes = self._pool.executor.wait() if self._pending else []
         self._pending -= len(outcomes)
         return outcomes
 

@@ -6,7 +6,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pbt.mnist.training import PreparedRun, prepare
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
+from tests.helpers.processes import until
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -241,12 +241,11 @@ def until_rows() -> Callable[[Path, int, "subprocess.Popen[str]"], None]:
     """Waits until the history of a run that is being trained has so many rows."""
 
     def wait(history: Path, rows: int, process: "subprocess.Popen[str]") -> None:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            assert process.poll() is None, process.communicate()
-            if history.exists() and len(history.read_text().splitlines()) >= rows + 1:
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"{history} did not come to {rows} rows")
+        until(
+            lambda: (
+                process.poll() is not None or (history.exists() and len(history.read_text().splitlines()) >= rows + 1)
+            )
+        )
+        assert process.poll() is None, process.communicate()
 
     return wait

@@ -19,7 +19,7 @@ ALONE: dict[str, Any] = {"PBT_lr": None, "PBT_keep_prob": None, "num_epochs": 2,
 @pytest.mark.parametrize("executor", ["inline", "vectorized"])
 def test_a_population_trains_through_a_last_batch_of_one(configured: Configure, tmp_path: Path, executor: str) -> None:
     """500 images in batches of 499 leave one image over in every epoch, which batch normalization never sees."""
-    place = Placement(executor=executor, threads=1, device="cpu")
+    place = Placement(executor=executor, workers=1, threads=1, device="cpu")
     prepared = prepare(configured(batch_size=499, num_epochs_tot=2, num_worker_tot=2), place, debug=True)
     assert prepared.steps_per_epoch == 1
     run = prepared.train(tmp_path / "run", resume=False)

@@ -109,7 +109,7 @@ def test_the_rate_of_a_population_is_halved_where_it_does_not_evolve(
 ) -> None:
     """`decreasing_lr_epochs` halves the learning rate of every worker at the end of each named epoch."""
     config = configured(PBT_lr=None, lr=0.08, decreasing_lr_epochs="2,1", num_epochs_tot=3)
-    prepared = replace(prepare(config, INLINE), placement=replace(INLINE, executor=executor))
+    prepared = replace(prepare(config, INLINE), placement=replace(INLINE, executor=executor, workers=1))
     run = prepared.train(tmp_path / "run", resume=False)
     for worker in range(4):
         (group,) = run.load_state(StateRef(worker, 3))["optimizer"]["param_groups"]
@@ -288,6 +288,7 @@ def test_any_named_value_evolves(
     assert any(link.decision is not None for link in run.lineage())
 
 
+@pytest.mark.usefixtures("warm")
 def test_two_processes_leave_what_one_leaves(
     trained: Trained, configured: Configure, derived: Derived, tmp_path: Path
 ) -> None:

@@ -129,9 +129,8 @@ def test_bound_batch_sizes_that_fit() -> None:
 def test_a_last_batch_of_one_is_dropped(executor) -> None:
     """With drop_last a network with batch normalization trains through the end of an epoch, on every executor."""
     task = replace(PLAIN, data=partial(split_of, 49), drop_last=True)
-    run = pbt.run(
-        task, SPACE, population=2, rounds=2, plan=pbt.Plan(interval=4), placement=pbt.Placement(executor=executor)
-    )
+    placement = pbt.Placement(executor=executor, workers=1)
+    run = pbt.run(task, SPACE, population=2, rounds=2, plan=pbt.Plan(interval=4), placement=placement)
     assert {member.status for member in run.view.population} == {"live"}
 
 

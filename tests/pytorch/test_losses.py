@@ -41,9 +41,10 @@ LOSSES = {
 
 
 def history(made, executor):
+    placement = pbt.Placement(threads=1, executor=executor, workers=1 if executor == "vectorized" else None)
     frame = pbt.run(
         replace(PLAIN, loss=made, evaluation_batch=7), SPACE, plan=Plan(exploit=never, explore=keep, interval=5),
-        population=3, rounds=2, placement=pbt.Placement(threads=1, executor=executor), objective="minimize",
+        population=3, rounds=2, placement=placement, objective="minimize",
     ).history()  # fmt: skip
     return [*frame["score"], *frame["train_loss"]]
 

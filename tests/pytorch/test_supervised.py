@@ -165,7 +165,9 @@ class Collector(Observer):
                 self.handed[event.member, event.round] = event.reported["handed"]
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize(
+    "executor", ["inline", "pool", pytest.param("processes", marks=pytest.mark.slow)], indirect=True
+)
 def test_hand_overs(executor) -> None:
     """Each round starts from a state with the donor's digest, and trains with the values that were decided.
 

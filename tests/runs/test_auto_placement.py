@@ -18,6 +18,7 @@ from pbt.runs.auto_placement import choose
 from pbt.runs.placement import Placement
 from pbt.space import Float
 from pbt.store.files import StateFiles
+from tests.helpers.paths import ROOT
 
 BIRTHS = [{"lr": 0.01 * (i + 1)} for i in range(4)]
 CPU = Placement(executor="auto", device="cpu", workers=2)
@@ -140,6 +141,7 @@ def test_one_program_is_refused_with_the_reason() -> None:
         assert "the executor 'processes'" in str(caught.value)
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
     """The run says what was chosen and why; going on keeps executor, threads and chunk, whatever is faster now."""
     caplog.set_level(logging.INFO, "pbt")
@@ -159,7 +161,7 @@ def test_the_choice_is_recorded_and_kept(tmp_path, caplog, monkeypatch) -> None:
 def test_going_on_with_another_executor_is_told(tmp_path, caplog) -> None:
     """A run may go on anywhere; what its bits depend on is named where it changed."""
     settings = {"population": 4, "seed": 1, "plan": pbt.Plan(interval=3)}
-    together = pbt.Placement(executor="vectorized", device="cpu")
+    together = pbt.Placement(executor="vectorized", device="cpu", workers=1)
     pbt.run(TASK, SPACE, rounds=1, run_dir=tmp_path / "run", placement=together, **settings)
     pbt.run(
         TASK,
@@ -215,3 +217,19 @@ def test_a_task_from_a_prompt() -> None:
     program = f"import pbt\n{task}\npbt.run(task, {{'a': pbt.Float(0, 1)}}, placement='processes')"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert "TaskError: the task is defined at a prompt or in a notebook" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "definition", ["def task(h, s, n, c): return s, 1.0", "from tests.executors.fleet import walk as task"]
+)
+def test_a_program_from_standard_input(definition) -> None:
+    """A worker cannot run the program again, wherever its task is defined; none is started."""
+    program = f"import pbt\n{definition}\npbt.run(task, {{'lr': pbt.Float(0, 1)}}, placement='processes')"
+    ended = subprocess.run(
+        [sys.executable, "-"], input=program, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert "TaskError: the program is read from standard input" in last
+    assert "put it into a file, or use the executor 'inline'" in last
+    assert "worker" not in last

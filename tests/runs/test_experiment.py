@@ -405,7 +405,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "callbacks": [pbt.Callback()],
         "changed_plan": True,
     }
-    assert set(given) == set(inspect.signature(pbt.run).parameters)
+    assert set(given) == set(inspect.signature(pbt.run).parameters) - {"fields"}
     assert pbt.run(**given) == "the run"
     assert {name: seen[name] for name in given} == given
     assert pbt.run(**given | {"placement": "vectorized"}) == "the run"
@@ -436,3 +436,19 @@ def test_settings_reach_the_workers() -> None:
     (setup,) = setups
     assert (setup.task, setup.device, setup.threads) == (train, "cpu", 5)
     assert where.resolve(4).limits.attempts == 9
+
+
+def test_the_fields_of_a_placement_may_be_given_one_by_one() -> None:
+    """They replace those of a placement that is given, too; a mistake names the nearest argument."""
+    given = {"population": 2, "rounds": 1, "seed": 1}
+    whole = pbt.run(train, SPACE, placement=Placement(executor="processes", workers=1, threads=2), **given)
+    single = pbt.run(train, SPACE, executor="processes", workers=1, threads=2, **given)
+    mixed = pbt.run(train, SPACE, placement=Placement(executor="processes", threads=3), workers=1, threads=2, **given)
+    assert whole.meta["place"] == single.meta["place"] == mixed.meta["place"]
+    assert whole.events == single.events == mixed.events
+    with pytest.raises(UsageError, match=r"'populaton'.*'population'"):
+        pbt.run(train, SPACE, populaton=3)
+    with pytest.raises(UsageError, match=r"'worker'.*'workers'"):
+        pbt.run(train, SPACE, worker=3)
+    with pytest.raises(UsageError, match="placement"):
+        pbt.run(train, SPACE, placement=3)

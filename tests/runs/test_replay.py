@@ -41,7 +41,7 @@ TASKS = {
 TRAINED = [("net", "inline"), ("net", "vectorized"), ("duel", "inline"), ("draw", "inline")]
 
 
-def begin(name, executor="inline", workers=None, **changes):
+def begin(name, executor="inline", workers=1, **changes):
     task, space, objective = TASKS[name]
     arguments = {"plan": PLAN, "population": 5, "rounds": 8, "objective": objective, "seed": 5}
     return pbt.run(
@@ -87,6 +87,7 @@ def test_a_replay_is_a_run_of_one_member(tmp_path):
     assert Run.open(tmp_path / "again").events == pbt.replay(run, NET).events
 
 
+@pytest.mark.usefixtures("warm")
 def test_worker_processes_are_replayed_in_this_one():
     """What workers trained is repeated to the bit without workers."""
     run = begin("net", "processes", rounds=3, workers=2)

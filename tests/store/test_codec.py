@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque, namedtuple
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -188,11 +187,6 @@ class Level(IntEnum):
     LOW = 1
 
 
-@dataclass
-class Point:
-    x: int
-
-
 class Own(dict[str, int]):
     pass
 
@@ -213,10 +207,8 @@ def with_attribute(container: Any, note: Any) -> Any:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (Pair(1, 2), ["Pair", "tuple(x)"]),
         (torch.Size([1]), ["torch.Size", "tuple(x)"]),
         (Level.LOW, ["Level", "x.value"]),
-        (Point(1), ["Point", "dataclasses.asdict(x)"]),
         ({b"bytes"}, ["set", "bytes", "list(x)"]),
         ({(1, Pair(1, 2))}, ["set", "Pair"]),
         (Own(a=1), ["Own", "dict(x)"]),

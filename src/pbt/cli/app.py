@@ -16,6 +16,7 @@ import cyclopts
 from cyclopts import App, Parameter
 
 from pbt.cli import ancestry, compare, dashboard, digits, export, replay, report
+from pbt.cli.command import COMMAND, ProgramOptions, init
 from pbt.cli.look import print_errors, print_problems, print_runs, print_status, repair_damage, watch
 from pbt.cli.options import Flag, OutputOptions, PlacementOptions
 from pbt.cli.plans import under
@@ -23,8 +24,10 @@ from pbt.cli.train import check_new, missing_file, resume_application, train_fil
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, UsageError
 from pbt.runs.catalog import APPLICATIONS, REPLAY, RUNS, find_run, new_run_dir, opened, resume_command
+from pbt.tasks.command import Command
 from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK, USAGE, exit_code_of, print_error
+from pbt.text import printable
 
 
 def _version() -> str:
@@ -60,13 +63,15 @@ app.command(ancestry.schedule)
 app.command(replay.replay)
 app.command(export.export)
 app.command(compare.compare)
+app.command(init)
 
 
 @app.command
 def run(  # noqa: PLR0913 (a flag each)
-    named: Annotated[str, Parameter(name="FILE.py:object")],
+    named: Annotated[str | None, Parameter(name="FILE.py:object")] = None,
     /,
     *,
+    program: ProgramOptions | None = None,
     plan: str | None = None,
     of: str | None = None,
     population: int | None = None,
@@ -79,15 +84,17 @@ def run(  # noqa: PLR0913 (a flag each)
     placement: PlacementOptions | None = None,
     output: OutputOptions | None = None,
 ) -> int:
-    """Train the population that a Python file defines.
+    """Train the population that a Python file, a pbt.toml or a command defines.
 
     The object is a pbt.Experiment, or a function without arguments that returns
-    one. A built-in problem is given by its name alone, such as digits.
+    one. A built-in problem is given by its name alone, such as digits; pbt init
+    writes a pbt.toml.
 
     Example: pbt run task.py:experiment --population 20 --rounds 30
 
     Args:
-        named: Python file and the name of the object in it, or a built-in problem.
+        named: Python file and the name of the object in it, a pbt.toml, or a built-in problem.
+        program: A program as the task, instead of a file.
         plan: Name of another plan, such as no-evolution or mf-pbt (docs/comparing.md). Default: the experiment's.
         of: Finished run that the plans constant, replay and final are derived from.
         population: Number of members. Default: the experiment's.
@@ -100,15 +107,27 @@ def run(  # noqa: PLR0913 (a flag each)
         placement: Executor and hardware.
         output: Output on the terminal.
     """
+    program = program or ProgramOptions()
+    program.check_alone()
+    if (named is None) == (program.command is None):
+        got = "none of them" if named is None else "both"
+        raise UsageError(
+            f"expected FILE.py:object, a pbt.toml, or --command with --space, got {got}; see pbt run --help"
+        )
     if resume and out is None:
-        raise UsageError(f"--resume requires --out RUN_DIR; or resume a run with: pbt resume RUN {named}")
+        raise UsageError(
+            f"--resume requires --out RUN_DIR; or resume a run with: pbt resume RUN {named or '--command'}"
+        )
     if changed_plan and not resume:
         raise UsageError("--changed-plan requires --resume and --out RUN_DIR; a new run has no recorded plan")
-    application: dict[str, Any] = {"name": "file", "object": named} | ({} if plan is None else {"plan": plan})
+    application: dict[str, Any] = program.record() if named is None else {"name": "file", "object": named}
+    application |= {} if plan is None else {"plan": plan}
     if out is not None and not resume:
         check_new(out, application)
-    experiment = under(experiment_of(named), plan, of)
+    experiment = under(program.experiment() if named is None else experiment_of(named), plan, of)
     application |= {"population": experiment.population}  # the file's, not --population
+    if isinstance(experiment.task, Command):
+        application |= {"score": experiment.task.score, "files": {"logs/": "the output of the newest programs"}}
     experiment = replace(
         experiment,
         population=experiment.population if population is None else population,
@@ -116,7 +135,7 @@ def run(  # noqa: PLR0913 (a flag each)
         seed=experiment.seed if seed is None else seed,
         placement=(placement or PlacementOptions()).over(experiment.placement),
     )
-    path = out or new_run_dir(Path(named.rpartition(":")[0] or named).stem)
+    path = out or new_run_dir(COMMAND if named is None else Path(named.rpartition(":")[0] or named).stem)
     return train_file(
         experiment,
         path,
@@ -130,11 +149,12 @@ def run(  # noqa: PLR0913 (a flag each)
 
 
 @app.command
-def resume(
+def resume(  # noqa: PLR0913 (a flag each)
     named: Annotated[str, Parameter(name="RUN")],
     file: Annotated[str | None, Parameter(name="FILE.py:object")] = None,
     /,
     *,
+    command: str | None = None,
     rounds: int | None = None,
     repair: Flag = False,
     changed_plan: Flag = False,
@@ -144,14 +164,15 @@ def resume(
 ) -> int:
     """Resume a stopped run, or extend a finished run by more rounds.
 
-    A run of your own file requires that file again: code named in a run directory
-    is never executed.
+    A run of your own file requires that file again, and a run of --command the
+    command: code named in a run directory is never executed.
 
     Example: pbt resume runs/latest task.py:experiment --rounds 40
 
     Args:
         named: Run directory.
-        file: Python file and the name of the experiment in it. Required for a run of your own file.
+        file: Python file and the name of the experiment in it, or pbt.toml. Required for a run of your own file.
+        command: Program and arguments. Required for a run that --command started.
         rounds: Rounds per member in total, at least as many as recorded. Default: as recorded.
         repair: If the run is damaged, first restore its newest intact round, and print what was dropped.
         changed_plan: Accept a plan that differs from the recorded one, and log the change.
@@ -172,10 +193,22 @@ def resume(
         raise UsageError(f"{path} is a replay; resume it with: {resume_command(path, application)}")
     if application.get("name") in APPLICATIONS and file is None:
         return resume_application(path, meta, rounds, placement, output, max_disk)
-    if file is None:
+    if file is None and command is None:
         raise UsageError(missing_file(path, application))
-    own = experiment_of(file)
-    _check_population(path, own.population, meta)
+    if command is not None and (file is not None or application.get("name") != COMMAND):
+        raise UsageError(
+            f"{path}: --command is for a run that --command started; resume this one with: "
+            f"{resume_command(path, application)}"
+        )
+    if file is None:
+        own = ProgramOptions(command=command).resumed(meta)
+        if command != application.get("command"):
+            print_error(f"warning: resumed with another command; before: {printable(application.get('command'))}")
+        application = {**application, "command": command}
+    else:
+        own = experiment_of(file)
+        application = {**application, "name": "file", "object": file}
+        _check_population(path, own.population, meta)
     # A plan given by --plan is rebuilt from its record.
     experiment = planned_again(own, meta)
     experiment = replace(
@@ -189,7 +222,7 @@ def resume(
     return train_file(
         experiment,
         path,
-        {**application, "name": "file", "object": file},
+        application,
         output,
         latest=False,
         resume=True,
@@ -322,7 +355,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     logger = logging.getLogger("pbt")
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
-        logger.addHandler(_StderrHandler(logging.WARNING))
+        logger.addHandler(_StderrHandler())
+    logger.setLevel(logging.WARNING)  # commands that train also show notes
     for stream in (sys.stdout, sys.stderr):
         # Characters that the terminal cannot encode are replaced, not an error.
         with suppress(AttributeError, ValueError):
@@ -341,9 +375,10 @@ def _call(tokens: list[str]) -> int:
 
 
 class _StderrHandler(logging.Handler):
-    """Print the package's warnings as messages of the command."""
+    """Print the package's notes and warnings as messages of the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print on stderr; a live display redirects it above itself."""
         if not logging.root.handlers:  # they would print it a second time
-            print_error(f"{record.levelname.lower()}: {record.getMessage()}")
+            level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+            print_error(f"{level}{record.getMessage()}")

@@ -1,6 +1,7 @@
 """Options shared by several commands: placement and output."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class PlacementOptions:
         threads: CPU threads per round; the last bits of results depend on it. Default: cores / members, at least 1.
         members_per_program: Members per program (vectorized, ray). Default: as many as memory holds; with ray 1.
         device: cpu, cuda, cuda:1, or several joined by commas. Default: cuda if available.
+        devices_per_member: Devices that each member trains on at once. Default: 1.
         address: Address of the Ray cluster: host:port or auto. Default: RAY_ADDRESS, else a local Ray for this run.
         cpus: CPU cores per Ray worker.
         gpus: GPUs per Ray worker; fractions such as 0.25 are allowed.
@@ -43,15 +45,15 @@ class PlacementOptions:
     threads: int | None = None
     members_per_program: int | None = None
     device: str | None = None
+    devices_per_member: int | None = None
     address: str | None = None
     cpus: float | None = None
     gpus: float | None = None
 
     def over(self, placement: Placement) -> Placement:
         """A placement, with the options given on the command line in place of its own fields."""
-        given = {
-            name: getattr(self, name) for name in ("executor", "workers", "threads", "members_per_program", "device")
-        }
+        own = ("executor", "workers", "threads", "members_per_program", "device", "devices_per_member")
+        given = {name: getattr(self, name) for name in own}
         of_ray = {name: getattr(self, name) for name in ("address", "cpus", "gpus")}
         of_ray = {name: value for name, value in of_ray.items() if value is not None}
         given["cluster"] = replace(placement.cluster, **of_ray)
@@ -82,7 +84,8 @@ class OutputOptions:
     no_progress: Flag = False
 
     def progress(self, title: str, application: Mapping[str, Any], placement: Placement | None) -> ProgressObserver:
-        """The display of a run during training."""
+        """The display of a run during training; without `--quiet`, notes are printed, too."""
+        logging.getLogger("pbt").setLevel(logging.WARNING if self.quiet else logging.INFO)
         return progress_of(
             application,
             show=not (self.quiet or self.no_progress),

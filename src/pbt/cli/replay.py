@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pbt.cli.options import Flag, OutputOptions, PlacementOptions, print_json
 from pbt.cli.train import check_new
+from pbt.compare.design import experiment_of
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, UsageError
 from pbt.runs.catalog import (
@@ -20,7 +21,6 @@ from pbt.runs.catalog import (
     own_command,
     resume_command,
 )
-from pbt.runs.experiment_file import load_experiment
 from pbt.runs.placement import Placement
 from pbt.runs.replay import ReplayComparison, compare, placement_of
 from pbt.runs.replay import replay as train_again
@@ -108,7 +108,7 @@ def _application(run: Run, path: Path, file: str | None, seed: int | None, membe
 def _task(application: Mapping[str, Any], path: Path, file: str | None) -> Any:
     """The task of the run, from the given file or from the application recorded in the run."""
     if file is not None:
-        return load_experiment(file).task
+        return experiment_of(file).task
     known = _TASKS.get(application.get("name", ""))
     if known is None:
         named = printable(application.get("object") or "FILE.py:object")

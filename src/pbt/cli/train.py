@@ -26,6 +26,11 @@ def check_new(path: Path, application: Mapping[str, Any]) -> None:
 def missing_file(path: Path, application: Mapping[str, Any]) -> str:
     """The message that a run of a user's file requires the file, with the command to type."""
     origin = f"from {printable(application['object'])}" if application.get("object") else "in Python"
+    if application.get("command"):
+        return (
+            f"{path} was started with --command; a command named in a run is never executed, so give it again:\n"
+            f"  {resume_command(path, application)}"
+        )
     return (
         f"{path} was started {origin}; code named in a run is never executed, so give the file again:\n"
         f"  {resume_command(path, application)}"
@@ -48,7 +53,8 @@ def train_file(
     bound = bounded(max_disk)
 
     def train() -> int:
-        title, note = application["object"], {"note": experiment.note}
+        title = application.get("object") or application.get("command") or ""
+        note = {"note": experiment.note, "score": application.get("score")}
         with CleanupOnRefusal(path), output.progress(title, note, experiment.placement) as progress:
             found = experiment.run(
                 path,

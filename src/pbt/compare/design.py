@@ -15,23 +15,26 @@ from pbt.runs.placement import Placement
 from pbt.runs.results import Run
 from pbt.space import Space
 from pbt.strategies.registry import PLANS, named, named_again
+from pbt.tasks.command.config import read_config
 
 FRESH = 1_000_000
 """Added to the seed of a run that follows another run's schedule, so that both are trained on different seeds."""
 
 
 def experiment_of(task: str) -> Experiment:
-    """The experiment of a shipped problem, or of a file `FILE.py:object`, which is executed.
+    """The experiment of a shipped problem, of a `pbt.toml`, or of a file `FILE.py:object`, which is executed.
 
     Raises:
         UsageError: The problem, file or object does not exist.
     """
     if task in PROBLEMS:
         return load(task)
+    if task.endswith(".toml"):
+        return read_config(Path(task))
     if ":" not in task and not task.endswith(".py"):
         raise UsageError(
-            f"expected FILE.py:object, such as task.py:experiment, or the name of a problem, got '{task}'"
-            f"{nearest(task, PROBLEMS)}"
+            "expected FILE.py:object, such as task.py:experiment, a file such as pbt.toml, or the name of a problem, "
+            f"got '{task}'{nearest(task, PROBLEMS)}"
         )
     return load_experiment(task)
 

@@ -24,8 +24,12 @@ class Context:
     first_step: int
     """Training steps before this round."""
     device: str = "cpu"
+    devices: tuple[str, ...] = ("cpu",)
+    """All devices of this round; `device` is the first."""
     threads: int = 1
     """CPU threads available to this round."""
+    logs: Path | None = None
+    """The folder for logs of programs; None: the run has no directory."""
     founder: int | None = None
     """The founder of the state's lineage; None: this member."""
     hparams: HParams = field(default_factory=dict)
@@ -71,7 +75,7 @@ class Context:
             raise TaskError("ctx.scratch: expected a round in progress, got none; use it inside `train` or `evaluate`")
         return self.workspace.path
 
-    def report(self, step: int, **numbers: Any) -> None:
+    def report(self, /, step: int, **numbers: Any) -> None:
         """Report numbers while the round runs: points of the curves in the terminal, the dashboard and the report.
 
         Of each name at most 100 points of a round are kept, the first and the last among them; `run.curves()` returns

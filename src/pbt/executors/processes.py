@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -57,7 +57,7 @@ class ProcessExecutor(Closing):
     Args:
         setup: The specification of a worker, which also groups the tasks into batches; its device is replaced by one
             of `devices`.
-        devices: One per worker, as `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`.
+        devices: One per worker, as `["cuda:0", "cuda:1"]` or `["cpu", "cpu"]`; several joined by commas.
         limits: When a worker counts as lost, and a round as failed.
 
     Raises:
@@ -66,7 +66,7 @@ class ProcessExecutor(Closing):
 
     def __init__(self, setup: WorkerSpec, devices: Sequence[str], limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._payloads = {device: (sources(), pickled(replace(setup, device=device))) for device in devices}
+        self._payloads = {device: (sources(), pickled(setup.on(device))) for device in devices}
         self._setup, self._devices = setup, list(devices)
         self._slots: list[_Slot] = []
         self._queue: deque[TaskBatch] = deque()

@@ -25,8 +25,14 @@ class TaskSource(NamedTuple):
 def check_sendable(task: TrainFunction | Task) -> None:
     """Raise TaskError if the task cannot be sent to another process."""
     main = sys.modules.get("__main__")
-    # A worker runs the file of the main program again to find its definitions.
-    if b"__main__" in pickled(task) and not hasattr(main, "__file__"):
+    sent = pickled(task)
+    # A worker runs the file of the main program again, whether or not the task is defined there.
+    if getattr(main, "__file__", None) == "<stdin>":
+        raise TaskError(
+            "the program is read from standard input, where other processes cannot find it; put it into a file, or "
+            "use the executor 'inline'"
+        )
+    if b"__main__" in sent and not hasattr(main, "__file__"):
         raise TaskError(
             "the task is defined at a prompt or in a notebook, where other processes cannot find it; put it into a "
             "module, or use the executor 'inline'"

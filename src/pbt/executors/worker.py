@@ -7,11 +7,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
 
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import seed_of
-from pbt.errors import CorruptError, DiskError, PBTError, StateError
+from pbt.errors import CorruptError, DiskError, PBTError, StateError, WorkerError
 from pbt.executors.base import Failure, Outcome, Report, RoundTask, State, States, TaskBatch
 from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
@@ -57,7 +58,16 @@ class WorkerSpec:
     task: TrainFunction | Task
     states: States
     device: str = "cpu"
+    devices: tuple[str, ...] = ()
+    """All devices of a round, if it has several."""
     threads: int = 1
+    logs: Path | None = None
+    """The folder for logs of programs that a task runs; None: the run has no directory."""
+
+    def on(self, devices: str) -> Self:
+        """This worker on other devices, joined by commas."""
+        every = tuple(devices.split(","))
+        return replace(self, device=every[0], devices=every)
 
     def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
         """Group tasks into the batches that a worker trains at once: one task each."""
@@ -92,6 +102,15 @@ class MemberWorker:
         return [self._run(task) for task in share]
 
     def _run(self, task: RoundTask) -> Outcome:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._once(task)
+            except WorkerError as error:
+                # A program killed from outside is like a worker that died: its round runs again, with the same bits.
+                lost = failure(task, "worker", f"{error}, {attempt} times")
+        return lost
+
+    def _once(self, task: RoundTask) -> Outcome:
         started = time.monotonic()
         folder = self._setup.states.live
         recorder = PointRecorder(None if folder is None else LiveFile(folder, task.member, task.round))
@@ -107,6 +126,8 @@ class MemberWorker:
                 state, metrics = pair_of(returned)
                 measured = settle(metrics)
                 stored = self._setup.states.put(StateRef(task.member, task.round), state)
+        except WorkerError:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
             return replace(blame(task, error, self._setup.task), points=recorder.close())
         unread = sorted(task.hparams.keys() - context.checked)
@@ -172,7 +193,9 @@ def context_of(task: RoundTask, setup: WorkerSpec, workspace: Workspace | None =
         round=task.round,
         first_step=task.first_step,
         device=setup.device,
+        devices=setup.devices or (setup.device,),
         threads=setup.threads,
+        logs=setup.logs,
         founder=task.founder,
         hparams=task.hparams,
         copied=task.start is not None and task.start.member != task.member,
@@ -215,5 +238,7 @@ def failure(task: RoundTask, cause: str, message: str, trace: str = "", source: 
     )
 
 
+_ATTEMPTS = 3
+"""Attempts of a round whose program is killed from outside."""
 _MOST = 1000
 """Characters of a message kept in the log; the traceback has all of them."""

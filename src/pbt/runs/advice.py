@@ -188,8 +188,9 @@ class UnreadAdvice(Observer):
             self._reported.update(names)
             engine.store.note(UNREAD, names=names)
             log.info(
-                "note: not read back after a hand-over: %s; the task reads the value itself; call ctx.apply(optimizer, "
-                "lr=...) or ctx.in_effect(%s=...) in the task to have it checked",
+                "note: not read back after a hand-over: %s; the task reads the value itself; to have it checked, call "
+                'ctx.apply(optimizer, lr=...) or ctx.in_effect(%s=...), or print {"hparams": {"%s": ...}} in a program',
                 ", ".join(names),
                 names[0] if names[0].isidentifier() else "name",
+                names[0],
             )

@@ -80,7 +80,7 @@ def _on_ray(requested: Placement, task: TrainFunction | Task) -> PlacementChoice
     if (requested.members_per_program or 1) > 1:
         _check_one_program(task)
     pickled(task)
-    check_room(connected(requested.cluster), requested.cluster)
+    check_room(connected(requested.cluster), requested.ray_cluster)
     return PlacementChoice(placement=requested)
 
 

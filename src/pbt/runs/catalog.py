@@ -287,6 +287,9 @@ def resume_command(path: Path, application: Mapping[str, Any]) -> str:
         return " ".join([own_command(), *map(shlex.quote, ["replay", *words, "--out", str(path), "--resume"])])
     if application.get("name") in APPLICATIONS:
         return f"{own_command()} resume {shlex.quote(str(path))}"
+    if application.get("command"):
+        command = shlex.quote(printable(application["command"]))
+        return f"{own_command()} resume {shlex.quote(str(path))} --command {command}"
     named = printable(application.get("object") or "FILE.py:object")
     return f"{own_command()} resume {shlex.quote(str(path))} {shlex.quote(named)}"
 

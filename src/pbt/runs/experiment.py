@@ -1,31 +1,32 @@
 """The front door: `run`, from a task and a space to a trained population, and the `Experiment` record behind it."""
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from pbt.core.describe import Difference, difference, qualified_name
 from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
-from pbt.errors import UsageError
+from pbt.errors import UsageError, nearest
 from pbt.executors.worker import Objective, Task, TrainFunction, WorkerSpec
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.disk_space import Disk
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
-from pbt.runs.placement import Placement, ResolvedPlacement
-from pbt.runs.preflight import check_population, check_task, trainable
+from pbt.runs.placement import Placement, PlacementFields, ResolvedPlacement
+from pbt.runs.preflight import check_devices, check_population, check_task, trainable
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.runs.resume import check_same, existing_run, record_change, warn_of_changes
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
-from pbt.store.layout import check_vacant
+from pbt.store.layout import LOGS, check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.sqlite import RunStore
 
@@ -37,8 +38,8 @@ class Experiment:
     """The definition of a run, without its run directory.
 
     Args:
-        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
-            object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
+        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; a
+            `pbt.Command`; or an object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
         space: Domains by hyperparameter name.
         plan: The algorithm; any `Strategy`.
         population: Number of members, at least 1.
@@ -105,6 +106,7 @@ class Experiment:
         watchers = [*self.callbacks, *callbacks]
         Callbacks(watchers)  # validates them before anything is written
         check_population(self.population)
+        check_devices(train, self.placement.devices_per_member)
         spec = self._spec()
         empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
         first = self.plan.begin(empty, self.population, self.initial)
@@ -130,7 +132,12 @@ class Experiment:
             for note in cautions(spec) if found is None else ():
                 log.info("note: %s", note)
             engine = Engine(spec, store, first)
-            worker = WorkerSpec(task=train, states=store.states, device=resolved.devices[0], threads=resolved.threads)
+            worker = WorkerSpec(
+                task=train,
+                states=store.states,
+                threads=resolved.threads,
+                logs=None if store.path is None else store.path.absolute() / LOGS,
+            ).on(resolved.devices[0])
             drive(engine, resolved.open(worker), watch)
             if store.path is None:
                 return Run(store)
@@ -238,12 +245,13 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     observers: Sequence[Observer] = (),
     callbacks: Sequence[Callback] = (),
     changed_plan: bool = False,
+    **fields: Unpack[PlacementFields],
 ) -> Run:
     """Train a population; returns the run with its best network and the hyperparameter schedule that made it.
 
     Args:
-        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; or an
-            object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
+        task: A function `(hparams, state, steps, ctx) -> (state, metrics)`; a `pbt.pytorch.SupervisedTask`; a
+            `pbt.Command`; or an object with `bind`, `build`, `train` and `evaluate` (`pbt.pytorch.Buildable`).
         space: Domains by hyperparameter name.
         plan: The algorithm; any `Strategy`. Default: `Plan()`.
         population: Number of members, at least 1.
@@ -258,12 +266,17 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         observers: Internal observers; an exception in an observer ends the run.
         callbacks: Hooks for events of the run; an exception in a callback does not end the run.
         changed_plan: Resume with a plan that differs from the recorded one; each difference is logged.
+        **fields: Fields of the placement, as `executor="processes", workers=4`.
 
     Raises:
         UsageError: The run cannot be started; nothing was written.
         RunExistsError: The run directory is not empty, and `resume` is False.
         PopulationLostError: Every member failed.
     """
+    known = {*inspect.signature(run).parameters, *PlacementFields.__annotations__} - {"fields"}
+    for name in fields:
+        if name not in known:
+            raise UsageError(f"pbt.run: unexpected argument '{name}'{nearest(name, known)}")
     experiment = Experiment(
         task=task,
         space=space,
@@ -273,6 +286,6 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         seed=seed,
         initial=initial,
         objective=objective,
-        placement=Placement(executor=placement) if isinstance(placement, str) else placement,
+        placement=Placement.of(placement, fields),
     )
     return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks, changed_plan=changed_plan)

@@ -4,7 +4,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import Executor
@@ -17,6 +17,19 @@ from pbt.executors.worker import WorkerSpec
 
 ExecutorFactory = Callable[[WorkerSpec], Executor]
 EXECUTORS = ("auto", "inline", "processes", "vectorized", "ray")
+
+
+class PlacementFields(TypedDict, total=False):
+    """The fields of a `Placement`, as keyword arguments of `pbt.run`."""
+
+    executor: str | ExecutorFactory
+    workers: int | None
+    threads: int | None
+    device: str | None
+    members_per_program: int | None
+    devices_per_member: int | None
+    limits: Limits
+    cluster: Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +50,8 @@ class Placement:
             worker's share of the population, or fewer if memory is short; for `"ray"` one.
         device: `"cpu"`, `"cuda"` (all devices, assigned round robin), `"cuda:1"`, or several joined by commas.
             Default: CUDA if torch is loaded and finds it, else the CPU; for `"ray"` CUDA if a worker reserves a GPU.
+        devices_per_member: Devices that each member trains on at once, as `ctx.devices` and to its program as
+            `CUDA_VISIBLE_DEVICES` and `PBT_DEVICES`; not for `"vectorized"`. On `"ray"` a worker reserves so many GPUs.
         limits: When a worker counts as lost.
         cluster: Address of Ray, and resources per worker.
     """
@@ -46,16 +61,54 @@ class Placement:
     threads: int | None = None
     device: str | None = None
     members_per_program: int | None = None
+    devices_per_member: int | None = None
     limits: Limits = field(default_factory=Limits)
     cluster: Cluster = field(default_factory=Cluster)
+
+    @classmethod
+    def of(cls, given: "Placement | str", fields: PlacementFields) -> "Placement":
+        """The placement that `pbt.run` is called with.
+
+        Args:
+            given: A placement, or the name of an executor.
+            fields: Fields that replace those of `given`.
+
+        Raises:
+            UsageError: A value is invalid.
+        """
+        if not isinstance(given, (Placement, str)):
+            raise UsageError(f"expected placement to be a Placement or the name of an executor, got {given!r}")
+        return replace(cls(executor=given) if isinstance(given, str) else given, **fields)
 
     def __post_init__(self) -> None:
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise UsageError(f"unknown executor '{self.executor}'{nearest(self.executor, EXECUTORS)}")
-        for name in ("workers", "threads", "members_per_program"):
+        for name in ("workers", "threads", "members_per_program", "devices_per_member"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"expected at least 1 of {name}, got {value}")
+        if self.executor == "vectorized" and (self.devices_per_member or 1) > 1:
+            raise UsageError(
+                f"devices_per_member={self.devices_per_member}: the executor 'vectorized' trains many members on one "
+                "device; use 'processes' or 'ray'"
+            )
+
+    @property
+    def ray_cluster(self) -> Cluster:
+        """The cluster; a worker reserves as many GPUs as a member trains on.
+
+        Raises:
+            UsageError: Another number of GPUs per worker is requested.
+        """
+        each = self.devices_per_member or 1
+        if each == 1:
+            return self.cluster
+        if self.cluster.gpus not in (0, each):
+            raise UsageError(
+                f"devices_per_member={each}: a worker on Ray needs as many GPUs, got {self.cluster.gpus:g} per worker; "
+                "leave them out, or set the same number"
+            )
+        return replace(self.cluster, gpus=float(each))
 
     def resumed(self, recorded: Mapping[str, Any]) -> "Placement":
         """This placement for a run that was started before: fields left open are as recorded.
@@ -76,6 +129,7 @@ class Placement:
             threads=self.threads or (recorded.get("threads") if same else None),
             members_per_program=self.members_per_program or (recorded.get("members_per_program") if same else None),
             workers=self.workers or (recorded.get("workers") if same else None),
+            devices_per_member=self.devices_per_member or recorded.get("devices_per_member"),
             device=None if executor == "ray" else device,
             cluster=self.cluster.asking(recorded.get("need") or {}),
         )
@@ -88,8 +142,8 @@ class Placement:
         """
         if self.executor == "ray":
             return _resolve_on_ray(self)
-        cores = cores_here()
-        devices, members_per_program = _devices(self.device), self.members_per_program
+        cores, each = cores_here(), self.devices_per_member or 1
+        devices, members_per_program = _grouped(_devices(self.device), each), self.members_per_program
         if self.executor == "vectorized":
             workers = min(self.workers or len(devices), population)
             threads = self.threads or max(1, cores // workers)
@@ -97,7 +151,7 @@ class Placement:
             members_per_program = members_per_program if workers == 1 else min(members_per_program or share, share)
         else:
             threads = self.threads or max(1, cores // min(population, cores))
-            room = max(1, cores // threads) if devices == ["cpu"] else len(devices)
+            room = max(1, cores // threads) if devices[0].startswith("cpu") else len(devices)
             workers = min(self.workers or room, population)
         return ResolvedPlacement(
             executor=self.executor,
@@ -105,6 +159,7 @@ class Placement:
             devices=tuple(devices[i % len(devices)] for i in range(workers)),
             limits=self.limits,
             members_per_program=members_per_program,
+            devices_per_member=each,
         )
 
 
@@ -115,10 +170,11 @@ class ResolvedPlacement:
     executor: str | ExecutorFactory
     threads: int
     devices: tuple[str, ...]
-    """One per worker; for `"ray"` the common one."""
+    """One per worker, or several joined by commas; for `"ray"` the common one."""
     limits: Limits
     members_per_program: int | None = None
     cluster: Cluster = field(default_factory=Cluster)
+    devices_per_member: int = 1
     most: int | None = None
     """Maximal number of workers, if their number is only known during the run."""
 
@@ -148,6 +204,8 @@ class ResolvedPlacement:
             "executor": self.executor if isinstance(self.executor, str) else "custom",
             "threads": self.threads,
             "members_per_program": self.members_per_program,
+            # As runs of earlier versions recorded it.
+            "devices_per_member": self.devices_per_member if self.devices_per_member > 1 else None,
             "workers": len(self.devices) if self.executor == "vectorized" else None,
             "need": self.cluster.need if self.executor == "ray" else None,
             "device": self.devices[0].partition(":")[0],
@@ -159,21 +217,40 @@ class ResolvedPlacement:
 
 
 def _resolve_on_ray(requested: Placement) -> ResolvedPlacement:
-    device = "cuda:0" if requested.cluster.gpus else "cpu"  # Ray shows each worker its own GPU as the first
+    cluster, each = requested.ray_cluster, requested.devices_per_member or 1
+    device = "cuda:0" if cluster.gpus else "cpu"  # Ray shows each worker its own GPU as the first
     if requested.device is not None and not device.startswith(requested.device):
         raise DeviceError(
             f"device '{requested.device}' with the executor 'ray': a worker has '{device}', because it reserves "
-            f"{requested.cluster.gpus:g} GPU; omit the device, and set the number of GPUs per worker"
+            f"{cluster.gpus:g} GPU; omit the device, and set the number of GPUs per worker"
         )
     return ResolvedPlacement(
         executor="ray",
-        threads=requested.threads or max(1, int(requested.cluster.cpus)),
-        devices=(device,),
+        threads=requested.threads or max(1, int(cluster.cpus)),
+        devices=(",".join(f"cuda:{i}" for i in range(each)) if each > 1 else device,),
         limits=requested.limits,
         members_per_program=requested.members_per_program,
-        cluster=requested.cluster,
+        devices_per_member=each,
+        cluster=cluster,
         most=requested.workers,
     )
+
+
+def _grouped(devices: list[str], each: int) -> list[str]:
+    """The devices in groups for one member, joined by commas; a rest that fills no group is left out.
+
+    Raises:
+        DeviceError: There are fewer.
+    """
+    if each == 1:
+        return devices
+    if devices == ["cpu"]:
+        devices = ["cpu"] * each
+    if len(devices) < each:
+        raise DeviceError(
+            f"devices_per_member={each}: expected at least {each} devices, got {len(devices)} ({', '.join(devices)})"
+        )
+    return [",".join(devices[i : i + each]) for i in range(0, len(devices) - each + 1, each)]
 
 
 def _devices(requested: str | None) -> list[str]:

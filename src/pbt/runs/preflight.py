@@ -79,6 +79,23 @@ def check_task(task: TrainFunction | Task, births: Sequence[HParams], space: Spa
         check_sendable(task)
 
 
+def check_devices(task: TrainFunction | Task, each: int | None) -> None:
+    """Check that a task can use several devices per member.
+
+    Args:
+        task: The task, as `trainable` returned it.
+        each: The requested number of devices per member.
+
+    Raises:
+        TaskError: It trains on one device.
+    """
+    if each is not None and each > 1 and isinstance(task, Task) and not getattr(task, "many_devices", False):
+        raise TaskError(
+            f"devices_per_member={each}: {type(task).__name__} trains a member on one device; leave it out, or use a "
+            "pbt.Command or a function that reads ctx.devices"
+        )
+
+
 _TRIES = 4
 """Number of members whose values are tried before the start: a task may refuse some combinations of values."""
 

@@ -20,7 +20,7 @@ from pbt.store.manifest import Manifest
 from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, build, folders_in, take_apart
 from pbt.store.trees import Objects
 
-FORMATS = PLAIN, EXTENDED, FOLDERS = "1", "2", "3"
+FORMATS = PLAIN, EXTENDED, NEWEST = "1", "2", "3"
 """Versions of the structure text, in the metadata of every file; a file has the lowest version that knows its tags.
 
 Earlier versions of this package refuse files of formats 2 and 3. They read OrderedDicts in files of format 1 as dicts,
@@ -152,7 +152,7 @@ def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
 def _pack(parts: Parts) -> bytes:
     # Wide types first keeps every entry aligned for programs that map the file into memory.
     ordered = sorted(parts.entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
-    version = FOLDERS if parts.folders else EXTENDED if parts.extended else PLAIN
+    version = NEWEST if parts.folders or parts.pytrees else EXTENDED if parts.extended else PLAIN
     metadata = {_FORMAT_KEY: version, _STRUCTURE_KEY: _dump(parts.structure)}
     if parts.ordered:
         paths = _dump(parts.ordered)

@@ -3,7 +3,6 @@
 A type is matched exactly and stored under a tag of this module; no name in a file is ever imported.
 """
 
-import dataclasses
 import datetime as dt
 import enum
 import json
@@ -124,7 +123,7 @@ KINDS: Mapping[type, TypeCodec] = {
 BY_TAG: Mapping[str, TypeCodec] = {kind.tag: kind for kind in KINDS.values()}
 
 
-CONTAINERS = frozenset({"counter", "defaultdict", "deque"})
+CONTAINERS = frozenset({"counter", "defaultdict", "deque", "node"})
 """The tags whose body contains a node of a plain container."""
 
 
@@ -138,6 +137,8 @@ def inner(tag: str, body: Any) -> Any:
         return body
     if tag in ("defaultdict", "deque"):
         return body[1]
+    if tag == "node":
+        return body[2]
     raise TypeError(f"'{tag}' contains no other node")
 
 
@@ -159,8 +160,6 @@ _REMEDIES: tuple[tuple[Any, str], ...] = (
 
 def remedy(value: Any) -> str:
     """A replacement for a value that cannot be stored, for error messages."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return "write dataclasses.asdict(x)"
     if hasattr(type(value), "state_dict"):
         return "write x.state_dict()"
     return next((write for kinds, write in _REMEDIES if isinstance(value, kinds)), "store its parts")

@@ -11,6 +11,8 @@ from pbt.errors import DiskError, RunError, RunExistsError, RunFormatError, Usag
 DATABASE = "run.db"
 STATES = "states"
 LOCK = "lock"
+LOGS = "logs"
+"""The folder of the logs of programs; derived, hence not one of `OWN_NAMES`."""
 JOURNAL = f"{DATABASE}-journal"
 SCRATCH = "scratch"
 """Working folders of the rounds in progress, removed when the run is opened."""
@@ -46,7 +48,7 @@ def check_own(path: Path) -> None:
     Raises:
         RunFormatError: A part is a link.
     """
-    for name in sorted(OWN_NAMES):
+    for name in sorted({*OWN_NAMES, LOGS}):
         if (path / name).is_symlink():
             raise RunFormatError(
                 f"{path / name}: expected a file or folder of the run, found a link; replace it by its target"

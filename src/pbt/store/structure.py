@@ -4,7 +4,8 @@ A state consists of nested dicts (keys: strings or integers), lists and tuples o
 values. In its structure strings, booleans, None, finite floats, integers and lists stand for themselves; everything
 else is a dict whose single key is a tag: `dict`, `tuple`, `int` (a large one), `float` (one that JSON cannot
 represent), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 adds `scalar` (of numpy, also an entry)
-and the tags of `kinds`; format 3 adds `folder` and `file`, whose bodies are manifests (`store.folder`).
+and the tags of `kinds`; format 3 adds `folder` and `file`, whose bodies are manifests (`store.folder`),
+and `jax`, `node` and `static` (`store.pytrees`).
 
 Numbers are written as in the log (`core.events`). The containers are not: the log has tuples as lists and keys as
 strings, while a state keeps both.
@@ -25,6 +26,7 @@ from pbt.errors import StateError
 from pbt.store.folder import Folder
 from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
 from pbt.store.manifest import Manifest
+from pbt.store.pytrees import carried, from_jax, is_jax_array, node_up, opened, static, static_up, to_jax
 from pbt.store.trees import Objects
 
 if TYPE_CHECKING:
@@ -73,6 +75,10 @@ class Parts:
     """Whether the structure uses a tag of format 2."""
     folders: list[Manifest] = field(default_factory=list)
     """The contents of the folders in the state."""
+    pytrees: bool = False
+    """Whether it contains JAX arrays or custom nodes."""
+    nodes: int = 0
+    """Number of custom nodes around the current value."""
     keep: "Callable[[Folder], Manifest]" = Folder.manifest
 
 
@@ -110,7 +116,30 @@ def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one
         return _extended(value, path, parts)
     if kind is Folder:
         return _folder(value, path, parts)
-    return _entry(value, path, parts)
+    return _of_pytree(value, path, parts) or _entry(value, path, parts)
+
+
+def _of_pytree(value: Any, path: Path, parts: Parts) -> dict[str, Any] | None:
+    """An array of JAX, a custom node, or a function within one; None for other values."""
+    if is_jax_array(value):
+        parts.pytrees = True
+        try:
+            array, more = from_jax(value)
+        except StateError as error:
+            raise StateError(f"{_shown(path)}: {error}") from error
+        entry = _of_array(array, path, _TENSORS.get(array.dtype.name))
+        parts.entries.append(entry)
+        return {"jax": [entry.name, more]}
+    if (node := opened(value)) is not None:
+        _check_depth(path)
+        parts.pytrees = True
+        parts.nodes += 1
+        children = [_flatten(child, (*path, index), parts) for index, child in enumerate(node.children)]
+        parts.nodes -= 1
+        return {"node": [node.kind, node.static, children]}
+    if parts.nodes and (found := static(value)) is not None:
+        return {"static": found.text}
+    return None
 
 
 def _entry(value: Any, path: Path, parts: Parts) -> dict[str, str]:
@@ -164,9 +193,9 @@ def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
     return [keys, [parts.structure, parts.ordered]]
 
 
-def _of_array(array: np.ndarray[Any, Any], path: Path) -> ArrayEntry:
+def _of_array(array: np.ndarray[Any, Any], path: Path, dtype: str | None = None) -> ArrayEntry:
     code = array.dtype.str
-    dtype = _ARRAYS.get(code[1:])
+    dtype = dtype or _ARRAYS.get(code[1:])
     if dtype is None:
         raise StateError(
             f"{_shown(path)}: expected an array of {', '.join(sorted(_ARRAYS.values()))}, got one of {array.dtype}"
@@ -304,6 +333,8 @@ def _build(node: Any, entries: Source) -> Any:  # noqa: PLR0911 (one for each fo
         return tuple(_build(item, entries) for item in body)
     if tag in _LEAVES:
         return _LEAVES[tag](body, entries)
+    if tag == "node":
+        return node_up(body, lambda part: _build(part, entries))
     if tag != _ORDERED:
         return BY_TAG[tag].up(body, lambda part: _build(part, entries))
     items, attributes = body
@@ -325,6 +356,13 @@ def _to_array(name: str, entries: Source) -> np.ndarray[Any, Any]:
     # newbyteorder("=") is the same dtype on little-endian machines; copy() makes it writable and aligned.
     array = np.frombuffer(entry.data, _TO_ARRAY[entry.dtype]).reshape(entry.shape)
     return array.astype(array.dtype.newbyteorder("="), copy=True)
+
+
+def _to_jax(body: Any, entries: Source) -> Any:
+    name, more = body
+    entry = entries.pop(name)
+    dtype = _TO_ARRAY.get(entry.dtype) or carried(_TO_TENSOR[entry.dtype])
+    return to_jax(np.frombuffer(entry.data, dtype).reshape(entry.shape), more)
 
 
 def _to_scalar(name: str, entries: Source) -> Any:
@@ -352,6 +390,8 @@ _LEAVES: Mapping[str, Callable[[Any, Source], Any]] = {
     "array": _to_array,
     "scalar": _to_scalar,
     "tensor": _to_tensor,
+    "jax": _to_jax,
+    "static": lambda body, _: static_up(body),
     "folder": lambda body, entries: Folder.stored(Manifest.from_plain("folder", body), entries.objects),
     "file": lambda body, entries: Folder.stored(Manifest.from_plain("file", body), entries.objects),
 }

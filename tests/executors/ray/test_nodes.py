@@ -19,19 +19,36 @@ from tests.executors.ray.test_executor import EVOLVE, HERE, SPACE, wait_for_roun
 TASK = ray_tasks.Slow(0.3)
 
 
+@pytest.fixture(scope="module")
+def started():
+    """The cluster of the last test, which its nodes have left if it was stopped; a cluster takes long to start."""
+    clusters = []
+    yield clusters
+    for cluster in clusters:
+        cluster.shutdown()
+
+
 @pytest.fixture
-def nodes():
+def nodes(started):
     """A cluster of three nodes of one core each, which only this process and its children reach."""
+    if not started or not started[0].list_all_nodes():
+        started[:] = [make_head()]
+    cluster = started[0]
+    while len(there := cluster.list_all_nodes()) > 3:
+        cluster.remove_node(there[-1])
+    for _ in range(3 - len(there)):
+        add(cluster)
+    cluster.wait_for_nodes()
+    return cluster
+
+
+def make_head():
     from ray.cluster_utils import Cluster as Nodes
 
     # A node that is killed is noticed in seconds, not half a minute.
     health = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
     head = {"num_cpus": 1, "include_dashboard": False, "_system_config": health, "object_store_memory": 200 * 2**20}
-    cluster = Nodes(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        add(cluster)
-    yield cluster
-    cluster.shutdown()
+    return Nodes(initialize_head=True, head_node_args=head)
 
 
 def add(nodes):
@@ -119,38 +136,6 @@ def start_driver(nodes, path, name="slow", **environment):
     return subprocess.Popen([*command, *flags], start_new_session=True, env=os.environ | environment)
 
 
-def test_the_driver_is_killed_and_the_run_goes_on_on_another_cluster(nodes, tmp_path):
-    """No state was only in the cluster: the first one is stopped altogether, and inline takes over the same bits."""
-    from ray.cluster_utils import Cluster as Nodes
-
-    driver = start_driver(nodes, tmp_path / "run")
-    wait_for_round(tmp_path / "run", 1)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait(10)
-    lost_at = pbt.Run.open(tmp_path / "run").view.round
-    nodes.shutdown()
-    other = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    try:
-        resume = [sys.executable, "-m", "pbt", "resume", str(tmp_path / "run"), f"{HERE / 'ray_experiment.py'}:slow"]
-        subprocess.run([*resume, "--quiet", "--address", other.address], timeout=120, check=True)
-    finally:
-        other.shutdown()
-    again = [
-        sys.executable,
-        "-m",
-        "pbt",
-        "run",
-        f"{HERE / 'ray_experiment.py'}:slow",
-        "--quiet",
-        "--executor",
-        "inline",
-    ]
-    subprocess.run([*again, "--out", str(tmp_path / "whole")], timeout=120, check=True)
-    assert pbt.Run.open(tmp_path / "run").events == pbt.Run.open(tmp_path / "whole").events
-    assert lost_at >= 1
-    assert [note["changes"] for note in notes(tmp_path / "run", "resumed")] == [[]]
-
-
 def test_a_cluster_without_a_token_is_not_entered(nodes, tmp_path):
     """The cluster of these tests asks for one: a program without it is told so, in a line."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -184,3 +169,35 @@ def test_others_have_the_cores(nodes, tmp_path, monkeypatch):
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_the_driver_is_killed_and_the_run_goes_on_on_another_cluster(nodes, tmp_path):
+    """No state was only in the cluster: the first one is stopped altogether, and inline takes over the same bits."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    driver = start_driver(nodes, tmp_path / "run")
+    wait_for_round(tmp_path / "run", 1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(10)
+    lost_at = pbt.Run.open(tmp_path / "run").view.round
+    nodes.shutdown()
+    other = Nodes(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        resume = [sys.executable, "-m", "pbt", "resume", str(tmp_path / "run"), f"{HERE / 'ray_experiment.py'}:slow"]
+        subprocess.run([*resume, "--quiet", "--address", other.address], timeout=120, check=True)
+    finally:
+        other.shutdown()
+    again = [
+        sys.executable,
+        "-m",
+        "pbt",
+        "run",
+        f"{HERE / 'ray_experiment.py'}:slow",
+        "--quiet",
+        "--executor",
+        "inline",
+    ]
+    subprocess.run([*again, "--out", str(tmp_path / "whole")], timeout=120, check=True)
+    assert pbt.Run.open(tmp_path / "run").events == pbt.Run.open(tmp_path / "whole").events
+    assert lost_at >= 1
+    assert [note["changes"] for note in notes(tmp_path / "run", "resumed")] == [[]]

@@ -1,13 +1,11 @@
-"""Tasks for runs as one program, and a run that can be killed: `python vectorized_tasks.py RUN_DIR`."""
+"""Tasks for runs as one program, and a run that can be killed."""
 
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -75,17 +73,19 @@ SPACE = {
 }
 
 
-def deadly(outputs, targets, fatal=0.0):
-    """A loss that kills its worker where it is told to, as often as the environment says."""
-    marks = Path(os.environ.get("MARKS", "."))
+def deadly(outputs, targets, fatal=0.0, *, marks, deaths):
+    """A loss that kills its worker where it is told to, so many times."""
     in_worker = multiprocessing.parent_process() is not None
-    if fatal > 0.5 and in_worker and len(list(marks.iterdir())) < int(os.environ["DEATHS"]):
+    if fatal > 0.5 and in_worker and len(list(marks.iterdir())) < deaths:
         (marks / f"{time.time_ns()}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return nn.functional.cross_entropy(outputs, targets)
 
 
-DEADLY = replace(TASK, loss=deadly, bind={**TASK.bind, "fatal": loss("fatal")})
+def deadly_task(marks, deaths):
+    """The task with this loss; deaths are marked in the folder."""
+    made = partial(deadly, marks=marks, deaths=deaths)
+    return replace(TASK, loss=made, bind={**TASK.bind, "fatal": loss("fatal")})
 
 
 def experiment(executor=VectorizedExecutor, rounds=6, **fields):
@@ -95,5 +95,6 @@ def experiment(executor=VectorizedExecutor, rounds=6, **fields):
     return Experiment(**(given | {"rounds": rounds, "seed": 3, "placement": placement} | fields))
 
 
-if __name__ == "__main__":
-    experiment(rounds=30).run(Path(sys.argv[1]), resume=True)
+def train(path):
+    """Begin the run that is killed, or go on with it."""
+    experiment(rounds=30).run(path, resume=True)

@@ -1,15 +1,9 @@
 """Whole runs as one program: decisions of the inline executor, the same bits twice, killed and resumed."""
 
-import contextlib
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
+import multiprocessing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -22,10 +16,12 @@ from pbt.runs.engine import Observer
 from pbt.runs.placement import Placement
 from pbt.store.reader import RunReader
 from pbt.store.verify import verify_run
+from tests.helpers.processes import until
 from tests.pytorch.vectorized import tasks as vectorized_tasks
-from tests.pytorch.vectorized.tasks import DEADLY, SINGLE, SPACE, TASK, experiment
+from tests.pytorch.vectorized.tasks import SINGLE, SPACE, TASK, deadly_task, experiment
 
-PATIENCE = 120.0
+IN_TURN = Placement(executor="vectorized", workers=1, threads=1, members_per_program=3)
+"""The programs of two workers, one after the other in this process."""
 
 
 def decisions(run):
@@ -113,23 +109,20 @@ def test_interrupted(whole, tmp_path) -> None:
     assert digests(experiment().run(tmp_path / "run", resume=True)) == digests(whole)
 
 
+@pytest.mark.usefixtures("warm")
 def test_killed(tmp_path) -> None:
     """A run that is killed in the middle of rounds, again and again, and resumed, has the bits of one that is not."""
-    program = Path(vectorized_tasks.__file__)
     path = tmp_path / "run"
     killed = 0
     for logged in (5, 105):
-        process = subprocess.Popen([sys.executable, str(program), str(path)], stderr=subprocess.DEVNULL)
+        process = multiprocessing.get_context("spawn").Process(target=vectorized_tasks.train, args=(path,))
+        process.start()
         try:
-            deadline = time.monotonic() + PATIENCE
-            while count(path) < logged and process.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.002)
-            killed += process.poll() is None
+            until(lambda: count(path) >= logged or not process.is_alive())  # noqa: B023 (called in this round)
+            killed += process.is_alive()
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
     assert killed == 2
     run = experiment(rounds=30).run(path, resume=True)
     assert digests(run) == digests(experiment(rounds=30).run())
@@ -194,48 +187,50 @@ def test_by_name(whole) -> None:
     assert digests(experiment(placement=one).run()) == digests(whole)
 
 
+@pytest.mark.usefixtures("warm")
 def test_shared_out_over_workers(inline, tmp_path) -> None:
-    """Two workers with a program each decide as separate runs do, twice with the same bits, killed and resumed too."""
-    runs = [experiment("vectorized").run() for _ in range(2)]
-    assert runs[0].meta["place"] | {"workers": 2, "members_per_program": 3} == runs[0].meta["place"]
-    check_same_decisions(runs[0], inline)
-    assert digests(runs[0]) == digests(runs[1])
-    # Somebody copies a state that another worker has.
-    crossed = {(d.member < 3, d.donor < 3) for d in decisions(runs[0]) if d.donor is not None}
-    assert crossed & {(True, False), (False, True)}
+    """Two workers, a program each, interrupted and resumed, decide as separate runs do, to the bits of one process."""
     with pytest.raises(KeyboardInterrupt):
         experiment("vectorized").run(tmp_path / "run", observers=[Stop()])
-    assert digests(experiment("vectorized").run(tmp_path / "run", resume=True)) == digests(runs[0])
+    run = experiment("vectorized").run(tmp_path / "run", resume=True)
+    assert run.meta["place"] | {"workers": 2, "members_per_program": 3} == run.meta["place"]
+    check_same_decisions(run, inline)
+    # Somebody copies a state that another worker has.
+    crossed = {(d.member < 3, d.donor < 3) for d in decisions(run) if d.donor is not None}
+    assert crossed & {(True, False), (False, True)}
+    assert digests(run) == digests(experiment(placement=IN_TURN).run())
     assert verify_run(tmp_path / "run") == []
 
 
-def deadly_run(folder, monkeypatch, deaths):
+def deadly_run(folder, deaths, **changes):
     """Five members in two workers; the loss of member 1 kills its process so many times."""
     folder.mkdir()
-    monkeypatch.setenv("MARKS", str(folder))
-    monkeypatch.setenv("DEATHS", str(deaths))
     values = {"lr": 0.01, "decay": 0.0, "p": 0.2, "clip": 1.0}
     return experiment(
         "vectorized",
-        task=DEADLY,
+        task=deadly_task(folder, deaths),
         space=SPACE | {"fatal": Float(0.0, 1.0)},
         plan=Plan(exploit=never(), explore=keep(), interval=3),
         initial=[values | {"fatal": float(member == 1)} for member in range(5)],
         rounds=2,
+        **changes,
     ).run()
 
 
-def test_killed_with_others(tmp_path, monkeypatch) -> None:
+@pytest.mark.usefixtures("warm")
+def test_killed_with_others(tmp_path) -> None:
     """Members whose worker dies are trained again together, with the same bits."""
-    undisturbed, killed = (deadly_run(tmp_path / str(deaths), monkeypatch, deaths) for deaths in (0, 2))
+    undisturbed = deadly_run(tmp_path / "0", 0, placement=IN_TURN)
+    killed = deadly_run(tmp_path / "2", 2)
     assert len(list((tmp_path / "2").iterdir())) == 2
     assert digests(killed) == digests(undisturbed)
     assert len(digests(killed)) == 10
 
 
-def test_a_member_that_kills_its_worker(tmp_path, monkeypatch) -> None:
+@pytest.mark.usefixtures("warm")
+def test_a_member_that_kills_its_worker(tmp_path) -> None:
     """At last each is trained by itself, so that one member takes no other along."""
-    run = deadly_run(tmp_path / "run", monkeypatch, 1000)
+    run = deadly_run(tmp_path / "run", 1000)
     assert [(e.member, e.round, e.cause) for e in run.events if isinstance(e, Failed)] == [(1, 1, "worker")]
     assert len(list((tmp_path / "run").iterdir())) == 4
     assert sorted(digests(run)) == [(member, round_) for member in (0, 2, 3, 4) for round_ in (1, 2)]

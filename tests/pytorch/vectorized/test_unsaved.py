@@ -87,7 +87,7 @@ def test_what_is_the_same_under_every_seed_is_shared(place, drawn) -> None:
         list(
             pbt.run(
                 task_of(place, drawn), SPACE, population=3, rounds=2, plan=pbt.Plan(interval=4),
-                placement=pbt.Placement(threads=1, executor=executor),
+                placement=pbt.Placement(threads=1, executor=executor, workers=1),
             ).history()["val_loss"]
         )
         for executor in ("inline", "vectorized")

@@ -1,6 +1,7 @@
 """A run in MLflow, read back with its own client from a local SQLite store: no server, no network."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,23 @@ from tests.runs.callbacks.hills import CtrlC, hills, uneven
 pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of is its own
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables, which MLflow takes a second to make."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("empty")
+    mlflow.MlflowClient(tracking_uri=uri(folder)).search_experiments()
+    return folder
+
+
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: Path) -> Any:
     """A client of a store of its own."""
     import mlflow
 
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty / "mlflow.db", tmp_path)
     return mlflow.MlflowClient(tracking_uri=uri(tmp_path))
 
 

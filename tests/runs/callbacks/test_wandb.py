@@ -16,6 +16,7 @@ from pbt.core.schedule import Schedule
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import MemberReport, RoundEnd, past
 from pbt.runs.callbacks.wandb import WandB
+from tests.helpers.processes import until
 from tests.runs.callbacks.hills import CtrlC, hills, uneven
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of is its own
@@ -50,14 +51,10 @@ class Read:
 
     def __init__(self, folder: Path) -> None:
         # W&B closes its files in a process of its own, shortly after it says so.
-        until = time.monotonic() + 60
-        self._read(folder)
-        while sum(map(len, self.codes.values())) < len(list(folder.glob("wandb/offline-run-*"))):
-            assert time.monotonic() < until
-            time.sleep(0.1)
-            self._read(folder)
+        until(lambda: self._read(folder) == len(list(folder.glob("wandb/offline-run-*"))))
 
-    def _read(self, folder: Path) -> None:
+    def _read(self, folder: Path) -> int:
+        """Read the files; returns how many are closed."""
         from wandb.proto import wandb_internal_pb2
 
         self.runs: dict[str, Any] = {}
@@ -84,6 +81,7 @@ class Read:
                     case "request":
                         if record.request.WhichOneof("request_type") == "log_artifact":
                             self.artifacts.append(record.request.log_artifact.artifact)
+        return sum(map(len, self.codes.values()))
 
     def part(self, name: str) -> tuple[Any, list[dict[str, Any]]]:
         (id_,) = (id_ for id_, run in self.runs.items() if run.display_name == name)
@@ -150,7 +148,9 @@ def test_a_resumed_run_goes_on_in_the_same_group(offline: None, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         hills().run(tmp_path / "run", callbacks=[WandB("hills", mode="offline"), CtrlC(2)])
     assert list(Read(tmp_path / "run").codes.values()) == [[1]] * 4
-    time.sleep(1.1)  # W&B names its folders by the second
+    # W&B names its folders by the second.
+    ended = max(path.name for path in (tmp_path / "run").glob("wandb/offline-run-*"))
+    until(lambda: time.strftime("%Y%m%d_%H%M%S") > ended.split("-")[2])
     run = hills().run(tmp_path / "run", resume=True, callbacks=[WandB("hills", mode="offline")])
     found = check(tmp_path / "run", run)
     assert list(found.codes.values()) == [[1, 0]] * 4

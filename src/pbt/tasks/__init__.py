@@ -1,0 +1,1 @@
+"""Ready-made tasks over the trainers and programs of others, one module per framework, each an extra."""

@@ -1,0 +1,5 @@
+"""A program as a member: `pbt.Command`."""
+
+from pbt.tasks.command.task import Command
+
+__all__ = ["Command"]
