@@ -1,4 +1,4 @@
-"""What two runs are compared by: everything that is kept of a run but clock values and notes."""
+"""What two runs are compared by: everything that is kept of a run but clock values and other notes."""
 
 import contextlib
 import csv
@@ -28,6 +28,7 @@ class Picture:
     states: object
     """The hash of each state that is kept, computed from what loading it gives."""
     history: object
+    curves: object
     best: object
     schedule: object
     files: object
@@ -43,6 +44,7 @@ class Picture:
             meta=run.meta,
             states=states,
             history={name: list(column) for name, column in run.history().items()},
+            curves=sorted(zip(*run.curves().values(), strict=True)),
             best=run.best,
             schedule=run.best_schedule,
             files={str(p.relative_to(path)): content(p) for found in DERIVED for p in sorted(path.glob(found))},

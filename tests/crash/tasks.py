@@ -35,6 +35,9 @@ def walk(hparams, state, steps, ctx):
     place = np.zeros(100) if state is None else state["place"]
     for step in range(ctx.first_step, ctx.first_step + steps):
         place += hparams["lr"] * np.random.default_rng(ctx.key("walk", ctx.member, step)).standard_normal(100)
+        # Written at once, so that a kill may also meet the file of live points.
+        ctx.recorder._next_write = 0.0
+        ctx.report(step + 1, size=np.abs(place).mean())
     if (ctx.member, ctx.round) == (2, 2):
         raise ValueError("meant to fail")
     # Drawn from a global generator, which is seeded for each round.

@@ -23,6 +23,7 @@ from pbt.report import figures
 from pbt.report.content import content
 from pbt.report.data.figures import pictures
 from pbt.report.read import read_snapshot
+from pbt.store.live import LARGEST, LiveFile
 from pbt.store.reader import RunReader
 from pbt.store.sqlite import RunStore
 from tests.dashboard.climbs import CLIMB, Written, served
@@ -103,6 +104,60 @@ def test_only_what_is_new_is_read(tmp_path: Path, opened: Opened) -> None:
     written.round()
     now = time.time()
     assert only(watch).rounds == 6
+
+
+def live(written: Written, *points: tuple[int, float], member: int = 1, round_: int = 2) -> LiveFile:
+    """The file of a round in progress."""
+    folder = written.store.states.live
+    assert folder is not None
+    file = LiveFile(folder, member, round_)
+    file.write({"loss": points})
+    return file
+
+
+def test_live_points_are_seen_between_rounds(tmp_path: Path, opened: Opened) -> None:
+    """A run that reports is another version, though its log is the same; without a writer nothing is live."""
+    written = Written(tmp_path / "one")
+    written.round()
+    written.begin()
+    watch = Watch(tmp_path)
+    versions = [only(watch).version, only(watch).version]
+    live(written, (11, 0.5))
+    versions += [only(watch).version, only(watch).version]
+    assert [versions.index(version) for version in versions] == [0, 0, 2, 2]
+    assert opened.events == len(written.store.events())
+
+    def section() -> tuple[str, str]:
+        page = json.loads(run_payload(tmp_path / "one", "v"))
+        found = [
+            (one["shows"], json.dumps(page["figures"]["curves"])) for one in page["sections"] if one["name"] == "curves"
+        ]
+        return found[0] if found else ("", "")
+
+    assert "1 round in progress" in section()[0]
+    assert "in progress" in section()[1]
+    written.store.close()
+    assert section() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["json", "huge", "link", "pipe", "round", "member"])
+def test_live_files_of_strangers_harm_nothing(kind: str, tmp_path: Path) -> None:
+    """What is no file of a round in progress is left out: the page is that of the run."""
+    written = Written(tmp_path / "one")
+    written.round()
+    written.begin()
+    payload = run_payload(tmp_path / "one", "v")
+    file = live(written, (11, 0.5), round_=9 if kind == "round" else 2, member=77 if kind == "member" else 1)
+    content = file.path.read_bytes()
+    if kind == "json":
+        file.path.write_bytes(content[:-9])
+    if kind == "huge":
+        file.path.write_bytes(content + b" " * LARGEST)
+    if kind in ("link", "pipe"):
+        file.path.rename(tmp_path / "elsewhere")
+        os.mkfifo(file.path) if kind == "pipe" else file.path.symlink_to(tmp_path / "elsewhere")
+    assert run_payload(tmp_path / "one", "v") == payload
+    assert only(Watch(tmp_path)).problem == ""
 
 
 def test_two_changes_at_one_time_are_both_seen(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs for the tests: histories told event by event, and real ones of toys."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from pbt.core.population import StateRef
 from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.results import Run
 from pbt.space import Domain, HParams, Space
+from pbt.store.base import JournalEntry
 
 SPACE: dict[str, Domain] = {"lr": pbt.Float(0.001, 1.0, "log")}
 INTERVAL = 10
@@ -23,6 +25,9 @@ class Told:
 
     def events(self) -> list[Event]:
         return list(self._events)
+
+    def journal(self) -> list[JournalEntry]:
+        return []
 
     def load_state(self, ref: StateRef) -> Any:
         raise KeyError(ref)
@@ -121,7 +126,9 @@ def rising(rounds: int, members: int) -> list[list[float]]:
 def climb(hparams: HParams, state: Any, steps: int, ctx: pbt.Context) -> tuple[Any, Any]:
     """Goes towards zero from 3; what has a large lr goes faster, and fails now and then."""
     place = 3.0 if state is None else state["place"]
-    place *= (1 - 0.1 * float(hparams["lr"])) ** steps
+    for step in range(ctx.first_step + 1, ctx.first_step + steps + 1):
+        place *= 1 - 0.1 * float(hparams["lr"])
+        ctx.report(step, loss=place**4, odd=math.nan if step % 2 else place)
     if float(hparams["lr"]) > 0.8 and (ctx.round + ctx.member) % 3 == 0:
         raise ValueError("too fast <b>$x$</b>")
     return {"place": place}, {"score": place, "test_accuracy": 1 / (1 + place)}

@@ -96,7 +96,7 @@ def test_printed_words_are_no_formulas(tmp_path: Path) -> None:
     """A dollar in a name is drawn as a dollar."""
     hostile = history(rising(3, 3), application={"score": "$\\frac$ cost"})
     written = write_pictures(hostile, ["svg"], tmp_path)
-    assert len(written) == len(NAMES) - 1
+    assert len(written) == len(NAMES) - 2
 
 
 def test_drawing_changes_no_settings(climbed: Run, tmp_path: Path) -> None:

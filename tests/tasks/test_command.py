@@ -23,6 +23,23 @@ def files_of(run, state):
     return {path.name: path.read_text() for path in folder.path.iterdir()}
 
 
+def test_lines_are_points_of_curves(tmp_path) -> None:
+    """A line with a step is a point; one that is no point of a curve, whatever it holds, costs nothing."""
+    lines = [
+        '{"step": 1, "loss": 0.5, "no name": 1}',
+        '{"step": 2, "loss": 0.25, "self": 3}',
+        '{"step": -1, "loss": 7}',
+        '{"step": 3, "no name": 1}',
+        '{"step": 10000000000000000000, "loss": 7}',
+        '{"score": 1}',
+    ]
+    text = SAVE + "".join(f"print({line!r});" for line in lines)
+    found = run(command(tmp_path, text, **FREE), population=1, rounds=1)
+    points = [(*row[2:4], str(row[4])) for row in zip(*found.curves().values(), strict=True)]
+    assert points == [(1, "loss", "0.5"), (2, "loss", "0.25"), (2, "self", "3.0")]
+    assert found.best.score == 1
+
+
 @pytest.mark.parametrize("executor", ["inline", "processes"])
 def test_a_program_trains(tmp_path, executor) -> None:
     """It trains from its own checkpoints with the values of the log, and all of them are read back."""

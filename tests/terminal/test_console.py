@@ -278,6 +278,68 @@ def on_terminal(folder: Path, *words: str, **more: str) -> str:
     return content.decode()
 
 
+def told(hparams: Any, state: Any, steps: int, ctx: pbt.Context) -> tuple[Any, Any]:
+    """Reports two numbers, which are written at once."""
+    ctx.recorder._next_write = 0.0
+    ctx.report(1200 + ctx.member, **{"loss": 0.25, "an/extraordinarily/long/name": float("nan")})
+    return train(hparams, state, steps, ctx)
+
+
+def during(tmp_path: Path, width: int, task: Any = told, names: int = 1) -> str:
+    """The live display as it stands while the second member trains."""
+    console, seen = screen(width), []
+    progress = ProgressObserver(show=False, console=console)
+
+    def looked(hparams: Any, state: Any, steps: int, ctx: pbt.Context) -> Any:
+        returned = task(hparams, state, steps, ctx)
+        if (ctx.member, ctx.round) == (1, 2):
+            seen.append(progress.render())
+        return returned
+
+    made(looked, names=names).run(tmp_path / "run", observers=[progress])
+    console.print(seen[0])
+    return written(console)
+
+
+class TestNewestNumbers:
+    @pytest.mark.parametrize("names", [1, 20])
+    @pytest.mark.parametrize("width", [60, 80, 120])
+    def test_fits(self, tmp_path: Path, width: int, names: int) -> None:
+        """What a member in training reported last stands in its line, as far as there is room, and nothing is cut."""
+        text = during(tmp_path, width, names=names)
+        assert max(map(cell_len, text.splitlines())) <= width
+        (line,) = re.findall(r"^ +1 .*$", text, re.MULTILINE)
+        assert (re.search(r"1,201  loss 0\.2500( |$)", line) is not None) == (width >= 80)
+        assert ("step 1,201  loss 0.2500  an/extraordin… nan" in line) == (width == 120 and names == 1)
+        assert ("training" in line) == (width < 80)
+        assert re.search(r"^ +0 .*loss", text, re.MULTILINE) is None
+
+    def test_nothing_changes_without_reports(self, tmp_path: Path) -> None:
+        """The table of a task that reports nothing is as before; so is that of a run in memory."""
+        text = during(tmp_path, 80, train)
+        assert "training" in text
+        assert "now" not in text
+        assert "now" not in frame(made(told), 5)
+
+    def test_numbers_of_another_round_are_not_shown(self, tmp_path: Path) -> None:
+        """The file of the round before says nothing about this one."""
+
+        def only_first(hparams: Any, state: Any, steps: int, ctx: pbt.Context) -> Any:
+            return (told if ctx.round == 1 else train)(hparams, state, steps, ctx)
+
+        assert "loss" not in during(tmp_path, 80, only_first)
+
+    def test_no_line_is_printed_without_a_live_table(self, tmp_path: Path) -> None:
+        """Elsewhere there is a line per round, with or without reports."""
+        texts = []
+        for task in (told, train):
+            console = screen()
+            progress = ProgressObserver(console=console, live=False)
+            made(task).run(tmp_path / task.__name__, observers=[progress])
+            texts.append(re.sub(r" · .*", "", written(console)))
+        assert texts[0] == texts[1]
+
+
 def test_notices_stand_above_a_live_display(monkeypatch) -> None:
     """A message logged while a live display has redirected stderr goes there, not to the stream of before."""
     before, redirected = io.StringIO(), io.StringIO()

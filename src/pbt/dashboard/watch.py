@@ -14,6 +14,7 @@ from typing import Any
 
 from pbt.runs.catalog import CatalogEntry, RunFollower, runs_in, unreadable
 from pbt.store.layout import DATABASE
+from pbt.store.live import live_stamp
 from pbt.text import number, printable
 
 SETTLED = 2.0
@@ -103,6 +104,8 @@ class _Stamp:
     file: tuple[int, int, int]
     writing: bool
     settled: bool
+    live: int
+    """Changes with the points of the rounds in progress."""
 
 
 class _Followed:
@@ -134,10 +137,12 @@ class _Followed:
             if not read:
                 return
         settled = abs(now - status.st_mtime) > SETTLED
-        stamp = _Stamp(file=file, writing=self._run.is_writing(), settled=settled)
+        writing = self._run.is_writing()
+        live = live_stamp(self.path) if writing else 0
+        stamp = _Stamp(file=file, writing=writing, settled=settled, live=live)
         if read and (stamp != self._stamp or not settled):
             entry = self._run.read()
-            self._show(entry, file[0], self._run.last, entry.state, entry.rounds)
+            self._show(entry, file[0], self._run.last, entry.state, entry.rounds, live)
             self._stamp = stamp
 
     def _show(self, entry: CatalogEntry, *version: object) -> None:

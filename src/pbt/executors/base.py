@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 from pbt.core.population import StateRef, Stored
 from pbt.space import HParams
+from pbt.store.points import Points
 
 State = Any
 """Nested dicts, lists and tuples of tensors, arrays and plain values."""
@@ -74,6 +75,8 @@ class Report:
     """Duration of the round on a monotonic clock; no decision reads it."""
     unread: tuple[str, ...] = ()
     """Hyperparameters whose effect was not confirmed: the task reads them itself without reporting them."""
+    points: Points = field(default_factory=dict)
+    """Numbers reported during the round; no decision reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,8 @@ class Failure:
     file: str = ""
     """The user's source file; empty if unknown."""
     line: int | None = None
+    points: Points = field(default_factory=dict)
+    """Numbers reported until the member failed."""
 
 
 Outcome = Report | Failure
@@ -119,6 +124,10 @@ class States(Protocol):
     @property
     def workspaces(self) -> Path | None:
         """The folder for the working folders of rounds; None: the system's temporary folder."""
+
+    @property
+    def live(self) -> Path | None:
+        """The folder for the points of the rounds in progress; None: no reader shares one."""
 
     def put(self, ref: StateRef, state: State) -> Stored:
         """Store a state under this name; on return it is durable, or complete in `Stored.blob`.

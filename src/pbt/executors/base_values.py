@@ -89,6 +89,19 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def as_float(value: Any) -> float | None:
+    """A number, or an array or tensor of one number, as a float; None: it is another kind of value."""
+    found = value.tolist() if hasattr(value, "tolist") else value
+    while isinstance(found, list) and found is not value and len(found) == 1:
+        found = found[0]
+    if isinstance(found, (str, bytes, bytearray, bool)):
+        return None
+    try:
+        return float(found)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def chosen_groups(optimizer: Any, group: int | str | None, what: str) -> list[int]:
     """The indices of the parameter groups selected by `group`: all (None), an index, or a group's `name` entry.
 

@@ -8,6 +8,7 @@ from typing import Any
 from pbt.core.rng import Key, Rng, seed_of
 from pbt.errors import TaskError, nearest
 from pbt.executors.base_values import chosen_groups, is_number, plain, rebase, same
+from pbt.executors.recorder import PointRecorder
 from pbt.space import HParams
 from pbt.store.folder import Workspace
 
@@ -40,6 +41,8 @@ class Context:
     workspace: Workspace | None = field(default=None, repr=False, compare=False)
     checked: set[str] = field(default_factory=set, repr=False, compare=False)
     """Names of the hyperparameters confirmed by `apply` and `in_effect`."""
+    recorder: PointRecorder = field(default_factory=PointRecorder, repr=False, compare=False)
+    """The recorder of `report`."""
 
     def key(self, *parts: Key) -> int:
         """A seed for any generator; equal for all members and rounds unless the parts differ."""
@@ -71,6 +74,27 @@ class Context:
         if self.workspace is None:
             raise TaskError("ctx.scratch: expected a round in progress, got none; use it inside `train` or `evaluate`")
         return self.workspace.path
+
+    def report(self, /, step: int, **numbers: Any) -> None:
+        """Report numbers while the round runs: points of the curves in the terminal, the dashboard and the report.
+
+        Of each name at most 100 points of a round are kept, the first and the last among them; `run.curves()` returns
+        them. No decision reads them. A call takes microseconds, from any thread, and writes a file at most twice per
+        second.
+
+        ```python
+        ctx.report(ctx.first_step + i + 1, loss=float(loss))
+        ```
+
+        Args:
+            step: Training steps contained in the state at this point, counted from the start of the run.
+            **numbers: Numbers by name; NaN and infinities are allowed. A name has up to 64 letters, digits and
+                `_ . / -`; a round has at most 64 names.
+
+        Raises:
+            TaskError: The step is not a whole number from 0, a name is not allowed, or a value is not a number.
+        """
+        self.recorder.add(step, numbers)
 
     def apply(self, optimizer: Any, *, schedulers: Any = (), group: int | str | None = None, **settings: Any) -> None:
         """Apply values to an optimizer after loading its state, and read them back.

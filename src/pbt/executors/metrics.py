@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pbt.errors import TaskError
 from pbt.executors.base import State
+from pbt.executors.base_values import as_float
 
 Objective = Literal["maximize", "minimize"]
 Metrics = float | Mapping[str, Any]
@@ -79,14 +80,9 @@ def number(value: Any, name: str) -> float:
     """
     if type(value) is float:
         return value
-    found = value.tolist() if hasattr(value, "tolist") else value
-    while isinstance(found, list) and found is not value and len(found) == 1:
-        found = found[0]
-    if not isinstance(found, (str, bytes, bytearray, bool)):
-        try:
-            return float(found)
-        except (TypeError, ValueError, OverflowError):
-            pass
+    found = as_float(value)
+    if found is not None:
+        return found
     raise MetricsError(f"'{name}' must be a number, got {_brief(value)}")
 
 

@@ -18,10 +18,12 @@ from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a
 from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.metrics import MetricsError, TaskMetrics, pair_of, settle, writable
 from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part of a task's form)
+from pbt.executors.recorder import PointRecorder
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.executors.source_lines import SourceLine, is_interrupt, metrics_line, users_line
 from pbt.space import Domain, HParams
 from pbt.store.folder import Workspace
+from pbt.store.live import LiveFile
 
 TrainFunction = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
 """`(hparams, state, steps, ctx) -> (state, metrics)`: train `state` (None: a new one) for that many steps.
@@ -118,13 +120,15 @@ class MemberWorker:
 
     def _once(self, task: RoundTask) -> Outcome:
         started = time.monotonic()
+        folder = self._setup.states.live
+        recorder = PointRecorder(None if folder is None else LiveFile(folder, task.member, task.round))
         try:
             use_threads(self._setup.threads)
             with Workspace(self._setup.states.workspaces) as workspace:
                 state = None
                 if task.start is not None:
                     state = self._setup.states.get(task.start, task.digest or "", task.blob)
-                context = context_of(task, self._setup, workspace)
+                context = replace(context_of(task, self._setup, workspace), recorder=recorder)
                 with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                     returned = self._train(dict(task.hparams), state, task.steps, context)
                 state, metrics = pair_of(returned)
@@ -133,9 +137,10 @@ class MemberWorker:
         except WorkerError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
-            return blame(task, error, self._setup.task)
+            return replace(blame(task, error, self._setup.task), points=recorder.close())
         unread = sorted(task.hparams.keys() - context.checked)
-        return report(task, measured, stored, time.monotonic() - started, unread)
+        made = report(task, measured, stored, time.monotonic() - started, unread)
+        return replace(made, points=recorder.close())
 
 
 def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:

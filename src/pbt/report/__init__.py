@@ -7,6 +7,7 @@ data of a figure is a frozen record, made in `pbt.report.data` and drawn by func
 """
 
 from pbt.report.plots import (
+    plot_curves,
     plot_exploits,
     plot_fitness,
     plot_founders,
@@ -19,6 +20,7 @@ from pbt.report.write import figures, write_pictures, write_report
 
 __all__ = [
     "figures",
+    "plot_curves",
     "plot_exploits",
     "plot_fitness",
     "plot_founders",

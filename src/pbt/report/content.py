@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pbt.report.advice import advice
 from pbt.report.data.figures import NAMES, Pictures
 from pbt.report.facts import environment, results, setting
-from pbt.report.sentences import HOW, NOTHING, TITLES, omission, shows
+from pbt.report.sentences import HOW, NOTHING, ONLY_LIVE, TITLES, omission, shows
 from pbt.report.snapshot import RunSnapshot
 from pbt.report.tables import FigureTable, table
 from pbt.text import count
@@ -55,7 +55,7 @@ class Content:
     praise: str
     """Text in place of warnings; empty before a member has finished a round."""
     sections: tuple[ReportSection, ...]
-    """Empty before a member has finished a round."""
+    """Before a member has finished a round, at most that of the rounds in progress."""
     setting: Mapping[str, str]
     environment: Mapping[str, str]
 
@@ -71,7 +71,7 @@ def content(snapshot: RunSnapshot, pictures: Pictures) -> Content:
         results=results(snapshot),
         warnings=warnings,
         praise="" if warnings or not snapshot.path else NO_WARNINGS,
-        sections=tuple(_section(name, pictures, snapshot) for name in NAMES) if snapshot.path else (),
+        sections=tuple(_section(name, pictures, snapshot) for name in NAMES if _has_section(name, pictures, snapshot)),
         setting=setting(snapshot),
         environment=environment(snapshot),
     )
@@ -79,13 +79,18 @@ def content(snapshot: RunSnapshot, pictures: Pictures) -> Content:
 
 def _lead(snapshot: RunSnapshot) -> str:
     if not snapshot.path:
-        return NOTHING
+        return ONLY_LIVE if snapshot.live else NOTHING
     if snapshot.status == "running":
         return f"This run is still training. The page shows it after round {snapshot.rounds:,}."
     if snapshot.status == "interrupted":
         return f"This run was interrupted after round {snapshot.rounds:,} and can be resumed."
     members, rounds = count(len(snapshot.members), "member"), count(snapshot.rounds, "round")
     return f"{members}, {rounds}, {snapshot.generations[-1].step:,} training steps in the longest lineage."
+
+
+def _has_section(name: str, pictures: Pictures, snapshot: RunSnapshot) -> bool:
+    """Whether a figure has a section: most tasks report no curves, so that their absence needs no words."""
+    return pictures.curves is not None if name == "curves" else bool(snapshot.path)
 
 
 def _section(name: str, pictures: Pictures, snapshot: RunSnapshot) -> ReportSection:

@@ -18,6 +18,11 @@ def plot_fitness(run: RunLike) -> Any:
     return _drawn("fitness", run)
 
 
+def plot_curves(run: RunLike) -> Any:
+    """Plot the numbers reported with `ctx.report`, of all members and along the winner's ancestry."""
+    return _drawn("curves", run)
+
+
 def plot_schedules(run: RunLike) -> Any:
     """Plot the hyperparameters of all members and of the winner's ancestry, one panel per hyperparameter."""
     return _drawn("schedules", run)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pbt.report.data.curves import PointLines
 from pbt.report.data.exploits import Exploits
 from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
@@ -17,6 +18,7 @@ from pbt.text import count, distinct, listed, number, percent, span, times
 
 TITLES: Mapping[str, str] = {
     "fitness": "Fitness of the population",
+    "curves": "Curves within the rounds",
     "schedules": "Hyperparameter schedules",
     "tree": "Development of the population",
     "founders": "Founders of the population",
@@ -27,6 +29,9 @@ TITLES: Mapping[str, str] = {
 HOW: Mapping[str, str] = {
     "fitness": "Each thin line is a member, the band covers the middle 80 % of the population, the bold line is the "
     "ancestry of the best state, and each ring is a copied state; the x axis counts the training steps in a state.",
+    "curves": "Each thin line shows the numbers that one member reported while it trained, broken where it copied "
+    "another, the bold line those of the winner's ancestry, and each blue line a round in progress; the x axis counts "
+    "the training steps in a state.",
     "schedules": "Each thin line shows the values of one member, the bold line those of the winner's ancestry (the "
     "discovered schedule), and each ring a hand-over to another member; the x axis counts the training steps in a "
     "state.",
@@ -43,7 +48,9 @@ HOW: Mapping[str, str] = {
 }
 """How each figure is read: one sentence."""
 NOTHING = "No member has finished a round yet, so there is nothing to draw."
+ONLY_LIVE = "No member has finished a round yet; the curves show the rounds in progress."
 ABSENT: Mapping[str, str] = {
+    "curves": "The task reported no numbers with `ctx.report`.",
     "schedules": "This run has no hyperparameters.",
     "tree": "A single member has no tree.",
     "founders": "A single member has a single founder.",
@@ -56,10 +63,8 @@ ABSENT: Mapping[str, str] = {
 def shows(name: str, pictures: Pictures, snapshot: RunSnapshot) -> str:
     """The finding of this run in a figure, or the reason why there is no figure."""
     record: Any = getattr(pictures, name)
-    if not snapshot.path:
-        return NOTHING
     if record is None:
-        return ABSENT[name]
+        return ABSENT[name] if snapshot.path else NOTHING
     finding: Callable[[Any, RunSnapshot], str] = _FINDINGS[name]
     return finding(record, snapshot)
 
@@ -93,6 +98,23 @@ def _fitness(record: Fitness, snapshot: RunSnapshot) -> str:
 
 def _half(best: float, first: float, last: float) -> bool:
     return abs(best - first) >= abs(last - first) / 2
+
+
+def _curves(record: PointLines, snapshot: RunSnapshot) -> str:  # noqa: ARG001
+    clauses: list[str] = []
+    for panel in record.panels:
+        if panel.ends is not None:
+            first, last = distinct(*panel.ends)
+            clauses.append(f"{panel.name} {'' if clauses else 'went '}from {first} to {last}")
+    texts = [f"Along the winner's ancestry, {listed(clauses)}."] if clauses else []
+    texts += [
+        f"Not drawn: {count(panel.odd, 'point')} of {panel.name}, NaN or infinite."
+        for panel in record.panels
+        if panel.odd
+    ]
+    if record.training:
+        texts.append(f"{count(record.training, 'round')} in progress {'report' if record.training > 1 else 'reports'}.")
+    return " ".join(texts) or "No finite number was reported along the winner's ancestry."
 
 
 def _schedules(record: ScheduleLines, snapshot: RunSnapshot) -> str:  # noqa: ARG001 (one signature for all)
@@ -192,6 +214,7 @@ def _health(record: Health, snapshot: RunSnapshot) -> str:  # noqa: ARG001
 
 _FINDINGS: Mapping[str, Callable[[Any, RunSnapshot], str]] = {
     "fitness": _fitness,
+    "curves": _curves,
     "schedules": _schedules,
     "tree": _tree,
     "founders": _founders,

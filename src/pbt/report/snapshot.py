@@ -11,10 +11,13 @@ from typing import Any
 
 from pbt.core.events import Decision, Failed
 from pbt.core.history import RunHistory, TrainedState
-from pbt.core.population import StateRef
+from pbt.core.population import StateRef, View
+from pbt.runs.log_entries import points_of
 from pbt.runs.results import Run
 from pbt.space import Space
 from pbt.store.base import JournalEntry
+from pbt.store.live import LivePoints
+from pbt.store.points import Points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,16 @@ class Generation:
     def scores(self) -> list[float]:
         """The scores in ascending order."""
         return sorted(state.score for state in self.states)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRound:
+    """A round in progress."""
+
+    member: int
+    start: StateRef | None
+    """The state from which it started; None: freshly built."""
+    points: Points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +72,10 @@ class RunSnapshot:
     """Duration of each round by (member, round), where recorded."""
     wall: float | None = None
     """Seconds from the end of the first round to the end of the last."""
+    points: Mapping[tuple[int, int], Points] = field(default_factory=dict)
+    """Numbers reported during the rounds by (member, round), where there are any."""
+    live: tuple[LiveRound, ...] = ()
+    """The rounds in progress that report numbers."""
     unread: frozenset[str] = frozenset()
     """Hyperparameters that could not be read back after a hand-over because the task reads them itself."""
 
@@ -141,13 +158,16 @@ class RunSnapshot:
         return seen
 
 
-def snapshot_of(run: Run, notes: Sequence[JournalEntry] = (), *, writing: bool = False) -> RunSnapshot:
+def snapshot_of(
+    run: Run, notes: Sequence[JournalEntry] = (), *, writing: bool = False, live: Sequence[LivePoints] = ()
+) -> RunSnapshot:
     """Make the snapshot of a run.
 
     Args:
         run: The run.
         notes: Its journal, read after its log; entries about rounds that the log lacks are ignored.
         writing: Whether a process holds the run's write lock.
+        live: The points of the rounds in progress; those of rounds that are over or unknown are ignored.
     """
     tree, view = run.tree, run.view
     sign = view.sign
@@ -169,8 +189,20 @@ def snapshot_of(run: Run, notes: Sequence[JournalEntry] = (), *, writing: bool =
         reported=tree.states[best.state].reported if best is not None else {},
         seconds={_ref(note): float(note.details["seconds"]) for note in timed if "seconds" in note.details},
         wall=max(clocks) - min(clocks) if clocks else None,
+        points={ref: points for ref, points in points_of(notes).items() if ref in tree.states or ref in tree.failures},
+        live=_in_progress(view, tree, live) if writing else (),
         unread=frozenset(name for note in notes if note.kind == "unread" for name in note.details.get("names", ())),
     )
+
+
+def _in_progress(view: View, tree: RunHistory, live: Sequence[LivePoints]) -> tuple[LiveRound, ...]:
+    members = {member.id: member for member in view.population}
+    found = []
+    for one in live:
+        member = members.get(one.member)
+        if member is not None and member.status == "live" and member.round < member.opened == one.round:
+            found.append(LiveRound(member=one.member, start=tree.start(one.member, one.round), points=one.points))
+    return tuple(found)
 
 
 def _ref(note: JournalEntry) -> StateRef:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pbt.report.data.axes import thin
+from pbt.report.data.curves import PointLines
 from pbt.report.data.exploits import Exploits
 from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
@@ -57,6 +58,22 @@ def _fitness(record: Fitness, snapshot: RunSnapshot) -> FigureTable:  # noqa: AR
     columns = (record.steps, record.counts, record.best, record.median, record.low, record.high)
     head = ("step", "states", f"best {record.score} so far", "median", "10 %", "90 %")
     return _table("number of training steps", head, list(zip(*columns, strict=True)))
+
+
+def _points(record: PointLines, snapshot: RunSnapshot) -> FigureTable:
+    """The winner's ancestry, one row per step with a number."""
+    names = [panel.name for panel in record.panels]
+    rows: dict[tuple[int, int], dict[str, float]] = {}
+    for link in snapshot.path:
+        for name, series in snapshot.points.get((link.member, link.round), {}).items():
+            for step, value in series:
+                rows.setdefault((step, link.member), {})[name] = value
+    texts = [(step, member, *(row.get(name) for name in names)) for (step, member), row in rows.items()]
+    return _table("reported step of the winner's ancestry", ("step", "member", *names), sorted(texts, key=_first))
+
+
+def _first(row: Sequence[Any]) -> Any:
+    return row[0]
 
 
 def _schedules(record: Any, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
@@ -125,6 +142,7 @@ def _health(record: Health, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG0
 
 _MAKE: Mapping[str, Callable[[Any, RunSnapshot], FigureTable]] = {
     "fitness": _fitness,
+    "curves": _points,
     "schedules": _schedules,
     "tree": _tree,
     "founders": _founders,

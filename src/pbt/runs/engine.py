@@ -17,7 +17,7 @@ from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
 from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
-from pbt.runs.log_entries import decided_events, event_of, first_events, note_of, other_scores
+from pbt.runs.log_entries import decided_events, event_of, first_events, notes_of, other_scores
 from pbt.space import HParams, Space
 from pbt.store.base import NewEntry, Store
 
@@ -197,7 +197,7 @@ class Engine:
         following, after = self._follow(apply(self.view, reports))
         events = reports + following
         stored = {StateRef(o.member, o.round): o.stored for _, o in wave if isinstance(o, Report)}
-        self._commit(events, stored, [note_of(outcome) for _, outcome in wave], after)
+        self._commit(events, stored, [note for _, outcome in wave for note in notes_of(outcome)], after)
         if self.view.ended == LOST:
             raise self._lost()
         self._sweep()

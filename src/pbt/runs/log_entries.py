@@ -1,6 +1,6 @@
 """Validation of outcomes and proposals, and their conversion to events and journal entries."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pbt.core.events import Decided, Event, Failed, MemoryUpdated, Reported
 from pbt.core.fold import turned
@@ -8,7 +8,11 @@ from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Proposal
 from pbt.errors import UsageError
 from pbt.executors.base import Failure, Outcome, Report, RoundTask
-from pbt.store.base import NewEntry
+from pbt.store.base import JournalEntry, NewEntry
+from pbt.store.points import Points, from_plain, to_plain
+
+CURVE = "curve"
+"""The kind of the journal entries with the points of a round."""
 
 
 def event_of(task: RoundTask, outcome: Outcome) -> Event:
@@ -47,6 +51,26 @@ def note_of(outcome: Outcome) -> NewEntry:
         place = {"file": outcome.file, "line": outcome.line} if outcome.file else {}
         return NewEntry(kind="failure", details={**details, **text, **place})
     return NewEntry(kind="round", details={**details, "seconds": outcome.seconds})
+
+
+def notes_of(outcome: Outcome) -> list[NewEntry]:
+    """The journal entries of an outcome: its attempt and times, and the points that the task reported."""
+    notes = [note_of(outcome)]
+    if outcome.points:
+        details = {"member": outcome.member, "round": outcome.round, "points": to_plain(outcome.points)}
+        notes.append(NewEntry(kind=CURVE, details=details))
+    return notes
+
+
+def points_of(journal: Iterable[JournalEntry]) -> dict[tuple[int, int], Points]:
+    """The points of each (member, round) in a journal."""
+    found = {}
+    for entry in journal:
+        if entry.kind == CURVE and isinstance(entry.details, Mapping):
+            member, round_ = entry.details.get("member"), entry.details.get("round")
+            if isinstance(member, int) and isinstance(round_, int):
+                found[member, round_] = from_plain(entry.details.get("points"))
+    return found
 
 
 def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> list[Event]:

@@ -219,6 +219,11 @@ class RenamedStates:
         """The folder for the working folders of rounds."""
         return self.states.workspaces
 
+    @property
+    def live(self) -> None:
+        """None: the worker's names are not those of the replay."""
+        return
+
     def put(self, ref: StateRef, state: State) -> Stored:
         """Store a state under the replay's name; states of discarded outcomes are not stored."""
         if ref.member >= _EXTRA:

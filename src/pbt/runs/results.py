@@ -12,6 +12,7 @@ from pbt.core.history import RunHistory, TrainedState
 from pbt.core.population import Member, StateRef, View
 from pbt.core.schedule import Schedule
 from pbt.errors import MissingExtraError, RunError, UsageError
+from pbt.runs.log_entries import points_of
 from pbt.space import HParams, Space
 from pbt.store.base import JournalEntry
 from pbt.store.reader import RunReader
@@ -78,7 +79,7 @@ class FailedRound:
 
 
 class History(Mapping[str, Sequence[Any]]):
-    """Columns of equal length, one row per member and round, in log order."""
+    """Columns of equal length, in log order."""
 
     def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
         self._columns = dict(columns)
@@ -195,7 +196,10 @@ class Run:
         return self.tree.ancestry(newest.state)
 
     def history(self) -> History:
-        """Columns: member, round, step, score, kind, donor, each hyperparameter, and every reported value."""
+        """One row per member and round.
+
+        Columns: member, round, step, score, kind, donor, each hyperparameter, and every reported value.
+        """
         states = self.tree.states.values()
         names = dict.fromkeys(
             name for state in states for name, value in state.reported.items() if not isinstance(value, (list, dict))
@@ -214,6 +218,22 @@ class Run:
         for name in names:
             columns[f"reported.{name}" if name in columns else name] = [state.reported.get(name) for state in states]
         return History(columns)
+
+    def curves(self) -> History:
+        """The numbers that tasks reported with `ctx.report`, one row per point.
+
+        Columns: member, round, step, name, value. Of a round that was repeated, the points of the attempt that counts;
+        of a failed round, the points until it failed.
+        """
+        rows = [
+            (member, round_, step, name, value)
+            for (member, round_), points in points_of(self.journal()).items()
+            if (member, round_) in self.tree.states or (member, round_) in self.tree.failures
+            for name, series in points.items()
+            for step, value in series
+        ]
+        columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(5)]
+        return History(dict(zip(("member", "round", "step", "name", "value"), columns, strict=True)))
 
     def journal(self) -> list[JournalEntry]:
         """The journal beside the log: times, warnings and incidents, in order."""

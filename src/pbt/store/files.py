@@ -12,7 +12,7 @@ from pbt.store.codec import decode_checked, encode_whole, folders_of
 from pbt.store.database import LOOK
 from pbt.store.durable import REMEDY, disk_errors, read_plain, sync_folder, write_durable
 from pbt.store.folder import Folder
-from pbt.store.layout import SCRATCH
+from pbt.store.layout import LIVE, SCRATCH
 from pbt.store.manifest import FileContent, Manifest
 from pbt.store.objects import FileObjects, from_text, references, to_text
 
@@ -51,6 +51,11 @@ class StateFiles:
         if self.folder is not None:
             return self.folder.with_name(SCRATCH)
         return None if self.beside is None else self.beside / SCRATCH
+
+    @property
+    def live(self) -> Path | None:
+        """The folder for the points of the rounds in progress; None: no reader shares one."""
+        return None if self.folder is None else self.folder.with_name(LIVE)
 
     def put(self, ref: StateRef, state: Any) -> Stored:
         """Store a state under this name; on return it is durable, or complete in `Stored.blob`.

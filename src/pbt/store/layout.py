@@ -16,7 +16,9 @@ LOGS = "logs"
 JOURNAL = f"{DATABASE}-journal"
 SCRATCH = "scratch"
 """Working folders of the rounds in progress, removed when the run is opened."""
-OWN_NAMES = frozenset({DATABASE, JOURNAL, STATES, LOCK, SCRATCH})
+LIVE = "live"
+"""Points of the rounds in progress, removed when the run is opened and closed."""
+OWN_NAMES = frozenset({DATABASE, JOURNAL, STATES, LOCK, SCRATCH, LIVE})
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
 """Error numbers of a full, failing or protected disk, which the user can remedy."""
 

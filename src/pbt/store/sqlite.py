@@ -24,7 +24,18 @@ from pbt.store.database import LOOK, check_format, check_journal, connect, is_em
 from pbt.store.durable import TEMPORARY, sync_folder
 from pbt.store.event_rows import check_named, to_event, to_json, to_row
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
-from pbt.store.layout import DATABASE, JOURNAL, LOCK, SCRATCH, STATES, already_there, check_own, check_vacant, os_errors
+from pbt.store.layout import (
+    DATABASE,
+    JOURNAL,
+    LIVE,
+    LOCK,
+    SCRATCH,
+    STATES,
+    already_there,
+    check_own,
+    check_vacant,
+    os_errors,
+)
 from pbt.store.lock import WriterLock
 from pbt.store.objects import FileObjects, References
 from pbt.store.verify import verify_run
@@ -253,6 +264,7 @@ class RunStore(Closing):
         """Release the run; everything committed is durable. May be called twice."""
         with contextlib.suppress(OSError):
             (self._path / SCRATCH).rmdir()
+        shutil.rmtree(self._path / LIVE, ignore_errors=True)
         self._connection.close()
         self._lock.close()
 
@@ -298,7 +310,8 @@ class RunStore(Closing):
             if path.name.endswith(TEMPORARY) or not of_a_row:
                 path.unlink(missing_ok=True)
         self._sweep_objects()
-        shutil.rmtree(self._path / SCRATCH, ignore_errors=True)
+        for name in (SCRATCH, LIVE):
+            shutil.rmtree(self._path / name, ignore_errors=True)
 
 
 def _check_head(connection: sqlite3.Connection, path: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +18,7 @@ from pbt.core.population import Member, View
 from pbt.executors.base import Failure, Outcome, Report
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
+from pbt.store.live import read_newest
 from pbt.terminal.console import can_redraw, console_for, is_terminal
 from pbt.terminal.tables import MemberRow, better_of, population_table, row_of
 from pbt.text import clock, printable, scored
@@ -73,6 +75,7 @@ class ProgressObserver(Closing, Observer):
         self._console = console or console_for(stderr=True)
         self._is_live = can_redraw(self._console) if live is None else live
         self._live: Live | None = None
+        self._path: Path | None = None
         self._frame = ProgressFrame()
         self._began, self._done_before = time.monotonic(), 0
         self._bests: dict[int, float] = {}
@@ -82,7 +85,7 @@ class ProgressObserver(Closing, Observer):
 
     def on_start(self, engine: Engine) -> None:
         """Read the log so far and start the display."""
-        self._sign = engine.view.sign
+        self._sign, self._path = engine.view.sign, engine.store.path
         self._slots = _slots(self._placement, engine.course.population)
         self._learn(engine.store.events())
         self._update(engine)
@@ -135,12 +138,19 @@ class ProgressObserver(Closing, Observer):
     def render(self) -> RenderableType:
         """The current display."""
         frame, width, limit = self._frame, self._console.width, max(4, self._console.height - AROUND)
-        rows = list(frame.rows)
+        rows = self._with_newest(frame.rows)
         if len(rows) > limit:
             rows.sort(key=lambda row: (row.score is None, -self._sign * (row.score or 0.0), row.member))
         names = dict.fromkeys(name for row in rows for name in row.hparams)
         table = population_table(rows, names, title=self._title, width=width, limit=limit, score=self._score, live=True)
         return Group(table, self._bar(), Text(self._best(), style="bold"))
+
+    def _with_newest(self, rows: Sequence[MemberRow]) -> list[MemberRow]:
+        """The rows, with what the tasks of the members in training reported last."""
+        training = [row.member for row in rows if row.status == "training"]
+        newest = {} if self._path is None else read_newest(self._path, training)
+        found = ((row, newest.get(row.member)) for row in rows)
+        return [replace(row, newest=now) if now and now.round == row.round + 1 else row for row, now in found]
 
     def _bar(self) -> Table:
         frame = self._frame

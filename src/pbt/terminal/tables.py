@@ -17,12 +17,17 @@ from pbt.core.population import Member
 from pbt.core.schedule import Schedule
 from pbt.runs.results import Run
 from pbt.space import HParams
+from pbt.store.live import NewestPoint
 from pbt.text import NONE, cell, count, finite, printable, scalars, scored
 
 GAP = 2
 """Cells between two columns."""
+LAST = 1
+"""Cells fewer after the last column."""
 LONG_TITLE = 10
 """A title of several words that is longer than this is broken into two lines."""
+LABEL = 14
+"""The most characters of a reported number's name."""
 NAMED = 4
 """The most hidden columns that are named."""
 SEGMENTS = 12
@@ -46,6 +51,8 @@ class MemberRow:
     status: str = ""
     """`training`, `failed`, `retired`, or empty."""
     reported: Mapping[str, Any] = field(default_factory=dict)
+    newest: NewestPoint | None = None
+    """What the task reported last in the round in progress."""
 
     @property
     def handover(self) -> str:
@@ -135,7 +142,7 @@ class Column:
 def grid(title: str, columns: Sequence[Column], width: int, styles: Sequence[str] = (), hint: str = "") -> Group:
     """A table at most `width` cells wide, with a note below it that names the hidden columns."""
     shown, hidden = list(columns), list[str]()
-    while sum(column.width for column in shown) - GAP > width and any(column.optional for column in shown):
+    while _width(shown) - LAST > width and any(column.optional for column in shown):
         last = next(column for column in reversed(shown) if column.optional)
         shown.remove(last)
         hidden.insert(0, last.title)
@@ -153,6 +160,10 @@ def grid(title: str, columns: Sequence[Column], width: int, styles: Sequence[str
         names = ", ".join(hidden[:NAMED]) + (", …" if len(hidden) > NAMED else "")
         parts.append(Text(f"{count(len(hidden), 'column')} hidden (terminal too narrow): {names}{hint}", style="dim"))
     return Group(*parts)
+
+
+def _width(columns: Iterable[Column]) -> int:
+    return sum(column.width for column in columns)
 
 
 def cut(count: int, limit: int) -> tuple[int, int]:
@@ -192,11 +203,39 @@ def population_table(
     columns.append(Column(title="hand-over", cells=[row.handover for row in shown], side="left"))
     if live or any(row.status for row in rows):
         columns.append(Column(title="", cells=[row.status for row in shown], side="left", least=8 if live else 0))
+    if any(row.newest for row in shown):
+        columns[-1] = _now(shown, columns, width + LAST)
     styles = [STYLES.get(row.status, "") for row in shown]
     if bottom:
         _mark_cut(columns, top, f"{len(rows) - top - bottom} more")
         styles.insert(top, "dim")
     return grid(title, columns, width, styles, "" if live else " (all with --json)")
+
+
+def _now(rows: Sequence[MemberRow], columns: Sequence[Column], width: int) -> Column:
+    """The states of members, the last column, with as many of the newest numbers of those in training as fit.
+
+    One number may hide optional columns; a second one may not.
+    """
+    *others, states = columns
+    for most, unit, kept in (
+        (2, "step ", others),
+        (1, "step ", others),
+        (1, "", [column for column in others if not column.optional]),
+    ):
+        cells = [row.status if row.newest is None else _newest(row.newest, most, unit) for row in rows]
+        column = Column(title="now", cells=cells, side="left", least=8)
+        if _width(kept) + column.width <= width:
+            return column
+    return states
+
+
+def _newest(newest: NewestPoint, most: int, unit: str) -> str:
+    parts = [f"{unit}{newest.step:,}"]
+    for name, value in list(newest.values.items())[:most]:
+        label = name if len(name) <= LABEL else f"{name[: LABEL - 1]}…"
+        parts.append(f"{label} {scored(value) if math.isfinite(value) else value}")
+    return "  ".join(parts)
 
 
 def schedule_table(schedule: Schedule, names: Iterable[str], *, title: str, width: int, limit: int = SEGMENTS) -> Group:

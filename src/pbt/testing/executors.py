@@ -57,6 +57,16 @@ def mark(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Va
     return state, {"score": 1.0, "found": found}
 
 
+def tell_points(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, float]:
+    """A task that reports numbers at every step, and may fail then."""
+    for step in range(ctx.first_step + 1, ctx.first_step + steps + 1):
+        ctx.report(step, loss=ctx.member + 0.5)
+    ctx.report(ctx.first_step + 1, rate=math.nan)
+    if hparams["fail"]:
+        raise ValueError("it did not work")
+    return state, 1.0
+
+
 def hand_on(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, float]:  # noqa: ARG001
     """A task that returns its state unchanged."""
     return state, 1.0
@@ -110,7 +120,7 @@ FAILURES = {
 """Each value of `what` with the cause that the failure must name."""
 
 
-TASKS = {task.__name__: task for task in (walk, tell_context, mark, hand_on, trouble)}
+TASKS = {task.__name__: task for task in (walk, tell_context, tell_points, mark, hand_on, trouble)}
 
 
 def perform(hparams: Values, state: Any, steps: int, ctx: Context) -> tuple[Any, Any]:
@@ -253,6 +263,19 @@ class ExecutorContract(ABC):
         assert report.scores == (2.0,)
         assert report.reported == {"note": "good", "array": [0, 1, 2], "number": 0.5}
         assert type(report.reported["number"]) is float
+
+    def test_points_are_reported(self) -> None:
+        """Points reported during a round are part of its outcome, also of a failure, and of no other round."""
+        tasks = [_task("tell_points", member, 2 - member, fail=member == 1) for member in range(2)]
+        outcomes = self._run([*tasks, _task("walk", 2)])
+        for member, (step, loss) in enumerate([(3, 0.5), (1, 1.5)]):
+            points = outcomes[member, 2 - member].points
+            assert list(points) == ["loss", "rate"]
+            assert points["loss"] == ((step, loss), (step + 1, loss))
+            assert [step for step, _ in points["rate"]] == [step]
+            assert math.isnan(points["rate"][0][1])
+        assert isinstance(outcomes[1, 1], Failure)
+        assert outcomes[2, 1].points == {}
 
     def test_the_donor_is_handed_over(self) -> None:
         """The state from which a member starts has the donor's digest, on every worker."""

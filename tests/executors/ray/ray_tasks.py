@@ -15,6 +15,7 @@ def walk(hparams, state, steps, ctx):
     for step in range(ctx.first_step, ctx.first_step + steps):
         draws = np.random.default_rng(ctx.key("walk", ctx.member, step)).standard_normal(len(place))
         place += hparams["lr"] * (0.1 * draws - place)
+        ctx.report(step + 1, size=np.abs(place).mean())
     return {"place": place}, -float(np.abs(place).mean())
 
 

@@ -49,6 +49,10 @@ def states(path):
         return {ref: reader.stored(ref).digest for ref in reader.refs()}
 
 
+def curves(run):
+    return list(zip(*run.curves().values(), strict=True))
+
+
 @pytest.mark.usefixtures("local_ray")
 class TestRay(ExecutorContract):
     def make_executor(self, setup):
@@ -67,6 +71,7 @@ class TestBits:
         """Events with scores and digests of every state, whatever the number of actors; every state is a file."""
         run = train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=workers)
         assert run.events == inline.events
+        assert curves(run) == curves(inline) != []
         assert states(tmp_path / "ray") == states(tmp_path / "inline")
         assert {p.name for p in (tmp_path / "ray/states").iterdir()} == {
             p.name for p in (tmp_path / "inline/states").iterdir()
@@ -81,7 +86,9 @@ class TestBits:
 
     def test_in_memory(self, inline):
         """Without a run directory the states are in records."""
-        assert train(ray_tasks.walk, executor="ray", workers=2).events == inline.events
+        run = train(ray_tasks.walk, executor="ray", workers=2)
+        assert run.events == inline.events
+        assert curves(run) == curves(inline)
 
     def test_workers_write_where_all_see_it(self, tmp_path, inline):
         """With `states_url` nothing travels through the driver; the files are the same."""

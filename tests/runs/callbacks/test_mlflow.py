@@ -73,6 +73,10 @@ def check(client: Any, run: Any) -> None:
         assert curve(client, there, "rate") == [(report.step, report.hparams["rate"]) for report in own]
         assert curve(client, there, "val/acc") == [(report.step, report.reported["val/acc"]) for report in own]
         assert curve(client, there, "odd_name") == [(report.step, 1.0) for report in own]
+        points = [(step, value) for report in own for step, value in report.points["loss"]]
+        assert len(points) == 5 * len(own)
+        assert curve(client, there, "loss") == points
+        assert curve(client, there, "curve.rate") == [(step, member + 0.5) for step, _ in points]
         assert there.data.tags["rule"] == own[-1].hparams["rule"]
         assert "word" not in there.data.metrics | there.data.tags
         copies = {r: d for (m, r), d in run.tree.decisions.items() if m == member and d.donor is not None}

@@ -30,6 +30,8 @@ Point = tuple[str, int, float]
 def climb(hparams: HParams, state: Any, steps: int, ctx: Any) -> tuple[Any, dict[str, Any]]:
     """Adds the rate at each step; reports numbers, and things that are none."""
     height = (state or {"height": 0.0})["height"] + steps * float(str(hparams["rate"]))
+    for step in (ctx.first_step + 2, ctx.first_step + 4):
+        ctx.report(step, loss=1 / step, count=ctx.member)
     said = {"height": height, "lucky": True, "name": "hill", "path": [1.0, 2.0], "count": 3}
     return {"height": height}, {"score": height / 2, **said}
 
@@ -84,6 +86,12 @@ def expected(run: Run) -> Counter[Point]:
             "count": 3,
             "rate": run.tree.hparams(report.member, report.round)["rate"],
         }
+        points = [
+            (step, name, value)
+            for step in (report.step - 3, report.step - 1)
+            for name, value in (("loss", 1 / step), ("curve.count", report.member))
+        ]
+        found.update((f"{name}/member_{report.member}", step, single(value)) for step, name, value in points)
         found.update((f"{tag}/member_{report.member}", report.step, single(value)) for tag, value in numbers.items())
     return found
 
@@ -105,7 +113,7 @@ def test_every_number_of_the_log_is_shown_once(tmp_path: Path) -> None:
     run = experiment().run(tmp_path / "run", callbacks=[TensorBoard()])
     found = points_in(tmp_path / "run" / FOLDER)
     assert found == expected(run)
-    assert len(found) == 3 * 4 * 4
+    assert len(found) == 3 * 4 * (4 + 4)
     assert set(found.values()) == {1}
 
 
@@ -120,7 +128,7 @@ def test_a_resumed_run_shows_every_number_once(tmp_path: Path, commits: int) -> 
         file.rename(file.with_name("events.out.tfevents.1.earlier"))  # names have a second's resolution
     run = experiment().run(path, resume=True, callbacks=[TensorBoard()])
     assert points_in(path / FOLDER) == expected(run)
-    assert len(expected(run)) == 3 * 4 * 4
+    assert len(expected(run)) == 3 * 4 * (4 + 4)
 
 
 def test_a_run_without_scalars_gets_them_when_it_is_resumed(tmp_path: Path) -> None:
@@ -163,7 +171,7 @@ def test_truth_values_and_texts_are_no_scalars(tmp_path: Path) -> None:
     """What is no number has no tag."""
     run = experiment(rounds=1).run(tmp_path / "run")
     (report, *_) = (record for record in past(run) if isinstance(record, MemberReport))
-    report = replace(report, hparams={"rate": 0.5, "kind": "a", "on": True, "long": 10**400})
+    report = replace(report, hparams={"rate": 0.5, "kind": "a", "on": True, "long": 10**400}, points={})
     tags = [tag for tag, _, _ in everything(report)]
     assert sorted(tags) == [f"{name}/member_{report.member}" for name in ("count", "height", "rate", "score")]
 
@@ -253,7 +261,7 @@ def test_readers_see_every_round(tmp_path: Path) -> None:
             found.append(len(points_in(tmp_path / "run" / FOLDER)))
 
     experiment().run(tmp_path / "run", callbacks=[TensorBoard(), Look()])
-    assert found == [12, 24, 36, 48]
+    assert found == [24, 48, 72, 96]
 
 
 def test_one_object_writes_two_runs(tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ def check(folder: Path, run: Any) -> Read:
             if report.member == member
         ]
         assert [row for row in rows if "score" in row] == own
+        points = [(step, value) for r in reports if r.member == member for step, value in r.points["loss"]]
+        shown = [{"step": step, "loss": value, "curve.rate": member + 0.5} for step, value in points]
+        assert [row for row in rows if "loss" in row] == shown
+        assert len(shown) == 5 * len(own)
         copies = [(r, d.donor) for (m, r), d in run.tree.decisions.items() if m == member and d.donor is not None]
         assert [(row["round"], row["donor"]) for row in rows if "donor" in row] == copies
         assert [row["round"] for row in rows if "failed" in row] == ([2] if member == 1 else [])

@@ -68,6 +68,11 @@ class ActorStates:
         """The folder for the working folders of rounds."""
         return self._records.workspaces
 
+    @property
+    def live(self) -> None:
+        """None: this node may share no folder with the readers."""
+        return
+
     def begin(self, came: Mapping[StateRef, Blob], needed: Mapping[StateRef, Mapping[str, int]]) -> None:
         """Take over the start states of a batch, and drop the files that neither they nor the last batch need.
 

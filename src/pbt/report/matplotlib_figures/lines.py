@@ -3,6 +3,7 @@
 from typing import Any
 
 from pbt.report.data.axes import STEPS_TITLE, Curve
+from pbt.report.data.curves import PointLines
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
 from pbt.report.data.schedules import ScheduleLines
@@ -55,6 +56,26 @@ def plot_fitness(record: Fitness) -> Drawing:
     axes.set(xlabel=STEPS_TITLE, ylabel=printable(record.score))
     axes.set_title(TITLES["fitness"], loc="left")
     legend(figure, axes, 3)
+    return figure
+
+
+@isolated_style
+def plot_curves(record: PointLines) -> Drawing:
+    """One panel per reported number, over a common axis of steps."""
+    figure, grid = sheet(1.3 + 1.8 * len(record.panels), len(record.panels), sharex=True)
+    for (axes,), panel in zip(grid, record.panels, strict=True):
+        dot: dict[str, Any] = {"marker": "o" if panel.sparse else None, "markersize": 3}
+        axes.plot(*points(panel.members), label="members", **dot, **THIN)
+        axes.plot(*points(panel.winner), label="the winner's ancestry", **dot, **{**BOLD, "linewidth": 1.6})
+        if panel.live.x:
+            axes.plot(*points(panel.live), label="in progress", color=POPULATION, linewidth=1.2, **dot)
+        if panel.log:
+            scaled(axes, "y", (*panel.members.y, *panel.winner.y, *panel.live.y), log=True)
+        axes.set_title(printable(panel.name), loc="left")
+    count_ticks(grid[-1][0], "x")
+    grid[-1][0].set_xlabel(STEPS_TITLE)
+    figure.suptitle(TITLES["curves"], x=0.01, ha="left", fontsize=11, fontweight="bold")
+    legend(figure, grid[0][0], 3)
     return figure
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pbt.report.data.axes import Curve, extent
+from pbt.report.data.axes import Curve, Number, extent
+from pbt.report.data.curves import PointLines
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
 from pbt.report.data.schedules import Panel, ScheduleLines
@@ -52,12 +53,34 @@ def plot_fitness(record: Fitness) -> Figure:
     return {"data": data, "layout": layout(440, xaxis=step_axis(record.members.x), yaxis=y)}
 
 
+def plot_curves(record: PointLines) -> Figure:
+    """One panel per reported number, over a common axis of steps."""
+    data: list[dict[str, Any]] = []
+    axes, titles = _stack([panel.name for panel in record.panels])
+    for index, panel in enumerate(record.panels):
+        name = _axis_name(index)
+        more = {"yaxis": f"y{name}", "mode": "lines+markers" if panel.sparse else "lines", "marker": {"size": 4}}
+        hover = {"hovertemplate": "%{y} at step %{x}<extra></extra>", **more}
+        data += [
+            line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
+            line(panel.winner, "the winner's ancestry", WINNER, width=2, **hover),
+            line(panel.live, "in progress", POPULATION, width=1.5, customdata=list(panel.training), **hover)
+            | {"hovertemplate": "member %{customdata}: %{y} at step %{x}<extra></extra>"},
+        ]
+        seen = (*panel.members.y, *panel.winner.y, *panel.live.y)
+        ticks = {} if panel.log else {"nticks": 5}
+        axes[f"yaxis{name}"] |= axis("", log=panel.log, span=extent(seen, log=panel.log), **ticks)
+    steps = [x for panel in record.panels for x in (*panel.members.x, *panel.live.x)]
+    return {
+        "data": _toggled_together([row for row in data if row["x"]]),
+        "layout": _stacked(axes, titles, steps),
+    }
+
+
 def plot_schedules(record: ScheduleLines) -> Figure:
     """One panel per hyperparameter, over a common axis of steps."""
     data: list[dict[str, Any]] = []
-    panels = len(record.panels)
     axes, titles = _stack([panel.axis.title for panel in record.panels])
-    shown: set[str] = set()
     for index, panel in enumerate(record.panels):
         name = _axis_name(index)
         more = {"yaxis": f"y{name}", "shape": "hv"}
@@ -68,16 +91,12 @@ def plot_schedules(record: ScheduleLines) -> Figure:
         if panel.handovers.x:
             marks = {"size": 7, "symbol": "circle-open", "hoverinfo": "skip"}
             rows.append(dots(panel.handovers, "handed over", WINNER, yaxis=more["yaxis"], **marks))
-        # One legend entry for all panels, which toggles its traces in all of them.
-        data += [row | {"legendgroup": row["name"], "showlegend": row["name"] not in shown} for row in rows]
-        shown |= {row["name"] for row in rows}
+        data += rows
         axes[f"yaxis{name}"] |= hparam_axis(panel.axis, (*panel.members.y, *panel.winner.y)) | _ticks(panel)
     steps = [x for panel in record.panels for x in panel.members.x]
     return {
-        "data": data,
-        "layout": layout(_height(panels), xaxis=step_axis(steps, anchor=f"y{_axis_name(panels - 1)}"), **axes)
-        | {"annotations": titles, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}}
-        | {"legend": _above(panels)},
+        "data": _toggled_together(data),
+        "layout": _stacked(axes, titles, steps),
     }
 
 
@@ -138,6 +157,22 @@ def _values(panel: Panel) -> dict[str, Any]:
 
 def _ticks(panel: Panel) -> dict[str, Any]:
     return {} if panel.axis.options or panel.axis.log else {"nticks": 5}
+
+
+def _toggled_together(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The traces, with one legend entry per name, which toggles its traces in all panels."""
+    first = {row["name"]: index for index, row in reversed(list(enumerate(rows)))}
+    return [row | {"legendgroup": row["name"], "showlegend": first[row["name"]] == i} for i, row in enumerate(rows)]
+
+
+def _stacked(axes: dict[str, dict[str, Any]], titles: list[dict[str, Any]], steps: list[Number]) -> dict[str, Any]:
+    """The layout of stacked panels over a common axis of steps."""
+    panels = len(axes)
+    return (
+        layout(_height(panels), xaxis=step_axis(steps, anchor=f"y{_axis_name(panels - 1)}"), **axes)
+        | {"annotations": titles, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}}
+        | {"legend": _above(panels)}
+    )
 
 
 def _axis_name(index: int) -> str:

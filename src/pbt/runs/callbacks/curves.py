@@ -16,6 +16,16 @@ def values(report: MemberReport) -> dict[str, Any]:
     return found
 
 
+def points(report: MemberReport) -> list[tuple[int, dict[str, float]]]:
+    """The numbers reported during the round, by step in ascending order; a taken name gets a longer one."""
+    taken = values(report)
+    found: dict[int, dict[str, float]] = {}
+    for name, series in report.points.items():
+        for step, value in series:
+            found.setdefault(step, {})[f"curve.{name}" if name in taken else name] = value
+    return sorted(found.items())
+
+
 def numbers(named: Mapping[str, Any]) -> dict[str, float]:
     """The values that can be plotted: numbers, without booleans."""
     found = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from pbt.core.events import Born, Event, MemoryUpdated
 from pbt.errors import PBTError, UsageError
+from pbt.executors.base import Outcome
 from pbt.runs.callbacks.base import Callback
 from pbt.runs.callbacks.records import (
     Copied,
@@ -57,6 +58,8 @@ class Callbacks(Observer):
         self._run: Run | None = None
         self._reported = 0
         self._records = Records(1)
+        self._points: dict[tuple[int, int], Any] = {}
+        """Of the rounds that are not logged yet."""
         self._calls: deque[tuple[Callback, str, Any]] = deque()
         self._started: deque[Callback] = deque()
         self._raised: set[tuple[int, str]] = set()
@@ -82,10 +85,16 @@ class Callbacks(Observer):
             self._call(callback, "on_run_start", start)
         self.on_commit(engine, events[self._reported :])
 
+    def on_outcome(self, engine: Engine, outcome: Outcome) -> None:  # noqa: ARG002 (an observer's form)
+        """Keep the points of the round until it is logged."""
+        self._points[outcome.member, outcome.round] = outcome.points
+
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:  # noqa: ARG002 (an observer's form)
         """Report the logged events."""
         self._reported += len(events)
-        for record in self._records.take(events):
+        for record in self._records.take(events, self._points):
+            if isinstance(record, MemberReport | MemberFailure):
+                self._points.pop((record.member, record.round), None)
             self._calls.extend((callback, _HOOK[type(record)], record) for callback in self._started)
         while self._calls:
             callback, hook, record = self._calls.popleft()

@@ -3,18 +3,20 @@
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import CallbackRecord, Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart
-from pbt.runs.callbacks.curves import numbers, values
+from pbt.runs.callbacks.curves import numbers, points, values
 from pbt.runs.callbacks.tracker import Ids, Tracker
 
 _PARENT = "run"
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 _ODD = re.compile(r"[^\w\-. /]", re.ASCII)
 _LONGEST = 250
+_Point = tuple[int, str, float]
+"""(step, name, value)."""
 _MOST = 500
 """Maximal number of metrics per call, and characters of a parameter that every version accepts."""
 
@@ -74,7 +76,7 @@ class MLflow(Tracker):
         """Send a record to its run."""
         if isinstance(record, RoundEnd):
             if record.best is not None:
-                self._log(self._runs[_PARENT], {"best_score": record.best.score}, record.round)
+                self._log(self._runs[_PARENT], [(record.round, "best_score", record.best.score)])
             return
         run = self._child(record.member)
         match record:
@@ -82,10 +84,12 @@ class MLflow(Tracker):
                 found = values(record)
                 drawn = numbers(found)
                 chosen = {name: str(found[name]) for name in found if name not in drawn and _is_of(record, name)}
-                self._log(run, {f"{name}{suffix}": value for name, value in drawn.items()}, record.step, chosen)
+                rows = [*points(record), (record.step, drawn)]
+                self._log(run, [(step, f"{name}{suffix}", v) for step, row in rows for name, v in row.items()], chosen)
             case Copied():
                 text = f"{record.kind}: member {record.donor}, step {record.first_step}"
-                self._log(run, {"donor": float(record.donor)}, record.round, {f"copied.round_{record.round}": text})
+                donor = record.round, "donor", float(record.donor)
+                self._log(run, [donor], {f"copied.round_{record.round}": text})
             case MemberFailure():
                 self._client.set_tag(run, f"failed.round_{record.round}", f"{record.cause}: {record.message}"[:_MOST])
 
@@ -123,9 +127,9 @@ class MLflow(Tracker):
             self._runs[key] = self._made(f"member {member}", parent)
         return self._runs[key]
 
-    def _log(self, run: str, named: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None) -> None:
+    def _log(self, run: str, points: Sequence[_Point], tags: Mapping[str, str] | None = None) -> None:
         now, kinds = int(time.time() * 1000), self._mlflow.entities
-        metrics = [kinds.Metric(_key(name), value, now, step) for name, value in named.items()]
+        metrics = [kinds.Metric(_key(name), value, now, step) for step, name, value in points]
         for first in range(0, len(metrics), _MOST):
             self._client.log_batch(run, metrics=metrics[first : first + _MOST])
         if tags:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Opening, Reported, Retired
+from pbt.runs.log_entries import points_of
 from pbt.runs.results import Run
 from pbt.space import HParams, Value
+from pbt.store.points import Points
 
 RunOutcome = Literal["finished", "interrupted", "failed"]
 
@@ -30,6 +32,8 @@ class MemberReport:
     """Hyperparameters of the round."""
     reported: Mapping[str, Any] = field(default_factory=dict)
     """Other metrics returned by the task."""
+    points: Points = field(default_factory=dict)
+    """Numbers reported with `ctx.report` during the round: (step, value) pairs by name."""
 
     @property
     def score(self) -> float:
@@ -118,7 +122,7 @@ CallbackRecord = MemberReport | MemberFailure | Copied | RoundEnd
 
 def past(run: Run) -> Iterator[CallbackRecord]:
     """All records of a run so far, in order, as hooks would have received them between start and end."""
-    return Records(run.view.sign).take(run.events)
+    return Records(run.view.sign).take(run.events, points_of(run.journal()))
 
 
 class Records:
@@ -144,8 +148,10 @@ class Records:
         self._candidates: set[int] = set()
         self._best: MemberReport | None = None
 
-    def take(self, events: Iterable[Event]) -> Iterator[CallbackRecord]:
-        """The records of these events."""
+    def take(
+        self, events: Iterable[Event], points: Mapping[tuple[int, int], Points] | None = None
+    ) -> Iterator[CallbackRecord]:
+        """The records of these events, with the points of their rounds by (member, round)."""
         for event in events:
             if isinstance(event, Reported | Failed | Ended):
                 # Yielded last, so that a round's decisions are reported before its end.
@@ -158,7 +164,7 @@ class Records:
                     if event.role == "member":
                         self._candidates.add(event.member)
                 case Reported():
-                    yield self._reported(event)
+                    yield self._reported(event, (points or {}).get((event.member, event.round), {}))
                 case Failed():
                     yield self._failed(event)
                 case Decided(decision=decision):
@@ -167,7 +173,7 @@ class Records:
                     self._behind -= self._finished.pop(event.member) <= self.rounds_done
         yield from self._ended()
 
-    def _reported(self, event: Reported) -> MemberReport:
+    def _reported(self, event: Reported, points: Points) -> MemberReport:
         self._last[event.member] = event
         report = MemberReport(
             member=event.member,
@@ -177,6 +183,7 @@ class Records:
             scores=event.scores,
             hparams=self._opened[event.member].hparams,
             reported=event.reported,
+            points=points,
         )
         better = self._best is None or self._sign * report.score > self._sign * self._best.score
         if event.member in self._candidates and math.isfinite(report.score) and better:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import Callback, MemberReport, RoundEnd, RunEnd, RunStart, past
-from pbt.runs.callbacks.curves import Curves, numbers, values
+from pbt.runs.callbacks.curves import Curves, numbers, points, values
 
 FOLDER = "tensorboard"
 Scalars = Callable[[MemberReport], Iterable[tuple[str, float, int]]]
@@ -15,7 +15,10 @@ Scalars = Callable[[MemberReport], Iterable[tuple[str, float, int]]]
 
 
 def everything(report: MemberReport) -> Iterable[tuple[str, float, int]]:
-    """Score, reported numbers and hyperparameters against training steps, one tag per member."""
+    """Score, reported numbers, points and hyperparameters against training steps, one tag per member."""
+    for step, named in points(report):
+        for name, value in named.items():
+            yield f"{name}/member_{report.member}", value, step
     for name, value in numbers(values(report)).items():
         yield f"{name}/member_{report.member}", value, report.step
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import CallbackRecord, Copied, MemberFailure, MemberReport, RoundEnd, RunEnd, RunStart
-from pbt.runs.callbacks.curves import values
+from pbt.runs.callbacks.curves import points, values
 from pbt.runs.callbacks.tracker import Ids, Tracker
 
 log = logging.getLogger("pbt")
@@ -80,6 +80,8 @@ class WandB(Tracker):
         run = self._run(f"member_{record.member}", {"member": record.member})
         match record:
             case MemberReport():
+                for step, named in points(record):
+                    run.log({**{f"{name}{suffix}": value for name, value in named.items()}, "step": step})
                 found = {f"{name}{suffix}": value for name, value in values(record).items() if _is_plain(value)}
                 run.log({**found, "step": record.step})
             case Copied():

@@ -1,5 +1,6 @@
 """`Command`: a task whose rounds are runs of a program."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.space import Domain, HParams
 from pbt.store.durable import REMEDY
 from pbt.store.folder import Folder
+from pbt.store.points import NAME
 from pbt.tasks.command.checks import check_placeholders, check_program
 from pbt.tasks.command.output import Log, log_file, remove_old_logs
 from pbt.tasks.command.process import STDERR, STDOUT, ProgramEnd, run_program
@@ -167,8 +169,9 @@ class _OneRound:
         self._streams[stream].lines.feed(piece)
 
     def _point(self, step: int, numbers: Mapping[str, float]) -> None:
-        if hasattr(self._ctx, "report"):
-            self._ctx.report(step, **numbers)
+        # A program may print any line: what is no point of a curve is not an error.
+        with contextlib.suppress(TaskError):
+            self._ctx.report(step, **{name: value for name, value in numbers.items() if NAME.fullmatch(name)})
 
     def metrics(self, out: Path) -> dict[str, Any]:
         """All numbers, after the values in effect were compared.
