@@ -132,7 +132,8 @@ class JaxTask:
             if state is not None:
                 built, tree = tree, restore(state["tree"], like=tree)
                 _check_constants(tree, built, hparams)
-                tree = _rebased(tree, state["base"], base)
+                before, tree = _bases(tree), _rebased(tree, state["base"], base)
+                _check_live(before, _bases(tree), state["base"], base)
             tree = self.train(tree, hparams, steps, ctx)
             if (lost := base.keys() - _bases(tree).keys()) or tree is None:
                 raise TaskError(f"train: expected the trained tree, got one without {sorted(lost) or 'content'}")
@@ -226,6 +227,16 @@ def _rebased(tree: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> Any:
         moved = held.item() * (after / before) if scaled and held.item() != before else after
         leaves[place.index] = jax.numpy.asarray(moved, held.dtype)
     return jax.tree_util.tree_unflatten(structure, leaves)
+
+
+def _check_live(
+    before: Mapping[str, Any], after: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
+) -> None:
+    """Raise TaskError unless each value in the tree is the new base value, or one that `train` has derived from it."""
+    for path, value in new.items():
+        changed_by_train = path in old and not _same(before[path], old[path])
+        if not changed_by_train and not _same(value, after[path]):
+            raise TaskError(f"{path} should be {value!r} after a hand-over, but is {after[path]!r}")
 
 
 def _check_constants(tree: Any, built: Any, hparams: HParams) -> None:
