@@ -111,7 +111,12 @@ def _names(bench, options):
         asked = (options.executor, executor), (options.task, task), (options.kind, kind)
         if any(wanted and it not in wanted for wanted, it in asked):
             continue
-        wanted = {"instant": options.instants, "call": options.calls, "workercall": options.calls}.get(kind)
+        wanted = {
+            "instant": options.instants,
+            "child": options.instants,
+            "call": options.calls,
+            "workercall": options.calls,
+        }.get(kind)
         found += bench.names(executor, task, kind, count if wanted is None else wanted)
     return found
 
