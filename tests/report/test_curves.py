@@ -123,6 +123,7 @@ def test_the_first_round_is_seen_while_it_runs() -> None:
     assert [section.name for section in found.sections] == ["curves"]
     assert "curves" in found.lead
     assert found.sections[0].drawn
+    assert found.sections[0].table is None
     assert made(snapshot).panels[0].winner == Curve()
     plot(made(snapshot))
 

@@ -41,12 +41,13 @@ class FigureTable:
 
 
 def table(name: str, pictures: Pictures, snapshot: RunSnapshot) -> FigureTable | None:
-    """The table behind a figure; None if the figure does not exist."""
+    """The table behind a figure; None if the figure does not exist, or has no rows."""
     record: Any = getattr(pictures, name)
     if record is None:
         return None
     make: Callable[[Any, RunSnapshot], FigureTable] = _MAKE[name]
-    return make(record, snapshot)
+    made = make(record, snapshot)
+    return made if made.rows else None
 
 
 def _table(row_unit: str, head: Iterable[str], rows: Sequence[Sequence[Any]]) -> FigureTable:
