@@ -74,6 +74,7 @@ def test_every_step_has_the_value_of_the_log():
     assert len(lit.SEEN) == len(expected) == 48
     for member, step, rate, decay, _ in lit.SEEN:
         assert (rate, decay) == pytest.approx(expected[member, step], rel=1e-9)
+    assert "train_loss" in run.curves()["name"]
     assert not [entry for entry in run.journal() if entry.kind == "unread"]
 
 

@@ -57,6 +57,7 @@ def test_every_update_has_the_values_of_the_log():
         rate, *others = logged[member, -(-step // 64) * 64]
         assert rates == pytest.approx([rate * (1 - step / TOTAL)], rel=1e-9)
         assert [clip, gamma] == pytest.approx(others, rel=1e-9)
+    assert "rollout/ep_rew_mean" in run.curves()["name"]
     assert not [entry for entry in run.journal() if entry.kind == "unread"]
 
 

@@ -29,6 +29,7 @@ from pbt.tasks.trainers import (
     check_fields,
     generators,
     metrics_of,
+    report_curves,
     restore_generators,
     silenced,
     sow,
@@ -224,6 +225,8 @@ class _FitRound(Callback):
 
     def _after_batch(self) -> None:
         trainer = self._trainer
+        if trainer.global_step % max(trainer.log_every_n_steps, 1) == 0 or trainer.global_step >= self._target:
+            report_curves(self._ctx, trainer.global_step, trainer.callback_metrics)
         if trainer.global_step >= self._target:
             trainer.should_stop = True
             if not trainer.is_last_batch:

@@ -22,6 +22,7 @@ from pbt.tasks.trainers import (
     check_fields,
     generators,
     metrics_of,
+    report_curves,
     restore_generators,
     sow,
     tried,
@@ -161,7 +162,7 @@ class _LearnRound:
                 f"expected the round to end at step {target}, but the episodes of earlier rounds reached step "
                 f"{model.num_timesteps}; make the plan's interval longer than an episode"
             )
-        episodes = _Episodes()
+        episodes = _Episodes(ctx)
         callbacks = CallbackList([*self._task.callbacks(), episodes])
         model.learn(target - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
         if model.num_timesteps < target:
@@ -218,10 +219,11 @@ class _LearnRound:
 
 
 class _Episodes(BaseCallback):
-    """Collects the returns of the episodes that end in a round."""
+    """Collects the returns of the episodes that end in a round, and reports their mean as a curve."""
 
-    def __init__(self) -> None:
+    def __init__(self, ctx: Context) -> None:
         BaseCallback.__init__(self)
+        self.ctx = ctx
         self.returns: list[float] = []
 
     def _on_step(self) -> bool:
@@ -229,6 +231,12 @@ class _Episodes(BaseCallback):
             if "episode" in info:
                 self.returns.append(float(info["episode"]["r"]))
         return True
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.model.ep_info_buffer
+        if buffer:
+            mean = sum(episode["r"] for episode in buffer) / len(buffer)
+            report_curves(self.ctx, self.num_timesteps, {"rollout/ep_rew_mean": mean})
 
 
 def _taken_apart(returned: Any) -> tuple[Any, Any]:

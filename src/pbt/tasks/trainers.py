@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -133,6 +134,17 @@ def metrics_of(found: Mapping[str, Any], score: str, hint: str = "") -> dict[str
     # `score`, `scores` and `series` have a meaning of their own in the metrics of a task.
     others = {name: value for name, value in numbers.items() if name not in ("scores", "series")}
     return {**others, "score": numbers[score]}
+
+
+def report_curves(ctx: Context, step: int, found: Mapping[str, Any]) -> None:
+    """Report the numbers among what a framework logs as points of curves; at most `_CURVES` names."""
+    names = [name for name, value in found.items() if _is_number(value) and _NAME.fullmatch(name) and name != "step"]
+    if names:
+        ctx.report(step, **{name: float(found[name]) for name in sorted(names)[:_CURVES]})
+
+
+_NAME = re.compile(r"[\w./-]{1,64}", re.ASCII)
+_CURVES = 32
 
 
 def _is_number(value: Any) -> bool:

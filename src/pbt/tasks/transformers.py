@@ -23,6 +23,7 @@ from pbt.tasks.trainers import (
     check_device,
     check_fields,
     metrics_of,
+    report_curves,
     silenced,
     sow,
     tried,
@@ -231,10 +232,11 @@ class _TrainRound(TrainerCallback):
         self._saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Leave durations out of the checkpoint: the same training then has the same state."""
+        """Leave durations out of the checkpoint: the same training then has the same state; report the numbers."""
         if state.log_history:
             last = state.log_history[-1]
             state.log_history[-1] = {name: value for name, value in last.items() if not _is_duration(name)}
+            report_curves(self._ctx, state.global_step, state.log_history[-1])
 
 
 def _is_whole(epoch: float) -> bool:
