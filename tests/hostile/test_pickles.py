@@ -273,7 +273,7 @@ def test_a_population_may_be_insisted_on(monkeypatch) -> None:
 
 
 def test_no_module_here_can_load_a_pickle_from_a_file() -> None:
-    """The only pickles are those sent to own workers, the original's checkpoints and Lightning's: with weights alone."""
+    """The only pickles: those sent to own workers, the original's checkpoints and Lightning's, with weights only."""
     source = Path(sys.modules["pbt"].__file__).parent
     words = ("pickle.load", "torch.load", "joblib", "cloudpickle", "allow_pickle=True", "yaml.load", "eval(", "exec(")
     found = {
