@@ -268,3 +268,12 @@ def test_any_object_with_groups_and_defaults():
     rebase(found, "lr", 0.25)
     assert found.param_groups[0]["lr"] == found.defaults["lr"] == 0.25
     assert found.param_groups[0][MARK] == found.defaults[MARK] == {"lr": [0.25, 1]}
+
+
+def test_a_setting_at_zero_in_every_group_takes_effect() -> None:
+    """Built with 0 everywhere, beside a default of another value: the bound value is set, not multiplied by 0."""
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    adamw = torch.optim.AdamW([{"params": [w], "weight_decay": 0.0} for w in weights])
+    assert adamw.defaults["weight_decay"] != 0
+    context(weight_decay=0.3).apply(adamw, weight_decay=0.3)
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.3, 0.3]

@@ -131,7 +131,7 @@ def built_base(
 ) -> Any:
     """The base value of a setting in an optimizer as built.
 
-    It is the optimizer's default, or, if every group has a value of its own, the first one that is not 0.
+    It is the default of the optimizer, or, if every group has a value of its own, the first one that is not 0.
 
     Args:
         defaults: The optimizer's `defaults`.
@@ -144,7 +144,8 @@ def built_base(
     default = _entry(defaults, setting, index) if setting in defaults else None
     if default is not None and (cycled or default in values):
         return default
-    return next((value for value in values if value), values[0] if default is None else default)
+    # With 0 everywhere the base is 0 too: otherwise all groups would keep 0, whatever the value.
+    return next((value for value in values if value), values[0])
 
 
 def is_cycled(schedulers: Iterable[Any]) -> bool:
