@@ -17,6 +17,8 @@ from tests.helpers.warm import warm_workers
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
+# Two workers of pytest share two cores; torch would use all cores in each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pbt.runs.engine import Observer
+from pbt.tasks.command import supervisor
 from tests.crash.tasks import may_be_traced, trace, train
 
 PATIENCE = 120.0
@@ -211,10 +212,11 @@ def programs(path):
     return found
 
 
-def parent(pid):
-    """The parent of a process; 0 if it is gone."""
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def worker_of(pid):
+    """The worker whose program a process supervises; 0 if it is no supervisor."""
+    with contextlib.suppress(OSError, ValueError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return int(words[words.index(os.fsencode(supervisor.__file__)) + 1].partition(b":")[0])
     return 0
 
 

@@ -29,10 +29,10 @@ from tests.crash.children import (
     begin,
     gone,
     memory,
-    parent,
     programs,
     programs_left,
     semaphores,
+    worker_of,
     workers,
 )
 from tests.crash.picture import Picture, damage, differences, ended, read
@@ -247,7 +247,7 @@ class Bench:
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
             there = programs(path) if time.monotonic() > pause else []
-            there += [pid for pid in workers(child.pid) if pid in {parent(own) for own in there}]
+            there += [pid for pid in workers(child.pid) if pid in {worker_of(own) for own in there}]
             if there:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(rng.choice(there), signal.SIGKILL)

@@ -3,6 +3,8 @@
 import re
 import shlex
 
+import pytest
+
 from pbt.cli.app import main
 from pbt.problems import PROBLEMS
 from pbt.strategies.registry import PLANS
@@ -28,6 +30,7 @@ def smaller(words: list[str]) -> list[str]:
     return [*kept[1:], *(word for pair in SMALL.items() for word in pair), "-q", "--workers", "2"]
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_commands(tmp_path, monkeypatch):
     """Every command of the page ends well, in its order."""
     monkeypatch.chdir(tmp_path)

@@ -6,11 +6,20 @@ import pytest
 
 from tests.helpers.paths import DOCS
 
-PAGES = {"boosting": ("lightgbm", "xgboost"), "sklearn": ("sklearn", "skorch")}
+PAGES = {
+    "boosting": ("lightgbm", "xgboost"),
+    "jax": ("jax", "equinox", "flax"),
+    "keras": ("keras",),
+    "lightning": ("lightning",),
+    "sb3": ("sb3",),
+    "sklearn": ("sklearn", "skorch"),
+    "transformers": ("transformers",),
+}
 """The libraries that each page needs."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.needs(*tools)) for name, tools in PAGES.items()])
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with torch
 def test_programs_train(name):
     """The blocks of a page are programs of at most 25 lines that find a score without a failed member."""
     page = (DOCS / "frameworks" / f"{name}.md").read_text(encoding="utf-8")

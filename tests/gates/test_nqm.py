@@ -11,7 +11,8 @@ from pbt.testing.problems import NQM, NQM_CURVATURE, NQM_INITIAL_LOSS, NQM_SPACE
 
 pytestmark = [pytest.mark.gate, pytest.mark.xdist_group("nqm")]
 
-SEEDS = range(40)
+by_seeds = pytest.mark.parametrize("seeds", [10, pytest.param(40, marks=pytest.mark.slow)])
+"""A quarter of the seeds by default, with half of the precision of a mean."""
 CONSTANT = {
     0.0125: 0.525261, 0.05: 0.116779, 0.1: 0.037795, 0.15691: 0.026402, 0.3: 0.041161, 0.5: 0.071171, 1.0: 0.164217,
 }  # fmt: skip
@@ -48,9 +49,13 @@ def loss_at_end(run):
 
 
 @cache
-def losses(variant):
+def loss_of(variant, seed):
+    return loss_at_end(nqm(seed=seed, **VARIANTS[variant]))
+
+
+def losses(variant, seeds):
     """What a variant reaches, by seed."""
-    return np.array([loss_at_end(nqm(seed=seed, **VARIANTS[variant])) for seed in SEEDS])
+    return np.array([loss_of(variant, seed) for seed in range(seeds)])
 
 
 def greedy():
@@ -95,24 +100,26 @@ def test_n1_schedules(rates, expected):
     assert nqm_loss(schedule) == pytest.approx(expected, abs=1e-6)
 
 
-def test_n2_population_of_twenty():
+@by_seeds
+def test_n2_population_of_twenty(seeds):
     """N2: PBT finds schedules that beat the best constant rate twofold."""
-    assert losses("full").mean() == pytest.approx(0.0126, abs=0.0016)
+    assert losses("full", seeds).mean() == pytest.approx(0.0126, abs=0.0016 if seeds == 40 else 0.0032)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_n3_replay(variant):
     """N3: the schedule of the winner's ancestry, followed by a population of one, gives the winner's loss."""
-    for seed in SEEDS[:3]:
+    for seed in range(3):
         run = nqm(seed=seed, **VARIANTS[variant])
         assert follow(run.best_schedule, run.best.round) == pytest.approx(-run.best.score, abs=1e-12, rel=0)
         assert nqm_loss(run.best_schedule) == pytest.approx(-run.best.score, abs=1e-12, rel=0)
 
 
+@by_seeds
 @pytest.mark.parametrize(("better", "worse"), list(zip(list(VARIANTS), list(VARIANTS)[1:], strict=False)))
-def test_n4_ordering(better, worse):
+def test_n4_ordering(better, worse, seeds):
     """N4: on common seeds, what is inherited and whether both halves are there orders the variants."""
-    assert (losses(better) < losses(worse)).sum() >= 27
+    assert (losses(better, seeds) < losses(worse, seeds)).mean() >= 27 / 40
 
 
 def test_the_store_changes_nothing(tmp_path):

@@ -10,6 +10,7 @@ from pbt.store.files import StateFiles
 from pbt.testing.forms import task_of
 from pbt.testing.handover import HandoverContract
 from pbt.testing.recipes import drawn
+from tests.helpers.warm import warm_workers
 
 # On one worker of pytest, so that the reference is trained once.
 pytestmark = pytest.mark.xdist_group("handover")
@@ -34,6 +35,12 @@ class TestInlineInChunks(HandoverContract):
 class TestTwoProcesses(HandoverContract):
     forms = ("class", "supervised", "vectorized")  # a function saves and loads by itself; below it is there, too
     together = VectorizedWorkerSpec.of
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _warm(cls):
+        with warm_workers():
+            yield
 
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"] * 2)

@@ -32,7 +32,7 @@ class WarmProcess(ForkServerProcess):
 class WarmContext(ForkServerContext):
     """Starts such processes."""
 
-    Process = WarmProcess  # type: ignore[assignment]
+    Process = WarmProcess
 
 
 @contextlib.contextmanager

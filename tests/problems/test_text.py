@@ -71,6 +71,7 @@ def test_a_run_records_its_text(tmp_path, monkeypatch):
         replace(load("text"), population=2, rounds=2).run(tmp_path / "run", resume=True)
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_comparison_is_by_the_test_loss(tmp_path, monkeypatch, capsys):
     """Plans are compared by the loss on test paragraphs, lower is better, and never on two different texts."""
     words = [

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -239,3 +240,42 @@ def test_the_usual_libraries_come_back():
     assert not jax.numpy.array_equal(made["module"].kernel[...], second["module"].kernel[...])
     assert made["train"].tx is second["train"].tx
     assert digest(made) == digest(first)
+
+
+@JAX
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"jax": ["a", ["nonsense"]]},
+        {"jax": ["a", [1, 2]]},
+        {"jax": "a"},
+        {"jax": ["a", [True]]},
+        {"jax": ["b", [False]]},
+        {"node": ["os.system", 1, ["ls"]]},
+        {"node": ["os.system", "[]", "ls"]},
+        {"static": ["ls"]},
+    ],
+)
+def test_malformed_nodes_are_damage(node):
+    """Whatever a file says, decoding gives a state or CorruptError."""
+    import jax.numpy as jnp
+
+    blob = encode({"a": jnp.ones((2, 2))})
+    old, new = (json.dumps(json.dumps(one, separators=(",", ":"))).strip('"').encode() for one in (KNOWN, node))
+    assert old in blob
+    head = int.from_bytes(blob[:8], "little")
+    text = blob[8 : 8 + head].replace(old, new)
+    with pytest.raises(CorruptError):
+        decode(len(text).to_bytes(8, "little") + text + blob[8 + head :])
+
+
+KNOWN = {"jax": ["a", [False]]}
+
+
+def test_a_name_in_a_file_is_not_looked_up():
+    """A node with the name of something dangerous is an inert record."""
+    blob = encode([Pair("ls", 1)])
+    name = f"{__name__}.Pair".encode()
+    assert name in blob
+    (found,) = decode(blob.replace(name, b"os.system".ljust(len(name))))
+    assert (type(found), found.kind.strip(), list(found.children)) == (StoredNode, "os.system", ["ls", 1])

@@ -162,6 +162,37 @@ def test_the_driver_is_killed(tmp_path, with_supervisor) -> None:
     waited(lambda: gone(found), "the end of the program")
 
 
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from pbt.tasks.command.process import run_program
+
+def fork(stream, piece):
+    if os.fork() == 0:
+        Path("forked").write_text(str(os.getpid()))
+        time.sleep(1000)
+
+run_program([sys.executable, "-S", "talk.py"], env=dict(os.environ), cwd=Path("."), timeout=None, output=fork)
+"""
+TALK = "import os, time\nopen('own', 'w').write(str(os.getpid()))\nos.write(1, b'x')\ntime.sleep(1000)"
+
+
+def test_a_process_that_keeps_the_lifeline_open(tmp_path) -> None:
+    """A process forked by the killed driver holds its end of the pipe; the program ends in spite of it."""
+    written(tmp_path, TALK, "talk.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    driver = subprocess.Popen([sys.executable, "-c", FORKING], env=environment, cwd=tmp_path)
+    waited(lambda: (tmp_path / "forked").exists() and (tmp_path / "forked").read_text(), "the fork")
+    program, forked = (int((tmp_path / name).read_text()) for name in ("own", "forked"))
+    driver.kill()
+    driver.wait(PATIENCE)
+    try:
+        waited(lambda: gone([program]), "the end of the program")
+        assert not gone([forked])
+    finally:
+        os.kill(forked, signal.SIGKILL)
+
+
 def test_the_log_is_bounded(tmp_path, monkeypatch) -> None:
     """Of output without end the log keeps the start and the end."""
     monkeypatch.setattr(output, "LOG_BYTES", 1000)

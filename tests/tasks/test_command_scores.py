@@ -1,5 +1,7 @@
 """Numbers in the lines of a program: points of a curve, scores, values in effect."""
 
+import os
+
 import pytest
 
 from pbt.executors.metrics import MetricsError
@@ -96,10 +98,12 @@ def test_numbers_of_patterns() -> None:
 
 
 def test_a_file_that_is_no_file(tmp_path) -> None:
-    """A folder, or a file that is far too large, is an error and not an absent file."""
+    """A folder, a pipe, or a file that is far too large, is an error and not an absent file."""
     assert metrics_in(tmp_path / "absent.json", "absent.json") is None
-    with pytest.raises(MetricsError, match=r"m.json: expected a JSON file, which cannot be read .Is a directory"):
-        metrics_in(tmp_path, "m.json")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(MetricsError, match=r"m.json: expected a JSON file, found something else"):
+            metrics_in(path, "m.json")
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(17 << 20)
     with pytest.raises(MetricsError, match="at most 16 MiB of JSON"):

@@ -135,6 +135,7 @@ def run(  # noqa: PLR0913 (a flag each)
         seed=experiment.seed if seed is None else seed,
         placement=(placement or PlacementOptions()).over(experiment.placement),
     )
+    experiment = (placement or PlacementOptions()).precise(experiment)
     path = out or new_run_dir(COMMAND if named is None else Path(named.rpartition(":")[0] or named).stem)
     return train_file(
         experiment,
@@ -219,6 +220,7 @@ def resume(  # noqa: PLR0913 (a flag each)
         rounds=rounds or meta["rounds"],
         placement=placement.over_recorded(meta.get("place") or {}, experiment.placement),
     )
+    experiment = placement.precise(experiment, meta.get("place"))
     return train_file(
         experiment,
         path,

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from pbt.errors import UsageError
+from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
 from pbt.terminal.exit import OK, SOME_FAILED, print_error
@@ -35,6 +37,7 @@ class PlacementOptions:
         members_per_program: Members per program (vectorized, ray). Default: as many as memory holds; with ray 1.
         device: cpu, cuda, cuda:1, or several joined by commas. Default: cuda if available.
         devices_per_member: Devices that each member trains on at once. Default: 1.
+        precision: Products of a SupervisedTask: float32, tf32 (GPUs) or bf16. Default: the task's, or as recorded.
         address: Address of the Ray cluster: host:port or auto. Default: RAY_ADDRESS, else a local Ray for this run.
         cpus: CPU cores per Ray worker.
         gpus: GPUs per Ray worker; fractions such as 0.25 are allowed.
@@ -46,6 +49,7 @@ class PlacementOptions:
     members_per_program: int | None = None
     device: str | None = None
     devices_per_member: int | None = None
+    precision: Literal["float32", "tf32", "bf16"] | None = None
     address: str | None = None
     cpus: float | None = None
     gpus: float | None = None
@@ -58,6 +62,21 @@ class PlacementOptions:
         of_ray = {name: value for name, value in of_ray.items() if value is not None}
         given["cluster"] = replace(placement.cluster, **of_ray)
         return replace(placement, **{name: value for name, value in given.items() if value is not None})
+
+    def precise(self, experiment: Experiment, recorded: Mapping[str, Any] | None = None) -> Experiment:
+        """The experiment in the precision given on the command line, else in the one that a run recorded.
+
+        Raises:
+            UsageError: Its task has none.
+        """
+        precision = self.precision or (recorded or {}).get("precision")
+        if precision is None or precision == getattr(experiment.task, "precision", None):
+            return experiment
+        if not hasattr(experiment.task, "precision"):
+            raise UsageError(
+                f"--precision {precision} is for a SupervisedTask; {type(experiment.task).__name__} sets its own"
+            )
+        return replace(experiment, task=replace(experiment.task, precision=precision))
 
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
         """The recorded placement of a run, with the options given on the command line in place of its own fields."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pbt.cli.options import OutputOptions, PlacementOptions
-from pbt.errors import MissingExtraError, RunExistsError
+from pbt.errors import MissingExtraError, RunExistsError, UsageError
 from pbt.runs.catalog import APPLICATIONS, CleanupOnRefusal, LatestLink, resume_command
 from pbt.runs.disk_space import bounded
 from pbt.runs.experiment import Experiment
@@ -78,6 +78,8 @@ def resume_application(
 ) -> int:
     """Resume a run of a registered application, and return the exit code."""
     application = meta["application"]
+    if options.precision is not None:
+        raise UsageError("--precision is for runs of a file; this application sets its own")
     module, _, function = APPLICATIONS[application["name"]].partition(":")
     full = options.over_recorded(meta.get("place") or {}, Placement())
     # Without options the application decides, as at the start.

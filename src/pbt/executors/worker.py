@@ -51,6 +51,14 @@ class ChecksData(Protocol):
         """Raise TaskError if this many members with values from this space cannot be trained and compared."""
 
 
+@runtime_checkable
+class ChecksDevice(Protocol):
+    """A task that needs something of its device."""
+
+    def check_device(self, device: str) -> None:
+        """Raise TaskError if members cannot be trained on this device."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpec:
     """The specification of a worker; picklable if the task is."""

@@ -36,6 +36,14 @@ from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, placed, training_loss
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
+from pbt.pytorch.precision import (
+    PRECISIONS,
+    Precision,
+    check_precision,
+    forward_pass,
+    in_float32,
+    matrix_products,
+)
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
 from pbt.space import Domain, HParams
 
@@ -80,6 +88,8 @@ class SupervisedTask:
             it is stepped after every training step; a `ReduceLROnPlateau` after every round, with the validation loss.
         ema: Decay of an exponential moving average of the weights, per step, from 0 to below 1; evaluation uses the
             averaged weights, and the state holds both. None: no average.
+        precision: `"float32"`; `"tf32"`: float32 products with 10 bits, on GPUs; `"bf16"`: the forward pass in bfloat16
+            under autocast. Weights, losses, metrics and optimizer states are float32 in all of them.
         record_every: Steps between rows of training loss in the report; the count restarts with each epoch, which ends
             with a row. None: no rows.
     """
@@ -102,6 +112,7 @@ class SupervisedTask:
     accumulate: int = 1
     scheduler: Callable[[Optimizer], Any] | None = None
     ema: float | None = None
+    precision: Precision = "float32"
     record_every: int | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +127,8 @@ class SupervisedTask:
             raise TaskError(f"expected a clip_norm above 0, got {self.clip_norm}")
         functions = {"loss": self.loss, **{f"the metric '{name}'": metric for name, metric in self.metrics.items()}}
         check_fields(self.model, self.data, self.optimizer, self.bind, functions)
+        if self.precision not in PRECISIONS:
+            raise TaskError(f"expected a precision of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.accumulate < 1:
             raise TaskError(f"expected accumulate to be at least 1, got {self.accumulate}")
         if self.ema is not None and not 0 <= self.ema < 1:
@@ -136,6 +149,10 @@ class SupervisedTask:
         check_disjoint(hparams, live, self.bind)
         bind_all(live, hparams, self.bind)
         check_loss(self.loss, live.loss)
+
+    def check_device(self, device: str) -> None:
+        """Raise TaskError if the device does not have the precision."""
+        check_precision(self.precision, device)
 
     def check_data(self, members: int, space: Mapping[str, Domain] = _NOTHING) -> None:
         """Raise TaskError if the data does not suffice for training, or for selection among the members.
@@ -248,6 +265,7 @@ class SupervisedTrainer:
     """Trains members one by one on one device; network and optimizer are built anew for each round."""
 
     def __init__(self, task: SupervisedTask, device: str, threads: int) -> None:
+        task.check_device(device)
         self._task = task
         self._device = device
         self._threads = threads
@@ -260,7 +278,7 @@ class SupervisedTrainer:
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         """Train one round."""
-        with threads_of(self._threads):
+        with threads_of(self._threads), matrix_products(self._task.precision, self._device):
             live = self._load(hparams, state, ctx)
             set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
@@ -324,7 +342,9 @@ class SupervisedTrainer:
         losses, measured = [], []
         for start in range(0, len(targets), size):
             batch = slice(start, start + size)
-            outputs = model(*(x[batch] for x in inputs))
+            with forward_pass(task.precision, self._device):
+                outputs = model(*(x[batch] for x in inputs))
+            outputs = in_float32(outputs, task.precision)
             share = len(targets[batch]) / len(targets)
             value = self._loss(outputs, targets[batch], **live.loss)
             (value if share == 1 else value * share).backward()  # type: ignore[no-untyped-call]
@@ -338,7 +358,13 @@ class SupervisedTrainer:
         task, model, average = self._task, live.parts["model"], live.parts.get("ema")
         model.eval()
         network = model if average is None else partial(average.outputs, model)
-        return evaluate(network, task.measured(split), split, task.evaluation_batch, task.prepare)
+
+        def outputs(*inputs: Tensor) -> Any:
+            with forward_pass(task.precision, self._device):
+                computed = network(*inputs)
+            return in_float32(computed, task.precision)
+
+        return evaluate(outputs, task.measured(split), split, task.evaluation_batch, task.prepare)
 
 
 def size_of(live: Live) -> int:

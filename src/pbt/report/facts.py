@@ -13,6 +13,7 @@ PLACE = {
     "executor": "executor",
     "device": "device",
     "threads": "CPU threads per round",
+    "precision": "precision",
     "pbt": "pbt",
     "torch": "PyTorch",
     "python": "Python",

@@ -19,7 +19,7 @@ from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.disk_space import Disk
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
 from pbt.runs.placement import Placement, PlacementFields, ResolvedPlacement
-from pbt.runs.preflight import check_devices, check_population, check_task, trainable
+from pbt.runs.preflight import check_devices, check_placed, check_population, check_task, trainable
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.runs.resume import check_same, existing_run, record_change, warn_of_changes
@@ -197,12 +197,13 @@ class Experiment:
             check_vacant(Path(run_dir))
         choice = choose(self.placement, train, births)
         resolved = choice.placement.resolve(self.population)
+        check_placed(train, resolved)
         meta = {
             **self.identity(),
             "rounds": self.rounds,
             "task": qualified_name(self.task) if callable(self.task) else type(self.task).__qualname__,
             "application": ({"note": self.note} if self.note else {}) | dict(application or {}),
-            "place": resolved.record(),
+            "place": self._place(resolved),
         }
         store = MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
         return store, resolved, choice.why
@@ -225,8 +226,14 @@ class Experiment:
         if self.rounds > meta["rounds"]:
             store.update_meta(rounds=self.rounds)
         resolved = self.placement.resumed(meta["place"]).resolve(self.population)
-        warn_of_changes(store, resolved)
+        check_placed(trainable(self.task), resolved)
+        warn_of_changes(store, self._place(resolved))
         return resolved
+
+    def _place(self, resolved: ResolvedPlacement) -> dict[str, Any]:
+        """All that the last bits of results depend on, as plain values."""
+        precision = getattr(self.task, "precision", None)
+        return {**resolved.record(), **({"precision": precision} if isinstance(precision, str) else {})}
 
 
 def run(  # noqa: PLR0913 (the front door: one flat call, all by name)

@@ -6,8 +6,9 @@ from typing import Any
 
 from pbt.errors import PBTError, TaskError, UsageError
 from pbt.executors.transport import check_sendable
-from pbt.executors.worker import ChecksData, Task, TrainFunction
+from pbt.executors.worker import ChecksData, ChecksDevice, Task, TrainFunction
 from pbt.runs.disk_space import sized
+from pbt.runs.placement import ResolvedPlacement
 from pbt.space import HParams, Space
 
 MOST_MEMBERS = 1_000_000
@@ -94,6 +95,18 @@ def check_devices(task: TrainFunction | Task, each: int | None) -> None:
             f"devices_per_member={each}: {type(task).__name__} trains a member on one device; leave it out, or use a "
             "pbt.Command or a function that reads ctx.devices"
         )
+
+
+def check_placed(task: TrainFunction | Task, resolved: ResolvedPlacement) -> None:
+    """Check that the devices of a placement have what a task needs; workers on Ray check their own.
+
+    Raises:
+        TaskError: One does not.
+    """
+    given: Any = task
+    if isinstance(given, ChecksDevice) and resolved.executor != "ray":
+        for device in dict.fromkeys(resolved.devices):
+            given.check_device(device)
 
 
 _TRIES = 4

@@ -7,7 +7,6 @@ from typing import Any
 
 from pbt.core.describe import Difference
 from pbt.errors import RunUnbegunError, UsageError
-from pbt.runs.placement import ResolvedPlacement
 from pbt.store.base import Store
 from pbt.store.layout import DATABASE
 from pbt.store.sqlite import RunStore
@@ -64,9 +63,15 @@ def record_change(store: Store, change: Difference, plan: Mapping[str, Any]) -> 
     store.note("changed_plan", **entry)
 
 
-def warn_of_changes(store: Store, resolved: ResolvedPlacement) -> None:
-    """Warn of changes that can alter the last bits of a resumed run; such changes are allowed."""
-    recorded, now = store.meta["place"], resolved.record()
+def warn_of_changes(store: Store, now: Mapping[str, Any]) -> None:
+    """Warn of changes that can alter the last bits of a resumed run; such changes are allowed.
+
+    Args:
+        store: The run.
+        now: Its placement from now on, as recorded.
+    """
+    # Runs of earlier versions have no precision; it was torch's default.
+    recorded = {"precision": "float32", **store.meta["place"]}
     changes = [
         f"{name} {recorded.get(name)} -> {value}"
         for name, value in now.items()

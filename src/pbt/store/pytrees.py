@@ -21,7 +21,7 @@ _CONTAINERS = frozenset({Counter, OrderedDict, bytes, defaultdict, deque, dict, 
 """Types that a state keeps as they are, some of which are nodes of JAX, too."""
 
 
-class Opened(NamedTuple):
+class NodeParts(NamedTuple):
     """A node, one level of it."""
 
     kind: str
@@ -55,21 +55,21 @@ class Static:
     text: str
 
 
-def opened(value: Any) -> Opened | None:
+def opened(value: Any) -> NodeParts | None:
     """One level of a custom node; None for every other value."""
     kind = type(value)
     if kind is StoredNode:
-        return Opened(value.kind, value.static, value.children)
+        return NodeParts(value.kind, value.static, value.children)
     if kind is Static or kind in _CONTAINERS or isinstance(value, (np.ndarray, np.generic, type)):
         return None
     name = f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return Opened(name, describe(kind._fields), tuple(value), kind._make)
+        return NodeParts(name, describe(kind._fields), tuple(value), kind._make)
     found = _of_jax(value, name) or _of_optree(value, name)
     if found is None and dataclasses.is_dataclass(value):
         fields = [field.name for field in dataclasses.fields(value)]
         children = [getattr(value, field) for field in fields]
-        return Opened(name, describe(fields), children, functools.partial(_filled, value, fields))
+        return NodeParts(name, describe(fields), children, functools.partial(_filled, value, fields))
     return found
 
 
@@ -81,7 +81,7 @@ def _filled(value: Any, fields: Sequence[str], children: Sequence[Any]) -> Any:
     return made
 
 
-def _of_jax(value: Any, name: str) -> Opened | None:
+def _of_jax(value: Any, name: str) -> NodeParts | None:
     # A node of JAX implies that JAX is imported.
     jax = sys.modules.get("jax")
     if jax is None or not hasattr(jax, "tree_util"):
@@ -95,15 +95,15 @@ def _of_jax(value: Any, name: str) -> Opened | None:
         structure = jax.tree_util.tree_structure(value, is_leaf=lambda part: part is not value)
         return jax.tree_util.tree_unflatten(structure, others)
 
-    return Opened(name, describe(static), list(children), rebuild)
+    return NodeParts(name, describe(static), list(children), rebuild)
 
 
-def _of_optree(value: Any, name: str) -> Opened | None:
+def _of_optree(value: Any, name: str) -> NodeParts | None:
     optree = sys.modules.get("optree")
     if optree is None or optree.tree_is_leaf(value):
         return None
     children, static, _, unflatten = optree.tree_flatten_one_level(value)
-    return Opened(name, describe(static), list(children), lambda others: unflatten(static, tuple(others)))
+    return NodeParts(name, describe(static), list(children), lambda others: unflatten(static, tuple(others)))
 
 
 def describe(value: Any) -> str:
@@ -254,7 +254,7 @@ def _restored(state: Any, like: Any, path: str) -> Any:
     raise _differs(path, _short(like), _short(state))
 
 
-def _restored_node(state: Any, like: Opened, path: str) -> Any:
+def _restored_node(state: Any, like: NodeParts, path: str) -> Any:
     found = opened(state)
     if found is None or found.kind != like.kind:
         raise _differs(path, like.kind, _short(state) if found is None else found.kind)
@@ -266,7 +266,7 @@ def _restored_node(state: Any, like: Opened, path: str) -> Any:
     return like.rebuild([_restored(one, other, f"{path}.{_named(like, index)}") for index, (one, other) in pairs])
 
 
-def _named(node: Opened, index: int) -> str:
+def _named(node: NodeParts, index: int) -> str:
     """The name of a child, for messages."""
     names = node.static[2:-2].split("', '")
     return names[index] if len(names) == len(node.children) and names[index].isidentifier() else str(index)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pbt.errors import PBTError, TaskError, nearest
 from pbt.executors.base_values import is_number
-from pbt.executors.worker import Context
+from pbt.executors.worker import Context, Metrics
 from pbt.space import HParams
 
 _PRECISION = 1e-5
@@ -87,11 +87,8 @@ def splits_of(given: Any, kind: type, names: Sequence[str] = ("train", "valid", 
 
 def metrics(score: str, found: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """The metrics of the validation data by name, with the score; those of the test data with the prefix `test_`."""
-    valid = found.get("valid", {})
-    if score not in valid:
-        raise TaskError(f"score='{score}' is not among the metrics of the booster{nearest(score, valid)}")
     test = {f"test_{name}": value for name, value in found.get("test", {}).items()}
-    return {**valid, **test, "score": valid[score]}
+    return {**scored(score, found.get("valid", {})), **test}
 
 
 @contextmanager
@@ -104,3 +101,15 @@ def before_the_start(library: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
         raise TaskError(f"{library} cannot be configured before the start: {type(error).__name__}: {reason}") from error
+
+
+def scored(score: str, metrics: Metrics) -> dict[str, Any]:
+    """Metrics with the metric of this name as their score.
+
+    Raises:
+        TaskError: There is no such metric.
+    """
+    if not isinstance(metrics, Mapping) or score not in metrics:
+        known = metrics if isinstance(metrics, Mapping) else ()
+        raise TaskError(f"score='{score}' is not among the metrics{nearest(score, map(str, known))}")
+    return {**metrics, "score": metrics[score]}

@@ -1,5 +1,6 @@
 """Tasks that train with Stable-Baselines3: the user's algorithm and environment, one `learn` per round."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from pbt.errors import MissingExtraError, TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
-from pbt.pytorch.bind import Binding, OptimizerBinding
+from pbt.pytorch.bind import AttributeBinding, Binding, OptimizerBinding
 from pbt.pytorch.live import Live
 from pbt.pytorch.state import threads_of
 from pbt.space import HParams
@@ -116,12 +117,24 @@ class _LearnRound:
         self._task, self._hparams, self._start, self._ctx = task, hparams, state, ctx
         self._model, self._eval_env = _taken_apart(built(task.build, hparams, ctx))
         model = self._model
+        self._check_bindings()
         check_device(model.device, ctx, "build the model with device=ctx.device")
         if task.quiet:
             model.verbose, model.tensorboard_log = 0, None
         use_run_progress(model, task.total_steps)
         self._parts = {"model": model, "policy": model.policy, **optimizers(model)}
         self._live = Live(parts=self._parts, marked=True)
+
+    def _check_bindings(self) -> None:
+        """Refuse to set an argument of the algorithm as a mere attribute: buffers have copies of some of them."""
+        known = inspect.signature(type(self._model).__init__).parameters
+        for binding in self._task.bind.values():
+            path = binding.path.split(".") if isinstance(binding, AttributeBinding) else []
+            if len(path) == 2 and path[0] == "model" and path[1] in known:
+                raise TaskError(
+                    f"attribute({'.'.join(path)!r}): expected an attribute that is no argument of "
+                    f"{type(self._model).__name__}; bind algorithm({path[1]!r}), which also sets the copies in buffers"
+                )
 
     def __enter__(self) -> "_LearnRound":
         return self

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from pbt.errors import PBTError, TaskError, nearest
-from pbt.executors.base_values import KIND, MARK
+from pbt.errors import PBTError, TaskError
+from pbt.executors.base_values import KIND, MARK, plain
 from pbt.executors.metrics import MetricsError
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context
@@ -20,6 +20,7 @@ from pbt.pytorch.bind import ArgumentBinding, AttributeBinding, Binding, Optimiz
 from pbt.pytorch.live import Live
 from pbt.pytorch.state import seed_global
 from pbt.space import HParams
+from pbt.store.folder import Workspace
 
 Build = Callable[[HParams, Context], Any]
 """`(hparams, ctx) -> ...`: makes the framework's objects anew, as the user's own program does."""
@@ -66,7 +67,8 @@ def tried(hparams: HParams, bind: Mapping[str, Binding], attempt: Callable[[Cont
     """
     check_bound(hparams, bind)
     try:
-        attempt(Context(seed=0, member=0, round=1, first_step=0, hparams=hparams))
+        with Workspace(None) as workspace:
+            attempt(Context(seed=0, member=0, round=1, first_step=0, hparams=hparams, workspace=workspace))
     except PBTError:
         raise
     except Exception as error:
@@ -97,6 +99,13 @@ def bind_live(live: Live, hparams: HParams, bind: Mapping[str, Binding], ctx: Co
                     f"made {made.kind}; the class of an optimizer must not depend on hyperparameters"
                 )
     bind_all(live, hparams, bind, ctx)
+    for name, value in hparams.items():
+        numbers = [plain(written.number.get()) for written in live.written.get(bind[name], ())]
+        if isinstance(bind[name], OptimizerBinding) and value and numbers and not any(numbers):
+            raise TaskError(
+                f"the hyperparameter '{name}' has no effect: the optimizer was built with {bind[name]} at 0 in every "
+                "parameter group, and a group at 0 stays at 0; build it with another value"
+            )
 
 
 def check_device(found: Any, ctx: Context, remedy: str) -> None:
@@ -119,7 +128,8 @@ def metrics_of(found: Mapping[str, Any], score: str, hint: str = "") -> dict[str
     """
     numbers = {name: float(value) for name, value in found.items() if _is_number(value)}
     if score not in numbers:
-        raise MetricsError(f"the score '{score}' is not among the metrics{nearest(score, numbers)}{hint}")
+        known = ", ".join(sorted(numbers)) or "none"
+        raise MetricsError(f"the score '{score}' is not among the metrics of the round ({known}){hint}")
     # `score`, `scores` and `series` have a meaning of their own in the metrics of a task.
     others = {name: value for name, value in numbers.items() if name not in ("scores", "series")}
     return {**others, "score": numbers[score]}

@@ -10,7 +10,7 @@ from pbt.errors import MissingExtraError, TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
-from pbt.pytorch.bind import Binding
+from pbt.pytorch.bind import Binding, OptimizerBinding
 from pbt.pytorch.live import Live
 from pbt.pytorch.state import threads_of
 from pbt.space import HParams
@@ -42,6 +42,14 @@ _WARNINGS = (
     # The library's and PEFT's own use of each other.
     r"`is_gradient_checkpointing` is deprecated",
 )
+_ARGUMENTS: Mapping[Binding, str] = {
+    OptimizerBinding("lr"): "learning_rate",
+    OptimizerBinding("weight_decay"): "weight_decay",
+    OptimizerBinding("betas", 0): "adam_beta1",
+    OptimizerBinding("betas", 1): "adam_beta2",
+    OptimizerBinding("eps"): "adam_epsilon",
+}
+"""The arguments that the Trainer builds its optimizer with: with its default decay of 0, no group would have any."""
 _SEEDS = 2**32
 """Seeds of NumPy are smaller."""
 
@@ -148,6 +156,10 @@ class _TrainRound(TrainerCallback):
         trainer, ctx = self._trainer, self._ctx
         args = trainer.args
         bind_attributes(self._parts(), self._hparams, self._task.bind)
+        for name, value in self._hparams.items():
+            argument = _ARGUMENTS.get(self._task.bind[name])
+            if argument is not None:
+                setattr(args, argument, value)
         check_device(args.device, ctx, "build TrainingArguments with use_cpu, or set CUDA_VISIBLE_DEVICES")
         # With several visible GPUs the Trainer would spread each batch over all of them.
         args._n_gpu = min(args.n_gpu, 1)

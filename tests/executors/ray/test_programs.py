@@ -5,8 +5,10 @@ import importlib.util
 import pytest
 
 import pbt
-from pbt.errors import DeviceError, UsageError
+from pbt.errors import DeviceError, PopulationLostError, UsageError
+from pbt.tasks.command.supervisor import start_of
 from tests.tasks.programs import command
+from tests.tasks.test_command_process import waited
 
 SAVE = "import json, os\nopen(os.environ['PBT_OUT'] + '/state', 'w').write('x')\n"
 SHOW = (
@@ -48,7 +50,8 @@ def test_several_gpus_per_member(tmp_path) -> None:
     assert {each["CUDA_VISIBLE_DEVICES"] for each in shown} <= {"0,1", "2,3", "1,0", "3,2", "0,2", "1,3", "0,3", "1,2"}
     assert found.meta["place"]["need"]["GPU"] == 2
     again = pbt.run(task, **given, placement="ray", rounds=3, resume=True)
-    assert again.best.reported["PBT_DEVICES"] == "cuda:0,cuda:1"
+    last = {report.reported["PBT_DEVICES"] for state, report in again.tree.reports.items() if state.round == 3}
+    assert last == {"cuda:0,cuda:1"}
 
 
 @pytest.mark.slow
@@ -66,3 +69,16 @@ def test_two_numbers_of_gpus() -> None:
     placement = pbt.Placement(executor="ray", devices_per_member=2, cluster=pbt.Cluster(gpus=1))
     with pytest.raises(UsageError, match=r"devices_per_member=2: .*got 1 per worker"):
         placement.resolve(4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("gpus")
+def test_a_program_ends_with_its_actor(tmp_path) -> None:
+    """An actor that is killed in the middle of a round takes its program along."""
+    text = "import os, sys, time\nopen(f'{os.getpid()}.pid', 'w').close()\ntime.sleep(1000)"
+    task = command(tmp_path, text, arguments="", reads_env=True)
+    limits = pbt.Limits(task_timeout=5, attempts=1)
+    with pytest.raises(PopulationLostError, match="time limit of 5 s"):
+        pbt.run(task, SPACE, population=1, rounds=1, placement=pbt.Placement(executor="ray", limits=limits))
+    (started,) = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    waited(lambda: not start_of(started), "the end of the program")

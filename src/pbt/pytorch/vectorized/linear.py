@@ -33,6 +33,15 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     """`F.linear` of every member: x (members, ..., in), w (members, out, in), b (members, out)."""
+    x, w, b = _cast(x), _cast(w), None if b is None else _cast(b)
     rows = x.reshape(len(x), -1, x.shape[-1])
     result: Tensor = _Linear.apply(rows, w, b)  # type: ignore[no-untyped-call]
     return result.view(*x.shape[:-1], w.shape[1])
+
+
+def _cast(x: Tensor) -> Tensor:
+    """The tensor as autocast would pass it to a product; autocast does not reach into an autograd function."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return x
+    return x.to(torch.get_autocast_dtype(device))

@@ -21,6 +21,7 @@ from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Split
 from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
 from pbt.pytorch.noise import Noise
+from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
@@ -88,7 +89,8 @@ class Population:
             return outcomes
         try:
             program = self._load(starts)
-            metrics = self._train(program, [start.task for start in starts])
+            with matrix_products(self._task.precision, self._setup.device):
+                metrics = self._train(program, [start.task for start in starts])
         except (Exception, SystemExit) as error:
             self._program, self._rows = None, {}
             if is_interrupt(error):

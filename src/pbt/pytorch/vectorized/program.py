@@ -16,6 +16,7 @@ from pbt.pytorch.data import Inputs
 from pbt.pytorch.evaluation import detached
 from pbt.pytorch.losses import training_loss
 from pbt.pytorch.noise import CounterNoise, Noise
+from pbt.pytorch.precision import forward_pass, in_float32
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, Elementwise
@@ -294,17 +295,20 @@ class Program:
         *,
         shared: bool,
     ) -> Outputs:
+        precision = self._task.precision
         if self._is_chain(inputs):
             x = inputs[0].expand(len(rows), *inputs[0].shape) if shared else inputs[0]
-            return self._net.run_chain({**params, **buffers}, x)
+            with forward_pass(precision, self._device):
+                chained = self._net.run_chain({**params, **buffers}, x)
+            return in_float32(chained, precision)
         dims = (0, 0, 0, 0, *[None if shared else 0 for _ in inputs])
         run = vmap(self._net.run, dims, randomness="different")
-        with quiet():
+        with quiet(), forward_pass(precision, self._device):
             outputs, replaced = run(params, buffers, attributes, rows, *inputs)
         with torch.no_grad():
             for name, value in replaced.items():
                 buffers[name].copy_(value)
-        return outputs
+        return in_float32(outputs, precision)
 
     def set_mode(self, *, training: bool) -> None:
         """Set training or evaluation mode of optimizers that have modes."""

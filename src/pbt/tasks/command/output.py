@@ -1,5 +1,6 @@
 """The output of a program: lines for the numbers in them, a log of bounded size, and its tail for error messages."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -52,23 +53,20 @@ class Lines:
 class Log:
     """The output of a program in a file: its start and its end, at most `LOG_BYTES` and `TAIL_BYTES`.
 
+    A disk that is full costs the log, not the round.
+
     Args:
         path: The file; None: only the tail is kept.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._file: BinaryIO | None = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # A new file: a link of that name, in a run of an unknown author, would lead elsewhere.
-            path.unlink(missing_ok=True)
-            self._file = path.open("xb")
+        self._file = None if path is None else _created(path)
+        self.path = None if self._file is None else path
         self._tail = bytearray()
         self._written = self._omitted = 0
 
     def write(self, piece: bytes) -> None:
-        """Append output. A disk that is full costs the log, not the round."""
+        """Append output."""
         self._tail += piece
         del self._tail[:-TAIL_BYTES]
         fits = piece[: LOG_BYTES - self._written]
@@ -109,6 +107,16 @@ class Log:
                 return
 
 
+def _created(path: Path) -> BinaryIO | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A new file: a link of that name, in a run of an unknown author, would lead elsewhere.
+        path.unlink(missing_ok=True)
+        return path.open("xb")
+    except OSError:
+        return None
+
+
 def log_file(folder: Path, member: int, round_: int) -> Path:
     """The log of a member's round."""
     return folder / f"{member:06d}-{round_:06d}.log"
@@ -118,4 +126,5 @@ def remove_old_logs(folder: Path, member: int, keep: int) -> None:
     """Remove all but the newest logs of a member."""
     logs = sorted(folder.glob(f"{member:06d}-*.log"))
     for old in logs[: max(0, len(logs) - keep)]:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old.unlink(missing_ok=True)

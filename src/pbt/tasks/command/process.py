@@ -1,6 +1,7 @@
 """Run a program under its supervisor, and read its output without ever waiting for it alone."""
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pbt.errors import TaskError, WorkerError
-from pbt.executors.process_tree import ending
 from pbt.tasks.command import supervisor
 from pbt.tasks.command.supervisor import GRACE_SECONDS, KILL_SECONDS, kill_group
 
 STDOUT, STDERR = 0, 1
+_SHORT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""Error numbers of a machine that is short of memory, processes or descriptors, which is not the member's fault."""
 _STATUS = 2
 _CHUNK = 1 << 16
 _MOST_READS = 256
@@ -46,11 +48,14 @@ class _Running:
     """A program and the reading ends of its pipes."""
 
     process: subprocess.Popen[bytes]
+    """The parent of the supervisor, which ends at once."""
     lifeline: int
     readers: dict[int, int]
     """Stream by descriptor."""
     messages: dict[str, Any] = field(default_factory=dict)
     pending: bytes = b""
+    supervised: bool = True
+    """Whether the supervisor holds its end of the status pipe."""
 
     def take(self, reader: int, output: Output) -> int:
         """Read a piece from a pipe; returns its length, 0 at the end or if there is none."""
@@ -61,6 +66,8 @@ class _Running:
         if self.readers[reader] != _STATUS:
             if piece:
                 output(self.readers[reader], piece)
+        elif not piece:
+            self.supervised = False
         else:
             *lines, self.pending = (self.pending + piece).split(b"\n")
             for line in lines:
@@ -76,12 +83,19 @@ class _Running:
     def stop(self) -> None:
         """End the program and its supervisor within four seconds."""
         self.release()
-        try:
-            self.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        status = next(reader for reader, stream in self.readers.items() if stream == _STATUS)
+        deadline = time.monotonic() + _STOP_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(status, selectors.EVENT_READ)
+            while self.supervised and (left := deadline - time.monotonic()) > 0:
+                if selector.select(left):
+                    self.take(status, lambda *_: None)
+        self.process.kill()
+        self.process.wait()
         if "pid" in self.messages and "code" not in self.messages:
+            owner, _, began = self.messages["mark"].partition(":")
+            if supervisor.is_alive(int(owner), began):
+                supervisor.send([int(owner)], signal.SIGKILL)
             kill_group(self.messages["pid"], self.messages["mark"])
         for reader in self.readers:
             os.close(reader)
@@ -101,7 +115,7 @@ def run_program(
 
     Raises:
         TaskError: It cannot be started.
-        WorkerError: It was killed, or its supervisor was.
+        WorkerError: It was killed, or its supervisor was; or the machine is short of memory or processes.
     """
     started = time.monotonic()
     running = _start(argv, env, cwd)
@@ -119,7 +133,7 @@ def run_program(
                 for key, _ in selector.select(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)):
                     if not running.take(key.fd, output):
                         selector.unregister(key.fd)
-                if running.process.poll() is not None and not _is_open(selector, running, _STATUS):
+                if not running.supervised:
                     break
             _drain(running, output)
     finally:
@@ -133,7 +147,7 @@ def _ended(argv: Sequence[str], running: _Running, seconds: float, *, late: bool
         raise TaskError(f"the program '{argv[0]}' cannot be started: {messages['failed']}")
     code = messages.get("code")
     if not late and (code is None or code == -signal.SIGKILL):
-        killed = "the program" if code is not None else f"its supervisor ({ending(running.process.returncode)})"
+        killed = "the program" if code is not None else "the supervisor of the program"
         raise WorkerError(f"{killed} was killed from outside after {seconds:.1f} s; is memory short?")
     return ProgramEnd(code=-signal.SIGKILL if code is None else code, seconds=seconds, late=late)
 
@@ -142,7 +156,8 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> _Running:
     pipes = [os.pipe() for _ in range(4)]
     (held, lifeline), (out, out_end), (err, err_end), (status, status_end) = pipes
     # Isolated and without site-packages, it starts within some 20 ms.
-    words = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid()), str(held), str(status_end), *argv]
+    worker = f"{os.getpid()}:{supervisor.start_of(os.getpid())}"
+    words = [sys.executable, "-I", "-S", supervisor.__file__, worker, str(held), str(status_end), *argv]
     try:
         process = subprocess.Popen(  # noqa: S603 (the user's program, without a shell)
             words,
@@ -157,7 +172,8 @@ def _start(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> _Running:
     except OSError as error:
         for end in (lifeline, out, err, status):
             os.close(end)
-        raise TaskError(f"the program '{argv[0]}' cannot be started in {cwd}: {error.strerror or error}") from error
+        kind = WorkerError if error.errno in _SHORT else TaskError
+        raise kind(f"the program '{argv[0]}' cannot be started in {cwd}: {error.strerror or error}") from error
     finally:
         for end in (held, out_end, err_end, status_end):
             os.close(end)
@@ -172,10 +188,6 @@ def _selector(running: _Running) -> Iterator[selectors.BaseSelector]:
         for reader in running.readers:
             selector.register(reader, selectors.EVENT_READ)
         yield selector
-
-
-def _is_open(selector: selectors.BaseSelector, running: _Running, stream: int) -> bool:
-    return any(running.readers[key.fd] == stream for key in selector.get_map().values())
 
 
 def _drain(running: _Running, output: Output) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,14 +65,14 @@ def metrics_in(file: Path, name: str) -> dict[str, Any] | None:
     Raises:
         MetricsError: It is something else.
     """
-    try:
-        if file.stat().st_size > _FILE_BYTES:
-            raise MetricsError(
-                f"{name}: expected at most {_FILE_BYTES >> 20} MiB of JSON, got {file.stat().st_size:,} B"
-            )
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return None
+    if not file.is_file():  # reading a pipe could block forever
+        raise MetricsError(f"{name}: expected a JSON file, found something else")
+    try:
+        if (size := file.stat().st_size) > _FILE_BYTES:
+            raise MetricsError(f"{name}: expected at most {_FILE_BYTES >> 20} MiB of JSON, got {size:,} bytes")
+        text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise MetricsError(f"{name}: expected a JSON file, which cannot be read ({error.strerror or error})") from error
     values = _object(text)

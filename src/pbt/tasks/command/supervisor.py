@@ -1,8 +1,9 @@
 """A small process between a worker and its program, which ends the program when the worker is gone.
 
-It is started as a file of its own, without this package, so it imports the standard library only. The worker holds the
-writing end of a pipe, the lifeline: the kernel closes it however the worker ends. A process forked by the worker may
-hold it too, so the parent's id is checked as well.
+It is started as a file of its own, without this package, so it imports the standard library only. It is not a child of
+the worker, because some systems (Ray, among others) kill the children of a worker together with it. The worker holds
+the writing end of a pipe, the lifeline: the kernel closes it however the worker ends. A process forked by the worker
+may hold it too, so the worker is looked for as well.
 
 The program runs in a session of its own. It is ended together with its process group, its descendants, and all
 processes that inherited its mark: an environment variable with the id and the start time of this process. The mark
@@ -19,7 +20,7 @@ from pathlib import Path
 
 MARK = "PBT_SUPERVISOR"
 """The environment variable of the mark."""
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.0
 """Time between SIGTERM and SIGKILL."""
 KILL_SECONDS = 1.0
 """Time for killed processes to disappear."""
@@ -32,6 +33,19 @@ def start_of(pid: int) -> str:
     """The start time of a process in the system's unit; empty if it is gone or a zombie."""
     fields = _stat(pid)
     return "" if not fields or fields[0] in "ZX" else fields[19]
+
+
+def is_alive(pid: int, began: str) -> bool:
+    """Whether a process that started at this time is there; without /proc, whether any of this id is."""
+    if began:
+        return start_of(pid) == began
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def remaining(group: int, mark: str, root: int = 0) -> list[int]:
@@ -189,15 +203,18 @@ class _Supervised:
         return left if ended or left else [self.pid]
 
 
-def supervise(parent: int, lifeline: int, status: int, argv: list[str]) -> None:
+def supervise(worker: str, lifeline: int, status: int, argv: list[str]) -> None:
     """Run the program, and end it when it is finished or the worker is gone.
 
     Args:
-        parent: Process id of the worker.
+        worker: Process id and start time of the worker, joined by a colon.
         lifeline: The reading end of the pipe that the worker holds.
         status: The writing end of a pipe for messages to the worker, one JSON object per line.
         argv: The program and its arguments.
     """
+    if os.fork():
+        os._exit(0)  # the parent of the supervisor; the worker keeps no child
+    pid, _, began = worker.partition(":")
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
@@ -209,10 +226,13 @@ def supervise(parent: int, lifeline: int, status: int, argv: list[str]) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)  # the program alone holds the output pipes
+    poller = select.poll()
+    for watched in (lifeline, woken):
+        poller.register(watched, select.POLLIN)
     while not program.poll():
-        ready, _, _ = select.select([lifeline, woken], [], [], _LOOK_SECONDS)
+        ready = {descriptor for descriptor, _ in poller.poll(1000 * _LOOK_SECONDS)}
         stopped = woken in ready and any(number in _STOPPING for number in os.read(woken, 512))
-        if lifeline in ready or stopped or os.getppid() != parent:
+        if lifeline in ready or stopped or not is_alive(int(pid), began):
             break
     program.end()
     program.poll()
@@ -220,4 +240,4 @@ def supervise(parent: int, lifeline: int, status: int, argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    supervise(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    supervise(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pbt.errors import TaskError
+from pbt.errors import DiskError, TaskError
 from pbt.executors.base import State
 from pbt.executors.metrics import MetricsError
 from pbt.executors.process_tree import ending
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.space import Domain, HParams
+from pbt.store.durable import REMEDY
 from pbt.store.folder import Folder
 from pbt.store.points import NAME
 from pbt.tasks.command.checks import check_placeholders, check_program
@@ -120,9 +121,11 @@ class Command:
         start = None if state is None else state.path.absolute()
         if start is not None and self.in_place:
             out, start = start, None  # a private copy already
-        else:
-            out.mkdir()
-        values_file.write_text(json.dumps(dict(hparams)) + "\n")
+        try:
+            out.mkdir(exist_ok=True)
+            values_file.write_text(json.dumps(dict(hparams)) + "\n")
+        except OSError as error:
+            raise DiskError(f"cannot write {scratch}: {error.strerror or error}; {REMEDY}") from error
         values = round_values(ctx, steps, out, start, values_file)
         argv = Template.of(self.command).fill({**values, **hparams})
         env = environment(values, hparams, ctx.devices, self.env)
@@ -137,10 +140,8 @@ class Command:
         if ended.late or ended.code:
             raise found.explain(TaskError(found.failure(ended)))
         metrics = found.metrics(out)
-        if not any(out.iterdir()):
-            raise found.explain(
-                TaskError(f"the program left {{out}} empty ({out.name}); expected its checkpoint there at its end")
-            )
+        if not (out.is_dir() and any(out.iterdir())):
+            raise found.explain(TaskError("the program left {out} empty; expected its checkpoint there at its end"))
         return Folder(out), metrics
 
     @property
