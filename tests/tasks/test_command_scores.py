@@ -1,5 +1,6 @@
 """Numbers in the lines of a program: points of a curve, scores, values in effect."""
 
+import math
 import os
 
 import pytest
@@ -23,7 +24,7 @@ def found_in(text, score="score", patterns=()):
 
 
 def test_points_of_a_curve() -> None:
-    """A JSON object with a whole step and finite numbers is a point; other lines are none."""
+    """A JSON object with a whole step and numbers, NaN too, is a point; other lines are none."""
     text = """
 {"step": 1, "loss": 0.5, "name": "a", "done": true, "list": [1]}
 {"step": 2, "loss": NaN}
@@ -33,7 +34,7 @@ def test_points_of_a_curve() -> None:
 not {"step": 4, "loss": 1}
 {"step": 5, "loss": 2, "n": 7}"""
     _, _, points, _ = found_in(text)
-    assert points == [(1, {"loss": 0.5}), (5, {"loss": 2.0, "n": 7.0})]
+    assert str(points) == str([(1, {"loss": 0.5}), (2, {"loss": math.nan}), (5, {"loss": 2.0, "n": 7.0})])
 
 
 def test_the_last_line_with_the_score_counts() -> None:

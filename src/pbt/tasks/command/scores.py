@@ -54,7 +54,7 @@ class Found:
         if any(key in values for key in (self._score, "scores")):
             self.metrics = {name: value for name, value in values.items() if name not in (HPARAMS, STEP)}
         step = values.get(STEP)
-        numbers = {name: float(value) for name, value in values.items() if name != STEP and _is_finite(value)}
+        numbers = {name: float(value) for name, value in values.items() if name != STEP and _is_number(value)}
         if type(step) is int and numbers:
             self._on_point(step, numbers)
 
@@ -151,5 +151,6 @@ def _object(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e308
+def _is_number(value: Any) -> bool:
+    # A loss that is NaN is shown as such; an integer may be too large for a float.
+    return isinstance(value, float) or (type(value) is int and abs(value) < 1e308)
