@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from pbt import Run
 from pbt.cli.app import main
 from pbt.errors import DiskError, UsageError
 from pbt.runs import disk_space as disk
 from pbt.runs.disk_space import Disk, bytes_of, size_of, sized
 from pbt.store.verify import verify_run
 from tests.disk.damaged_runs import told
-from tests.disk.walk_experiment import SIZE, experiment
+from tests.disk.walk_experiment import SIZE, experiment, folders
 
 TASK = f"{Path(__file__).with_name('walk_experiment.py')}:experiment"
+FOLDERS = TASK.replace(":experiment", ":folders")
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -75,6 +77,21 @@ def test_a_run_stops_before_its_bound_and_goes_on_with_a_larger_one(tmp_path, un
     assert told(path) == undisturbed
 
 
+def test_files_of_folders_count_once(tmp_path, capsys) -> None:
+    """A file that all states share is in the run once, and so in the estimate; the bound holds with working copies."""
+    folders.run(tmp_path / "whole")
+    path, bound = tmp_path / "run", 900 * 1024
+    assert main(["run", FOLDERS, "--out", str(path), "--quiet", f"--max-disk={bound}"]) == 75
+    assert "--max-disk" in capsys.readouterr().err
+    assert size_of(path) <= bound
+    assert verify_run(path) == []
+    assert 0 < Run.open(path).view.round < 3
+    assert main(["resume", str(path), FOLDERS, "--quiet", "--max-disk=1G"]) == 0
+    assert told(path) == told(tmp_path / "whole")
+    # Eight copies of the shared file and the estimate of their round would exceed this bound.
+    assert main(["run", FOLDERS, "--out", str(tmp_path / "enough"), "--quiet", "--max-disk=1500k"]) == 0
+
+
 def test_a_bound_below_one_round_is_met_with_its_first_state(tmp_path) -> None:
     """The first report says what a wave takes; nothing of the wave is kept, and nothing is in the way."""
     path = tmp_path / "run"
@@ -115,22 +132,26 @@ cp -r "$1/run" "$4"
 """
 
 
+@pytest.mark.parametrize("of", ["states", "folders"])
 @pytest.mark.parametrize("is_seen", [True, False])
-def test_a_disk_that_is_really_full(is_seen, tmp_path, undisturbed) -> None:
+def test_a_disk_that_is_really_full(is_seen, of, tmp_path, undisturbed) -> None:
     """A file system of some hundred KB: stopped before it is full or, where nobody looks, by the system."""
     (tmp_path / "disk").mkdir()
-    task = TASK
+    task = FOLDERS if of == "folders" else TASK
+    if of == "folders":
+        folders.run(tmp_path / "whole")
+        undisturbed = told(tmp_path / "whole")
     if not is_seen:
         blind = tmp_path / "blind.py"
         blind.write_text(
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
             "import pbt.runs.disk_space as space; space.Disk._check = lambda *_, **__: None\n"
-            "from walk_experiment import experiment\n"
+            "from walk_experiment import experiment, folders\n"
         )
-        task = f"{blind}:experiment"
+        task = f"{blind}:{task.rpartition(':')[2]}"
     done = subprocess.run(
         ["unshare", "-m", "bash", "-c", MOUNTED, "-", tmp_path / "disk", sys.executable, task, tmp_path / "copy",
-         "480k" if is_seen else "300k"],
+         {"states": ("300k", "480k"), "folders": ("500k", "900k")}[of][is_seen]],
         capture_output=True, text=True, check=False, env=os.environ,
     )  # fmt: skip
     if done.returncode and ("unshare" in done.stderr or "mount:" in done.stderr):

@@ -2,11 +2,12 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from pbt import Experiment, Float, Plan, truncation
+from pbt import Experiment, Float, Folder, Plan, truncation
 
 SIZE = 5000
 
@@ -20,6 +21,17 @@ def walk(hparams, state, steps, ctx):
     return {"place": place}, -float(np.abs(place).mean())
 
 
+def in_folders(hparams, state, steps, ctx):
+    """The same walk in a checkpoint folder, beside a file that all states share."""
+    place = {"place": np.load(state["checkpoint"].path / "place.npy")} if state is not None else None
+    made, score = walk(hparams, place, steps, ctx)
+    out = ctx.scratch / "out"
+    out.mkdir()
+    np.save(out / "place.npy", made["place"])
+    (out / "shared.bin").write_bytes(bytes(range(256)) * 400)
+    return {"checkpoint": Folder(out)}, score
+
+
 experiment = Experiment(
     task=walk,
     space={"lr": Float(0.001, 0.1, "log")},
@@ -28,6 +40,8 @@ experiment = Experiment(
     rounds=int(os.environ.get("DISK_ROUNDS", "3")),
     seed=7,
 )
+
+folders = replace(experiment, task=in_folders)
 
 if __name__ == "__main__":
     experiment.run(Path(sys.argv[1]), resume=True)

@@ -22,6 +22,7 @@ from pbt.executors.recorder import PointRecorder
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.executors.source_lines import SourceLine, is_interrupt, metrics_line, users_line
 from pbt.space import Domain, HParams
+from pbt.store.durable import REMEDY
 from pbt.store.folder import Workspace
 from pbt.store.live import LiveFile
 
@@ -122,9 +123,10 @@ class MemberWorker:
         started = time.monotonic()
         folder = self._setup.states.live
         recorder = PointRecorder(None if folder is None else LiveFile(folder, task.member, task.round))
+        workspace = Workspace(self._setup.states.workspaces)
         try:
             use_threads(self._setup.threads)
-            with Workspace(self._setup.states.workspaces) as workspace:
+            with workspace:
                 state = None
                 if task.start is not None:
                     state = self._setup.states.get(task.start, task.digest or "", task.blob)
@@ -137,10 +139,19 @@ class MemberWorker:
         except WorkerError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
+            if workspace.disk_is_full and not isinstance(error, DiskError):
+                error = full_disk(error)
             return replace(blame(task, error, self._setup.task), points=recorder.close())
         unread = sorted(task.hparams.keys() - context.checked)
         made = report(task, measured, stored, time.monotonic() - started, unread)
         return replace(made, points=recorder.close())
+
+
+def full_disk(error: BaseException) -> DiskError:
+    """The error for a round that ended because a disk was full."""
+    full = DiskError(f"the disk is full: {error_text(error)[0]}; {REMEDY}")
+    full.__cause__ = error
+    return full
 
 
 def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:

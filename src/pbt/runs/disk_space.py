@@ -83,6 +83,10 @@ class Disk(Observer):
     def _added(self, engine: Engine, state: StateRef) -> int:
         """Bytes of the files that a new state brought into the run."""
         files = engine.store.states.references(state)
+        if files and not self._files:
+            # Of the first folder it is unknown what later ones share, such as a frozen network.
+            self._files |= files.keys()
+            return 0
         added = sum(size for sha256, size in files.items() if sha256 not in self._files)
         self._files |= files.keys()
         return added

@@ -5,13 +5,15 @@ of its folders; the files themselves are stored by content (`store.objects`).
 """
 
 import atexit
+import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import rmtree
+from shutil import disk_usage, rmtree
 from typing import Any
 
 from pbt.errors import CorruptError, DiskError
@@ -35,6 +37,8 @@ class Workspace:
     def __init__(self, root: Path | None) -> None:
         self._root = root
         self._path: Path | None = None
+        self.disk_is_full = False
+        """Whether the round ended by an error with a full disk, which is then not the member's fault."""
 
     @property
     def path(self) -> Path:
@@ -61,10 +65,27 @@ class Workspace:
         self._token = workspace.set(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         workspace.reset(self._token)
+        if error is not None:
+            self.disk_is_full = _is_full(error, self._path)
         if self._path is not None:
             rmtree(self._path, ignore_errors=True)
+
+
+_FULL_BYTES = 1 << 16
+
+
+def _is_full(error: BaseException, path: Path | None) -> bool:
+    """Whether a disk was full: by the error itself, or by the room beside the working folder.
+
+    Libraries report a short write by errors of their own, without the system's number.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    with contextlib.suppress(OSError):
+        return path is not None and disk_usage(path).free < _FULL_BYTES
+    return False
 
 
 @dataclass(slots=True, eq=False)
