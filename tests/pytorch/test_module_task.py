@@ -11,7 +11,7 @@ from pbt.core.population import StateRef
 from pbt.errors import TaskError
 from pbt.executors.base import Report, RoundTask
 from pbt.executors.worker import WorkerSpec
-from pbt.pytorch import ModuleTask, capture, dropout, loss, restore
+from pbt.pytorch import ModuleTask, capture, dropout, loss, optimizer, restore
 from pbt.store.codec import decode, digest, encode
 from pbt.store.files import StateFiles
 from tests.pytorch.tasks import Duel
@@ -150,3 +150,39 @@ def test_states_that_do_not_fit(state, message) -> None:
         message = "state of 'optimizer' does not fit"
     with pytest.raises(TaskError, match=message):
         restore(parts, state)
+
+
+class InFolders:
+    """A part whose state is a checkpoint folder, made in the working folder of the round."""
+
+    bind = {"lr": optimizer("lr")}  # noqa: RUF012
+
+    class Checkpoint:
+        def __init__(self, folder):
+            self.folder, self.count = folder, 0
+
+        def state_dict(self):
+            self.folder.mkdir(exist_ok=True)
+            (self.folder / "count.txt").write_text(str(self.count))
+            return {"folder": pbt.Folder(self.folder)}
+
+        def load_state_dict(self, state):
+            self.count = int((state["folder"].path / "count.txt").read_text())
+
+    def build(self, hparams, ctx):
+        model = nn.Linear(1, 1)
+        checkpoint = self.Checkpoint(ctx.scratch / "checkpoint")
+        return {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "checkpoint": checkpoint}
+
+    def train(self, parts, hparams, steps, ctx):
+        parts["checkpoint"].count += steps
+
+    def evaluate(self, parts, ctx):
+        return float(parts["checkpoint"].count)
+
+
+def test_a_part_may_keep_its_state_in_a_folder(tmp_path):
+    """Checked before the start, too, where no round is in progress."""
+    run = pbt.run(InFolders(), {"lr": pbt.Float(0.1, 1)}, population=3, rounds=3, run_dir=tmp_path / "run")
+    assert run.best.score == 3
+    assert (run.load_state()["checkpoint"]["folder"].path / "count.txt").read_text() == "3"

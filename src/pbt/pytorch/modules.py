@@ -31,6 +31,7 @@ from pbt.pytorch.live import Live
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
 from pbt.store.codec import digest
+from pbt.store.folder import Workspace
 
 _PLAIN = (
     bool, int, float, str, bytes, type, FunctionType, BuiltinFunctionType, MethodType, torch.device, torch.dtype
@@ -91,16 +92,17 @@ class ModuleTask:
                     "accumulate() and ema() are for a SupervisedTask; this task has its own training loop, so bind "
                     "argument() and read hparams"
                 )
-        ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
-        try:
-            live, built = _build(self.task, hparams, ctx)
-        except PBTError:
-            raise
-        except Exception as error:
-            raise TaskError(f"build failed before the start: {type(error).__name__}: {error}") from error
-        check_disjoint(hparams, live, self.task.bind)
-        bind_all(live, hparams, self.task.bind)
-        digest(capture(live.stateful, built))
+        with Workspace(None) as workspace:
+            ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams, workspace=workspace)
+            try:
+                live, built = _build(self.task, hparams, ctx)
+            except PBTError:
+                raise
+            except Exception as error:
+                raise TaskError(f"build failed before the start: {type(error).__name__}: {error}") from error
+            check_disjoint(hparams, live, self.task.bind)
+            bind_all(live, hparams, self.task.bind)
+            digest(capture(live.stateful, built))
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""
