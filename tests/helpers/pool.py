@@ -5,7 +5,7 @@ The processes, their pipes and their rounds are those of `ProcessExecutor`; only
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pbt.closing import Closing
@@ -36,6 +36,9 @@ class AnySpec:
         for batch in batches:
             batch.setup = self.setup
         return list(batches)
+
+    def on(self, devices: str) -> "AnySpec":
+        return replace(self, device=devices)
 
     def __reduce__(self) -> tuple[type["AnySpec"], tuple[str]]:
         # What a worker opens comes with each batch.

@@ -225,7 +225,8 @@ def test_nothing_is_printed_or_left_behind(tmp_path, monkeypatch, capfd):
     assert "GPU" not in "".join(capfd.readouterr())
 
 
-def test_a_value_without_effect_is_an_error():
-    """An optimizer whose groups have no decay stays without it; that is an error instead of a value read back."""
-    with pytest.raises(TaskError, match=r"'decay' has no effect.*'weight_decay'.*at 0"):
-        train(task_of(lit.without_decay), 2, 1)
+def test_a_setting_at_zero_in_every_group_takes_effect():
+    """An optimizer built without decay, whose default is another value, decays by the hyperparameter."""
+    run = train(task_of(lit.without_decay), 2, 2)
+    groups = checkpoint(run)["optimizer_states"][0]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [run.best.hparams["decay"]]

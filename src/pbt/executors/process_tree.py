@@ -71,11 +71,20 @@ def descendants(pids: Iterable[int | None]) -> list[Started]:
     found: list[Started] = []
     waiting = [pid for pid in pids if pid is not None]
     while waiting:
-        for file in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+        for pid in _children(waiting.pop()):
+            waiting.append(pid)
+            found.append((pid, _start_of(pid)))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process; none if it is gone."""
+    found: list[int] = []
+    # It may end between any two of these steps.
+    with contextlib.suppress(OSError):
+        for file in list(Path(f"/proc/{pid}/task").glob("*/children")):
             with contextlib.suppress(OSError):
-                for pid in map(int, file.read_text().split()):
-                    waiting.append(pid)
-                    found.append((pid, _start_of(pid)))
+                found += map(int, file.read_text().split())
     return found
 
 

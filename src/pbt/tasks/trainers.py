@@ -13,7 +13,7 @@ import torch
 from torch.optim import Optimizer
 
 from pbt.errors import PBTError, TaskError
-from pbt.executors.base_values import KIND, MARK, plain
+from pbt.executors.base_values import KIND, MARK
 from pbt.executors.metrics import MetricsError
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context
@@ -100,13 +100,6 @@ def bind_live(live: Live, hparams: HParams, bind: Mapping[str, Binding], ctx: Co
                     f"made {made.kind}; the class of an optimizer must not depend on hyperparameters"
                 )
     bind_all(live, hparams, bind, ctx)
-    for name, value in hparams.items():
-        numbers = [plain(written.number.get()) for written in live.written.get(bind[name], ())]
-        if isinstance(bind[name], OptimizerBinding) and value and numbers and not any(numbers):
-            raise TaskError(
-                f"the hyperparameter '{name}' has no effect: the optimizer was built with {bind[name]} at 0 in every "
-                "parameter group, and a group at 0 stays at 0; build it with another value"
-            )
 
 
 def check_device(found: Any, ctx: Context, remedy: str) -> None:
