@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accelerator, cluster, conv, convolution, decision, fc, memory, mlp, toy
+from benchmarks import accelerator, cluster, conv, convolution, decision, fc, frameworks, memory, mlp, toy
 from benchmarks.base import Options, Row
 
 BENCHMARKS: dict[str, Callable[[Options], Iterable[Row]]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Options], Iterable[Row]]] = {
     "memory": memory.measure,
     "convolution": convolution.measure,
     "ray": cluster.measure,
+    "frameworks": frameworks.measure,
     "accelerator": accelerator.measure,
 }
 

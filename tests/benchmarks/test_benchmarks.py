@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import accelerator, conv, decision, fc, mlp, paired, ray_side, ray_tune_pbt
+from benchmarks import accelerator, conv, decision, fc, frameworks, mlp, paired, ray_side, ray_tune_pbt
 from benchmarks.accelerator_workloads import WORKLOADS, tiny
 from benchmarks.arithmetic import layers_flop, training_flop
 from benchmarks.bare_loop import BareLoop
@@ -272,3 +272,20 @@ def test_comparisons_are_paired_by_seed():
         paired.table([one, comparison("text", "own", {9: 1.0})])
     with pytest.raises(UsageError, match="one metric"):
         paired.table([one, comparison("nqm", "pbt", {1: 1.0}, "score")])
+
+
+def test_a_framework_that_is_missing_is_a_missed_row():
+    def missing():
+        raise ImportError("no such framework")
+
+    row = frameworks._row(frameworks.Case("Other", missing, 1), 1)
+    assert not row.reached
+    assert "not measured: no such framework" in row.line()
+
+
+def test_a_further_round_of_a_program_is_measured():
+    """Several rounds against one of as many steps; the state is the array that the program saves."""
+    (case,) = (case for case in frameworks.CASES if "Command" in case.name)
+    seconds, size = frameworks._seconds(case.task(), 1, 2)
+    assert seconds > 0
+    assert size == pytest.approx(10_000_000, rel=0.01)
