@@ -29,7 +29,7 @@ TRACES = 60.0
 
 
 def walk(hparams, state, steps, ctx):
-    """A keyed walk; states of odd members are worth a file; one round of one member fails."""
+    """A keyed walk; every second state of a member is worth a file; one round of one member fails."""
     enlist()
     time.sleep(float(os.environ.get(NAP, "0")))
     place = np.zeros(100) if state is None else state["place"]
@@ -41,7 +41,8 @@ def walk(hparams, state, steps, ctx):
     if (ctx.member, ctx.round) == (2, 2):
         raise ValueError("meant to fail")
     # Drawn from a global generator, which is seeded for each round.
-    luck = np.random.random(6000 if ctx.member % 2 else 1)  # noqa: NPY002
+    # Of one round half of the states are files, and of two rounds every worker has written one.
+    luck = np.random.random(6000 if (ctx.member + ctx.round) % 2 else 1)  # noqa: NPY002
     return {"place": place, "luck": luck}, -float(np.abs(place).mean())
 
 

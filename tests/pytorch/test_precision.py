@@ -47,6 +47,7 @@ def convolving() -> nn.Module:
 
 
 NETWORKS = {"mlp": mlp, "normed": normed, "convolving": convolving, "attending": Attending}
+SAMPLE = [pytest.param(name, marks=() if name in ("normed", "attending") else pytest.mark.slow) for name in NETWORKS]
 TASK = SupervisedTask(
     model=mlp, data=data, optimizer=partial(torch.optim.Adam, lr=0.01), bind={"lr": optimizer("lr")}, batch_size=40,
     score="loss", metrics={},
@@ -75,7 +76,7 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", SAMPLE)
 @pytest.mark.parametrize("executor", ["inline", "vectorized"])
 def test_products_are_bfloat16_and_states_float32(network: str, executor: str) -> None:
     """Forward and backward products; weights, optimizer states and scores keep their type and stay close."""
@@ -93,7 +94,7 @@ def test_products_are_bfloat16_and_states_float32(network: str, executor: str) -
     assert list(found["bf16"]) == pytest.approx(list(found["float32"]), abs=0.08)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", SAMPLE)
 def test_one_program_has_the_precision_of_each_member_alone(network: str) -> None:
     """To a few units of bfloat16, which the order of sums decides."""
     task = replace(TASK, model=NETWORKS[network], precision="bf16")

@@ -358,12 +358,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger = logging.getLogger("pbt")
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
         logger.addHandler(_StderrHandler())
+    before = logger.level
     logger.setLevel(logging.WARNING)  # commands that train also show notes
     for stream in (sys.stdout, sys.stderr):
         # Characters that the terminal cannot encode are replaced, not an error.
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    return exit_code_of(lambda: _call(sys.argv[1:] if argv is None else list(argv)))
+    try:
+        return exit_code_of(lambda: _call(sys.argv[1:] if argv is None else list(argv)))
+    finally:
+        logger.setLevel(before)  # a program may call this function
 
 
 def _call(tokens: list[str]) -> int:
