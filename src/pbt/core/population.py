@@ -35,6 +35,8 @@ class Stored:
     """Encoded size in bytes."""
     blob: bytes | None = None
     """The encoded state if it has no file of its own; durable only with the transaction that commits it."""
+    folders: bool = False
+    """Whether a new state has checkpoint folders, whose files are listed beside it; not known of one read back."""
 
 
 class Member(NamedTuple):

@@ -25,6 +25,7 @@ from pbt.space import Domain, HParams
 from pbt.store.durable import REMEDY
 from pbt.store.folder import Workspace
 from pbt.store.live import LiveFile
+from pbt.store.points import Points
 
 TrainFunction = Callable[[HParams, State, int, Context], tuple[State, Metrics]]
 """`(hparams, state, steps, ctx) -> (state, metrics)`: train `state` (None: a new one) for that many steps.
@@ -105,6 +106,7 @@ class MemberWorker:
     def __init__(self, setup: WorkerSpec, train: TrainFunction) -> None:
         self._setup = setup
         self._train = train
+        self._workspaces, self._live = setup.states.workspaces, setup.states.live
 
     def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store the rounds one after another."""
@@ -121,16 +123,15 @@ class MemberWorker:
 
     def _once(self, task: RoundTask) -> Outcome:
         started = time.monotonic()
-        folder = self._setup.states.live
-        recorder = PointRecorder(None if folder is None else LiveFile(folder, task.member, task.round))
-        workspace = Workspace(self._setup.states.workspaces)
+        recorder = PointRecorder(None if self._live is None else LiveFile(self._live, task.member, task.round))
+        workspace = Workspace(self._workspaces)
         try:
             use_threads(self._setup.threads)
             with workspace:
                 state = None
                 if task.start is not None:
                     state = self._setup.states.get(task.start, task.digest or "", task.blob)
-                context = replace(context_of(task, self._setup, workspace), recorder=recorder)
+                context = context_of(task, self._setup, workspace, recorder)
                 with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                     returned = self._train(dict(task.hparams), state, task.steps, context)
                 state, metrics = pair_of(returned)
@@ -143,8 +144,7 @@ class MemberWorker:
                 error = full_disk(error)
             return replace(blame(task, error, self._setup.task), points=recorder.close())
         unread = sorted(task.hparams.keys() - context.checked)
-        made = report(task, measured, stored, time.monotonic() - started, unread)
-        return replace(made, points=recorder.close())
+        return report(task, measured, stored, time.monotonic() - started, unread, recorder.close())
 
 
 def full_disk(error: BaseException) -> DiskError:
@@ -204,7 +204,9 @@ def error_text(error: BaseException) -> tuple[str, str]:
         return f"{kind}, whose text cannot be formatted: {type(another).__name__}", ""
 
 
-def context_of(task: RoundTask, setup: WorkerSpec, workspace: Workspace | None = None) -> Context:
+def context_of(
+    task: RoundTask, setup: WorkerSpec, workspace: Workspace | None = None, recorder: PointRecorder | None = None
+) -> Context:
     """The context of a round."""
     return Context(
         seed=task.seed,
@@ -220,11 +222,17 @@ def context_of(task: RoundTask, setup: WorkerSpec, workspace: Workspace | None =
         copied=task.start is not None and task.start.member != task.member,
         changed=task.changed,
         workspace=workspace,
+        recorder=recorder or PointRecorder(),
     )
 
 
 def report(
-    task: RoundTask, measured: TaskMetrics, stored: Stored, seconds: float, unread: Sequence[str] = ()
+    task: RoundTask,
+    measured: TaskMetrics,
+    stored: Stored,
+    seconds: float,
+    unread: Sequence[str] = (),
+    points: Points | None = None,
 ) -> Report:
     """The outcome of a trained round."""
     return Report(
@@ -237,6 +245,7 @@ def report(
         stored=stored,
         seconds=seconds,
         unread=tuple(unread),
+        points=points or {},
     )
 
 

@@ -70,7 +70,9 @@ class Disk(Observer):
         if engine.store.path is None or not isinstance(outcome, Report):
             return
         self._waiting -= 1
-        size = outcome.stored.size + self._added(engine, StateRef(outcome.member, outcome.round))
+        size = outcome.stored.size
+        if outcome.stored.folders:
+            size += self._added(engine, StateRef(outcome.member, outcome.round))
         if size > self._largest:
             self._largest = size
             self._check(engine, engine.store.path, waiting=max(0, self._waiting))

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ class StateFiles:
     beside: Path | None = None
     """Where the files of `Folder`s are kept if there is no `folder`; None: a state with one is refused."""
 
-    @property
-    def objects(self) -> FileObjects | None:
-        """The files of the `Folder`s in states, by content; None: such a state is refused."""
+    objects: FileObjects | None = field(init=False, repr=False, compare=False)
+    """The files of the `Folder`s in states, by content; None: such a state is refused."""
+
+    def __post_init__(self) -> None:
+        # Made once: a path for every state that is read would take as long as reading a small one.
         base = self.folder or self.beside
-        return None if base is None else FileObjects(base / OBJECTS)
+        object.__setattr__(self, "objects", None if base is None else FileObjects(base / OBJECTS))
 
     @property
     def workspaces(self) -> Path | None:
@@ -68,7 +70,8 @@ class StateFiles:
             encoded = encode_whole(state, lambda folder: self._keep_folder(folder, writing))
             if encoded.folders:
                 self.write_references(ref, references(encoded.folders))
-        return self.keep(ref, encoded.blob, encoded.digest)
+        stored = self.keep(ref, encoded.blob, encoded.digest)
+        return replace(stored, folders=True) if encoded.folders else stored
 
     def _keep_folder(self, folder: Folder, writing: contextlib.ExitStack) -> Manifest:
         objects = self._with_objects()

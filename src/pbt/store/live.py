@@ -78,8 +78,9 @@ class LiveFile:
 
     def remove(self) -> None:
         """Remove the file of the member's last round or attempt."""
+        # Called in every round, mostly for a file that was never written: no path objects.
         with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            os.unlink(f"{self.folder}/{self.member}.json")  # noqa: PTH108
 
     def write(self, points: Points) -> None:
         """Replace the file; a disk that cannot be written is no error of a round, so that nothing happens then."""

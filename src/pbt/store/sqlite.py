@@ -242,7 +242,8 @@ class RunStore(Closing):
         gone = [ref for ref in self._stored if ref not in kept]
         if not gone:
             return 0
-        in_files = [ref for ref in gone if self._in_file(ref)]
+        with_objects = self._has_objects()
+        in_files = [ref for ref in gone if self._in_file(ref, with_objects=with_objects)]
         if in_files:
             with self._transaction() as connection:
                 tables.delete_states(connection, gone)
@@ -275,8 +276,8 @@ class RunStore(Closing):
             yield self._connection
         self._swept.clear()
 
-    def _in_file(self, ref: StateRef) -> bool:
-        return self.stored(ref).blob is None or (self._has_objects() and bool(self._states.references(ref)))
+    def _in_file(self, ref: StateRef, *, with_objects: bool) -> bool:
+        return self.stored(ref).blob is None or (with_objects and bool(self._states.references(ref)))
 
     def _has_objects(self) -> bool:
         return (self._path / STATES / OBJECTS).is_dir()
@@ -291,7 +292,7 @@ class RunStore(Closing):
     def _check_files(self, stored: Mapping[StateRef, Stored]) -> None:
         for ref, record in stored.items():
             paths = [] if record.blob is not None else [self._path / STATES / file_name(ref)]
-            if self._has_objects():
+            if record.folders:
                 paths += [self._path / STATES / OBJECTS / sha256 for sha256 in self._states.references(ref)]
             for path in paths:
                 if not path.is_file():

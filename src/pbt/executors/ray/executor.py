@@ -309,7 +309,8 @@ class RayExecutor(Closing):
                         if digest_of(blob) != digest:
                             self._again((task,), "made a state that arrived damaged")
                             return
-                        outcome = replace(outcome, stored=self._states.keep(ref, blob, digest))
+                        kept = replace(self._states.keep(ref, blob, digest), folders=outcome.stored.folders)
+                        outcome = replace(outcome, stored=kept)
                         self._held.add(ref, made.parcel, len(blob))
             except self._ray.exceptions.RayError as error:
                 self._again((task,), f"was lost with the state it had made ({_brief(error)})")
