@@ -102,6 +102,7 @@ def test_a_rate_that_training_changes_keeps_its_phase():
     assert digest(one) == digest(same)
 
 
+@pytest.mark.slow  # imports the framework in each worker; other frameworks do it by default
 def test_processes_train_what_inline_trains():
     """Both executors give the same bits."""
     common = {"plan": pbt.Plan(interval=2), "population": 2, "rounds": 2, "objective": "minimize"}

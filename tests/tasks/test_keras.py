@@ -93,6 +93,7 @@ def test_a_rate_that_a_callback_changes_keeps_its_phase():
     assert digest(train(task, {"lr": 0.08}, None, 3)[0]) == digest(same)
 
 
+@pytest.mark.slow  # imports the framework in each worker; other frameworks do it by default
 def test_processes_train_what_inline_trains():
     """Both executors give the same bits."""
     common = {"population": 2, "rounds": 2}
