@@ -1,5 +1,6 @@
 """Folders and files as states: `pbt.Folder`."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -349,3 +350,33 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 32 << 10  # KiB
+
+
+def test_a_file_with_another_name_elsewhere_is_copied(states: StateFiles, tmp_path: Path) -> None:
+    """A program may link its own files into its output: what it writes to them later, and its rights to, stay its own."""
+    outside = tmp_path / "base.bin"
+    outside.write_bytes(b"base")
+    outside.chmod(0o644)
+    with Workspace(states.workspaces) as workspace:
+        (workspace.path / "out").mkdir()
+        (workspace.path / "out" / "base.bin").hardlink_to(outside)
+        stored = states.put(REF, {"at": pbt.Folder(workspace.path / "out")})
+    assert (outside.stat().st_mode & 0o777, outside.stat().st_nlink) == (0o644, 1)
+    outside.write_bytes(b"else")
+    assert (states.get(REF, stored.digest, stored.blob)["at"].path / "base.bin").read_bytes() == b"base"
+
+
+def test_a_file_that_cannot_be_read_is_the_members_mistake(
+    states: StateFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No failure of the disk, which would end the run for all. (Rights do not bind root, so that the system is played.)"""
+    path, opened = checkpoint(tmp_path / "out"), os.open
+
+    def deny(file, *rest, **more):
+        if str(file).endswith("step.txt"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return opened(file, *rest, **more)
+
+    monkeypatch.setattr(os, "open", deny)
+    with pytest.raises(StateError, match=r"state\['at'\]: .*step\.txt.*Permission denied"):
+        states.put(REF, {"at": pbt.Folder(path)})

@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage, rmtree
 from typing import Any
@@ -88,14 +87,13 @@ def _is_full(error: BaseException, path: Path | None) -> bool:
     return False
 
 
-@dataclass(slots=True, eq=False)
 class Folder:
     """A checkpoint folder or a single file, as part of a state.
 
     `train` returns it anywhere in the state: `{"checkpoint": pbt.Folder(ctx.scratch / "out"), "best": 0.93}`. Its
     content is taken when the state is stored, after evaluation. Each file is stored once per run under its SHA-256, so
     a file that does not change costs nothing after the first round. A file below `ctx.scratch` is stored by a hard
-    link, any other one by a copy (a reflink on file systems that have them).
+    link, unless it has another name elsewhere; any other one by a copy (a reflink on file systems that have them).
 
     In a loaded state, `path` is a private working copy, made on first access and removed after the round. A Folder
     whose `path` was never accessed is handed on without reading a byte.
@@ -107,14 +105,13 @@ class Folder:
         path: An existing folder or file with only regular files and folders inside: no links, devices or pipes.
     """
 
-    _given: str | os.PathLike[str] | None
-    _manifest: Manifest | None = None
-    _objects: Objects | None = None
-    _copy: Path | None = field(default=None, init=False)
+    __slots__ = ("_copy", "_given", "_manifest", "_objects")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._given, self._manifest, self._objects = os.fspath(path), None, None
-        self._copy = None
+        self._given: str | None = os.fspath(path)
+        self._manifest: Manifest | None = None
+        self._objects: Objects | None = None
+        self._copy: Path | None = None
 
     @classmethod
     def stored(cls, manifest: Manifest, objects: Objects | None) -> "Folder":

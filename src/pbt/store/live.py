@@ -96,7 +96,7 @@ class LiveFile:
 
 
 def read_newest(run: Path, members: list[int]) -> dict[int, NewestPoint]:
-    """The newest numbers of these members by id; of those without any, or with a file that is none of ours, nothing."""
+    """The newest numbers of these members by id; members without a valid file are left out."""
     found = {}
     with _opened(run) as folder:
         for member in members[:FILES] if folder is not None else []:

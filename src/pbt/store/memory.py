@@ -104,8 +104,8 @@ class MemoryStore(Closing):
         kept = frozenset(keep)
         gone = [ref for ref in self._stored if ref not in kept]
         for ref in gone:
-            del self._stored[ref]
-            self._states.remove(ref)
+            if self._stored.pop(ref).folders:
+                self._states.remove(ref)
         self._references.sweep(REFERENCES)
         return len(gone)
 

@@ -76,7 +76,12 @@ class FileObjects:
         if untouched is None:
             path, current = folder.path, workspace.get()
             private = current is not None and current.contains(path)
-            return read_tree(path, lambda name, file, found: self._take(file, path / name, found.st_size, link=private))
+
+            def take(name: str, file: int, found: os.stat_result) -> str:
+                # A file with another name may be written to under that name.
+                return self._take(file, path / name, found.st_size, link=private and found.st_nlink == 1)
+
+            return read_tree(path, take)
         for content in untouched.files.values():
             if not self._has(content):
                 self._copy_from(folder, content)
@@ -95,7 +100,7 @@ class FileObjects:
             raise CorruptError(f"{folder!r}: expected content with SHA-256 {content.sha256}, found {found}")
 
     def _take(self, source: int, path: Path, size: int, *, link: bool) -> str:
-        sha256 = hash_file(source, path)
+        sha256 = hash_file(source)
         content = FileContent(size, sha256)
         if self._has(content):
             return sha256

@@ -33,7 +33,7 @@ def manifest_of(path: Path) -> Manifest:
     Raises:
         StateError: It is missing, empty, still being written, or contains something other than files and folders.
     """
-    return read_tree(path, lambda name, file, _: hash_file(file, name))
+    return read_tree(path, lambda _, file, __: hash_file(file))
 
 
 def read_tree(path: Path, read: Callable[[str, int, os.stat_result], str]) -> Manifest:
@@ -44,8 +44,9 @@ def read_tree(path: Path, read: Callable[[str, int, os.stat_result], str]) -> Ma
         read: `(name, descriptor, status) -> SHA-256` of an open file.
 
     Raises:
-        StateError: It is missing, empty, still being written, or contains something other than files and folders.
-        DiskError: It cannot be read.
+        StateError: It is missing, empty, still being written, not readable, or contains something other than files and
+            folders.
+        DiskError: The disk fails.
     """
     try:
         before, empty = _look(path)
@@ -67,6 +68,10 @@ def read_tree(path: Path, read: Callable[[str, int, os.stat_result], str]) -> Ma
         if not os.path.lexists(path):
             raise StateError(f"{path}: expected a folder or file with a checkpoint, found nothing") from None
         raise _changing(Path(error.filename or path)) from None
+    except PermissionError as error:
+        raise StateError(
+            f"{error.filename or path}: cannot be read ({error.strerror}); change its permissions"
+        ) from None
     except OSError as error:
         raise DiskError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     if before.keys() != after.keys() or empty != empty_after or any(not _same(before[n], after[n]) for n in before):
@@ -132,18 +137,12 @@ def _open(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def hash_file(descriptor: int, name: object, most: int | None = None) -> str:
-    """SHA-256 of an open file, read from its start in pieces.
-
-    Raises:
-        StateError: It is longer than `most` bytes.
-    """
+def hash_file(descriptor: int) -> str:
+    """SHA-256 of an open file, read from its start in pieces."""
     sha, offset = hashlib.sha256(), 0
     while piece := os.pread(descriptor, PIECE, offset):
         sha.update(piece)
         offset += len(piece)
-        if most is not None and offset > most:
-            raise StateError(f"{name}: expected {most:,} bytes, found more")
     return sha.hexdigest()
 
 
@@ -185,7 +184,7 @@ def check_content(descriptor: int, content: FileContent, path: Path) -> None:
     size = os.fstat(descriptor).st_size
     if size != content.size:
         raise CorruptError(f"{path}: expected {content.size:,} bytes with SHA-256 {content.sha256}, found {size:,}")
-    found = hash_file(descriptor, path)
+    found = hash_file(descriptor)
     if found != content.sha256:
         raise CorruptError(f"{path}: expected content with SHA-256 {content.sha256}, found {found}")
 
