@@ -353,7 +353,7 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_file_with_another_name_elsewhere_is_copied(states: StateFiles, tmp_path: Path) -> None:
-    """A program may link its own files into its output: what it writes to them later, and its rights to, stay its own."""
+    """A program may link files of its own into its output: their content and their rights stay its own."""
     outside = tmp_path / "base.bin"
     outside.write_bytes(b"base")
     outside.chmod(0o644)
@@ -369,7 +369,7 @@ def test_a_file_with_another_name_elsewhere_is_copied(states: StateFiles, tmp_pa
 def test_a_file_that_cannot_be_read_is_the_members_mistake(
     states: StateFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No failure of the disk, which would end the run for all. (Rights do not bind root, so that the system is played.)"""
+    """No failure of the disk, which would end the run for all. Rights do not bind root, so the call is made to fail."""
     path, opened = checkpoint(tmp_path / "out"), os.open
 
     def deny(file, *rest, **more):

@@ -1,12 +1,13 @@
 """The `ctx` of the user's code: member, step, seed and device of a round, and its hyperparameters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pbt.core.rng import Key, Rng, seed_of
-from pbt.errors import TaskError, nearest
+from pbt.errors import PBTError, TaskError, nearest
 from pbt.executors.base_values import chosen_groups, is_number, plain, rebase, same
 from pbt.executors.recorder import PointRecorder
 from pbt.space import HParams
@@ -167,6 +168,34 @@ class Context:
             if not same(self.hparams[name], found):
                 raise _not_in_effect(name, self.hparams[name], found, "it is")
             self.checked.add(name)
+
+
+_LONG = 500
+"""Characters of a library's message."""
+
+
+@contextmanager
+def trial_round(hparams: HParams, what: str) -> Iterator[Context]:
+    """The context of a round outside a run: to check a task before the start, or to rebuild objects from a state.
+
+    Args:
+        hparams: The hyperparameters.
+        what: The start of the message if the user's code or a library fails.
+
+    Raises:
+        TaskError: The body raised another exception than those of this package.
+    """
+    with Workspace(None) as workspace:
+        try:
+            yield Context(seed=0, member=0, round=1, first_step=0, hparams=hparams, workspace=workspace)
+        except PBTError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            if len(reason) > _LONG:
+                # Lists of allowed values are cut, not the value that a library names behind them.
+                reason = f"{reason[: _LONG // 2]} ... {reason[-_LONG // 2 :]}"
+            raise TaskError(f"{what}: {type(error).__name__}: {reason}") from error
 
 
 def _not_in_effect(name: str, expected: Any, actual: Any, how: str) -> TaskError:

@@ -12,9 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch.optim import Optimizer
 
-from pbt.errors import PBTError, TaskError
+from pbt.errors import TaskError
 from pbt.executors.base import Scratch, State
 from pbt.executors.base_values import KIND, MARK, is_number
+from pbt.executors.context import trial_round
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import (
@@ -31,7 +32,6 @@ from pbt.pytorch.live import Live
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
 from pbt.store.codec import digest
-from pbt.store.folder import Workspace
 
 _PLAIN = (
     bool, int, float, str, bytes, type, FunctionType, BuiltinFunctionType, MethodType, torch.device, torch.dtype
@@ -92,14 +92,8 @@ class ModuleTask:
                     "accumulate() and ema() are for a SupervisedTask; this task has its own training loop, so bind "
                     "argument() and read hparams"
                 )
-        with Workspace(None) as workspace:
-            ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams, workspace=workspace)
-            try:
-                live, built = _build(self.task, hparams, ctx)
-            except PBTError:
-                raise
-            except Exception as error:
-                raise TaskError(f"build failed before the start: {type(error).__name__}: {error}") from error
+        with trial_round(hparams, "build failed before the start") as ctx:
+            live, built = _build(self.task, hparams, ctx)
             check_disjoint(hparams, live, self.task.bind)
             bind_all(live, hparams, self.task.bind)
             digest(capture(live.stateful, built))

@@ -69,9 +69,8 @@ def read_tree(path: Path, read: Callable[[str, int, os.stat_result], str]) -> Ma
             raise StateError(f"{path}: expected a folder or file with a checkpoint, found nothing") from None
         raise _changing(Path(error.filename or path)) from None
     except PermissionError as error:
-        raise StateError(
-            f"{error.filename or path}: cannot be read ({error.strerror}); change its permissions"
-        ) from None
+        what = f"{error.filename or path}: cannot be read ({error.strerror})"
+        raise StateError(f"{what}; change its permissions") from None
     except OSError as error:
         raise DiskError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
     if before.keys() != after.keys() or empty != empty_after or any(not _same(before[n], after[n]) for n in before):

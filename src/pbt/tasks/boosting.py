@@ -12,10 +12,11 @@ from typing import Any
 
 from pbt.errors import TaskError, nearest
 from pbt.executors.base import State
+from pbt.executors.context import trial_round
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.space import HParams
 from pbt.tasks.extras import framework
-from pbt.tasks.parameters import before_the_start, in_effect, metrics, parameters, reseeded, splits_of
+from pbt.tasks.parameters import in_effect, metrics, parameters, reseeded, splits_of
 
 Splits = Callable[[], Sequence[Any]]
 """`() -> (training, validation)` or `(training, validation, test)`, in the library's own type."""
@@ -51,7 +52,7 @@ class XGBoostTask:
             TaskError: `params` or `data` fails, a parameter does not exist or does not take effect, or the metric is
                 unknown.
         """
-        with before_the_start("XGBoost"):
+        with trial_round(hparams, "XGBoost cannot be configured before the start"):
             trainer = _XGBoostTrainer(self, "cpu", 1)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
@@ -150,7 +151,7 @@ class LightGBMTask:
             TaskError: `params` or `data` fails, a parameter does not exist or does not take effect, or the metric is
                 unknown.
         """
-        with before_the_start("LightGBM"):
+        with trial_round(hparams, "LightGBM cannot be configured before the start"):
             trainer = _LightGBMTrainer(self, 1)
             params = trainer.own(parameters(self.params, hparams))
             splits = trainer.splits()

@@ -9,8 +9,9 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 
-from pbt.errors import PBTError, TaskError, nearest
+from pbt.errors import TaskError, nearest
 from pbt.executors.base import State
+from pbt.executors.context import trial_round
 from pbt.executors.seeding import sown
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.space import HParams
@@ -55,18 +56,13 @@ class EstimatorTask:
         for name in hparams:
             if name not in known and not (is_net(self.estimator) and "__" in name):
                 raise TaskError(f"{type(self.estimator).__name__} has no parameter '{name}'{nearest(name, known)}")
-        ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
         X, y = self.train
         few = slice(None, _TRIED)
-        try:
+        with trial_round(hparams, "the estimator cannot be fitted") as ctx:
             estimator = self._built(hparams, None, ctx)
             self._step(estimator, X[few], None if y is None else y[few], ctx, 0)
             self._score(estimator)
             estimator_state.check_stored(estimator)
-        except PBTError:
-            raise
-        except Exception as error:
-            raise TaskError(f"the estimator cannot be fitted: {type(error).__name__}: {error}") from error
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (an estimator has its own n_jobs)
         """The function that trains rounds in this worker."""
@@ -74,7 +70,8 @@ class EstimatorTask:
 
     def fitted(self, hparams: HParams, state: State) -> Any:
         """The estimator of a state, with its hyperparameters, as `task.fitted(run.best.hparams, run.load_state())`."""
-        return self._built(hparams, state, Context(seed=0, member=0, round=1, first_step=0, hparams=hparams))
+        with trial_round(hparams, "the estimator cannot be built") as ctx:
+            return self._built(hparams, state, ctx)
 
     def _train(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         estimator = self._built(hparams, state, ctx)

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pbt.errors import PBTError, TaskError, nearest
+from pbt.errors import TaskError, nearest
 from pbt.executors.base import State
 from pbt.executors.base_values import is_number
+from pbt.executors.context import trial_round
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.space import HParams
 from pbt.store.codec import digest
@@ -104,16 +105,11 @@ class JaxTask:
             TaskError: `build` or `evaluate` fails, a hyperparameter has no effect, or the metric does not exist.
             StateError: The tree contains a value that cannot be stored.
         """
-        ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
-        try:
+        with trial_round(hparams, "the tree cannot be built") as ctx:
             tree = self._built(hparams, ctx)
             self._base(tree, hparams, ctx)
             digest(tree)
             self._measured(tree, hparams, ctx)
-        except PBTError:
-            raise
-        except Exception as error:
-            raise TaskError(f"the tree cannot be built: {type(error).__name__}: {error}") from error
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""
@@ -122,8 +118,8 @@ class JaxTask:
 
     def tree(self, hparams: HParams, state: State) -> Any:
         """The tree of a state, as `task.tree(run.best.hparams, run.load_state())`."""
-        built = self._built(hparams, Context(seed=0, member=0, round=1, first_step=0, hparams=hparams))
-        return restore(state["tree"], like=built)
+        with trial_round(hparams, "the tree cannot be built") as ctx:
+            return restore(state["tree"], like=self._built(hparams, ctx))
 
     def _train(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
         with _on(ctx.device):

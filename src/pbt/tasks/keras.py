@@ -14,6 +14,7 @@ from typing import Any
 from pbt.errors import PBTError, TaskError, nearest
 from pbt.executors.base import State
 from pbt.executors.base_values import is_number
+from pbt.executors.context import trial_round
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import ArgumentBinding, AttributeBinding, Binding, OptimizerBinding, check_bound
 from pbt.space import HParams
@@ -64,17 +65,12 @@ class KerasTask:
             StateError: A variable cannot be stored.
         """
         check_bound(hparams, self.bind)
-        ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
-        try:
+        with trial_round(hparams, "the model cannot be built") as ctx:
             trainer = _KerasTrainer(self)
             model = trainer.built(hparams, ctx)
             self._apply(model, hparams, {}, ctx)
             digest(_captured(model, {}))
             trainer.measured(model)
-        except PBTError:
-            raise
-        except Exception as error:
-            raise TaskError(f"the model cannot be built: {type(error).__name__}: {error}") from error
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (both are those of the backend)
         """The function that trains rounds in this worker."""
@@ -82,10 +78,10 @@ class KerasTask:
 
     def restored(self, hparams: HParams, state: State) -> Any:
         """The model of a state, as `task.restored(run.best.hparams, run.load_state())`."""
-        ctx = Context(seed=0, member=0, round=1, first_step=0, hparams=hparams)
-        model = _built(self.build, hparams, ctx)
-        _load(model, state)
-        self._apply(model, hparams, state["base"], ctx)
+        with trial_round(hparams, "the model cannot be built") as ctx:
+            model = _built(self.build, hparams, ctx)
+            _load(model, state)
+            self._apply(model, hparams, state["base"], ctx)
         return model
 
     def _apply(self, model: Any, hparams: HParams, old: Mapping[str, Any], ctx: Context) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import Binding
 from pbt.pytorch.live import Live
-from pbt.pytorch.state import threads_of
 from pbt.space import HParams
 from pbt.store.folder import Folder
 from pbt.tasks.loaders import ResumableLoader, resumable
@@ -34,6 +33,7 @@ from pbt.tasks.trainers import (
     silenced,
     sow,
     tried,
+    with_threads,
 )
 
 try:
@@ -88,12 +88,7 @@ class LightningTask:
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""
-
-        def train(hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
-            with threads_of(threads):
-                return _FitRound(self, hparams, state, steps, ctx).train()
-
-        return train
+        return with_threads(threads, lambda *given: _FitRound(self, *given).train())
 
 
 class _FitRound(Callback):

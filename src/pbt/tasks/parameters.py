@@ -1,11 +1,10 @@
 """Parameters and metrics of boosters: seeds of a round, read-back, the form of data and scores."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pbt.errors import PBTError, TaskError, nearest
+from pbt.errors import TaskError, nearest
 from pbt.executors.base_values import is_number
 from pbt.executors.worker import Context, Metrics
 from pbt.space import HParams
@@ -89,18 +88,6 @@ def metrics(score: str, found: Mapping[str, Mapping[str, float]]) -> dict[str, A
     """The metrics of the validation data by name, with the score; those of the test data with the prefix `test_`."""
     test = {f"test_{name}": value for name, value in found.get("test", {}).items()}
     return {**scored(score, found.get("valid", {})), **test}
-
-
-@contextmanager
-def before_the_start(library: str) -> Iterator[None]:
-    """Turn errors of the user's functions and of the library into a TaskError."""
-    try:
-        yield
-    except PBTError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:500]
-        raise TaskError(f"{library} cannot be configured before the start: {type(error).__name__}: {reason}") from error
 
 
 def scored(score: str, metrics: Metrics) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import AttributeBinding, Binding, OptimizerBinding
 from pbt.pytorch.live import Live
-from pbt.pytorch.state import threads_of
 from pbt.space import HParams
 from pbt.tasks.trainers import (
     Build,
@@ -26,6 +25,7 @@ from pbt.tasks.trainers import (
     restore_generators,
     sow,
     tried,
+    with_threads,
 )
 
 try:
@@ -105,10 +105,10 @@ class SB3Task:
         """The function that trains rounds in this worker."""
 
         def train(hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
-            with threads_of(threads), _LearnRound(self, hparams, state, ctx) as round_:
+            with _LearnRound(self, hparams, state, ctx) as round_:
                 return round_.train(steps)
 
-        return train
+        return with_threads(threads, train)
 
 
 class _LearnRound:

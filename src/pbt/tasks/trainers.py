@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from pbt.errors import PBTError, TaskError
+from pbt.errors import TaskError
+from pbt.executors.base import State
 from pbt.executors.base_values import KIND, MARK
+from pbt.executors.context import trial_round
 from pbt.executors.metrics import MetricsError
 from pbt.executors.seeding import seeded
-from pbt.executors.worker import Context
+from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import ArgumentBinding, AttributeBinding, Binding, OptimizerBinding, bind_all, check_bound
 from pbt.pytorch.live import Live
-from pbt.pytorch.state import seed_global
+from pbt.pytorch.state import seed_global, threads_of
 from pbt.space import HParams
-from pbt.store.folder import Workspace
 
 Build = Callable[[HParams, Context], Any]
 """`(hparams, ctx) -> ...`: makes the framework's objects anew, as the user's own program does."""
@@ -67,13 +68,18 @@ def tried(hparams: HParams, bind: Mapping[str, Binding], attempt: Callable[[Cont
         TaskError: A hyperparameter is not bound, a value does not take effect, or `build` fails.
     """
     check_bound(hparams, bind)
-    try:
-        with Workspace(None) as workspace:
-            attempt(Context(seed=0, member=0, round=1, first_step=0, hparams=hparams, workspace=workspace))
-    except PBTError:
-        raise
-    except Exception as error:
-        raise TaskError(f"build failed before the start: {type(error).__name__}: {error}") from error
+    with trial_round(hparams, "build failed before the start") as ctx:
+        attempt(ctx)
+
+
+def with_threads(threads: int, train: TrainFunction) -> TrainFunction:
+    """A function that trains rounds with this number of CPU threads of torch."""
+
+    def limited(hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
+        with threads_of(threads):
+            return train(hparams, state, steps, ctx)
+
+    return limited
 
 
 def bind_attributes(parts: Mapping[str, Any], hparams: HParams, bind: Mapping[str, Binding]) -> None:

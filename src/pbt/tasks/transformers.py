@@ -12,7 +12,6 @@ from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import Binding, OptimizerBinding
 from pbt.pytorch.live import Live
-from pbt.pytorch.state import threads_of
 from pbt.space import HParams
 from pbt.store.folder import Folder
 from pbt.tasks.trainers import (
@@ -27,6 +26,7 @@ from pbt.tasks.trainers import (
     silenced,
     sow,
     tried,
+    with_threads,
 )
 
 try:
@@ -87,12 +87,7 @@ class TransformersTask:
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""
-
-        def train(hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
-            with threads_of(threads):
-                return _TrainRound(self, hparams, state, steps, ctx).train()
-
-        return train
+        return with_threads(threads, lambda *given: _TrainRound(self, *given).train())
 
 
 class _TrainRound(TrainerCallback):
