@@ -15,12 +15,14 @@ import pytest
 from pbt.core.events import Ended, MemoryUpdated, Reported
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError
-from pbt.store import RunReader, RunStore, verify_run
+from pbt.store.reader import RunReader
+from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
 from pbt.testing.stores import LARGE, META, fill, make_state, report, same
 
 HOT = """
 import os, sys
-from pbt.store import RunStore
+from pbt.store.sqlite import RunStore
 store = RunStore.open(sys.argv[1])
 store._connection.execute("PRAGMA cache_size = 5")
 with store._transaction() as connection:
@@ -120,7 +122,7 @@ def test_a_hot_journal_is_rolled_back_in_a_copy(run: Path, tmp_path: Path, monke
 
 WRITER = """
 import sys
-from pbt.store import RunStore
+from pbt.store.sqlite import RunStore
 from pbt.testing.stores import LARGE, SMALL, decide, report
 from pbt.core.population import StateRef
 store = RunStore.open(sys.argv[1])

@@ -1,4 +1,7 @@
-"""Storage of states: one immutable file each, or inline in the database row for small states."""
+"""Storage of states: one immutable file each, or inline in the database row for small states.
+
+The codec, and with it numpy, is imported by the first state: a command that reads only the log starts without it.
+"""
 
 import contextlib
 from collections.abc import Mapping
@@ -8,7 +11,6 @@ from typing import Any
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, DiskError, StateError
-from pbt.store.codec import decode_checked, encode_whole, folders_of
 from pbt.store.database import LOOK
 from pbt.store.durable import REMEDY, disk_errors, read_plain, sync_folder, write_durable
 from pbt.store.folder import Folder
@@ -66,6 +68,8 @@ class StateFiles:
             StateError: It contains a value that cannot be stored; the message names the key.
             DiskError: The file cannot be written; no partial file is left.
         """
+        from pbt.store.codec import encode_whole
+
         with contextlib.ExitStack() as writing:
             encoded = encode_whole(state, lambda folder: self._keep_folder(folder, writing))
             if encoded.folders:
@@ -126,6 +130,8 @@ class StateFiles:
             CorruptError: The state or a file is missing or has changed, or a file is not recorded as needed.
             DiskError: One cannot be read.
         """
+        from pbt.store.codec import folders_of
+
         blob = self.read(ref) if blob is None else blob
         self.get(ref, digest, blob)
         needed = references(folders_of(blob))
@@ -164,6 +170,8 @@ class StateFiles:
             CorruptError: The file is missing, or its content does not match `digest`.
             DiskError: The file cannot be read.
         """
+        from pbt.store.codec import decode_checked
+
         where = f"state of member {ref.member}, round {ref.round}"
         if blob is None:
             blob = self.read(ref)

@@ -17,8 +17,9 @@ from pbt import Choice, Cluster, Float, Placement, Plan, truncation
 from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
-from pbt.executors.ray import RayExecutor, executor, transfer
+from pbt.executors.ray import executor, transfer
 from pbt.executors.ray.cluster import amounts, knock, room
+from pbt.executors.ray.executor import RayExecutor
 from pbt.executors.ray.object_cache import ObjectCache
 from pbt.executors.retry import Limits
 from pbt.store.files import StateFiles
