@@ -294,7 +294,7 @@ def test_a_full_disk_is_an_error_without_litter(tmp_path: Path) -> None:
     """A real limit of the system on the size of files, met in the middle of writing: a clear error, an empty folder."""
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from pbt.store import StateFiles; from pbt.testing.stores import *\n"
+        "from pbt.store.files import StateFiles; from pbt.testing.stores import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "try: StateFiles(Path(sys.argv[1])).put(StateRef(1, 2), make_state(1, 2, LARGE))\n"
