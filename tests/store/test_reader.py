@@ -156,6 +156,7 @@ def test_readers_and_a_writer_do_not_disturb_each_other(run: Path) -> None:
         assert len(reader.events()) == 2 + 32 * 4
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_while_readers_read_leaves_a_readable_run(run: Path) -> None:
     """Wherever the kill hits, readers see whole commits only, and the next writer goes on from there."""
     with RunStore.create(run, META) as store:
