@@ -22,14 +22,21 @@ LEAST = 32768
 _CARRIERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def candidates(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters that are not trained now, and the large buffers that are no running statistics, by name."""
-    norms = [layer for layer in module.modules() if isinstance(layer, _NormBase)]
-    statistics = {id(buffer) for layer in norms for buffer in layer.buffers(recurse=False)}
+def candidates(module: nn.Module, *, unsaved: bool = False) -> dict[str, Tensor]:
+    """The parameters that are not trained now, and the large buffers that are no running statistics, by name.
+
+    Args:
+        module: The network.
+        unsaved: Include non-persistent buffers, which no state contains.
+    """
+    layers = list(module.modules())
+    left_out = {id(b) for layer in layers if isinstance(layer, _NormBase) for b in layer.buffers(recurse=False)}
+    if not unsaved:
+        left_out |= {id(layer._buffers[name]) for layer in layers for name in layer._non_persistent_buffers_set}
     found: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if not p.requires_grad}
-    buffers = dict(module.named_buffers())
-    found |= {name: b for name, b in buffers.items() if b.nbytes >= LEAST and id(b) not in statistics}
-    return {name: tensor for name, tensor in found.items() if not is_lazy(tensor) and tensor.layout == torch.strided}
+    buffers = {name: b for name, b in module.named_buffers() if b.nbytes >= LEAST and id(b) not in left_out}
+    every = {**found, **buffers}
+    return {name: tensor for name, tensor in every.items() if not is_lazy(tensor) and tensor.layout == torch.strided}
 
 
 def enough(tensors: Mapping[str, Tensor]) -> bool:
@@ -41,6 +48,15 @@ def fingerprints(tensors: Iterable[Tensor]) -> list[int]:
     """A number for each tensor that changes if one of its values changes, by one pass and one read from the device."""
     sums = [_as_integers(tensor).sum(dtype=torch.int64) for tensor in tensors]
     return [] if not sums else [int(value) for value in torch.stack([value.cpu() for value in sums])]
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether both have the same bits, on any devices."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride() and one.device == other.device:
+        return True
+    return torch.equal(_as_integers(one), _as_integers(other.to(one.device)))
 
 
 def _as_integers(tensor: Tensor) -> Tensor:

@@ -85,12 +85,19 @@ class Frozen:
         return self.pack.tensors[self.index]
 
 
-def packed(tensors: Mapping[str, Any]) -> dict[str, Frozen]:
-    """The tensors by name, as parts of a state: a large one in a file of its own, small ones in one file."""
+def packed(tensors: Mapping[str, Any], known: Mapping[str, Frozen] | None = None) -> dict[str, Frozen]:
+    """The tensors by name, as parts of a state: a large one in a file of its own, small ones in one file.
+
+    Args:
+        tensors: The tensors.
+        known: Some of them in an earlier result, whose hashes are used again.
+    """
+    large = {name: mark for name, mark in (known or {}).items() if mark.tensor.nbytes >= _OWN_FILE}
     small = sorted(name for name, tensor in tensors.items() if tensor.nbytes < _OWN_FILE)
     together = Pack([tensors[name] for name in small])
     places = {name: Frozen(together, index) for index, name in enumerate(small)}
-    return {name: places.get(name) or Frozen(Pack([tensor]), 0) for name, tensor in tensors.items()}
+    places |= {name: large.get(name) or Frozen(Pack([tensors[name]]), 0) for name in tensors.keys() - places.keys()}
+    return {name: places[name] for name in tensors}
 
 
 def node_of(value: Frozen, content: FileContent) -> dict[str, Any]:
