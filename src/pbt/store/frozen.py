@@ -9,8 +9,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pbt.errors import CorruptError
 from pbt.store.manifest import FileContent, file_content
 from pbt.store.trees import PIECE, Objects
@@ -22,7 +20,7 @@ _OWN_FILE = 1 << 20
 """Bytes from which a tensor has a file of its own, so that it is not stored again if others are unfrozen."""
 
 
-class Place(NamedTuple):
+class PackEntry(NamedTuple):
     """The place of a tensor in a file."""
 
     begin: int
@@ -41,7 +39,7 @@ class Pack:
 
     def __init__(self, tensors: Sequence[Any]) -> None:
         self.tensors = tensors
-        self._places: list[Place] = []
+        self._places: list[PackEntry] = []
         self._content: FileContent | None = None
 
     def buffers(self, convert: Convert) -> list[Any]:
@@ -54,13 +52,13 @@ class Pack:
             sha, size, places = hashlib.sha256(), 0, []
             for tensor in self.tensors:
                 dtype, shape, data = convert(tensor)
-                places.append(Place(size, dtype, shape))
+                places.append(PackEntry(size, dtype, shape))
                 sha.update(data)
                 size += len(data)
             self._places, self._content = places, FileContent(size, sha.hexdigest())
         return self._content
 
-    def place(self, index: int) -> Place:
+    def place(self, index: int) -> PackEntry:
         """The place of a tensor, after `content`."""
         return self._places[index]
 
@@ -150,6 +148,8 @@ class Packs:
         try:
             if os.fstat(descriptor).st_size != content.size:
                 raise CorruptError(f"expected {content.size:,} bytes in the file {content.sha256}, found others")
+            import numpy as np  # a command that reads only the log starts without it
+
             data: Any = np.empty(content.size, np.uint8)
             sha, done = hashlib.sha256(), 0
             while done < content.size:
