@@ -32,7 +32,7 @@ from pbt.pytorch.bind import (
 from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_network, check_selection, opened
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
 from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
-from pbt.pytorch.frozen import FrozenParts
+from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
 from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, placed, training_loss
 from pbt.pytorch.modes import set_mode
@@ -150,6 +150,7 @@ class SupervisedTask:
         check_disjoint(hparams, live, self.bind)
         bind_all(live, hparams, self.bind)
         check_loss(self.loss, live.loss)
+        warn_if_drawn(live.parts, lambda: self.build("cpu", Noise(), seed=1).parts)
 
     def check_device(self, device: str) -> None:
         """Raise TaskError if the device does not have the precision."""
