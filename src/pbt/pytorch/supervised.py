@@ -31,7 +31,7 @@ from pbt.pytorch.bind import (
 )
 from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_network, check_selection, opened
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
-from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
+from pbt.pytorch.evaluation import SplitMetrics, Total, accuracy, detached, read, totals
 from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, placed, training_loss
 from pbt.pytorch.modes import set_mode
@@ -273,6 +273,8 @@ class SupervisedTrainer:
         self._loss = training_loss(task.loss, device)
         self._batches = task.batches(data, device)
         self._held_out = held_out(data, device)
+        # Once, because this reads the targets.
+        self._measured = {name: task.measured(split) for name, split in self._held_out.items()}
         self._noise = Noise.of(device)
         self._tried: Live | None = None
 
@@ -283,7 +285,9 @@ class SupervisedTrainer:
             set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
             set_mode(live.of(Optimizer), training=False)
-            metrics = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
+            metrics = read(
+                {name: self._evaluate(live, self._measured[name], split) for name, split in self._held_out.items()}
+            )
             scheduler: Any = live.parts.get("scheduler")
             if steps_by_score(scheduler) and "val" in metrics:
                 scheduler.step(metrics["val"]["loss"])
@@ -353,7 +357,7 @@ class SupervisedTrainer:
         return (losses[0], measured[0]) if len(losses) == 1 else (torch.stack(losses).sum(), sum(measured))
 
     @torch.no_grad()
-    def _evaluate(self, live: Live, split: Split) -> dict[str, float]:
+    def _evaluate(self, live: Live, measured: SplitMetrics, split: Split) -> dict[str, Total]:
         """Each metric over the split; the loss does not use the settings bound to hyperparameters."""
         task, model, average = self._task, live.parts["model"], live.parts.get("ema")
         model.eval()
@@ -364,7 +368,7 @@ class SupervisedTrainer:
                 computed = network(*inputs)
             return in_float32(computed, task.precision)
 
-        return evaluate(outputs, task.measured(split), split, task.evaluation_batch, task.prepare)
+        return totals(outputs, measured, split, task.evaluation_batch, task.prepare)
 
 
 def size_of(live: Live) -> int:

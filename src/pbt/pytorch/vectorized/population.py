@@ -19,7 +19,7 @@ from pbt.executors.source_lines import is_interrupt, users_line
 from pbt.executors.worker import WorkerSpec, context_of, failure, fatal_cause, report
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Split
-from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
+from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, batches, joined
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.supervised import SupervisedTask, held_out
@@ -61,6 +61,8 @@ class Population:
         self._data = replace(data, train=data.train.to(setup.device))
         self._batches = task.batches(self._data, setup.device)
         self._held_out = held_out(data, setup.device)
+        # Once, because this reads the targets.
+        self._measured = {name: task.measured(split) for name, split in self._held_out.items()}
         self._reader = HParamReader(task)
         self._program: Program | None = None
         self._steps: TrainingSteps | None = None
@@ -125,9 +127,9 @@ class Population:
         """Evaluate the members of the last `try_out` on the first batch of each split."""
         assert self._program is not None  # noqa: S101 (called after `try_out`)
         self._program.set_mode(training=False)
-        for split in self._held_out.values():
+        for name, split in self._held_out.items():
             inputs, targets = split.take(slice(0, self._task.evaluation_batch))
-            self._evaluate(self._program, Split(inputs, targets))
+            self._evaluate(self._program, self._measured[name], Split(inputs, targets))
 
     def _start(self, task: RoundTask) -> _Start:
         """Find the state of a task, and read its settings."""
@@ -205,7 +207,7 @@ class Population:
         program.set_mode(training=True)
         losses, measured = (of.cpu() for of in self._steps.run(wave, contexts, self._settings))
         program.set_mode(training=False)
-        metrics = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
+        metrics = {name: self._evaluate(program, self._measured[name], split) for name, split in self._held_out.items()}
         if "val" in metrics:
             program.schedule_by(metrics["val"]["loss"].tolist())
         program.fetch()
@@ -221,13 +223,13 @@ class Population:
             for i in range(len(wave))
         ]
 
-    def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
+    def _evaluate(self, program: Program, measured: SplitMetrics, split: Split) -> dict[str, Tensor]:
         """Each metric over the split, for each member; the loss does not use the settings bound to hyperparameters.
 
         The batches are the same for every executor, because a network may mix the examples of a batch. Some members are
         evaluated at a time to limit memory.
         """
-        task, measured, size = self._task, self._task.measured(split), min(self._task.evaluation_batch, len(split))
+        task, size = self._task, min(self._task.evaluation_batch, len(split))
         together = program.tuning.evaluated_together or _EVALUATED_TOGETHER * program.members
         some = max(1, max(task.evaluation_batch, together) // size)
         values = torch.zeros((len(measured.names), program.members), dtype=torch.float64, device=self._setup.device)
