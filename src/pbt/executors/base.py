@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 from pbt.core.population import StateRef, Stored
 from pbt.space import HParams
@@ -12,6 +12,11 @@ from pbt.store.points import Points
 
 State = Any
 """Nested dicts, lists and tuples of tensors, arrays and plain values."""
+
+Convolutions = Literal["grouped", "separate", "unfolded"]
+"""How a program on a GPU runs the convolutions of all members: as one grouped convolution; as a call per member, on
+several streams; or as patches and a batched product (im2col)."""
+CONVOLUTIONS: Sequence[Convolutions] = get_args(Convolutions)
 
 
 @dataclass(frozen=True, slots=True)

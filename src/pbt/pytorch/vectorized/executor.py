@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
-from pbt.executors.base import RoundTask, TaskBatch
+from pbt.executors.base import Convolutions, RoundTask, TaskBatch
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Worker, WorkerSpec
@@ -22,23 +22,26 @@ class VectorizedWorkerSpec(WorkerSpec):
 
     Args:
         members_per_program: Maximum number of members in one program; None: no limit.
+        convolutions: How convolutions run on a GPU; None: grouped.
 
     Raises:
         TaskError: The task is no `SupervisedTask`.
     """
 
     members_per_program: int | None = None
+    convolutions: Convolutions | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, SupervisedTask):
             raise TaskError(refusal(self.task))
 
     @classmethod
-    def of(cls, setup: WorkerSpec, members_per_program: int | None) -> Self:
+    def of(cls, setup: WorkerSpec, members_per_program: int | None, convolutions: Convolutions | None = None) -> Self:
         """The same specification, for programs instead of single members."""
         return cls(
             **{field.name: getattr(setup, field.name) for field in fields(WorkerSpec)},
             members_per_program=members_per_program,
+            convolutions=convolutions,
         )
 
     def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
@@ -62,7 +65,7 @@ class VectorizedWorkerSpec(WorkerSpec):
         """Open a worker."""
         task: Any = self.task
         with seeded(seed_of("open"), self.device):
-            return Population(self, task)
+            return Population(self, task, self.convolutions)
 
 
 def _parts(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
@@ -78,13 +81,16 @@ class VectorizedExecutor(InlineExecutor):
     Args:
         setup: The specification; its task must be a `SupervisedTask`.
         members_per_program: Maximum number of members in one program; None: no limit.
+        convolutions: How convolutions run on a GPU; None: grouped.
 
     Raises:
         TaskError: The task has another form.
     """
 
-    def __init__(self, setup: WorkerSpec, members_per_program: int | None = None) -> None:
-        super().__init__(VectorizedWorkerSpec.of(setup, members_per_program))
+    def __init__(
+        self, setup: WorkerSpec, members_per_program: int | None = None, convolutions: Convolutions | None = None
+    ) -> None:
+        super().__init__(VectorizedWorkerSpec.of(setup, members_per_program, convolutions))
         self._members_per_program = members_per_program
 
     @property

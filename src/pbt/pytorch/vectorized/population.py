@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
-from pbt.executors.base import Outcome, RoundTask, State, TaskBatch
+from pbt.executors.base import Convolutions, Outcome, RoundTask, State, TaskBatch
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
@@ -27,6 +27,7 @@ from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
+from pbt.pytorch.vectorized.tuning import Tuning
 from pbt.space import HParams
 
 _EVALUATED_TOGETHER = 64
@@ -49,12 +50,13 @@ class Population:
     Args:
         setup: The specification of the worker.
         task: The task.
+        convolutions: How convolutions run on an accelerator; None: the default.
 
     Raises:
         TaskError: The training split is empty.
     """
 
-    def __init__(self, setup: WorkerSpec, task: SupervisedTask) -> None:
+    def __init__(self, setup: WorkerSpec, task: SupervisedTask, convolutions: Convolutions | None = None) -> None:
         self._setup = setup
         self._task = task
         data = opened(task.data)
@@ -64,6 +66,7 @@ class Population:
         # Once, because this reads the targets.
         self._measured = {name: task.measured(split) for name, split in self._held_out.items()}
         self._reader = HParamReader(task)
+        self._tuning = Tuning.of(setup.device).convolving(convolutions)
         self._program: Program | None = None
         self._steps: TrainingSteps | None = None
         self._settings: Sequence[Settings] = ()
@@ -123,6 +126,17 @@ class Population:
         assert self._steps is not None  # noqa: S101 (built with the program)
         return partial(self._steps.run, wave, contexts, self._settings), program.nbytes // len(wave)
 
+    def use(self, convolutions: Convolutions | None) -> None:
+        """Run convolutions in another way from now on, in a new program."""
+        self._tuning = self._tuning.convolving(convolutions)
+        self._program, self._rows = None, {}
+
+    @property
+    def convolves(self) -> bool:
+        """Whether convolutions have several ways here, and the network has some."""
+        layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        return self._tuning.has_ways and any(isinstance(m, layers) for m in self._reader.stand_in.modules())
+
     def try_evaluation(self) -> None:
         """Evaluate the members of the last `try_out` on the first batch of each split."""
         assert self._program is not None  # noqa: S101 (called after `try_out`)
@@ -151,7 +165,7 @@ class Population:
             # Read before the previous program is replaced.
             kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
             rows: list[int | None] = [None] * len(starts)
-            program = Program(self._task, len(starts), self._setup.device, self._reader.stand_in)
+            program = Program(self._task, len(starts), self._setup.device, self._reader.stand_in, self._tuning)
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
             self._steps = TrainingSteps(self._task, program, self._batches, self._setup.device)
         else:
