@@ -95,7 +95,8 @@ class Failure:
     """The kind of failure.
 
     The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (too
-    many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`.
+    many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`, `device`
+    (the device can no longer be used in this process; a worker process is replaced).
     """
     message: str
     """One line, with the line of the user's code if there is one."""
@@ -121,6 +122,8 @@ class Incident:
     member: int | None = None
     round: int | None = None
     attempt: int | None = None
+    members_per_program: int | None = None
+    """The number from now on, which replaces the recorded one; None: unchanged."""
 
 
 class States(Protocol):

@@ -23,7 +23,8 @@ from typing import Any
 
 from pbt.closing import Closing
 from pbt.errors import PBTError, TaskError, WorkerError
-from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
+from pbt.executors.base import Failure, Incident, Outcome, RoundTask, TaskBatch
+from pbt.executors.devices import device_lost
 from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked
 from pbt.executors.retry import (
     BEAT_SECONDS,
@@ -35,7 +36,8 @@ from pbt.executors.retry import (
     tried_again,
 )
 from pbt.executors.transport import TaskSource, load_sources, pickled, sources
-from pbt.executors.worker import WorkerSpec
+from pbt.executors.worker import WorkerSpec, error_text
+from pbt.executors.worker import incidents_of as incidents_of_worker
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -153,6 +155,11 @@ class ProcessExecutor(Closing):
                     slot.ready, self._deaths_at_start = True, 0
                 elif kind == "broken":
                     raise TaskError(content)
+                elif kind == "incident":
+                    self._incidents.append(content)
+                elif kind == "lost":
+                    self._lost(slot, content)
+                    return
                 elif kind == "outcomes" and slot.share is not None:
                     self._outcomes.extend(content)
                     slot.share = None
@@ -224,14 +231,26 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
         load_sources(modules)
         worker = pickle.loads(payload).open()  # noqa: S301 (from our own parent, through our own pipe)
     except Exception as error:  # noqa: BLE001 (reported to the parent)
-        usage = isinstance(error, PBTError)
-        say("broken", str(error) if usage else f"the task could not be opened:\n{traceback.format_exc()}")
+        if isinstance(error, PBTError):
+            say("broken", str(error))
+        elif device_lost(error):
+            say("broken", f"a worker could not be started: {error_text(error)[0]}; check the device with nvidia-smi")
+        else:
+            say("broken", f"the task could not be opened:\n{traceback.format_exc()}")
         return
     # A broken pipe means that the parent has ended; there is no one to report to.
     with contextlib.suppress(EOFError, OSError):
         say("ready")
         while True:
-            say("outcomes", worker.run(connection.recv()))
+            outcomes = worker.run(connection.recv())
+            for incident in incidents_of_worker(worker):
+                say("incident", incident)
+            lost = [outcome for outcome in outcomes if isinstance(outcome, Failure) and outcome.cause == "device"]
+            if lost:
+                # Only a new process can use the device again, if any can: the round is repeated there.
+                say("lost", f"lost its device: {lost[0].message}")
+                return
+            say("outcomes", outcomes)
 
 
 def _beat(say: Any, parent: int) -> None:

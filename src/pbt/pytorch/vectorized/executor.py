@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import Any, Self
 
 from pbt.core.rng import seed_of
@@ -13,7 +12,7 @@ from pbt.executors.seeding import seeded
 from pbt.executors.worker import Worker, WorkerSpec
 from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.supervised import SupervisedTask
-from pbt.pytorch.vectorized.population import Population
+from pbt.pytorch.vectorized.population import Population, parts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class VectorizedWorkerSpec(WorkerSpec):
         for task in tasks:
             sizes = [task.hparams.get(name) for name in self._sizes()]
             together.setdefault((task.first_step, task.steps, task.seed, *sizes), []).append(task)
-        return [share for wave in together.values() for share in _parts(wave, self.members_per_program or len(wave))]
+        return [share for wave in together.values() for share in parts_of(wave, self.members_per_program or len(wave))]
 
     def _sizes(self) -> list[str]:
         """The hyperparameters that set the examples of a step, which must be equal within a program."""
@@ -66,13 +65,6 @@ class VectorizedWorkerSpec(WorkerSpec):
         task: Any = self.task
         with seeded(seed_of("open"), self.device):
             return Population(self, task, self.convolutions)
-
-
-def _parts(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
-    """The wave in the fewest parts of at most `size` rounds; their sizes differ by at most one."""
-    count = -(-len(wave) // size)
-    ends = [-(-len(wave) * i // count) for i in range(count + 1)]
-    return [tuple(wave[start:end]) for start, end in pairwise(ends)]
 
 
 class VectorizedExecutor(InlineExecutor):

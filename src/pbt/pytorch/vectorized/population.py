@@ -1,10 +1,12 @@
 """The members in memory, and their rounds: load, train, evaluate, store."""
 
+import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
-from pbt.executors.base import Convolutions, Outcome, RoundTask, State, TaskBatch
+from pbt.executors.base import Convolutions, Incident, Outcome, RoundTask, State, TaskBatch
+from pbt.executors.devices import device_lost, need_of, out_of_memory
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
-from pbt.executors.worker import WorkerSpec, context_of, failure, fatal_cause, report
+from pbt.executors.worker import LESS_MEMORY, WorkerSpec, context_of, failure, fatal_cause, lost, report
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Split
 from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, batches, joined
@@ -73,41 +76,84 @@ class Population:
         """The settings of the members in the program."""
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """The row and the digest of each state in the program."""
+        self._most: int | None = None
+        """Maximum number of members that train at once, because more did not fit into memory; None: no limit."""
+        self._incidents: list[Incident] = []
 
     def run(self, share: TaskBatch) -> list[Outcome]:
-        """Train, score and store one round of members with the same first step."""
-        first = share[0]
-        use_threads(self._setup.threads)
-        with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
-            return self._run(share)
+        """Train, score and store one round of members with the same first step.
 
-    def _run(self, wave: TaskBatch) -> list[Outcome]:
+        If they do not fit into the memory of an accelerator, half of them train at a time from then on.
+        """
+        use_threads(self._setup.threads)
+        return [outcome for part in parts_of(share, self._most or len(share)) for outcome in self._fitted(part)]
+
+    def incidents(self) -> list[Incident]:
+        """What changed since the last call."""
+        incidents, self._incidents = self._incidents, []
+        return incidents
+
+    def _fitted(self, share: TaskBatch) -> list[Outcome]:
+        first, device = share[0], self._setup.device
+        with sown(seed_of(first.seed, "round", first.member, first.round), device):
+            outcomes, need = self._run(share)
+        if not need:
+            return outcomes
+        # Graphs and tensors of the failed program are in cycles.
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if self._most is not None or len(share) == 1:
+            count = f"{len(share)} member{'s' if len(share) > 1 else ''}"
+            message = (
+                f"{count} in one program: not enough memory on '{device}' ({need}); choose fewer members_per_program"
+            )
+            return [failure(task, "refused", f"{message}, or {LESS_MEMORY}") for task in share]
+        self._most = -(-len(share) // 2)
+        message = f"not enough memory on '{device}' for {len(share)} members in one program ({need})"
+        message = f"{message}: from now on {self._most} train at a time"
+        self._incidents.append(Incident(kind="memory", message=message, members_per_program=self._most))
+        return self.run(share)
+
+    def _run(self, wave: TaskBatch) -> tuple[list[Outcome], str]:
+        """The outcomes of a round; or none, and the memory that it needed."""
         started = time.monotonic()
         starts: list[_Start] = []
         outcomes: list[Outcome] = []
-        for task in wave:
-            try:
-                starts.append(self._start(task))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
-                outcomes.append(blamed(task, error))
-        if not starts:
-            return outcomes
         try:
+            for task in wave:
+                try:
+                    starts.append(self._start(task))
+                except (Exception, SystemExit) as error:
+                    if out_of_memory(error) or device_lost(error):
+                        raise
+                    outcomes.append(blamed(task, error))
+            if not starts:
+                return outcomes, ""
             program = self._load(starts)
             with matrix_products(self._task.precision, self._setup.device):
                 metrics = self._train(program, [start.task for start in starts])
         except (Exception, SystemExit) as error:
-            self._program, self._rows = None, {}
+            self._program, self._steps, self._rows = None, None, {}
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
-            if isinstance(error, PBTError):
-                reason = fatal_cause(error), str(error), ""
-            else:
-                reason = "refused", broken(error), traceback.format_exc()
-            place = users_line(error.__traceback__)
-            return outcomes + [failure(start.task, *reason, place) for start in starts]
+            if out_of_memory(error):
+                return [], need_of(error)
+            return outcomes + self._stopped([start.task for start in starts], error), ""
         seconds = (time.monotonic() - started) / len(starts)
-        return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
+        rows = enumerate(starts)
+        return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in rows], ""
+
+    def _stopped(self, tasks: Sequence[RoundTask], error: BaseException) -> list[Outcome]:
+        """The outcomes of rounds that ended for a reason that is not a member's."""
+        if device_lost(error):
+            return [lost(task, self._setup.device, error) for task in tasks]
+        if isinstance(error, PBTError):
+            reason = fatal_cause(error), str(error), ""
+        else:
+            reason = "refused", broken(error), traceback.format_exc()
+        place = users_line(error.__traceback__)
+        return [failure(task, *reason, place) for task in tasks]
 
     def try_out(self, births: Sequence[HParams], steps: int = 1) -> tuple[Callable[..., object], int]:
         """Prepare training steps of new members for measurements; no state is stored.
@@ -280,6 +326,13 @@ class Population:
             return blamed(task, error)
         self._rows[ref] = row, stored.digest
         return report(task, measured, stored, seconds)
+
+
+def parts_of(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
+    """The wave in the fewest parts of at most `size` rounds; their sizes differ by at most one."""
+    count = -(-len(wave) // size)
+    ends = [-(-len(wave) * i // count) for i in range(count + 1)]
+    return [tuple(wave[start:end]) for start, end in pairwise(ends)]
 
 
 def _groups(state: State) -> Groups | None:
