@@ -22,7 +22,7 @@ from pbt.pytorch import Data, Split, SupervisedTask, optimizer
 from pbt.pytorch.vectorized import VectorizedWorkerSpec
 from pbt.pytorch.vectorized.population import Population
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
-from pbt.runs.auto_placement import PlacementChoice
+from pbt.runs.auto_placement import PlacementChoice, choose
 from pbt.store.files import StateFiles
 from pbt.testing.executors import make_task
 
@@ -260,6 +260,18 @@ def test_multi_process_service(tmp_path, monkeypatch):
     pid.unlink()
     (tmp_path / "control").touch()
     assert devices.mps_is_on()
+
+
+@pytest.mark.parametrize(("on", "how"), [(True, "at the same time"), (False, "in turns")])
+def test_workers_that_share_a_gpu(on, how, monkeypatch):
+    """More worker processes than GPUs share them, and the run says how."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("pbt.runs.auto_placement.mps_is_on", lambda: on)
+    births = [{"lr": 0.1}] * 4
+    choice = choose(pbt.Placement(executor="processes", workers=3, device="cuda"), TASK, births)
+    assert choice.why == f"processes: 3 workers share 1 GPU, {how}: MPS is {'on' if on else 'off'}"
+    assert choose(pbt.Placement(executor="processes", device="cuda"), TASK, births).why == ""
+    assert choose(pbt.Placement(executor="processes", workers=3, device="cpu"), TASK, births).why == ""
 
 
 def test_spec_of_workers():

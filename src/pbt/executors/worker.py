@@ -114,12 +114,28 @@ def incidents_of(worker: Worker) -> list[Incident]:
     return worker.incidents() if isinstance(worker, HasIncidents) else []
 
 
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A train function that keeps states on its device for the next holders that train there."""
+
+    def recall(self, digest: str) -> State | None:
+        """A copy of a kept state, equal to the stored one; None: it is not kept."""
+
+    def keep(self, digest: str) -> None:
+        """Keep the state of the last round, which was stored under this digest."""
+
+    def forget(self) -> bool:
+        """Free the memory of all kept states; returns whether there were any."""
+
+
 class MemberWorker:
     """Trains one task at a time."""
 
     def __init__(self, setup: WorkerSpec, train: TrainFunction) -> None:
         self._setup = setup
         self._train = train
+        given: Any = train
+        self._keeper: KeepsStates | None = given if isinstance(given, KeepsStates) else None
         self._workspaces, self._live = setup.states.workspaces, setup.states.live
 
     def run(self, share: TaskBatch) -> list[Outcome]:
@@ -144,13 +160,15 @@ class MemberWorker:
             with workspace:
                 state = None
                 if task.start is not None:
-                    state = self._setup.states.get(task.start, task.digest or "", task.blob)
+                    state = self._state(task.start, task.digest or "", task.blob)
                 context = context_of(task, self._setup, workspace, recorder)
                 with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                     returned = self._train(dict(task.hparams), state, task.steps, context)
                 state, metrics = pair_of(returned)
                 measured = settle(metrics)
                 stored = self._setup.states.put(StateRef(task.member, task.round), state)
+                if self._keeper is not None:
+                    self._keeper.keep(stored.digest)
         except WorkerError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
@@ -158,9 +176,17 @@ class MemberWorker:
                 error = full_disk(error)
             if device_lost(error):
                 return lost(task, self._setup.device, error)
-            return replace(blame(task, error, self._setup.task), points=recorder.close())
-        unread = sorted(task.hparams.keys() - context.checked)
-        return report(task, measured, stored, time.monotonic() - started, unread, recorder.close())
+            failed = replace(blame(task, error, self._setup.task), points=recorder.close())
+            short = out_of_memory(error)
+        else:
+            unread = sorted(task.hparams.keys() - context.checked)
+            return report(task, measured, stored, time.monotonic() - started, unread, recorder.close())
+        # Without the kept states there may be enough memory. They are gone then, so that it is tried once.
+        return self._once(task) if short and self._keeper is not None and self._keeper.forget() else failed
+
+    def _state(self, ref: StateRef, digest: str, blob: bytes | None) -> State:
+        kept = None if self._keeper is None else self._keeper.recall(digest)
+        return self._setup.states.get(ref, digest, blob) if kept is None else kept
 
 
 def full_disk(error: BaseException) -> DiskError:

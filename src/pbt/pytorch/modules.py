@@ -28,6 +28,7 @@ from pbt.pytorch.bind import (
     check_bound,
     check_disjoint,
 )
+from pbt.pytorch.kept_states import on_host
 from pbt.pytorch.live import Live
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
@@ -120,8 +121,8 @@ class _ModuleTrainer:
                 task.train(live.parts, hparams, steps, ctx)
                 if getattr(task, "keep_evaluation", True):
                     metrics = task.evaluate(live.parts, ctx)
-                    return capture(live.stateful, built), metrics
-                trained = copy.deepcopy(capture(live.stateful, built))
+                    return on_host(capture(live.stateful, built), ctx.device), metrics
+                trained = on_host(copy.deepcopy(capture(live.stateful, built)), ctx.device)
                 return trained, task.evaluate(live.parts, ctx)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbt.errors import TaskError
 from pbt.executors.base import Convolutions
+from pbt.executors.devices import mps_is_on
 from pbt.executors.machine import cores_here
 from pbt.executors.ray import check_room, connected
 from pbt.executors.transport import check_sendable, pickled
@@ -67,13 +68,24 @@ def _as_requested(requested: Placement, task: TrainFunction | Task, births: Sequ
     if requested.executor == "ray":
         return _on_ray(requested, task)
     if requested.executor != "vectorized":
-        return PlacementChoice(placement=requested)
+        return PlacementChoice(placement=requested, why=_sharing(requested, len(births)))
     _check_one_program(task)
     if requested.workers is not None and requested.workers > 1:
         check_sendable(task)
     layouts = _layouts(requested, len(births), None if _is_sendable(task) else 1)
     fitted, why = _fitted(requested, _probe(requested, task, births, layouts), len(births))
     return PlacementChoice(placement=fitted, why=why)
+
+
+def _sharing(requested: Placement, population: int) -> str:
+    """Whether worker processes share GPUs, and how; empty if they do not."""
+    if requested.executor != "processes":
+        return ""
+    devices = requested.resolve(population).devices
+    if len(set(devices)) == len(devices) or not devices[0].startswith("cuda"):
+        return ""
+    how = "at the same time: MPS is on" if mps_is_on() else "in turns: MPS is off"
+    return f"processes: {len(devices)} workers share {len(set(devices))} GPU, {how}"
 
 
 def _on_ray(requested: Placement, task: TrainFunction | Task) -> PlacementChoice:
