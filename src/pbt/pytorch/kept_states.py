@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pbt.executors.base import State
+from pbt.store.frozen import Frozen
 
 _SHARE = 1 / 32
 """Maximum fraction of a device's memory for the states that a worker keeps; several workers may share a device."""
@@ -38,7 +39,12 @@ class KeptStates:
         return cls(int(_SHARE * torch.cuda.get_device_properties(device).total_memory))
 
     def keep(self, digest: str, state: Mapping[str, Any]) -> None:
-        """Keep a copy of a stored state of a `SupervisedTask`; the oldest make room."""
+        """Keep a copy of a stored state of a `SupervisedTask`; the oldest make room.
+
+        A state with frozen tensors is not kept: each would have its own copy of them.
+        """
+        if any(isinstance(value, Frozen) for name in _ON_DEVICE for value in state.get(name, {}).values()):
+            return
         size = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(state))
         if size > self._room:
             return

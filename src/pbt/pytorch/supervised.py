@@ -32,6 +32,7 @@ from pbt.pytorch.bind import (
 from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_network, check_selection, opened
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
 from pbt.pytorch.evaluation import SplitMetrics, Total, accuracy, detached, read, totals
+from pbt.pytorch.frozen import FrozenParts
 from pbt.pytorch.kept_states import KeptStates, on_host
 from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, placed, training_loss
@@ -286,6 +287,7 @@ class SupervisedTrainer:
         """Train one round."""
         with threads_of(self._threads), matrix_products(self._task.precision, self._device):
             live = self._load(hparams, state, ctx)
+            frozen = FrozenParts(live.parts)
             set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
             set_mode(live.of(Optimizer), training=False)
@@ -297,7 +299,7 @@ class SupervisedTrainer:
                 scheduler.step(metrics["val"]["loss"])
         per_epoch = self._batches.per_epoch(size_of(live))
         report = self._task.report(losses, measured, metrics, ctx.first_step, per_epoch)
-        state = capture(live.parts)
+        state = capture(live.parts, frozen=frozen)
         self._last = None if self._kept is None else state
         return on_host(state, self._device), report
 

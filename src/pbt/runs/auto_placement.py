@@ -9,7 +9,7 @@ from pbt.errors import TaskError
 from pbt.executors.base import Convolutions
 from pbt.executors.devices import mps_is_on
 from pbt.executors.machine import cores_here
-from pbt.executors.ray import check_room, connected
+from pbt.executors.ray.cluster import check_room, connected
 from pbt.executors.transport import check_sendable, pickled
 from pbt.executors.worker import Task, TrainFunction, WorkerSpec
 from pbt.runs.placement import Placement

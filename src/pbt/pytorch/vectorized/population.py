@@ -1,12 +1,13 @@
 """The members in memory, and their rounds: load, train, evaluate, store."""
 
 import gc
+import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +30,16 @@ from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
+from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
 from pbt.pytorch.vectorized.tuning import Tuning
 from pbt.space import HParams
+from pbt.text import listed
 
+log = logging.getLogger("pbt")
+
+_NOT_OF_VMAP = (PBTError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors that other copies of tensors do not avoid."""
 _EVALUATED_TOGETHER = 64
 """Examples per member of one evaluation step, if their total exceeds the task's `evaluation_batch`."""
 
@@ -79,6 +86,10 @@ class Population:
         self._most: int | None = None
         """Maximum number of members that train at once, because more did not fit into memory; None: no limit."""
         self._incidents: list[Incident] = []
+        self._apart: frozenset[str] = frozenset()
+        """The tensors that are not trained, but that members cannot share."""
+        self._shares = False
+        """Whether a round has succeeded with the tensors that members share now."""
 
     def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store one round of members with the same first step.
@@ -130,9 +141,7 @@ class Population:
                     outcomes.append(blamed(task, error))
             if not starts:
                 return outcomes, ""
-            program = self._load(starts)
-            with matrix_products(self._task.precision, self._setup.device):
-                metrics = self._train(program, [start.task for start in starts])
+            metrics = self._trained(starts)
         except (Exception, SystemExit) as error:
             self._program, self._steps, self._rows = None, None, {}
             if is_interrupt(error):
@@ -155,6 +164,40 @@ class Population:
         place = users_line(error.__traceback__)
         return [failure(task, *reason, place) for task in tasks]
 
+    def _trained(self, starts: Sequence[_Start]) -> list[Metrics]:
+        """Load and train a wave; again, with fewer shared tensors, if members turn out not to share them."""
+        while True:
+            try:
+                program = self._load(starts)
+                with matrix_products(self._task.precision, self._setup.device):
+                    metrics = self._train(program, [start.task for start in starts])
+                program.shared.check()
+            except Exception as error:
+                if not self._take_apart(error):
+                    raise
+                starts = [replace(start, row=None) for start in starts]
+            else:
+                self._shares = True
+                return metrics
+
+    def _take_apart(self, error: Exception) -> bool:
+        """After an error, give every member its own copy of the tensors that caused it; False: none did.
+
+        Until a round has succeeded, any error may be one of `vmap`, which changes no shared tensor in place.
+        """
+        if isinstance(error, NotShareable):
+            names, reason = error.names, error.reason
+        elif self._program is None or self._shares or isinstance(error, _NOT_OF_VMAP):
+            return False
+        else:
+            names, reason = frozenset(self._program.shared.tensors), "may be changed in place"
+        if not names:
+            return False
+        log.info("each member has its own %s: these are not trained, but %s", listed(sorted(names)), reason)
+        self._apart |= names
+        self._program, self._rows = None, {}
+        return True
+
     def try_out(self, births: Sequence[HParams], steps: int = 1) -> tuple[Callable[..., object], int]:
         """Prepare training steps of new members for measurements; no state is stored.
 
@@ -166,11 +209,31 @@ class Population:
             RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
             for i, hparams in enumerate(births)
         ]
-        program = self._load([self._start(task) for task in wave])
         contexts = [context_of(task, self._setup) for task in wave]
-        program.set_mode(training=True)
-        assert self._steps is not None  # noqa: S101 (built with the program)
-        return partial(self._steps.run, wave, contexts, self._settings), program.nbytes // len(wave)
+
+        def load() -> Program:
+            try:
+                program = self._load([self._start(task) for task in wave])
+            except NotShareable as error:
+                self._take_apart(error)
+                return load()
+            program.set_mode(training=True)
+            return program
+
+        def run(*, eager: bool = False) -> object:
+            assert self._steps is not None  # noqa: S101 (built with the program)
+            try:
+                losses = self._steps.run(wave, contexts, self._settings, eager=eager)
+                if eager:
+                    self._held().shared.check()
+            except Exception as error:
+                if not self._take_apart(error):
+                    raise
+                load()
+                return run(eager=eager)
+            return losses
+
+        return run, load().nbytes // len(wave)
 
     def use(self, convolutions: Convolutions | None) -> None:
         """Run convolutions in another way from now on, in a new program."""
@@ -211,7 +274,9 @@ class Population:
             # Read before the previous program is replaced.
             kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
             rows: list[int | None] = [None] * len(starts)
-            program = Program(self._task, len(starts), self._setup.device, self._reader.stand_in, self._tuning)
+            program = Program(
+                self._task, len(starts), self._setup.device, self._reader.stand_in, self._tuning, apart=self._apart
+            )
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
             self._steps = TrainingSteps(self._task, program, self._batches, self._setup.device)
         else:
@@ -224,8 +289,13 @@ class Population:
             if row is None:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
                 program.load(i, state)
+        program.mark_start()
         self._program, self._settings = program, [start.settings for start in starts]
         return program
+
+    def _held(self) -> Program:
+        assert self._program is not None  # noqa: S101 (loaded before)
+        return self._program
 
     def _row_of(self, task: RoundTask) -> int | None:
         """The row of a task's start state; None: not in memory."""
@@ -253,11 +323,11 @@ class Population:
             {**settings, "params": places}
             for settings, places in zip(self._program.groups(row), self._reader.places, strict=True)
         ]
-        state = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
+        state: dict[str, Any] = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
         if self._program.schedules is not None:
             state["scheduler"] = self._program.schedules.dump(row)
-        if self._program.average is not None:
-            state["ema"] = self._program.average.row(row)
+        if (averaged := self._program.averaged(row)) is not None:
+            state["ema"] = averaged
         return state
 
     def _train(self, program: Program, wave: Sequence[RoundTask]) -> list[Metrics]:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from pbt.executors.base import Convolutions
 from pbt.pytorch.vectorized.attention import MULTI_HEAD, attention, fits_multi_head, multi_head
-from pbt.pytorch.vectorized.linear import linear
+from pbt.pytorch.vectorized.linear import for_shared, is_shared, linear
 
 _STREAMS = 4
 """Streams for convolutions that run member by member on an accelerator."""
@@ -145,6 +145,9 @@ def _separate(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A call for each member, on an accelerator on several streams."""
 
     def run(x: Tensor, w: Tensor, b: Tensor | None, *settings: Any) -> Tensor:
+        if _is_one(x, w, b):
+            return for_shared(lambda rows: operation(rows, w[0], None if b is None else b[0], *settings), x)
+
         def one(i: int) -> Tensor:
             return operation(x[i], w[i], None if b is None else b[i], *settings)
 
@@ -195,7 +198,7 @@ def _unfolded(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return grouped
 
     def run(x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
-        if groups != 1 or isinstance(padding, str) or x.is_complex():
+        if groups != 1 or isinstance(padding, str) or x.is_complex() or _is_one(x, w, b):
             return grouped(x, w, b, stride, padding, dilation, groups)
         members, n, out = len(x), x.shape[1], w.shape[1]
         sides = zip(x.shape[3:], w.shape[3:], *map(_pair, (stride, padding, dilation)), strict=True)
@@ -218,12 +221,20 @@ def _grouped(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Members as groups of one convolution; as its channels if all have the same input, as in the first layer."""
 
     def run(x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+        if _is_one(x, w, b):
+            settings = stride, padding, dilation, groups
+            return for_shared(lambda rows: operation(rows, w[0], None if b is None else b[0], *settings), x)
         shared = groups == 1 and x.stride(0) == 0
         wide, count = (x[0], 1) if shared else (as_channels(x), len(x) * groups)
         bias = None if b is None else b.flatten()
         return as_members(operation(wide, w.flatten(0, 1), bias, stride, padding, dilation, count), len(x))
 
     return run
+
+
+def _is_one(x: Tensor, w: Tensor, b: Tensor | None) -> bool:
+    """Whether a convolution has the same weights for all members, and batches."""
+    return x.dim() == w.dim() and is_shared(w) and (b is None or is_shared(b))
 
 
 def _has_batch(dims: int) -> Callable[..., bool]:
