@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 from pbt.errors import CorruptError, StateError
 from pbt.store.codec import decode, decode_checked, digest, digest_of, encode, encode_with_digest
-from pbt.store.content import InMemory
+from pbt.store.encoded_bytes import InMemory
 
 DTYPES = ["bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32"]
 DTYPES += ["float64", "complex64"]

@@ -14,7 +14,7 @@ import pbt
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError, StateError
 from pbt.store.codec import decode, digest, encode_whole, folders_of
-from pbt.store.content import InMemory
+from pbt.store.encoded_bytes import InMemory
 from pbt.store.files import StateFiles
 from pbt.store.folder import Workspace
 from pbt.store.manifest import FileContent, Manifest

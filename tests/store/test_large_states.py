@@ -13,7 +13,7 @@ import torch
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError
 from pbt.store.codec import decode_checked, digest, encode
-from pbt.store.content import PIECE, InFile, InMemory
+from pbt.store.encoded_bytes import PIECE, InFile, InMemory
 from pbt.store.files import LARGE, StateFiles, file_name
 from tests.helpers.paths import SOURCE
 

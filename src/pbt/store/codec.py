@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pbt.errors import CorruptError, StateError
-from pbt.store.content import PIECE, Content, InMemory, pieces_of
+from pbt.store.encoded_bytes import PIECE, EncodedBytes, InMemory, pieces_of
 from pbt.store.folder import Folder
 from pbt.store.frozen import Pack
 from pbt.store.manifest import FileContent, Manifest
@@ -150,7 +150,7 @@ def digest_of(blob: bytes) -> str:
     )
 
 
-def folders_of(content: Content) -> list[Manifest]:
+def folders_of(content: EncodedBytes) -> list[Manifest]:
     """The contents of the folders in an encoded state, without decoding its tensors.
 
     Raises:
@@ -159,7 +159,7 @@ def folders_of(content: Content) -> list[Manifest]:
     return _found(folders_in, content)
 
 
-def packs_of(content: Content) -> dict[str, int]:
+def packs_of(content: EncodedBytes) -> dict[str, int]:
     """The sizes of the files of frozen tensors in an encoded state, by SHA-256, without decoding its tensors.
 
     Raises:
@@ -168,7 +168,7 @@ def packs_of(content: Content) -> dict[str, int]:
     return _found(packs_in, content)
 
 
-def _found(search: Callable[[Any], Found], content: Content) -> Found:
+def _found(search: Callable[[Any], Found], content: EncodedBytes) -> Found:
     structure, _, _ = _parse(content)
     try:
         return search(structure)
@@ -176,7 +176,7 @@ def _found(search: Callable[[Any], Found], content: Content) -> Found:
         raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
 
 
-def decode_checked(content: Content, digest: str, objects: Objects | None = None) -> Any:
+def decode_checked(content: EncodedBytes, digest: str, objects: Objects | None = None) -> Any:
     """Decode a state and check its digest.
 
     Raises:
@@ -231,7 +231,7 @@ def _pack(parts: Parts) -> list[Any]:
     return [len(text).to_bytes(8, "little") + text, *(entry.data for entry in ordered)]
 
 
-def _parse(content: Content) -> tuple[Any, Any, dict[str, Span]]:
+def _parse(content: EncodedBytes) -> tuple[Any, Any, dict[str, Span]]:
     """The structure, the paths of OrderedDicts and the entries by name, all checked against the length of the file."""
     try:
         start = _data_start(content)
@@ -263,7 +263,7 @@ def _ordered_paths(metadata: Mapping[str, str]) -> Any:
     return json.loads(text[_HASH:])
 
 
-def _data_start(content: Content) -> int:
+def _data_start(content: EncodedBytes) -> int:
     length = int.from_bytes(content.read(0, min(8, content.size)), "little")
     if length > min(_MOST_HEADER, content.size - 8):
         raise ValueError(f"a header of {length:,} bytes")
@@ -287,7 +287,7 @@ def _span(name: str, fields: Mapping[str, Any], start: int, size: int) -> Span:
     return Span(name, dtype, shape, start + begin, start + end)
 
 
-def _rebuild(content: Content, digest: str | None, objects: Objects | None) -> Any:
+def _rebuild(content: EncodedBytes, digest: str | None, objects: Objects | None) -> Any:
     """Build a state, then read the bytes of its tensors into their memory and hash them there."""
     structure, ordered, spans = _parse(content)
     sha = None if digest is None else _hash_of_outline(structure, [spans[name] for name in sorted(spans)])
@@ -307,7 +307,7 @@ def _rebuild(content: Content, digest: str | None, objects: Objects | None) -> A
     return state
 
 
-def _filled(source: Source, spans: Mapping[str, Span], content: Content) -> Iterator[memoryview]:
+def _filled(source: Source, spans: Mapping[str, Span], content: EncodedBytes) -> Iterator[memoryview]:
     """Read the bytes of the entries in the order of the digest, of a large state a piece ahead of the caller."""
     if content.size <= PIECE:
         for name in sorted(spans):

@@ -13,9 +13,9 @@ from typing import Any
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, DiskError, StateError
-from pbt.store.content import Content, InFile, InMemory
 from pbt.store.database import LOOK
 from pbt.store.durable import REMEDY, disk_errors, open_plain, read_plain, sync_folder, write_durable
+from pbt.store.encoded_bytes import EncodedBytes, InFile, InMemory
 from pbt.store.folder import Folder
 from pbt.store.frozen import Pack
 from pbt.store.layout import LIVE, SCRATCH
@@ -223,7 +223,7 @@ class StateFiles:
             raise CorruptError(f"{where}: {error}; {LOOK}") from error
 
     @contextlib.contextmanager
-    def _file(self, ref: StateRef) -> Iterator[Content]:
+    def _file(self, ref: StateRef) -> Iterator[EncodedBytes]:
         """The bytes of a state's file."""
         path = self._path(ref)
         with _reading(path):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
-from pbt.store.content import Content, InMemory
+from pbt.store.encoded_bytes import EncodedBytes, InMemory
 from pbt.store.folder import Folder
 from pbt.store.frozen import Frozen, Pack, Packs, content_of, node_of
 from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
@@ -355,7 +355,7 @@ class Source(dict[str, Span]):
         objects: The files of its folders and frozen tensors.
     """
 
-    def __init__(self, spans: Mapping[str, Span], content: Content, objects: Objects | None) -> None:
+    def __init__(self, spans: Mapping[str, Span], content: EncodedBytes, objects: Objects | None) -> None:
         super().__init__(spans)
         self.objects = objects
         self.packs = Packs(objects)

@@ -8,7 +8,7 @@ PIECE = 8 << 20
 """Bytes that are read, written or hashed at once."""
 
 
-class Content(Protocol):
+class EncodedBytes(Protocol):
     """The bytes of an encoded state."""
 
     @property
