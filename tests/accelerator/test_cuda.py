@@ -233,8 +233,7 @@ def test_every_way_for_convolutions_agrees(way):
         for executor in ("vectorized", "inline")
     ]
     found, expected = (
-        {event.member: event.reported["train_loss"] for event in run.events if first_round(event)}
-        for run in runs
+        {event.member: event.reported["train_loss"] for event in run.events if first_round(event)} for run in runs
     )
     assert found == pytest.approx(expected, rel=2e-3)
 
