@@ -90,7 +90,7 @@ class Failure:
     """The kind of failure.
 
     The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (too
-    many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`.
+    many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`, `data`.
     """
     message: str
     """One line, with the line of the user's code if there is one."""
