@@ -29,7 +29,6 @@ from tests.pytorch.test_supervised import HPARAMS, train, worker_of
 SPACE = {"lr": Float(0.01, 0.5, "log"), "p": Float(0.1, 0.6), "smoothing": Float(0.0, 0.2)}
 PLAN = Plan(exploit=never(), explore=keep(), interval=5)
 RATE = {"lr": Float(0.001, 0.1, "log")}
-everywhere = pytest.mark.parametrize("executor", ["inline", "pool", "vectorized"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +86,16 @@ def test_orders_and_augmentation(changes, executor, folder, in_memory):
         assert results(task_in(form, folder, **changes), executor) == in_memory(executor, **changes)
 
 
+@pytest.mark.parametrize("executor", ["pool"], indirect=True)
+def test_worker_processes_train_the_same_bits(executor, folder, in_memory):
+    """Processes read what this process reads."""
+    assert results(task_in("memmap", folder), executor) == in_memory("inline")
+
+
 @pytest.mark.parametrize("order", ["shared", "member"])
-@everywhere
+@pytest.mark.parametrize(
+    "executor", ["inline", pytest.param("pool", marks=pytest.mark.slow), "vectorized"], indirect=True
+)
 def test_random_transforms_depend_on_the_example_alone(order, executor):
     """Random numbers of a data set are keyed: the same on every executor, and with worker processes."""
     found = results(task_in("noise", order=order), executor)
@@ -115,7 +122,7 @@ def test_random_transforms_differ_between_epochs_and_not_between_evaluations():
     assert torch.equal(source.take(slice(0, 5))[0][0], source.take(torch.arange(5))[0][0])
 
 
-@pytest.mark.parametrize("form", ["memmap", "noise", "noise and workers"])
+@pytest.mark.parametrize("form", ["memmap", "noise", pytest.param("noise and workers", marks=pytest.mark.slow)])
 def test_cuts_change_nothing(form, folder):
     """Rounds of any length train the same bits."""
     task = task_in(form, folder, order="member")
@@ -240,7 +247,7 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("vectorized", marks=pytest.mark.slow)])
 def test_memory_stays_bounded(executor, tmp_path):
     """A whole epoch over a file of 200 MB raises the memory of the process by less than half of it."""
     with (tmp_path / "x").open("wb") as file:
@@ -378,7 +385,7 @@ def loader_data(settings):
     ],
 )
 @pytest.mark.parametrize("executor", ["inline", "vectorized"])
-@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_unreadable_example_stops_the_run(how, facts, executor, num_workers, tmp_path):
     """It is no member's fault: the run stops with a line that names it, and continues when it is repaired."""
     plan, where = replace(PLAN, interval=2), tmp_path / "run"
