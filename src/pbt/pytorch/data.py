@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
-from pbt.pytorch.examples import source_of
+from pbt.pytorch.loaders import source_of
 from pbt.pytorch.mapped import FilePlace, MemoryMap, is_mapped, tensor_of
 from pbt.pytorch.sources import Batch, Inputs, Request, Source, Stream, read_ahead
 

@@ -33,8 +33,8 @@ from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_net
 from pbt.pytorch.data import Batches, Data, Order, too_few
 from pbt.pytorch.data_record import record_of
 from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
-from pbt.pytorch.examples import check_loader
 from pbt.pytorch.live import Live
+from pbt.pytorch.loaders import check_loader
 from pbt.pytorch.losses import check_loss, placed, training_loss
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
