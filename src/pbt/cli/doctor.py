@@ -1,4 +1,4 @@
-"""Test this machine for training: versions, devices, storage, processes."""
+"""`pbt doctor`: test this machine for training: versions, devices, storage, processes."""
 
 import importlib
 import importlib.util
@@ -23,8 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.errors import PBTError, RunLockedError
+from pbt.executors.devices import mps_is_on
 from pbt.executors.machine import DISTRIBUTION, version_of
 from pbt.store.sqlite import RunStore
+from pbt.terminal.console import console_for
 from pbt.text import printable
 
 TORCH = (2, 10)
@@ -46,6 +48,14 @@ class Check:
     found: str
     status: Literal["ok", "warn", "fail"] = "ok"
     remedy: str = ""
+
+
+def doctor() -> int:
+    """Test this machine for training: versions, devices, storage, processes.
+
+    Example: pbt doctor
+    """
+    return show(console_for())
 
 
 def show(console: Console, folder: Path | None = None) -> int:
@@ -127,6 +137,14 @@ def _torch() -> Iterator[Check]:
         if unused
         else "",
     )
+    if names:
+        on = mps_is_on()
+        yield Check(
+            name="mps",
+            found="NVIDIA's MPS is on: worker processes that share a GPU train at the same time"
+            if on
+            else "NVIDIA's MPS is off: worker processes that share a GPU take turns on it",
+        )
 
 
 def _cores() -> Iterator[Check]:

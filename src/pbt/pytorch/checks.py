@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from pbt.errors import TaskError
 from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.data import Data
-from pbt.pytorch.sources import Source
+from pbt.pytorch.sources import ExampleSource
 from pbt.space import Choice, Domain
 
 
@@ -74,7 +74,7 @@ def opened(data: Callable[[], Any]) -> Data:
         )  # fmt: skip
     splits: dict[str, Any] = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
     for name, split in splits.items():
-        if not isinstance(split, Source) and (split is not None or name != "test"):
+        if not isinstance(split, ExampleSource) and (split is not None or name != "test"):
             raise TaskError(
                 f"expected the {name} data to be Split(inputs, targets), Tokens or a map-style Dataset, got "
                 f"{_named(split)}"
@@ -138,7 +138,7 @@ def _divisors(number: int) -> list[int]:
 
 
 def check_last_batch(
-    model: nn.Module, split: Source, sizes: Values, alone: Sequence[int], prepare: Callable[[Any], Any] | None
+    model: nn.Module, split: ExampleSource, sizes: Values, alone: Sequence[int], prepare: Callable[[Any], Any] | None
 ) -> None:
     """Raise TaskError if the network's batch normalization cannot train on a batch of one example.
 

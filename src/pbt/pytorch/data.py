@@ -11,7 +11,7 @@ from pbt.core.rng import seed_of
 from pbt.errors import TaskError
 from pbt.pytorch.loaders import source_of
 from pbt.pytorch.mapped import FilePlace, MemoryMap, is_mapped, tensor_of
-from pbt.pytorch.sources import Batch, Inputs, Request, Source, Stream, read_ahead
+from pbt.pytorch.sources import Batch, ExampleSource, Inputs, Request, Stream, read_ahead
 
 Order = Literal["shared", "member", "stored"]
 _Tag = tuple[int, int, tuple[int, ...], int]
@@ -86,7 +86,7 @@ class Split:
         stored = [tensor if of is None else of.place for tensor, of in zip(self.tensors, self._mappings, strict=True)]
         return _opened, (stored, isinstance(self.inputs, tuple), self.stream)
 
-    def to(self, device: str) -> "Source":
+    def to(self, device: str) -> "ExampleSource":
         """The same examples on a device."""
         if self.streamed:
             return Stream(self, device)
@@ -162,7 +162,7 @@ class Batches:
 
     def __init__(
         self,
-        train: Source,
+        train: ExampleSource,
         device: str,
         size: int,
         *,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pbt.pytorch.data import Data
-from pbt.pytorch.sources import Source
+from pbt.pytorch.sources import ExampleSource
 
 SAMPLE = 8
 """Number of examples of each split that are compared, evenly spaced."""
@@ -22,7 +22,7 @@ def record_of(data: Data) -> dict[str, Any]:
     return {name: _record(split) for name, split in splits.items() if split is not None}
 
 
-def _record(split: Source) -> dict[str, Any]:
+def _record(split: ExampleSource) -> dict[str, Any]:
     count = len(split)
     if not count:
         return {"examples": 0}

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pbt.errors import TaskError
-from pbt.pytorch.sources import Inputs, Source, batches_of
+from pbt.pytorch.sources import ExampleSource, Inputs, batches_of
 from pbt.pytorch.tokens import token_accuracy, token_cross_entropy
 
 Metric = Callable[..., Tensor]
+Total = Tensor | float
+"""A metric in double precision: a tensor () that is not read yet, or a number."""
 Outputs = Any
 """The outputs of a network: a tensor, or tuples, lists and dictionaries of tensors."""
 
@@ -55,7 +57,7 @@ class SplitMetrics:
     """Means that leave out the target -100, where the targets are not known in advance."""
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: Source) -> "SplitMetrics":
+    def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: ExampleSource) -> "SplitMetrics":
         """The metrics of a task; `means` are the names declared as means."""
         targets = split.labels
         found = {name for name, metric in metrics.items() if _is_mean(metric, targets)}
@@ -76,7 +78,7 @@ class Weights:
         split: The split.
     """
 
-    def __init__(self, measured: SplitMetrics, split: Source) -> None:
+    def __init__(self, measured: SplitMetrics, split: ExampleSource) -> None:
         self._counting = measured.counting
         self._examples = len(split)
         self._each = 0.0
@@ -118,7 +120,7 @@ def _is_mean(metric: Any, targets: Tensor | None) -> bool:
 
 
 def batches(
-    split: Source, size: int, prepare: Callable[[Tensor], Tensor] | None = None
+    split: ExampleSource, size: int, prepare: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[tuple[Inputs, Tensor]]:
     """The split in batches of `size` examples with prepared inputs; copies, which may be changed in place."""
     for inputs, targets in batches_of(split, size):
@@ -128,7 +130,7 @@ def batches(
 def evaluate(
     model: Callable[..., Outputs],
     measured: SplitMetrics,
-    split: Source,
+    split: ExampleSource,
     size: int,
     prepare: Callable[[Tensor], Tensor] | None,
 ) -> dict[str, float]:
@@ -137,23 +139,52 @@ def evaluate(
     Raises:
         TaskError: A metric is not a mean, and the outputs of several batches cannot be joined.
     """
-    values = dict.fromkeys(measured.names, 0.0)
+    return read({"": totals(model, measured, split, size, prepare)})[""]
+
+
+def totals(
+    model: Callable[..., Outputs],
+    measured: SplitMetrics,
+    split: ExampleSource,
+    size: int,
+    prepare: Callable[[Tensor], Tensor] | None,
+) -> dict[str, Total]:
+    """`evaluate` without reading from the device: a metric that is a tensor remains one."""
+    values: dict[str, Total] = dict.fromkeys(measured.names, 0.0)
     kept: list[Outputs] = []
-    weights, read = Weights(measured, split), Targets(split, needed=bool(measured.whole))
+    weights, kept_targets = Weights(measured, split), Targets(split, needed=bool(measured.whole))
     for inputs, targets in batches(split, size, prepare):
         weights.begin(targets)
-        read.add(targets)
+        kept_targets.add(targets)
         outputs = model(*inputs)
         for name, metric in measured.means.items():
             if weight := weights.of(name):
-                values[name] += float(metric(outputs, targets)) * weight
+                values[name] += _total(metric(outputs, targets)) * weight
         if measured.whole:
             kept.append(outputs)
     values = {name: value * weights.scale(name) for name, value in values.items()}
     if measured.whole:
-        outputs, targets = joined(kept, [size, len(split)]), read.all.clone()
-        values.update({name: float(metric(outputs, targets)) for name, metric in measured.whole.items()})
+        outputs, targets = joined(kept, [size, len(split)]), kept_targets.all.clone()
+        values.update({name: _total(metric(outputs, targets)) for name, metric in measured.whole.items()})
     return values
+
+
+def read(values: Mapping[str, Mapping[str, Total]]) -> dict[str, dict[str, float]]:
+    """The results of `totals` by split as floats, in one read for each device."""
+    places = [(split, name) for split, own in values.items() for name in own]
+    found = {(split, name): values[split][name] for split, name in places}
+    tensors = {place: value for place, value in found.items() if isinstance(value, Tensor)}
+    for device in {tensor.device for tensor in tensors.values()}:
+        here = {place: tensor for place, tensor in tensors.items() if tensor.device == device}
+        found.update(zip(here, torch.stack([*here.values()]).tolist(), strict=True))
+    return {split: {name: float(found[split, name]) for name in own} for split, own in values.items()}
+
+
+def _total(value: Any) -> Total:
+    """A metric in double precision."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return value.detach().reshape(()).double()
+    return float(value)
 
 
 class Targets:
@@ -164,7 +195,7 @@ class Targets:
         needed: Whether a metric needs them.
     """
 
-    def __init__(self, split: Source, *, needed: bool) -> None:
+    def __init__(self, split: ExampleSource, *, needed: bool) -> None:
         self._labels = split.labels
         self._keeps = needed and self._labels is None
         self._kept: list[Tensor] = []

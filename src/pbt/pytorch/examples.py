@@ -16,7 +16,7 @@ from torch.utils.data import default_collate as torch_collate
 
 from pbt.core.rng import seed_of
 from pbt.errors import ExampleError, TaskError, WorkerError
-from pbt.pytorch.sources import Batch, Request, Source, Stream, evaluation_keys
+from pbt.pytorch.sources import Batch, ExampleSource, Request, Stream, evaluation_keys
 
 Collate = Callable[[list[Any]], Any]
 
@@ -83,7 +83,7 @@ class Examples:
         # Another process starts workers of its own.
         return {**self.__dict__, "_running": None, "_requests": _Requests(), "loader": None}
 
-    def to(self, device: str) -> Source:
+    def to(self, device: str) -> ExampleSource:
         """The same examples with batches on a device."""
         return Stream(self, device)
 

@@ -17,7 +17,7 @@ from torch.utils.data import (
 
 from pbt.errors import TaskError
 from pbt.pytorch.examples import Examples, check_indexed
-from pbt.pytorch.sources import Source
+from pbt.pytorch.sources import ExampleSource
 
 
 def source_of(given: Any, name: str) -> Any:
@@ -33,7 +33,7 @@ def source_of(given: Any, name: str) -> Any:
 
         *inputs, targets = given.tensors
         return Split(tuple(inputs) if len(inputs) != 1 else inputs[0], targets)
-    arrays = (Source, tuple, list, str, Mapping, Tensor, np.ndarray)
+    arrays = (ExampleSource, tuple, list, str, Mapping, Tensor, np.ndarray)
     if isinstance(given, Dataset) or (hasattr(given, "__getitem__") and not isinstance(given, arrays)):
         return Examples(given)
     return given

@@ -31,7 +31,7 @@ class Request:
 
 
 @runtime_checkable
-class Source(Protocol):
+class ExampleSource(Protocol):
     """The examples of a split on a device: all in its memory, or read batch by batch."""
 
     @property
@@ -48,14 +48,14 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def to(self, device: str) -> "Source":
+    def to(self, device: str) -> "ExampleSource":
         """The same examples with batches on a device."""
 
     def take(self, index: Tensor | slice) -> Batch:
         """Copies of the inputs and targets at these indices; the caller may change them in place."""
 
 
-class Readable(Source, Protocol):
+class StreamedSource(ExampleSource, Protocol):
     """A source whose examples are read batch by batch on the CPU."""
 
     def feed(self, requests: Iterable[Request], *, pinned: bool) -> Iterator[Batch]:
@@ -73,7 +73,7 @@ class Stream:
     streamed = True
     labels = None
 
-    def __init__(self, source: Readable, device: str) -> None:
+    def __init__(self, source: StreamedSource, device: str) -> None:
         self._source = source
         self.device = device
         self._pinned = device.startswith("cuda")
@@ -84,7 +84,7 @@ class Stream:
     def __len__(self) -> int:
         return len(self._source)
 
-    def to(self, device: str) -> Source:
+    def to(self, device: str) -> ExampleSource:
         """The same examples with batches on a device."""
         return self if device == self.device else self._source.to(device)
 
@@ -127,7 +127,7 @@ def evaluation_keys() -> Sequence[int]:
     return [seed_of("data", "evaluation")]
 
 
-def batches_of(source: Source, size: int) -> Iterator[Batch]:
+def batches_of(source: ExampleSource, size: int) -> Iterator[Batch]:
     """All examples in order, in batches of `size`; copies, which may be changed in place."""
     if isinstance(source, Stream):
         yield from source.each(size)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pbt.errors import TaskError
 from pbt.pytorch.mapped import FilePlace, MemoryMap, is_mapped, tensor_of
-from pbt.pytorch.sources import Batch, Request, Source, Stream, read_ahead
+from pbt.pytorch.sources import Batch, ExampleSource, Request, Stream, read_ahead
 
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 """Types that torch computes little with on accelerators, and those that hold the same values."""
@@ -93,7 +93,7 @@ class Tokens:
         tokens = self.tokens if self._mapping is None else self._mapping.place
         return _opened, (tokens, self.length, self.stride, self.windows, self.stream)
 
-    def to(self, device: str) -> Source:
+    def to(self, device: str) -> ExampleSource:
         """The same windows on a device."""
         if self.streamed:
             return Stream(self, device)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Event, Failed, Opening, Reported, Retired
+from pbt.core.events import FINISHED, LOST, Born, Decided, Ended, Event, Failed, Opening, Reported, Retired
 from pbt.core.fold import apply, sign_of
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
@@ -32,12 +32,18 @@ from pbt.store.base import NewEntry, Store
 
 log = logging.getLogger("pbt")
 
-FINISHED, LOST = "finished", "every member failed"
-FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError, "data": ExampleError}
+FATAL = {
+    "refused": TaskError,
+    "corrupt": CorruptError,
+    "disk": DiskError,
+    "data": ExampleError,
+    "device": WorkerError,
+}
 """Failures that stop the run with this error and leave it unchanged; they are not a member's fault.
 
 `refused`: no member can be trained in the chosen way. A mistake in one member's round is that member's failure.
 """
+LOST_DEVICE = "; resume the run: no finished round is lost; the executor 'processes' replaces such a worker by itself"
 
 
 @contextmanager
@@ -176,6 +182,7 @@ class Engine:
             TaskError: No member can be trained in this way; the log is unchanged.
             CorruptError: A stored state is damaged; the log is unchanged.
             DiskError: A state cannot be written; the log is unchanged.
+            WorkerError: A device can no longer be used; the log is unchanged.
             PopulationLostError: Every member failed.
         """
         for outcome in outcomes:
@@ -184,7 +191,8 @@ class Engine:
                 self.store.note("dropped", member=outcome.member, round=outcome.round, attempt=outcome.attempt)
                 continue
             if isinstance(outcome, Failure) and outcome.cause in FATAL:
-                raise FATAL[outcome.cause](outcome.message) from original(outcome.traceback)
+                remedy = LOST_DEVICE if outcome.cause == "device" else ""
+                raise FATAL[outcome.cause](outcome.message + remedy) from original(outcome.traceback)
             del self._in_flight[outcome.member]
             self._wave[outcome.member] = task, outcome
         if self.course.strategy.mode == "sync":
@@ -387,7 +395,11 @@ def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> 
         executor.submit(tasks)
     outcomes = executor.wait()
     for incident in executor.incidents():
-        log.warning("member %s, round %s: %s", incident.member, incident.round, incident.message)
+        where = "" if incident.member is None else f"member {incident.member}, round {incident.round}: "
+        log.warning("%s%s", where, incident.message)
+        if incident.members_per_program is not None:
+            place = {**engine.store.meta["place"], "members_per_program": incident.members_per_program}
+            engine.store.update_meta(place=place)
         engine.store.note(
             incident.kind,
             message=incident.message,

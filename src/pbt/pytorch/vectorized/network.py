@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,9 +15,12 @@ from pbt.pytorch.vectorized.failures import CHECKPOINTED
 from pbt.pytorch.vectorized.layer_chain import chain_of
 from pbt.pytorch.vectorized.noise import StackedDropout
 from pbt.pytorch.vectorized.settings import Settings
+from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.tuning import CPU, Tuning
 from pbt.pytorch.vectorized.vmap_rules import Rules, rules_of
 from pbt.space import Value
+
+_NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class StackedNet:
@@ -49,7 +53,7 @@ class StackedNet:
             for key, tensor in holder.items()
             if tensor is not None
         ]
-        self._rules = rules_of(grouped_convolutions=tuning.grouped_convolutions)
+        self._rules = rules_of(tuning.convolutions, wide_norms=tuning.wide_norms)
         self._chain = chain_of(model, names, self._rules)
         self._usual: dict[str, Any] = {}
         self._as_built = _plain_attributes(model)
@@ -141,17 +145,30 @@ class StackedNet:
         attributes: Mapping[str, Tensor],
         row: Tensor,
         *inputs: Tensor,
+        shared: Mapping[str, Tensor] = _NONE,
     ) -> tuple[Any, dict[str, Tensor]]:
-        """The outputs, and the buffers that the network replaced instead of changing in place."""
+        """The outputs, and the buffers that the network replaced instead of changing in place.
+
+        Raises:
+            NotShareable: It replaced a shared tensor.
+        """
         for layer in self._dropouts:
             layer.row = row
-        with self._holding({**params, **buffers}), self._having(attributes), Rules(self._rules), self._unhooked():
+        with (
+            self._holding({**params, **buffers, **shared}),
+            self._having(attributes),
+            Rules(self._rules),
+            self._unhooked(),
+        ):
             outputs = self._model(*inputs)
             replaced = {
                 name: holder[key]
                 for name, holder, key in self._places
                 if name in buffers and holder[key] is not buffers[name]
             }
+            changed = {name for name, holder, key in self._places if name in shared and holder[key] is not shared[name]}
+        if changed:
+            raise NotShareable(changed, "are not trained, but change in training")
         return outputs, replaced
 
     @contextmanager
