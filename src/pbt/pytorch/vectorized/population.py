@@ -23,9 +23,10 @@ from pbt.executors.source_lines import is_interrupt, users_line
 from pbt.executors.worker import LESS_MEMORY, WorkerSpec, context_of, failure, fatal_cause, lost, report
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Split
-from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, batches, joined
+from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, Targets, Weights, batches, joined
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
+from pbt.pytorch.sources import ExampleSource
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
@@ -353,7 +354,7 @@ class Population:
             for i in range(len(wave))
         ]
 
-    def _evaluate(self, program: Program, measured: SplitMetrics, split: Split) -> dict[str, Tensor]:
+    def _evaluate(self, program: Program, measured: SplitMetrics, split: ExampleSource) -> dict[str, Tensor]:
         """Each metric over the split, for each member; the loss does not use the settings bound to hyperparameters.
 
         The batches are the same for every executor, because a network may mix the examples of a batch. Some members are
@@ -365,22 +366,28 @@ class Population:
         values = torch.zeros((len(measured.names), program.members), dtype=torch.float64, device=self._setup.device)
         rows = dict(zip(measured.names, values, strict=True))
         kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
+        weights, read = Weights(measured, split), Targets(split, needed=bool(measured.whole))
 
-        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
+        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int, weight: float) -> None:
             # A copy: a metric may change its targets in place.
             measures = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
-            rows[name][first : first + some] += measures.detach().double() * (len(targets) / len(split))
+            rows[name][first : first + some] += measures.detach().double() * weight
 
         for inputs, targets in batches(split, size, task.prepare):
+            weights.begin(targets)
+            read.add(targets)
             for first, outs in kept.items():
                 outputs = program.outputs(inputs, first, first + some)
                 for name, metric in measured.means.items():
-                    measure(name, metric, outputs, targets, first)
+                    if weight := weights.of(name):
+                        measure(name, metric, outputs, targets, first, weight)
                 if measured.whole:
                     outs.append(outputs)
         for first, outs in kept.items():
             for name, metric in measured.whole.items():
-                measure(name, metric, joined(outs, [size, len(split)], dim=1), split.targets, first)
+                measure(name, metric, joined(outs, [size, len(split)], dim=1), read.all, first, 1.0)
+        for name in measured.counting:
+            rows[name] *= weights.scale(name)
         return dict(zip(measured.names, values.cpu(), strict=True))
 
     def _outcome(self, task: RoundTask, row: int, metrics: Metrics, seconds: float) -> Outcome:
