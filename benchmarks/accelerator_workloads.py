@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pbt.mnist.config.record import load_config
 from pbt.mnist.task import supervised
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
+from pbt.pytorch.bind import DropoutBinding
 from pbt.space import Value
 
 
@@ -27,13 +28,46 @@ class Workload:
     floor: float | None = None
     """How many times faster than the members one after the other it must be; None: nothing is asked."""
     moonshot: float | None = None
+    precise: bool = False
+    """Whether it is trained in every precision, too."""
     with_memory: bool = False
     """Whether the memory of all members is compared with that of one."""
+    small: "Callable[[], Workload] | None" = None
+    """The same at a size that the CPU can train; None: it can train this one."""
+
+    def without_dropout(self) -> "Workload":
+        """The same networks without dropout, whose bits differ between devices."""
+        model = partial(_without_dropout, self.task.model)
+        bind = {name: binding for name, binding in self.task.bind.items() if not isinstance(binding, DropoutBinding)}
+        hparams = {name: given for name, given in self.hparams.items() if name in bind}
+        return replace(self, task=replace(self.task, model=model, bind=bind), hparams=hparams)
+
+    def in_float64(self) -> "Workload":
+        """The same in double precision; inputs that are whole numbers stay so."""
+        task, prepare = self.task, partial(_prepared_double, self.task.prepare)
+        return replace(self, task=replace(task, model=partial(_double, task.model), prepare=prepare))
 
     def births(self) -> list[dict[str, Value]]:
         """The hyperparameters of each member, evenly spread."""
         places = [i / max(1, self.members - 1) for i in range(self.members)]
         return [{name: low + place * (high - low) for name, (low, high) in self.hparams.items()} for place in places]
+
+
+def _without_dropout(model: Callable[[], nn.Module]) -> nn.Module:
+    made = model()
+    for module in made.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return made
+
+
+def _double(model: Callable[[], nn.Module]) -> nn.Module:
+    return model().double()
+
+
+def _prepared_double(prepare: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
+    prepared = x if prepare is None else prepare(x)
+    return prepared.double() if prepared.is_floating_point() else prepared
 
 
 class Block(nn.Module):
@@ -190,14 +224,14 @@ def lora(parameters: float, members: int = 16, batch: int = 8) -> Workload:
     return Workload(
         name=f"LoRA x {members} on a shared base ({size / 1e6:,.1f} M, {batch} rows of 64 tokens)", task=task,
         members=members, hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=3, moonshot=8,
-        with_memory=True,
+        with_memory=True, small=partial(lora, 1e6) if parameters > 1e7 else None,
     )  # fmt: skip
 
 
 MNIST_HPARAMS = {"lr": (1e-4, 1e-2), "keep_prob": (0.5, 0.9)}
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "fc x 64": lambda: Workload(
-        name="fc x 64", task=mnist("fc"), members=64, hparams=MNIST_HPARAMS, floor=10, moonshot=50
+        name="fc x 64", task=mnist("fc"), members=64, hparams=MNIST_HPARAMS, floor=10, moonshot=50, precise=True
     ),
     "fc x 512": lambda: Workload(
         name="fc x 512", task=mnist("fc"), members=512, hparams=MNIST_HPARAMS, floor=25, moonshot=50
@@ -207,7 +241,7 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     ),
     "transformer x 16": lambda: Workload(
         name="transformer x 16 (4 layers, width 128, 32 rows of 64 tokens)", task=transformer(), members=16,
-        hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=6, moonshot=12,
+        hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=6, moonshot=12, precise=True,
     ),
     "LoRA x 16": lambda: lora(float(os.environ.get("PBT_BENCH_BASE", "5e8"))),
 }  # fmt: skip
@@ -217,7 +251,8 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
 def tiny() -> Workload:
     """A population that is timed in a moment, where only the way is tried."""
     hparams = {"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}
-    return Workload(name="tiny", task=transformer(width=8, layers=1, length=4, batch=4), members=3, hparams=hparams)
+    task = transformer(width=8, layers=1, length=4, batch=4)
+    return Workload(name="tiny", task=task, members=3, hparams=hparams, precise=True)
 
 
 def first_batch(task: SupervisedTask, device: str) -> tuple[Any, Tensor]:

@@ -18,6 +18,8 @@ from pbt.errors import TaskError
 from pbt.pytorch.data import Inputs, Split
 
 Metric = Callable[..., Tensor]
+Total = Tensor | float
+"""A metric in double precision: a tensor () that is not read yet, or a number."""
 Outputs = Any
 """The outputs of a network: a tensor, or tuples, lists and dictionaries of tensors."""
 
@@ -95,18 +97,47 @@ def evaluate(
     Raises:
         TaskError: A metric is not a mean, and the outputs of several batches cannot be joined.
     """
-    values = dict.fromkeys(measured.names, 0.0)
+    return read({"": totals(model, measured, split, size, prepare)})[""]
+
+
+def totals(
+    model: Callable[..., Outputs],
+    measured: SplitMetrics,
+    split: Split,
+    size: int,
+    prepare: Callable[[Tensor], Tensor] | None,
+) -> dict[str, Total]:
+    """`evaluate` without reading from the device: a metric that is a tensor remains one."""
+    values: dict[str, Total] = dict.fromkeys(measured.names, 0.0)
     kept: list[Outputs] = []
     for inputs, targets in batches(split, size, prepare):
         outputs = model(*inputs)
         for name, metric in measured.means.items():
-            values[name] += float(metric(outputs, targets)) * (len(targets) / len(split))
+            values[name] += _total(metric(outputs, targets)) * (len(targets) / len(split))
         if measured.whole:
             kept.append(outputs)
     if measured.whole:
         outputs, targets = joined(kept, [size, len(split)]), split.targets.clone()
-        values.update({name: float(metric(outputs, targets)) for name, metric in measured.whole.items()})
+        values.update({name: _total(metric(outputs, targets)) for name, metric in measured.whole.items()})
     return values
+
+
+def read(values: Mapping[str, Mapping[str, Total]]) -> dict[str, dict[str, float]]:
+    """The results of `totals` by split as floats, in one read for each device."""
+    places = [(split, name) for split, own in values.items() for name in own]
+    found = {(split, name): values[split][name] for split, name in places}
+    tensors = {place: value for place, value in found.items() if isinstance(value, Tensor)}
+    for device in {tensor.device for tensor in tensors.values()}:
+        here = {place: tensor for place, tensor in tensors.items() if tensor.device == device}
+        found.update(zip(here, torch.stack([*here.values()]).tolist(), strict=True))
+    return {split: {name: float(found[split, name]) for name in own} for split, own in values.items()}
+
+
+def _total(value: Any) -> Total:
+    """A metric in double precision."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return value.detach().reshape(()).double()
+    return float(value)
 
 
 def detached(outputs: Outputs) -> Outputs:

@@ -30,6 +30,7 @@ from pbt.pytorch.bind import (
     check_disjoint,
 )
 from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
+from pbt.pytorch.kept_states import on_host
 from pbt.pytorch.live import Live
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
@@ -124,8 +125,8 @@ class _ModuleTrainer:
                 task.train(live.parts, hparams, steps, ctx)
                 if getattr(task, "keep_evaluation", True):
                     metrics = task.evaluate(live.parts, ctx)
-                    return capture(live.stateful, built, frozen), metrics
-                trained = copy.deepcopy(capture(live.stateful, built, frozen))
+                    return on_host(capture(live.stateful, built, frozen), ctx.device), metrics
+                trained = on_host(copy.deepcopy(capture(live.stateful, built, frozen)), ctx.device)
                 return trained, task.evaluate(live.parts, ctx)
 
 

@@ -3,7 +3,8 @@
 import re
 
 from pbt.executors.base import Failure, RoundTask
-from pbt.executors.worker import blame
+from pbt.executors.devices import need_of, out_of_memory
+from pbt.executors.worker import LESS_MEMORY, blame
 
 CHECKPOINTED = "torch.utils.checkpoint or another saved-tensor hook recomputes one member's part in the backward pass"
 """The reason to refuse a network with such a hook."""
@@ -11,6 +12,8 @@ CHECKPOINTED = "torch.utils.checkpoint or another saved-tensor hook recomputes o
 
 def broken(error: BaseException) -> str:
     """The error message for a task that cannot be one program."""
+    if out_of_memory(error):
+        return f"one member does not fit into the memory of the device ({need_of(error)}); {LESS_MEMORY}"
     text = " ".join(str(error).split())
     operation = re.search(r"not implemented for (aten::[\w.]+)", text)
     if operation is not None:

@@ -103,6 +103,9 @@ class Measures:
                 # A copy: the function may change its targets in place.
                 own = targets.clone() if shared else targets[i]
                 value = function(tree_map(lambda x, i=i: x[i], outputs), own)
+            except (torch.OutOfMemoryError, torch.AcceleratorError):
+                # Not this member's fault.
+                raise
             except Exception as error:  # noqa: BLE001 (a failed member is data)
                 self.faults.setdefault(first + i, error)
             values.append(torch.as_tensor(value, device=self._device))
