@@ -215,6 +215,7 @@ def agreement(device: str, workload: Workload, members: int = 2, steps: int = 10
 
     With the lowest values of hyperparameters: Adam at a high learning rate amplifies any rounding in a few steps.
     """
+    workload = workload if workload.small is None else workload.small()
     quiet = workload.without_dropout()
     quiet = replace(quiet, hparams={name: (low, low) for name, (low, _) in quiet.hparams.items()})
     found, _ = trained(device, quiet, members, steps)

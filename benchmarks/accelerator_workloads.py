@@ -32,6 +32,8 @@ class Workload:
     """Whether it is trained in every precision, too."""
     with_memory: bool = False
     """Whether the memory of all members is compared with that of one."""
+    small: "Callable[[], Workload] | None" = None
+    """The same at a size that the CPU can train; None: it can train this one."""
 
     def without_dropout(self) -> "Workload":
         """The same networks without dropout, whose bits differ between devices."""
@@ -222,7 +224,7 @@ def lora(parameters: float, members: int = 16, batch: int = 8) -> Workload:
     return Workload(
         name=f"LoRA x {members} on a shared base ({size / 1e6:,.1f} M, {batch} rows of 64 tokens)", task=task,
         members=members, hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=3, moonshot=8,
-        with_memory=True,
+        with_memory=True, small=partial(lora, 1e6) if parameters > 1e7 else None,
     )  # fmt: skip
 
 
