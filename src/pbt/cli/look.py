@@ -1,6 +1,7 @@
 """`pbt status`, `pbt ls` and `pbt verify`: inspect runs, read-only."""
 
 import contextlib
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -28,7 +29,7 @@ from pbt.runs.catalog import (
 from pbt.runs.results import Run
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
-from pbt.terminal.console import can_redraw, console_for
+from pbt.terminal.console import can_redraw, captured, console_for
 from pbt.terminal.exit import FAILED, OK, print_error
 from pbt.terminal.single import SINGLE
 from pbt.terminal.summary import summary
@@ -228,9 +229,10 @@ def _watch_live(path: Path) -> None:
     console = console_for()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for run, state in _changes(path):
-            with console.capture() as shown:
-                _show(run, state, console)
-            live.update(Text.from_ansi(shown.get()), refresh=True)
+            # A console of its own: what a live console prints contains the movements of its cursor.
+            frame = io.StringIO()
+            _show(run, state, captured(frame, console))
+            live.update(Text.from_ansi(frame.getvalue().rstrip()), refresh=True)
 
 
 def _changes(path: Path) -> Iterator[tuple[Run, str]]:

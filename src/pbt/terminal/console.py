@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -28,6 +28,13 @@ def console_for(stream: TextIO | None = None, *, stderr: bool = False) -> QuietC
     # rich reads the width of a terminal, and COLUMNS, itself.
     width = None if is_terminal(target) or os.environ.get("COLUMNS") else WIDE
     return QuietConsole(file=target, stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def captured(target: TextIO, like: Console) -> QuietConsole:
+    """A console that writes to `target` what `like` would show, with its width and colors."""
+    colors: Any = like.color_system
+    plain: dict[str, Any] = dict.fromkeys(("highlight", "markup", "emoji"), False)
+    return QuietConsole(file=target, width=like.width, force_terminal=True, color_system=colors, **plain)
 
 
 def is_terminal(stream: object) -> bool:

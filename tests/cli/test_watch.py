@@ -1,0 +1,83 @@
+"""`pbt status --watch` in a terminal: one table that is redrawn, whatever the size of the window."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pyte
+import pytest
+
+from tests.helpers.paths import SOURCE
+
+TASK = """
+import time
+import pbt
+
+
+def train(hparams, state, steps, ctx):
+    time.sleep(0.1)
+    return {"x": hparams["lr"]}, hparams["lr"]
+
+
+space = {"lr": pbt.Float(1e-3, 1e-1, "log")}
+experiment = pbt.Experiment(task=train, space=space, population=POPULATION, rounds=8, seed=1)
+"""
+
+
+def seen(words: list[str], folder: Path, lines: int, columns: int) -> tuple[pyte.HistoryScreen, bytes]:
+    """The screen after a command in a terminal of this size, with what scrolled out of it; and all that it wrote."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "TERM": "xterm-256color"}
+    environment.pop("CI", None)
+    screen = pyte.HistoryScreen(columns, lines, history=10_000)
+    stream, written = pyte.ByteStream(screen), b""
+    process = subprocess.Popen(words, cwd=folder, env=environment, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    try:
+        while True:
+            try:
+                part = os.read(leader, 65536)
+            except OSError:  # the last writer closed it
+                break
+            written += part
+            stream.feed(part)
+    finally:
+        os.close(leader)
+        assert process.wait(60) == 0, written
+    return screen, written
+
+
+@pytest.mark.parametrize(("lines", "columns"), [(24, 80), (40, 120)])
+@pytest.mark.parametrize("population", [3, 60])
+def test_one_table_is_redrawn(tmp_path: Path, lines: int, columns: int, population: int) -> None:
+    """After several updates there is one table and one line of progress, on the screen and above it."""
+    (tmp_path / "task.py").write_text(TASK.replace("POPULATION", str(population)))
+    pbt = [sys.executable, "-m", "pbt"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    training = subprocess.Popen(
+        [*pbt, "run", "task.py:experiment", "--out", "a", "-q", "--executor", "inline"], cwd=tmp_path, env=environment
+    )
+    try:
+        until_begun = (
+            "while not (found := __import__('pathlib').Path('a/run.db')).exists(): __import__('time').sleep(0.02)"
+        )
+        subprocess.run([sys.executable, "-c", until_begun], cwd=tmp_path, check=True, timeout=60)
+        screen, written = seen([*pbt, "status", "a", "--watch"], tmp_path, lines, columns)
+    finally:
+        assert training.wait(120) == 0
+    scrolled = ["".join(line[column].data for column in range(columns)) for line in screen.history.top]
+    text = "\n".join([*scrolled, *screen.display])
+    assert len(set(re.findall(rb"(\d+) of 8 rounds done", written))) > 2  # it was updated
+    assert text.count("rounds done") == 1
+    assert "a: finished, 8 of 8 rounds done" in text
+    assert text.count("Population after round 8") == text.count("Population after round") == 1
+    assert "Files in a" in text
+    if population == 3:
+        assert not [line for line in scrolled if line.strip()]
