@@ -100,13 +100,22 @@ def evaluate(
     for inputs, targets in batches(split, size, prepare):
         outputs = model(*inputs)
         for name, metric in measured.means.items():
-            values[name] += float(metric(outputs, targets)) * (len(targets) / len(split))
+            values[name] += float(metric(spared(metric, outputs), targets.clone())) * (len(targets) / len(split))
         if measured.whole:
             kept.append(outputs)
     if measured.whole:
-        outputs, targets = joined(kept, [size, len(split)]), split.targets.clone()
-        values.update({name: float(metric(outputs, targets)) for name, metric in measured.whole.items()})
+        outputs, targets = joined(kept, [size, len(split)]), split.targets
+        for name, metric in measured.whole.items():
+            values[name] = float(metric(spared(metric, outputs), targets.clone()))
     return values
+
+
+def spared(metric: Any, outputs: Outputs) -> Outputs:
+    """The outputs, copied for a metric that may change them in place: other metrics read them, too."""
+    function = metric.func if isinstance(metric, partial) else metric
+    if function is accuracy or function in _FUNCTIONS or type(function) in _MODULES:
+        return outputs
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, outputs)
 
 
 def detached(outputs: Outputs) -> Outputs:

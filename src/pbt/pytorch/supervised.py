@@ -33,7 +33,7 @@ from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_net
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
 from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
 from pbt.pytorch.live import Live
-from pbt.pytorch.losses import check_loss, placed, training_loss
+from pbt.pytorch.losses import check_loss, fresh, placed, training_loss
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.precision import (
@@ -215,7 +215,7 @@ class SupervisedTask:
 
     def measured(self, split: Split) -> SplitMetrics:
         """The loss and the metrics over a split."""
-        metrics = {"loss": self.loss, **self.metrics}
+        metrics = {"loss": fresh(self.loss), **self.metrics}
         device = str(split.targets.device)
         return SplitMetrics.of({name: placed(metric, device) for name, metric in metrics.items()}, self.means, split)
 
@@ -299,6 +299,8 @@ class SupervisedTrainer:
             self._step(self._tried, 0, ctx)
 
     def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:
+        # A loss may have a state, which no state of a member holds.
+        self._loss = training_loss(fresh(self._task.loss), self._device)
         live = self._task.build(self._device, self._noise, ctx.init_key)
         if state is not None:
             restore(live.parts, state)
@@ -317,13 +319,7 @@ class SupervisedTrainer:
 
     def _step(self, live: Live, step: int, ctx: Context) -> tuple[Tensor, Tensor | float]:
         model, optimizer, settings = live.parts["model"], live.parts["optimizer"], live.settings
-        key = ctx.key("noise", ctx.member, step)
-        self._noise.at(self._noise.key(ctx, step), step=step)
-        # For noise drawn inside layers or in functional form.
-        seed_global(key, self._device)
-        inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key, size_of(live), live.augment)
-        optimizer.zero_grad(set_to_none=True)
-        value, measured = self._gradient(live, inputs, targets)
+        value, measured = self._backward(live, step, ctx)
         if settings["clip_norm"] is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
         optimizer.step()
@@ -333,6 +329,16 @@ class SupervisedTrainer:
         if average is not None:
             average.update(model, settings["ema"], step)
         return value, measured
+
+    def _backward(self, live: Live, step: int, ctx: Context) -> tuple[Tensor, Tensor | float]:
+        """The loss and the score of a step, whose gradient is accumulated."""
+        key = ctx.key("noise", ctx.member, step)
+        self._noise.at(self._noise.key(ctx, step), step=step)
+        # For noise drawn inside layers or in functional form.
+        seed_global(key, self._device)
+        inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key, size_of(live), live.augment)
+        live.parts["optimizer"].zero_grad(set_to_none=True)
+        return self._gradient(live, inputs, targets)
 
     def _gradient(self, live: Live, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor | float]:
         """Accumulate the gradient of the mean loss over a step's batches; returns the loss and the score."""

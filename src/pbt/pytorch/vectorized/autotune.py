@@ -17,6 +17,7 @@ from pbt.errors import PBTError, TaskError
 from pbt.executors.seeding import seeded, use_threads
 from pbt.executors.worker import Context, WorkerSpec
 from pbt.pytorch.supervised import SupervisedTask, SupervisedTrainer
+from pbt.pytorch.vectorized.check import check, sound
 from pbt.pytorch.vectorized.failures import broken
 from pbt.pytorch.vectorized.population import Population
 from pbt.space import HParams
@@ -89,19 +90,14 @@ def probe(
     """
     with seeded(0, setup.device):
         try:
-            population = Population(setup, task)
-            step, size = population.try_out(births[:1])
-            # First without the measuring hooks, which hide saved-tensor hooks of the network.
-            step(eager=True)
-            population.try_evaluation()
-            step, size = population.try_out(births[:1])
-            member, free = _TRAINED * size + _kept_bytes(step), free_memory(setup.device)
-            room = max(1, int(SHARE * free / max(1, member)))
-            times = {layout: _step_of_all(population, births, layout, room, setup.device) for layout in layouts}
-        except PBTError:
-            raise
+            member, free, room, times = _measured(task, setup, births, layouts)
         except Exception as error:
-            raise TaskError(broken(error)) from error
+            # A member that fails alone, too, is no reason against one program.
+            some = sound(task, setup, births[:MEMBERS])
+            if len(some) == len(births[:MEMBERS]):
+                raise error if isinstance(error, PBTError) else TaskError(broken(error)) from error
+            same = [some[i % len(some)] for i in range(len(births))]
+            member, free, room, times = _measured(task, setup, same, layouts)
         best = min(times, key=lambda layout: times[layout])
         alone = 0.0
         if apart is not None:
@@ -119,6 +115,19 @@ def probe(
     )
 
 
+def _measured(
+    task: SupervisedTask, setup: WorkerSpec, births: Sequence[HParams], layouts: Sequence[Layout]
+) -> tuple[int, int, int, dict[Layout, float]]:
+    """The bytes of a member, the free bytes, the members that fit, and the seconds of a step by layout."""
+    population = Population(setup, task)
+    check(population, task, setup, births)
+    step, size = population.try_out(births[:1])
+    member, free = _TRAINED * size + _kept_bytes(step, size), free_memory(setup.device)
+    room = max(1, int(SHARE * free / max(1, member)))
+    times = {layout: _step_of_all(population, births, layout, room, setup.device) for layout in layouts}
+    return member, free, room, times
+
+
 def free_memory(device: str) -> int:
     """Free memory of a device in bytes; caches count as free."""
     if device.startswith("cuda"):
@@ -130,16 +139,22 @@ def free_memory(device: str) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _kept_bytes(step: Callable[..., object]) -> int:
-    """Bytes that a step saves for the backward pass."""
+def _kept_bytes(step: Callable[..., object], size: int) -> int:
+    """Bytes that a step saves for the backward pass; a guess by the network's bytes if they cannot be measured."""
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        step(eager=True)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            step(eager=True)
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        # A gradient inside the network, by `torch.func`.
+        return _TRAINED * size
     # Saved tensors may have a gradient of the same size in the backward pass.
     return 2 * sum(saved.values())
 

@@ -1,10 +1,11 @@
 """The members in memory, and their rounds: load, train, evaluate, store."""
 
+import logging
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +13,14 @@ from torch import Tensor
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
-from pbt.executors.base import Outcome, RoundTask, State, TaskBatch
+from pbt.executors.base import Failure, Outcome, Report, RoundTask, State, TaskBatch
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
-from pbt.executors.worker import WorkerSpec, context_of, failure, fatal_cause, report
+from pbt.executors.worker import MemberWorker, WorkerSpec, context_of, error_text, failure, fatal_cause, report
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Split
-from pbt.pytorch.evaluation import Metric, Outputs, batches, joined
+from pbt.pytorch.evaluation import Metric, Outputs, batches, joined, spared
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.supervised import SupervisedTask, held_out
@@ -28,6 +29,8 @@ from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
 from pbt.space import HParams
+
+log = logging.getLogger("pbt")
 
 _EVALUATED_TOGETHER = 64
 """Examples per member of one evaluation step, if their total exceeds the task's `evaluation_batch`."""
@@ -77,6 +80,7 @@ class Population:
             return self._run(share)
 
     def _run(self, wave: TaskBatch) -> list[Outcome]:
+        """One round of members; an exception in the program costs only the member that raises it alone, too."""
         started = time.monotonic()
         starts: list[_Start] = []
         outcomes: list[Outcome] = []
@@ -95,39 +99,67 @@ class Population:
             self._program, self._rows = None, {}
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
+            tasks = [start.task for start in starts]
             if isinstance(error, PBTError):
-                reason = fatal_cause(error), str(error), ""
-            else:
-                reason = "refused", broken(error), traceback.format_exc()
-            place = users_line(error.__traceback__)
-            return outcomes + [failure(start.task, *reason, place) for start in starts]
+                return outcomes + [_stopped(task, error, fatal_cause(error), str(error)) for task in tasks]
+            if len(tasks) == 1:
+                return [*outcomes, self._failed(tasks[0], error)]
+            apart = [outcome for task in tasks for outcome in self._run((task,))]
+            if all(isinstance(outcome, Report) for outcome in apart):
+                log.warning("a round was trained one member after the other: %s", broken(error))
+            return outcomes + apart
         seconds = (time.monotonic() - started) / len(starts)
         return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
 
-    def try_out(self, births: Sequence[HParams], steps: int = 1) -> tuple[Callable[..., object], int]:
+    def _failed(self, task: RoundTask, error: BaseException) -> Outcome:
+        """The outcome of a member whose own program failed: its failure if it also fails without a program."""
+        worker = MemberWorker(self._setup, self._task.trainer(self._setup.device, self._setup.threads))
+        (alone,) = worker.run((task,))
+        return alone if isinstance(alone, Failure) else _stopped(task, error, "refused", broken(error))
+
+    def try_out(
+        self, births: Sequence[HParams], steps: int = 1, apart: Collection[str] | None = None
+    ) -> tuple[Callable[..., Any], int]:
         """Prepare training steps of new members for measurements; no state is stored.
+
+        Args:
+            births: The hyperparameters of the members.
+            steps: Number of steps.
+            apart: As in `StackedNet.configure`.
 
         Returns:
             A function that runs the steps and may be called repeatedly, with `eager=True` without graphs; and the bytes
             of one member's parameters and buffers.
         """
-        wave = [
-            RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
-            for i, hparams in enumerate(births)
-        ]
-        program = self._load([self._start(task) for task in wave])
+        wave = trial(births, steps)
+        program = self._load([self._start(task) for task in wave], apart)
         contexts = [context_of(task, self._setup) for task in wave]
         program.set_mode(training=True)
         assert self._steps is not None  # noqa: S101 (built with the program)
         return partial(self._steps.run, wave, contexts, self._settings), program.nbytes // len(wave)
 
-    def try_evaluation(self) -> None:
-        """Evaluate the members of the last `try_out` on the first batch of each split."""
+    @property
+    def program(self) -> Program:
+        """The program of the last `try_out`."""
         assert self._program is not None  # noqa: S101 (called after `try_out`)
-        self._program.set_mode(training=False)
-        for split in self._held_out.values():
-            inputs, targets = split.take(slice(0, self._task.evaluation_batch))
-            self._evaluate(self._program, Split(inputs, targets))
+        return self._program
+
+    def try_evaluation(self, *, trained: bool = True) -> dict[str, list[float]]:
+        """The loss of the members of the last `try_out` on the first batch of each split.
+
+        Args:
+            trained: Whether they were trained for a step, so that their optimizers have another mode for it.
+        """
+        program = self.program
+        if trained:
+            program.set_mode(training=False)
+        firsts = {
+            name: Split(*split.take(slice(0, self._task.evaluation_batch))) for name, split in self._held_out.items()
+        }
+        found = {name: self._evaluate(program, split)["loss"].tolist() for name, split in firsts.items()}
+        if trained:
+            program.set_mode(training=True)
+        return found
 
     def _start(self, task: RoundTask) -> _Start:
         """Find the state of a task, and read its settings."""
@@ -142,7 +174,7 @@ class Population:
             schedule = None if schedules is None else schedules.dump(row)
         return _Start(task=task, row=row, settings=self._reader.settle(task.hparams, groups, schedule))
 
-    def _load(self, starts: Sequence[_Start]) -> Program:
+    def _load(self, starts: Sequence[_Start], apart: Collection[str] | None = None) -> Program:
         """Load the states into the rows of a program, in order."""
         program = self._program
         if program is None or program.members != len(starts):
@@ -156,12 +188,13 @@ class Population:
             kept, rows = {}, [start.row for start in starts]
         self._rows = {}
         program.release()
-        program.configure([start.settings for start in starts])
+        program.configure([start.settings for start in starts], apart=apart)
         program.gather([i if row is None else row for i, row in enumerate(rows)])
         for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
             if row is None:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
                 program.load(i, state)
+        program.bind_buffers()
         self._program, self._settings = program, [start.settings for start in starts]
         return program
 
@@ -178,6 +211,7 @@ class Population:
             return state
         key = context_of(task, self._setup).init_key
         parts = self._task.build(self._setup.device, Noise(), key).parts
+        self._reader.shared.check(parts)
         fresh = {name: part.state_dict() for name, part in parts.items()}
         fresh["optimizer"] = {"state": {}, "param_groups": None}
         self._reader.check(fresh)
@@ -236,12 +270,19 @@ class Population:
 
         def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
             # A copy: a metric may change its targets in place.
-            measures = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
+            own = spared(metric, outputs)
+            measures = program.measure(metric, own, targets.clone(), shared=True, first=first)
             rows[name][first : first + some] += measures.detach().double() * (len(targets) / len(split))
 
+        # Each group of members continues with the network's attributes as its previous batch left them.
+        plain = {first: program.plain.now() for first in kept if len(kept) > 1}
         for inputs, targets in batches(split, size, task.prepare):
             for first, outs in kept.items():
+                if plain:
+                    program.plain.set(plain[first])
                 outputs = program.outputs(inputs, first, first + some)
+                if plain:
+                    plain[first] = program.plain.now()
                 for name, metric in measured.means.items():
                     measure(name, metric, outputs, targets, first)
                 if measured.whole:
@@ -264,6 +305,19 @@ class Population:
             return blamed(task, error)
         self._rows[ref] = row, stored.digest
         return report(task, measured, stored, seconds)
+
+
+def _stopped(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:
+    """The failure of a member whose task ends the run."""
+    return failure(task, cause, message, error_text(error)[1], users_line(error.__traceback__))
+
+
+def trial(births: Sequence[HParams], steps: int) -> list[RoundTask]:
+    """First rounds of new members."""
+    return [
+        RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
+        for i, hparams in enumerate(births)
+    ]
 
 
 def _groups(state: State) -> Groups | None:

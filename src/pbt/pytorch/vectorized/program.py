@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +14,12 @@ from pbt.errors import TaskError
 from pbt.pytorch.average import decay_at
 from pbt.pytorch.data import Inputs
 from pbt.pytorch.evaluation import detached
-from pbt.pytorch.losses import training_loss
+from pbt.pytorch.losses import fresh, training_loss
 from pbt.pytorch.noise import CounterNoise, Noise
 from pbt.pytorch.precision import forward_pass, in_float32
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.vectorized.attributes import ModuleAttributes
 from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, Elementwise
 from pbt.pytorch.vectorized.metrics import Measures, Metric, Outputs, quiet
 from pbt.pytorch.vectorized.network import StackedNet
@@ -77,7 +78,11 @@ class Program:
             for (name, view), trained in zip(self.params.views.items(), self._trained, strict=True)
         }
         self._rows = torch.arange(members, device=device)
-        self._loss = training_loss(task.loss, device)
+        self.loss = fresh(task.loss)
+        """The loss of all members."""
+        self._loss = training_loss(self.loss, device)
+        self.recorded: dict[str, Tensor] | None = None
+        """The gradient of the last step by parameter, (members, *shape), if it is set to a dictionary before."""
         self._measures = Measures(members, device)
         self._stepper: Stepper | None = None
         self._settings: Sequence[Settings] = ()
@@ -114,13 +119,13 @@ class Program:
         """Bytes of all parameters, buffers and averaged weights."""
         return self.params.nbytes + self.buffers.nbytes + (0 if self.average is None else self.average.nbytes)
 
-    def configure(self, settings: Sequence[Settings]) -> None:
-        """Set each member's settings."""
+    def configure(self, settings: Sequence[Settings], *, apart: Collection[str] | None = None) -> None:
+        """Set each member's settings; `apart` as in `StackedNet.configure`."""
         self._settings, self._groups = settings, [own.groups for own in settings]
         if self.schedules is not None:
             self.schedules.configure(settings)
         self._measures.configure([own.loss for own in settings])
-        self._net.configure(settings)
+        self._net.configure(settings, apart=apart)
         norms = [own.task["clip_norm"] for own in settings]
         if all(norm is None for norm in norms):
             self._norms = None
@@ -130,6 +135,20 @@ class Program:
         if self.average is not None:
             self._decays.copy_(torch.tensor([own.task["ema"] for own in settings], dtype=torch.float64))
         self._use(self._fitting())
+
+    @torch.no_grad()
+    def bind_buffers(self) -> None:
+        """Set the bound buffers of every member, which a loaded state has overwritten."""
+        for i, own in enumerate(self._settings):
+            for path, value in own.attributes.items():
+                name = self._net.buffer_of(path)
+                if name is not None:
+                    self.buffers.views[name][i].fill_(value)  # type: ignore[arg-type] # checked by the binding
+
+    @property
+    def plain(self) -> ModuleAttributes:
+        """The network's attributes that no state holds."""
+        return self._net.plain
 
     @property
     def signature(self) -> Sequence[Any]:
@@ -207,6 +226,8 @@ class Program:
             loss, outputs = self._gradient(some, of, share, shared=shared)
             losses.append(loss)
             done.append(Batch(outputs, of, share))
+        if self.recorded is not None:
+            self.recorded = {name: leaf.grad.clone() for name, leaf in self._leaves.items() if leaf.grad is not None}
         self._advance()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0), done
 
