@@ -21,7 +21,8 @@ from benchmarks.ray_toy import STEPS
 from benchmarks.sides import Child, EnoughError, Gate, run_folder, take_turns
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError
-from pbt.executors.ray import Cluster, RayExecutor
+from pbt.executors.ray.cluster import Cluster
+from pbt.executors.ray.executor import RayExecutor
 from pbt.executors.worker import Context, WorkerSpec
 from pbt.mnist.config.record import load_config
 from pbt.store.files import StateFiles

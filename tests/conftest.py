@@ -68,6 +68,10 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_modifyitems(items):
+    # The tests of a file share what its fixtures train: one worker of pytest runs them all.
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     unknown = {tool for item in items for mark in item.iter_markers("needs") for tool in mark.args} - THERE.keys()
     unknown |= set(filter(None, os.environ.get("PBT_REQUIRE", "").split(","))) - THERE.keys()
     if unknown:

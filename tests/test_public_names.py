@@ -18,14 +18,16 @@ def test_the_public_names_are_sorted_and_listed_once() -> None:
     assert pbt.__all__ == sorted(set(pbt.__all__))
 
 
-def test_the_public_names_are_all_that_the_package_imports() -> None:
-    """`__all__` has exactly the names that `pbt/__init__.py` imports, and those that it loads on first use."""
+def test_type_checkers_see_the_names_that_are_loaded_on_first_use() -> None:
+    """`__all__` has the names that `pbt/__init__.py` imports for type checkers, each from the module that loads it."""
     tree = ast.parse((SOURCE / "pbt" / "__init__.py").read_text())
-    imports = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module != "typing"]
-    imported = {alias.asname or alias.name for n in imports for alias in n.names}
-    assert imported | {"SupervisedTask", "__version__"} == set(pbt.__all__)
-    assert not imported & {"SupervisedTask", "__version__"}
-    assert all(hasattr(pbt, name) for name in pbt.__all__)
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("pbt.")]
+    seen = {alias.name: n.module for n in imports for alias in n.names}
+    assert seen.pop("version_of") == "pbt.executors.machine"
+    seen.pop("DISTRIBUTION")
+    assert sorted([*seen, "__version__"]) == pbt.__all__
+    assert all(getattr(pbt, name) is getattr(sys.modules[str(module)], name) for name, module in seen.items())
+    assert set(pbt.__all__) <= set(dir(pbt))
 
 
 def test_the_public_names_are_what_a_user_types() -> None:
@@ -46,7 +48,21 @@ def test_public_names_are_explained() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     """`import pbt` loads neither torch, ray, matplotlib, pydantic nor what only the command line needs."""
     heavy = ["cyclopts", "matplotlib", "pydantic", "ray", "rich", "tensorboardX", "torch"]
-    code = f"import json, sys, pbt; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
+    assert loaded("import pbt; pbt.run, pbt.Command", heavy) == []
+    assert loaded("import pbt", [*heavy, "numpy", "pbt.core", "pbt.runs"]) == []
+
+
+def test_a_command_loads_nothing_that_only_another_needs() -> None:
+    """`pbt --version` loads no run, and `pbt status` neither numpy nor what trains, so that they answer at once."""
+    training = ["numpy", "torch", "pbt.runs.engine", "pbt.executors.worker", "pbt.strategies", "pbt.tasks", "asyncio"]
+    main = "import io, sys; from contextlib import redirect_stdout as to; from pbt.cli.app import main; "
+    assert loaded(main + "exec('with to(io.StringIO()): main([\"--version\"])')", [*training, "pbt.runs"]) == []
+    assert loaded(main + 'exec(\'with to(io.StringIO()): main(["status", "--help"])\')', training) == []
+
+
+def loaded(code: str, names: list[str]) -> list[str]:
+    """The modules among `names` that are loaded after `code` ran in a new interpreter."""
+    code += f"\nimport json, sys; print(json.dumps([name for name in {names} if name in sys.modules]))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(SOURCE)},
@@ -55,4 +71,5 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         check=True,
         timeout=60,
     )
-    assert json.loads(done.stdout) == []
+    found: list[str] = json.loads(done.stdout)
+    return found

@@ -1,29 +1,29 @@
 """Population Based Training for PyTorch: a trained network and the hyperparameter schedule that made it."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from pbt.core.exploit import Copy, Mutate, Stay, at_random, binary_tournament, never, t_test, truncation
-from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
-from pbt.core.schedule import Schedule
-from pbt.core.strategy import Plan, Proposal, Strategy
-from pbt.errors import PBTError
-from pbt.executors.base import scratch
-from pbt.executors.ray import Cluster
-from pbt.executors.retry import Limits
-from pbt.executors.worker import Context
-from pbt.runs.callbacks import Callback
-from pbt.runs.experiment import Experiment, run
-from pbt.runs.placement import Placement
-from pbt.runs.replay import replay
-from pbt.runs.results import Run
-from pbt.runs.schedule_io import read_schedule
-from pbt.space import Choice, Float, HParams, Int, Space
-from pbt.store.folder import Folder
-from pbt.store.pytrees import restore
-from pbt.tasks.command import Command
-
 if TYPE_CHECKING:
+    from pbt.core.exploit import Copy, Mutate, Stay, at_random, binary_tournament, never, t_test, truncation
+    from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
+    from pbt.core.schedule import Schedule
+    from pbt.core.strategy import Plan, Proposal, Strategy
+    from pbt.errors import PBTError
+    from pbt.executors.base import scratch
+    from pbt.executors.ray.cluster import Cluster
+    from pbt.executors.retry import Limits
+    from pbt.executors.worker import Context
     from pbt.pytorch import SupervisedTask
+    from pbt.runs.callbacks import Callback
+    from pbt.runs.experiment import Experiment, run
+    from pbt.runs.placement import Placement
+    from pbt.runs.replay import replay
+    from pbt.runs.results import Run
+    from pbt.runs.schedule_io import read_schedule
+    from pbt.space import Choice, Float, HParams, Int, Space
+    from pbt.store.folder import Folder
+    from pbt.store.pytrees import restore
+    from pbt.tasks.command import Command
 
     __version__: str
 
@@ -71,15 +71,43 @@ __all__ = [
     "truncation",
 ]
 
+_NAMES = {
+    "core.exploit": "Copy Mutate Stay at_random binary_tournament never t_test truncation",
+    "core.explore": "follow jitter keep perturb perturb_or_resample random_subset resample",
+    "core.schedule": "Schedule",
+    "core.strategy": "Plan Proposal Strategy",
+    "errors": "PBTError",
+    "executors.base": "scratch",
+    "executors.ray.cluster": "Cluster",
+    "executors.retry": "Limits",
+    "executors.worker": "Context",
+    "pytorch": "SupervisedTask",
+    "runs.callbacks": "Callback",
+    "runs.experiment": "Experiment run",
+    "runs.placement": "Placement",
+    "runs.replay": "replay",
+    "runs.results": "Run",
+    "runs.schedule_io": "read_schedule",
+    "space": "Choice Float HParams Int Space",
+    "store.folder": "Folder",
+    "store.pytrees": "restore",
+    "tasks.command": "Command",
+}
+"""The public names by the module that defines them. A name is imported at its first use: a command that prints a
+status starts without what training needs, and a task without torch runs where torch is missing."""
+_MODULES = {name: f"pbt.{module}" for module, names in _NAMES.items() for name in names.split()}
+
 
 def __getattr__(name: str) -> Any:
-    """Load on first use what `import pbt` leaves out: torch, and the metadata of the installed distribution."""
-    if name == "SupervisedTask":
-        from pbt.pytorch import SupervisedTask
-
-        return SupervisedTask
     if name == "__version__":
         from pbt.executors.machine import DISTRIBUTION, version_of
 
         return version_of(DISTRIBUTION) or "not installed"
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

@@ -17,7 +17,8 @@ import pytest
 from pbt.cli.app import main
 from pbt.runs.catalog import APPLICATIONS, own_command
 from pbt.runs.results import Run
-from pbt.store import RunStore, verify_run
+from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
 from pbt.terminal.exit import PATIENCE
 from tests.helpers.command import environment, pbt
 from tests.helpers.processes import until as until_true
@@ -167,7 +168,8 @@ class TestRun:
         assert "validation score" in done.stdout
         assert "test accuracy" in done.stdout
         assert "Schedule of the best member" in done.stdout
-        notes, rounds = split_notes(done.stderr)
+        notes, (first, *rounds) = split_notes(done.stderr)
+        assert first == f"pbt: runs/{path.name}: loading task.py:experiment"
         assert [line.split(" · ")[0] for line in rounds] == [f"round {i}/3" for i in (1, 2, 3)]
         assert any("4 members" in note for note in notes)
         assert any("not read back" in note and "lr" in note for note in notes)
@@ -240,12 +242,13 @@ class TestRun:
 
     def test_a_reader_that_goes_away_ends_nothing(self, folder: Path) -> None:
         """A closed pipe at stdout or stderr leaves no traceback, and the run goes on to its end."""
-        line = f"{sys.executable} -m pbt run task.py:experiment --rounds 30 --out a 2>&1 | head -n 3"
+        line = f"{sys.executable} -m pbt run task.py:experiment --rounds 30 --out a 2>&1 | head -n 4"
         done = subprocess.run(
             line, shell=True, cwd=folder, env=environment(), capture_output=True, text=True, check=True
         )
         assert done.stderr == ""
-        assert split_notes(done.stdout)[1][0].startswith("round 1/30")
+        first, second = split_notes(done.stdout)[1]
+        assert (first, second.split(" · ")[0]) == ("pbt: a: loading task.py:experiment", "round 1/30")
         until_true(lambda: Run.open(folder / "a").view.ended == "finished")
 
     @pytest.mark.parametrize("closing", ["| true", ">&-", "2>&-", "<&-", ">&- 2>&- <&-"])

@@ -31,7 +31,7 @@ def crash(*words):
 @needs_strace
 @pytest.mark.parametrize(
     ("executor", "task", "calls", "instants"),
-    [("inline", "walk", 30, 8), ("processes", "walk", 2, 2), ("vectorized", "network", 2, 1)],
+    [("inline", "walk", 16, 4), ("processes", "walk", 2, 2), ("vectorized", "network", 2, 1)],
 )
 def test_a_sample(executor, task, calls, instants) -> None:
     """Killed before system calls spread over the run and at random instants: all the same, a round lost at most."""

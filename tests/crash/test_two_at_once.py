@@ -56,6 +56,7 @@ def test_a_second_writer(tmp_path, undisturbed) -> None:
     assert differences(path, undisturbed) == []
 
 
+@pytest.mark.slow
 def test_eight_readers(tmp_path, undisturbed) -> None:
     """Eight readers look all the time, while the run is written, killed and taken up again: each sees whole rounds."""
     path = tmp_path / "run"

@@ -9,8 +9,10 @@ import pytest
 from pbt import Run
 from pbt.cli.app import main
 from pbt.errors import CorruptError, PBTError
-from pbt.store import RunReader, RunStore, verify_run
+from pbt.store.reader import RunReader
 from pbt.store.repair import repair_run
+from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
 from tests.disk import walk_experiment
 from tests.disk.damaged_runs import ROWS, digests, rows, told
 from tests.disk.walk_experiment import experiment

@@ -71,6 +71,7 @@ def test_f5_full(seeds):
     assert np.mean(np.array(scores) > 1.18) >= 0.97
 
 
+@pytest.mark.slow
 @by_seeds
 def test_f6_weights_only(seeds):
     """F6: with weights alone copied, and twice the step size, every seed reaches the top."""
@@ -79,6 +80,7 @@ def test_f6_weights_only(seeds):
     assert np.percentile(scores, 1) > 1.185
 
 
+@pytest.mark.slow
 @by_seeds
 def test_f7_explore_only(seeds):
     """F7: shifting h without copying anybody is clearly worse."""

@@ -115,6 +115,7 @@ def test_n3_replay(variant):
         assert nqm_loss(run.best_schedule) == pytest.approx(-run.best.score, abs=1e-12, rel=0)
 
 
+@pytest.mark.slow
 @by_seeds
 @pytest.mark.parametrize(("better", "worse"), list(zip(list(VARIANTS), list(VARIANTS)[1:], strict=False)))
 def test_n4_ordering(better, worse, seeds):

@@ -47,6 +47,7 @@ def test_t2_greed_is_right(seeds):
     assert min(best_at_end(TOY_PLAIN, seed=seed) for seed in range(seeds)) >= 1.1994
 
 
+@pytest.mark.slow
 @by_seeds
 def test_t3_greed_is_wrong(seeds):
     """T3: on ToyDeceptive PBT follows the immediate gain into debt."""

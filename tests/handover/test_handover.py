@@ -25,6 +25,7 @@ def test_what_a_network_draws_and_does_not_save_is_no_program(recipe):
 
 
 class TestInlineInChunks(HandoverContract):
+    forms = ("function", "vectorized")  # the others are trained inline for every comparison
     together = VectorizedWorkerSpec.of
     members_per_program = 2
 

@@ -17,8 +17,10 @@ import torch
 from pbt import Experiment, Float, Plan, Run, truncation
 from pbt.cli.app import main
 from pbt.errors import CorruptError, PBTError, RunFormatError
-from pbt.store import RunReader, RunStore, verify_run
+from pbt.store.reader import RunReader
 from pbt.store.repair import repair_run
+from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
 
 
 def walk(hparams, state, steps, ctx):
@@ -293,8 +295,8 @@ def test_no_module_here_can_load_a_pickle_from_a_file() -> None:
 def test_names_cannot_lead_out_of_the_folder() -> None:
     """A run's name is one folder; a state's name is made of two numbers."""
     from pbt.errors import UsageError
-    from pbt.store import check_run_name
     from pbt.store.files import ref_of
+    from pbt.store.layout import check_run_name
 
     for name in ("..", "../x", "/etc", "a/../b", "a\0b", "~", "."):
         with pytest.raises(UsageError):

@@ -23,7 +23,7 @@ from pbt.mnist.checks import overrides_of
 from pbt.mnist.commands import check_new, population, resume_line
 from pbt.mnist.config.record import Config
 from pbt.runs.results import Run
-from pbt.store import RunStore
+from pbt.store.sqlite import RunStore
 from tests.helpers.command import pbt
 from tests.mnist.conftest import undrawn
 

@@ -288,6 +288,7 @@ def test_any_named_value_evolves(
     assert any(link.decision is not None for link in run.lineage())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_two_processes_leave_what_one_leaves(
     trained: Trained, configured: Configure, derived: Derived, tmp_path: Path

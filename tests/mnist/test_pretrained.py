@@ -25,7 +25,11 @@ def test_there_are_models_and_a_card_for_each() -> None:
 
 
 @pytest.mark.skipif(not REAL, reason="PBT_DATA_DIR names no folder with MNIST's four files")
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem.startswith("conv") else ()) for path in MODELS],
+    ids=lambda path: path.stem,
+)
 def test_a_model_reaches_the_accuracy_of_its_card(path: Path) -> None:
     """On the 10,000 test images of MNIST a model has the accuracy and loss that its card says."""
     data = load_mnist(Path(REAL), download=False)

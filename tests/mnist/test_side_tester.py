@@ -314,6 +314,7 @@ def test_checkpoints_are_tested_while_training_runs(one: Configure, tmp_path: Pa
     assert points_in(path / "tensorboard" / "test") == as_points(each.worth)
 
 
+@pytest.mark.slow
 def test_a_long_pause_leaves_the_last_test(one: Configure, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Training that is over before the pause is waits for no pause: the last checkpoint is tested at once.
 

@@ -503,6 +503,7 @@ def rows(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_when_training_is_killed_the_tester_ends(program: Any, digits: Path, tmp_path: Path) -> None:
     """After SIGKILL to the training process alone, nothing of it is left."""
     process = program.begin(
@@ -516,6 +517,7 @@ def test_when_training_is_killed_the_tester_ends(program: Any, digits: Path, tmp
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_resumed_to_the_bits_of_an_undisturbed_one(
     program: Any, digits: Path, derived: Callable[[Path], dict[str, bytes]], tmp_path: Path
 ) -> None:
@@ -535,6 +537,7 @@ def test_a_killed_training_is_resumed_to_the_bits_of_an_undisturbed_one(
     assert derived(tmp_path / "run") == derived(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_everything_and_prints_the_line_that_goes_on(program: Any, digits: Path, tmp_path: Path) -> None:
     """SIGINT to the whole group ends training and tester in good order, with 130 and the line that goes on."""
     process = program.begin(
@@ -640,6 +643,7 @@ def test_help_names_every_option(capfd: Any) -> None:
         assert option in said
 
 
+@pytest.mark.slow
 @pytest.mark.needs("ray")
 @pytest.mark.xdist_group("ray")
 def test_on_ray_the_same_network_comes_out(here: Here, digits: Path, tmp_path: Path) -> None:

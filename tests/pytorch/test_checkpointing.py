@@ -50,7 +50,9 @@ class Quiet(Net):
 
 @pytest.mark.parametrize("way", ["checkpointed", "reentrant"])
 @pytest.mark.parametrize(
-    "executor", ["inline", "pool", pytest.param("processes", marks=pytest.mark.slow)], indirect=True
+    "executor",
+    ["inline", pytest.param("pool", marks=pytest.mark.slow), pytest.param("processes", marks=pytest.mark.slow)],
+    indirect=True,
 )
 def test_checkpointing_changes_nothing(way, executor) -> None:
     """Layers that are used several times, in nested parts: scores and losses are those without checkpointing."""

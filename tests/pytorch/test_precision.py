@@ -47,7 +47,7 @@ def convolving() -> nn.Module:
 
 
 NETWORKS = {"mlp": mlp, "normed": normed, "convolving": convolving, "attending": Attending}
-SAMPLE = [pytest.param(name, marks=() if name in ("normed", "attending") else pytest.mark.slow) for name in NETWORKS]
+SAMPLE = [pytest.param(name, marks=() if name == "normed" else pytest.mark.slow) for name in NETWORKS]
 TASK = SupervisedTask(
     model=mlp, data=data, optimizer=partial(torch.optim.Adam, lr=0.01), bind={"lr": optimizer("lr")}, batch_size=40,
     score="loss", metrics={},

@@ -99,7 +99,7 @@ def test_a_failed_round_keeps_its_points(tmp_path: Path) -> None:
     assert len([row for row in rows(run) if row[:2] == ("1", "2")]) == 6
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_seen_while_the_round_runs(workers: int, tmp_path: Path) -> None:
     """A reader of the directory sees the points of this round and of no earlier one; nothing is left afterwards."""
     path = tmp_path / "run"

@@ -7,7 +7,7 @@ import pytest
 
 from pbt import Float, Plan, Proposal, binary_tournament, jitter, never, truncation
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Failed, MemoryUpdated, Reported, Retired
+from pbt.core.events import FINISHED, LOST, Born, Decided, Ended, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.fold import fold
 from pbt.core.population import StateRef, View
 from pbt.core.rng import Rng
@@ -22,7 +22,7 @@ from pbt.errors import (
     WorkerError,
 )
 from pbt.executors.base import Failure, Incident, Report
-from pbt.runs.engine import FINISHED, LOST, Engine, Observer, RunSpec, drive
+from pbt.runs.engine import Engine, Observer, RunSpec, drive
 from pbt.space import Space
 from pbt.store.memory import MemoryStore
 from pbt.strategies.multi_objective import pareto

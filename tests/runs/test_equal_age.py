@@ -62,8 +62,11 @@ def expected_to_be_neutral(rule: str, ratio: float, noise: float, seeds: range) 
     assert share == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("ratio", [1.5, 4.0])
-@pytest.mark.parametrize(("rule", "noise"), [("copy", 0.0), ("copy", 0.1), ("stay", 0.0), ("tournament", 0.0)])
+@pytest.mark.parametrize("ratio", [pytest.param(1.5, marks=pytest.mark.slow), 4.0])
+@pytest.mark.parametrize(
+    ("rule", "noise"),
+    [("copy", 0.0), pytest.param("copy", 0.1, marks=pytest.mark.slow), ("stay", 0.0), ("tournament", 0.0)],
+)
 def test_no_speed_is_favored(rule: str, noise: float, ratio: float) -> None:
     """Where score is the steps trained, the slow half founds half of the last population, and no state has more."""
     expected_to_be_neutral(rule, ratio, noise, range(16))
@@ -121,6 +124,7 @@ def slowly(hparams, state, steps, ctx):
     return {"steps": trained}, float(trained)
 
 
+@pytest.mark.slow
 def test_real_processes_train_what_was_asked() -> None:
     """On worker processes too every member ends at the steps that were asked for, and none beyond."""
     plan = pbt.Plan(exploit=pbt.truncation(0.25, ties="copy"), interval=10, mode="async")

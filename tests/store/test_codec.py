@@ -412,7 +412,8 @@ def test_another_format_is_named() -> None:
 def test_a_state_without_tensors_never_imports_torch() -> None:
     """A task that does not use torch starts and stores without it."""
     code = (
-        "import sys, numpy as np; from pbt.store import MemoryStore, RunStore, RunReader, encode, decode\n"
+        "import sys, numpy as np; import pbt.store.memory, pbt.store.sqlite\n"
+        "from pbt.store.codec import encode, decode\n"
         "state = {'a': np.ones(3), 'b': [1, 'x', None, b'y']}\n"
         "assert decode(encode(state))['b'] == state['b']\n"
         "try: encode({'a': object()})\n"

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from pbt.store import MemoryStore, RunStore, Store
+from pbt.store.base import Store
+from pbt.store.memory import MemoryStore
+from pbt.store.sqlite import RunStore
 from pbt.testing.stores import StoreContract
 
 

@@ -13,13 +13,13 @@ import pytest
 import pbt
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError, StateError
-from pbt.store import RunStore
 from pbt.store.codec import decode, digest, encode_whole, folders_of
 from pbt.store.files import StateFiles
 from pbt.store.folder import Workspace
 from pbt.store.manifest import FileContent, Manifest
 from pbt.store.objects import FileObjects
 from pbt.store.repair import repair_run
+from pbt.store.sqlite import RunStore
 from pbt.store.verify import verify_run
 
 REF, OTHER = StateRef(0, 1), StateRef(1, 1)

@@ -15,12 +15,14 @@ import pytest
 from pbt.core.events import Ended, MemoryUpdated, Reported
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError
-from pbt.store import RunReader, RunStore, verify_run
+from pbt.store.reader import RunReader
+from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
 from pbt.testing.stores import LARGE, META, fill, make_state, report, same
 
 HOT = """
 import os, sys
-from pbt.store import RunStore
+from pbt.store.sqlite import RunStore
 store = RunStore.open(sys.argv[1])
 store._connection.execute("PRAGMA cache_size = 5")
 with store._transaction() as connection:
@@ -120,7 +122,7 @@ def test_a_hot_journal_is_rolled_back_in_a_copy(run: Path, tmp_path: Path, monke
 
 WRITER = """
 import sys
-from pbt.store import RunStore
+from pbt.store.sqlite import RunStore
 from pbt.testing.stores import LARGE, SMALL, decide, report
 from pbt.core.population import StateRef
 store = RunStore.open(sys.argv[1])
@@ -154,6 +156,7 @@ def test_readers_and_a_writer_do_not_disturb_each_other(run: Path) -> None:
         assert len(reader.events()) == 2 + 32 * 4
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_while_readers_read_leaves_a_readable_run(run: Path) -> None:
     """Wherever the kill hits, readers see whole commits only, and the next writer goes on from there."""
     with RunStore.create(run, META) as store:

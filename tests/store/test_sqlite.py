@@ -17,13 +17,17 @@ from pbt.core.events import Born, Decided, Decision, Ended, Failed, Reported, Re
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError, RunError, RunExistsError, RunFormatError, RunLockedError, UsageError
 from pbt.space import Float, Space
-from pbt.store import RunReader, RunStore, StateFiles, check_run_name, verify_run
+from pbt.store.files import StateFiles
+from pbt.store.layout import check_run_name
 from pbt.store.lock import WriterLock, is_locked
+from pbt.store.reader import RunReader
+from pbt.store.sqlite import RunStore
+from pbt.store.verify import verify_run
 from pbt.testing.stores import HPARAMS, LARGE, META, decide, fill, make_state, report, same
 
 HELD = """
 import sys, time
-from pbt.store import RunStore
+from pbt.store.sqlite import RunStore
 store = RunStore.open(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
@@ -181,7 +185,7 @@ def test_probes_do_not_keep_a_writer_out(run: Path) -> None:
 
 KILLED_COMMIT = """
 import os, sys
-from pbt.store import RunStore
+from pbt.store.sqlite import RunStore
 from pbt.testing.stores import META, HPARAMS, LARGE, decide, report
 from pbt.core.population import StateRef
 
@@ -290,7 +294,7 @@ def test_a_full_disk_is_an_error_without_litter(tmp_path: Path) -> None:
     """A real limit of the system on the size of files, met in the middle of writing: a clear error, an empty folder."""
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from pbt.store import StateFiles; from pbt.testing.stores import *\n"
+        "from pbt.store.files import StateFiles; from pbt.testing.stores import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "try: StateFiles(Path(sys.argv[1])).put(StateRef(1, 2), make_state(1, 2, LARGE))\n"

@@ -135,6 +135,7 @@ def test_each_round_samples_anew(library):
     assert not np.array_equal(predictions(library, task, first), predictions(library, task, second))
 
 
+@pytest.mark.slow
 @BOTH
 def test_processes_train_what_inline_trains(library):
     """Both executors store the same states."""

@@ -160,6 +160,7 @@ def test_a_nets_callbacks_that_restart_are_refused(kind):
         task.check({"lr": 0.1})
 
 
+@pytest.mark.slow
 def test_processes_train_what_inline_trains():
     """Both executors give the same scores and states."""
     common = {"plan": pbt.Plan(), "population": 3, "rounds": 2}

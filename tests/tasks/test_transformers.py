@@ -47,6 +47,7 @@ def digests(run):
     return {(event.member, event.round): event.digest for event in run.events if isinstance(event, Reported)}
 
 
+@pytest.mark.slow
 def test_every_step_has_the_value_of_the_log():
     """The live optimizer has the logged base rate times the Trainer's linear decay, after every copy and change."""
     hf.SEEN.clear()
@@ -73,9 +74,9 @@ def test_every_step_has_the_value_of_the_log():
 @pytest.mark.parametrize(
     ("interval", "model", "settings"),
     [
-        (5, hf.bert, {}),
+        pytest.param(5, hf.bert, {}, marks=pytest.mark.slow),
         (4, hf.bert, {"gradient_accumulation_steps": 2, "eval_strategy": "epoch", "lr_scheduler_type": "cosine"}),
-        pytest.param(5, hf.lora, {"warmup_steps": 4}, marks=pytest.mark.needs("peft")),
+        pytest.param(5, hf.lora, {"warmup_steps": 4}, marks=[pytest.mark.needs("peft"), pytest.mark.slow]),
     ],
 )
 def test_rounds_make_no_difference(interval, model, settings):

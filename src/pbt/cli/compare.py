@@ -12,7 +12,8 @@ from cyclopts import Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pbt.cli.options import OutputOptions, print_json
+from pbt.cli.options import print_json
+from pbt.cli.train_options import OutputOptions
 from pbt.compare.design import Design, Trial
 from pbt.errors import UsageError
 from pbt.executors.machine import cores_here

@@ -1,4 +1,4 @@
-"""Test this machine for training: versions, devices, storage, processes."""
+"""`pbt doctor`: test this machine for training: versions, devices, storage, processes."""
 
 import importlib
 import importlib.util
@@ -25,6 +25,7 @@ from rich.text import Text
 from pbt.errors import PBTError, RunLockedError
 from pbt.executors.machine import DISTRIBUTION, version_of
 from pbt.store.sqlite import RunStore
+from pbt.terminal.console import console_for
 from pbt.text import printable
 
 TORCH = (2, 10)
@@ -46,6 +47,14 @@ class Check:
     found: str
     status: Literal["ok", "warn", "fail"] = "ok"
     remedy: str = ""
+
+
+def doctor() -> int:
+    """Test this machine for training: versions, devices, storage, processes.
+
+    Example: pbt doctor
+    """
+    return show(console_for())
 
 
 def show(console: Console, folder: Path | None = None) -> int:

@@ -1,19 +1,21 @@
-"""Inspect runs read-only: status, failures, lists and verification."""
+"""`pbt status`, `pbt ls` and `pbt verify`: inspect runs, read-only."""
 
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pbt.cli.options import print_json
+from pbt.cli.options import Flag, print_json
 from pbt.errors import UsageError
 from pbt.runs.catalog import (
+    RUNS,
     UNREADABLE,
     CatalogEntry,
     find_run,
@@ -26,8 +28,6 @@ from pbt.runs.catalog import (
 from pbt.runs.results import Run
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
-from pbt.store.repair import repair_run
-from pbt.store.verify import verify_run
 from pbt.terminal.console import can_redraw, console_for
 from pbt.terminal.exit import FAILED, OK, print_error
 from pbt.terminal.single import SINGLE
@@ -37,6 +37,61 @@ from pbt.text import NONE, printable, scored
 
 PACE = 1.0
 """Seconds between two reads of a watched run."""
+
+
+def status(
+    named: Annotated[str, Parameter(name="RUN")],
+    /,
+    *,
+    watching: Annotated[Flag, Parameter(name=["--watch", "-w"])] = False,
+    errors: Flag = False,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+) -> int:
+    """Show the progress and results of a run, or list the runs in a folder.
+
+    Works during training; the run is only read.
+
+    Example: pbt status runs/latest --watch
+
+    Args:
+        named: Run directory, or a folder of run directories.
+        watching: Update the output until the run ends or Ctrl-C is pressed.
+        errors: Print only the failed rounds, with their tracebacks.
+        as_json: Print JSON; with --watch one line per update. Scores are those that the task returned.
+    """
+    if errors:
+        if watching:
+            raise UsageError("--errors cannot be combined with --watch; leave out one of them")
+        return print_errors(named, json=as_json)
+    return watch(named, json=as_json) if watching else print_status(named, json=as_json)
+
+
+def ls(
+    folder: Annotated[Path, Parameter(name="FOLDER")] = RUNS,
+    /,
+    *,
+    as_json: Annotated[Flag, Parameter(name="--json")] = False,
+) -> int:
+    """List the runs in a folder, the last changed at the end.
+
+    Example: pbt ls runs
+
+    Args:
+        folder: Folder of run directories.
+        as_json: Print JSON. Scores are those that the task returned.
+    """
+    return print_runs(folder, json=as_json)
+
+
+def verify(named: Annotated[str, Parameter(name="RUN")], /) -> int:
+    """Check every byte of a run against its checksums; exit code 1 if it is damaged.
+
+    Example: pbt verify runs/latest
+
+    Args:
+        named: Run directory.
+    """
+    return print_problems(named)
 
 
 def print_status(named: str, *, json: bool) -> int:
@@ -194,12 +249,16 @@ def _changes(path: Path) -> Iterator[tuple[Run, str]]:
 
 def repair_damage(path: Path) -> None:
     """Restore the newest intact round of a damaged run, and print what was dropped."""
+    from pbt.store.repair import repair_run
+
     repaired = repair_run(path)
     print_error(f"{path}: intact, nothing to repair" if repaired is None else f"{path}: repaired: {repaired}")
 
 
 def print_problems(named: str) -> int:
     """Print all problems of a run, and return the exit code."""
+    from pbt.store.verify import verify_run
+
     path = find_run(named)
     problems = verify_run(path)
     console = console_for()

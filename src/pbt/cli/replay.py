@@ -7,20 +7,14 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
-from pbt.cli.options import Flag, OutputOptions, PlacementOptions, print_json
+from pbt.cli.options import Flag, print_json
 from pbt.cli.train import check_new
+from pbt.cli.train_options import OutputOptions, PlacementOptions
 from pbt.compare.design import experiment_of
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, UsageError
-from pbt.runs.catalog import (
-    REPLAY,
-    CleanupOnRefusal,
-    find_run,
-    new_run_dir,
-    opened,
-    own_command,
-    resume_command,
-)
+from pbt.runs.catalog import REPLAY, find_run, opened, own_command, resume_command
+from pbt.runs.new_run import CleanupOnRefusal, new_run_dir
 from pbt.runs.placement import Placement
 from pbt.runs.replay import ReplayComparison, compare, placement_of
 from pbt.runs.replay import replay as train_again

@@ -1,19 +1,209 @@
-"""Train for the command line: the experiment of a file, or an application recorded in a run."""
+"""`pbt run` and `pbt resume`: the experiment of a file or program, or an application recorded in a run."""
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pbt.cli.options import OutputOptions, PlacementOptions
+from cyclopts import Parameter
+
+from pbt.cli.command import COMMAND, ProgramOptions
+from pbt.cli.look import repair_damage
+from pbt.cli.options import Flag
+from pbt.cli.plans import under
+from pbt.cli.train_options import OutputOptions, PlacementOptions
+from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, RunExistsError, UsageError
-from pbt.runs.catalog import APPLICATIONS, CleanupOnRefusal, LatestLink, resume_command
+from pbt.runs.catalog import APPLICATIONS, REPLAY, find_run, opened, resume_command
 from pbt.runs.disk_space import bounded
 from pbt.runs.experiment import Experiment
+from pbt.runs.new_run import CleanupOnRefusal, LatestLink, new_run_dir
 from pbt.runs.placement import Placement
 from pbt.store.reader import is_begun
-from pbt.terminal.exit import exit_code_of
+from pbt.tasks.command import Command
+from pbt.terminal.exit import exit_code_of, print_error
 from pbt.text import printable
+
+
+def run(  # noqa: PLR0913 (a flag each)
+    named: Annotated[str | None, Parameter(name="FILE.py:object")] = None,
+    /,
+    *,
+    program: ProgramOptions | None = None,
+    plan: str | None = None,
+    of: str | None = None,
+    population: int | None = None,
+    rounds: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    resume: Flag = False,
+    changed_plan: Flag = False,
+    max_disk: str | None = None,
+    placement: PlacementOptions | None = None,
+    output: OutputOptions | None = None,
+) -> int:
+    """Train the population that a Python file, a pbt.toml or a command defines.
+
+    The object is a pbt.Experiment, or a function without arguments that returns
+    one. A built-in problem is given by its name alone, such as digits; pbt init
+    writes a pbt.toml.
+
+    Example: pbt run task.py:experiment --population 20 --rounds 30
+
+    Args:
+        named: Python file and the name of the object in it, a pbt.toml, or a built-in problem.
+        program: A program as the task, instead of a file.
+        plan: Name of another plan, such as no-evolution or mf-pbt (docs/comparing.md). Default: the experiment's.
+        of: Finished run that the plans constant, replay and final are derived from.
+        population: Number of members. Default: the experiment's.
+        rounds: Rounds per member. Default: the experiment's.
+        seed: Random seed. Default: the experiment's.
+        out: Run directory. Default: a new directory in runs; runs/latest links to it.
+        resume: Resume the run in --out; start it if there is none.
+        changed_plan: With --resume: accept a plan that differs from the recorded one, and log the change.
+        max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
+        placement: Executor and hardware.
+        output: Output on the terminal.
+    """
+    program = program or ProgramOptions()
+    program.check_alone()
+    if (named is None) == (program.command is None):
+        got = "none of them" if named is None else "both"
+        raise UsageError(
+            f"expected FILE.py:object, a pbt.toml, or --command with --space, got {got}; see pbt run --help"
+        )
+    if resume and out is None:
+        raise UsageError(
+            f"--resume requires --out RUN_DIR; or resume a run with: pbt resume RUN {named or '--command'}"
+        )
+    if changed_plan and not resume:
+        raise UsageError("--changed-plan requires --resume and --out RUN_DIR; a new run has no recorded plan")
+    application: dict[str, Any] = program.record() if named is None else {"name": "file", "object": named}
+    application |= {} if plan is None else {"plan": plan}
+    if out is not None and not resume:
+        check_new(out, application)
+    path = out or new_run_dir(COMMAND if named is None else Path(named.rpartition(":")[0] or named).stem)
+    output = output or OutputOptions()
+    output.begin(f"{path}: loading {named or 'the program'}")
+    experiment = under(program.experiment() if named is None else experiment_of(named), plan, of)
+    application |= {"population": experiment.population}  # the file's, not --population
+    if isinstance(experiment.task, Command):
+        application |= {"score": experiment.task.score, "files": {"logs/": "the output of the newest programs"}}
+    experiment = replace(
+        experiment,
+        population=experiment.population if population is None else population,
+        rounds=experiment.rounds if rounds is None else rounds,
+        seed=experiment.seed if seed is None else seed,
+        placement=(placement or PlacementOptions()).over(experiment.placement),
+    )
+    experiment = (placement or PlacementOptions()).precise(experiment)
+    return train_file(
+        experiment,
+        path,
+        application,
+        output,
+        latest=out is None,
+        resume=resume,
+        max_disk=max_disk,
+        changed_plan=changed_plan,
+    )
+
+
+def resume(  # noqa: PLR0913 (a flag each)
+    named: Annotated[str, Parameter(name="RUN")],
+    file: Annotated[str | None, Parameter(name="FILE.py:object")] = None,
+    /,
+    *,
+    command: str | None = None,
+    rounds: int | None = None,
+    repair: Flag = False,
+    changed_plan: Flag = False,
+    max_disk: str | None = None,
+    placement: PlacementOptions | None = None,
+    output: OutputOptions | None = None,
+) -> int:
+    """Resume a stopped run, or extend a finished run by more rounds.
+
+    A run of your own file requires that file again, and a run of --command the
+    command: code named in a run directory is never executed.
+
+    Example: pbt resume runs/latest task.py:experiment --rounds 40
+
+    Args:
+        named: Run directory.
+        file: Python file and the name of the experiment in it, or pbt.toml. Required for a run of your own file.
+        command: Program and arguments. Required for a run that --command started.
+        rounds: Rounds per member in total, at least as many as recorded. Default: as recorded.
+        repair: If the run is damaged, first restore its newest intact round, and print what was dropped.
+        changed_plan: Accept a plan that differs from the recorded one, and log the change.
+        max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
+        placement: Executor and hardware. Default: as recorded.
+        output: Output on the terminal.
+    """
+    path = find_run(named)
+    placement, output = placement or PlacementOptions(), output or OutputOptions()
+    if repair:
+        repair_damage(path)
+    with opened(path) as (recorded, _):
+        meta = recorded.meta
+    if rounds is not None and rounds < meta["rounds"]:
+        raise UsageError(f"--rounds: expected at least {meta['rounds']}, as recorded in {path}, got {rounds}")
+    application = meta.get("application") or {}
+    if application.get("name") == REPLAY:
+        raise UsageError(f"{path} is a replay; resume it with: {resume_command(path, application)}")
+    if application.get("name") in APPLICATIONS and file is None:
+        output.begin(f"{path}: resuming")
+        return resume_application(path, meta, rounds, placement, output, max_disk)
+    if file is None and command is None:
+        raise UsageError(missing_file(path, application))
+    if command is not None and (file is not None or application.get("name") != COMMAND):
+        raise UsageError(
+            f"{path}: --command is for a run that --command started; resume this one with: "
+            f"{resume_command(path, application)}"
+        )
+    output.begin(f"{path}: loading {file or 'the program'}")
+    if file is None:
+        own = ProgramOptions(command=command).resumed(meta)
+        if command != application.get("command"):
+            print_error(f"warning: resumed with another command; before: {printable(application.get('command'))}")
+        application = {**application, "command": command}
+    else:
+        own = experiment_of(file)
+        application = {**application, "name": "file", "object": file}
+        _check_population(path, own.population, meta)
+    # A plan given by --plan is rebuilt from its record.
+    experiment = planned_again(own, meta)
+    experiment = replace(
+        experiment,
+        seed=meta["seed"],
+        population=meta["population"],
+        initial=meta.get("initial") or (),
+        rounds=rounds or meta["rounds"],
+        placement=placement.over_recorded(meta.get("place") or {}, experiment.placement),
+    )
+    experiment = placement.precise(experiment, meta.get("place"))
+    return train_file(
+        experiment,
+        path,
+        application,
+        output,
+        latest=False,
+        resume=True,
+        max_disk=max_disk,
+        changed_plan=changed_plan,
+    )
+
+
+def _check_population(path: Path, own: int, meta: Mapping[str, Any]) -> None:
+    """UsageError if the file's population differs from the recorded one."""
+    application = meta.get("application") or {}
+    # Earlier versions did not record whether --population was given.
+    known = meta["population"] if application.get("name") != "file" else application.get("population", own)
+    if own != known:
+        raise UsageError(
+            f"{path}: expected a population of {known}, as recorded, got {own}; restore it, or start a new run"
+        )
 
 
 def check_new(path: Path, application: Mapping[str, Any]) -> None:

@@ -4,9 +4,9 @@ import functools
 from dataclasses import dataclass, field
 
 from pbt.compare.design import Design, Trial
+from pbt.core.events import FINISHED, LOST
 from pbt.errors import DiskError, PBTError, PopulationLostError, UsageError
 from pbt.runs.catalog import opened
-from pbt.runs.engine import FINISHED, LOST
 from pbt.runs.experiment import Experiment
 from pbt.runs.results import Run
 from pbt.store.reader import is_begun

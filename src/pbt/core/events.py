@@ -126,6 +126,10 @@ class Retired:
     why: str
 
 
+FINISHED, LOST = "finished", "every member failed"
+"""Why a run ended."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """The run ended; it can still be extended."""
@@ -133,6 +137,7 @@ class Ended:
     kind: ClassVar[str] = "ended"
     round: int
     why: str
+    """`FINISHED` or `LOST`."""
 
 
 Event = Born | Reported | Failed | Decided | MemoryUpdated | Retired | Ended

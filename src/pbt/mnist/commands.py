@@ -23,14 +23,15 @@ from pbt.mnist.side_tester import SideTester, StartTester
 from pbt.mnist.task import find_data
 from pbt.mnist.tester import best_tested, run_test
 from pbt.mnist.training import PreparedRun, prepare
-from pbt.runs.catalog import LatestLink, new_run_dir, own_command
+from pbt.runs.catalog import own_command
 from pbt.runs.disk_space import bounded
 from pbt.runs.engine import Observer
+from pbt.runs.new_run import LatestLink, new_run_dir
 from pbt.runs.results import Run
 from pbt.store.layout import check_vacant
 from pbt.store.reader import is_begun
 from pbt.terminal.exit import FAILED, OK, SOME_FAILED, exit_code_of, print_error
-from pbt.terminal.single import progress_of
+from pbt.terminal.single_progress import progress_of
 from pbt.terminal.summary import summary
 
 Mode = Literal["parallel", "train", "test", "traintest", "val"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pbt.errors import ConfigError
-from pbt.executors.ray import Cluster
+from pbt.executors.ray.cluster import Cluster
 from pbt.mnist.config.record import Config
 from pbt.runs.placement import Placement
 

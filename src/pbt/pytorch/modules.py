@@ -28,6 +28,7 @@ from pbt.pytorch.bind import (
     check_bound,
     check_disjoint,
 )
+from pbt.pytorch.frozen import FrozenParts
 from pbt.pytorch.live import Live
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
@@ -115,13 +116,14 @@ class _ModuleTrainer:
             if state is not None:
                 _load(live, state)
             bind_all(live, hparams, task.bind, ctx)
+            frozen = FrozenParts(live.stateful)
             # Seeded here, so that training does not depend on the draws of `build`.
             with seeded(ctx.key("train", ctx.member, ctx.round), ctx.device):
                 task.train(live.parts, hparams, steps, ctx)
                 if getattr(task, "keep_evaluation", True):
                     metrics = task.evaluate(live.parts, ctx)
-                    return capture(live.stateful, built), metrics
-                trained = copy.deepcopy(capture(live.stateful, built))
+                    return capture(live.stateful, built, frozen), metrics
+                trained = copy.deepcopy(capture(live.stateful, built, frozen))
                 return trained, task.evaluate(live.parts, ctx)
 
 

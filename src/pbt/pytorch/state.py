@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pbt.errors import TaskError
+from pbt.pytorch.frozen import FrozenParts, whole
 
 EXTRAS = "pbt"
 """The entry of a state for changes in training that no `state_dict` holds; absent if there are none."""
@@ -37,18 +38,23 @@ def _trainable(module: nn.Module) -> dict[str, bool]:
     return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
 
 
-def capture(parts: Mapping[str, Any], built: AsBuilt | None = None) -> dict[str, Any]:
+def capture(
+    parts: Mapping[str, Any], built: AsBuilt | None = None, frozen: FrozenParts | None = None
+) -> dict[str, Any]:
     """The `state_dict` of every part that has one; tensors are shared with the parts, not copied.
 
     Args:
         parts: The parts by name.
         built: The parts as built. If given, the state includes the parameters that have been frozen or unfrozen since,
             and the parameter groups that have been added since.
+        frozen: The parts at the beginning of the round. If given, `Frozen` stands for tensors that are not trained and
+            have not changed since, which are then stored once for all states.
 
     Raises:
         TaskError: The parameters of an added parameter group belong to none of the parts.
     """
     state = {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")}
+    state = state if frozen is None else frozen.mark(parts, state)
     extras = {} if built is None else _extras(parts, built)
     return {**state, EXTRAS: extras} if extras else state
 
@@ -99,7 +105,7 @@ def restore(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     restore_extras(parts, extras)
     for name in sorted(stateful):
         try:
-            parts[name].load_state_dict(state[name])
+            parts[name].load_state_dict(whole(state[name]))
         except (RuntimeError, ValueError, KeyError) as error:
             raise TaskError(
                 f"the state of '{name}' does not fit the part that was built ({error}); a hyperparameter must not "

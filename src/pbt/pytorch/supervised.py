@@ -32,6 +32,7 @@ from pbt.pytorch.bind import (
 from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_network, check_selection, opened
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
 from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
+from pbt.pytorch.frozen import FrozenParts
 from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, fresh, placed, training_loss
 from pbt.pytorch.modes import set_mode
@@ -280,6 +281,7 @@ class SupervisedTrainer:
         """Train one round."""
         with threads_of(self._threads), matrix_products(self._task.precision, self._device):
             live = self._load(hparams, state, ctx)
+            frozen = FrozenParts(live.parts)
             set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
             set_mode(live.of(Optimizer), training=False)
@@ -288,7 +290,8 @@ class SupervisedTrainer:
             if steps_by_score(scheduler) and "val" in metrics:
                 scheduler.step(metrics["val"]["loss"])
         per_epoch = self._batches.per_epoch(size_of(live))
-        return capture(live.parts), self._task.report(losses, measured, metrics, ctx.first_step, per_epoch)
+        reported = self._task.report(losses, measured, metrics, ctx.first_step, per_epoch)
+        return capture(live.parts, frozen=frozen), reported
 
     def try_out(self, hparams: HParams, ctx: Context) -> None:
         """Train one step of a member, which the first call creates, without evaluation."""

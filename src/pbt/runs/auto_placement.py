@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbt.errors import TaskError
 from pbt.executors.machine import cores_here
-from pbt.executors.ray import check_room, connected
+from pbt.executors.ray.cluster import check_room, connected
 from pbt.executors.transport import check_sendable, pickled
 from pbt.executors.worker import Task, TrainFunction, WorkerSpec
 from pbt.runs.placement import Placement

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import Born, Decided, Ended, Event, Failed, Opening, Reported, Retired
+from pbt.core.events import FINISHED, LOST, Born, Decided, Ended, Event, Failed, Opening, Reported, Retired
 from pbt.core.fold import apply, sign_of
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
@@ -23,7 +23,6 @@ from pbt.store.base import NewEntry, Store
 
 log = logging.getLogger("pbt")
 
-FINISHED, LOST = "finished", "every member failed"
 FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError}
 """Failures that stop the run with this error and leave it unchanged; they are not a member's fault.
 

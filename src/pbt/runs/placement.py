@@ -8,10 +8,8 @@ from typing import Any, TypedDict
 
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import Executor
-from pbt.executors.inline import InlineExecutor
 from pbt.executors.machine import DISTRIBUTION, cores_here, version_of
-from pbt.executors.processes import ProcessExecutor
-from pbt.executors.ray import Cluster, RayExecutor
+from pbt.executors.ray.cluster import Cluster
 from pbt.executors.retry import Limits
 from pbt.executors.worker import WorkerSpec
 
@@ -179,9 +177,11 @@ class ResolvedPlacement:
     """Maximal number of workers, if their number is only known during the run."""
 
     def open(self, setup: WorkerSpec) -> Executor:
-        """The executor, not yet started."""
+        """The executor, not yet started; only this one is imported."""
         if callable(self.executor):
             return self.executor(setup)
+        from pbt.executors.processes import ProcessExecutor
+
         if self.executor == "vectorized":
             from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
 
@@ -191,11 +191,15 @@ class ResolvedPlacement:
         if self.executor == "processes":
             return ProcessExecutor(setup, self.devices, self.limits)
         if self.executor == "ray":
+            from pbt.executors.ray.executor import RayExecutor
+
             if self.members_per_program is not None and self.members_per_program > 1:
                 from pbt.pytorch.vectorized import VectorizedWorkerSpec
 
                 setup = VectorizedWorkerSpec.of(setup, self.members_per_program)
             return RayExecutor(setup, self.cluster, self.most, self.limits)
+        from pbt.executors.inline import InlineExecutor
+
         return InlineExecutor(setup)
 
     def record(self) -> dict[str, Any]:

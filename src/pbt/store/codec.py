@@ -16,14 +16,15 @@ from typing import Any, NamedTuple
 
 from pbt.errors import CorruptError, StateError
 from pbt.store.folder import Folder
-from pbt.store.manifest import Manifest
-from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, build, folders_in, take_apart
+from pbt.store.frozen import Pack, Packs
+from pbt.store.manifest import FileContent, Manifest
+from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, build, folders_in, packs_in, take_apart
 from pbt.store.trees import Objects
 
-FORMATS = PLAIN, EXTENDED, NEWEST = "1", "2", "3"
+FORMATS = PLAIN, EXTENDED, WITH_FOLDERS, NEWEST = "1", "2", "3", "4"
 """Versions of the structure text, in the metadata of every file; a file has the lowest version that knows its tags.
 
-Earlier versions of this package refuse files of formats 2 and 3. They read OrderedDicts in files of format 1 as dicts,
+Earlier versions of this package refuse files of formats 2 to 4. They read OrderedDicts in files of format 1 as dicts,
 as they always did.
 """
 
@@ -65,20 +66,27 @@ class Encoded(NamedTuple):
     digest: str
     folders: Sequence[Manifest]
     """The contents of its folders."""
+    packs: Mapping[str, int]
+    """The sizes of the files of its frozen tensors, by SHA-256."""
 
 
-def encode_whole(state: Any, keep: Callable[[Folder], Manifest] = Folder.manifest) -> Encoded:
+def encode_whole(
+    state: Any,
+    keep: Callable[[Folder], Manifest] = Folder.manifest,
+    keep_pack: Callable[[Pack], FileContent] | None = None,
+) -> Encoded:
     """`encode` and `digest` in one pass.
 
     Args:
         state: The state.
         keep: Reads (and stores) the files of a folder.
+        keep_pack: Stores frozen tensors; None: they are encoded like other tensors.
 
     Raises:
         StateError: It contains a value that cannot be stored; the message names the key.
     """
-    parts = take_apart(state, keep)
-    return Encoded(_pack(parts), _hash(parts.structure, parts.entries), parts.folders)
+    parts = take_apart(state, keep, keep_pack)
+    return Encoded(_pack(parts), _hash(parts.structure, parts.entries), parts.folders, parts.packs)
 
 
 def encode_with_digest(state: Any) -> tuple[bytes, str]:
@@ -126,6 +134,19 @@ def folders_of(blob: bytes) -> list[Manifest]:
         raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
 
 
+def packs_of(blob: bytes) -> dict[str, int]:
+    """The sizes of the files of frozen tensors in an encoded state, by SHA-256, without decoding its tensors.
+
+    Raises:
+        CorruptError: The bytes are not an encoded state.
+    """
+    structure, _, _ = _parse(blob)
+    try:
+        return packs_in(structure)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
+
+
 def decode_checked(blob: bytes, digest: str, objects: Objects | None = None) -> Any:
     """Decode a state and check its digest.
 
@@ -152,7 +173,8 @@ def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
 def _pack(parts: Parts) -> bytes:
     # Wide types first keeps every entry aligned for programs that map the file into memory.
     ordered = sorted(parts.entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
-    version = NEWEST if parts.folders or parts.pytrees else EXTENDED if parts.extended else PLAIN
+    version = WITH_FOLDERS if parts.folders or parts.pytrees else EXTENDED if parts.extended else PLAIN
+    version = NEWEST if parts.packs else version
     metadata = {_FORMAT_KEY: version, _STRUCTURE_KEY: _dump(parts.structure)}
     if parts.ordered:
         paths = _dump(parts.ordered)
@@ -237,7 +259,7 @@ def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> ArrayEntry
 
 def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, ArrayEntry], objects: Objects | None) -> Any:
     left = Source(entries)
-    left.objects = objects
+    left.objects, left.packs = objects, Packs(objects)
     try:
         # Each entry is used once: repeated references would multiply its memory.
         state = build(structure, ordered, left)

@@ -1,4 +1,7 @@
-"""Storage of states: one immutable file each, or inline in the database row for small states."""
+"""Storage of states: one immutable file each, or inline in the database row for small states.
+
+The codec, and with it numpy, is imported by the first state: a command that reads only the log starts without it.
+"""
 
 import contextlib
 from collections.abc import Mapping
@@ -8,10 +11,10 @@ from typing import Any
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, DiskError, StateError
-from pbt.store.codec import decode_checked, encode_whole, folders_of
 from pbt.store.database import LOOK
 from pbt.store.durable import REMEDY, disk_errors, read_plain, sync_folder, write_durable
 from pbt.store.folder import Folder
+from pbt.store.frozen import Pack
 from pbt.store.layout import LIVE, SCRATCH
 from pbt.store.manifest import FileContent, Manifest
 from pbt.store.objects import FileObjects, from_text, references, to_text
@@ -23,6 +26,13 @@ OBJECTS = "objects"
 """The folder of the files of `Folder`s, below that of the states."""
 INLINE_LIMIT = 32768
 """Largest encoded state, in bytes, that is stored in the database, where it needs no file and no fsync of its own."""
+
+
+class _Writing(contextlib.ExitStack):
+    """The writing of a state."""
+
+    reserved = False
+    """Whether no file is swept until the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +76,36 @@ class StateFiles:
             StateError: It contains a value that cannot be stored; the message names the key.
             DiskError: The file cannot be written; no partial file is left.
         """
-        with contextlib.ExitStack() as writing:
-            encoded = encode_whole(state, lambda folder: self._keep_folder(folder, writing))
-            if encoded.folders:
-                self.write_references(ref, references(encoded.folders))
-        stored = self.keep(ref, encoded.blob, encoded.digest)
-        return replace(stored, folders=True) if encoded.folders else stored
+        from pbt.store.codec import encode_whole
 
-    def _keep_folder(self, folder: Folder, writing: contextlib.ExitStack) -> Manifest:
+        with _Writing() as writing:
+            encoded = encode_whole(
+                state,
+                lambda folder: self._keep_folder(folder, writing),
+                None if self.objects is None else lambda pack: self._keep_pack(pack, writing),
+            )
+            needed = {**references(encoded.folders), **encoded.packs}
+            if needed:
+                self.write_references(ref, needed)
+        stored = self.keep(ref, encoded.blob, encoded.digest)
+        return replace(stored, folders=True) if needed else stored
+
+    def _keep_folder(self, folder: Folder, writing: _Writing) -> Manifest:
+        return self._reserved(writing).keep(folder)
+
+    def _keep_pack(self, pack: Pack, writing: _Writing) -> FileContent:
+        from pbt.store.structure import plain_bytes
+
+        return self._reserved(writing).keep_pack(pack, plain_bytes)
+
+    def _reserved(self, writing: _Writing) -> FileObjects:
+        """The files, none of which is swept until the end of `writing`."""
         objects = self._with_objects()
-        with disk_errors(objects.root):
-            writing.enter_context(objects.writing())
-        return objects.keep(folder)
+        if not writing.reserved:
+            with disk_errors(objects.root):
+                writing.enter_context(objects.writing())
+            writing.reserved = True
+        return objects
 
     def _with_objects(self) -> FileObjects:
         if self.objects is None:
@@ -126,9 +154,11 @@ class StateFiles:
             CorruptError: The state or a file is missing or has changed, or a file is not recorded as needed.
             DiskError: One cannot be read.
         """
+        from pbt.store.codec import folders_of, packs_of
+
         blob = self.read(ref) if blob is None else blob
         self.get(ref, digest, blob)
-        needed = references(folders_of(blob))
+        needed = {**references(folders_of(blob)), **packs_of(blob)}
         for sha256, size in needed.items():
             if sha256 not in checked:
                 self._with_objects().check(FileContent(size, sha256))
@@ -164,6 +194,8 @@ class StateFiles:
             CorruptError: The file is missing, or its content does not match `digest`.
             DiskError: The file cannot be read.
         """
+        from pbt.store.codec import decode_checked
+
         where = f"state of member {ref.member}, round {ref.round}"
         if blob is None:
             blob = self.read(ref)

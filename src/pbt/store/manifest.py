@@ -42,13 +42,18 @@ class Manifest:
         files, empty = (body, []) if tag == "file" else body
         if type(files) is not dict or type(empty) is not list or (tag == "file" and len(files) != 1):
             raise ValueError("expected the files of a folder")
-        contents = {inside(path): _content(*content) for path, content in files.items()}
+        contents = {inside(path): file_content(*content) for path, content in files.items()}
         manifest = cls(files=contents, empty=tuple(map(inside, empty)), single=tag == "file")
         _check_tree(manifest)
         return manifest
 
 
-def _content(size: Any, sha256: Any) -> FileContent:
+def file_content(size: Any, sha256: Any) -> FileContent:
+    """The record of a file's content.
+
+    Raises:
+        ValueError: It is not one.
+    """
     if type(size) is not int or size < 0 or type(sha256) is not str or not _SHA256.fullmatch(sha256):
         raise ValueError("expected the size and SHA-256 of a file")
     return FileContent(size, sha256)

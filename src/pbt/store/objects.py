@@ -20,6 +20,7 @@ from pathlib import Path
 from pbt.errors import CorruptError, DiskError
 from pbt.store.durable import TEMPORARY, disk_errors, renaming
 from pbt.store.folder import Folder, workspace
+from pbt.store.frozen import Convert, Pack
 from pbt.store.manifest import FileContent, Manifest
 from pbt.store.trees import check_content, copy_file, hash_file, read_tree
 
@@ -86,6 +87,27 @@ class FileObjects:
             if not self._has(content):
                 self._copy_from(folder, content)
         return untouched
+
+    def keep_pack(self, pack: Pack, convert: Convert) -> FileContent:
+        """Store frozen tensors that are not here yet, durable on return.
+
+        Raises:
+            StateError: A tensor cannot be stored.
+            DiskError: The file cannot be written.
+        """
+        content = pack.content(convert)
+        if not self._has(content):
+            path = self.root / content.sha256
+            temporary = self.root / f"{content.sha256}.{secrets.token_hex(8)}{TEMPORARY}"
+            with disk_errors(path, f" ({content.size:,} bytes)"), renaming(temporary, path):
+                with temporary.open("x+b") as file:
+                    file.writelines(pack.buffers(convert))
+                    file.flush()
+                    # The tensors may have changed since they were hashed.
+                    check_content(file.fileno(), content, temporary)
+                    os.fsync(file.fileno())
+                temporary.chmod(stat.S_IMODE(temporary.stat().st_mode) & 0o555)
+        return content
 
     def _copy_from(self, folder: Folder, content: FileContent) -> None:
         """Store a file of another run or machine."""

@@ -5,7 +5,7 @@ values. In its structure strings, booleans, None, finite floats, integers and li
 else is a dict whose single key is a tag: `dict`, `tuple`, `int` (a large one), `float` (one that JSON cannot
 represent), `bytes`, `array`, `tensor`. The last three name an entry. Format 2 adds `scalar` (of numpy, also an entry)
 and the tags of `kinds`; format 3 adds `folder` and `file`, whose bodies are manifests (`store.folder`),
-and `jax`, `node` and `static` (`store.pytrees`).
+and `jax`, `node` and `static` (`store.pytrees`); format 4 adds `frozen` (`store.frozen`).
 
 Numbers are written as in the log (`core.events`). The containers are not: the log has tuples as lists and keys as
 strings, while a state keeps both.
@@ -14,9 +14,10 @@ An OrderedDict is written as a dict, and its path in a separate list: every `Mod
 of such a state stays that of plain dicts.
 """
 
+import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +25,9 @@ import numpy as np
 
 from pbt.errors import StateError
 from pbt.store.folder import Folder
+from pbt.store.frozen import Frozen, Pack, Packs, content_of, node_of
 from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
-from pbt.store.manifest import Manifest
+from pbt.store.manifest import FileContent, Manifest
 from pbt.store.pytrees import carried, from_jax, is_jax_array, node_up, opened, static, static_up, to_jax
 from pbt.store.trees import Objects
 
@@ -80,19 +82,27 @@ class Parts:
     nodes: int = 0
     """Number of custom nodes around the current value."""
     keep: "Callable[[Folder], Manifest]" = Folder.manifest
+    keep_pack: "Callable[[Pack], FileContent] | None" = None
+    packs: dict[str, int] = field(default_factory=dict)
+    """The sizes of the files of frozen tensors, by SHA-256."""
 
 
-def take_apart(state: Any, keep: "Callable[[Folder], Manifest]" = Folder.manifest) -> Parts:
+def take_apart(
+    state: Any,
+    keep: "Callable[[Folder], Manifest]" = Folder.manifest,
+    keep_pack: "Callable[[Pack], FileContent] | None" = None,
+) -> Parts:
     """Split a state into its structure and its entries.
 
     Args:
         state: The state.
         keep: Reads (and stores) the files of a folder.
+        keep_pack: Stores frozen tensors; None: they are entries like other tensors.
 
     Raises:
         StateError: It contains a value that cannot be stored; the message names the key.
     """
-    parts = Parts(keep=keep)
+    parts = Parts(keep=keep, keep_pack=keep_pack)
     parts.structure = _flatten(state, (), parts)
     return parts
 
@@ -116,6 +126,8 @@ def _flatten(value: Any, path: Path, parts: Parts) -> Any:  # noqa: PLR0911 (one
         return _extended(value, path, parts)
     if kind is Folder:
         return _folder(value, path, parts)
+    if kind is Frozen:
+        return _frozen(value, path, parts)
     return _of_pytree(value, path, parts) or _entry(value, path, parts)
 
 
@@ -176,6 +188,27 @@ def _folder(value: Folder, path: Path, parts: Parts) -> dict[str, Any]:
         raise StateError(f"{_shown(path)}: {error}") from None
     parts.folders.append(manifest)
     return manifest.to_plain()
+
+
+def _frozen(value: Frozen, path: Path, parts: Parts) -> dict[str, Any]:
+    if parts.keep_pack is None:
+        return _entry(value.tensor, path, parts)
+    try:
+        content = parts.keep_pack(value.pack)
+    except StateError as error:
+        raise StateError(f"{_shown(path)} or another frozen tensor: {error}") from None
+    parts.packs[content.sha256] = content.size
+    return node_of(value, content)
+
+
+def plain_bytes(tensor: Any) -> tuple[str, list[int], Any]:
+    """The dtype, the shape and the bytes of a tensor, which share its memory if it is contiguous on the CPU.
+
+    Raises:
+        StateError: It cannot be stored.
+    """
+    entry = _of_tensor(tensor, ())
+    return entry.dtype, entry.shape, entry.data
 
 
 def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
@@ -269,7 +302,19 @@ def folders_in(structure: Any) -> list[Manifest]:
 
     Malformed input raises ValueError, TypeError or AttributeError.
     """
-    found: list[Manifest] = []
+    return [Manifest.from_plain(tag, body) for tag, body in _outside(structure) if tag in ("folder", "file")]
+
+
+def packs_in(structure: Any) -> dict[str, int]:
+    """The sizes of the files of frozen tensors in a structure, by SHA-256.
+
+    Malformed input raises ValueError, TypeError or AttributeError.
+    """
+    return {found.sha256: found.size for found in (content_of(b) for tag, b in _outside(structure) if tag == "frozen")}
+
+
+def _outside(structure: Any) -> Iterator[tuple[str, Any]]:
+    """The nodes whose content is in other files."""
     waiting = [structure]
     while waiting:
         node = waiting.pop()
@@ -277,19 +322,19 @@ def folders_in(structure: Any) -> list[Manifest]:
             waiting += node
         elif type(node) is dict:
             ((tag, body),) = node.items()
-            if tag in ("folder", "file"):
-                found.append(Manifest.from_plain(tag, body))
+            if tag in ("folder", "file", "frozen"):
+                yield tag, body
             elif tag in ("dict", "tuple"):
                 waiting += body.values() if tag == "dict" else body
             elif tag in CONTAINERS:
                 waiting.append(inner(tag, body))
-    return found
 
 
 class Source(dict[str, ArrayEntry]):
     """The entries of a state by name, and the files of its folders."""
 
     objects: Objects | None = None
+    packs: Packs
 
 
 def build(structure: Any, ordered: Any, entries: Source) -> Any:
@@ -373,14 +418,25 @@ def _to_scalar(name: str, entries: Source) -> Any:
 
 
 def _to_tensor(name: str, entries: Source) -> "Tensor":
+    entry = entries.pop(name)
+    return _of_bytes(np.frombuffer(entry.data, np.uint8), entry.dtype, entry.shape)
+
+
+def _to_frozen(body: Any, entries: Source) -> "Tensor":
+    _, _, begin, dtype, shape = body
+    if type(begin) is not int or type(shape) is not list or min(shape, default=0) < 0:
+        raise ValueError("expected a place in a file")
+    return _of_bytes(entries.packs.bytes_of(content_of(body), begin, SIZES[dtype] * math.prod(shape)), dtype, shape)
+
+
+def _of_bytes(data: np.ndarray[Any, Any], dtype: str, shape: list[int]) -> "Tensor":
     import torch
 
-    entry = entries.pop(name)
     # Memory from torch's allocator is aligned like that of other tensors, so that kernels that depend on alignment
     # take the same path, and give the same bits, as before the state was stored.
-    raw = torch.empty(len(entry.data), dtype=torch.uint8, device="cpu")
-    raw.numpy()[:] = np.frombuffer(entry.data, np.uint8)
-    return raw.view(getattr(torch, _TO_TENSOR[entry.dtype])).reshape(entry.shape)
+    raw = torch.empty(len(data), dtype=torch.uint8, device="cpu")
+    raw.numpy()[:] = data
+    return raw.view(getattr(torch, _TO_TENSOR[dtype])).reshape(shape)
 
 
 _LEAVES: Mapping[str, Callable[[Any, Source], Any]] = {
@@ -390,6 +446,7 @@ _LEAVES: Mapping[str, Callable[[Any, Source], Any]] = {
     "array": _to_array,
     "scalar": _to_scalar,
     "tensor": _to_tensor,
+    "frozen": _to_frozen,
     "jax": _to_jax,
     "static": lambda body, _: static_up(body),
     "folder": lambda body, entries: Folder.stored(Manifest.from_plain("folder", body), entries.objects),

@@ -42,6 +42,7 @@ def test_the_batch_script_is_one():
     subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
 
 
+@pytest.mark.slow
 def test_on_a_laptop(tmp_path):
     """The first command, as it stands."""
     (command,) = [line for line in COMMANDS if "quadrants" in line]

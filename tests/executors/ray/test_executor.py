@@ -17,8 +17,9 @@ from pbt import Choice, Cluster, Float, Placement, Plan, truncation
 from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
-from pbt.executors.ray import RayExecutor, executor, transfer
+from pbt.executors.ray import executor, transfer
 from pbt.executors.ray.cluster import amounts, knock, room
+from pbt.executors.ray.executor import RayExecutor
 from pbt.executors.ray.object_cache import ObjectCache
 from pbt.executors.retry import Limits
 from pbt.store.files import StateFiles
@@ -90,6 +91,7 @@ class TestBits:
         assert run.events == inline.events
         assert curves(run) == curves(inline)
 
+    @pytest.mark.slow
     def test_workers_write_where_all_see_it(self, tmp_path, inline):
         """With `states_url` nothing travels through the driver; the files are the same."""
         url = f"file://{tmp_path / 'ray' / 'states'}"
@@ -138,6 +140,7 @@ class TestBits:
         assert run.view.members == inline.view.members
         assert verify_run(tmp_path / "run") == []
 
+    @pytest.mark.slow
     def test_islands_repeat_themselves(self, tmp_path):
         """Programs of three members in two actors: the same bits again, also in one actor; exploit crosses them."""
         space = {"lr": Float(0.001, 0.5, "log"), "p": Float(0.1, 0.6)}
@@ -169,6 +172,7 @@ class TestFaults:
         lost = [(note["member"], note["round"], note["attempt"]) for note in incidents(tmp_path / "ray")]
         assert lost == [(2, 2, 1), (2, 2, 2)]
 
+    @pytest.mark.slow
     def test_an_actor_that_dies_with_its_files(self, tmp_path, monkeypatch):
         """Another one is sent what it needs; the files of the dead one are removed by the next."""
         inline = train(ray_tasks.folders, tmp_path / "inline")
@@ -178,6 +182,7 @@ class TestFaults:
         assert len(incidents(tmp_path / "ray")) == 1
         assert verify_run(tmp_path / "ray") == []
 
+    @pytest.mark.slow
     def test_attempts_have_an_end(self, tmp_path):
         """A round whose actors always die is a failed member, and the others go on."""
         (tmp_path / "tries").mkdir()
@@ -186,6 +191,7 @@ class TestFaults:
         assert [(event.member, event.round, event.cause) for event in failed] == [(2, 2, "worker")]
         assert len(list((tmp_path / "tries").iterdir())) == Limits().attempts
 
+    @pytest.mark.slow
     def test_an_actor_that_hangs(self, tmp_path):
         """One that gives no sign of life is given up."""
         space = SPACE | {"folder": Choice([str(tmp_path), str(tmp_path) + "/."])}
@@ -195,6 +201,7 @@ class TestFaults:
         assert lost == ["the worker was silent for 3 s"]
         assert not [event for event in run.events if isinstance(event, Failed)]
 
+    @pytest.mark.slow
     def test_a_state_that_arrives_damaged(self, tmp_path, inline, monkeypatch):
         """What was sent is compared with what came before anything names it; the round is run again."""
         right, wrong = executor.digest_of, iter(["0" * 64])
@@ -203,6 +210,7 @@ class TestFaults:
         (lost,) = incidents(tmp_path / "ray")
         assert "arrived damaged" in lost["message"]
 
+    @pytest.mark.slow
     def test_a_state_that_is_gone(self, tmp_path, inline, monkeypatch, local_ray):
         """What a member was to start from went with its owner: it starts from the durable copy, on the same worker."""
 
@@ -364,6 +372,7 @@ def running(tmp_path):
         child.kill()
 
 
+@pytest.mark.slow
 def test_ctrl_c(running, tmp_path):
     """Ended in seconds with the customary code, no process left; and it goes on to the same bits."""
     running.send_signal(signal.SIGINT)

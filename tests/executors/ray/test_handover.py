@@ -2,7 +2,7 @@
 
 import pytest
 
-from pbt.executors.ray import RayExecutor
+from pbt.executors.ray.executor import RayExecutor
 from pbt.pytorch.vectorized.executor import VectorizedWorkerSpec
 from pbt.testing.handover import HandoverContract
 

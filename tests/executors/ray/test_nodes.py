@@ -94,6 +94,7 @@ def notes(path, kind):
         return [entry.details for entry in reader.journal() if entry.kind == kind]
 
 
+@pytest.mark.slow
 def test_a_node_goes_in_the_middle_of_a_round(nodes, tmp_path):
     """What it trained and held is trained again elsewhere; the bits are those of an undisturbed run."""
     gone = nodes.list_all_nodes()[-1]
@@ -136,6 +137,7 @@ def start_driver(nodes, path, name="slow", **environment):
     return subprocess.Popen([*command, *flags], start_new_session=True, env=os.environ | environment)
 
 
+@pytest.mark.slow
 def test_a_cluster_without_a_token_is_not_entered(nodes, tmp_path):
     """The cluster of these tests asks for one: a program without it is told so, in a line."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -149,6 +151,7 @@ def test_a_cluster_without_a_token_is_not_entered(nodes, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_others_have_the_cores(nodes, tmp_path, monkeypatch):
     """A cluster that has room, but not now: waited for with a bound, then said who asks for what."""
     monkeypatch.setattr("pbt.executors.ray.executor.START_SECONDS", 4.0)
@@ -171,6 +174,7 @@ def test_others_have_the_cores(nodes, tmp_path, monkeypatch):
         holder.wait()
 
 
+@pytest.mark.slow
 def test_the_driver_is_killed_and_the_run_goes_on_on_another_cluster(nodes, tmp_path):
     """No state was only in the cluster: the first one is stopped altogether, and inline takes over the same bits."""
     from ray.cluster_utils import Cluster as Nodes

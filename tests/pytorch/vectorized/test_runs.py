@@ -227,6 +227,7 @@ def test_killed_with_others(tmp_path) -> None:
     assert len(digests(killed)) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_a_member_that_kills_its_worker(tmp_path) -> None:
     """At last each is trained by itself, so that one member takes no other along."""

@@ -102,6 +102,7 @@ def test_a_run_is_a_parent_with_a_child_per_member(client: Any, tmp_path: Path) 
     assert members[2].info.run_name == "member 2"
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow")
 def test_a_resumed_and_extended_run_goes_on_in_the_same_runs(client: Any, tmp_path: Path) -> None:
     """After Ctrl-C, and given more rounds later, it is still one parent and one child per member, nothing twice."""
@@ -148,6 +149,7 @@ def test_a_resumed_run_is_running(client: Any, tmp_path: Path) -> None:
     assert statuses == [{"RUNNING"}]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow")
 def test_a_deleted_run_is_not_revived(client: Any, tmp_path: Path) -> None:
     """Where the parent was deleted in MLflow, or another store is asked, a new one gets everything."""

@@ -142,6 +142,7 @@ def test_a_run_is_a_group_with_a_run_per_member(offline: None, tmp_path: Path) -
     assert Schedule.from_dict(json.loads(Path(entry.local_path).read_text())) == run.best_schedule
 
 
+@pytest.mark.slow
 @pytest.mark.needs("wandb")
 def test_a_resumed_run_goes_on_in_the_same_group(offline: None, tmp_path: Path) -> None:
     """After Ctrl-C the same ids are used, and both files together hold everything once."""

@@ -123,16 +123,19 @@ class _Check:
         kinds = {tensor.dtype for one in self._expected if one for tensor in one.gradient.values()}
         self._tolerance = _ROUGHLY if task.precision == "bf16" or kinds & low else _APART
 
-    def run(self, apart: Collection[str]) -> None:
-        """Train and evaluate; `apart` as in `StackedNet.configure`.
+    def run(self, stacked: Collection[str]) -> None:
+        """Train and evaluate; `stacked` as in `StackedNet.configure`.
 
         Raises:
             Exception: The program cannot run, or differs from members alone.
         """
-        step, _ = self._population.try_out(self._births, apart=apart)
+        step, _ = self._population.try_out(self._births, stacked=stacked)
+        # Members that turn out not to share a frozen tensor are loaded again in their first step.
+        step(eager=True)
+        step, _ = self._population.try_out(self._births, stacked=stacked)
         losses = self._population.try_evaluation(trained=False)
-        program, before = self._population.program, _seen(self._population.program.loss)
-        program.recorded = {}
+        program = self._population.held()
+        before, program.recorded = _seen(program.loss), {}
         first, _ = step(eager=True)
         found, program.recorded = program.recorded, None
         changed = next((path for path, value in _seen(program.loss).items() if before.get(path, value) != value), None)
@@ -174,9 +177,9 @@ class _Check:
 def _at_fault(equal: _Check, paths: Sequence[str]) -> str | None:
     """The attribute with which alone the check fails; None: it also fails without any."""
 
-    def fails(apart: Collection[str]) -> bool:
+    def fails(stacked: Collection[str]) -> bool:
         try:
-            equal.run(apart)
+            equal.run(stacked)
         except Exception:  # noqa: BLE001 (the first error is reported)
             return True
         return False

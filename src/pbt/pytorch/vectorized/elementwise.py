@@ -31,6 +31,7 @@ class Elementwise(ABC):
         params: The parameters of all members, of one dtype.
         flat: The same parameters as one tensor.
         block: Numbers that are stepped at once; None: all.
+        places: The numbers of the parameters in torch's optimizer, which may have more that are never stepped.
     """
 
     numbers: ClassVar[tuple[str, ...]]
@@ -40,8 +41,11 @@ class Elementwise(ABC):
     counts: ClassVar[bool] = True
     """Whether torch's state has a count of steps."""
 
-    def __init__(self, params: Rows, flat: Tensor, block: int | None = None) -> None:
+    def __init__(
+        self, params: Rows, flat: Tensor, block: int | None = None, places: Sequence[int] | None = None
+    ) -> None:
         self._params = flat
+        self._places = range(len(params.views)) if places is None else places
         self._block = len(flat) if block is None else max(1, block // max(1, flat.shape[1]))
         self._gradients, self._gradient = _like(params, flat)
         kept = {name: _like(params, flat) for name in self.remembers}
@@ -147,12 +151,12 @@ class Elementwise(ABC):
 
     def load(self, index: int, memory: Memory) -> None:
         """Load torch's state of one member, which `holds` must accept; an empty state precedes the first step."""
-        first = memory.get(0, {})
+        first = memory.get(self._places[0], {})
         self._present[index] = _names(first) - {"step"}
         # Without a count the first step still differs: it sets the momentum instead of adding to it.
         self._steps[index] = float(first["step"]) if self.counts and first else float(bool(self._present[index]))
         for name, rows in self._rows.items():
-            for place, view in enumerate(rows.views.values()):
+            for place, view in zip(self._places, rows.views.values(), strict=True):
                 kept = memory.get(place, {}).get(name)
                 view[index].zero_() if kept is None else view[index].copy_(kept)
 
@@ -167,7 +171,10 @@ class Elementwise(ABC):
         # Torch's fused kernels count in single precision, whatever the default type.
         dtype = torch.float32 if self._groups and self._groups[index][0].get("fused") else None
         counts = [{"step": torch.tensor(count, dtype=dtype)} if self.counts else {} for _ in self._gradients.views]
-        return {place: own | {name: kept[place] for name, kept in rows.items()} for place, own in enumerate(counts)}
+        return {
+            place: own | {name: kept[i] for name, kept in rows.items()}
+            for i, (place, own) in enumerate(zip(self._places, counts, strict=True))
+        }
 
     def setting(self, name: str) -> Tensor:
         """A setting in the parameters' dtype; compute with settings in double precision before, as torch does."""

@@ -1,8 +1,10 @@
 """A linear layer for a population, as one batched product."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -33,11 +35,32 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     """`F.linear` of every member: x (members, ..., in), w (members, out, in), b (members, out)."""
+    if is_shared(w) and (b is None or is_shared(b)):
+        return for_shared(lambda rows: F.linear(rows, w[0], None if b is None else b[0]), x)
     x, w, b = _cast(x), _cast(w), None if b is None else _cast(b)
     # Counted, because the size of an empty tensor cannot be inferred.
     rows = x.reshape(len(x), x.shape[1:-1].numel(), x.shape[-1])
     result: Tensor = _Linear.apply(rows, w, b)  # type: ignore[no-untyped-call]
     return result.view(*x.shape[:-1], w.shape[1])
+
+
+def is_shared(x: Tensor) -> bool:
+    """Whether all members have the same tensor, expanded."""
+    return x.stride(0) == 0 and len(x) > 1
+
+
+def for_shared(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A layer that is the same for all members, once: on all their examples, or on those that they share.
+
+    Args:
+        layer: From (n, ...) to (n, ...).
+        x: (members, n, ...).
+    """
+    if is_shared(x):
+        y = layer(x[0])
+        return y.expand(len(x), *y.shape)
+    y = layer(x.flatten(0, 1))
+    return y.view(*x.shape[:2], *y.shape[1:])
 
 
 def _cast(x: Tensor) -> Tensor:

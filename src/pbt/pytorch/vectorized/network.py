@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,9 +15,12 @@ from pbt.pytorch.vectorized.failures import CHECKPOINTED, REMEDY
 from pbt.pytorch.vectorized.layer_chain import chain_of
 from pbt.pytorch.vectorized.noise import StackedDropout
 from pbt.pytorch.vectorized.settings import Settings
+from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.tuning import CPU, Tuning
 from pbt.pytorch.vectorized.vmap_rules import Rules, rules_of
 from pbt.space import Value
+
+_NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class StackedNet:
@@ -96,13 +100,13 @@ class StackedNet:
         """Set evaluation mode."""
         self._model.eval()
 
-    def configure(self, settings: Sequence[Settings], *, apart: Collection[str] | None = None) -> None:
+    def configure(self, settings: Sequence[Settings], *, stacked: Collection[str] | None = None) -> None:
         """Set each member's dropout and attributes, and reset the network's plain attributes to those as built.
 
         Args:
             settings: The settings of each member.
-            apart: The paths of attributes in which members may differ, whether they do now or not; None: those in which
-                they do.
+            stacked: The paths of attributes in which members may differ, whether they do now or not; None: those in
+                which they do.
 
         Raises:
             TaskError: Members differ in an attribute that is not a number.
@@ -119,7 +123,7 @@ class StackedNet:
                 self._check_buffer(path)
                 continue
             setattr(owner, name, values[0])
-            if any(value != values[0] for value in values) if apart is None else path in apart:
+            if any(value != values[0] for value in values) if stacked is None else path in stacked:
                 stacked = self._stacked(path, values)
                 before = held.get(path)
                 if before is not None and (before.shape, before.dtype) == (stacked.shape, stacked.dtype):
@@ -174,18 +178,26 @@ class StackedNet:
         attributes: Mapping[str, Tensor],
         row: Tensor,
         *inputs: Tensor,
+        shared: Mapping[str, Tensor] = _NONE,
     ) -> tuple[Any, dict[str, Tensor]]:
-        """The outputs, and the buffers that the network replaced instead of changing in place."""
+        """The outputs, and the buffers that the network replaced instead of changing in place.
+
+        Raises:
+            NotShareable: It replaced a shared tensor.
+        """
         for layer in self._dropouts:
             layer.row = row
-        given = {**params, **buffers}
-        for parameter in params.values():
-            parameter._is_param = True  # for isinstance(..., nn.Parameter)
-        trained = {id(params[name]): flag for name, flag in self._trained.items()}
+        given = {**params, **buffers, **shared}
+        for name in self._trained:
+            given[name]._is_param = True  # for isinstance(..., nn.Parameter)
+        trained = {id(given[name]): flag for name, flag in self._trained.items()}
         with self._holding(given), self._having(attributes), Rules(self._rules, trained), self._unhooked():
             outputs = self._model(*inputs)
             replaced = {name: holder[key] for name, holder, key in self._places if holder[key] is not given[name]}
             made = next((name for name, holder, key in self._absent if holder[key] is not None), None)
+        changed = replaced.keys() & shared.keys()
+        if changed:
+            raise NotShareable(changed, "are not trained, but change in training")
         _check_replaced(replaced, buffers, made)
         return outputs, replaced
 

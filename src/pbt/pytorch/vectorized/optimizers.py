@@ -52,13 +52,23 @@ class Separate:
         make: Returns the task's optimizer of given parameters.
         params: The parameters of all members.
         trained: `requires_grad` of each parameter, which `make` may read.
+        shared: Parameters that are not trained and that all members share, by their place among all parameters.
     """
 
-    def __init__(self, make: Callable[[Any], Optimizer], params: Rows, trained: Sequence[bool]) -> None:
-        self._params = [
+    def __init__(
+        self,
+        make: Callable[[Any], Optimizer],
+        params: Rows,
+        trained: Sequence[bool],
+        shared: Mapping[int, Tensor] | None = None,
+    ) -> None:
+        self._stepped = [
             [tensor.detach().requires_grad_(has) for tensor, has in zip(params.row(i).values(), trained, strict=True)]
             for i in range(params.members)
         ]
+        """Each member's own parameters."""
+        self._params = [_merged(own, shared or {}) for own in self._stepped]
+        """All parameters of each member, in their order."""
         self._make = make
         self._optimizers = [make(iter(own)) for own in self._params]
         self._fresh = [set(group) for group in self._optimizers[0].param_groups]
@@ -83,7 +93,7 @@ class Separate:
         for i, (optimizer, own) in enumerate(zip(self._optimizers, changes, strict=True)):
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings)
-            self._fused[i] = FusedAdam.of(optimizer, self._params[i]) if self._fused[i] is not None else None
+            self._fused[i] = FusedAdam.of(optimizer, self._stepped[i]) if self._fused[i] is not None else None
 
     def groups(self, index: int) -> list[dict[str, Any]]:
         """A copy of one member's current settings, in which many optimizers keep counters."""
@@ -99,7 +109,7 @@ class Separate:
         present = [place for place, gradient in enumerate(gradients) if gradient is not None]
         split = [gradient.unbind() for gradient in gradients if gradient is not None]
         whole = len(present) == len(gradients)
-        for i, (params, optimizer) in enumerate(zip(self._params, self._optimizers, strict=True)):
+        for i, (params, optimizer) in enumerate(zip(self._stepped, self._optimizers, strict=True)):
             own = [gradient[i] for gradient in split]
             fused = self._fused[i]
             if fused is not None and whole:
@@ -163,7 +173,8 @@ class FusedAdam:
         (group,) = optimizer.param_groups
         plain = not any(group[name] for name in ("amsgrad", "capturable", "differentiable"))
         numbers = all(isinstance(number, float) for number in (group["lr"], *group["betas"]))
-        same = [id(param) for param in group["params"]] == [id(param) for param in params]
+        trained = [param for param in group["params"] if param.requires_grad]
+        same = [id(param) for param in trained] == [id(param) for param in params]
         begun = all(optimizer.state.get(param) for param in params)
         return cls(optimizer, params) if group["fused"] and plain and numbers and same and begun else None
 
@@ -173,6 +184,11 @@ class FusedAdam:
         params, first, second = self._lists
         torch._foreach_add_(self._steps, 1)
         self._kernel(params, gradients, first, second, [], self._steps, **self._settings)
+
+
+def _merged(own: Sequence[Tensor], shared: Mapping[int, Tensor]) -> list[Tensor]:
+    rest = iter(own)
+    return [shared[place] if place in shared else next(rest) for place in range(len(own) + len(shared))]
 
 
 def is_hooked(optimizer: Optimizer) -> bool:

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,8 +26,10 @@ from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
+from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
 from pbt.space import HParams
+from pbt.text import listed
 
 log = logging.getLogger("pbt")
 
@@ -71,6 +72,10 @@ class Population:
         """The settings of the members in the program."""
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """The row and the digest of each state in the program."""
+        self._apart: frozenset[str] = frozenset()
+        """The tensors that are not trained, but that members cannot share."""
+        self._shares = False
+        """Whether a round has succeeded with the tensors that members share now."""
 
     def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store one round of members with the same first step."""
@@ -92,9 +97,7 @@ class Population:
         if not starts:
             return outcomes
         try:
-            program = self._load(starts)
-            with matrix_products(self._task.precision, self._setup.device):
-                metrics = self._train(program, [start.task for start in starts])
+            metrics = self._trained(starts)
         except (Exception, SystemExit) as error:
             self._program, self._rows = None, {}
             if is_interrupt(error):
@@ -117,32 +120,80 @@ class Population:
         (alone,) = worker.run((task,))
         return alone if isinstance(alone, Failure) else _stopped(task, error, "refused", broken(error))
 
+    def _trained(self, starts: Sequence[_Start]) -> list[Metrics]:
+        """Load and train a wave; again, with fewer shared tensors, if members turn out not to share them."""
+        while True:
+            try:
+                program = self._load(starts)
+                with matrix_products(self._task.precision, self._setup.device):
+                    metrics = self._train(program, [start.task for start in starts])
+                program.shared.check()
+            except Exception as error:
+                if not self._take_apart(error):
+                    raise
+                starts = [replace(start, row=None) for start in starts]
+            else:
+                self._shares = True
+                return metrics
+
+    def _take_apart(self, error: Exception) -> bool:
+        """After an error, give every member its own copy of the tensors that caused it; False: none did.
+
+        Until a round has succeeded, any error may be one of `vmap`, which changes no shared tensor in place.
+        """
+        if isinstance(error, NotShareable):
+            names, reason = error.names, error.reason
+        elif self._program is None or self._shares or isinstance(error, (PBTError, torch.OutOfMemoryError)):
+            return False
+        else:
+            names, reason = frozenset(self._program.shared.tensors), "may be changed in place"
+        if not names:
+            return False
+        log.info("each member has its own %s: these are not trained, but %s", listed(sorted(names)), reason)
+        self._apart |= names
+        self._program, self._rows = None, {}
+        return True
+
     def try_out(
-        self, births: Sequence[HParams], steps: int = 1, apart: Collection[str] | None = None
+        self, births: Sequence[HParams], steps: int = 1, stacked: Collection[str] | None = None
     ) -> tuple[Callable[..., Any], int]:
         """Prepare training steps of new members for measurements; no state is stored.
 
         Args:
             births: The hyperparameters of the members.
             steps: Number of steps.
-            apart: As in `StackedNet.configure`.
+            stacked: As in `StackedNet.configure`.
 
         Returns:
             A function that runs the steps and may be called repeatedly, with `eager=True` without graphs; and the bytes
             of one member's parameters and buffers.
         """
         wave = trial(births, steps)
-        program = self._load([self._start(task) for task in wave], apart)
         contexts = [context_of(task, self._setup) for task in wave]
-        program.set_mode(training=True)
-        assert self._steps is not None  # noqa: S101 (built with the program)
-        return partial(self._steps.run, wave, contexts, self._settings), program.nbytes // len(wave)
 
-    @property
-    def program(self) -> Program:
-        """The program of the last `try_out`."""
-        assert self._program is not None  # noqa: S101 (called after `try_out`)
-        return self._program
+        def load() -> Program:
+            try:
+                program = self._load([self._start(task) for task in wave], stacked)
+            except NotShareable as error:
+                self._take_apart(error)
+                return load()
+            program.set_mode(training=True)
+            return program
+
+        def run(*, eager: bool = False) -> Any:
+            assert self._steps is not None  # noqa: S101 (built with the program)
+            try:
+                losses = self._steps.run(wave, contexts, self._settings, eager=eager)
+                if eager:
+                    self.held().shared.check()
+            except Exception as error:
+                if not self._take_apart(error):
+                    raise
+                load()
+                return run(eager=eager)
+            return losses
+
+        return run, load().nbytes // len(wave)
 
     def try_evaluation(self, *, trained: bool = True) -> dict[str, list[float]]:
         """The loss of the members of the last `try_out` on the first batch of each split.
@@ -150,7 +201,7 @@ class Population:
         Args:
             trained: Whether they were trained for a step, so that their optimizers have another mode for it.
         """
-        program = self.program
+        program = self.held()
         if trained:
             program.set_mode(training=False)
         firsts = {
@@ -174,29 +225,35 @@ class Population:
             schedule = None if schedules is None else schedules.dump(row)
         return _Start(task=task, row=row, settings=self._reader.settle(task.hparams, groups, schedule))
 
-    def _load(self, starts: Sequence[_Start], apart: Collection[str] | None = None) -> Program:
+    def _load(self, starts: Sequence[_Start], stacked: Collection[str] | None = None) -> Program:
         """Load the states into the rows of a program, in order."""
         program = self._program
         if program is None or program.members != len(starts):
             # Read before the previous program is replaced.
             kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
             rows: list[int | None] = [None] * len(starts)
-            program = Program(self._task, len(starts), self._setup.device, self._reader.stand_in)
+            program = Program(self._task, len(starts), self._setup.device, self._reader.stand_in, apart=self._apart)
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
             self._steps = TrainingSteps(self._task, program, self._batches, self._setup.device)
         else:
             kept, rows = {}, [start.row for start in starts]
         self._rows = {}
         program.release()
-        program.configure([start.settings for start in starts], apart=apart)
+        program.configure([start.settings for start in starts], stacked=stacked)
         program.gather([i if row is None else row for i, row in enumerate(rows)])
         for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
             if row is None:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
                 program.load(i, state)
         program.bind_buffers()
+        program.mark_start()
         self._program, self._settings = program, [start.settings for start in starts]
         return program
+
+    def held(self) -> Program:
+        """The program of the members in memory."""
+        assert self._program is not None  # noqa: S101 (loaded before)
+        return self._program
 
     def _row_of(self, task: RoundTask) -> int | None:
         """The row of a task's start state; None: not in memory."""
@@ -225,11 +282,11 @@ class Population:
             {**settings, "params": places}
             for settings, places in zip(self._program.groups(row), self._reader.places, strict=True)
         ]
-        state = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
+        state: dict[str, Any] = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
         if self._program.schedules is not None:
             state["scheduler"] = self._program.schedules.dump(row)
-        if self._program.average is not None:
-            state["ema"] = self._program.average.row(row)
+        if (averaged := self._program.averaged(row)) is not None:
+            state["ema"] = averaged
         return state
 
     def _train(self, program: Program, wave: Sequence[RoundTask]) -> list[Metrics]:

@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from pbt.errors import TaskError
 from pbt.pytorch.average import decay_at
 from pbt.pytorch.data import Inputs
 from pbt.pytorch.evaluation import detached
+from pbt.pytorch.frozen import fingerprints, whole
 from pbt.pytorch.losses import fresh, training_loss
 from pbt.pytorch.noise import CounterNoise, Noise
 from pbt.pytorch.precision import forward_pass, in_float32
@@ -26,8 +28,10 @@ from pbt.pytorch.vectorized.network import StackedNet
 from pbt.pytorch.vectorized.optimizers import Separate, Stepper, clip, is_hooked
 from pbt.pytorch.vectorized.schedules import VectorizedSchedulers
 from pbt.pytorch.vectorized.settings import Groups, Settings
+from pbt.pytorch.vectorized.shared import NotShareable, SharedTensors
 from pbt.pytorch.vectorized.stacked_tensors import Rows
 from pbt.pytorch.vectorized.tuning import Tuning
+from pbt.store.frozen import Frozen
 
 
 class Batch(NamedTuple):
@@ -49,13 +53,20 @@ class Program:
         device: The device.
         stand_in: A network whose parameters serve optimizers that are never stepped.
         tuning: The choices for the kind of device; None: the default for `device`.
+        apart: Names of tensors that are not trained and that members do not share.
 
     Raises:
         TaskError: The state of the network is not only tensors, or the network cannot run for all members.
     """
 
     def __init__(
-        self, task: SupervisedTask, members: int, device: str, stand_in: nn.Module, tuning: Tuning | None = None
+        self,
+        task: SupervisedTask,
+        members: int,
+        device: str,
+        stand_in: nn.Module,
+        tuning: Tuning | None = None,
+        apart: Collection[str] = (),
     ) -> None:
         self.members = members
         self.tuning = tuning = tuning or Tuning.of(device)
@@ -64,14 +75,19 @@ class Program:
         self.noise = CounterNoise(device) if tuning.counter_noise else Noise()
         parts = task.build(device, self.noise, seed=0).parts
         model: nn.Module = parts["model"]
-        params, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-        self.params = Rows(params, members, device)
-        self.buffers = Rows(buffers, members, device)
+        params: dict[str, Tensor] = dict(model.named_parameters())
+        buffers = dict(model.named_buffers())
         self._saved = _saved_names(model, {**params, **buffers})
+        self.shared = SharedTensors(model, self._saved.values(), apart)
+        self._names = list(params)
+        params, buffers = ({n: t for n, t in of.items() if n not in self.shared.tensors} for of in (params, buffers))
+        self.params = Rows(params, members, device)
+        """The parameters that members do not share."""
+        self.buffers = Rows(buffers, members, device)
         self._passing = {name: b.clone() for name, b in buffers.items() if name not in self._saved.values()}
         self._trained = [parameter.requires_grad for parameter in params.values()]
         # Without the scheduler, which wraps the `step` of its optimizer.
-        self._rule = _rule(task.optimizer(model.parameters()), list(params.values()), self.params, tuning)
+        self._rule, self._places = _rule(task.optimizer(model.parameters()), list(params.values()), self.params, tuning)
         self._net = StackedNet(model, self.noise, device, tuning)
         self._leaves = {
             name: view.detach().requires_grad_(trained)
@@ -94,6 +110,8 @@ class Program:
         """The number of the step, on the device."""
         self._groups: list[Groups] = []
         """Each member's optimizer settings, including the changes of its scheduler."""
+        self._before: list[list[int]] = [[] for _ in range(members)]
+        """The fingerprints of `_own` at the beginning of the round."""
         self.average = None if task.ema is None else Rows(params, members, device)
         """The averaged weights."""
         stand_ins = [] if task.scheduler is None else [task.optimizer(stand_in.parameters()) for _ in range(members)]
@@ -116,16 +134,16 @@ class Program:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all parameters, buffers and averaged weights."""
+        """Bytes of all parameters, buffers and averaged weights, without those that members share."""
         return self.params.nbytes + self.buffers.nbytes + (0 if self.average is None else self.average.nbytes)
 
-    def configure(self, settings: Sequence[Settings], *, apart: Collection[str] | None = None) -> None:
-        """Set each member's settings; `apart` as in `StackedNet.configure`."""
+    def configure(self, settings: Sequence[Settings], *, stacked: Collection[str] | None = None) -> None:
+        """Set each member's settings; `stacked` as in `StackedNet.configure`."""
         self._settings, self._groups = settings, [own.groups for own in settings]
         if self.schedules is not None:
             self.schedules.configure(settings)
         self._measures.configure([own.loss for own in settings])
-        self._net.configure(settings, apart=apart)
+        self._net.configure(settings, stacked=stacked)
         norms = [own.task["clip_norm"] for own in settings]
         if all(norm is None for norm in norms):
             self._norms = None
@@ -138,10 +156,16 @@ class Program:
 
     @torch.no_grad()
     def bind_buffers(self) -> None:
-        """Set the bound buffers of every member, which a loaded state has overwritten."""
+        """Set the bound buffers of every member, which a loaded state has overwritten.
+
+        Raises:
+            NotShareable: Members share one.
+        """
         for i, own in enumerate(self._settings):
             for path, value in own.attributes.items():
                 name = self._net.buffer_of(path)
+                if name in self.shared.tensors:
+                    raise NotShareable([name], "are bound to a hyperparameter")
                 if name is not None:
                     self.buffers.views[name][i].fill_(value)  # type: ignore[arg-type] # checked by the binding
 
@@ -187,8 +211,9 @@ class Program:
 
     def _make(self, kind: type[Any]) -> Stepper:
         if kind is Separate:
-            return Separate(self._task.optimizer, self.params, self._trained)
-        stepper: Stepper = kind(self.params, self.params.flat, self.tuning.block)
+            held = {i: self.shared.tensors[name] for i, name in enumerate(self._names) if name in self.shared.tensors}
+            return Separate(self._task.optimizer, self.params, self._trained, held)
+        stepper: Stepper = kind(self.params, self.params.flat, self.tuning.block, self._places)
         return stepper
 
     def begin(self, keys: Sequence[int], step: int, hidden: int) -> None:
@@ -320,10 +345,11 @@ class Program:
         if self._is_chain(inputs):
             x = inputs[0].expand(len(rows), *inputs[0].shape) if shared else inputs[0]
             with forward_pass(precision, self._device):
-                chained = self._net.run_chain({**params, **buffers}, x)
+                frozen = {name: t.expand(len(rows), *t.shape) for name, t in self.shared.tensors.items()}
+                chained = self._net.run_chain({**params, **buffers, **frozen}, x)
             return in_float32(chained, precision)
         dims = (0, 0, 0, 0, *[None if shared else 0 for _ in inputs])
-        run = vmap(self._net.run, dims, randomness="different")
+        run = vmap(partial(self._net.run, shared=self.shared.tensors), dims, randomness="different")
         with quiet(), forward_pass(precision, self._device):
             outputs, replaced = run(params, buffers, attributes, rows, *inputs)
         with torch.no_grad():
@@ -353,9 +379,14 @@ class Program:
             self._stepper.gather(sources)
 
     def load(self, index: int, state: Mapping[str, Any]) -> None:
-        """Load the state of one member; it must fit this network."""
-        model, memory = state["model"], state["optimizer"]["state"]
+        """Load the state of one member; it must fit this network.
+
+        Raises:
+            NotShareable: A shared tensor differs from that of an earlier member.
+        """
+        model, memory = whole(state["model"]), state["optimizer"]["state"]
         given = {name: model[key] for key, name in self._saved.items()}
+        self.shared.load(given)
         if self.average is not None:
             self.average.load(index, state["ema"])
         self.params.load(index, given)
@@ -379,24 +410,55 @@ class Program:
         kept = self._stepper.rows if isinstance(self._stepper, Elementwise) else []
         return [self.params, self.buffers, *kept, *([] if self.average is None else [self.average])]
 
-    def dump(self, index: int) -> tuple[dict[str, Tensor], dict[int, dict[str, Any]]]:
-        """The states of one member's network and optimizer; tensors are shared, not copied."""
-        row = {**self.params.row(index), **self.buffers.row(index)}
+    def dump(self, index: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+        """The states of one member's network and optimizer; tensors are shared, not copied, frozen ones are marked."""
+        own = {**self.params.row(index), **self.buffers.row(index)}
+        row: dict[str, Any] = {**own, **self.shared.tensors, **self._marks(index)}
         memory = {} if self._stepper is None else self._stepper.dump(index)
         model = OrderedDict((key, row[name]) for key, name in self._saved.items())
         vars(model).update(vars(self._saved))  # `_metadata`: the versions of the layers
         return model, memory
 
+    def averaged(self, index: int) -> dict[str, Any] | None:
+        """The averaged weights of one member, in a state; None: the task has no average."""
+        if self.average is None:
+            return None
+        row = {**self.shared.tensors, **self._marks(index), **self.average.row(index)}
+        return {name: row[name] for name in self._names}
 
-def _rule(optimizer: Optimizer, own: list[Tensor], params: Rows, tuning: Tuning) -> type[Elementwise] | None:
-    """The equivalent of an optimizer over all rows at once; None if it does not exist or is not faster."""
+    def _marks(self, index: int) -> Mapping[str, Frozen]:
+        """The frozen tensors in the state of one member; unlike others, they are stored apart."""
+        own = self._own(index)
+        same = [now == before for now, before in zip(fingerprints(own.values()), self._before[index], strict=True)]
+        return self.shared.marks({name: own[name] for name, unchanged in zip(own, same, strict=True) if unchanged})
+
+    def _own(self, index: int) -> dict[str, Tensor]:
+        """The tensors of one member that are not trained, but not shared either."""
+        if not self.shared.own:
+            return {}
+        row = {**self.params.row(index), **self.buffers.row(index)}
+        return {name: row[name] for name in self.shared.own}
+
+    def mark_start(self) -> None:
+        """Record which tensors change in the round that begins."""
+        self._before = [fingerprints(self._own(index).values()) for index in range(self.members)]
+
+
+def _rule(
+    optimizer: Optimizer, own: Sequence[Tensor], params: Rows, tuning: Tuning
+) -> tuple[type[Elementwise] | None, Sequence[int]]:
+    """The equivalent of an optimizer over all rows at once, and the numbers of the parameters in the optimizer.
+
+    None if it does not exist or is not faster. Parameters that are not trained are never stepped.
+    """
     flat, groups = params.flat, optimizer.param_groups
-    if flat is None or flat.dtype not in (torch.float32, torch.float64):
-        return None
+    if flat is None or flat.dtype not in (torch.float32, torch.float64) or len(groups) != 1:
+        return None, []
     if tuning.small is not None and flat.shape[1] > tuning.small:
-        return None
-    whole = len(groups) == 1 and [id(p) for p in groups[0]["params"]] == [id(p) for p in own]
-    return ELEMENTWISE.get(type(optimizer)) if whole and not is_hooked(optimizer) else None
+        return None, []
+    places = [place for place, parameter in enumerate(groups[0]["params"]) if parameter.requires_grad]
+    every = [id(groups[0]["params"][place]) for place in places] == [id(parameter) for parameter in own]
+    return (ELEMENTWISE.get(type(optimizer)) if every and not is_hooked(optimizer) else None), places
 
 
 def _saved_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> OrderedDict[str, str]:

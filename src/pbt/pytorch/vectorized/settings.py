@@ -62,7 +62,9 @@ class HParamReader:
     def __init__(self, task: SupervisedTask) -> None:
         self._task = task
         self._lives: dict[frozenset[str], tuple[Live, Groups, Any]] = {}
-        parts = self._build().parts
+        # Kept for the first member, because a network may be large.
+        self._first: Live | None = self._build()
+        parts = self._first.parts
         self.shared = SharedValues(lambda seed: task.build("cpu", Noise(), seed).parts, parts)
         self.stand_in: nn.Module = parts["model"]
         """A network whose parameters serve optimizers that are never stepped."""
@@ -108,7 +110,7 @@ class HParamReader:
         # Values of an earlier member that this one lacks must not stay in effect.
         names = frozenset(hparams)
         if names not in self._lives:
-            live = self._build()
+            live, self._first = self._first or self._build(), None
             self._lives[names] = live, groups_of(live), schedule_of(live)
         live, fresh, begun = self._lives[names]
         for group, settings in zip(live.parts["optimizer"].param_groups, groups or fresh, strict=True):

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from pbt.errors import TaskError
 from pbt.pytorch.vectorized.attention import MULTI_HEAD, attention, fits_multi_head, multi_head
 from pbt.pytorch.vectorized.failures import REMEDY
-from pbt.pytorch.vectorized.linear import linear
+from pbt.pytorch.vectorized.linear import for_shared, is_shared, linear
 
 _normed: Callable[..., Tensor] = F.batch_norm
 _NONE: Mapping[int, bool] = MappingProxyType({})
@@ -217,6 +217,8 @@ def _few_dimensions(x: Tensor, mean: Tensor | None, var: Tensor | None, w: Tenso
 
 def _one_by_one(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def run(x: Tensor, w: Tensor, b: Tensor | None, *settings: Any) -> Tensor:
+        if _is_one(x, w, b):
+            return for_shared(lambda rows: operation(rows, w[0], None if b is None else b[0], *settings), x)
         return torch.stack([operation(x[i], w[i], None if b is None else b[i], *settings) for i in range(len(x))])
 
     return run
@@ -226,12 +228,20 @@ def _grouped(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Members as groups of one convolution; as its channels if all have the same input, as in the first layer."""
 
     def run(x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+        if _is_one(x, w, b):
+            settings = stride, padding, dilation, groups
+            return for_shared(lambda rows: operation(rows, w[0], None if b is None else b[0], *settings), x)
         shared = groups == 1 and x.stride(0) == 0
         wide, count = (x[0], 1) if shared else (as_channels(x), len(x) * groups)
         bias = None if b is None else b.flatten()
         return as_members(operation(wide, w.flatten(0, 1), bias, stride, padding, dilation, count), len(x))
 
     return run
+
+
+def _is_one(x: Tensor, w: Tensor, b: Tensor | None) -> bool:
+    """Whether a convolution has the same weights for all members, and batches."""
+    return x.dim() == w.dim() and is_shared(w) and (b is None or is_shared(b))
 
 
 def _has_batch(dims: int) -> Callable[..., bool]:
