@@ -64,7 +64,7 @@ class SupervisedTask:
         bind: The binding of each hyperparameter, as `{"lr": optimizer("lr")}`.
         loss: `(outputs, targets, **settings) -> scalar`, default cross-entropy: a function, or an object such as
             `nn.CrossEntropyLoss(weight=...)`, whose tensors are moved to the device and whose settings are arguments or
-            attributes.
+            attributes. If it changes its own attributes or buffers, it starts every round and evaluation as given here.
         metrics: Functions `(outputs, targets) -> number` by name; `loss` is always added. Each is computed over a whole
             split, from the kept outputs of all its batches.
         means: Names of metrics, or `"loss"`, that are means over examples: these are averaged over batches, and no

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,8 @@ class _Check:
     ) -> None:
         self._population, self._task, self._births = population, task, births
         with seeded(0, setup.device):
-            alone = _Alone(task, setup.device, setup.threads)
+            # The data that the population has loaded.
+            alone = _Alone(replace(task, data=lambda: population.data), setup.device, setup.threads)
             contexts = [context_of(one, setup) for one in trial(births, 1)]
             self._expected = [alone.first(hparams, ctx) for hparams, ctx in zip(births, contexts, strict=True)]
         low = {torch.float16, torch.bfloat16}

@@ -18,7 +18,7 @@ from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
 from pbt.executors.worker import MemberWorker, WorkerSpec, context_of, error_text, failure, fatal_cause, report
 from pbt.pytorch.checks import opened
-from pbt.pytorch.data import Split
+from pbt.pytorch.data import Data, Split
 from pbt.pytorch.evaluation import Metric, Outputs, batches, joined, spared
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
@@ -76,6 +76,12 @@ class Population:
         """The tensors that are not trained, but that members cannot share."""
         self._shares = False
         """Whether a round has succeeded with the tensors that members share now."""
+
+    @property
+    def data(self) -> Data:
+        """The data, on the device."""
+        validation = self._held_out.get("val", self._data.validation)
+        return replace(self._data, validation=validation, test=self._held_out.get("test", self._data.test))
 
     def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store one round of members with the same first step."""
