@@ -336,6 +336,21 @@ class Kept:
     n = 0
 
 
+class DrawsByItself(nn.Module):
+    """Has a generator of NumPy or Python, which every round and every member starts anew."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.head, self.rng = nn.Linear(6, 3), make(3)
+
+    def forward(self, x):
+        return self.head(x) * (1 + self.rng.random())
+
+
+add("generator_of_numpy", partial(DrawsByItself, np.random.default_rng))
+add("generator_of_python", partial(DrawsByItself, random.Random), sample=True)
+
+
 for kind in ("deque", "set", "array", "object", "tensor"):
     add(f"collects_{kind}", partial(Collects, kind))
 
