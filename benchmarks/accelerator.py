@@ -1,28 +1,42 @@
 """A training step of whole populations on a CUDA device, where there is one.
 
 Left: `vectorized`, all members in one program. Right: the members one after the other, each in a bare PyTorch loop,
-eager and as a captured graph; and the step's arithmetic at the rates of the device. `PBT_BENCH_WORKLOADS` names some
-of the workloads, separated by semicolons.
+eager and as a captured graph; and the step's arithmetic and its least traffic at the rates of the device. Then training
+on it against float64 on the CPU, and in each precision, with its time and its loss. `PBT_BENCH_WORKLOADS` names some of
+the workloads, separated by semicolons. Rows begin within `PBT_BENCH_SECONDS` (default: 420); the others are named.
 """
 
+import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from benchmarks.accelerator_workloads import WORKLOADS, Workload
 from benchmarks.arithmetic import DEVICE_SIZE, product_rate, synchronize
 from benchmarks.bare_loop import BareLoop, captured
 from benchmarks.base import Options, Row, times_faster
+from pbt.errors import TaskError
+from pbt.executors.base import CONVOLUTIONS
 from pbt.executors.worker import WorkerSpec
+from pbt.pytorch.precision import PRECISIONS, check_precision, matrix_products
 from pbt.pytorch.vectorized.population import Population
 from pbt.store.files import StateFiles
 
 ROUND, SECONDS = 50, 0.3
 """Steps of a round, and the time that a turn should take."""
+BUDGET = 420.0
+"""Seconds within which a workload is begun: all of them take under eight minutes."""
+EXACT = 1e-3
+"""Maximum relative difference of a round's mean loss from that in float64."""
+PASSES = 3, 7
+"""Least traffic of a step per trained number, in numbers: weights are read in the forward and the backward pass, and
+gradients written; the optimizer reads gradients, weights and two moments, and writes the last three."""
 
 
 class Limits(NamedTuple):
@@ -47,9 +61,45 @@ def measure(options: Options) -> Iterator[Row]:
         against="a matrix product and a copy, in torch",
         value=None,
     )
-    chosen = os.environ.get("PBT_BENCH_WORKLOADS", ";".join(WORKLOADS)).split(";")
-    for one in chosen:
-        yield from measure_on(device, WORKLOADS[one](), limits, options.repeats)
+    yield from measure_all(device, limits, options.repeats)
+
+
+def measure_all(
+    device: str, limits: Limits, repeats: int, workloads: Mapping[str, Callable[[], Workload]] = WORKLOADS
+) -> Iterator[Row]:
+    """The rows of all chosen workloads, in order, as long as there is time; an error is the result of its rows."""
+    begun = time.monotonic()
+    budget = float(os.environ.get("PBT_BENCH_SECONDS", BUDGET))
+    chosen = os.environ.get("PBT_BENCH_WORKLOADS", ";".join(workloads)).split(";")
+    # Speed first; what is correct is tested elsewhere, too.
+    parts: list[tuple[str, Callable[[Workload], Iterator[Row]]]] = [
+        ("a step of all", lambda workload: in_float32(device, measure_on(device, workload, limits, repeats))),
+        ("against float64", lambda workload: agreement(device, workload)),
+        ("precisions", lambda workload: precisions(device, workload)),
+    ]
+    for title, part in parts:
+        for name in chosen:
+            seconds = time.monotonic() - begun
+            if seconds > budget:
+                yield Row.missing(f"{name}, {title}", f"{seconds:.0f} s are over; PBT_BENCH_WORKLOADS='{name}' runs it")
+                continue
+            try:
+                yield from part(workloads[name]())
+            except Exception as error:  # noqa: BLE001 (the other rows are measured all the same)
+                yield Row.missing(f"{name}, {title}", f"{type(error).__name__}: {error}".splitlines()[0])
+            free(device)
+
+
+def in_float32(device: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Rows with float32 products on both sides, as in a run; torch's own default is TF32 in convolutions."""
+    with matrix_products("float32", device):
+        yield from rows
+
+
+def free(device: str) -> None:
+    """Return the memory of a workload to the device."""
+    gc.collect()
+    if device != "cpu":
         torch.cuda.empty_cache()
 
 
@@ -63,8 +113,20 @@ def measure_on(device: str, workload: Workload, limits: Limits, repeats: int) ->
         repeats: Turns of each side.
     """
     spec = WorkerSpec(task=workload.task, states=StateFiles(None), device=device)
-    # A round of so many steps: gathering its batches and reading its losses is part of it.
-    together, _ = Population(spec, workload.task).try_out(workload.births(), ROUND)
+    # A round of so many steps: gathering its batches is part of it.
+    population = Population(spec, workload.task)
+    ways = dict.fromkeys(CONVOLUTIONS if population.convolves else (), 0.0)
+    for way in ways:
+        population.use(way)
+        ways[way] = seconds(population.try_out(workload.births(), ROUND)[0], device, ROUND)
+        yield Row(
+            work=f"{workload.name}, convolutions {way}",
+            measured=f"{1000 * ways[way]:.2f} ms",
+            against="",
+            value=None,
+        )
+    population.use(min(ways, key=lambda way: ways[way], default=None))
+    together, _ = population.try_out(workload.births(), ROUND)
     alone = BareLoop(workload, device)
     sides: dict[str, Callable[[], float]] = {
         "together": lambda: seconds(together, device, ROUND),
@@ -87,12 +149,74 @@ def measure_on(device: str, workload: Workload, limits: Limits, repeats: int) ->
             limit=None if workload.floor is None or name != "eager" else times_faster(workload.floor),
             aim=None if workload.moonshot is None or name != "eager" else times_faster(workload.moonshot),
         )
+    moved = 4 * sum(PASSES) * alone.numbers * workload.members / limits.bytes
+    yield Row(
+        work="the same",
+        measured=f"{1000 * ours:.2f} ms",
+        against=f"weights, gradients and optimizer at the device's bytes per second: {1000 * moved:.2f} ms",
+        value=ours / moved,
+    )
     yield Row(
         work="the same",
         measured=f"{1000 * ours:.2f} ms",
         against=f"its matrix products at the device's float32 rate: {1000 * needed:.2f} ms",
         value=ours / needed,
     )
+
+
+def trained(device: str, workload: Workload, members: int, steps: int) -> tuple[Tensor, Callable[..., Any]]:
+    """The loss of each member and step of a first round, (members, steps), and the function that trains it again."""
+    spec = WorkerSpec(task=workload.task, states=StateFiles(None), device=device)
+    with matrix_products(workload.task.precision, device):
+        run, _ = Population(spec, workload.task).try_out(workload.births()[:members], steps)
+        losses, _ = run()
+    return losses.double().cpu(), run
+
+
+def agreement(device: str, workload: Workload, members: int = 2, steps: int = 10) -> Iterator[Row]:
+    """The first losses of some members on the device, against the same in float64 on the CPU, without dropout.
+
+    With the lowest values of hyperparameters: Adam at a high learning rate amplifies any rounding in a few steps.
+    """
+    quiet = workload.without_dropout()
+    quiet = replace(quiet, hparams={name: (low, low) for name, (low, _) in quiet.hparams.items()})
+    found, _ = trained(device, quiet, members, steps)
+    expected, _ = trained("cpu", quiet.in_float64(), members, steps)
+    worst = ((found - expected).abs() / expected.abs()).max().item()
+    yield Row(
+        work=f"{workload.name}, losses of {steps} steps",
+        measured=f"{members} members in float32 on the device",
+        against="in float64 on the CPU, the largest relative difference",
+        value=worst,
+        limit=EXACT,
+    )
+
+
+def precisions(device: str, workload: Workload, steps: int = 100) -> Iterator[Row]:
+    """Time and loss of a round in each precision that the device has, against float32."""
+    if not workload.precise:
+        return
+    usual: float | None = None
+    for precision in PRECISIONS:
+        work = f"{workload.name}, precision {precision}"
+        try:
+            check_precision(precision, device)
+        except TaskError as error:
+            yield Row.missing(work, str(error))
+            continue
+        task = replace(workload.task, precision=precision)
+        losses, run = trained(device, replace(workload, task=task), workload.members, steps)
+        with matrix_products(precision, device):
+            each = seconds(run, device, steps)
+        usual = usual or each
+        last = losses[:, -steps // 5 :].mean().item()
+        yield Row(
+            work=work,
+            measured=f"{1000 * each:.2f} ms, loss {last:.4f} over the last fifth of {steps} steps",
+            against="float32",
+            value=each / usual,
+        )
+        free(device)
 
 
 def flop_of(loop: BareLoop) -> int:

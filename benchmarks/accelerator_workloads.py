@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pbt.mnist.config.record import load_config
 from pbt.mnist.task import supervised
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
+from pbt.pytorch.bind import DropoutBinding
 from pbt.space import Value
 
 
@@ -26,11 +27,42 @@ class Workload:
     floor: float | None = None
     """How many times faster than the members one after the other it must be; None: nothing is asked."""
     moonshot: float | None = None
+    precise: bool = False
+    """Whether it is trained in every precision, too."""
+
+    def without_dropout(self) -> "Workload":
+        """The same networks without dropout, whose bits differ between devices."""
+        model = partial(_without_dropout, self.task.model)
+        bind = {name: binding for name, binding in self.task.bind.items() if not isinstance(binding, DropoutBinding)}
+        hparams = {name: given for name, given in self.hparams.items() if name in bind}
+        return replace(self, task=replace(self.task, model=model, bind=bind), hparams=hparams)
+
+    def in_float64(self) -> "Workload":
+        """The same in double precision; inputs that are whole numbers stay so."""
+        task, prepare = self.task, partial(_prepared_double, self.task.prepare)
+        return replace(self, task=replace(task, model=partial(_double, task.model), prepare=prepare))
 
     def births(self) -> list[dict[str, Value]]:
         """The hyperparameters of each member, evenly spread."""
         places = [i / max(1, self.members - 1) for i in range(self.members)]
         return [{name: low + place * (high - low) for name, (low, high) in self.hparams.items()} for place in places]
+
+
+def _without_dropout(model: Callable[[], nn.Module]) -> nn.Module:
+    made = model()
+    for module in made.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return made
+
+
+def _double(model: Callable[[], nn.Module]) -> nn.Module:
+    return model().double()
+
+
+def _prepared_double(prepare: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
+    prepared = x if prepare is None else prepare(x)
+    return prepared.double() if prepared.is_floating_point() else prepared
 
 
 class Block(nn.Module):
@@ -124,7 +156,7 @@ def transformer(width: int = 128, layers: int = 4, length: int = 64, batch: int 
 MNIST_HPARAMS = {"lr": (1e-4, 1e-2), "keep_prob": (0.5, 0.9)}
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "fc x 64": lambda: Workload(
-        name="fc x 64", task=mnist("fc"), members=64, hparams=MNIST_HPARAMS, floor=10, moonshot=50
+        name="fc x 64", task=mnist("fc"), members=64, hparams=MNIST_HPARAMS, floor=10, moonshot=50, precise=True
     ),
     "fc x 512": lambda: Workload(
         name="fc x 512", task=mnist("fc"), members=512, hparams=MNIST_HPARAMS, floor=25, moonshot=50
@@ -134,7 +166,7 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     ),
     "transformer x 16": lambda: Workload(
         name="transformer x 16 (4 layers, width 128, 32 rows of 64 tokens)", task=transformer(), members=16,
-        hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=6, moonshot=12,
+        hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=6, moonshot=12, precise=True,
     ),
 }  # fmt: skip
 """By name; made when they are asked for."""
@@ -143,7 +175,8 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
 def tiny() -> Workload:
     """A population that is timed in a moment, where only the way is tried."""
     hparams = {"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}
-    return Workload(name="tiny", task=transformer(width=8, layers=1, length=4, batch=4), members=3, hparams=hparams)
+    task = transformer(width=8, layers=1, length=4, batch=4)
+    return Workload(name="tiny", task=task, members=3, hparams=hparams, precise=True)
 
 
 def first_batch(task: SupervisedTask, device: str) -> tuple[Any, Tensor]:

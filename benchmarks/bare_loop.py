@@ -29,6 +29,11 @@ class BareLoop:
         self._loss, self._prepare = training_loss(task.loss, device), task.prepare
         self._data, self._index = task.data().train.to(device), torch.arange(task.batch_size, device=device)
 
+    @property
+    def numbers(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self._model.parameters() if parameter.requires_grad)
+
     def step(self) -> None:
         """One step on the first examples."""
         (inputs,), targets = self._data.take(self._index)

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import accelerator, conv, decision, fc, frameworks, mlp, paired, ray_side, ray_tune_pbt
-from benchmarks.accelerator_workloads import WORKLOADS, tiny
+from benchmarks.accelerator_workloads import WORKLOADS, mnist, tiny
 from benchmarks.arithmetic import layers_flop, training_flop
 from benchmarks.bare_loop import BareLoop
 from benchmarks.base import Options, Row, times_faster
@@ -84,11 +85,61 @@ def test_the_accelerator_benchmark_on_the_cpu(monkeypatch):
     """The way of measuring runs anywhere: a tiny population against its members one after another."""
     monkeypatch.setattr(accelerator, "ROUND", 2)
     limits = accelerator.Limits(flop=1e9, bytes=1e9)
-    eager, arithmetic = accelerator.measure_on("cpu", tiny(), limits, repeats=1)
+    eager, traffic, arithmetic = accelerator.measure_on("cpu", tiny(), limits, repeats=1)
     assert eager.work == "tiny, a step of all"
     assert eager.value > 0
     assert "eager" in eager.against
+    assert traffic.value > 0
     assert arithmetic.value > 0
+
+
+def tiny_fc():
+    """A small population with dropout and batch normalization, over a few examples."""
+    fc = WORKLOADS["fc x 64"]()
+    return replace(fc, task=replace(mnist("fc", batches=2), batch_size=4), members=2)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(accelerator, "ROUND", 2)
+    monkeypatch.setattr(accelerator, "SECONDS", 0.0)
+    monkeypatch.setattr(accelerator, "precisions", partial(accelerator.precisions, steps=5))
+    return accelerator.Limits(flop=1e9, bytes=1e9)
+
+
+def test_a_dry_run_of_the_accelerator_benchmark(quick, monkeypatch):
+    """All its rows on the CPU: speed, then float64 within its limit, then each precision that the CPU has."""
+    monkeypatch.delenv("PBT_BENCH_WORKLOADS", raising=False)
+    rows = list(accelerator.measure_all("cpu", quick, 1, {"tiny": tiny, "tiny fc": tiny_fc}))
+    assert not [row.measured for row in rows if row.value is None and "tf32" not in row.work]
+    exact = [row for row in rows if "float64" in row.against]
+    assert [row.work.partition(",")[0] for row in exact] == ["tiny", "fc x 64"]
+    assert all(row.reached and row.value < 1e-4 for row in exact)
+    precise = [row for row in rows if "precision" in row.work]
+    assert [row.work.rpartition(" ")[2] for row in precise] == ["float32", "tf32", "bf16"] * 2
+    assert [row.value is None for row in precise] == [False, True, False] * 2
+    assert all("loss" in row.measured for row in precise if row.value is not None)
+
+
+def test_rows_without_time_are_named(quick, monkeypatch):
+    """A row that does not fit into the time is said, with the command that measures it."""
+    monkeypatch.setenv("PBT_BENCH_SECONDS", "-1")
+    monkeypatch.setenv("PBT_BENCH_WORKLOADS", "tiny")
+    rows = list(accelerator.measure_all("cpu", quick, 1, {"tiny": tiny}))
+    assert [row.work for row in rows] == ["tiny, a step of all", "tiny, against float64", "tiny, precisions"]
+    assert all("PBT_BENCH_WORKLOADS='tiny'" in row.measured for row in rows)
+
+
+def test_an_error_costs_its_own_rows(quick, monkeypatch):
+    """The other workloads are measured all the same."""
+
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+
+    monkeypatch.delenv("PBT_BENCH_WORKLOADS", raising=False)
+    rows = list(accelerator.measure_all("cpu", quick, 1, {"large": fail, "tiny": tiny}))
+    assert [row.value is None for row in rows if "large" in row.work] == [True] * 3
+    assert any(row.work == "tiny, a step of all" and row.value > 0 for row in rows)
 
 
 def test_operations_of_a_step():

@@ -124,6 +124,9 @@ def test_versions_of_torch(monkeypatch: pytest.MonkeyPatch, release: str, status
     found = by_name(doctor._torch())
     assert found["torch"].status == status
     assert "cuda:0 (Big GPU)" in found["devices"].found
+    for on, how in ((True, "at the same time"), (False, "take turns")):
+        monkeypatch.setattr(doctor, "mps_is_on", lambda on=on: on)
+        assert how in by_name(doctor._torch())["mps"].found
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from pbt.errors import CorruptError, StateError
 from pbt.store.codec import decode, decode_checked, digest, digest_of, encode, encode_with_digest
+from pbt.store.encoded_bytes import InMemory
 
 DTYPES = ["bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32"]
 DTYPES += ["float64", "complex64"]
@@ -101,7 +102,7 @@ def test_every_state_comes_back_to_the_bit(state: Any) -> None:
     """What is encoded is decoded, types, order and all; the digest can be told from the bytes alone."""
     blob, found = encode_with_digest(state)
     assert same(decode(blob), state)
-    assert same(decode_checked(blob, found), state)
+    assert same(decode_checked(InMemory(blob), found), state)
     assert found == digest(state) == digest_of(blob) == digest(decode(blob))
     assert blob == encode(state)
 
@@ -355,7 +356,7 @@ def test_damaged_bytes_are_noticed(data: st.DataObject) -> None:
         broken = bytearray(blob)
         broken[place] ^= data.draw(st.integers(1, 255))
     try:
-        decoded = decode_checked(bytes(broken), found)
+        decoded = decode_checked(InMemory(bytes(broken)), found)
     except CorruptError:
         return
     assert same(decoded, state)

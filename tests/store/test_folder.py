@@ -14,6 +14,7 @@ import pbt
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError, StateError
 from pbt.store.codec import decode, digest, encode_whole, folders_of
+from pbt.store.encoded_bytes import InMemory
 from pbt.store.files import StateFiles
 from pbt.store.folder import Workspace
 from pbt.store.manifest import FileContent, Manifest
@@ -186,19 +187,19 @@ def test_a_folder_that_is_still_written_is_refused(
 def test_a_name_that_leaves_the_folder_is_corrupt(name: str) -> None:
     """Made by hand: no folder can hold such a name, so that a state with it is another's work."""
     inside = Manifest(files={"inside": FileContent(1, SHA)})
-    blob = encode_whole({"at": pbt.Folder.stored(inside, None)}).blob
-    assert folders_of(blob) == [inside]
-    outside = encode_whole({"at": pbt.Folder.stored(Manifest(files={name: FileContent(1, SHA)}), None)}).blob
+    blob = encode_whole({"at": pbt.Folder.stored(inside, None)}).blob()
+    assert folders_of(InMemory(blob)) == [inside]
+    outside = encode_whole({"at": pbt.Folder.stored(Manifest(files={name: FileContent(1, SHA)}), None)}).blob()
     with pytest.raises(CorruptError, match="structure"):
         decode(outside)
     with pytest.raises(CorruptError, match="structure"):
-        folders_of(outside)
+        folders_of(InMemory(outside))
 
 
 def test_a_name_that_is_file_and_folder_is_corrupt() -> None:
     both = Manifest(files={"a": FileContent(1, SHA), "a/b": FileContent(1, SHA)})
     with pytest.raises(CorruptError, match="structure"):
-        decode(encode_whole({"at": pbt.Folder.stored(both, None)}).blob)
+        decode(encode_whole({"at": pbt.Folder.stored(both, None)}).blob())
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed", "longer", "link"])

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.errors import PBTError, RunLockedError
+from pbt.executors.devices import mps_is_on
 from pbt.executors.machine import DISTRIBUTION, version_of
 from pbt.store.sqlite import RunStore
 from pbt.terminal.console import console_for
@@ -136,6 +137,14 @@ def _torch() -> Iterator[Check]:
         if unused
         else "",
     )
+    if names:
+        on = mps_is_on()
+        yield Check(
+            name="mps",
+            found="NVIDIA's MPS is on: worker processes that share a GPU train at the same time"
+            if on
+            else "NVIDIA's MPS is off: worker processes that share a GPU take turns on it",
+        )
 
 
 def _cores() -> Iterator[Check]:

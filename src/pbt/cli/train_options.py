@@ -34,6 +34,7 @@ class PlacementOptions:
         members_per_program: Members per program (vectorized, ray). Default: as many as memory holds; with ray 1.
         device: cpu, cuda, cuda:1, or several joined by commas. Default: cuda if available.
         devices_per_member: Devices that each member trains on at once. Default: 1.
+        convolutions: How a program on a GPU runs them (docs/accelerator.md). Default: the fastest, which is timed.
         precision: Products of a SupervisedTask: float32, tf32 (GPUs) or bf16. Default: the task's, or as recorded.
         address: Address of the Ray cluster: host:port or auto. Default: RAY_ADDRESS, else a local Ray for this run.
         cpus: CPU cores per Ray worker.
@@ -46,6 +47,7 @@ class PlacementOptions:
     members_per_program: int | None = None
     device: str | None = None
     devices_per_member: int | None = None
+    convolutions: Literal["grouped", "separate", "unfolded"] | None = None
     precision: Literal["float32", "tf32", "bf16"] | None = None
     address: str | None = None
     cpus: float | None = None
@@ -53,7 +55,7 @@ class PlacementOptions:
 
     def over(self, placement: Placement) -> Placement:
         """A placement, with the options given on the command line in place of its own fields."""
-        own = ("executor", "workers", "threads", "members_per_program", "device", "devices_per_member")
+        own = ("executor", "workers", "threads", "members_per_program", "device", "devices_per_member", "convolutions")
         given = {name: getattr(self, name) for name in own}
         of_ray = {name: getattr(self, name) for name in ("address", "cpus", "gpus")}
         of_ray = {name: value for name, value in of_ray.items() if value is not None}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 from pbt.core.population import StateRef, Stored
 from pbt.space import HParams
@@ -12,6 +12,11 @@ from pbt.store.points import Points
 
 State = Any
 """Nested dicts, lists and tuples of tensors, arrays and plain values."""
+
+Convolutions = Literal["grouped", "separate", "unfolded"]
+"""How a program on a GPU runs the convolutions of all members: as one grouped convolution; as a call per member, on
+several streams; or as patches and a batched product (im2col)."""
+CONVOLUTIONS: Sequence[Convolutions] = get_args(Convolutions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,8 @@ class Failure:
     """The kind of failure.
 
     The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (too
-    many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`.
+    many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`, `device`
+    (the device can no longer be used in this process; a worker process is replaced).
     """
     message: str
     """One line, with the line of the user's code if there is one."""
@@ -116,6 +122,8 @@ class Incident:
     member: int | None = None
     round: int | None = None
     attempt: int | None = None
+    members_per_program: int | None = None
+    """The number from now on, which replaces the recorded one; None: unchanged."""
 
 
 class States(Protocol):

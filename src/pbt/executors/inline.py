@@ -8,7 +8,7 @@ from pbt.closing import Closing
 from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.seeding import preserved
 from pbt.executors.source_lines import Interrupts
-from pbt.executors.worker import Worker, WorkerSpec
+from pbt.executors.worker import Worker, WorkerSpec, incidents_of
 
 
 class InlineExecutor(Closing):
@@ -46,8 +46,8 @@ class InlineExecutor(Closing):
             return self._worker.run(self._queue.popleft())
 
     def incidents(self) -> list[Incident]:
-        """None: there are no workers to lose."""
-        return []
+        """What the worker reports; there are no workers to lose."""
+        return [] if self._worker is None else incidents_of(self._worker)
 
     def close(self) -> None:
         """Drop the queued tasks."""

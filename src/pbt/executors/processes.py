@@ -7,6 +7,7 @@ repeats the round from the same state with the same seed, hence with the same bi
 
 import atexit
 import contextlib
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -22,8 +23,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from pbt.closing import Closing
+from pbt.core.population import StateRef
 from pbt.errors import PBTError, TaskError, WorkerError
-from pbt.executors.base import Incident, Outcome, RoundTask, TaskBatch
+from pbt.executors.base import Failure, Incident, Outcome, RoundTask, TaskBatch
+from pbt.executors.devices import device_lost
 from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked
 from pbt.executors.retry import (
     BEAT_SECONDS,
@@ -35,7 +38,11 @@ from pbt.executors.retry import (
     tried_again,
 )
 from pbt.executors.transport import TaskSource, load_sources, pickled, sources
-from pbt.executors.worker import WorkerSpec
+from pbt.executors.worker import WorkerSpec, error_text
+from pbt.executors.worker import incidents_of as incidents_of_worker
+
+_NEAR = 64
+"""Batches at the front of the queue among which a worker finds one that continues its own state."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,6 +54,8 @@ class _Slot:
     connection: Connection
     ready: bool = False
     share: TaskBatch | None = None
+    held: deque[StateRef] = field(default_factory=lambda: deque(maxlen=_NEAR))
+    """The states that it trained last, which it may have in memory."""
     heard: float = field(default_factory=lambda: time.monotonic() + START_SECONDS)
     started: float = 0.0
 
@@ -135,12 +144,22 @@ class ProcessExecutor(Closing):
     def _deal(self) -> None:
         for slot in self._slots:
             if self._queue and slot.ready and slot.share is None:
-                slot.share, slot.started = self._queue.popleft(), time.monotonic()
+                slot.share, slot.started = self._next(slot), time.monotonic()
                 try:
                     with self._bounded(slot):
                         slot.connection.send(slot.share)
                 except OSError:
                     self._lost(slot, "died before it could take its round")
+
+    def _next(self, slot: _Slot) -> TaskBatch:
+        """Take a batch from the queue: on a GPU one that continues a state of this worker, if one is near the front."""
+        if not slot.device.startswith("cuda"):
+            return self._queue.popleft()
+        near = enumerate(itertools.islice(self._queue, _NEAR))
+        index = next((i for i, share in near if any(task.start in slot.held for task in share)), 0)
+        share = self._queue[index]
+        del self._queue[index]
+        return share
 
     def _listen(self, slot: _Slot) -> None:
         """Receive the messages of a worker."""
@@ -153,8 +172,14 @@ class ProcessExecutor(Closing):
                     slot.ready, self._deaths_at_start = True, 0
                 elif kind == "broken":
                     raise TaskError(content)
+                elif kind == "incident":
+                    self._incidents.append(content)
+                elif kind == "lost":
+                    self._lost(slot, content)
+                    return
                 elif kind == "outcomes" and slot.share is not None:
                     self._outcomes.extend(content)
+                    slot.held.extend(StateRef(one.member, one.round) for one in content)
                     slot.share = None
         except (EOFError, OSError):
             # A pipe closes shortly before its process has an exit code.
@@ -224,14 +249,26 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
         load_sources(modules)
         worker = pickle.loads(payload).open()  # noqa: S301 (from our own parent, through our own pipe)
     except Exception as error:  # noqa: BLE001 (reported to the parent)
-        usage = isinstance(error, PBTError)
-        say("broken", str(error) if usage else f"the task could not be opened:\n{traceback.format_exc()}")
+        if isinstance(error, PBTError):
+            say("broken", str(error))
+        elif device_lost(error):
+            say("broken", f"a worker could not be started: {error_text(error)[0]}; check the device with nvidia-smi")
+        else:
+            say("broken", f"the task could not be opened:\n{traceback.format_exc()}")
         return
     # A broken pipe means that the parent has ended; there is no one to report to.
     with contextlib.suppress(EOFError, OSError):
         say("ready")
         while True:
-            say("outcomes", worker.run(connection.recv()))
+            outcomes = worker.run(connection.recv())
+            for incident in incidents_of_worker(worker):
+                say("incident", incident)
+            lost = [outcome for outcome in outcomes if isinstance(outcome, Failure) and outcome.cause == "device"]
+            if lost:
+                # Only a new process can use the device again, if any can: the round is repeated there.
+                say("lost", f"lost its device: {lost[0].message}")
+                return
+            say("outcomes", outcomes)
 
 
 def _beat(say: Any, parent: int) -> None:

@@ -13,8 +13,9 @@ from typing import Any, Protocol, Self, runtime_checkable
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import seed_of
 from pbt.errors import CorruptError, DiskError, PBTError, StateError, WorkerError
-from pbt.executors.base import Failure, Outcome, Report, RoundTask, State, States, TaskBatch
+from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, State, States, TaskBatch
 from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
+from pbt.executors.devices import device_lost, lost_text, need_of, out_of_memory
 from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.metrics import MetricsError, TaskMetrics, pair_of, settle, writable
 from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part of a task's form)
@@ -100,12 +101,41 @@ class Worker(Protocol):
         """Train, score and store one round per task; errors in a round are returned, never raised."""
 
 
+@runtime_checkable
+class HasIncidents(Protocol):
+    """A worker that reports changes of how it trains."""
+
+    def incidents(self) -> list[Incident]:
+        """The incidents since the last call."""
+
+
+def incidents_of(worker: Worker) -> list[Incident]:
+    """The incidents that a worker reports since the last call."""
+    return worker.incidents() if isinstance(worker, HasIncidents) else []
+
+
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A train function that keeps states on its device for the next holders that train there."""
+
+    def recall(self, digest: str) -> State | None:
+        """A copy of a kept state, equal to the stored one; None: it is not kept."""
+
+    def keep(self, digest: str) -> None:
+        """Keep the state of the last round, which was stored under this digest."""
+
+    def forget(self) -> bool:
+        """Free the memory of all kept states; returns whether there were any."""
+
+
 class MemberWorker:
     """Trains one task at a time."""
 
     def __init__(self, setup: WorkerSpec, train: TrainFunction) -> None:
         self._setup = setup
         self._train = train
+        given: Any = train
+        self._keeper: KeepsStates | None = given if isinstance(given, KeepsStates) else None
         self._workspaces, self._live = setup.states.workspaces, setup.states.live
 
     def run(self, share: TaskBatch) -> list[Outcome]:
@@ -130,21 +160,33 @@ class MemberWorker:
             with workspace:
                 state = None
                 if task.start is not None:
-                    state = self._setup.states.get(task.start, task.digest or "", task.blob)
+                    state = self._state(task.start, task.digest or "", task.blob)
                 context = context_of(task, self._setup, workspace, recorder)
                 with sown(seed_of(task.seed, "round", task.member, task.round), self._setup.device):
                     returned = self._train(dict(task.hparams), state, task.steps, context)
                 state, metrics = pair_of(returned)
                 measured = settle(metrics)
                 stored = self._setup.states.put(StateRef(task.member, task.round), state)
+                if self._keeper is not None:
+                    self._keeper.keep(stored.digest)
         except WorkerError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
             if workspace.disk_is_full and not isinstance(error, DiskError):
                 error = full_disk(error)
-            return replace(blame(task, error, self._setup.task), points=recorder.close())
-        unread = sorted(task.hparams.keys() - context.checked)
-        return report(task, measured, stored, time.monotonic() - started, unread, recorder.close())
+            if device_lost(error):
+                return lost(task, self._setup.device, error)
+            failed = replace(blame(task, error, self._setup.task), points=recorder.close())
+            short = out_of_memory(error)
+        else:
+            unread = sorted(task.hparams.keys() - context.checked)
+            return report(task, measured, stored, time.monotonic() - started, unread, recorder.close())
+        # Without the kept states there may be enough memory. They are gone then, so that it is tried once.
+        return self._once(task) if short and self._keeper is not None and self._keeper.forget() else failed
+
+    def _state(self, ref: StateRef, digest: str, blob: bytes | None) -> State:
+        kept = None if self._keeper is None else self._keeper.recall(digest)
+        return self._setup.states.get(ref, digest, blob) if kept is None else kept
 
 
 def full_disk(error: BaseException) -> DiskError:
@@ -169,10 +211,20 @@ def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:
         raise KeyboardInterrupt from error
     message, trace = error_text(error)
     source = users_line(error.__traceback__)
+    if out_of_memory(error):
+        message = f"a member does not fit into the memory of the device ({need_of(error)}); {LESS_MEMORY}"
     if source is None and isinstance(error, (MetricsError, StateError)):
         # Raised after the task had returned, so the traceback contains no line of it.
         source, trace = metrics_line(users), ""
     return failure(task, cause_of(error), message, trace, source)
+
+
+def lost(task: RoundTask, device: str, error: BaseException) -> Failure:
+    """The outcome of a round whose device can no longer be used in this process."""
+    message = (
+        f"{lost_text(device, error)}; resume the run: no finished round is lost; 'processes' replaces such a worker"
+    )
+    return failure(task, "device", message, error_text(error)[1], users_line(error.__traceback__))
 
 
 def cause_of(error: BaseException) -> str:
@@ -266,6 +318,11 @@ def failure(task: RoundTask, cause: str, message: str, trace: str = "", source: 
     )
 
 
+LESS_MEMORY = (
+    "choose a smaller batch_size with more accumulate (the same examples per step), precision='bf16', or fewer workers "
+    "per device"
+)
+"""The remedy if a member does not fit into the memory of a device."""
 _ATTEMPTS = 3
 """Attempts of a round whose program is killed from outside."""
 _MOST = 1000

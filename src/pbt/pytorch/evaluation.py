@@ -16,8 +16,11 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pbt.errors import TaskError
 from pbt.pytorch.data import Inputs, Split
+from pbt.pytorch.losses import fresh
 
 Metric = Callable[..., Tensor]
+Total = Tensor | float
+"""A metric in double precision: a tensor () that is not read yet, or a number."""
 Outputs = Any
 """The outputs of a network: a tensor, or tuples, lists and dictionaries of tensors."""
 
@@ -60,6 +63,11 @@ class SplitMetrics:
             {name: metric for name, metric in metrics.items() if name not in known},
         )
 
+    def renewed(self) -> "SplitMetrics":
+        """The same metrics as given, without a state of earlier evaluations."""
+        means, whole = ({name: fresh(metric) for name, metric in of.items()} for of in (self.means, self.whole))
+        return SplitMetrics(self.names, means, whole)
+
 
 def _is_mean(metric: Any, targets: Tensor) -> bool:
     """Whether a metric is known to be a mean over these examples."""
@@ -95,19 +103,50 @@ def evaluate(
     Raises:
         TaskError: A metric is not a mean, and the outputs of several batches cannot be joined.
     """
-    values = dict.fromkeys(measured.names, 0.0)
+    return read({"": totals(model, measured, split, size, prepare)})[""]
+
+
+def totals(
+    model: Callable[..., Outputs],
+    measured: SplitMetrics,
+    split: Split,
+    size: int,
+    prepare: Callable[[Tensor], Tensor] | None,
+) -> dict[str, Total]:
+    """`evaluate` without reading from the device: a metric that is a tensor remains one."""
+    measured = measured.renewed()
+    values: dict[str, Total] = dict.fromkeys(measured.names, 0.0)
     kept: list[Outputs] = []
     for inputs, targets in batches(split, size, prepare):
         outputs = model(*inputs)
         for name, metric in measured.means.items():
-            values[name] += float(metric(spared(metric, outputs), targets.clone())) * (len(targets) / len(split))
+            value = metric(spared(metric, outputs), targets.clone())
+            values[name] += _total(value) * (len(targets) / len(split))
         if measured.whole:
             kept.append(outputs)
     if measured.whole:
         outputs, targets = joined(kept, [size, len(split)]), split.targets
         for name, metric in measured.whole.items():
-            values[name] = float(metric(spared(metric, outputs), targets.clone()))
+            values[name] = _total(metric(spared(metric, outputs), targets.clone()))
     return values
+
+
+def read(values: Mapping[str, Mapping[str, Total]]) -> dict[str, dict[str, float]]:
+    """The results of `totals` by split as floats, in one read for each device."""
+    places = [(split, name) for split, own in values.items() for name in own]
+    found = {(split, name): values[split][name] for split, name in places}
+    tensors = {place: value for place, value in found.items() if isinstance(value, Tensor)}
+    for device in {tensor.device for tensor in tensors.values()}:
+        here = {place: tensor for place, tensor in tensors.items() if tensor.device == device}
+        found.update(zip(here, torch.stack([*here.values()]).tolist(), strict=True))
+    return {split: {name: float(found[split, name]) for name in own} for split, own in values.items()}
+
+
+def _total(value: Any) -> Total:
+    """A metric in double precision."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return value.detach().reshape(()).double()
+    return float(value)
 
 
 def spared(metric: Any, outputs: Outputs) -> Outputs:

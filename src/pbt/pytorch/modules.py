@@ -6,6 +6,7 @@ derived from another member's hyperparameters, nor buffers, attributes, modes or
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,7 +29,8 @@ from pbt.pytorch.bind import (
     check_bound,
     check_disjoint,
 )
-from pbt.pytorch.frozen import FrozenParts
+from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
+from pbt.pytorch.kept_states import on_host
 from pbt.pytorch.live import Live
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
@@ -98,6 +100,7 @@ class ModuleTask:
             check_disjoint(hparams, live, self.task.bind)
             bind_all(live, hparams, self.task.bind)
             digest(capture(live.stateful, built))
+            warn_if_drawn(live.stateful, lambda: _build(self.task, hparams, replace(ctx, seed=1))[0].parts)
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""
@@ -122,8 +125,8 @@ class _ModuleTrainer:
                 task.train(live.parts, hparams, steps, ctx)
                 if getattr(task, "keep_evaluation", True):
                     metrics = task.evaluate(live.parts, ctx)
-                    return capture(live.stateful, built, frozen), metrics
-                trained = copy.deepcopy(capture(live.stateful, built, frozen))
+                    return on_host(capture(live.stateful, built, frozen), ctx.device), metrics
+                trained = on_host(copy.deepcopy(capture(live.stateful, built, frozen)), ctx.device)
                 return trained, task.evaluate(live.parts, ctx)
 
 

@@ -31,8 +31,9 @@ from pbt.pytorch.bind import (
 )
 from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_network, check_selection, opened
 from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
-from pbt.pytorch.evaluation import SplitMetrics, accuracy, detached, evaluate
-from pbt.pytorch.frozen import FrozenParts
+from pbt.pytorch.evaluation import SplitMetrics, Total, accuracy, detached, read, totals
+from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
+from pbt.pytorch.kept_states import KeptStates, on_host
 from pbt.pytorch.live import Live
 from pbt.pytorch.losses import check_loss, fresh, placed, training_loss
 from pbt.pytorch.modes import set_mode
@@ -150,6 +151,7 @@ class SupervisedTask:
         check_disjoint(hparams, live, self.bind)
         bind_all(live, hparams, self.bind)
         check_loss(self.loss, live.loss)
+        warn_if_drawn(live.parts, lambda: self.build("cpu", Noise(), seed=1).parts)
 
     def check_device(self, device: str) -> None:
         """Raise TaskError if the device does not have the precision."""
@@ -216,7 +218,7 @@ class SupervisedTask:
 
     def measured(self, split: Split) -> SplitMetrics:
         """The loss and the metrics over a split."""
-        metrics = {"loss": fresh(self.loss), **self.metrics}
+        metrics = {"loss": self.loss, **self.metrics}
         device = str(split.targets.device)
         return SplitMetrics.of({name: placed(metric, device) for name, metric in metrics.items()}, self.means, split)
 
@@ -274,7 +276,12 @@ class SupervisedTrainer:
         self._loss = training_loss(task.loss, device)
         self._batches = task.batches(data, device)
         self._held_out = held_out(data, device)
+        # Once, because this reads the targets.
+        self._measured = {name: task.measured(split) for name, split in self._held_out.items()}
         self._noise = Noise.of(device)
+        self._kept = KeptStates.of(device)
+        self._last: State = None
+        """The state of the last round, on the device; None: not to be kept."""
         self._tried: Live | None = None
 
     def __call__(self, hparams: HParams, state: State, steps: int, ctx: Context) -> tuple[State, Metrics]:
@@ -285,13 +292,36 @@ class SupervisedTrainer:
             set_mode(live.of(Optimizer), training=True)
             losses, measured = self._fit(live, steps, ctx)
             set_mode(live.of(Optimizer), training=False)
-            metrics = {name: self._evaluate(live, split) for name, split in self._held_out.items()}
+            metrics = read(
+                {name: self._evaluate(live, self._measured[name], split) for name, split in self._held_out.items()}
+            )
             scheduler: Any = live.parts.get("scheduler")
             if steps_by_score(scheduler) and "val" in metrics:
                 scheduler.step(metrics["val"]["loss"])
         per_epoch = self._batches.per_epoch(size_of(live))
-        reported = self._task.report(losses, measured, metrics, ctx.first_step, per_epoch)
-        return capture(live.parts, frozen=frozen), reported
+        report = self._task.report(losses, measured, metrics, ctx.first_step, per_epoch)
+        state = capture(live.parts, frozen=frozen)
+        self._last = None if self._kept is None else state
+        return on_host(state, self._device), report
+
+    def recall(self, digest: str) -> State | None:
+        """A copy of a state that this worker trained, on its device as far as it is loaded there; None: not kept."""
+        return None if self._kept is None else self._kept.get(digest)
+
+    def keep(self, digest: str) -> None:
+        """Keep the state of the last round, which was stored under this digest."""
+        if self._kept is not None and self._last is not None:
+            self._kept.keep(digest, self._last)
+        self._last = None
+
+    def forget(self) -> bool:
+        """Free the memory of kept states; returns whether there were any."""
+        self._last = None
+        if self._kept is None or not self._kept.clear():
+            return False
+        if self._device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return True
 
     def try_out(self, hparams: HParams, ctx: Context) -> None:
         """Train one step of a member, which the first call creates, without evaluation."""
@@ -362,7 +392,7 @@ class SupervisedTrainer:
         return (losses[0], measured[0]) if len(losses) == 1 else (torch.stack(losses).sum(), sum(measured))
 
     @torch.no_grad()
-    def _evaluate(self, live: Live, split: Split) -> dict[str, float]:
+    def _evaluate(self, live: Live, measured: SplitMetrics, split: Split) -> dict[str, Total]:
         """Each metric over the split; the loss does not use the settings bound to hyperparameters."""
         task, model, average = self._task, live.parts["model"], live.parts.get("ema")
         model.eval()
@@ -373,7 +403,7 @@ class SupervisedTrainer:
                 computed = network(*inputs)
             return in_float32(computed, task.precision)
 
-        return evaluate(outputs, task.measured(split), split, task.evaluation_batch, task.prepare)
+        return totals(outputs, measured, split, task.evaluation_batch, task.prepare)
 
 
 def size_of(live: Live) -> int:

@@ -14,6 +14,7 @@ PLACE = {
     "device": "device",
     "threads": "CPU threads per round",
     "precision": "precision",
+    "convolutions": "convolutions",
     "pbt": "pbt",
     "torch": "PyTorch",
     "python": "Python",

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pbt.errors import TaskError
+from pbt.executors.base import Convolutions
+from pbt.executors.devices import mps_is_on
 from pbt.executors.machine import cores_here
 from pbt.executors.ray.cluster import check_room, connected
 from pbt.executors.transport import check_sendable, pickled
@@ -66,13 +68,24 @@ def _as_requested(requested: Placement, task: TrainFunction | Task, births: Sequ
     if requested.executor == "ray":
         return _on_ray(requested, task)
     if requested.executor != "vectorized":
-        return PlacementChoice(placement=requested)
+        return PlacementChoice(placement=requested, why=_sharing(requested, len(births)))
     _check_one_program(task)
     if requested.workers is not None and requested.workers > 1:
         check_sendable(task)
     layouts = _layouts(requested, len(births), None if _is_sendable(task) else 1)
     fitted, why = _fitted(requested, _probe(requested, task, births, layouts), len(births))
     return PlacementChoice(placement=fitted, why=why)
+
+
+def _sharing(requested: Placement, population: int) -> str:
+    """Whether worker processes share GPUs, and how; empty if they do not."""
+    if requested.executor != "processes":
+        return ""
+    devices = requested.resolve(population).devices
+    if len(set(devices)) == len(devices) or not devices[0].startswith("cuda"):
+        return ""
+    how = "at the same time: MPS is on" if mps_is_on() else "in turns: MPS is off"
+    return f"processes: {len(devices)} workers share {len(set(devices))} GPU, {how}"
 
 
 def _on_ray(requested: Placement, task: TrainFunction | Task) -> PlacementChoice:
@@ -116,18 +129,31 @@ def _fitted(requested: Placement, measured: "Probe", population: int) -> tuple[P
     """The fastest number of workers and threads, and as many members per program as fit into memory."""
     layout = measured.layout
     share, room = -(-population // layout.workers), max(1, measured.room // layout.workers)
+    way, why = _convolutions(measured)
     fitted = replace(
         requested,
+        convolutions=way or requested.convolutions,
         workers=layout.workers,
         threads=layout.threads,
         members_per_program=min(share, requested.members_per_program or min(room, share)),
     )
     if room >= share or requested.members_per_program:
-        return fitted, ""
-    return fitted, (
+        return fitted, why
+    memory = (
         f"{population} members take {measured.member_bytes / 2**20:.3g} MiB each, "
         f"{measured.free_bytes / 2**30:.3g} GiB are free: {room} in one program"
     )
+    return fitted, "; ".join(filter(None, [memory, why]))
+
+
+def _convolutions(measured: "Probe") -> tuple[Convolutions | None, str]:
+    """The fastest way for convolutions, and the times of all; None: not measured."""
+    times = measured.convolutions
+    if not times:
+        return None, ""
+    way = min(times, key=lambda way: times[way])
+    each = ", ".join(f"{name} {1000 * seconds:,.1f} ms" for name, seconds in times.items())
+    return way, f"convolutions {way}: a step takes {each}"
 
 
 def _probe(
@@ -141,7 +167,8 @@ def _probe(
 
     setup = WorkerSpec(task=task, states=StateFiles(None), device=requested.resolve(len(births)).devices[0])
     alone = None if apart is None else apart.resolve(len(births))
-    return probe(task, setup, births, layouts, None if alone is None else (len(alone.devices), alone.threads))
+    separate = None if alone is None else (len(alone.devices), alone.threads)
+    return probe(task, setup, births, layouts, separate, requested.convolutions)
 
 
 def _layouts(requested: Placement, population: int, most: int | None = None) -> "list[Layout]":

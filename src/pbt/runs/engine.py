@@ -23,11 +23,12 @@ from pbt.store.base import NewEntry, Store
 
 log = logging.getLogger("pbt")
 
-FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError}
+FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError, "device": WorkerError}
 """Failures that stop the run with this error and leave it unchanged; they are not a member's fault.
 
 `refused`: no member can be trained in the chosen way. A mistake in one member's round is that member's failure.
 """
+LOST_DEVICE = "; resume the run: no finished round is lost; the executor 'processes' replaces such a worker by itself"
 
 
 @contextmanager
@@ -166,6 +167,7 @@ class Engine:
             TaskError: No member can be trained in this way; the log is unchanged.
             CorruptError: A stored state is damaged; the log is unchanged.
             DiskError: A state cannot be written; the log is unchanged.
+            WorkerError: A device can no longer be used; the log is unchanged.
             PopulationLostError: Every member failed.
         """
         for outcome in outcomes:
@@ -174,7 +176,8 @@ class Engine:
                 self.store.note("dropped", member=outcome.member, round=outcome.round, attempt=outcome.attempt)
                 continue
             if isinstance(outcome, Failure) and outcome.cause in FATAL:
-                raise FATAL[outcome.cause](outcome.message) from original(outcome.traceback)
+                remedy = LOST_DEVICE if outcome.cause == "device" else ""
+                raise FATAL[outcome.cause](outcome.message + remedy) from original(outcome.traceback)
             del self._in_flight[outcome.member]
             self._wave[outcome.member] = task, outcome
         if self.course.strategy.mode == "sync":
@@ -377,7 +380,11 @@ def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> 
         executor.submit(tasks)
     outcomes = executor.wait()
     for incident in executor.incidents():
-        log.warning("member %s, round %s: %s", incident.member, incident.round, incident.message)
+        where = "" if incident.member is None else f"member {incident.member}, round {incident.round}: "
+        log.warning("%s%s", where, incident.message)
+        if incident.members_per_program is not None:
+            place = {**engine.store.meta["place"], "members_per_program": incident.members_per_program}
+            engine.store.update_meta(place=place)
         engine.store.note(
             incident.kind,
             message=incident.message,

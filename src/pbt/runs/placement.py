@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from pbt.errors import DeviceError, UsageError, nearest
-from pbt.executors.base import Executor
+from pbt.executors.base import CONVOLUTIONS, Convolutions, Executor
 from pbt.executors.machine import DISTRIBUTION, cores_here, version_of
 from pbt.executors.ray.cluster import Cluster
 from pbt.executors.retry import Limits
@@ -26,6 +26,7 @@ class PlacementFields(TypedDict, total=False):
     device: str | None
     members_per_program: int | None
     devices_per_member: int | None
+    convolutions: Convolutions | None
     limits: Limits
     cluster: Cluster
 
@@ -50,6 +51,9 @@ class Placement:
             Default: CUDA if torch is loaded and finds it, else the CPU; for `"ray"` CUDA if a worker reserves a GPU.
         devices_per_member: Devices that each member trains on at once, as `ctx.devices` and to its program as
             `CUDA_VISIBLE_DEVICES` and `PBT_DEVICES`; not for `"vectorized"`. On `"ray"` a worker reserves so many GPUs.
+        convolutions: How a program on a GPU runs convolutions: `"grouped"`, `"separate"` (a call per member, on several
+            streams) or `"unfolded"` (patches and a batched product); results depend on it in their last bits. Default:
+            the fastest for this network, timed before the start and recorded; grouped on `"ray"`. The CPU has one way.
         limits: When a worker counts as lost.
         cluster: Address of Ray, and resources per worker.
     """
@@ -60,6 +64,7 @@ class Placement:
     device: str | None = None
     members_per_program: int | None = None
     devices_per_member: int | None = None
+    convolutions: Convolutions | None = None
     limits: Limits = field(default_factory=Limits)
     cluster: Cluster = field(default_factory=Cluster)
 
@@ -81,6 +86,8 @@ class Placement:
     def __post_init__(self) -> None:
         if isinstance(self.executor, str) and self.executor not in EXECUTORS:
             raise UsageError(f"unknown executor '{self.executor}'{nearest(self.executor, EXECUTORS)}")
+        if self.convolutions is not None and self.convolutions not in CONVOLUTIONS:
+            raise UsageError(f"expected convolutions of {', '.join(CONVOLUTIONS)}, got {self.convolutions!r}")
         for name in ("workers", "threads", "members_per_program", "devices_per_member"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -128,6 +135,8 @@ class Placement:
             members_per_program=self.members_per_program or (recorded.get("members_per_program") if same else None),
             workers=self.workers or (recorded.get("workers") if same else None),
             devices_per_member=self.devices_per_member or recorded.get("devices_per_member"),
+            # Never timed again: another way has other bits.
+            convolutions=self.convolutions or (recorded.get("convolutions") if same else None),
             device=None if executor == "ray" else device,
             cluster=self.cluster.asking(recorded.get("need") or {}),
         )
@@ -158,6 +167,7 @@ class Placement:
             limits=self.limits,
             members_per_program=members_per_program,
             devices_per_member=each,
+            convolutions=self.convolutions,
         )
 
 
@@ -173,6 +183,7 @@ class ResolvedPlacement:
     members_per_program: int | None = None
     cluster: Cluster = field(default_factory=Cluster)
     devices_per_member: int = 1
+    convolutions: Convolutions | None = None
     most: int | None = None
     """Maximal number of workers, if their number is only known during the run."""
 
@@ -186,8 +197,9 @@ class ResolvedPlacement:
             from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
 
             if len(self.devices) == 1:
-                return VectorizedExecutor(setup, self.members_per_program)
-            return ProcessExecutor(VectorizedWorkerSpec.of(setup, self.members_per_program), self.devices, self.limits)
+                return VectorizedExecutor(setup, self.members_per_program, self.convolutions)
+            spec = VectorizedWorkerSpec.of(setup, self.members_per_program, self.convolutions)
+            return ProcessExecutor(spec, self.devices, self.limits)
         if self.executor == "processes":
             return ProcessExecutor(setup, self.devices, self.limits)
         if self.executor == "ray":
@@ -196,7 +208,7 @@ class ResolvedPlacement:
             if self.members_per_program is not None and self.members_per_program > 1:
                 from pbt.pytorch.vectorized import VectorizedWorkerSpec
 
-                setup = VectorizedWorkerSpec.of(setup, self.members_per_program)
+                setup = VectorizedWorkerSpec.of(setup, self.members_per_program, self.convolutions)
             return RayExecutor(setup, self.cluster, self.most, self.limits)
         from pbt.executors.inline import InlineExecutor
 
@@ -210,6 +222,7 @@ class ResolvedPlacement:
             "members_per_program": self.members_per_program,
             # As runs of earlier versions recorded it.
             "devices_per_member": self.devices_per_member if self.devices_per_member > 1 else None,
+            "convolutions": self.convolutions,
             "workers": len(self.devices) if self.executor == "vectorized" else None,
             "need": self.cluster.need if self.executor == "ray" else None,
             "device": self.devices[0].partition(":")[0],
@@ -235,6 +248,7 @@ def _resolve_on_ray(requested: Placement) -> ResolvedPlacement:
         limits=requested.limits,
         members_per_program=requested.members_per_program,
         devices_per_member=each,
+        convolutions=requested.convolutions,
         cluster=cluster,
         most=requested.workers,
     )

@@ -20,7 +20,7 @@ from pbt.core.population import StateRef, Stored
 from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
 from pbt.errors import UsageError
-from pbt.executors.base import Executor, Incident, Outcome, RoundTask, State, States
+from pbt.executors.base import Convolutions, Executor, Incident, Outcome, RoundTask, State, States
 from pbt.executors.worker import WorkerSpec
 from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
@@ -79,7 +79,7 @@ def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
         seed=seed,
         initial=[schedule.at(0)],
         objective=run.meta.get("objective", "maximize"),
-        placement=replace(requested, executor=Relived(requested.executor, past), workers=1),
+        placement=replace(requested, executor=Relived(requested.executor, past, requested.convolutions), workers=1),
     )
     return experiment.run(run_dir, resume=resume, observers=observers, application=application)
 
@@ -106,7 +106,8 @@ def placement_of(run: Run, requested: Placement | None = None, *, repeat: bool =
             executor = "inline"
     alone = replace(requested, executor="inline").resumed(recorded)
     threads = requested.threads or recorded.get("threads")
-    return replace(alone, executor=executor, threads=threads, members_per_program=None)
+    convolutions = requested.convolutions or recorded.get("convolutions")
+    return replace(alone, executor=executor, threads=threads, members_per_program=None, convolutions=convolutions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,14 +192,22 @@ class Relived:
     Args:
         executor: The wrapped executor, as in `Placement`.
         past: The original rounds.
+        convolutions: As in `Placement`.
     """
 
     executor: Any
     past: Sequence[Past]
+    convolutions: Convolutions | None = None
 
     def __call__(self, setup: WorkerSpec) -> Executor:
         """The executor, not yet started."""
-        inner = Placement(executor=self.executor, workers=1, threads=setup.threads, device=setup.device)
+        inner = Placement(
+            executor=self.executor,
+            workers=1,
+            threads=setup.threads,
+            device=setup.device,
+            convolutions=self.convolutions,
+        )
         renamed = replace(setup, states=RenamedStates(setup.states, tuple(past.ref for past in self.past)))
         return RelivingExecutor(inner.resolve(1).open(renamed), self.past)
 

@@ -11,14 +11,16 @@ iterates over a dict of tensors computes different bits in a different order.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from pbt.errors import CorruptError, StateError
+from pbt.store.encoded_bytes import PIECE, EncodedBytes, InMemory, pieces_of
 from pbt.store.folder import Folder
-from pbt.store.frozen import Pack, Packs
+from pbt.store.frozen import Pack
 from pbt.store.manifest import FileContent, Manifest
-from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, build, folders_in, packs_in, take_apart
+from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, Span, build, folders_in, packs_in, take_apart
 from pbt.store.trees import Objects
 
 FORMATS = PLAIN, EXTENDED, WITH_FOLDERS, NEWEST = "1", "2", "3", "4"
@@ -35,6 +37,8 @@ _ALIGN = 8
 _MOST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library. A parsed header takes about a dozen times as much memory."""
 
+Found = TypeVar("Found")
+
 _dump: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _dump_unicode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _dump_sorted: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), allow_nan=False, sort_keys=True).encode
@@ -46,7 +50,7 @@ def encode(state: Any) -> bytes:
     Raises:
         StateError: It contains a value that cannot be stored; the message names the key.
     """
-    return _pack(take_apart(state))
+    return b"".join(_pack(take_apart(state)))
 
 
 def digest(state: Any) -> str:
@@ -59,15 +63,35 @@ def digest(state: Any) -> str:
     return _hash(parts.structure, parts.entries)
 
 
-class Encoded(NamedTuple):
-    """An encoded state."""
+class Encoded:
+    """An encoded state, whose tensors are still in the memory of the state itself.
 
-    blob: bytes
-    digest: str
-    folders: Sequence[Manifest]
-    """The contents of its folders."""
-    packs: Mapping[str, int]
-    """The sizes of the files of its frozen tensors, by SHA-256."""
+    Args:
+        parts: The state, taken apart.
+
+    Attributes:
+        pieces: The encoded state, as buffers to be written one after the other.
+        size: Their bytes.
+        folders: The contents of its folders.
+        packs: The sizes of the files of its frozen tensors, by SHA-256.
+    """
+
+    __slots__ = ("_parts", "folders", "packs", "pieces", "size")
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.pieces: Sequence[Any] = _pack(parts)
+        self.size = sum(map(len, self.pieces))
+        self.folders: Sequence[Manifest] = parts.folders
+        self.packs: Mapping[str, int] = parts.packs
+
+    def digest(self) -> str:
+        """The digest of the state, computed now."""
+        return _hash(self._parts.structure, self._parts.entries)
+
+    def blob(self) -> bytes:
+        """The encoded state in one piece: a copy of it."""
+        return b"".join(self.pieces)
 
 
 def encode_whole(
@@ -75,18 +99,17 @@ def encode_whole(
     keep: Callable[[Folder], Manifest] = Folder.manifest,
     keep_pack: Callable[[Pack], FileContent] | None = None,
 ) -> Encoded:
-    """`encode` and `digest` in one pass.
+    """A state, encoded and hashed on request, without a copy of its tensors.
 
     Args:
-        state: The state.
+        state: The state; it must not change as long as the result is used.
         keep: Reads (and stores) the files of a folder.
         keep_pack: Stores frozen tensors; None: they are encoded like other tensors.
 
     Raises:
         StateError: It contains a value that cannot be stored; the message names the key.
     """
-    parts = take_apart(state, keep, keep_pack)
-    return Encoded(_pack(parts), _hash(parts.structure, parts.entries), parts.folders, parts.packs)
+    return Encoded(take_apart(state, keep, keep_pack))
 
 
 def encode_with_digest(state: Any) -> tuple[bytes, str]:
@@ -95,7 +118,8 @@ def encode_with_digest(state: Any) -> tuple[bytes, str]:
     Raises:
         StateError: It contains a value that cannot be stored; the message names the key.
     """
-    return encode_whole(state)[:2]
+    encoded = encode_whole(state)
+    return encoded.blob(), encoded.digest()
 
 
 def decode(blob: bytes, objects: Objects | None = None) -> Any:
@@ -108,7 +132,7 @@ def decode(blob: bytes, objects: Objects | None = None) -> Any:
     Raises:
         CorruptError: The bytes are not an encoded state.
     """
-    return _rebuild(*_parse(blob), objects)
+    return _rebuild(InMemory(blob), None, objects)
 
 
 def digest_of(blob: bytes) -> str:
@@ -117,60 +141,67 @@ def digest_of(blob: bytes) -> str:
     Raises:
         CorruptError: The bytes are not an encoded state.
     """
-    structure, _, entries = _parse(blob)
-    return _hash(structure, entries.values())
+    content = InMemory(blob)
+    structure, _, spans = _parse(content)
+    data = memoryview(blob).cast("B")
+    return _hash(
+        structure,
+        [ArrayEntry(span.name, span.dtype, span.shape, data[span.begin : span.end]) for span in spans.values()],
+    )
 
 
-def folders_of(blob: bytes) -> list[Manifest]:
+def folders_of(content: EncodedBytes) -> list[Manifest]:
     """The contents of the folders in an encoded state, without decoding its tensors.
 
     Raises:
         CorruptError: The bytes are not an encoded state.
     """
-    structure, _, _ = _parse(blob)
-    try:
-        return folders_in(structure)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
+    return _found(folders_in, content)
 
 
-def packs_of(blob: bytes) -> dict[str, int]:
+def packs_of(content: EncodedBytes) -> dict[str, int]:
     """The sizes of the files of frozen tensors in an encoded state, by SHA-256, without decoding its tensors.
 
     Raises:
         CorruptError: The bytes are not an encoded state.
     """
-    structure, _, _ = _parse(blob)
+    return _found(packs_in, content)
+
+
+def _found(search: Callable[[Any], Found], content: EncodedBytes) -> Found:
+    structure, _, _ = _parse(content)
     try:
-        return packs_in(structure)
+        return search(structure)
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
 
 
-def decode_checked(blob: bytes, digest: str, objects: Objects | None = None) -> Any:
+def decode_checked(content: EncodedBytes, digest: str, objects: Objects | None = None) -> Any:
     """Decode a state and check its digest.
 
     Raises:
         CorruptError: The bytes are not an encoded state, or its digest differs.
+        OSError: They cannot be read.
     """
-    structure, ordered, entries = _parse(blob)
-    found = _hash(structure, entries.values())
-    if found != digest:
-        raise CorruptError(f"expected content with SHA-256 {digest}, found {found}")
-    return _rebuild(structure, ordered, entries, objects)
+    return _rebuild(content, digest, objects)
 
 
 def _hash(structure: Any, entries: Iterable[ArrayEntry]) -> str:
     ordered = sorted(entries, key=lambda entry: entry.name)
-    # The lengths of the data are part of this text, so distinct contents give distinct byte streams.
-    text = _dump_sorted([[[entry.name, entry.dtype, entry.shape] for entry in ordered], structure])
-    sha = hashlib.sha256(text.encode())
+    sha = _hash_of_outline(structure, ordered)
     for entry in ordered:
         sha.update(entry.data)
-    return sha.hexdigest()
+    return str(sha.hexdigest())
 
 
-def _pack(parts: Parts) -> bytes:
+def _hash_of_outline(structure: Any, ordered: Iterable[ArrayEntry | Span]) -> Any:
+    """The hash of everything but the bytes of the entries, which follow; `ordered` by their names."""
+    # The lengths of the data are part of this text, so distinct contents give distinct byte streams.
+    text = _dump_sorted([[[entry.name, entry.dtype, entry.shape] for entry in ordered], structure])
+    return hashlib.sha256(text.encode())
+
+
+def _pack(parts: Parts) -> list[Any]:
     # Wide types first keeps every entry aligned for programs that map the file into memory.
     ordered = sorted(parts.entries, key=lambda entry: (-SIZES[entry.dtype], entry.name))
     version = WITH_FOLDERS if parts.folders or parts.pytrees else EXTENDED if parts.extended else PLAIN
@@ -197,28 +228,27 @@ def _pack(parts: Parts) -> bytes:
             f"state: expected at most {_MOST_HEADER:,} bytes beside tensors and arrays, got {len(text):,}; "
             "store long lists of numbers as arrays"
         )
-    return b"".join((len(text).to_bytes(8, "little"), text, *(entry.data for entry in ordered)))
+    return [len(text).to_bytes(8, "little") + text, *(entry.data for entry in ordered)]
 
 
-def _parse(blob: bytes) -> tuple[Any, Any, dict[str, ArrayEntry]]:
+def _parse(content: EncodedBytes) -> tuple[Any, Any, dict[str, Span]]:
     """The structure, the paths of OrderedDicts and the entries by name, all checked against the length of the file."""
     try:
-        start = _data_start(blob)
-        header = json.loads(bytes(blob[8:start]))
+        start = _data_start(content)
+        header = json.loads(content.read(8, start))
         metadata = header.pop("__metadata__")
         version = metadata[_FORMAT_KEY]
         structure = json.loads(metadata[_STRUCTURE_KEY])
         ordered = _ordered_paths(metadata)
-        data = memoryview(blob)[start:]
-        entries = {name: _entry(name, fields, data) for name, fields in header.items()}
-        _check_shared(entries, data)
+        spans = {name: _span(name, fields, start, content.size) for name, fields in header.items()}
+        _check_shared(spans, content.size - start)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise CorruptError(f"expected an encoded state, found {len(blob)} other bytes ({error!r})") from error
+        raise CorruptError(f"expected an encoded state, found {content.size} other bytes ({error!r})") from error
     if version not in FORMATS:
         raise CorruptError(
             f"expected a state of format {' or '.join(FORMATS)}, found format {version}; another version wrote it"
         )
-    return structure, ordered, entries
+    return structure, ordered, spans
 
 
 def _ordered_paths(metadata: Mapping[str, str]) -> Any:
@@ -233,38 +263,64 @@ def _ordered_paths(metadata: Mapping[str, str]) -> Any:
     return json.loads(text[_HASH:])
 
 
-def _data_start(blob: bytes) -> int:
-    length = int.from_bytes(blob[:8], "little")
-    if length > min(_MOST_HEADER, len(blob) - 8):
+def _data_start(content: EncodedBytes) -> int:
+    length = int.from_bytes(content.read(0, min(8, content.size)), "little")
+    if length > min(_MOST_HEADER, content.size - 8):
         raise ValueError(f"a header of {length:,} bytes")
     return 8 + length
 
 
-def _check_shared(entries: Mapping[str, ArrayEntry], data: memoryview) -> None:
+def _check_shared(spans: Mapping[str, Span], size: int) -> None:
     # Overlapping entries would take more memory than the file has bytes.
-    if sum(len(entry.data) for entry in entries.values()) != len(data):
+    if sum(span.size for span in spans.values()) != size:
         raise ValueError("bytes outside of all entries, or in several")
 
 
-def _entry(name: str, fields: Mapping[str, Any], data: memoryview) -> ArrayEntry:
+def _span(name: str, fields: Mapping[str, Any], start: int, size: int) -> Span:
     dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
     if (
-        not 0 <= begin <= end <= len(data)
+        not 0 <= begin <= end <= size - start
         or end - begin != SIZES[dtype] * math.prod(shape)
         or min(shape, default=0) < 0
     ):
         raise ValueError(f"entry '{name}' exceeds the file")
-    return ArrayEntry(name, dtype, shape, data[begin:end])
+    return Span(name, dtype, shape, start + begin, start + end)
 
 
-def _rebuild(structure: Any, ordered: Any, entries: Mapping[str, ArrayEntry], objects: Objects | None) -> Any:
-    left = Source(entries)
-    left.objects, left.packs = objects, Packs(objects)
+def _rebuild(content: EncodedBytes, digest: str | None, objects: Objects | None) -> Any:
+    """Build a state, then read the bytes of its tensors into their memory and hash them there."""
+    structure, ordered, spans = _parse(content)
+    sha = None if digest is None else _hash_of_outline(structure, [spans[name] for name in sorted(spans)])
+    left = Source(spans, content, objects)
     try:
         # Each entry is used once: repeated references would multiply its memory.
         state = build(structure, ordered, left)
+        if left:
+            raise CorruptError(f"expected an encoded state, found an entry '{next(iter(left))}' without a place in it")
+        for piece in _filled(left, spans, content):
+            if sha is not None:
+                sha.update(piece)
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise CorruptError(f"expected an encoded state, found an invalid structure ({error!r})") from error
-    if left:
-        raise CorruptError(f"expected an encoded state, found an entry '{next(iter(left))}' without a place in it")
+    if sha is not None and sha.hexdigest() != digest:
+        raise CorruptError(f"expected content with SHA-256 {digest}, found {sha.hexdigest()}")
     return state
+
+
+def _filled(source: Source, spans: Mapping[str, Span], content: EncodedBytes) -> Iterator[memoryview]:
+    """Read the bytes of the entries in the order of the digest, of a large state a piece ahead of the caller."""
+    if content.size <= PIECE:
+        for name in sorted(spans):
+            if name in source.unread:
+                content.fill(spans[name].begin, source.filled[name])
+            yield source.filled[name]
+        return
+
+    def fill(name: str, begin: int, piece: memoryview) -> memoryview:
+        if name in source.unread:
+            content.fill(spans[name].begin + begin, piece)
+        return piece
+
+    pieces = [(name, *piece) for name in sorted(spans) for piece in pieces_of(source.filled[name])]
+    with ThreadPoolExecutor(1) as reader:
+        yield from reader.map(fill, *zip(*pieces, strict=True))

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pbt.errors import CorruptError, DiskError, RunError
 
@@ -15,8 +16,12 @@ TEMPORARY = ".tmp"
 REMEDY = "make room or repair the disk, then resume the run"
 
 
-def write_durable(path: Path, content: bytes) -> None:
+def write_durable(path: Path, *content: Any) -> None:
     """Write a file that is complete or absent at every instant, even after a power loss.
+
+    Args:
+        path: The file.
+        content: Its bytes, in one or several buffers.
 
     Raises:
         DiskError: It cannot be written; no partial file is left.
@@ -24,11 +29,12 @@ def write_durable(path: Path, content: bytes) -> None:
     # A unique name per attempt: an abandoned worker may still be writing the same state.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     with (
-        disk_errors(path, f" ({len(content)} bytes)"),
+        disk_errors(path, f" ({sum(map(len, content))} bytes)"),
         renaming(temporary, path, durable=True),
         temporary.open("xb") as file,
     ):
-        file.write(content)
+        for piece in content:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 
@@ -100,12 +106,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of a regular file that fits into memory; links are not followed, pipes and devices do not block.
+def open_plain(path: Path) -> int:
+    """A descriptor of a regular file that fits into memory; links are not followed, pipes and devices do not block.
 
     Raises:
         CorruptError: It is not such a file.
-        OSError: It cannot be read.
+        OSError: It cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -113,10 +119,28 @@ def read_plain(path: Path) -> bytes:
         if error.errno == errno.ELOOP:
             raise CorruptError(f"{path}: expected a regular file, found a link") from error
         raise
-    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, no path)
-        found, memory = os.fstat(descriptor), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if not stat.S_ISREG(found.st_mode):
-            raise CorruptError(f"{path}: expected a regular file, found something else")
-        if found.st_size > memory:
-            raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
-        return file.read(found.st_size + 1)
+    try:
+        _check_plain(os.fstat(descriptor), path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_plain(found: os.stat_result, path: Path) -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if not stat.S_ISREG(found.st_mode):
+        raise CorruptError(f"{path}: expected a regular file, found something else")
+    if found.st_size > memory:
+        raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of such a file.
+
+    Raises:
+        CorruptError: It is no regular file that fits into memory.
+        OSError: It cannot be read.
+    """
+    with open(open_plain(path), "rb") as file:
+        return file.read()

@@ -4,15 +4,18 @@ The codec, and with it numpy, is imported by the first state: a command that rea
 """
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, DiskError, StateError
 from pbt.store.database import LOOK
-from pbt.store.durable import REMEDY, disk_errors, read_plain, sync_folder, write_durable
+from pbt.store.durable import REMEDY, disk_errors, open_plain, read_plain, sync_folder, write_durable
+from pbt.store.encoded_bytes import EncodedBytes, InFile, InMemory
 from pbt.store.folder import Folder
 from pbt.store.frozen import Pack
 from pbt.store.layout import LIVE, SCRATCH
@@ -26,6 +29,10 @@ OBJECTS = "objects"
 """The folder of the files of `Folder`s, below that of the states."""
 INLINE_LIMIT = 32768
 """Largest encoded state, in bytes, that is stored in the database, where it needs no file and no fsync of its own."""
+
+
+LARGE = 4 << 20
+"""Bytes of an encoded state from which it is hashed by a thread while it is written."""
 
 
 class _Writing(contextlib.ExitStack):
@@ -87,8 +94,16 @@ class StateFiles:
             needed = {**references(encoded.folders), **encoded.packs}
             if needed:
                 self.write_references(ref, needed)
-        stored = self.keep(ref, encoded.blob, encoded.digest)
-        return replace(stored, folders=True) if needed else stored
+        size, folders = encoded.size, bool(needed)
+        if self.folder is None or size <= self.inline_limit:
+            return Stored(digest=encoded.digest(), size=size, blob=encoded.blob(), folders=folders)
+        if size < LARGE:
+            write_durable(self.folder / file_name(ref), *encoded.pieces)
+            return Stored(digest=encoded.digest(), size=size, folders=folders)
+        with ThreadPoolExecutor(1) as beside:
+            digest = beside.submit(encoded.digest)
+            write_durable(self.folder / file_name(ref), *encoded.pieces)
+        return Stored(digest=digest.result(), size=size, folders=folders)
 
     def _keep_folder(self, folder: Folder, writing: _Writing) -> Manifest:
         return self._reserved(writing).keep(folder)
@@ -156,12 +171,12 @@ class StateFiles:
         """
         from pbt.store.codec import folders_of, packs_of
 
-        blob = self.read(ref) if blob is None else blob
         self.get(ref, digest, blob)
-        needed = {**references(folders_of(blob)), **packs_of(blob)}
-        for sha256, size in needed.items():
+        with contextlib.nullcontext(InMemory(blob)) if blob is not None else self._file(ref) as content:
+            size, needed = content.size, {**references(folders_of(content)), **packs_of(content)}
+        for sha256, length in needed.items():
             if sha256 not in checked:
-                self._with_objects().check(FileContent(size, sha256))
+                self._with_objects().check(FileContent(length, sha256))
                 checked.add(sha256)
         try:
             recorded = self.references(ref)
@@ -174,7 +189,7 @@ class StateFiles:
             if not mend:
                 raise CorruptError(f"{path}: expected the files of the state, found others or none; {LOOK}")
             self.write_references(ref, needed)
-        return len(blob)
+        return size
 
     def keep(self, ref: StateRef, blob: bytes, digest: str) -> Stored:
         """Store an encoded state under this name, as `put` does.
@@ -196,14 +211,34 @@ class StateFiles:
         """
         from pbt.store.codec import decode_checked
 
-        where = f"state of member {ref.member}, round {ref.round}"
-        if blob is None:
-            blob = self.read(ref)
-            where = str(self.folder / file_name(ref)) if self.folder is not None else where
         try:
-            return decode_checked(blob, digest, self.objects)
+            if blob is not None:
+                return decode_checked(InMemory(blob), digest, self.objects)
+            with self._file(ref) as content:
+                return decode_checked(content, digest, self.objects)
         except CorruptError as error:
+            where = f"state of member {ref.member}, round {ref.round}"
+            if blob is None and self.folder is not None:
+                where = str(self.folder / file_name(ref))
             raise CorruptError(f"{where}: {error}; {LOOK}") from error
+
+    @contextlib.contextmanager
+    def _file(self, ref: StateRef) -> Iterator[EncodedBytes]:
+        """The bytes of a state's file."""
+        path = self._path(ref)
+        with _reading(path):
+            descriptor = open_plain(path)
+            try:
+                yield InFile(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _path(self, ref: StateRef) -> Path:
+        if self.folder is None:
+            raise CorruptError(
+                f"state of member {ref.member}, round {ref.round}: expected its bytes in memory, found none"
+            )
+        return self.folder / file_name(ref)
 
     def read(self, ref: StateRef) -> bytes:
         """The content of a state's file, unchecked.
@@ -212,11 +247,9 @@ class StateFiles:
             CorruptError: The file is missing.
             DiskError: It cannot be read.
         """
-        if self.folder is None:
-            raise CorruptError(
-                f"state of member {ref.member}, round {ref.round}: expected its bytes in memory, found none"
-            )
-        return _read(self.folder / file_name(ref))
+        path = self._path(ref)
+        with _reading(path):
+            return read_plain(path)
 
     def remove(self, ref: StateRef) -> None:
         """Delete the file of a state, if it has one."""
@@ -245,9 +278,10 @@ def ref_of(name: str, suffix: str = SUFFIX) -> StateRef | None:
     return ref if f"{ref.member:06d}-{ref.round:06d}{suffix}" == name else None
 
 
-def _read(path: Path) -> bytes:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return read_plain(path)
+        yield
     except FileNotFoundError:
         raise CorruptError(f"{path}: expected the file of a state, found none; {LOOK}") from None
     except OSError as error:

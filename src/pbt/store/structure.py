@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
+from pbt.store.encoded_bytes import EncodedBytes, InMemory
 from pbt.store.folder import Folder
 from pbt.store.frozen import Frozen, Pack, Packs, content_of, node_of
 from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
@@ -61,7 +62,22 @@ class ArrayEntry(NamedTuple):
     dtype: str
     shape: list[int]
     data: Any
-    """The bytes, as a flat buffer: the tensor's own memory, or that of the file that was read."""
+    """The bytes, as a flat buffer: the tensor's own memory."""
+
+
+class Span(NamedTuple):
+    """The place of an entry in an encoded state."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the entry."""
+        return self.end - self.begin
 
 
 @dataclass(slots=True, kw_only=True)
@@ -330,15 +346,42 @@ def _outside(structure: Any) -> Iterator[tuple[str, Any]]:
                 waiting.append(inner(tag, body))
 
 
-class Source(dict[str, ArrayEntry]):
-    """The entries of a state by name, and the files of its folders."""
+class Source(dict[str, Span]):
+    """The entries of an encoded state that are not used yet, by name.
 
-    objects: Objects | None = None
-    packs: Packs
+    Args:
+        spans: The entries by name.
+        content: The bytes.
+        objects: The files of its folders and frozen tensors.
+    """
+
+    def __init__(self, spans: Mapping[str, Span], content: EncodedBytes, objects: Objects | None) -> None:
+        super().__init__(spans)
+        self.objects = objects
+        self.packs = Packs(objects)
+        self.filled: dict[str, memoryview] = {}
+        """By the name of a used entry: its bytes, or the memory that will hold them."""
+        self.unread: set[str] = set()
+        """The used entries whose bytes are not read yet."""
+        self._content = content
+
+    def read(self, name: str) -> tuple[Span, bytes]:
+        """Use an entry of which a converted copy is built, and read it."""
+        span = self.pop(name)
+        data = self._content.read(span.begin, span.end)
+        self.filled[name] = memoryview(data)
+        return span, data
+
+    def fill(self, span: Span, buffer: np.ndarray[Any, Any]) -> None:
+        """Have an entry, already taken, read into this flat memory of the state later, in the order of the digest."""
+        self.filled[span.name] = buffer.data
+        self.unread.add(span.name)
 
 
 def build(structure: Any, ordered: Any, entries: Source) -> Any:
     """Build a state from its structure, in fresh memory; entries are removed as they are used.
+
+    The memory of arrays and tensors is filled afterwards: see `Source.fill`.
 
     Malformed input raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
     OverflowError.
@@ -386,7 +429,7 @@ def _build(node: Any, entries: Source) -> Any:  # noqa: PLR0911 (one for each fo
     value = OrderedDict((_unkey(key), _build(item, entries)) for key, item in items.items())
     if attributes is not None:
         structure, ordered = attributes
-        vars(value).update(build(structure, ordered, Source()))
+        vars(value).update(build(structure, ordered, Source({}, InMemory(b""), None)))
     return value
 
 
@@ -397,52 +440,57 @@ def _unkey(key: str) -> str | int:
 
 
 def _to_array(name: str, entries: Source) -> np.ndarray[Any, Any]:
-    entry = entries.pop(name)
-    # newbyteorder("=") is the same dtype on little-endian machines; copy() makes it writable and aligned.
-    array = np.frombuffer(entry.data, _TO_ARRAY[entry.dtype]).reshape(entry.shape)
-    return array.astype(array.dtype.newbyteorder("="), copy=True)
+    span = entries.pop(name)
+    array = np.empty(span.shape, _TO_ARRAY[span.dtype])
+    entries.fill(span, array.reshape(-1).view(np.uint8))
+    return array
 
 
 def _to_jax(body: Any, entries: Source) -> Any:
     name, more = body
-    entry = entries.pop(name)
-    dtype = _TO_ARRAY.get(entry.dtype) or carried(_TO_TENSOR[entry.dtype])
-    return to_jax(np.frombuffer(entry.data, dtype).reshape(entry.shape), more)
+    span, data = entries.read(name)
+    dtype = _TO_ARRAY.get(span.dtype) or carried(_TO_TENSOR[span.dtype])
+    return to_jax(np.frombuffer(data, dtype).reshape(span.shape), more)
 
 
 def _to_scalar(name: str, entries: Source) -> Any:
-    array = _to_array(name, entries)
-    if array.shape != ():
+    span, data = entries.read(name)
+    if span.shape != []:
         raise ValueError("expected an array of one number")
-    return array[()]
+    return np.frombuffer(data, _TO_ARRAY[span.dtype])[0]
 
 
 def _to_tensor(name: str, entries: Source) -> "Tensor":
-    entry = entries.pop(name)
-    return _of_bytes(np.frombuffer(entry.data, np.uint8), entry.dtype, entry.shape)
+    span = entries.pop(name)
+    raw, tensor = _fresh(span.size, span.dtype, span.shape)
+    entries.fill(span, raw)
+    return tensor
 
 
 def _to_frozen(body: Any, entries: Source) -> "Tensor":
     _, _, begin, dtype, shape = body
     if type(begin) is not int or type(shape) is not list or min(shape, default=0) < 0:
         raise ValueError("expected a place in a file")
-    return _of_bytes(entries.packs.bytes_of(content_of(body), begin, SIZES[dtype] * math.prod(shape)), dtype, shape)
+    data = entries.packs.bytes_of(content_of(body), begin, SIZES[dtype] * math.prod(shape))
+    raw, tensor = _fresh(len(data), dtype, shape)
+    raw[:] = data
+    return tensor
 
 
-def _of_bytes(data: np.ndarray[Any, Any], dtype: str, shape: list[int]) -> "Tensor":
+def _fresh(size: int, dtype: str, shape: list[int]) -> tuple[np.ndarray[Any, Any], "Tensor"]:
+    """The memory of a new tensor as bytes, and the tensor."""
     import torch
 
     # Memory from torch's allocator is aligned like that of other tensors, so that kernels that depend on alignment
     # take the same path, and give the same bits, as before the state was stored.
-    raw = torch.empty(len(data), dtype=torch.uint8, device="cpu")
-    raw.numpy()[:] = data
-    return raw.view(getattr(torch, _TO_TENSOR[dtype])).reshape(shape)
+    raw = torch.empty(size, dtype=torch.uint8, device="cpu")
+    return raw.numpy(), raw.view(getattr(torch, _TO_TENSOR[dtype])).reshape(shape)
 
 
 _LEAVES: Mapping[str, Callable[[Any, Source], Any]] = {
     "int": lambda body, _: int(body, 16),
     "float": lambda body, _: float(body),
-    "bytes": lambda body, entries: bytes(entries.pop(body).data),
+    "bytes": lambda body, entries: entries.read(body)[1],
     "array": _to_array,
     "scalar": _to_scalar,
     "tensor": _to_tensor,

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import vmap
 
-from pbt.pytorch.vectorized.vmap_rules import ON_ACCELERATOR, ON_CPU, Rules
+from pbt.executors.base import CONVOLUTIONS
+from pbt.pytorch.vectorized.vmap_rules import ON_CPU, Rules, rules_of
 
 MEMBERS = 3
 
@@ -14,7 +15,10 @@ def draw(*shape, dtype=torch.float64):
     return torch.randn(*shape, dtype=dtype, generator=draw.generator)
 
 
-@pytest.fixture(autouse=True, params=[ON_CPU, ON_ACCELERATOR], ids=["cpu", "accelerator"])
+ACCELERATORS = [rules_of(way, wide_norms=True) for way in CONVOLUTIONS]
+
+
+@pytest.fixture(autouse=True, params=[ON_CPU, *ACCELERATORS], ids=["cpu", *CONVOLUTIONS])
 def rules(request):
     """The rules that are entered; every test runs with those of both kinds of device."""
     draw.generator = torch.Generator().manual_seed(5)
@@ -124,6 +128,7 @@ def test_nothing_differs() -> None:
 CONVOLUTIONS = [
     (F.conv1d, (2, 4, 9), (6, 4, 3), {"stride": 2, "padding": 1}),
     (F.conv2d, (2, 4, 6, 5), (6, 4, 3, 2), {"padding": "same", "dilation": 2}),
+    (F.conv2d, (2, 4, 7, 6), (6, 4, 3, 2), {"stride": 2, "padding": (1, 0), "dilation": (1, 2)}),
     (F.conv2d, (2, 4, 6, 6), (8, 1, 3, 3), {"groups": 4}),
     (F.conv2d, (4, 6, 6), (6, 4, 3, 3), {}),
     (F.conv3d, (2, 2, 4, 4, 4), (3, 2, 2, 2, 2), {"stride": (1, 2, 1)}),

@@ -1,5 +1,6 @@
 """The remote side of the Ray executor: a worker in an actor, and the states of its current batch."""
 
+import logging
 import os
 import pickle
 import platform
@@ -16,16 +17,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.core.population import StateRef, Stored
-from pbt.errors import PBTError
-from pbt.executors.base import Outcome, Report, State, TaskBatch
+from pbt.errors import PBTError, WorkerError
+from pbt.executors.base import Failure, Outcome, Report, State, TaskBatch
 from pbt.executors.machine import version_of
 from pbt.executors.transport import TaskSource, load_sources
+from pbt.executors.worker import incidents_of
 from pbt.store.files import INLINE_LIMIT, REFERENCES, StateFiles, ref_of
 from pbt.store.manifest import FileContent
 from pbt.store.objects import FileObjects, References
 
 if TYPE_CHECKING:
     from pbt.executors.worker import Worker, WorkerSpec
+
+log = logging.getLogger("pbt")
 
 Blob = Any
 """The bytes of an encoded state as an array, which Ray moves between nodes without a further copy."""
@@ -173,6 +177,11 @@ class Actor:
         if isinstance(self._cargo, ActorStates):
             self._cargo.begin(dict(zip(refs, parcels, strict=True)), needed)
         outcomes = self._worker.run(share)
+        for incident in incidents_of(self._worker):
+            log.warning("%s", incident.message)
+        if broken := [one for one in outcomes if isinstance(one, Failure) and one.cause == "device"]:
+            # The driver replaces this actor, and its rounds are trained again.
+            raise WorkerError(broken[0].message)
         files = self._cargo.folders if isinstance(self._cargo, ActorStates) else {}
         return (outcomes, files), *(self._parcel(outcome) for outcome in outcomes)
 

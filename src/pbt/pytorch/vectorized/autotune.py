@@ -3,10 +3,11 @@
 Both are measured on the task itself, with its first batch, in a few steps.
 """
 
+import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -14,13 +15,17 @@ import torch
 from torch import Tensor
 
 from pbt.errors import PBTError, TaskError
+from pbt.executors.base import CONVOLUTIONS, Convolutions
 from pbt.executors.seeding import seeded, use_threads
 from pbt.executors.worker import Context, WorkerSpec
+from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.supervised import SupervisedTask, SupervisedTrainer
 from pbt.pytorch.vectorized.check import check, sound
 from pbt.pytorch.vectorized.failures import broken
 from pbt.pytorch.vectorized.population import Population
 from pbt.space import HParams
+
+log = logging.getLogger("pbt")
 
 SHARE = 0.5
 """Maximum fraction of the free memory for a population."""
@@ -56,6 +61,7 @@ class Probe:
         room: Number of members that fit into a fraction `SHARE` of the free memory, at least one.
         layout: The fastest layout.
         together: Seconds of a step of all members in that layout.
+        convolutions: Seconds of such a step by the way in which convolutions run; empty: not measured.
         apart: Seconds of a step of all members in separate workers; 0: not measured.
     """
 
@@ -65,6 +71,7 @@ class Probe:
     layout: Layout
     together: float
     apart: float
+    convolutions: Mapping[Convolutions, float] = field(default_factory=dict)
 
 
 def probe(
@@ -73,6 +80,7 @@ def probe(
     births: Sequence[HParams],
     layouts: Sequence[Layout],
     apart: tuple[int, int] | None,
+    convolutions: Convolutions | None = None,
 ) -> Probe:
     """Measure the task.
 
@@ -84,48 +92,57 @@ def probe(
         births: The initial hyperparameters of all members.
         layouts: The candidate layouts.
         apart: Number of workers that train members one by one, and the threads of each; None: not measured.
+        convolutions: How convolutions run on an accelerator; None: all ways are timed.
 
     Raises:
         TaskError: The task cannot be one program.
     """
-    with seeded(0, setup.device):
+    with seeded(0, setup.device), matrix_products(task.precision, setup.device):
         try:
-            member, free, room, times = _measured(task, setup, births, layouts)
+            measured = _measured(task, setup, births, layouts, convolutions)
         except Exception as error:
             # A member that fails alone, too, is no reason against one program.
             some = sound(task, setup, births[:MEMBERS])
             if len(some) == len(births[:MEMBERS]):
                 raise error if isinstance(error, PBTError) else TaskError(broken(error)) from error
             same = [some[i % len(some)] for i in range(len(births))]
-            member, free, room, times = _measured(task, setup, same, layouts)
-        best = min(times, key=lambda layout: times[layout])
+            measured = _measured(task, setup, same, layouts, convolutions)
         alone = 0.0
         if apart is not None:
             workers, each = apart
             trainer = SupervisedTrainer(task, setup.device, each)
             context = Context(seed=0, member=0, round=1, first_step=0, device=setup.device, threads=each)
             alone = _timed(lambda: trainer.try_out(births[0], context), each, setup.device) * -(-len(births) // workers)
-    return Probe(
-        member_bytes=member,
-        free_bytes=free,
-        room=room,
-        layout=best,
-        together=times[best],
-        apart=alone,
-    )
+    return replace(measured, apart=alone)
 
 
 def _measured(
-    task: SupervisedTask, setup: WorkerSpec, births: Sequence[HParams], layouts: Sequence[Layout]
-) -> tuple[int, int, int, dict[Layout, float]]:
-    """The bytes of a member, the free bytes, the members that fit, and the seconds of a step by layout."""
-    population = Population(setup, task)
+    task: SupervisedTask,
+    setup: WorkerSpec,
+    births: Sequence[HParams],
+    layouts: Sequence[Layout],
+    convolutions: Convolutions | None,
+) -> Probe:
+    """The measurements of one program."""
+    population = Population(setup, task, convolutions)
     check(population, task, setup, births)
     step, size = population.try_out(births[:1])
     member, free = _TRAINED * size + _kept_bytes(step, size), free_memory(setup.device)
     room = max(1, int(SHARE * free / max(1, member)))
     times = {layout: _step_of_all(population, births, layout, room, setup.device) for layout in layouts}
-    return member, free, room, times
+    best = min(times, key=lambda layout: times[layout])
+    ways: dict[Convolutions, float] = {}
+    if convolutions is None and population.convolves:
+        ways = _ways(population, births, best, room, setup.device)
+    return Probe(
+        member_bytes=member,
+        free_bytes=free,
+        room=room,
+        layout=best,
+        together=min(ways.values(), default=times[best]),
+        apart=0.0,
+        convolutions=ways,
+    )
 
 
 def free_memory(device: str) -> int:
@@ -166,6 +183,23 @@ def _step_of_all(population: Population, births: Sequence[HParams], layout: Layo
     # Enough for a graph to be captured and replayed, as in a round.
     steps = 1 if device == "cpu" else _CAPTURED
     return _timed(population.try_out(births[:some], steps)[0], layout.threads, device) / steps * share / some
+
+
+def _ways(
+    population: Population, births: Sequence[HParams], layout: Layout, room: int, device: str
+) -> dict[Convolutions, float]:
+    """Seconds of a step of all members by the way in which convolutions run; a way that fails is left out."""
+    times: dict[Convolutions, float] = {}
+    for way in CONVOLUTIONS:
+        population.use(way)
+        try:
+            times[way] = _step_of_all(population, births, layout, room, device)
+        except Exception as error:
+            # The first is the default, without which there is no program; the others may take more memory.
+            if way == CONVOLUTIONS[0]:
+                raise
+            log.info("convolutions '%s' are left out: %s: %s", way, type(error).__name__, error)
+    return times
 
 
 def _timed(step: Callable[[], object], threads: int, device: str) -> float:

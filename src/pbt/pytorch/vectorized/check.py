@@ -56,7 +56,9 @@ class _Alone(SupervisedTrainer):
             seed_global(0, self._device)
             before = _generators()
             firsts = {name: Split(*split.take(slice(0, size))) for name, split in self._held_out.items()}
-            losses = {name: self._evaluate(live, split)["loss"] for name, split in firsts.items()}
+            losses = {
+                name: float(self._evaluate(live, self._measured[name], split)["loss"]) for name, split in firsts.items()
+            }
             drawn = _generators() != before
             model.train()
             seed_global(ctx.key("noise", ctx.member, 0), self._device)

@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import Any, Self
 
 from pbt.core.rng import seed_of
 from pbt.errors import TaskError
-from pbt.executors.base import RoundTask, TaskBatch
+from pbt.executors.base import Convolutions, RoundTask, TaskBatch
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Worker, WorkerSpec
 from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.supervised import SupervisedTask
-from pbt.pytorch.vectorized.population import Population
+from pbt.pytorch.vectorized.population import Population, parts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,23 +21,26 @@ class VectorizedWorkerSpec(WorkerSpec):
 
     Args:
         members_per_program: Maximum number of members in one program; None: no limit.
+        convolutions: How convolutions run on a GPU; None: grouped.
 
     Raises:
         TaskError: The task is no `SupervisedTask`.
     """
 
     members_per_program: int | None = None
+    convolutions: Convolutions | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, SupervisedTask):
             raise TaskError(refusal(self.task))
 
     @classmethod
-    def of(cls, setup: WorkerSpec, members_per_program: int | None) -> Self:
+    def of(cls, setup: WorkerSpec, members_per_program: int | None, convolutions: Convolutions | None = None) -> Self:
         """The same specification, for programs instead of single members."""
         return cls(
             **{field.name: getattr(setup, field.name) for field in fields(WorkerSpec)},
             members_per_program=members_per_program,
+            convolutions=convolutions,
         )
 
     def shares(self, tasks: Sequence[RoundTask]) -> list[TaskBatch]:
@@ -47,7 +49,7 @@ class VectorizedWorkerSpec(WorkerSpec):
         for task in tasks:
             sizes = [task.hparams.get(name) for name in self._sizes()]
             together.setdefault((task.first_step, task.steps, task.seed, *sizes), []).append(task)
-        return [share for wave in together.values() for share in _parts(wave, self.members_per_program or len(wave))]
+        return [share for wave in together.values() for share in parts_of(wave, self.members_per_program or len(wave))]
 
     def _sizes(self) -> list[str]:
         """The hyperparameters that set the examples of a step, which must be equal within a program."""
@@ -62,14 +64,7 @@ class VectorizedWorkerSpec(WorkerSpec):
         """Open a worker."""
         task: Any = self.task
         with seeded(seed_of("open"), self.device):
-            return Population(self, task)
-
-
-def _parts(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
-    """The wave in the fewest parts of at most `size` rounds; their sizes differ by at most one."""
-    count = -(-len(wave) // size)
-    ends = [-(-len(wave) * i // count) for i in range(count + 1)]
-    return [tuple(wave[start:end]) for start, end in pairwise(ends)]
+            return Population(self, task, self.convolutions)
 
 
 class VectorizedExecutor(InlineExecutor):
@@ -78,13 +73,16 @@ class VectorizedExecutor(InlineExecutor):
     Args:
         setup: The specification; its task must be a `SupervisedTask`.
         members_per_program: Maximum number of members in one program; None: no limit.
+        convolutions: How convolutions run on a GPU; None: grouped.
 
     Raises:
         TaskError: The task has another form.
     """
 
-    def __init__(self, setup: WorkerSpec, members_per_program: int | None = None) -> None:
-        super().__init__(VectorizedWorkerSpec.of(setup, members_per_program))
+    def __init__(
+        self, setup: WorkerSpec, members_per_program: int | None = None, convolutions: Convolutions | None = None
+    ) -> None:
+        super().__init__(VectorizedWorkerSpec.of(setup, members_per_program, convolutions))
         self._members_per_program = members_per_program
 
     @property

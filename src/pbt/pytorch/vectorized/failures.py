@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from pbt.executors.base import Failure, RoundTask
-from pbt.executors.worker import blame
+from pbt.executors.devices import need_of, out_of_memory
+from pbt.executors.worker import LESS_MEMORY, blame
 
 REMEDY = "use the executor 'processes'"
 """The remedy for tasks that members alone can be trained with."""
@@ -20,6 +21,8 @@ _READS = ("data-dependent control flow", ".item()", "torch.allclose", "'aten::eq
 
 def broken(error: BaseException) -> str:
     """The error message for a task that cannot be one program."""
+    if out_of_memory(error):
+        return f"one member does not fit into the memory of the device ({need_of(error)}); {LESS_MEMORY}"
     text = " ".join(str(error).split())
     operation = re.search(r"not implemented for (aten::[\w.]+)", text)
     if CHECKPOINTED in text:

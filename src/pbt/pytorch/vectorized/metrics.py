@@ -1,5 +1,6 @@
 """The loss and the metrics of each member, from the outputs of all members."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,9 @@ class Measures:
             shared: Whether all members have the same targets.
             first: The number of the first member in the outputs.
         """
+        # A copy of a metric object is the same metric.
+        name = name.func if isinstance(name, partial) else name
+        name = name if isinstance(name, str) or inspect.isroutine(name) else type(name)
         if name not in self._slow:
             try:
                 with quiet():
@@ -103,6 +107,9 @@ class Measures:
                 # A copy: the function may change its targets in place.
                 own = targets.clone() if shared else targets[i]
                 value = function(tree_map(lambda x, i=i: x[i], outputs), own)
+            except (torch.OutOfMemoryError, torch.AcceleratorError):
+                # Not this member's fault.
+                raise
             except Exception as error:  # noqa: BLE001 (a failed member is data)
                 self.faults.setdefault(first + i, error)
             values.append(torch.as_tensor(value, device=self._device))

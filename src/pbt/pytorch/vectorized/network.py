@@ -59,7 +59,7 @@ class StackedNet:
             for key, tensor in holder.items()
             if tensor is not None
         ]
-        self._rules = rules_of(grouped_convolutions=tuning.grouped_convolutions)
+        self._rules = rules_of(tuning.convolutions, wide_norms=tuning.wide_norms)
         self._chain = chain_of(model, names, self._rules)
         self._usual: dict[str, Any] = {}
         self._plain = ModuleAttributes(model)

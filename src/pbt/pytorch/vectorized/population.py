@@ -1,25 +1,38 @@
 """The members in memory, and their rounds: load, train, evaluate, store."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
-from pbt.executors.base import Failure, Outcome, Report, RoundTask, State, TaskBatch
+from pbt.executors.base import Convolutions, Failure, Incident, Outcome, Report, RoundTask, State, TaskBatch
+from pbt.executors.devices import device_lost, need_of, out_of_memory
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
-from pbt.executors.worker import MemberWorker, WorkerSpec, context_of, error_text, failure, fatal_cause, report
+from pbt.executors.worker import (
+    LESS_MEMORY,
+    MemberWorker,
+    WorkerSpec,
+    context_of,
+    error_text,
+    failure,
+    fatal_cause,
+    lost,
+    report,
+)
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Data, Split
-from pbt.pytorch.evaluation import Metric, Outputs, batches, joined, spared
+from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, batches, joined, spared
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.supervised import SupervisedTask, held_out
@@ -28,11 +41,14 @@ from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
 from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
+from pbt.pytorch.vectorized.tuning import Tuning
 from pbt.space import HParams
 from pbt.text import listed
 
 log = logging.getLogger("pbt")
 
+_NOT_OF_VMAP = (PBTError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors that other copies of tensors do not avoid."""
 _EVALUATED_TOGETHER = 64
 """Examples per member of one evaluation step, if their total exceeds the task's `evaluation_batch`."""
 
@@ -53,25 +69,32 @@ class Population:
     Args:
         setup: The specification of the worker.
         task: The task.
+        convolutions: How convolutions run on an accelerator; None: the default.
 
     Raises:
         TaskError: The training split is empty.
     """
 
-    def __init__(self, setup: WorkerSpec, task: SupervisedTask) -> None:
+    def __init__(self, setup: WorkerSpec, task: SupervisedTask, convolutions: Convolutions | None = None) -> None:
         self._setup = setup
         self._task = task
         data = opened(task.data)
         self._data = replace(data, train=data.train.to(setup.device))
         self._batches = task.batches(self._data, setup.device)
         self._held_out = held_out(data, setup.device)
+        # Once, because this reads the targets.
+        self._measured = {name: task.measured(split) for name, split in self._held_out.items()}
         self._reader = HParamReader(task)
+        self._tuning = Tuning.of(setup.device).convolving(convolutions)
         self._program: Program | None = None
         self._steps: TrainingSteps | None = None
         self._settings: Sequence[Settings] = ()
         """The settings of the members in the program."""
         self._rows: dict[StateRef, tuple[int, str]] = {}
         """The row and the digest of each state in the program."""
+        self._most: int | None = None
+        """Maximum number of members that train at once, because more did not fit into memory; None: no limit."""
+        self._incidents: list[Incident] = []
         self._apart: frozenset[str] = frozenset()
         """The tensors that are not trained, but that members cannot share."""
         self._shares = False
@@ -84,47 +107,81 @@ class Population:
         return replace(self._data, validation=validation, test=self._held_out.get("test", self._data.test))
 
     def run(self, share: TaskBatch) -> list[Outcome]:
-        """Train, score and store one round of members with the same first step."""
-        first = share[0]
-        use_threads(self._setup.threads)
-        with sown(seed_of(first.seed, "round", first.member, first.round), self._setup.device):
-            return self._run(share)
+        """Train, score and store one round of members with the same first step.
 
-    def _run(self, wave: TaskBatch) -> list[Outcome]:
-        """One round of members; an exception in the program costs only the member that raises it alone, too."""
+        If they do not fit into the memory of an accelerator, half of them train at a time from then on.
+        """
+        use_threads(self._setup.threads)
+        return [outcome for part in parts_of(share, self._most or len(share)) for outcome in self._fitted(part)]
+
+    def incidents(self) -> list[Incident]:
+        """What changed since the last call."""
+        incidents, self._incidents = self._incidents, []
+        return incidents
+
+    def _fitted(self, share: TaskBatch) -> list[Outcome]:
+        first, device = share[0], self._setup.device
+        with sown(seed_of(first.seed, "round", first.member, first.round), device):
+            outcomes, need = self._run(share)
+        if not need:
+            return outcomes
+        # Graphs and tensors of the failed program are in cycles.
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        if self._most is not None or len(share) == 1:
+            count = f"{len(share)} member{'s' if len(share) > 1 else ''}"
+            message = (
+                f"{count} in one program: not enough memory on '{device}' ({need}); choose fewer members_per_program"
+            )
+            return [failure(task, "refused", f"{message}, or {LESS_MEMORY}") for task in share]
+        self._most = -(-len(share) // 2)
+        message = f"not enough memory on '{device}' for {len(share)} members in one program ({need})"
+        message = f"{message}: from now on {self._most} train at a time"
+        self._incidents.append(Incident(kind="memory", message=message, members_per_program=self._most))
+        return self.run(share)
+
+    def _run(self, wave: TaskBatch) -> tuple[list[Outcome], str]:
+        """The outcomes of a round; or none, and the memory that it needed."""
         started = time.monotonic()
         starts: list[_Start] = []
         outcomes: list[Outcome] = []
-        for task in wave:
-            try:
-                starts.append(self._start(task))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 (a failed member is data)
-                outcomes.append(blamed(task, error))
-        if not starts:
-            return outcomes
         try:
+            for task in wave:
+                try:
+                    starts.append(self._start(task))
+                except (Exception, SystemExit) as error:
+                    if out_of_memory(error) or device_lost(error):
+                        raise
+                    outcomes.append(blamed(task, error))
+            if not starts:
+                return outcomes, ""
             metrics = self._trained(starts)
         except (Exception, SystemExit) as error:
-            self._program, self._rows = None, {}
+            self._program, self._steps, self._rows = None, None, {}
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
-            tasks = [start.task for start in starts]
-            if isinstance(error, PBTError):
-                return outcomes + [_stopped(task, error, fatal_cause(error), str(error)) for task in tasks]
-            if len(tasks) == 1:
-                return [*outcomes, self._failed(tasks[0], error)]
-            apart = [outcome for task in tasks for outcome in self._run((task,))]
-            if all(isinstance(outcome, Report) for outcome in apart):
-                log.warning("a round was trained one member after the other: %s", broken(error))
-            return outcomes + apart
+            if out_of_memory(error):
+                return [], need_of(error)
+            return outcomes + self._stopped([start.task for start in starts], error), ""
         seconds = (time.monotonic() - started) / len(starts)
-        return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in enumerate(starts)]
+        rows = enumerate(starts)
+        return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in rows], ""
 
-    def _failed(self, task: RoundTask, error: BaseException) -> Outcome:
-        """The outcome of a member whose own program failed: its failure if it also fails without a program."""
-        worker = MemberWorker(self._setup, self._task.trainer(self._setup.device, self._setup.threads))
-        (alone,) = worker.run((task,))
-        return alone if isinstance(alone, Failure) else _stopped(task, error, "refused", broken(error))
+    def _stopped(self, tasks: Sequence[RoundTask], error: BaseException) -> list[Outcome]:
+        """The outcomes of rounds whose program failed; a member that fails alone, too, costs only itself."""
+        if device_lost(error):
+            return [lost(task, self._setup.device, error) for task in tasks]
+        if isinstance(error, PBTError):
+            return [_ended(task, error, fatal_cause(error), str(error)) for task in tasks]
+        if len(tasks) == 1:
+            worker = MemberWorker(self._setup, self._task.trainer(self._setup.device, self._setup.threads))
+            (alone,) = worker.run(tuple(tasks))
+            return [alone if isinstance(alone, Failure) else _ended(tasks[0], error, "refused", broken(error))]
+        outcomes = [outcome for task in tasks for outcome in self._fitted((task,))]
+        if all(isinstance(outcome, Report) for outcome in outcomes):
+            log.warning("a round was trained one member after the other: %s", broken(error))
+        return outcomes
 
     def _trained(self, starts: Sequence[_Start]) -> list[Metrics]:
         """Load and train a wave; again, with fewer shared tensors, if members turn out not to share them."""
@@ -149,7 +206,7 @@ class Population:
         """
         if isinstance(error, NotShareable):
             names, reason = error.names, error.reason
-        elif self._program is None or self._shares or isinstance(error, (PBTError, torch.OutOfMemoryError)):
+        elif self._program is None or self._shares or isinstance(error, _NOT_OF_VMAP):
             return False
         else:
             names, reason = frozenset(self._program.shared.tensors), "may be changed in place"
@@ -201,19 +258,29 @@ class Population:
 
         return run, load().nbytes // len(wave)
 
+    def use(self, convolutions: Convolutions | None) -> None:
+        """Run convolutions in another way from now on, in a new program."""
+        self._tuning = self._tuning.convolving(convolutions)
+        self._program, self._rows = None, {}
+
+    @property
+    def convolves(self) -> bool:
+        """Whether convolutions have several ways here, and the network has some."""
+        layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        return self._tuning.has_ways and any(isinstance(m, layers) for m in self._reader.stand_in.modules())
+
     def try_evaluation(self, *, trained: bool = True) -> dict[str, list[float]]:
         """The loss of the members of the last `try_out` on the first batch of each split.
 
         Args:
             trained: Whether they were trained for a step, so that their optimizers have another mode for it.
         """
-        program = self.held()
+        program, found = self.held(), {}
         if trained:
             program.set_mode(training=False)
-        firsts = {
-            name: Split(*split.take(slice(0, self._task.evaluation_batch))) for name, split in self._held_out.items()
-        }
-        found = {name: self._evaluate(program, split)["loss"].tolist() for name, split in firsts.items()}
+        for name, split in self._held_out.items():
+            first = Split(*split.take(slice(0, self._task.evaluation_batch)))
+            found[name] = self._evaluate(program, self._measured[name], first)["loss"].tolist()
         if trained:
             program.set_mode(training=True)
         return found
@@ -238,7 +305,9 @@ class Population:
             # Read before the previous program is replaced.
             kept = {i: self._state(start.row) for i, start in enumerate(starts) if start.row is not None}
             rows: list[int | None] = [None] * len(starts)
-            program = Program(self._task, len(starts), self._setup.device, self._reader.stand_in, apart=self._apart)
+            program = Program(
+                self._task, len(starts), self._setup.device, self._reader.stand_in, self._tuning, apart=self._apart
+            )
             self._batches = self._task.batches(self._data, self._setup.device, members=len(starts))
             self._steps = TrainingSteps(self._task, program, self._batches, self._setup.device)
         else:
@@ -302,7 +371,7 @@ class Population:
         program.set_mode(training=True)
         losses, measured = (of.cpu() for of in self._steps.run(wave, contexts, self._settings))
         program.set_mode(training=False)
-        metrics = {name: self._evaluate(program, split) for name, split in self._held_out.items()}
+        metrics = {name: self._evaluate(program, self._measured[name], split) for name, split in self._held_out.items()}
         if "val" in metrics:
             program.schedule_by(metrics["val"]["loss"].tolist())
         program.fetch()
@@ -318,15 +387,16 @@ class Population:
             for i in range(len(wave))
         ]
 
-    def _evaluate(self, program: Program, split: Split) -> dict[str, Tensor]:
+    def _evaluate(self, program: Program, measured: SplitMetrics, split: Split) -> dict[str, Tensor]:
         """Each metric over the split, for each member; the loss does not use the settings bound to hyperparameters.
 
         The batches are the same for every executor, because a network may mix the examples of a batch. Some members are
         evaluated at a time to limit memory.
         """
-        task, measured, size = self._task, self._task.measured(split), min(self._task.evaluation_batch, len(split))
+        task, size = self._task, min(self._task.evaluation_batch, len(split))
         together = program.tuning.evaluated_together or _EVALUATED_TOGETHER * program.members
         some = max(1, max(task.evaluation_batch, together) // size)
+        measured = measured.renewed()
         values = torch.zeros((len(measured.names), program.members), dtype=torch.float64, device=self._setup.device)
         rows = dict(zip(measured.names, values, strict=True))
         kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
@@ -370,7 +440,7 @@ class Population:
         return report(task, measured, stored, seconds)
 
 
-def _stopped(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:
+def _ended(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:
     """The failure of a member whose task ends the run."""
     return failure(task, cause, message, error_text(error)[1], users_line(error.__traceback__))
 
@@ -381,6 +451,13 @@ def trial(births: Sequence[HParams], steps: int) -> list[RoundTask]:
         RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
         for i, hparams in enumerate(births)
     ]
+
+
+def parts_of(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
+    """The wave in the fewest parts of at most `size` rounds; their sizes differ by at most one."""
+    count = -(-len(wave) // size)
+    ends = [-(-len(wave) * i // count) for i in range(count + 1)]
+    return [tuple(wave[start:end]) for start, end in pairwise(ends)]
 
 
 def _groups(state: State) -> Groups | None:

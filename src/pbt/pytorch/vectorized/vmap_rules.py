@@ -2,9 +2,11 @@
 
 `vmap` supports nearly every operation, but decomposes a linear layer into a product and an addition, transposes a
 batch norm back and forth, and turns the convolutions of all members into one grouped convolution, which on the CPU is
-four times slower than separate convolutions. An accelerator has its own rules, because a launch per member costs more.
+four times slower than separate convolutions. An accelerator has its own rules, because a launch per member costs more;
+its convolutions run in the fastest of three ways, which is measured before a run.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,10 +18,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pbt.errors import TaskError
+from pbt.executors.base import Convolutions
 from pbt.pytorch.vectorized.attention import MULTI_HEAD, attention, fits_multi_head, multi_head
 from pbt.pytorch.vectorized.failures import REMEDY
 from pbt.pytorch.vectorized.linear import for_shared, is_shared, linear
 
+_STREAMS = 4
+"""Streams for convolutions that run member by member on an accelerator."""
 _normed: Callable[..., Tensor] = F.batch_norm
 _NONE: Mapping[int, bool] = MappingProxyType({})
 
@@ -215,13 +220,80 @@ def _few_dimensions(x: Tensor, mean: Tensor | None, var: Tensor | None, w: Tenso
     return torch.stack([_normed(x[i], *of, *settings) for i, of in enumerate(own)])
 
 
-def _one_by_one(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _separate(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A call for each member, on an accelerator on several streams."""
+
     def run(x: Tensor, w: Tensor, b: Tensor | None, *settings: Any) -> Tensor:
         if _is_one(x, w, b):
             return for_shared(lambda rows: operation(rows, w[0], None if b is None else b[0], *settings), x)
-        return torch.stack([operation(x[i], w[i], None if b is None else b[i], *settings) for i in range(len(x))])
+
+        def one(i: int) -> Tensor:
+            return operation(x[i], w[i], None if b is None else b[i], *settings)
+
+        return torch.stack(side_by_side(one, len(x), [x, w] if b is None else [x, w, b]))
 
     return run
+
+
+def side_by_side(one: Callable[[int], Tensor], count: int, given: Sequence[Tensor]) -> list[Tensor]:
+    """`one(i)` for each i below `count`, on an accelerator on several streams beside the current one.
+
+    Gradients are computed on the streams of their operations, which autograd sees to.
+
+    Args:
+        one: The operation.
+        count: Number of calls.
+        given: The tensors that it reads.
+    """
+    device = given[0].device
+    if device.type != "cuda":
+        return [one(i) for i in range(count)]
+    current, streams = torch.cuda.current_stream(device), _streams(device)
+    for stream in streams:
+        stream.wait_stream(current)
+    results = []
+    for i in range(count):
+        with torch.cuda.stream(streams[i % len(streams)]):
+            results.append(one(i))
+    for stream in streams:
+        current.wait_stream(stream)
+        for tensor in given:
+            # Saved for the backward pass, which may free them while this stream still reads them.
+            tensor.record_stream(stream)
+    for result in results:
+        result.record_stream(current)
+    return results
+
+
+@functools.cache
+def _streams(device: torch.device) -> list[Any]:
+    return [torch.cuda.Stream(device) for _ in range(_STREAMS)]  # type: ignore[no-untyped-call]
+
+
+def _unfolded(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Patches of images and a batched product (im2col); other convolutions are grouped."""
+    grouped = _grouped(operation)
+    if operation is not F.conv2d:
+        return grouped
+
+    def run(x: Tensor, w: Tensor, b: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+        if groups != 1 or isinstance(padding, str) or x.is_complex() or _is_one(x, w, b):
+            return grouped(x, w, b, stride, padding, dilation, groups)
+        members, n, out = len(x), x.shape[1], w.shape[1]
+        sides = zip(x.shape[3:], w.shape[3:], *map(_pair, (stride, padding, dilation)), strict=True)
+        size = [(side + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for side, kernel, step, pad, gap in sides]
+        patches = F.unfold(x.flatten(0, 1), w.shape[3:], dilation, padding, stride)
+        # (members, patch, n * places), so that one product per member covers all its images.
+        columns = patches.view(members, n, *patches.shape[1:]).transpose(1, 2).flatten(2)
+        y = torch.bmm(w.flatten(2), columns)
+        y = y if b is None else y + b.to(y.dtype).unsqueeze(2)
+        return y.view(members, out, n, *size).transpose(1, 2)
+
+    return run
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _grouped(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -271,22 +343,28 @@ _ANYWHERE: Mapping[Any, Rule] = {
 ON_CPU: Mapping[Any, Rule] = {
     **_ANYWHERE,
     F.batch_norm: Rule(_NORM, lambda x, *_: x.dim() >= 2, _few_dimensions),
-    F.conv1d: Rule(_CONV, _always, _one_by_one(F.conv1d)),
-    F.conv2d: Rule(_CONV, _always, _one_by_one(F.conv2d)),
-    F.conv3d: Rule(_CONV, _always, _one_by_one(F.conv3d)),
+    F.conv1d: Rule(_CONV, _always, _separate(F.conv1d)),
+    F.conv2d: Rule(_CONV, _always, _separate(F.conv2d)),
+    F.conv3d: Rule(_CONV, _always, _separate(F.conv3d)),
 }
 """The rules by operation, on the CPU."""
+
+_WAYS = {"grouped": _grouped, "separate": _separate, "unfolded": _unfolded}
+_WITH_BATCH = {F.conv1d: 3, F.conv2d: 4, F.conv3d: 5}
+
+
+def _convolutions(way: Convolutions) -> Mapping[Any, Rule]:
+    return {of: Rule(_CONV, _has_batch(dims), _WAYS[way](of)) for of, dims in _WITH_BATCH.items()}
+
 
 ON_ACCELERATOR: Mapping[Any, Rule] = {
     **_ANYWHERE,
     F.batch_norm: Rule(_NORM, lambda x, *_: x.dim() >= 2, _batch_norm),
-    F.conv1d: Rule(_CONV, _has_batch(3), _grouped(F.conv1d)),
-    F.conv2d: Rule(_CONV, _has_batch(4), _grouped(F.conv2d)),
-    F.conv3d: Rule(_CONV, _has_batch(5), _grouped(F.conv3d)),
+    **_convolutions("grouped"),
 }
 """The rules by operation on an accelerator, where a launch costs more than the work of a small layer."""
 
 
-def rules_of(*, grouped_convolutions: bool) -> Mapping[Any, Rule]:
-    """The rules for a kind of device."""
-    return ON_ACCELERATOR if grouped_convolutions else ON_CPU
+def rules_of(convolutions: Convolutions, *, wide_norms: bool) -> Mapping[Any, Rule]:
+    """The rules for a kind of device; the arguments are those of `Tuning`."""
+    return {**ON_ACCELERATOR, **_convolutions(convolutions)} if wide_norms else ON_CPU
