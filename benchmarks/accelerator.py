@@ -3,7 +3,8 @@
 Left: `vectorized`, all members in one program. Right: the members one after the other, each in a bare PyTorch loop,
 eager and as a captured graph; and the step's arithmetic and its least traffic at the rates of the device. Then training
 on it against float64 on the CPU, and in each precision, with its time and its loss. `PBT_BENCH_WORKLOADS` names some of
-the workloads, separated by semicolons. Rows begin within `PBT_BENCH_SECONDS` (default: 420); the others are named.
+the workloads, separated by semicolons; `PBT_BENCH_BASE` is the size of the base of `LoRA x 16` in parameters. Rows
+begin within `PBT_BENCH_SECONDS` (default: 420); the others are named.
 """
 
 import gc
@@ -162,6 +163,42 @@ def measure_on(device: str, workload: Workload, limits: Limits, repeats: int) ->
         against=f"its matrix products at the device's float32 rate: {1000 * needed:.2f} ms",
         value=ours / needed,
     )
+    if workload.with_memory:
+        del together, alone, sides, population
+        every, one = (memory_of(spec, workload, count) for count in (workload.members, 1))
+        yield Row(
+            work="the same, memory",
+            measured=f"{every / 2**20:,.0f} MiB",
+            against=f"one member in a program: {one / 2**20:,.0f} MiB",
+            value=every / one,
+        )
+
+
+def memory_of(spec: WorkerSpec, workload: Workload, members: int) -> int:
+    """Bytes of tensors that a program takes at most; on the CPU those of the whole process after a step."""
+    task = workload.task
+    gc.collect()
+    if spec.device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    before = in_use(spec.device) if spec.device != "cpu" else 0
+    step, _ = Population(spec, task).try_out(workload.births()[:members], 1)
+    step(eager=True)
+    return in_use(spec.device) - before
+
+
+def in_use(device: str) -> int:
+    """Bytes of tensors: the most since the last reset on a device, those that are there on the CPU."""
+    if device != "cpu":
+        return int(torch.cuda.max_memory_allocated())
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor) and not _in_vmap(thing)]
+    held = {thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes() for thing in tensors}
+    return sum(held.values())
+
+
+def _in_vmap(tensor: torch.Tensor) -> bool:
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def trained(device: str, workload: Workload, members: int, steps: int) -> tuple[Tensor, Callable[..., Any]]:

@@ -1,8 +1,9 @@
 """The networks that are timed on an accelerator, as tasks over random examples: no time depends on the images."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ class Workload:
     moonshot: float | None = None
     precise: bool = False
     """Whether it is trained in every precision, too."""
+    with_memory: bool = False
+    """Whether the memory of all members is compared with that of one."""
 
     def without_dropout(self) -> "Workload":
         """The same networks without dropout, whose bits differ between devices."""
@@ -116,6 +119,46 @@ class Encoder(nn.Module):
         return result
 
 
+class Adapted(nn.Module):
+    """A linear layer that is not trained, with a trained product of low rank (Hu et al. 2021, arXiv:2106.09685).
+
+    Args:
+        layer: The layer.
+        rank: Of the product.
+    """
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.down = nn.Parameter(torch.randn(rank, layer.in_features) / layer.in_features**0.5)
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        result: Tensor = self.layer(x) + (x @ self.down.T) @ self.up.T
+        return result
+
+
+@cache
+def base_weights(width: int, layers: int) -> Mapping[str, Tensor]:
+    """The weights of an encoder over 64 tokens in rows of 64, the same for every caller."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Encoder(64, 64, width, layers, max(1, width // 64)).state_dict()
+
+
+def adapted(width: int, layers: int) -> nn.Module:
+    """An encoder on the base weights, with adapters of rank 4 on the layers of its blocks and on its head."""
+    with torch.device("meta"):
+        network = Encoder(64, 64, width, layers, max(1, width // 64))
+    network.load_state_dict(base_weights(width, layers), assign=True)
+    network.requires_grad_(False)
+    for block in network.blocks:
+        block.widen, block.narrow = Adapted(block.widen, 4), Adapted(block.narrow, 4)
+    network.head = Adapted(network.head, 4)
+    return network
+
+
 def random_images(count: int, image: tuple[int, int, int], classes: int) -> Data:
     """Bytes (count, channels, height, width) and classes, the same for every caller."""
     generator = torch.Generator().manual_seed(0)
@@ -153,6 +196,36 @@ def transformer(width: int = 128, layers: int = 4, length: int = 64, batch: int 
     )
 
 
+def trained(parameters: Any) -> torch.optim.Optimizer:
+    """The optimizer of the adapters."""
+    return torch.optim.AdamW([p for p in parameters if p.requires_grad], lr=1e-3, fused=True)
+
+
+def lora(parameters: float, members: int = 16, batch: int = 8) -> Workload:
+    """Adapters of rank 4 on an encoder of about so many parameters, which all members share.
+
+    Args:
+        parameters: Of the base.
+        members: Of the population.
+        batch: Rows of 64 tokens in a step.
+    """
+    layers = 18 if parameters > 1e7 else 1
+    width = max(16, round((parameters / (12 * layers)) ** 0.5 / 64) * 64)
+    task = SupervisedTask(
+        model=partial(adapted, width, layers),
+        data=partial(random_tokens, 20 * batch, 64, 64),
+        optimizer=trained,
+        bind={"lr": optimizer("lr"), "weight_decay": optimizer("weight_decay")},
+        batch_size=batch,
+    )
+    size = sum(weight.numel() for weight in base_weights(width, layers).values())
+    return Workload(
+        name=f"LoRA x {members} on a shared base ({size / 1e6:,.1f} M, {batch} rows of 64 tokens)", task=task,
+        members=members, hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=3, moonshot=8,
+        with_memory=True,
+    )  # fmt: skip
+
+
 MNIST_HPARAMS = {"lr": (1e-4, 1e-2), "keep_prob": (0.5, 0.9)}
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "fc x 64": lambda: Workload(
@@ -168,6 +241,7 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {
         name="transformer x 16 (4 layers, width 128, 32 rows of 64 tokens)", task=transformer(), members=16,
         hparams={"lr": (1e-4, 1e-2), "weight_decay": (1e-3, 1e-1)}, floor=6, moonshot=12, precise=True,
     ),
+    "LoRA x 16": lambda: lora(float(os.environ.get("PBT_BENCH_BASE", "5e8"))),
 }  # fmt: skip
 """By name; made when they are asked for."""
 

@@ -10,6 +10,7 @@
     │   ├── StateError          a state contains a value that cannot be stored
     │   ├── DeviceError         the device does not exist
     │   ├── DataError           a data set is absent, damaged or of the wrong shape
+    │   │   └── ExampleError    an example cannot be read: the run stopped and can be resumed
     │   ├── MissingExtraError   an optional dependency is not installed
     │   └── RunError            a run directory cannot be used
     │       ├── RunExistsError  the directory exists already
@@ -63,6 +64,10 @@ class DeviceError(UsageError):
 
 class DataError(UsageError):
     """A data set is absent, damaged or of the wrong shape."""
+
+
+class ExampleError(DataError):
+    """An example of a data set cannot be read; all members would need it, so the run stops, and can be resumed."""
 
 
 class MissingExtraError(UsageError):

@@ -6,6 +6,7 @@ They run where there is a device, and are skipped elsewhere.
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from torch import nn
 
 import pbt
 from pbt.core.events import Decided, Reported
-from pbt.executors.base import Executor
+from pbt.executors.base import CONVOLUTIONS, Executor
 from pbt.executors.processes import ProcessExecutor
-from pbt.executors.worker import WorkerSpec
+from pbt.executors.worker import Context, WorkerSpec
 from pbt.pytorch import Data, Split, SupervisedTask, dropout, optimizer, philox
+from pbt.pytorch.evaluation import read
+from pbt.pytorch.kept_states import KeptStates, on_host
+from pbt.pytorch.supervised import SupervisedTrainer
 from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
+from pbt.store.codec import digest
 from pbt.store.files import StateFiles
 from pbt.testing.executors import finish, make_task, reports
 from tests.helpers.supervised import AgreementContract, SupervisedContract
@@ -100,7 +105,7 @@ TASK = SupervisedTask(
 def experiment(executor="vectorized", device="cuda", rounds=5, **fields):
     return pbt.Experiment(
         task=fields.pop("task", TASK),
-        space=SPACE,
+        space=fields.pop("space", SPACE),
         plan=pbt.Plan(interval=17),
         population=8,
         rounds=rounds,
@@ -191,6 +196,141 @@ def test_noise_is_the_members_own_whoever_trains_beside_it():
             found.append(reports(finish(executor, some)))
     for key in found[1]:
         assert found[0][key].reported["train_loss"] == pytest.approx(found[1][key].reported["train_loss"], rel=1e-4)
+
+
+def images(count=120, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(count, 1, 8, 8, generator=generator)
+    return Split(pixels, (pixels.mean(dim=(1, 2, 3)) > 0).long())
+
+
+def image_data():
+    return Data(train=images(), validation=images(60, 1))
+
+
+def convolutional():
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, stride=2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dropout(0.1), nn.Flatten(), nn.Linear(72, 2))
+
+
+CONV = replace(TASK, model=convolutional, data=image_data, batch_size=20)
+
+
+@pytest.mark.parametrize("way", CONVOLUTIONS)
+def test_every_way_for_convolutions_agrees(way):
+    """Each way trains what the members alone would, also from a captured graph."""
+    # Slowly: Adam at a high learning rate amplifies rounding.
+    space = pbt.Space({"lr": pbt.Float(1e-5, 1e-4, "log"), "p": SPACE["p"]})
+    runs = [
+        pbt.Experiment(
+            task=CONV,
+            space=space,
+            plan=pbt.Plan(interval=12),
+            population=5,
+            rounds=2,
+            placement=pbt.Placement(executor=executor, device="cuda", convolutions=way),
+        ).run()
+        for executor in ("vectorized", "inline")
+    ]
+    found, expected = (
+        {event.member: event.reported["train_loss"] for event in run.events if first_round(event)} for run in runs
+    )
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def first_round(event):
+    return isinstance(event, Reported) and event.round == 1
+
+
+def test_convolutions_are_timed_and_kept(tmp_path):
+    """A run times all ways, records one, and a resumed run uses it without timing."""
+    run = experiment(task=CONV, rounds=2).run(tmp_path / "run")
+    way = run.meta["place"]["convolutions"]
+    assert way in CONVOLUTIONS
+    (why,) = [entry.details["why"] for entry in run.journal() if entry.kind == "executor"]
+    assert all(f"{name} " in why for name in CONVOLUTIONS)
+    resumed = experiment(task=CONV, rounds=3).run(tmp_path / "run", resume=True)
+    assert resumed.meta["place"]["convolutions"] == way
+    assert len([entry for entry in resumed.journal() if entry.kind == "executor"]) == 1
+
+
+def test_a_member_alone_reads_nothing_within_a_round():
+    """A second round runs with synchronizing operations refused, from its first step to the last evaluation batch."""
+    task = replace(TASK, optimizer=partial(torch.optim.AdamW, lr=1e-2, fused=True), evaluation_batch=50)
+    trainer = SupervisedTrainer(task, "cuda:0", 1)
+    hparams = {"lr": 1e-2, "p": 0.1}
+    state, _ = trainer(hparams, None, 3, Context(seed=0, member=0, round=1, first_step=0, device="cuda:0"))
+    context = Context(seed=0, member=0, round=2, first_step=3, device="cuda:0")
+    live = trainer._load(hparams, state, context)
+    live.parts["model"].train()
+    trainer._step(live, 3, context)  # the order of the epoch is drawn on the CPU
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in (4, 5):
+            trainer._step(live, step, context)
+        found = {
+            name: trainer._evaluate(live, trainer._measured[name], split) for name, split in trainer._held_out.items()
+        }
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert 0 <= read(found)["val"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("way", ["kept", "loaded"])
+def test_states_that_stay_on_the_device(way, fused, monkeypatch):
+    """A kept state has the bits of a loaded one, and its tensors are on the device."""
+    task = replace(TASK, optimizer=partial(torch.optim.AdamW, lr=1e-2, fused=fused), ema=0.9)
+    expected = experiment("processes", task=task, rounds=3, workers=1).run()
+    if way == "loaded":
+        monkeypatch.setattr(KeptStates, "of", classmethod(lambda cls, device: None))
+    assert digests(experiment("inline", task=task, rounds=3).run()) == digests(expected)
+    worker = WorkerSpec(task=task, states=StateFiles(None), device="cuda:0").open()
+    (report,) = worker.run((make_task(0, hparams={"lr": 1e-2, "p": 0.1}, steps=3),))
+    kept = worker._train.recall(report.stored.digest)
+    if way == "loaded":
+        assert kept is None
+    else:
+        assert {tensor.device.type for tensor in kept["model"].values()} == {"cuda"}
+        assert digest(kept) == report.stored.digest
+
+
+def test_states_arrive_in_pinned_memory():
+    """All tensors of a state come in one wait, equal to those on the device."""
+    state = {"model": {"w": torch.randn(5, 7, device="cuda").t(), "n": torch.tensor(3)}, "lr": 0.1}
+    state["model"]["tied"] = state["model"]["w"]
+    fetched = on_host(state, "cuda:0")
+    assert fetched["model"]["w"].is_pinned()
+    assert fetched["model"]["w"] is fetched["model"]["tied"]
+    assert fetched["model"]["n"] is state["model"]["n"]
+    assert torch.equal(fetched["model"]["w"], state["model"]["w"].cpu())
+
+
+class Greedy(nn.Linear):
+    """Takes more memory than any device has, in training."""
+
+    def forward(self, x):
+        if self.training:
+            torch.empty(2**48, device=x.device)
+        return super().forward(x)
+
+
+def greedy():
+    return Greedy(2, 2)
+
+
+@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+def test_too_little_memory_is_one_line(executor):
+    """The need and the remedy are said; the device is usable afterwards."""
+    with pytest.raises(pbt.PBTError) as caught:
+        experiment(
+            executor, task=replace(TASK, model=greedy, bind={"lr": optimizer("lr")}), space={"lr": SPACE["lr"]}
+        ).run()
+    if executor == "vectorized":
+        assert "batch_size" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert torch.ones(3, device="cuda").sum().item() == 3
 
 
 def test_the_mnist_application(tmp_path):

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import accelerator, conv, decision, fc, frameworks, mlp, paired, ray_side, ray_tune_pbt
-from benchmarks.accelerator_workloads import WORKLOADS, mnist, tiny
+from benchmarks.accelerator_workloads import WORKLOADS, lora, mnist, tiny
 from benchmarks.arithmetic import layers_flop, training_flop
 from benchmarks.bare_loop import BareLoop
 from benchmarks.base import Options, Row, times_faster
@@ -147,6 +147,18 @@ def test_operations_of_a_step():
     loop = BareLoop(replace(WORKLOADS["fc x 64"](), members=1), "cpu")
     batch = loop._data.inputs[:200]
     assert accelerator.flop_of(loop) == training_flop(loop._model, torch.zeros(1, *batch.shape[1:])) * 200
+
+
+def test_adapters_on_a_shared_base_on_the_cpu(monkeypatch):
+    """A tiny base is there once: four members take far less than four times the memory of one."""
+    monkeypatch.setattr(accelerator, "ROUND", 2)
+    limits = accelerator.Limits(flop=1e9, bytes=1e9)
+    workload = lora(2e5, members=4, batch=2)
+    assert workload.name == "LoRA x 4 on a shared base (0.2 M, 2 rows of 64 tokens)"
+    eager, _, _, memory = accelerator.measure_on("cpu", workload, limits, repeats=1)
+    assert eager.limit == 0.333
+    assert memory.work == "the same, memory"
+    assert 1 < memory.value < 2
 
 
 def test_no_number_without_an_accelerator(monkeypatch):

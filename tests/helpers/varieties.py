@@ -74,7 +74,9 @@ class NetworksContract(SupervisedContract):
             self.agree("lstm")
         else:
             assert outcome.cause == "refused"
-            assert "lstm" in outcome.message
+            # On the CPU `vmap` names the operation; cuDNN's way fails in an operation before it.
+            assert self.device != "cpu" or "lstm" in outcome.message
+            assert "cannot be trained as one program" in outcome.message
             assert "use the executor 'processes'" in outcome.message
             assert "\n" not in outcome.message
 

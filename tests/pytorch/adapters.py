@@ -111,6 +111,29 @@ class Tied(nn.Module):
         return self.after(self.leave(torch.tanh(self.enter(self.before(x)))))
 
 
+class Bert(nn.Module):
+    """A tiny transformer with adapters of `peft`, over numbers as tokens."""
+
+    def __init__(self):
+        super().__init__()
+        from peft import LoraConfig, get_peft_model
+        from transformers import BertConfig, BertForSequenceClassification
+
+        sizes = {"vocab_size": 16, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = BertConfig(
+            **sizes, intermediate_size=128, max_position_embeddings=16, num_labels=4, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = BertForSequenceClassification(config)
+        lora = LoraConfig(r=2, target_modules=["query", "value"], lora_dropout=0.0, modules_to_save=["classifier"])
+        self.network = get_peft_model(network, lora)
+
+    def forward(self, x):
+        return self.network(input_ids=((x + 4) * 2).clamp(0, 15).long()).logits
+
+
 def data():
     generator = torch.Generator().manual_seed(4)
     x = torch.randn(120, 8, generator=generator)

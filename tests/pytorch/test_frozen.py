@@ -133,6 +133,20 @@ def test_members_of_a_program_train_as_each_alone(tmp_path, name):
     assert verify_run(both[1]) == []
 
 
+@pytest.mark.needs("transformers")
+@pytest.mark.needs("peft")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_adapters_of_peft(tmp_path):
+    """A transformer of `transformers` with LoRA of `peft`: the same members in a program, and one base."""
+    for executor in ("inline", "vectorized"):
+        run(adapters.task(adapters.Bert), tmp_path / executor, executor, population=2)
+    assert_close(states(tmp_path / "inline"), states(tmp_path / "vectorized"))
+    assert sizes(tmp_path / "inline") == sizes(tmp_path / "vectorized")
+    whole = sum(p.nbytes for p in adapters.Bert().parameters() if not p.requires_grad)
+    assert whole <= sum(sizes(tmp_path / "inline")) < whole + 1000
+    assert max(record.size for record in records(tmp_path / "inline").values()) < whole / 3
+
+
 def test_running_statistics_under_a_frozen_network_are_each_members_own(tmp_path):
     """They change with training, so no member has those of another."""
     run(NETWORKS["convolutions"], tmp_path / "run", "vectorized")

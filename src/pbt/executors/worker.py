@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import seed_of
-from pbt.errors import CorruptError, DiskError, PBTError, StateError, WorkerError
+from pbt.errors import CorruptError, DiskError, ExampleError, PBTError, StateError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, State, States, TaskBatch
 from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.devices import device_lost, lost_text, need_of, out_of_memory
@@ -50,8 +50,20 @@ class Task(Protocol):
 class ChecksData(Protocol):
     """A task whose data can be checked before the start."""
 
-    def check_data(self, members: int, space: Mapping[str, Domain]) -> None:
-        """Raise TaskError if this many members with values from this space cannot be trained and compared."""
+    def check_data(self, members: int, space: Mapping[str, Domain]) -> Mapping[str, Any] | None:
+        """Raise TaskError if this many members with values from this space cannot be trained and compared.
+
+        Returns:
+            What a run records of the data, by split and field; None: nothing.
+        """
+
+
+@runtime_checkable
+class RecordsData(Protocol):
+    """A task whose data is compared with that of the run when it is resumed."""
+
+    def data_record(self) -> Mapping[str, Any]:
+        """What a run records of the data, by split and field; a differing `sample` is a warning, others are refused."""
 
 
 @runtime_checkable
@@ -228,10 +240,11 @@ def lost(task: RoundTask, device: str, error: BaseException) -> Failure:
 
 
 def cause_of(error: BaseException) -> str:
-    """`Failure.cause` of an exception in a member's round; damage and a full disk are not the member's fault."""
+    """`Failure.cause` of an exception in a member's round; damage, a full disk and bad data are not its fault."""
     for kind, cause in (
         (CorruptError, "corrupt"),
         (DiskError, "disk"),
+        (ExampleError, "data"),
         (MetricsError, "score"),
         (StateError, "state"),
     ):
@@ -243,7 +256,7 @@ def cause_of(error: BaseException) -> str:
 def fatal_cause(error: PBTError) -> str:
     """`Failure.cause` of an error that is not a member's; the engine ends the run with its message."""
     cause = cause_of(error)
-    return cause if cause in ("corrupt", "disk") else "refused"
+    return cause if cause in ("corrupt", "disk", "data") else "refused"
 
 
 def error_text(error: BaseException) -> tuple[str, str]:

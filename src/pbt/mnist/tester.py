@@ -259,7 +259,7 @@ def images_of(config: Config, data: Dataset, section: str) -> Split:
     """The test images, or for `val` the held-out ones (ConfigError if there are none)."""
     train = config.train
     splits = as_data(data, (train.num_channels, train.height, train.width))
-    split = splits.test if section == "test" else splits.validation
+    split: Split | None = splits.test if section == "test" else splits.validation
     if split is None or len(split) == 0:
         raise ConfigError(f"{section}: expected images to evaluate, found none; num_val must be above 0")
     return split

@@ -15,17 +15,20 @@ from pbt.pytorch.bind import (
 )
 from pbt.pytorch.data import Data, Split
 from pbt.pytorch.evaluation import accuracy
+from pbt.pytorch.examples import Examples
 from pbt.pytorch.live import Live
 from pbt.pytorch.modules import Buildable, ModuleTask
 from pbt.pytorch.noise import KeyedDropout, Noise, key_dropout
 from pbt.pytorch.schedules import ScheduleLR, apply_schedule
 from pbt.pytorch.state import capture, restore
 from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.tokens import Tokens, token_accuracy, token_cross_entropy
 
 __all__ = [
     "Binding",
     "Buildable",
     "Data",
+    "Examples",
     "KeyedDropout",
     "Live",
     "ModuleTask",
@@ -33,6 +36,7 @@ __all__ = [
     "ScheduleLR",
     "Split",
     "SupervisedTask",
+    "Tokens",
     "accumulate",
     "accuracy",
     "apply_schedule",
@@ -48,4 +52,6 @@ __all__ = [
     "loss",
     "optimizer",
     "restore",
+    "token_accuracy",
+    "token_cross_entropy",
 ]

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pbt.errors import TaskError
 from pbt.pytorch.bind import SettingBinding
-from pbt.pytorch.data import Data, Split
+from pbt.pytorch.data import Data
+from pbt.pytorch.sources import ExampleSource
 from pbt.space import Choice, Domain
 
 
@@ -68,13 +69,16 @@ def opened(data: Callable[[], Any]) -> Data:
     if not isinstance(loaded, Data):
         raise TaskError(
             f"expected data() to return Data(train=Split(inputs, targets), validation=Split(...)), got {_named(loaded)}"
-            + ("; put all examples of a DataLoader or Dataset into tensors"
+            + ("; return Data(train=..., validation=...) with it as one of them"
                if isinstance(loaded, (DataLoader, Dataset)) else "")
         )  # fmt: skip
     splits: dict[str, Any] = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
     for name, split in splits.items():
-        if not isinstance(split, Split) and (split is not None or name != "test"):
-            raise TaskError(f"expected the {name} data to be Split(inputs, targets), got {_named(split)}")
+        if not isinstance(split, ExampleSource) and (split is not None or name != "test"):
+            raise TaskError(
+                f"expected the {name} data to be Split(inputs, targets), Tokens or a map-style Dataset, got "
+                f"{_named(split)}"
+            )
     if not len(loaded.train):
         raise TaskError("expected examples to train on, found none")
     return loaded
@@ -134,7 +138,7 @@ def _divisors(number: int) -> list[int]:
 
 
 def check_last_batch(
-    model: nn.Module, split: Split, sizes: Values, alone: Sequence[int], prepare: Callable[[Any], Any] | None
+    model: nn.Module, split: ExampleSource, sizes: Values, alone: Sequence[int], prepare: Callable[[Any], Any] | None
 ) -> None:
     """Raise TaskError if the network's batch normalization cannot train on a batch of one example.
 

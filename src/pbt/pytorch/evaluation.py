@@ -4,8 +4,9 @@ A mean over examples is summed batch by batch. Other metrics, such as F1 or a cl
 from the outputs of all batches.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pbt.errors import TaskError
-from pbt.pytorch.data import Inputs, Split
 from pbt.pytorch.losses import fresh
+from pbt.pytorch.sources import ExampleSource, Inputs, batches_of
+from pbt.pytorch.tokens import token_accuracy, token_cross_entropy
 
 Metric = Callable[..., Tensor]
 Total = Tensor | float
@@ -26,7 +28,7 @@ Outputs = Any
 
 _FUNCTIONS: Sequence[Any] = (
     F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.cross_entropy, F.huber_loss, F.kl_div, F.l1_loss,
-    F.mse_loss, F.nll_loss, F.smooth_l1_loss,
+    F.mse_loss, F.nll_loss, F.smooth_l1_loss, token_accuracy, token_cross_entropy,
 )  # fmt: skip
 _MODULES: Sequence[type[nn.Module]] = (
     nn.BCELoss, nn.BCEWithLogitsLoss, nn.CrossEntropyLoss, nn.HuberLoss, nn.KLDivLoss, nn.L1Loss, nn.MSELoss,
@@ -52,25 +54,66 @@ class SplitMetrics:
     """Means over examples."""
     whole: Mapping[str, Metric]
     """All others."""
+    counting: Collection[str] = ()
+    """Means that leave out the target -100, where the targets are not known in advance."""
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: Split) -> "SplitMetrics":
+    def of(cls, metrics: Mapping[str, Metric], means: Collection[str], split: ExampleSource) -> "SplitMetrics":
         """The metrics of a task; `means` are the names declared as means."""
-        known = {name for name, metric in metrics.items() if name in means or _is_mean(metric, split.targets)}
+        targets = split.labels
+        found = {name for name, metric in metrics.items() if _is_mean(metric, targets)}
+        known = found | set(means)
         return cls(
             [*metrics],
             {name: metric for name, metric in metrics.items() if name in known},
             {name: metric for name, metric in metrics.items() if name not in known},
+            {name for name in found if targets is None and metrics[name] is not accuracy},
         )
 
     def renewed(self) -> "SplitMetrics":
         """The same metrics as given, without a state of earlier evaluations."""
         means, whole = ({name: fresh(metric) for name, metric in of.items()} for of in (self.means, self.whole))
-        return SplitMetrics(self.names, means, whole)
+        return replace(self, means=means, whole=whole)
 
 
-def _is_mean(metric: Any, targets: Tensor) -> bool:
-    """Whether a metric is known to be a mean over these examples."""
+class Weights:
+    """The weights of batches in a mean over a split, some of whose targets may be left out.
+
+    Args:
+        measured: The metrics.
+        split: The split.
+    """
+
+    def __init__(self, measured: SplitMetrics, split: ExampleSource) -> None:
+        self._counting = measured.counting
+        self._examples = len(split)
+        self._each = 0.0
+        """Targets of an example, as in the first batch."""
+        self._total = self._batch = 0
+
+    def begin(self, targets: Tensor) -> None:
+        """Count a batch."""
+        self._targets = len(targets)
+        if self._counting:
+            self._batch = targets.numel() if targets.is_floating_point() else int((targets != _IGNORED).sum())
+            self._total += self._batch
+            self._each = self._each or targets.numel() / len(targets)
+
+    def of(self, name: str) -> float:
+        """The weight of this batch; 0: all its targets are left out."""
+        if name in self._counting:
+            return self._batch / (self._examples * self._each)
+        return self._targets / self._examples
+
+    def scale(self, name: str) -> float:
+        """The factor of the weighted sum: 1 unless targets were left out."""
+        if name not in self._counting:
+            return 1.0
+        return self._examples * self._each / self._total if self._total else math.nan
+
+
+def _is_mean(metric: Any, targets: Tensor | None) -> bool:
+    """Whether a metric is known to be a mean over these examples; None: over those whose target is not left out."""
     if isinstance(metric, partial):
         return not metric.args and set(metric.keywords) <= _SETTINGS and _is_mean(metric.func, targets)
     if isinstance(metric, nn.Module):
@@ -79,22 +122,21 @@ def _is_mean(metric: Any, targets: Tensor) -> bool:
         known = type(metric) in _MODULES and plain and counted
     else:
         known = metric is accuracy or metric in _FUNCTIONS
-    return known and (targets.is_floating_point() or not bool((targets == _IGNORED).any()))
+    return known and (targets is None or targets.is_floating_point() or not bool((targets == _IGNORED).any()))
 
 
 def batches(
-    split: Split, size: int, prepare: Callable[[Tensor], Tensor] | None = None
+    split: ExampleSource, size: int, prepare: Callable[[Tensor], Tensor] | None = None
 ) -> Iterator[tuple[Inputs, Tensor]]:
     """The split in batches of `size` examples with prepared inputs; copies, which may be changed in place."""
-    for start in range(0, len(split), size):
-        inputs, targets = split.take(slice(start, start + size))
+    for inputs, targets in batches_of(split, size):
         yield inputs if prepare is None else tuple(map(prepare, inputs)), targets
 
 
 def evaluate(
     model: Callable[..., Outputs],
     measured: SplitMetrics,
-    split: Split,
+    split: ExampleSource,
     size: int,
     prepare: Callable[[Tensor], Tensor] | None,
 ) -> dict[str, float]:
@@ -109,7 +151,7 @@ def evaluate(
 def totals(
     model: Callable[..., Outputs],
     measured: SplitMetrics,
-    split: Split,
+    split: ExampleSource,
     size: int,
     prepare: Callable[[Tensor], Tensor] | None,
 ) -> dict[str, Total]:
@@ -117,15 +159,19 @@ def totals(
     measured = measured.renewed()
     values: dict[str, Total] = dict.fromkeys(measured.names, 0.0)
     kept: list[Outputs] = []
+    weights, kept_targets = Weights(measured, split), Targets(split, needed=bool(measured.whole))
     for inputs, targets in batches(split, size, prepare):
+        weights.begin(targets)
+        kept_targets.add(targets)
         outputs = model(*inputs)
         for name, metric in measured.means.items():
-            value = metric(spared(metric, outputs), targets.clone())
-            values[name] += _total(value) * (len(targets) / len(split))
+            if weight := weights.of(name):
+                values[name] += _total(metric(spared(metric, outputs), targets.clone())) * weight
         if measured.whole:
             kept.append(outputs)
+    values = {name: value * weights.scale(name) for name, value in values.items()}
     if measured.whole:
-        outputs, targets = joined(kept, [size, len(split)]), split.targets
+        outputs, targets = joined(kept, [size, len(split)]), kept_targets.all
         for name, metric in measured.whole.items():
             values[name] = _total(metric(spared(metric, outputs), targets.clone()))
     return values
@@ -147,6 +193,31 @@ def _total(value: Any) -> Total:
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         return value.detach().reshape(()).double()
     return float(value)
+
+
+class Targets:
+    """All targets of a split, kept batch by batch if they are not in memory.
+
+    Args:
+        split: The split.
+        needed: Whether a metric needs them.
+    """
+
+    def __init__(self, split: ExampleSource, *, needed: bool) -> None:
+        self._labels = split.labels
+        self._keeps = needed and self._labels is None
+        self._kept: list[Tensor] = []
+
+    def add(self, targets: Tensor) -> None:
+        """Keep the targets of the next batch."""
+        if self._keeps:
+            # A copy: a metric may change its targets in place.
+            self._kept.append(targets.clone())
+
+    @property
+    def all(self) -> Tensor:
+        """The targets of all batches."""
+        return torch.cat(self._kept) if self._labels is None else self._labels
 
 
 def spared(metric: Any, outputs: Outputs) -> Outputs:

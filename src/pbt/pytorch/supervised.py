@@ -30,11 +30,13 @@ from pbt.pytorch.bind import (
     check_disjoint,
 )
 from pbt.pytorch.checks import Values, check_fields, check_last_batch, check_network, check_selection, opened
-from pbt.pytorch.data import Batches, Data, Inputs, Order, Split, too_few
+from pbt.pytorch.data import Batches, Data, Order, too_few
+from pbt.pytorch.data_record import record_of
 from pbt.pytorch.evaluation import SplitMetrics, Total, accuracy, detached, read, totals
 from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
 from pbt.pytorch.kept_states import KeptStates, on_host
 from pbt.pytorch.live import Live
+from pbt.pytorch.loaders import check_loader
 from pbt.pytorch.losses import check_loss, fresh, placed, training_loss
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
@@ -46,6 +48,7 @@ from pbt.pytorch.precision import (
     in_float32,
     matrix_products,
 )
+from pbt.pytorch.sources import ExampleSource, Inputs
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
 from pbt.space import Domain, HParams
 
@@ -157,16 +160,22 @@ class SupervisedTask:
         """Raise TaskError if the device does not have the precision."""
         check_precision(self.precision, device)
 
-    def check_data(self, members: int, space: Mapping[str, Domain] = _NOTHING) -> None:
-        """Raise TaskError if the data does not suffice for training, or for selection among the members.
+    def check_data(self, members: int, space: Mapping[str, Domain] = _NOTHING) -> dict[str, Any]:
+        """Check that the data suffices for training, and for selection among the members; returns its record.
 
         Args:
             members: Size of the population.
             space: The hyperparameters; those bound to `batch_size()` and `accumulate()` are used.
+
+        Raises:
+            TaskError: It does not.
+            ExampleError: One of its first examples cannot be read.
         """
         with seeded(seed_of("open")):
             data = opened(self.data)
         check_selection(data, members)
+        check_loader(data.train, "train", batch_size=self.batch_size, drop_last=self.drop_last,
+                     shuffled=self.order != "stored")  # fmt: skip
         sizes, times = (Values.of(self, setting, space) for setting in ("batch_size", "accumulate"))
         largest = sizes.largest * times.largest
         if self.drop_last and len(data.train) < largest:
@@ -176,6 +185,12 @@ class SupervisedTask:
             model = self.build("cpu", Noise(), seed=0).parts["model"]
             with seeded(0):
                 check_last_batch(model, data.train, sizes, alone, self.prepare)
+        return record_of(data)
+
+    def data_record(self) -> dict[str, Any]:
+        """What a run records of the data, to notice other data when it is resumed."""
+        with seeded(seed_of("open")):
+            return record_of(opened(self.data))
 
     def _check_unused(self, name: str) -> None:
         """Raise TaskError if the value is bound to a setting that this task does not use."""
@@ -216,10 +231,10 @@ class SupervisedTask:
             members=members,
         )
 
-    def measured(self, split: Split) -> SplitMetrics:
+    def measured(self, split: ExampleSource) -> SplitMetrics:
         """The loss and the metrics over a split."""
         metrics = {"loss": self.loss, **self.metrics}
-        device = str(split.targets.device)
+        device = split.device
         return SplitMetrics.of({name: placed(metric, device) for name, metric in metrics.items()}, self.means, split)
 
     def report(
@@ -258,7 +273,7 @@ class SupervisedTask:
         return SupervisedTrainer(self, device, threads)
 
 
-def held_out(data: Data, device: str) -> dict[str, Split]:
+def held_out(data: Data, device: str) -> dict[str, ExampleSource]:
     """The non-empty splits for evaluation, by name, on a device."""
     splits = {"val": data.validation, "test": data.test}
     return {name: split.to(device) for name, split in splits.items() if split is not None and len(split)}
@@ -345,6 +360,7 @@ class SupervisedTrainer:
         # Read once, at the end of the round: a read synchronizes with the device.
         losses, measured = torch.zeros((2, steps), device=self._device)
         live.parts["model"].train()
+        self._batches.plan(range(ctx.first_step, ctx.first_step + steps), ctx.seed, [ctx.member], size_of(live))
         for i in range(steps):
             losses[i], measured[i] = self._step(live, ctx.first_step + i, ctx)
         losses, measured = losses.cpu(), measured.cpu()
@@ -392,7 +408,7 @@ class SupervisedTrainer:
         return (losses[0], measured[0]) if len(losses) == 1 else (torch.stack(losses).sum(), sum(measured))
 
     @torch.no_grad()
-    def _evaluate(self, live: Live, measured: SplitMetrics, split: Split) -> dict[str, Total]:
+    def _evaluate(self, live: Live, measured: SplitMetrics, split: ExampleSource) -> dict[str, Total]:
         """Each metric over the split; the loss does not use the settings bound to hyperparameters."""
         task, model, average = self._task, live.parts["model"], live.parts.get("ema")
         model.eval()

@@ -15,7 +15,16 @@ from pbt.core.events import FINISHED, LOST, Born, Decided, Ended, Event, Failed,
 from pbt.core.fold import apply, sign_of
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
-from pbt.errors import CorruptError, DiskError, PopulationLostError, TaskError, UsageError, WorkerError, original
+from pbt.errors import (
+    CorruptError,
+    DiskError,
+    ExampleError,
+    PopulationLostError,
+    TaskError,
+    UsageError,
+    WorkerError,
+    original,
+)
 from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
 from pbt.runs.log_entries import decided_events, event_of, first_events, notes_of, other_scores
 from pbt.space import HParams, Space
@@ -23,7 +32,13 @@ from pbt.store.base import NewEntry, Store
 
 log = logging.getLogger("pbt")
 
-FATAL = {"refused": TaskError, "corrupt": CorruptError, "disk": DiskError, "device": WorkerError}
+FATAL = {
+    "refused": TaskError,
+    "corrupt": CorruptError,
+    "disk": DiskError,
+    "data": ExampleError,
+    "device": WorkerError,
+}
 """Failures that stop the run with this error and leave it unchanged; they are not a member's fault.
 
 `refused`: no member can be trained in the chosen way. A mistake in one member's round is that member's failure.

@@ -12,7 +12,7 @@ from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.errors import UsageError, nearest
-from pbt.executors.worker import Objective, Task, TrainFunction, WorkerSpec
+from pbt.executors.worker import Objective, RecordsData, Task, TrainFunction, WorkerSpec
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
@@ -22,7 +22,7 @@ from pbt.runs.placement import Placement, PlacementFields, ResolvedPlacement
 from pbt.runs.preflight import check_devices, check_placed, check_population, check_task, trainable
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
-from pbt.runs.resume import check_same, existing_run, record_change, warn_of_changes
+from pbt.runs.resume import check_same, check_same_data, existing_run, record_change, warn_of_changes
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
@@ -192,7 +192,7 @@ class Experiment:
         application: Mapping[str, Any] | None,
     ) -> tuple[Store, ResolvedPlacement, str]:
         """The store of a new run, made after all checks that need no training, its placement and the reason for it."""
-        check_task(train, births, Space(self.space), sent=self.placement.executor == "processes")
+        data = check_task(train, births, Space(self.space), sent=self.placement.executor == "processes")
         if run_dir is not None:
             check_vacant(Path(run_dir))
         choice = choose(self.placement, train, births)
@@ -204,6 +204,7 @@ class Experiment:
             "task": qualified_name(self.task) if callable(self.task) else type(self.task).__qualname__,
             "application": ({"note": self.note} if self.note else {}) | dict(application or {}),
             "place": self._place(resolved),
+            **({"data": dict(data)} if data else {}),
         }
         store = MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
         return store, resolved, choice.why
@@ -221,12 +222,15 @@ class Experiment:
                 f"{store.path}: expected at least the {meta['rounds']} rounds that this run was started with, got "
                 f"rounds={self.rounds}"
             )
+        train: Any = trainable(self.task)
+        if "data" in meta and isinstance(train, RecordsData):
+            check_same_data(store, train.data_record())
         if change is not None:
             record_change(store, change, self.identity()["plan"])
         if self.rounds > meta["rounds"]:
             store.update_meta(rounds=self.rounds)
         resolved = self.placement.resumed(meta["place"]).resolve(self.population)
-        check_placed(trainable(self.task), resolved)
+        check_placed(train, resolved)
         warn_of_changes(store, self._place(resolved))
         return resolved
 

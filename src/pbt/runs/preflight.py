@@ -1,7 +1,7 @@
 """Checks of a task and a population before a run is created."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pbt.errors import PBTError, TaskError, UsageError
@@ -58,8 +58,10 @@ def trainable(task: Any) -> TrainFunction | Task:
     )
 
 
-def check_task(task: TrainFunction | Task, births: Sequence[HParams], space: Space, *, sent: bool) -> None:
-    """Check everything about a task that can be checked without training.
+def check_task(
+    task: TrainFunction | Task, births: Sequence[HParams], space: Space, *, sent: bool
+) -> Mapping[str, Any] | None:
+    """Check everything about a task that can be checked without training; returns what is recorded of its data.
 
     Args:
         task: The task, as `trainable` returned it.
@@ -74,10 +76,10 @@ def check_task(task: TrainFunction | Task, births: Sequence[HParams], space: Spa
     if isinstance(task, Task):
         _try_out(task, births)
     given: Any = task
-    if isinstance(given, ChecksData):
-        given.check_data(len(births), space)
+    record = given.check_data(len(births), space) if isinstance(given, ChecksData) else None
     if sent:
         check_sendable(task)
+    return record
 
 
 def check_devices(task: TrainFunction | Task, each: int | None) -> None:

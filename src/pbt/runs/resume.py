@@ -44,6 +44,25 @@ def check_same(store: Store, changes: Mapping[str, Difference], *, changed_plan:
     return plan
 
 
+def check_same_data(store: Store, now: Mapping[str, Any]) -> None:
+    """Check that a run resumes with data of the same number and form; other examples are warned of.
+
+    Raises:
+        UsageError: They differ.
+    """
+    for split, recorded in store.meta["data"].items():
+        found = now.get(split, {"examples": 0})
+        for name, before in recorded.items():
+            if name != "sample" and found.get(name) != before:
+                raise UsageError(_refusal(store.path, Difference(f"data.{split}.{name}", before, found.get(name))))
+        if found.get("sample") != recorded.get("sample"):
+            log.warning(
+                "%s: resumed with other examples in the %s data, of the same number and form: results differ from "
+                "those of a run without interruption", store.path, split,
+            )  # fmt: skip
+            store.note("changed_data", split=split)
+
+
 def _refusal(path: Path | None, change: Difference) -> str:
     """The error message for resuming another experiment; names the differing field."""
     if change.field.endswith(".code"):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pbt.errors import TaskError
 from pbt.pytorch.noise import CounterNoise, KeyedDropout, Noise, drop, relu_drop, scale_of, threshold_of, wide
 from pbt.pytorch.vectorized.vmap_rules import for_all
 
@@ -43,6 +44,20 @@ class StackedDropout(nn.Module):
     def drops(self) -> bool:
         """Whether any member drops elements."""
         return any(threshold != threshold_of(0.0) for threshold in self._thresholds)
+
+    @property
+    def p(self) -> float:
+        """The probability, as attention of `transformers` reads it, if no member drops elements.
+
+        Raises:
+            TaskError: A member does; its noise would then be drawn outside this layer.
+        """
+        if self.drops and self.training:
+            raise TaskError(
+                "the network reads the probability of a dropout layer to drop elements itself, which members of one "
+                "program cannot do; set that probability to 0, or use the executor 'processes'"
+            )
+        return 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs for one member's input under `vmap`; after a ReLU if it is fused."""

@@ -32,10 +32,12 @@ from pbt.executors.worker import (
 )
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Data, Split
-from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, batches, joined, spared
+from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, Targets, Weights, batches, joined, spared
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
+from pbt.pytorch.sources import ExampleSource, Inputs
 from pbt.pytorch.supervised import SupervisedTask, held_out
+from pbt.pytorch.vectorized.attributes import Values
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
@@ -387,7 +389,7 @@ class Population:
             for i in range(len(wave))
         ]
 
-    def _evaluate(self, program: Program, measured: SplitMetrics, split: Split) -> dict[str, Tensor]:
+    def _evaluate(self, program: Program, measured: SplitMetrics, split: ExampleSource) -> dict[str, Tensor]:
         """Each metric over the split, for each member; the loss does not use the settings bound to hyperparameters.
 
         The batches are the same for every executor, because a network may mix the examples of a batch. Some members are
@@ -400,29 +402,31 @@ class Population:
         values = torch.zeros((len(measured.names), program.members), dtype=torch.float64, device=self._setup.device)
         rows = dict(zip(measured.names, values, strict=True))
         kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
+        weights, read = Weights(measured, split), Targets(split, needed=bool(measured.whole))
 
-        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int) -> None:
+        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int, weight: float) -> None:
             # A copy: a metric may change its targets in place.
             own = spared(metric, outputs)
             measures = program.measure(metric, own, targets.clone(), shared=True, first=first)
-            rows[name][first : first + some] += measures.detach().double() * (len(targets) / len(split))
+            rows[name][first : first + some] += measures.detach().double() * weight
 
         # Each group of members continues with the network's attributes as its previous batch left them.
         plain = {first: program.plain.now() for first in kept if len(kept) > 1}
         for inputs, targets in batches(split, size, task.prepare):
+            weights.begin(targets)
+            read.add(targets)
             for first, outs in kept.items():
-                if plain:
-                    program.plain.set(plain[first])
-                outputs = program.outputs(inputs, first, first + some)
-                if plain:
-                    plain[first] = program.plain.now()
+                outputs = _outputs(program, inputs, range(first, first + some), plain)
                 for name, metric in measured.means.items():
-                    measure(name, metric, outputs, targets, first)
+                    if weight := weights.of(name):
+                        measure(name, metric, outputs, targets, first, weight)
                 if measured.whole:
                     outs.append(outputs)
         for first, outs in kept.items():
             for name, metric in measured.whole.items():
-                measure(name, metric, joined(outs, [size, len(split)], dim=1), split.targets, first)
+                measure(name, metric, joined(outs, [size, len(split)], dim=1), read.all, first, 1.0)
+        for name in measured.counting:
+            rows[name] *= weights.scale(name)
         return dict(zip(measured.names, values.cpu(), strict=True))
 
     def _outcome(self, task: RoundTask, row: int, metrics: Metrics, seconds: float) -> Outcome:
@@ -438,6 +442,16 @@ class Population:
             return blamed(task, error)
         self._rows[ref] = row, stored.digest
         return report(task, measured, stored, seconds)
+
+
+def _outputs(program: Program, inputs: Inputs, members: range, plain: dict[int, Values]) -> Outputs:
+    """The outputs of a group of members, whose attributes of the network are in `plain`; empty: one group."""
+    if plain:
+        program.plain.set(plain[members.start])
+    outputs = program.outputs(inputs, members.start, members.stop)
+    if plain:
+        plain[members.start] = program.plain.now()
+    return outputs
 
 
 def _ended(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:

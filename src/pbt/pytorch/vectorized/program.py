@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 
 from pbt.errors import TaskError
 from pbt.pytorch.average import decay_at
-from pbt.pytorch.data import Inputs
 from pbt.pytorch.evaluation import detached
 from pbt.pytorch.frozen import fingerprints, whole
 from pbt.pytorch.losses import fresh, training_loss
 from pbt.pytorch.noise import CounterNoise, Noise
 from pbt.pytorch.precision import forward_pass, in_float32
+from pbt.pytorch.sources import Inputs
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.pytorch.vectorized.attributes import ModuleAttributes

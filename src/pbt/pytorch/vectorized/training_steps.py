@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pbt.executors.base import RoundTask
 from pbt.executors.worker import Context
-from pbt.pytorch.data import Batches, Inputs
+from pbt.pytorch.data import Batches
 from pbt.pytorch.noise import CounterNoise
+from pbt.pytorch.sources import Batch, Inputs
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.pytorch.vectorized.graphs import capture
@@ -46,6 +47,8 @@ class TrainingSteps:
         self._device = device
         self._index = torch.zeros((0, 0), dtype=torch.int64, device=device)
         """The indices of the round's examples in the training data, in the order of steps: (1 or members, examples)."""
+        self._read: dict[int, Batch] = {}
+        """The stored batch of the step, by its number of examples, if batches are read."""
         self._start = torch.zeros((), dtype=torch.int64, device=device)
         """The position of the next step in `_index`."""
         self._column = torch.zeros(1, dtype=torch.int64, device=device)
@@ -86,10 +89,14 @@ class TrainingSteps:
         gathered = self._batches.gathers
         sizes = self._lay_out(wave, size) if gathered else [size] * steps
         self._make_room(steps)
+        members = [task.member for task in wave]
+        self._batches.plan(range(first, first + steps), wave[0].seed, members, size, joint=gathered)
         may_capture = not eager and self._may_capture()
         with self._aside():
             for i in range(steps):
                 self._begin(contexts, first + i, named=i > 0)
+                if gathered and self._batches.streamed:
+                    self._place(self._batches.joint(first + i, wave[0].seed, members, size), sizes[i])
                 if not gathered:
                     self._step(*self._each(wave, contexts, settings, first + i, size), shared=False)
                 elif may_capture and (i >= _WARM or sizes[i] in self._graphs) and self._captured(sizes[i]):
@@ -104,6 +111,8 @@ class TrainingSteps:
         """Write the indices of the round's examples to the device; returns the number of examples of each step."""
         first, members = wave[0], [task.member for task in wave]
         steps = range(first.first_step, first.first_step + first.steps)
+        if self._batches.streamed:
+            return [self._batches.count(step, size) for step in steps]
         each = [self._batches.indices(step, first.seed, members, size) for step in steps]
         index = torch.cat(each, dim=1)
         if self._index.shape[0] != index.shape[0] or self._index.shape[1] < index.shape[1]:
@@ -144,8 +153,26 @@ class TrainingSteps:
         inputs = tuple(torch.stack(same) for same in zip(*(own for own, _ in each), strict=True))
         return inputs, torch.stack([targets for _, targets in each])
 
+    def _place(self, batch: Batch, size: int) -> None:
+        """Put a batch where the step of this size reads it: a captured step always reads the same memory."""
+        inputs, targets = batch
+        held = self._read.get(size)
+        tensors = None if held is None else (*held[0], held[1])
+        forms = [(x.shape, x.dtype) for x in (*inputs, targets)]
+        if tensors is None or size not in self._graphs or [(x.shape, x.dtype) for x in tensors] != forms:
+            self._read[size] = batch
+            self._graphs.pop(size, None)
+            return
+        for own, x in zip(tensors, (*inputs, targets), strict=True):
+            own.copy_(x)
+
     def _gathered(self, size: int) -> None:
         """A step on the next examples."""
+        if self._batches.streamed:
+            stored, targets = self._read[size]
+            shared = self._batches.shared or self._program.members == 1
+            self._step(self._batches.prepared(stored, shared=shared), targets, shared=shared)
+            return
         span = torch.arange(size, device=self._device) + self._start
         index = self._index.index_select(1, span)
         shared = len(index) == 1
