@@ -6,7 +6,7 @@ from the outputs of all batches.
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pbt.errors import TaskError
+from pbt.pytorch.losses import fresh
 from pbt.pytorch.sources import ExampleSource, Inputs, batches_of
 from pbt.pytorch.tokens import token_accuracy, token_cross_entropy
 
@@ -68,6 +69,11 @@ class SplitMetrics:
             {name: metric for name, metric in metrics.items() if name not in known},
             {name for name in found if targets is None and metrics[name] is not accuracy},
         )
+
+    def renewed(self) -> "SplitMetrics":
+        """The same metrics as given, without a state of earlier evaluations."""
+        means, whole = ({name: fresh(metric) for name, metric in of.items()} for of in (self.means, self.whole))
+        return replace(self, means=means, whole=whole)
 
 
 class Weights:
@@ -150,6 +156,7 @@ def totals(
     prepare: Callable[[Tensor], Tensor] | None,
 ) -> dict[str, Total]:
     """`evaluate` without reading from the device: a metric that is a tensor remains one."""
+    measured = measured.renewed()
     values: dict[str, Total] = dict.fromkeys(measured.names, 0.0)
     kept: list[Outputs] = []
     weights, kept_targets = Weights(measured, split), Targets(split, needed=bool(measured.whole))
@@ -159,13 +166,14 @@ def totals(
         outputs = model(*inputs)
         for name, metric in measured.means.items():
             if weight := weights.of(name):
-                values[name] += _total(metric(outputs, targets)) * weight
+                values[name] += _total(metric(spared(metric, outputs), targets.clone())) * weight
         if measured.whole:
             kept.append(outputs)
     values = {name: value * weights.scale(name) for name, value in values.items()}
     if measured.whole:
-        outputs, targets = joined(kept, [size, len(split)]), kept_targets.all.clone()
-        values.update({name: _total(metric(outputs, targets)) for name, metric in measured.whole.items()})
+        outputs, targets = joined(kept, [size, len(split)]), kept_targets.all
+        for name, metric in measured.whole.items():
+            values[name] = _total(metric(spared(metric, outputs), targets.clone()))
     return values
 
 
@@ -210,6 +218,14 @@ class Targets:
     def all(self) -> Tensor:
         """The targets of all batches."""
         return torch.cat(self._kept) if self._labels is None else self._labels
+
+
+def spared(metric: Any, outputs: Outputs) -> Outputs:
+    """The outputs, copied for a metric that may change them in place: other metrics read them, too."""
+    function = metric.func if isinstance(metric, partial) else metric
+    if function is accuracy or function in _FUNCTIONS or type(function) in _MODULES:
+        return outputs
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, outputs)
 
 
 def detached(outputs: Outputs) -> Outputs:

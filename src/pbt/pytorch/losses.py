@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,43 @@ def placed(function: Any, device: str) -> Any:
 
 def _moved(value: Any, device: str) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
+
+
+_LARGE = 2**16
+"""Numbers of a tensor from which on copies of a loss share it."""
+
+
+def fresh(function: Any) -> Any:
+    """A copy of a loss with its own state, which shares parameters and large tensors; a plain function is returned."""
+    if isinstance(function, type) or (inspect.isroutine(function) and not inspect.ismethod(function)):
+        return function
+    try:
+        return copy.deepcopy(function, {id(tensor): tensor for tensor in _shared(function, {})})
+    except Exception:  # noqa: BLE001 (an object that cannot be copied is used as it is)
+        return function
+
+
+def _shared(value: Any, seen: dict[int, Any]) -> Iterator[Tensor]:
+    """The parameters and large tensors that an object refers to."""
+    if isinstance(value, Tensor):
+        if isinstance(value, nn.Parameter) or value.numel() >= _LARGE:
+            yield value
+        return
+    if id(value) in seen or isinstance(value, (str, bytes, int, float, type)):
+        return
+    seen[id(value)] = value
+    if isinstance(value, partial):
+        inner: Any = [value.func, *value.args, *value.keywords.values()]
+    elif inspect.ismethod(value):
+        inner = [value.__self__]
+    elif isinstance(value, Mapping):
+        inner = value.values()
+    else:
+        inner = (
+            value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
+        )
+    for item in list(inner):
+        yield from _shared(item, seen)
 
 
 def training_loss(loss: Any, device: str) -> Callable[..., Tensor]:

@@ -37,7 +37,7 @@ from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
 from pbt.pytorch.kept_states import KeptStates, on_host
 from pbt.pytorch.live import Live
 from pbt.pytorch.loaders import check_loader
-from pbt.pytorch.losses import check_loss, placed, training_loss
+from pbt.pytorch.losses import check_loss, fresh, placed, training_loss
 from pbt.pytorch.modes import set_mode
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.precision import (
@@ -68,7 +68,7 @@ class SupervisedTask:
         bind: The binding of each hyperparameter, as `{"lr": optimizer("lr")}`.
         loss: `(outputs, targets, **settings) -> scalar`, default cross-entropy: a function, or an object such as
             `nn.CrossEntropyLoss(weight=...)`, whose tensors are moved to the device and whose settings are arguments or
-            attributes.
+            attributes. If it changes its own attributes or buffers, it starts every round and evaluation as given here.
         metrics: Functions `(outputs, targets) -> number` by name; `loss` is always added. Each is computed over a whole
             split, from the kept outputs of all its batches.
         means: Names of metrics, or `"loss"`, that are means over examples: these are averaged over batches, and no
@@ -347,6 +347,8 @@ class SupervisedTrainer:
             self._step(self._tried, 0, ctx)
 
     def _load(self, hparams: HParams, state: State, ctx: Context) -> Live:
+        # A loss may have a state, which no state of a member holds.
+        self._loss = training_loss(fresh(self._task.loss), self._device)
         live = self._task.build(self._device, self._noise, ctx.init_key)
         if state is not None:
             restore(live.parts, state)
@@ -366,13 +368,7 @@ class SupervisedTrainer:
 
     def _step(self, live: Live, step: int, ctx: Context) -> tuple[Tensor, Tensor | float]:
         model, optimizer, settings = live.parts["model"], live.parts["optimizer"], live.settings
-        key = ctx.key("noise", ctx.member, step)
-        self._noise.at(self._noise.key(ctx, step), step=step)
-        # For noise drawn inside layers or in functional form.
-        seed_global(key, self._device)
-        inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key, size_of(live), live.augment)
-        optimizer.zero_grad(set_to_none=True)
-        value, measured = self._gradient(live, inputs, targets)
+        value, measured = self._backward(live, step, ctx)
         if settings["clip_norm"] is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
         optimizer.step()
@@ -382,6 +378,16 @@ class SupervisedTrainer:
         if average is not None:
             average.update(model, settings["ema"], step)
         return value, measured
+
+    def _backward(self, live: Live, step: int, ctx: Context) -> tuple[Tensor, Tensor | float]:
+        """The loss and the score of a step, whose gradient is accumulated."""
+        key = ctx.key("noise", ctx.member, step)
+        self._noise.at(self._noise.key(ctx, step), step=step)
+        # For noise drawn inside layers or in functional form.
+        seed_global(key, self._device)
+        inputs, targets = self._batches.at(step, ctx.seed, ctx.member, key, size_of(live), live.augment)
+        live.parts["optimizer"].zero_grad(set_to_none=True)
+        return self._gradient(live, inputs, targets)
 
     def _gradient(self, live: Live, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor | float]:
         """Accumulate the gradient of the mean loss over a step's batches; returns the loss and the score."""

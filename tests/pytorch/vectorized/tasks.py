@@ -26,7 +26,7 @@ def make_net():
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
-        self.inner, self.drop, self.head = nn.LSTM(6, 4).double(), nn.Dropout(0.2), nn.Linear(4, 3)
+        self.inner, self.drop, self.head = nn.LSTM(6, 4).double(), nn.Dropout(0.2), nn.Linear(4, 3).double()
 
     def forward(self, x):
         return self.head(self.drop(self.inner(x.unsqueeze(0))[0][0]))

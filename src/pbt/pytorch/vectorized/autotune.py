@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +20,7 @@ from pbt.executors.seeding import seeded, use_threads
 from pbt.executors.worker import Context, WorkerSpec
 from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.supervised import SupervisedTask, SupervisedTrainer
+from pbt.pytorch.vectorized.check import check, sound
 from pbt.pytorch.vectorized.failures import broken
 from pbt.pytorch.vectorized.population import Population
 from pbt.space import HParams
@@ -98,36 +99,48 @@ def probe(
     """
     with seeded(0, setup.device), matrix_products(task.precision, setup.device):
         try:
-            population = Population(setup, task, convolutions)
-            step, size = population.try_out(births[:1])
-            # First without the measuring hooks, which hide saved-tensor hooks of the network.
-            step(eager=True)
-            population.try_evaluation()
-            step, size = population.try_out(births[:1])
-            member, free = _TRAINED * size + _kept_bytes(step), free_memory(setup.device)
-            room = max(1, int(SHARE * free / max(1, member)))
-            times = {layout: _step_of_all(population, births, layout, room, setup.device) for layout in layouts}
-            best = min(times, key=lambda layout: times[layout])
-            ways: dict[Convolutions, float] = {}
-            if convolutions is None and population.convolves:
-                ways = _ways(population, births, best, room, setup.device)
-        except PBTError:
-            raise
+            measured = _measured(task, setup, births, layouts, convolutions)
         except Exception as error:
-            raise TaskError(broken(error)) from error
+            # A member that fails alone, too, is no reason against one program.
+            some = sound(task, setup, births[:MEMBERS])
+            if len(some) == len(births[:MEMBERS]):
+                raise error if isinstance(error, PBTError) else TaskError(broken(error)) from error
+            same = [some[i % len(some)] for i in range(len(births))]
+            measured = _measured(task, setup, same, layouts, convolutions)
         alone = 0.0
         if apart is not None:
             workers, each = apart
             trainer = SupervisedTrainer(task, setup.device, each)
             context = Context(seed=0, member=0, round=1, first_step=0, device=setup.device, threads=each)
             alone = _timed(lambda: trainer.try_out(births[0], context), each, setup.device) * -(-len(births) // workers)
+    return replace(measured, apart=alone)
+
+
+def _measured(
+    task: SupervisedTask,
+    setup: WorkerSpec,
+    births: Sequence[HParams],
+    layouts: Sequence[Layout],
+    convolutions: Convolutions | None,
+) -> Probe:
+    """The measurements of one program."""
+    population = Population(setup, task, convolutions)
+    check(population, task, setup, births)
+    step, size = population.try_out(births[:1])
+    member, free = _TRAINED * size + _kept_bytes(step, size), free_memory(setup.device)
+    room = max(1, int(SHARE * free / max(1, member)))
+    times = {layout: _step_of_all(population, births, layout, room, setup.device) for layout in layouts}
+    best = min(times, key=lambda layout: times[layout])
+    ways: dict[Convolutions, float] = {}
+    if convolutions is None and population.convolves:
+        ways = _ways(population, births, best, room, setup.device)
     return Probe(
         member_bytes=member,
         free_bytes=free,
         room=room,
         layout=best,
         together=min(ways.values(), default=times[best]),
-        apart=alone,
+        apart=0.0,
         convolutions=ways,
     )
 
@@ -143,16 +156,22 @@ def free_memory(device: str) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _kept_bytes(step: Callable[..., object]) -> int:
-    """Bytes that a step saves for the backward pass."""
+def _kept_bytes(step: Callable[..., object], size: int) -> int:
+    """Bytes that a step saves for the backward pass; a guess by the network's bytes if they cannot be measured."""
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        step(eager=True)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            step(eager=True)
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        # A gradient inside the network, by `torch.func`.
+        return _TRAINED * size
     # Saved tensors may have a gradient of the same size in the backward pass.
     return 2 * sum(saved.values())
 

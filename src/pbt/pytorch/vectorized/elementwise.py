@@ -168,7 +168,9 @@ class Elementwise(ABC):
         names = [name for name in self.remembers if name in self._present[index]]
         rows = {name: list(self._rows[name].row(index).values()) for name in names}
         # One count per parameter, as torch increments them separately.
-        counts = [{"step": torch.tensor(count)} if self.counts else {} for _ in self._gradients.views]
+        # Torch's fused kernels count in single precision, whatever the default type.
+        dtype = torch.float32 if self._groups and self._groups[index][0].get("fused") else None
+        counts = [{"step": torch.tensor(count, dtype=dtype)} if self.counts else {} for _ in self._gradients.views]
         return {
             place: own | {name: kept[i] for name, kept in rows.items()}
             for i, (place, own) in enumerate(zip(self._places, counts, strict=True))

@@ -38,7 +38,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     if is_shared(w) and (b is None or is_shared(b)):
         return for_shared(lambda rows: F.linear(rows, w[0], None if b is None else b[0]), x)
     x, w, b = _cast(x), _cast(w), None if b is None else _cast(b)
-    rows = x.reshape(len(x), -1, x.shape[-1])
+    # Counted, because the size of an empty tensor cannot be inferred.
+    rows = x.reshape(len(x), x.shape[1:-1].numel(), x.shape[-1])
     result: Tensor = _Linear.apply(rows, w, b)  # type: ignore[no-untyped-call]
     return result.view(*x.shape[:-1], w.shape[1])
 

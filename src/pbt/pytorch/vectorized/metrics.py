@@ -1,5 +1,6 @@
 """The loss and the metrics of each member, from the outputs of all members."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,9 @@ class Measures:
             shared: Whether all members have the same targets.
             first: The number of the first member in the outputs.
         """
+        # A copy of a metric object is the same metric.
+        name = name.func if isinstance(name, partial) else name
+        name = name if isinstance(name, str) or inspect.isroutine(name) else type(name)
         if name not in self._slow:
             try:
                 with quiet():

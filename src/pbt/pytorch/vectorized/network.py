@@ -1,7 +1,6 @@
 """One network that runs for all members; their tensors are passed as arguments."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 from pbt.errors import TaskError
 from pbt.pytorch.noise import KeyedDropout, Noise
-from pbt.pytorch.vectorized.failures import CHECKPOINTED
+from pbt.pytorch.vectorized.attributes import ModuleAttributes
+from pbt.pytorch.vectorized.failures import CHECKPOINTED, REMEDY
 from pbt.pytorch.vectorized.layer_chain import chain_of
 from pbt.pytorch.vectorized.noise import StackedDropout
 from pbt.pytorch.vectorized.settings import Settings
@@ -33,7 +33,7 @@ class StackedNet:
         tuning: The choices for the kind of device.
 
     Raises:
-        TaskError: A parameter has a gradient hook, which would not run for members.
+        TaskError: A parameter or a layer has a gradient hook, which would not run for members.
     """
 
     def __init__(self, model: nn.Module, noise: Noise, device: str, tuning: Tuning = CPU) -> None:
@@ -41,12 +41,18 @@ class StackedNet:
         self._device = device
         self._dropouts = _stack_dropouts(model, noise)
         self._own = dict(model.named_parameters())
-        for name, parameter in self._own.items():
-            if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-                raise TaskError(f"the network has a hook on the gradient of '{name}'; use the executor 'processes'")
+        _check_hooks(model, self._own)
         self._dtype = next((p.dtype for p in self._own.values() if p.is_floating_point()), torch.get_default_dtype())
         names = {id(tensor): name for name, tensor in [*self._own.items(), *model.named_buffers()]}
         holders: list[dict[str, Any]] = [of for m in model.modules() for of in (m._parameters, m._buffers)]
+        self._trained = {name: parameter.requires_grad for name, parameter in self._own.items()}
+        self._absent = [
+            (f"{path}.{key}" if path else key, module._buffers, key)
+            for path, module in model.named_modules()
+            for key, tensor in module._buffers.items()
+            if tensor is None
+        ]
+        """The registered buffers without a tensor."""
         self._places = [
             (names[id(tensor)], holder, key)
             for holder in holders
@@ -56,10 +62,30 @@ class StackedNet:
         self._rules = rules_of(tuning.convolutions, wide_norms=tuning.wide_norms)
         self._chain = chain_of(model, names, self._rules)
         self._usual: dict[str, Any] = {}
-        self._as_built = _plain_attributes(model)
-        self._tried = False
+        self._plain = ModuleAttributes(model)
         self.attributes: dict[str, Tensor] = {}
         """The attributes in which members differ, by path: (members,)."""
+
+    @property
+    def plain(self) -> ModuleAttributes:
+        """The network's attributes that no state holds."""
+        return self._plain
+
+    def buffer_of(self, path: str) -> str | None:
+        """The name of the buffer at the path of an attribute; None: the attribute is no buffer."""
+        owner, key = self._owner(path)
+        tensor = owner._buffers.get(key) if isinstance(owner, nn.Module) else None
+        if tensor is None:
+            return None
+        return next(name for name, holder, of in self._places if holder[of] is tensor)
+
+    def _check_buffer(self, path: str) -> None:
+        """Raise TaskError if the tensor at the path is no buffer; `Program.bind_buffers` fills buffers."""
+        if self.buffer_of(path) is None:
+            raise TaskError(
+                f"attribute('model.{path}'): a tensor that is no buffer cannot differ between members of one program; "
+                f"make it a buffer, or {REMEDY}"
+            )
 
     @property
     def draws(self) -> bool:
@@ -74,23 +100,30 @@ class StackedNet:
         """Set evaluation mode."""
         self._model.eval()
 
-    def configure(self, settings: Sequence[Settings]) -> None:
+    def configure(self, settings: Sequence[Settings], *, stacked: Collection[str] | None = None) -> None:
         """Set each member's dropout and attributes, and reset the network's plain attributes to those as built.
+
+        Args:
+            settings: The settings of each member.
+            stacked: The paths of attributes in which members may differ, whether they do now or not; None: those in
+                which they do.
 
         Raises:
             TaskError: Members differ in an attribute that is not a number.
         """
         for layer, own in zip(self._dropouts, zip(*(own.dropout for own in settings), strict=True), strict=True):
             layer.set(own, self._device)
-        for module, name, value in self._as_built:
-            setattr(module, name, copy.deepcopy(value))
+        self._plain.reset()
         held, self.attributes = self.attributes, {}
         for path in {path: None for own in settings for path in own.attributes} | dict.fromkeys(self._usual):
             owner, name = self._owner(path)
             usual = self._usual.setdefault(path, getattr(owner, name))
             values = [own.attributes.get(path, usual) for own in settings]
+            if isinstance(usual, Tensor):
+                self._check_buffer(path)
+                continue
             setattr(owner, name, values[0])
-            if any(value != values[0] for value in values):
+            if any(value != values[0] for value in values) if stacked is None else path in stacked:
                 stacked = self._stacked(path, values)
                 before = held.get(path)
                 if before is not None and (before.shape, before.dtype) == (stacked.shape, stacked.dtype):
@@ -102,7 +135,7 @@ class StackedNet:
     @property
     def signature(self) -> Sequence[Any]:
         """The values that a graph of the network depends on, except tensors changed in place."""
-        plain = [(name, repr(getattr(module, name))) for module, name, _ in self._as_built]
+        plain = self._plain.plain()
         kinds = [(path, str(tensor.dtype)) for path, tensor in self.attributes.items()]
         return [layer.drops for layer in self._dropouts], plain, kinds
 
@@ -110,7 +143,7 @@ class StackedNet:
         if not all(type(value) in (int, float) for value in values):
             raise TaskError(
                 f"attribute('model.{path}'): {sorted(set(map(str, values)))} cannot differ between members of one "
-                "program; use the executor 'processes'"
+                f"program; {REMEDY}"
             )
         whole = all(type(value) is int for value in values)
         return torch.tensor(values, dtype=torch.int64 if whole else self._dtype)
@@ -124,7 +157,7 @@ class StackedNet:
             if parameter.grad is not None:
                 raise TaskError(
                     f"the network uses its parameter '{name}' by a reference other than an attribute of a module, so "
-                    "members of one program cannot have separate values; use the executor 'processes'"
+                    f"members of one program cannot have separate values; {REMEDY}"
                 )
 
     @property
@@ -154,21 +187,18 @@ class StackedNet:
         """
         for layer in self._dropouts:
             layer.row = row
-        with (
-            self._holding({**params, **buffers, **shared}),
-            self._having(attributes),
-            Rules(self._rules),
-            self._unhooked(),
-        ):
+        given = {**params, **buffers, **shared}
+        for name in self._trained:
+            given[name]._is_param = True  # for isinstance(..., nn.Parameter)
+        trained = {id(given[name]): flag for name, flag in self._trained.items()}
+        with self._holding(given), self._having(attributes), Rules(self._rules, trained), self._unhooked():
             outputs = self._model(*inputs)
-            replaced = {
-                name: holder[key]
-                for name, holder, key in self._places
-                if name in buffers and holder[key] is not buffers[name]
-            }
-            changed = {name for name, holder, key in self._places if name in shared and holder[key] is not shared[name]}
+            replaced = {name: holder[key] for name, holder, key in self._places if holder[key] is not given[name]}
+            made = next((name for name, holder, key in self._absent if holder[key] is not None), None)
+        changed = replaced.keys() & shared.keys()
         if changed:
             raise NotShareable(changed, "are not trained, but change in training")
+        _check_replaced(replaced, buffers, made)
         return outputs, replaced
 
     @contextmanager
@@ -182,15 +212,17 @@ class StackedNet:
         finally:
             for (_, holder, key), tensor in zip(self._places, before, strict=True):
                 holder[key] = tensor
+            for _, holder, key in self._absent:
+                holder[key] = None
 
     @contextmanager
     def _unhooked(self) -> Iterator[None]:
-        """Refuse saved-tensor hooks in the first training step: in the backward pass they run outside of `vmap`.
+        """Refuse saved-tensor hooks in training: in the backward pass they run outside of `vmap`.
 
-        Only in the first step, and not while such hooks measure the memory of a step, because this disables them.
+        Not while such hooks measure the memory of a step, because this disables them.
         """
         hooks = torch._C._autograd
-        if self._tried or not self._model.training or hooks._top_saved_tensors_default_hooks(True) is not None:
+        if not self._model.training or hooks._top_saved_tensors_default_hooks(True) is not None:
             yield
             return
         hooks._saved_tensors_hooks_disable(CHECKPOINTED, False)
@@ -198,7 +230,6 @@ class StackedNet:
             yield
         finally:
             hooks._saved_tensors_hooks_enable()
-        self._tried = True
 
     @contextmanager
     def _having(self, attributes: Mapping[str, Tensor]) -> Iterator[None]:
@@ -220,24 +251,35 @@ class StackedNet:
         return owner, last
 
 
-def _plain_attributes(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """The plain attributes of modules: no state holds them, and every round starts with their values as built."""
-    own = vars(nn.Module()).keys()
-    return [
-        (module, name, copy.deepcopy(value))
-        for module in model.modules()
-        if not isinstance(module, StackedDropout)
-        for name, value in vars(module).items()
-        if name not in own and _is_plain(value)
-    ]
+def _check_hooks(model: nn.Module, params: Mapping[str, nn.Parameter]) -> None:
+    """Raise TaskError for hooks in the backward pass, which runs outside of `vmap`."""
+    for name, parameter in params.items():
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            raise TaskError(f"the network has a hook on the gradient of '{name}'; {REMEDY}")
+    for path, module in model.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            layer = f"its layer '{path}' ({type(module).__name__})" if path else "itself"
+            raise TaskError(
+                f"the network has a backward hook on {layer}, which would see all members at once; {REMEDY}"
+            )
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    if isinstance(value, dict):
-        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    return value is None or isinstance(value, (bool, int, float, str))
+def _check_replaced(replaced: Mapping[str, Any], buffers: Mapping[str, Tensor], made: str | None) -> None:
+    """Raise TaskError unless replaced tensors are buffers of the same shape."""
+    for name, value in replaced.items():
+        if name not in buffers:
+            raise TaskError(f"the network replaces its parameter '{name}' in forward; change it in place")
+        shapes = [tuple(getattr(tensor, "shape", ())) for tensor in (buffers[name], value)]
+        if not isinstance(value, Tensor) or shapes[0] != shapes[1]:
+            raise TaskError(
+                f"the network replaces its buffer '{name}' of shape {shapes[0]} by one of shape {shapes[1]}; a buffer "
+                "must keep its shape, so that a state fits the network as built"
+            )
+    if made is not None:
+        raise TaskError(
+            f"the network makes its buffer '{made}' in forward, and a state with it would not fit the network as "
+            "built; register it with a tensor in __init__"
+        )
 
 
 def _stack_dropouts(model: nn.Module, noise: Noise) -> list[StackedDropout]:

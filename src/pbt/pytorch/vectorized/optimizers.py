@@ -115,6 +115,8 @@ class Separate:
             if fused is not None and whole:
                 fused.step(own)
                 continue
+            if type(optimizer).zero_grad is not Optimizer.zero_grad:
+                optimizer.zero_grad(set_to_none=True)
             for param in params:
                 param.grad = None
             for place, gradient in zip(present, own, strict=True):

@@ -3,8 +3,7 @@
 import gc
 import logging
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -15,19 +14,30 @@ from torch import Tensor, nn
 from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
-from pbt.executors.base import Convolutions, Incident, Outcome, RoundTask, State, TaskBatch
+from pbt.executors.base import Convolutions, Failure, Incident, Outcome, Report, RoundTask, State, TaskBatch
 from pbt.executors.devices import device_lost, need_of, out_of_memory
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
-from pbt.executors.worker import LESS_MEMORY, WorkerSpec, context_of, failure, fatal_cause, lost, report
+from pbt.executors.worker import (
+    LESS_MEMORY,
+    MemberWorker,
+    WorkerSpec,
+    context_of,
+    error_text,
+    failure,
+    fatal_cause,
+    lost,
+    report,
+)
 from pbt.pytorch.checks import opened
-from pbt.pytorch.data import Split
-from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, Targets, Weights, batches, joined
+from pbt.pytorch.data import Data, Split
+from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, Targets, Weights, batches, joined, spared
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
-from pbt.pytorch.sources import ExampleSource
+from pbt.pytorch.sources import ExampleSource, Inputs
 from pbt.pytorch.supervised import SupervisedTask, held_out
+from pbt.pytorch.vectorized.attributes import Values
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
@@ -92,6 +102,12 @@ class Population:
         self._shares = False
         """Whether a round has succeeded with the tensors that members share now."""
 
+    @property
+    def data(self) -> Data:
+        """The data, on the device."""
+        validation = self._held_out.get("val", self._data.validation)
+        return replace(self._data, validation=validation, test=self._held_out.get("test", self._data.test))
+
     def run(self, share: TaskBatch) -> list[Outcome]:
         """Train, score and store one round of members with the same first step.
 
@@ -155,15 +171,19 @@ class Population:
         return outcomes + [self._outcome(start.task, row, metrics[row], seconds) for row, start in rows], ""
 
     def _stopped(self, tasks: Sequence[RoundTask], error: BaseException) -> list[Outcome]:
-        """The outcomes of rounds that ended for a reason that is not a member's."""
+        """The outcomes of rounds whose program failed; a member that fails alone, too, costs only itself."""
         if device_lost(error):
             return [lost(task, self._setup.device, error) for task in tasks]
         if isinstance(error, PBTError):
-            reason = fatal_cause(error), str(error), ""
-        else:
-            reason = "refused", broken(error), traceback.format_exc()
-        place = users_line(error.__traceback__)
-        return [failure(task, *reason, place) for task in tasks]
+            return [_ended(task, error, fatal_cause(error), str(error)) for task in tasks]
+        if len(tasks) == 1:
+            worker = MemberWorker(self._setup, self._task.trainer(self._setup.device, self._setup.threads))
+            (alone,) = worker.run(tuple(tasks))
+            return [alone if isinstance(alone, Failure) else _ended(tasks[0], error, "refused", broken(error))]
+        outcomes = [outcome for task in tasks for outcome in self._fitted((task,))]
+        if all(isinstance(outcome, Report) for outcome in outcomes):
+            log.warning("a round was trained one member after the other: %s", broken(error))
+        return outcomes
 
     def _trained(self, starts: Sequence[_Start]) -> list[Metrics]:
         """Load and train a wave; again, with fewer shared tensors, if members turn out not to share them."""
@@ -199,34 +219,38 @@ class Population:
         self._program, self._rows = None, {}
         return True
 
-    def try_out(self, births: Sequence[HParams], steps: int = 1) -> tuple[Callable[..., object], int]:
+    def try_out(
+        self, births: Sequence[HParams], steps: int = 1, stacked: Collection[str] | None = None
+    ) -> tuple[Callable[..., Any], int]:
         """Prepare training steps of new members for measurements; no state is stored.
+
+        Args:
+            births: The hyperparameters of the members.
+            steps: Number of steps.
+            stacked: As in `StackedNet.configure`.
 
         Returns:
             A function that runs the steps and may be called repeatedly, with `eager=True` without graphs; and the bytes
             of one member's parameters and buffers.
         """
-        wave = [
-            RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
-            for i, hparams in enumerate(births)
-        ]
+        wave = trial(births, steps)
         contexts = [context_of(task, self._setup) for task in wave]
 
         def load() -> Program:
             try:
-                program = self._load([self._start(task) for task in wave])
+                program = self._load([self._start(task) for task in wave], stacked)
             except NotShareable as error:
                 self._take_apart(error)
                 return load()
             program.set_mode(training=True)
             return program
 
-        def run(*, eager: bool = False) -> object:
+        def run(*, eager: bool = False) -> Any:
             assert self._steps is not None  # noqa: S101 (built with the program)
             try:
                 losses = self._steps.run(wave, contexts, self._settings, eager=eager)
                 if eager:
-                    self._held().shared.check()
+                    self.held().shared.check()
             except Exception as error:
                 if not self._take_apart(error):
                     raise
@@ -247,13 +271,21 @@ class Population:
         layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
         return self._tuning.has_ways and any(isinstance(m, layers) for m in self._reader.stand_in.modules())
 
-    def try_evaluation(self) -> None:
-        """Evaluate the members of the last `try_out` on the first batch of each split."""
-        assert self._program is not None  # noqa: S101 (called after `try_out`)
-        self._program.set_mode(training=False)
+    def try_evaluation(self, *, trained: bool = True) -> dict[str, list[float]]:
+        """The loss of the members of the last `try_out` on the first batch of each split.
+
+        Args:
+            trained: Whether they were trained for a step, so that their optimizers have another mode for it.
+        """
+        program, found = self.held(), {}
+        if trained:
+            program.set_mode(training=False)
         for name, split in self._held_out.items():
-            inputs, targets = split.take(slice(0, self._task.evaluation_batch))
-            self._evaluate(self._program, self._measured[name], Split(inputs, targets))
+            first = Split(*split.take(slice(0, self._task.evaluation_batch)))
+            found[name] = self._evaluate(program, self._measured[name], first)["loss"].tolist()
+        if trained:
+            program.set_mode(training=True)
+        return found
 
     def _start(self, task: RoundTask) -> _Start:
         """Find the state of a task, and read its settings."""
@@ -268,7 +300,7 @@ class Population:
             schedule = None if schedules is None else schedules.dump(row)
         return _Start(task=task, row=row, settings=self._reader.settle(task.hparams, groups, schedule))
 
-    def _load(self, starts: Sequence[_Start]) -> Program:
+    def _load(self, starts: Sequence[_Start], stacked: Collection[str] | None = None) -> Program:
         """Load the states into the rows of a program, in order."""
         program = self._program
         if program is None or program.members != len(starts):
@@ -284,17 +316,19 @@ class Population:
             kept, rows = {}, [start.row for start in starts]
         self._rows = {}
         program.release()
-        program.configure([start.settings for start in starts])
+        program.configure([start.settings for start in starts], stacked=stacked)
         program.gather([i if row is None else row for i, row in enumerate(rows)])
         for i, (start, row) in enumerate(zip(starts, rows, strict=True)):
             if row is None:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
                 program.load(i, state)
+        program.bind_buffers()
         program.mark_start()
         self._program, self._settings = program, [start.settings for start in starts]
         return program
 
-    def _held(self) -> Program:
+    def held(self) -> Program:
+        """The program of the members in memory."""
         assert self._program is not None  # noqa: S101 (loaded before)
         return self._program
 
@@ -311,6 +345,7 @@ class Population:
             return state
         key = context_of(task, self._setup).init_key
         parts = self._task.build(self._setup.device, Noise(), key).parts
+        self._reader.shared.check(parts)
         fresh = {name: part.state_dict() for name, part in parts.items()}
         fresh["optimizer"] = {"state": {}, "param_groups": None}
         self._reader.check(fresh)
@@ -363,6 +398,7 @@ class Population:
         task, size = self._task, min(self._task.evaluation_batch, len(split))
         together = program.tuning.evaluated_together or _EVALUATED_TOGETHER * program.members
         some = max(1, max(task.evaluation_batch, together) // size)
+        measured = measured.renewed()
         values = torch.zeros((len(measured.names), program.members), dtype=torch.float64, device=self._setup.device)
         rows = dict(zip(measured.names, values, strict=True))
         kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
@@ -370,14 +406,17 @@ class Population:
 
         def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int, weight: float) -> None:
             # A copy: a metric may change its targets in place.
-            measures = program.measure(metric, outputs, targets.clone(), shared=True, first=first)
+            own = spared(metric, outputs)
+            measures = program.measure(metric, own, targets.clone(), shared=True, first=first)
             rows[name][first : first + some] += measures.detach().double() * weight
 
+        # Each group of members continues with the network's attributes as its previous batch left them.
+        plain = {first: program.plain.now() for first in kept if len(kept) > 1}
         for inputs, targets in batches(split, size, task.prepare):
             weights.begin(targets)
             read.add(targets)
             for first, outs in kept.items():
-                outputs = program.outputs(inputs, first, first + some)
+                outputs = _outputs(program, inputs, range(first, first + some), plain)
                 for name, metric in measured.means.items():
                     if weight := weights.of(name):
                         measure(name, metric, outputs, targets, first, weight)
@@ -403,6 +442,29 @@ class Population:
             return blamed(task, error)
         self._rows[ref] = row, stored.digest
         return report(task, measured, stored, seconds)
+
+
+def _outputs(program: Program, inputs: Inputs, members: range, plain: dict[int, Values]) -> Outputs:
+    """The outputs of a group of members, whose attributes of the network are in `plain`; empty: one group."""
+    if plain:
+        program.plain.set(plain[members.start])
+    outputs = program.outputs(inputs, members.start, members.stop)
+    if plain:
+        plain[members.start] = program.plain.now()
+    return outputs
+
+
+def _ended(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:
+    """The failure of a member whose task ends the run."""
+    return failure(task, cause, message, error_text(error)[1], users_line(error.__traceback__))
+
+
+def trial(births: Sequence[HParams], steps: int) -> list[RoundTask]:
+    """First rounds of new members."""
+    return [
+        RoundTask(member=i, round=1, start=None, hparams=hparams, first_step=0, steps=steps, seed=0)
+        for i, hparams in enumerate(births)
+    ]
 
 
 def parts_of(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:

@@ -15,19 +15,20 @@ from pbt.errors import TaskError
 from pbt.pytorch.average import decay_at
 from pbt.pytorch.evaluation import detached
 from pbt.pytorch.frozen import fingerprints, whole
-from pbt.pytorch.losses import training_loss
+from pbt.pytorch.losses import fresh, training_loss
 from pbt.pytorch.noise import CounterNoise, Noise
 from pbt.pytorch.precision import forward_pass, in_float32
 from pbt.pytorch.sources import Inputs
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.vectorized.attributes import ModuleAttributes
 from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, Elementwise
 from pbt.pytorch.vectorized.metrics import Measures, Metric, Outputs, quiet
 from pbt.pytorch.vectorized.network import StackedNet
 from pbt.pytorch.vectorized.optimizers import Separate, Stepper, clip, is_hooked
 from pbt.pytorch.vectorized.schedules import VectorizedSchedulers
 from pbt.pytorch.vectorized.settings import Groups, Settings
-from pbt.pytorch.vectorized.shared import SharedTensors
+from pbt.pytorch.vectorized.shared import NotShareable, SharedTensors
 from pbt.pytorch.vectorized.stacked_tensors import Rows
 from pbt.pytorch.vectorized.tuning import Tuning
 from pbt.store.frozen import Frozen
@@ -93,7 +94,11 @@ class Program:
             for (name, view), trained in zip(self.params.views.items(), self._trained, strict=True)
         }
         self._rows = torch.arange(members, device=device)
-        self._loss = training_loss(task.loss, device)
+        self.loss = fresh(task.loss)
+        """The loss of all members."""
+        self._loss = training_loss(self.loss, device)
+        self.recorded: dict[str, Tensor] | None = None
+        """The gradient of the last step by parameter, (members, *shape), if it is set to a dictionary before."""
         self._measures = Measures(members, device)
         self._stepper: Stepper | None = None
         self._settings: Sequence[Settings] = ()
@@ -132,13 +137,13 @@ class Program:
         """Bytes of all parameters, buffers and averaged weights, without those that members share."""
         return self.params.nbytes + self.buffers.nbytes + (0 if self.average is None else self.average.nbytes)
 
-    def configure(self, settings: Sequence[Settings]) -> None:
-        """Set each member's settings."""
+    def configure(self, settings: Sequence[Settings], *, stacked: Collection[str] | None = None) -> None:
+        """Set each member's settings; `stacked` as in `StackedNet.configure`."""
         self._settings, self._groups = settings, [own.groups for own in settings]
         if self.schedules is not None:
             self.schedules.configure(settings)
         self._measures.configure([own.loss for own in settings])
-        self._net.configure(settings)
+        self._net.configure(settings, stacked=stacked)
         norms = [own.task["clip_norm"] for own in settings]
         if all(norm is None for norm in norms):
             self._norms = None
@@ -148,6 +153,26 @@ class Program:
         if self.average is not None:
             self._decays.copy_(torch.tensor([own.task["ema"] for own in settings], dtype=torch.float64))
         self._use(self._fitting())
+
+    @torch.no_grad()
+    def bind_buffers(self) -> None:
+        """Set the bound buffers of every member, which a loaded state has overwritten.
+
+        Raises:
+            NotShareable: Members share one.
+        """
+        for i, own in enumerate(self._settings):
+            for path, value in own.attributes.items():
+                name = self._net.buffer_of(path)
+                if name in self.shared.tensors:
+                    raise NotShareable([name], "are bound to a hyperparameter")
+                if name is not None:
+                    self.buffers.views[name][i].fill_(value)  # type: ignore[arg-type] # checked by the binding
+
+    @property
+    def plain(self) -> ModuleAttributes:
+        """The network's attributes that no state holds."""
+        return self._net.plain
 
     @property
     def signature(self) -> Sequence[Any]:
@@ -226,6 +251,8 @@ class Program:
             loss, outputs = self._gradient(some, of, share, shared=shared)
             losses.append(loss)
             done.append(Batch(outputs, of, share))
+        if self.recorded is not None:
+            self.recorded = {name: leaf.grad.clone() for name, leaf in self._leaves.items() if leaf.grad is not None}
         self._advance()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(0), done
 

@@ -24,7 +24,7 @@ from pbt.pytorch.bind import (
 from pbt.pytorch.live import Live
 from pbt.pytorch.noise import KeyedDropout, Noise
 from pbt.pytorch.supervised import SupervisedTask
-from pbt.pytorch.vectorized.unsaved import check_shareable
+from pbt.pytorch.vectorized.unsaved import SharedValues
 from pbt.space import HParams, Value
 
 _KNOWN = (AttributeBinding, AugmentBinding, DropoutBinding, LossBinding, OptimizerBinding, SettingBinding)
@@ -65,7 +65,7 @@ class HParamReader:
         # Kept for the first member, because a network may be large.
         self._first: Live | None = self._build()
         parts = self._first.parts
-        check_shareable(lambda seed: task.build("cpu", Noise(), seed).parts["model"], parts["model"])
+        self.shared = SharedValues(lambda seed: task.build("cpu", Noise(), seed).parts, parts)
         self.stand_in: nn.Module = parts["model"]
         """A network whose parameters serve optimizers that are never stepped."""
         self.names = set(parts)

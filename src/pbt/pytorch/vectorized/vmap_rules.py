@@ -9,6 +9,7 @@ its convolutions run in the fastest of three ways, which is measured before a ru
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,13 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pbt.errors import TaskError
 from pbt.executors.base import Convolutions
 from pbt.pytorch.vectorized.attention import MULTI_HEAD, attention, fits_multi_head, multi_head
+from pbt.pytorch.vectorized.failures import REMEDY
 from pbt.pytorch.vectorized.linear import for_shared, is_shared, linear
 
 _STREAMS = 4
 """Streams for convolutions that run member by member on an accelerator."""
 _normed: Callable[..., Tensor] = F.batch_norm
+_NONE: Mapping[int, bool] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,13 @@ class Rules(TorchFunctionMode):
 
     Args:
         rules: The rules by operation, as called by networks.
+        trained: `requires_grad` of each parameter, by `id`.
     """
 
-    def __init__(self, rules: Mapping[Any, Rule]) -> None:
+    def __init__(self, rules: Mapping[Any, Rule], trained: Mapping[int, bool] = _NONE) -> None:
         super().__init__()
         self._rules = rules
+        self._trained = trained
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -62,12 +68,85 @@ class Rules(TorchFunctionMode):
             given = [*args, *({**rule.defaults, **(kwargs or {})}[name] for name in [*rule.defaults][len(args) :])]
             if any(map(_differs, given)) and rule.fits(*given):
                 return rule.result(for_all(rule.run, *given))
+        elif func in _INSIDE:
+            return _INSIDE[func](self._trained, func, *args, **(kwargs or {}))
+        elif kwargs and kwargs.get("generator") not in (None, torch.default_generator):
+            raise TaskError(
+                f"the network draws from its own generator, in {getattr(func, '__name__', func)}, which members of one "
+                f"program would share; {REMEDY}"
+            )
         return func(*args, **(kwargs or {}))
 
 
 def _differs(value: Any) -> bool:
     """Whether `vmap` has a separate value for each member."""
     return isinstance(value, Tensor) and torch._C._functorch.is_batchedtensor(value)
+
+
+def _unwrapped(x: Tensor) -> Tensor | None:
+    """The tensor of all members; None: another transform of `torch.func` is between."""
+    while torch._C._functorch.is_batchedtensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return None if torch._C._functorch.is_functorch_wrapped_tensor(x) else x
+
+
+def _property(of: str, parameters: Any = None) -> Callable[..., Any]:
+    """A property of the graph, as it is outside of `vmap`, where the gradient is taken."""
+
+    def read(trained: Mapping[int, bool], func: Any, x: Tensor) -> Any:
+        if id(x) in trained and parameters is not None:
+            return parameters(trained[id(x)])
+        whole = _unwrapped(x) if _differs(x) else None
+        return func(x) if whole is None else getattr(whole, of)
+
+    return read
+
+
+def _refuses(text: str) -> Callable[..., Any]:
+    def refuse(_: Mapping[int, bool], func: Any, x: Tensor, *args: Any) -> Any:
+        if _differs(x):
+            raise TaskError(f"{text}, which one program for all members has no equivalent of; {REMEDY}")
+        return func(x, *args)
+
+    return refuse
+
+
+def _gradient(trained: Mapping[int, bool], func: Any, x: Tensor) -> Any:
+    if id(x) in trained:
+        raise TaskError(f"the network reads the gradient of a parameter in forward; {REMEDY}")
+    return func(x)
+
+
+def _embedding(
+    _: Mapping[int, bool],
+    func: Any,
+    x: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """`F.embedding`; `vmap` would let the padding of all members but one have a gradient."""
+    if padding_idx is None or not _differs(weight):
+        result: Tensor = func(x, weight, padding_idx, *args, **kwargs)
+        return result
+    rows = func(x, weight, None, *args, **kwargs)
+    return torch.where((x == padding_idx % weight.shape[0]).unsqueeze(-1), rows.detach(), rows)
+
+
+_TENSOR: Any = Tensor
+_INSIDE: Mapping[Any, Callable[..., Any]] = {
+    _TENSOR.requires_grad.__get__: _property("requires_grad", bool),
+    _TENSOR.is_leaf.__get__: _property("is_leaf", lambda _: True),
+    _TENSOR.grad_fn.__get__: _property("grad_fn", lambda _: None),
+    _TENSOR.grad.__get__: _gradient,
+    _TENSOR.register_hook: _refuses("the network adds a hook to a tensor in forward"),
+    _TENSOR.register_post_accumulate_grad_hook: _refuses("the network adds a hook to a tensor in forward"),
+    _TENSOR.retain_grad: _refuses("the network calls retain_grad() in forward"),
+    _TENSOR.requires_grad_: _refuses("the network calls requires_grad_() in forward"),
+    F.embedding: _embedding,
+}
+"""Functions that are different inside `vmap`: `(requires_grad by id, function, *arguments)`."""
 
 
 def for_all(run: Callable[..., Tensor], *args: Any) -> Tensor:
