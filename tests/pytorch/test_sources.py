@@ -78,7 +78,7 @@ def test_all_forms_train_the_same_bits(form, executor, folder, in_memory):
     assert results(task_in(form, folder), executor) == in_memory(executor)
 
 
-@pytest.mark.parametrize("changes", [{"order": "member"}, AUGMENTED, {**AUGMENTED, "order": "member"}], ids=str)
+@pytest.mark.parametrize("changes", [{"order": "member"}, AUGMENTED, {**AUGMENTED, "order": "member"}], ids=" ".join)
 @pytest.mark.parametrize("executor", ["inline", "vectorized"])
 def test_orders_and_augmentation(changes, executor, folder, in_memory):
     """So they do with an order of each member, and with augmentation."""
