@@ -32,12 +32,11 @@ from pbt.executors.worker import (
 )
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Data, Split
-from pbt.pytorch.evaluation import Metric, Outputs, SplitMetrics, Targets, Weights, batches, joined, spared
 from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
-from pbt.pytorch.sources import ExampleSource, Inputs
+from pbt.pytorch.sources import ExampleSource
 from pbt.pytorch.supervised import SupervisedTask, held_out
-from pbt.pytorch.vectorized.attributes import Values
+from pbt.pytorch.vectorized.evaluation import evaluate
 from pbt.pytorch.vectorized.failures import blamed, broken
 from pbt.pytorch.vectorized.program import Program
 from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
@@ -51,8 +50,6 @@ log = logging.getLogger("pbt")
 
 _NOT_OF_VMAP = (PBTError, torch.OutOfMemoryError, torch.AcceleratorError)
 """Errors that other copies of tensors do not avoid."""
-_EVALUATED_TOGETHER = 64
-"""Examples per member of one evaluation step, if their total exceeds the task's `evaluation_batch`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +279,7 @@ class Population:
             program.set_mode(training=False)
         for name, split in self._held_out.items():
             first = Split(*split.take(slice(0, self._task.evaluation_batch)))
-            found[name] = self._evaluate(program, self._measured[name], first)["loss"].tolist()
+            found[name] = self._evaluated(program, name, first)["loss"].tolist()
         if trained:
             program.set_mode(training=True)
         return found
@@ -373,7 +370,7 @@ class Population:
         program.set_mode(training=True)
         losses, measured = (of.cpu() for of in self._steps.run(wave, contexts, self._settings))
         program.set_mode(training=False)
-        metrics = {name: self._evaluate(program, self._measured[name], split) for name, split in self._held_out.items()}
+        metrics = {name: self._evaluated(program, name, split) for name, split in self._held_out.items()}
         if "val" in metrics:
             program.schedule_by(metrics["val"]["loss"].tolist())
         program.fetch()
@@ -389,45 +386,8 @@ class Population:
             for i in range(len(wave))
         ]
 
-    def _evaluate(self, program: Program, measured: SplitMetrics, split: ExampleSource) -> dict[str, Tensor]:
-        """Each metric over the split, for each member; the loss does not use the settings bound to hyperparameters.
-
-        The batches are the same for every executor, because a network may mix the examples of a batch. Some members are
-        evaluated at a time to limit memory.
-        """
-        task, size = self._task, min(self._task.evaluation_batch, len(split))
-        together = program.tuning.evaluated_together or _EVALUATED_TOGETHER * program.members
-        some = max(1, max(task.evaluation_batch, together) // size)
-        measured = measured.renewed()
-        values = torch.zeros((len(measured.names), program.members), dtype=torch.float64, device=self._setup.device)
-        rows = dict(zip(measured.names, values, strict=True))
-        kept: dict[int, list[Outputs]] = {first: [] for first in range(0, program.members, some)}
-        weights, read = Weights(measured, split), Targets(split, needed=bool(measured.whole))
-
-        def measure(name: str, metric: Metric, outputs: Outputs, targets: Tensor, first: int, weight: float) -> None:
-            # A copy: a metric may change its targets in place.
-            own = spared(metric, outputs)
-            measures = program.measure(metric, own, targets.clone(), shared=True, first=first)
-            rows[name][first : first + some] += measures.detach().double() * weight
-
-        # Each group of members continues with the network's attributes as its previous batch left them.
-        plain = {first: program.plain.now() for first in kept if len(kept) > 1}
-        for inputs, targets in batches(split, size, task.prepare):
-            weights.begin(targets)
-            read.add(targets)
-            for first, outs in kept.items():
-                outputs = _outputs(program, inputs, range(first, first + some), plain)
-                for name, metric in measured.means.items():
-                    if weight := weights.of(name):
-                        measure(name, metric, outputs, targets, first, weight)
-                if measured.whole:
-                    outs.append(outputs)
-        for first, outs in kept.items():
-            for name, metric in measured.whole.items():
-                measure(name, metric, joined(outs, [size, len(split)], dim=1), read.all, first, 1.0)
-        for name in measured.counting:
-            rows[name] *= weights.scale(name)
-        return dict(zip(measured.names, values.cpu(), strict=True))
+    def _evaluated(self, program: Program, name: str, split: ExampleSource) -> dict[str, Tensor]:
+        return evaluate(self._task, program, self._measured[name], split, self._setup.device)
 
     def _outcome(self, task: RoundTask, row: int, metrics: Metrics, seconds: float) -> Outcome:
         """Check the metrics of one member's round, and store its state."""
@@ -442,16 +402,6 @@ class Population:
             return blamed(task, error)
         self._rows[ref] = row, stored.digest
         return report(task, measured, stored, seconds)
-
-
-def _outputs(program: Program, inputs: Inputs, members: range, plain: dict[int, Values]) -> Outputs:
-    """The outputs of a group of members, whose attributes of the network are in `plain`; empty: one group."""
-    if plain:
-        program.plain.set(plain[members.start])
-    outputs = program.outputs(inputs, members.start, members.stop)
-    if plain:
-        plain[members.start] = program.plain.now()
-    return outputs
 
 
 def _ended(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:
