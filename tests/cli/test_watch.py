@@ -21,7 +21,7 @@ import pbt
 
 
 def train(hparams, state, steps, ctx):
-    time.sleep(0.1)
+    time.sleep(0.3 / POPULATION)
     return {"x": hparams["lr"]}, hparams["lr"]
 
 

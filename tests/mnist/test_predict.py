@@ -1,5 +1,8 @@
 """Digits in ordinary image files: one form whatever the picture, and the network's own answer."""
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +17,14 @@ from pbt.errors import ConfigError, DataError, MissingExtraError
 from pbt.mnist.config.record import Config
 from pbt.mnist.data.find import load_mnist
 from pbt.mnist.files import write_arguments
+from pbt.mnist.model_file import load_model
 from pbt.mnist.models import Shape, network
 from pbt.mnist.predict import predict, read_image
 from pbt.mnist.task import PREPARE, normalize
 from pbt.mnist.training import prepare
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
+from tests.helpers.paths import SOURCE
 
 Draw = Callable[[Image.Image], Image.Image]
 
@@ -105,6 +110,78 @@ SAME: dict[str, Image.Image] = {
     "a card with round corners": rounded_card(),
     "16 bits": Image.fromarray(np.asarray(seven()).astype(np.uint16) * 257),
 }
+
+
+def depths() -> dict[str, tuple[Image.Image, str]]:
+    """The same digit in other depths, each in a format that has them."""
+    gray = np.asarray(seven())
+    return {
+        "12 of 16 bits": (Image.fromarray(gray.astype(np.uint16) * 16), "digit.png"),
+        "32 bits": (Image.fromarray(gray.astype(np.int32) * 1000 - 100_000), "digit.tiff"),
+        "floats": (Image.fromarray(gray.astype(np.float32) / 255), "digit.tiff"),
+    }
+
+
+@pytest.mark.parametrize("name", depths())
+def test_every_depth_is_scaled_by_its_own_range(read: Callable[..., Any], name: str) -> None:
+    """12 bits in 16, 32 bits and floating point give the form of 8 bits, also where the image is reduced."""
+    image, file = depths()[name]
+    assert np.abs(read(image, file) - read(seven())).mean() < 4
+
+
+def test_a_large_image_of_16_bits_is_reduced(read: Callable[..., Any]) -> None:
+    """It has the form of the same image of 8 bits."""
+    large = seven(side=3000, size=25)
+    deep = Image.fromarray(np.asarray(large).astype(np.uint16) * 257)
+    assert np.abs(read(deep) - read(large)).mean() < 4
+
+
+def test_a_float_image_with_gaps(read: Callable[..., Any]) -> None:
+    """Values that are no numbers are background, not ink."""
+    values = np.asarray(seven()).astype(np.float32) / 255
+    light = values.copy()
+    light[:3, :3], light[-1, -1] = np.nan, -np.inf
+    assert np.abs(read(Image.fromarray(1 - light), "digit.tiff") - read(seven(255, 0))).mean() < 4
+
+
+@pytest.mark.parametrize("name", ["digit.gif", "digit.tiff", "digit.webp"])
+def test_a_blank_first_frame_is_skipped(read: Callable[..., Any], name: str) -> None:
+    """Of an animation that fades in, the first frame with ink counts; of one without ink nothing does."""
+    blank = Image.new("L", seven().size, int(np.asarray(seven())[0, 0]))
+    settings = {"lossless": True} if name.endswith("webp") else {}
+    shown = read(blank, name, save_all=True, append_images=[blank, seven()], **settings)
+    assert np.abs(shown - read(seven())).mean() < 4
+    with pytest.raises(DataError, match="blank image"):
+        read(blank, name, save_all=True, append_images=[blank], **settings)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_a_large_image_takes_a_few_bytes_per_pixel(tmp_path: Path, mode: str) -> None:
+    """49 million pixels in a small file take less than 10 bytes each, whatever is in them."""
+    seven(side=7000, at=(3000, 3000), size=20).convert(mode).save(tmp_path / "large.png")
+    code = (
+        "import resource, sys; from pathlib import Path; from pbt.mnist.predict import read_image\n"
+        "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
+        "read_image(Path(sys.argv[1])); before = used(); read_image(Path(sys.argv[2])); print(used() - before)"
+    )
+    seven().save(tmp_path / "small.png")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "small.png"), str(tmp_path / "large.png")],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert int(done.stdout) < 10 * 49
+
+
+def test_nothing_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PostScript file under the name of a PNG would start an interpreter; it is refused by its format."""
+    started: list[Any] = []
+    monkeypatch.setattr(subprocess, "check_call", lambda *words, **_: started.append(words))
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **_: started.append(words))
+    seven().convert("RGB").save(tmp_path / "digit.eps")
+    (tmp_path / "digit.eps").rename(tmp_path / "digit.png")
+    with pytest.raises(DataError, match=r"digit\.png: expected an image file \(BMP, GIF, JPEG, PNG, TIFF, WEBP\)"):
+        read_image(tmp_path / "digit.png")
+    assert started == []
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -263,6 +340,51 @@ def test_an_image_of_another_shape_is_refused(
     run, config = network_of("fc")
     with pytest.raises(DataError, match=r"image: expected \(1, 28, 28\)"):
         predict(run.load_state(), config, np.zeros(shape, dtype=np.uint8))
+
+
+def greedy(train: dict[str, Any]) -> bytes:
+    """A model file without a tensor, for a network of any size."""
+    structure = {"dict": {"model": {"dict": {}}, "config": {"dict": {"train": {"dict": train}}}, "card": {"dict": {}}}}
+    header = {"__metadata__": {"pbt.format": "1", "pbt.structure": json.dumps(structure)}}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"model": "fc", "n_hiddens": ",".join(["65536"] * 64)},
+        {"model": "conv", "n_filters": "65536,65536", "height": 1024, "width": 1024},
+    ],
+    ids=["wide", "large images"],
+)
+def test_a_model_file_that_asks_for_much_takes_nothing(
+    train: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tensors in the file are compared with the configuration before a network of that size is built."""
+    (tmp_path / "model.safetensors").write_bytes(greedy(train))
+    state, config = load_model(tmp_path / "model.safetensors")
+    layers = []
+    monkeypatch.setattr("torch.nn.Linear.reset_parameters", lambda self: layers.append(self.weight.device.type))
+    with pytest.raises(ConfigError, match="as configured, found another"):
+        predict(state, config, np.zeros((config.train.height, config.train.width), dtype=np.uint8))
+    assert set(layers) <= {"meta"}
+    assert len(layers) <= 65
+
+
+def test_a_doubtful_guess_says_so(
+    network_of: Callable[[str], tuple[Run, Config]], program: Any, tmp_path: Path
+) -> None:
+    """Below a probability of 0.8 the line says so; the JSON has the probability itself."""
+    run, _ = network_of("fc")
+    random = np.random.default_rng(1)
+    for i in range(20):
+        Image.fromarray(random.integers(0, 256, (28, 28)).astype(np.uint8)).save(tmp_path / f"{i:02}.png")
+    words = ["mnist", "predict", *(f"{i:02}.png" for i in range(20)), "--model", str(run.path)]
+    lines = program(*words, script="pbt").stdout.splitlines()
+    values = [one["confidence"] for one in json.loads(program(*words, "--json", script="pbt").stdout)]
+    assert ["not sure" in line for line in lines] == [value < 0.8 for value in values]
+    assert sum("not sure" in line for line in lines) > 0
 
 
 def test_the_command_says_it_in_one_line(

@@ -20,6 +20,10 @@ Example: pbt mnist predict digit.png --model runs/latest""",
 )
 
 
+SURE = 0.8
+"""Probability below which a guess is marked."""
+
+
 @app.command
 def predict(
     *images: Annotated[Path, Parameter(name="IMAGE")],
@@ -31,7 +35,7 @@ def predict(
     Example: pbt mnist predict digit.png --model runs/latest
 
     Args:
-        images: Image files in any common format.
+        images: BMP, GIF, JPEG, PNG, TIFF or WebP files.
         model: Run directory, checkpoint or model file.
         json: Print a JSON list.
     """
@@ -49,16 +53,15 @@ def predict(
             state, config = run.load_state(), Config.from_dict(run.meta["application"]["config"])
     else:
         state, config = load_model(model)
-    found = []
-    for path in images:
-        seen = read_digit(state, config, read_image(path, config.train.height, config.train.width))
-        found.append({"image": str(path), "digit": seen.digit, "confidence": seen.confidence})
+    size = config.train.height, config.train.width
+    found = [(path, read_digit(state, config, read_image(path, *size))) for path in images]
     if json:
-        print_json(found)
+        print_json([{"image": str(path), "digit": seen.digit, "confidence": seen.confidence} for path, seen in found])
         return 0
     console = console_for()
-    for row in found:
-        console.print(f"{printable(row['image'])}: {row['digit']} ({row['confidence']:.1%})", soft_wrap=True)
+    for path, seen in found:
+        doubt = "" if seen.confidence >= SURE else "; not sure: another digit, or none, is well possible"
+        console.print(f"{printable(path)}: {seen.digit} ({seen.confidence:.1%}){doubt}", soft_wrap=True)
     return 0
 
 

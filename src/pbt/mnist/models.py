@@ -1,6 +1,7 @@
 """The two networks: fully connected and convolutional."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,9 @@ def restored(section: Section, weights: Any, where: str) -> nn.Sequential:
         ConfigError: They do not fit the network.
     """
     shape = Shape.of(section)
-    model = network(shape)
     try:
+        _check_weights(shape, weights)
+        model = network(shape)
         model.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         # Torch lists every difference on a line of its own; the first one suffices.
@@ -79,6 +81,16 @@ def restored(section: Section, weights: Any, where: str) -> nn.Sequential:
             f"{difference.rstrip('.')}; use the configuration that it was trained with"
         ) from error
     return model.eval()
+
+
+def _check_weights(shape: Shape, weights: Any) -> None:
+    """Compare the weights with the network before it takes memory: a small file can ask for any size.
+
+    Raises RuntimeError, TypeError or AttributeError, with torch's message.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing is copied into a network without memory
+        network(shape).load_state_dict(weights)
 
 
 def _fc(shape: Shape) -> tuple[Sequence[nn.Module], int]:

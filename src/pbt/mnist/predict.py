@@ -1,6 +1,7 @@
 """Classify digits in image files, after converting them to the form of MNIST's images."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from pbt.mnist.task import PREPARE
 
 BOX, FRAME = 20, 28
 """MNIST's digits fill a box of 20 x 20 pixels, centered by mass in 28 x 28; in other sizes in proportion."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""The formats that are read; Pillow starts another program for some others."""
 _MOST_PIXELS = 50_000_000
+_SIDE = 2_000
+"""Pixels on the longer side; a larger image is reduced first, so that memory is bounded by its own pixels."""
+_FRAMES = 16
+"""The most frames that are searched for one that is not blank."""
+_FAINT = 32
+"""The contrast, out of 255, below which an image is blank."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -53,7 +62,8 @@ def read_image(path: Path, height: int = FRAME, width: int = FRAME) -> Bytes:
     """Read an image file in the form of MNIST: light on dark, cropped, scaled, centered by mass.
 
     Args:
-        path: An image in any format that Pillow reads; a single digit, dark on light or light on dark.
+        path: A BMP, GIF, JPEG, PNG, TIFF or WebP file of at most 50 million pixels, in any depth; a single digit, dark
+            on light or light on dark. Of several frames the first that is not blank counts.
         height: Height of the result, in pixels.
         width: Width of the result, in pixels.
 
@@ -61,37 +71,67 @@ def read_image(path: Path, height: int = FRAME, width: int = FRAME) -> Bytes:
         DataError: It is no image, or blank.
         MissingExtraError: Pillow is not installed.
     """
-    pixels = _gray(path)
-    # The background is the median of the border.
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    ink = np.abs(pixels.astype(np.int16) - int(np.median(border))).astype(np.uint8)
-    strong = ink > ink.max() // 4
-    if ink.max() < 32 or not strong.any():
+    for pixels in _frames(path):
+        # The background is the median of the border.
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        ink = np.abs(pixels.astype(np.int16) - int(np.median(border))).astype(np.uint8)
+        if ink.max() >= _FAINT:
+            break
+    else:
         raise DataError(f"{path}: expected a digit on a plain ground, found a blank image")
+    strong = ink > ink.max() // 4
     rows, columns = np.flatnonzero(strong.any(axis=1)), np.flatnonzero(strong.any(axis=0))
     digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     box = max(1, min(height, width) * BOX // FRAME)
     return _centered(_scaled(digit.astype(np.float64) * (255 / ink.max()), box), height, width)
 
 
-def _gray(path: Path) -> Bytes:
+def _frames(path: Path) -> Iterator[Bytes]:
+    """The frames of an image file in gray, 0 to 255."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise MissingExtraError("reading images", "mnist") from error
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its limit is above ours
+            opened = Image.open(path, formats=FORMATS)
+        with opened as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise DataError(f"{path}: expected at most {_MOST_PIXELS:,} pixels, found more")
-            # Cameras record their orientation instead of rotating the pixels.
-            upright = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):
-                # 16 bits a pixel: Pillow's own conversion cuts off everything above 255.
-                return (np.asarray(upright) >> 8).astype(np.uint8)
-            colored = upright.convert("RGBA")
-            return _on_ground(np.asarray(colored.convert("L")), np.asarray(colored.getchannel("A")))
+            for index in range(min(getattr(image, "n_frames", 1), _FRAMES)):
+                image.seek(index)
+                # Cameras record their orientation instead of rotating the pixels.
+                yield _gray(ImageOps.exif_transpose(_reduced(image)))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: expected an image file, found one that cannot be read ({error})") from error
+        known = ", ".join(FORMATS)
+        raise DataError(f"{path}: expected an image file ({known}), found one that cannot be read ({error})") from error
+
+
+def _reduced(image: Any) -> Any:
+    """The image, at most `_SIDE` pixels on a side."""
+    if max(image.size) <= _SIDE:
+        return image
+    # Palettes and single bits have no values between two of theirs; Pillow reduces no 16 bits.
+    other = {"1": "L", "P": "RGBA"}.get(image.mode, "I" if image.mode.startswith("I;") else image.mode)
+    smaller = image.copy() if other == image.mode else image.convert(other)
+    smaller.thumbnail((_SIDE, _SIDE))
+    return smaller
+
+
+def _gray(image: Any) -> Bytes:
+    if image.mode == "F" or image.mode.startswith("I"):
+        # More than 8 bits, of which a camera may use 12: Pillow's own conversion cuts off everything above 255.
+        values = np.asarray(image, dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return np.zeros(values.shape, dtype=np.uint8)
+        low, high, ground = finite.min(), finite.max(), float(np.median(finite))
+        values = np.nan_to_num(values, nan=ground, posinf=ground, neginf=ground)
+        scaled: Bytes = np.rint((values - low) * (255 / (high - low or 1.0))).astype(np.uint8)
+        return scaled
+    colored = image.convert("RGBA")
+    return _on_ground(np.asarray(colored.convert("L")), np.asarray(colored.getchannel("A")))
 
 
 def _on_ground(gray: Bytes, alpha: Bytes) -> Bytes:
