@@ -13,7 +13,9 @@ from pathlib import Path
 import pyte
 import pytest
 
+from pbt.store.reader import is_begun
 from tests.helpers.paths import SOURCE
+from tests.helpers.processes import until
 
 TASK = """
 import time
@@ -65,10 +67,7 @@ def test_one_table_is_redrawn(tmp_path: Path, lines: int, columns: int, populati
         [*pbt, "run", "task.py:experiment", "--out", "a", "-q", "--executor", "inline"], cwd=tmp_path, env=environment
     )
     try:
-        until_begun = (
-            "while not (found := __import__('pathlib').Path('a/run.db')).exists(): __import__('time').sleep(0.02)"
-        )
-        subprocess.run([sys.executable, "-c", until_begun], cwd=tmp_path, check=True, timeout=60)
+        until(lambda: is_begun(tmp_path / "a"))
         screen, written = seen([*pbt, "status", "a", "--watch"], tmp_path, lines, columns)
     finally:
         assert training.wait(120) == 0
