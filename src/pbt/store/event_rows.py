@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from pbt.core.events import Born, Decided, Event, Reported, decode_floats, encode_floats, from_plain, to_plain
+from pbt.core.events import Born, Decided, Event, Opening, Reported, decode_floats, encode_floats, from_plain, to_plain
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
+from pbt.store.database import LOOK
 
 
 class EventValues(NamedTuple):
@@ -27,7 +28,7 @@ def to_row(event: Event) -> EventValues:
     plain = to_plain(event)
     member = plain.get("member")
     try:
-        data = _dump(plain)
+        data = dump(plain)
     except (TypeError, ValueError) as error:
         whose = "" if member is None else f" of member {member}"
         raise UsageError(
@@ -49,6 +50,51 @@ def to_event(data: str, id_: int) -> Event:
         raise CorruptError(f"event {id_}: expected an event, found {data[:80]!r} ({error!r})") from error
 
 
+class StoredRow(Protocol):
+    """A row of the log as it is read."""
+
+    @property
+    def id(self) -> int:
+        """Consecutive, from 1."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of event."""
+
+    @property
+    def data(self) -> str:
+        """The event as JSON."""
+
+
+def opening_of(ref: StateRef, rows: Sequence[StoredRow]) -> Opening:
+    """The opening of a member's round among the rows of that round.
+
+    Raises:
+        CorruptError: There is none.
+    """
+    for event in (to_event(row.data, row.id) for row in rows if row.kind in (Born.kind, Decided.kind)):
+        match event:
+            case Decided(decision=opened) | (Born() as opened) if (opened.member, opened.round) == ref:
+                return opened
+    raise _gap(ref, "opening")
+
+
+def report_of(ref: StateRef, rows: Sequence[StoredRow]) -> Reported:
+    """The report of a state among the rows of its round.
+
+    Raises:
+        CorruptError: There is none.
+    """
+    for event in (to_event(row.data, row.id) for row in rows if row.kind == Reported.kind):
+        if isinstance(event, Reported) and event.state == ref:
+            return event
+    raise _gap(ref, "report")
+
+
+def _gap(ref: StateRef, what: str) -> CorruptError:
+    return CorruptError(f"member {ref.member}, round {ref.round}: expected its {what} in the log, found none; {LOOK}")
+
+
 def to_json(value: Any, label: str) -> str:
     """Plain values as strict JSON; NaN and infinities as `{"float": "nan"}`, as in events.
 
@@ -56,7 +102,7 @@ def to_json(value: Any, label: str) -> str:
         UsageError: A value is not plain; the message starts with `label`.
     """
     try:
-        return _dump(encode_floats(value))
+        return dump(encode_floats(value))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{label}: expected numbers, strings, booleans, None, lists and dicts ({error})") from error
 
@@ -103,4 +149,5 @@ def _unknown(member: int, ref: StateRef, role: str, found: str) -> RunError:
     )
 
 
-_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+"""Strict JSON of values that `encode_floats` encoded."""
