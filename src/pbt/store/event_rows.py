@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from pbt.core.events import Born, Decided, Event, Opening, Reported, decode_floats, encode_floats, from_plain, to_plain
+from pbt.core.events import Born, Decided, Event, Opening, Reported, decode_floats, encode_floats, from_plain
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
 from pbt.store.database import LOOK
+from pbt.store.event_text import dump, text_of
 
 
 class EventValues(NamedTuple):
@@ -25,17 +26,17 @@ def to_row(event: Event) -> EventValues:
     Raises:
         UsageError: It contains a value that is not plain.
     """
-    plain = to_plain(event)
-    member = plain.get("member")
+    about = event.decision if isinstance(event, Decided) else event
+    member = getattr(about, "member", None)
     try:
-        data = dump(plain)
+        data = text_of(event)
     except (TypeError, ValueError) as error:
         whose = "" if member is None else f" of member {member}"
         raise UsageError(
             f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None, lists and dicts ({error}); "
             "convert array scalars with float(x)"
         ) from error
-    return EventValues(plain["round"], member, event.kind, data)
+    return EventValues(about.round, member, event.kind, data)
 
 
 def to_event(data: str, id_: int) -> Event:
@@ -45,9 +46,16 @@ def to_event(data: str, id_: int) -> Event:
         CorruptError: The text is not an event.
     """
     try:
-        return from_plain(json.loads(data))
+        # `json.loads` also looks for blanks on both sides, which takes as long as the text itself.
+        plain, end = _decoder.raw_decode(data)
+        plain = plain if end == len(data) else json.loads(data)
+        # Only a text with this name has values that are encoded, or look like it.
+        return from_plain(plain, encoded='"float"' in data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, LookupError) as error:
-        raise CorruptError(f"event {id_}: expected an event, found {data[:80]!r} ({error!r})") from error
+        raise CorruptError(f"event {id_}: expected an event, found {data!r:.80} ({error!r})") from error
+
+
+_decoder = json.JSONDecoder()
 
 
 class StoredRow(Protocol):
@@ -147,7 +155,3 @@ def _unknown(member: int, ref: StateRef, role: str, found: str) -> RunError:
         f"member {member}: expected a stored state of member {ref.member}, round {ref.round} {role}, found {found}; "
         "nothing was written"
     )
-
-
-dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-"""Strict JSON of values that `encode_floats` encoded."""

@@ -31,7 +31,8 @@ from pbt.store.database import (
     transaction,
 )
 from pbt.store.durable import TEMPORARY, sync_folder
-from pbt.store.event_rows import check_named, dump, to_event, to_json, to_row
+from pbt.store.event_rows import check_named, to_event, to_json, to_row
+from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import (
     DATABASE,

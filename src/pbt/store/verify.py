@@ -15,7 +15,8 @@ from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.store import checksums
 from pbt.store.base import Checkpoint, Problem
 from pbt.store.durable import TEMPORARY
-from pbt.store.event_rows import dump, to_event
+from pbt.store.event_rows import to_event
+from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
 from pbt.store.reader import Contents, RunReader
