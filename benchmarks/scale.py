@@ -5,7 +5,6 @@ measured as processes, in CPU seconds (imports included) and peak memory. Refere
 whose checkpoint was removed, so that the whole log is folded; a run of 5 rounds, for a cost that does not grow.
 """
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -28,6 +27,17 @@ def nothing(hparams, *_):
     return None, hparams["lr"]
 
 pbt.run(nothing, NQM_SPACE, population=int(sys.argv[2]), rounds=int(sys.argv[3]), run_dir=sys.argv[1], resume=True)
+"""
+
+
+# A process begins with the peak memory of the one that starts it, so a small one stands between.
+_LAUNCH = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+kilobyte = 1 if sys.platform == "darwin" else 1024
+print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * kilobyte / 1e6, file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
 """
 
 
@@ -109,13 +119,9 @@ def _look(path: Path) -> Spent:
 
 
 def _spent(command: Sequence[str]) -> Spent:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    kilobyte = 1 if sys.platform == "darwin" else 1024
-    return Spent(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * kilobyte / 1e6)
+    done = subprocess.run([sys.executable, "-c", _LAUNCH, *command], capture_output=True, text=True, check=True)
+    seconds, megabytes = map(float, done.stderr.split()[-2:])
+    return Spent(seconds, megabytes)
 
 
 def _drop_checkpoint(path: Path) -> None:
