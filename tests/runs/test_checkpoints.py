@@ -77,6 +77,8 @@ def check_same(path, other):
     tree = whole.tree
     assert run.view == whole.view == fold(whole.events, empty_view(whole.meta))
     assert run.best == whole.best
+    assert run.failures() == whole.failures()
+    assert [(failed.member, failed.round) for failed in run.failures()] == list(tree.failures)
     assert run.best.reported == tree.states[run.best.state].reported
     assert run.best_schedule == tree.schedule(run.best.state)
     for member in run.view.members:
@@ -108,7 +110,7 @@ def test_status_reads_no_event_before_the_checkpoint(tmp_path, monkeypatch, caps
     """`status`, `ls` and `lineage MEMBER` decode no part of the log but the rounds that they show."""
     experiment().run(tmp_path / "runs" / "run")
     found = []
-    for command in (["status"], ["status", "--json"], ["lineage"], ["ls"]):
+    for command in (["status"], ["status", "--json"], ["status", "--errors"], ["lineage"], ["schedule"], ["ls"]):
         where = tmp_path / "runs" if command == ["ls"] else tmp_path / "runs" / "run"
         member = ["2"] if command == ["lineage"] else []
         found.append((command, where, member))

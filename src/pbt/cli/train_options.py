@@ -119,7 +119,7 @@ class OutputOptions:
     def result(self, run: Run) -> int:
         """Print the result of a run and return the exit code."""
         gone = _gone(run)
-        lost = sorted({member for member, _ in run.tree.failures} & gone) if gone else []
+        lost = sorted({failure.member for failure in run.failures()} & gone) if gone else []
         if self.as_json:
             print_json(as_json(run, "finished"))
         elif not self.quiet:

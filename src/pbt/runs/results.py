@@ -296,7 +296,11 @@ class Run:
             (entry.details.get("member"), entry.details.get("round")): entry.details
             for entry in self._source.journal("failure")
         }
-        return [_failed_round(event, notes.get(round_, {})) for round_, event in self.tree.failures.items()]
+        if isinstance(self._source, RunReader) and "tree" not in self.__dict__:
+            failed: Iterable[Failed] = self._source.failures(self.num_events)
+        else:
+            failed = self.tree.failures.values()
+        return [_failed_round(event, notes.get((event.member, event.round), {})) for event in failed]
 
     def load_state(self, ref: StateRef | HasState | None = None) -> Any:
         """A fresh copy of a state.

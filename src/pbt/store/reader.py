@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pbt.closing import Closing
-from pbt.core.events import Event, Opening, Reported
+from pbt.core.events import Event, Failed, Opening, Reported
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
 from pbt.store import checksums, tables
@@ -148,6 +148,15 @@ class RunReader(Closing):
         wanted = list(refs)
         found = self._ask(lambda connection: [tables.read_round(connection, ref) for ref in wanted])
         return {ref: report_of(ref, rows) for ref, rows in zip(wanted, found, strict=True)}
+
+    def failures(self, until: int) -> list[Failed]:
+        """The failed rounds up to an event, in order, looked up alone and not checked against the seals.
+
+        Raises:
+            CorruptError: A row is not an event.
+        """
+        rows = self._ask(lambda connection: tables.read_kind(connection, Failed.kind, until))
+        return [event for row in rows if isinstance(event := to_event(row.data, row.id), Failed)]
 
     def path_to(self, ref: StateRef) -> list[tuple[Opening, Reported]]:
         """The rounds that led to a state, first to last, each looked up alone and not checked against the seals.

@@ -206,6 +206,12 @@ def read_round(connection: sqlite3.Connection, ref: StateRef) -> list[EventRow]:
     return [EventRow(*row) for row in connection.execute(query, ref)]
 
 
+def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[EventRow]:
+    """The rows of one kind of event, in order, not checked against their seals."""
+    query = f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events WHERE kind = ? AND id <= ? ORDER BY id"  # noqa: S608
+    return [EventRow(*row) for row in connection.execute(query, (kind, until))]
+
+
 def read_clock(connection: sqlite3.Connection, id_: int) -> float | None:
     """Time of the commit of an event; None if there is no such event."""
     row = connection.execute("SELECT clock FROM events WHERE id = ?", (id_,)).fetchone()
