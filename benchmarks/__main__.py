@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import accelerator, cluster, conv, convolution, decision, fc, frameworks, memory, mlp, toy
+from benchmarks import accelerator, cluster, conv, convolution, decision, fc, frameworks, memory, mlp, scale, toy
 from benchmarks.base import Options, Row
 
 BENCHMARKS: dict[str, Callable[[Options], Iterable[Row]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Options], Iterable[Row]]] = {
     "mlp": mlp.measure,
     "toy": toy.measure,
     "decision": decision.measure,
+    "scale": scale.measure,
     "memory": memory.measure,
     "convolution": convolution.measure,
     "ray": cluster.measure,

@@ -313,6 +313,8 @@ class Space(Mapping[str, Domain]):
                 if not known[other].contains(value):
                     raise SpaceError(f"hyperparameter '{name}' depends on '{other}' = {value!r}, outside its domain")
             known[name] = domain
+        # Without conditions every name is active, which saves a pass over the domains.
+        self._is_flat = all(domain.when is None for domain in known.values())
 
     def __getitem__(self, name: str) -> Domain:
         return self._domains[name]
@@ -340,6 +342,8 @@ class Space(Mapping[str, Domain]):
 
     def settle(self, hparams: HParams, rng: Draws) -> dict[str, Value]:
         """The values with newly active names sampled from their priors and inactive names removed."""
+        if self._is_flat and hparams.keys() == self._domains.keys():
+            return {name: hparams[name] for name in self._domains}
         settled: dict[str, Value] = {}
         for name, domain in self._domains.items():
             if domain.when is None or (domain.when[0] in settled and settled[domain.when[0]] == domain.when[1]):
@@ -352,9 +356,12 @@ class Space(Mapping[str, Domain]):
 
     def contains(self, hparams: HParams) -> bool:
         """Whether exactly the active names have values, each within its domain."""
-        return set(self.active(hparams)) == set(hparams) and all(
-            self[name].contains(value) for name, value in hparams.items()
-        )
+        if self._is_flat:
+            if hparams.keys() != self._domains.keys():
+                return False
+        elif set(self.active(hparams)) != set(hparams):
+            return False
+        return all(self._domains[name].contains(value) for name, value in hparams.items())
 
     def check(self, hparams: HParams, label: str = "hyperparameters") -> dict[str, Value]:
         """The values as a dict in the order of the space.
@@ -362,6 +369,8 @@ class Space(Mapping[str, Domain]):
         Raises:
             SpaceError: A name is unknown or missing, or a value is outside its domain; the message starts with `label`.
         """
+        if self._is_flat and self.contains(hparams):
+            return {name: hparams[name] for name in self._domains}
         for name in hparams:
             if name not in self:
                 raise SpaceError(f"{label}: unknown name '{name}'{nearest(name, self)}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import accelerator, conv, decision, fc, frameworks, mlp, paired, ray_side, ray_tune_pbt
+from benchmarks import accelerator, conv, decision, fc, frameworks, mlp, paired, ray_side, ray_tune_pbt, scale
 from benchmarks.accelerator_workloads import WORKLOADS, lora, mnist, tiny
 from benchmarks.arithmetic import layers_flop, training_flop
 from benchmarks.bare_loop import BareLoop
@@ -352,3 +352,14 @@ def test_a_further_round_of_a_program_is_measured():
     seconds, size = frameworks._seconds(case.task(), 1, 2)
     assert seconds > 0
     assert size == pytest.approx(10_000_000, rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_long_run(tmp_path, monkeypatch):
+    """Each measured in a process of its own; a copy without checkpoint is read from its whole log."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scale, "MEMBERS", 4)
+    rows = list(scale.measure(Options(repeats=1)))
+    assert [row.unit for row in rows] == [" s", " MB", "", " s"]
+    assert all(row.value > 0 for row in rows)
+    assert "4 members x 20 rounds" in rows[0].work

@@ -35,15 +35,19 @@ class Opened:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         self.events = 0
-        real = RunReader.events_after
+        last, events = RunReader.last, RunReader.events
 
-        def counted(reader: RunReader, id_: int) -> Any:
-            found = real(reader, id_)
+        def opened(reader: RunReader) -> int:
             self.count += 1
+            return last(reader)
+
+        def counted(reader: RunReader, after: int = 0, until: int | None = None) -> Any:
+            found = events(reader, after, until)
             self.events += len(found)
             return found
 
-        monkeypatch.setattr(RunReader, "events_after", counted)
+        monkeypatch.setattr(RunReader, "last", opened)
+        monkeypatch.setattr(RunReader, "events", counted)
 
 
 @pytest.fixture

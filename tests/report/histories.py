@@ -23,10 +23,16 @@ class Told:
         self.meta = {"seed": 1, "population": 0, "rounds": 0, "objective": "maximize", **meta}
         self._events = list(events)
 
-    def events(self) -> list[Event]:
-        return list(self._events)
+    def last(self) -> int:
+        return len(self._events)
 
-    def journal(self) -> list[JournalEntry]:
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        return self._events[after:until]
+
+    def checkpoint(self) -> None:
+        return None
+
+    def journal(self, kind: str | None = None) -> list[JournalEntry]:
         return []
 
     def load_state(self, ref: StateRef) -> Any:

@@ -1,6 +1,7 @@
 """The run directory: creation, locks, durability, views, and what a kill leaves behind."""
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -13,14 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pbt.core.checkpoint import to_plain, unfolded
 from pbt.core.events import Born, Decided, Decision, Ended, Failed, Reported, Retired
+from pbt.core.fold import empty_view
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError, RunError, RunExistsError, RunFormatError, RunLockedError, UsageError
 from pbt.space import Float, Space
+from pbt.store import checksums
 from pbt.store.files import StateFiles
 from pbt.store.layout import check_run_name
 from pbt.store.lock import WriterLock, is_locked
 from pbt.store.reader import RunReader
+from pbt.store.repair import repair_run
 from pbt.store.sqlite import RunStore
 from pbt.store.verify import verify_run
 from pbt.testing.stores import HPARAMS, LARGE, META, decide, fill, make_state, report, same
@@ -187,9 +192,12 @@ KILLED_COMMIT = """
 import os, sys
 from pbt.store.sqlite import RunStore
 from pbt.testing.stores import META, HPARAMS, LARGE, decide, report
+from pbt.core.checkpoint import to_plain, unfolded
+from pbt.core.fold import empty_view
 from pbt.core.population import StateRef
 
 store = RunStore.open(sys.argv[1])
+folded = unfolded(empty_view(store.meta))
 point = int(sys.argv[2])
 seen = 0
 
@@ -205,6 +213,8 @@ for round_ in range(3, 5):
     events = [event for event, _ in reports] + [decide(m, round_ + 1, StateRef(m, round_)) for m in range(2)]
     store.commit(events, {ref: there for _, stored in reports for ref, there in stored.items()})
     print(round_, flush=True)
+    folded = folded.after(store.events(folded.standings.last))
+    store.save_checkpoint(folded.standings.last, to_plain(folded))
     store.sweep({StateRef(m, r) for m in range(2) for r in (round_, round_ - 1)} | {StateRef(1, 1)})
 print("end", flush=True)
 """
@@ -212,7 +222,7 @@ print("end", flush=True)
 
 def test_a_kill_at_any_statement_leaves_a_whole_run(tmp_path: Path) -> None:
     """After SIGKILL at any statement the log ends with a whole commit, every state it needs is there, no file more."""
-    for point in range(1, 100, 6):
+    for point in range(1, 140, 6):
         run = tmp_path / f"run{point}"
         with RunStore.create(run, META) as store:
             fill(store)
@@ -228,6 +238,9 @@ def test_a_kill_at_any_statement_leaves_a_whole_run(tmp_path: Path) -> None:
             assert rounds - 2 - len(committed) in (0, 1)
             assert same(store.load_state(StateRef(1, rounds)), make_state(1, rounds))
             assert store.verify() == []
+            saved = store.checkpoint()
+            # At the newest commit, or at the one before it: written after it, in a transaction of its own.
+            assert (0 if saved is None else saved.last) in (0, store.last(), store.last() - 4)
             fresh = report(store, 0, rounds + 1, LARGE)
             store.commit([fresh[0]], fresh[1])
         if done.stdout.endswith("end\n"):
@@ -480,6 +493,140 @@ def test_views_of_an_empty_run_are_empty(run: Path) -> None:
     """The views can be asked from the first moment on, also without any hyperparameter."""
     with RunStore.create(run, {}) as store:
         assert [view(store, name) for name in ("history", "members", "lineage", "schedule")] == [[]] * 4
+
+
+@pytest.fixture
+def saved(run: Path) -> Path:
+    """A run with a checkpoint before its last commit."""
+    with RunStore.create(run, META) as store:
+        fill(store)
+        folded = unfolded(empty_view(META)).after(store.events())
+        store.save_checkpoint(store.last(), to_plain(folded))
+        store.commit([Ended(round=2, why="done")])
+    return run
+
+
+def execute(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path / "run.db")
+    with connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+
+
+DAMAGE = {
+    "its text": ["UPDATE checkpoints SET data = replace(data, '\"round\":2', '\"round\":1')"],
+    "its event": ["UPDATE checkpoints SET last = 6"],
+    "its type": ["UPDATE checkpoints SET data = x'00'"],
+    "its seal": ["UPDATE seals SET digest = 'x' WHERE what = 'checkpoint'"],
+    "no seal": ["DELETE FROM seals WHERE what = 'checkpoint'"],
+    "missing": ["DELETE FROM checkpoints"],
+    "two": ["INSERT INTO checkpoints SELECT 1, data FROM checkpoints"],
+    "the table": ["DROP TABLE checkpoints"],
+    "the log's seal": ["UPDATE seals SET digest = 'x' WHERE what = 'events' AND last = 10"],
+    "an earlier log": [
+        "DELETE FROM events WHERE id > 6", "DELETE FROM seals WHERE what = 'events' AND last > 6",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_checkpoint_that_was_changed_is_not_believed(saved: Path, what: str) -> None:
+    """Neither a reader nor a writer uses it; `verify` names it, and repair leaves it out."""
+    assert verify_run(saved) == []
+    with RunReader(saved) as reader:
+        assert reader.checkpoint() is not None
+    execute(saved, *DAMAGE[what])
+    with RunReader(saved) as reader:
+        assert (reader.checkpoint() is None) == (what != "two")
+    if what == "the table":
+        with pytest.raises(CorruptError, match="meta values"):
+            RunStore.open(saved)
+    else:
+        with RunStore.open(saved) as store:
+            assert (store.checkpoint() is None) == (what != "two")
+    assert "checkpoint" in {problem.what for problem in verify_run(saved) if not problem.harmless}
+    if what not in ("the table", "the log's seal"):  # damage of the head and the log, told apart elsewhere
+        assert repair_run(saved) is not None
+        assert verify_run(saved) == []
+        with RunReader(saved) as reader:
+            assert reader.checkpoint() is None
+            assert reader.last() == (6 if what == "an earlier log" else 11)
+
+
+def test_a_checkpoint_that_does_not_say_what_the_log_says_is_found(saved: Path) -> None:
+    """With a seal of its own it is believed, as every row would be; `verify` folds the log and compares."""
+    with RunStore.open(saved) as store:
+        text = store.checkpoint().text  # type: ignore[union-attr]
+        store.save_checkpoint(10, json.loads(text))
+        assert store.verify() == []
+        store.save_checkpoint(10, {**json.loads(text), "round": 1})
+        assert [problem.what for problem in store.verify()] == ["checkpoint"]
+        store.save_checkpoint(10, {"nothing": 1})
+        assert [problem.what for problem in store.verify()] == ["checkpoint"]
+
+
+def test_a_checkpoint_belongs_to_one_log(saved: Path, tmp_path: Path) -> None:
+    """The checkpoint of another run, with its own seal, is not believed, although the log has as many events."""
+    with RunStore.create(tmp_path / "other", META) as store:
+        fill(store)
+        assert store.last() == 10
+    execute(
+        tmp_path / "other",
+        f"ATTACH '{saved.as_posix()}/run.db' AS a",
+        "INSERT INTO checkpoints SELECT * FROM a.checkpoints",
+        "INSERT INTO seals SELECT * FROM a.seals WHERE what = 'checkpoint'",
+    )
+    with RunReader(tmp_path / "other") as reader:
+        assert reader.checkpoint() is None
+    assert [problem.what for problem in verify_run(tmp_path / "other")] == ["checkpoint"]
+
+
+def test_a_checkpoint_is_saved_only_where_a_commit_ends(run: Path) -> None:
+    """There is no seal of the log to chain it to anywhere else."""
+    with RunStore.create(run, META) as store:
+        fill(store)
+        for last in (0, 3, 11):
+            store.save_checkpoint(last, {})
+            assert store.checkpoint() is None
+        assert store.verify() == []
+
+
+def test_a_run_of_an_earlier_version_gets_the_table_when_it_is_resumed(run: Path) -> None:
+    """Without it the run is read as before; from the next start on it has checkpoints."""
+    with RunStore.create(run, META) as store:
+        log = fill(store)
+    execute(run, "DROP TABLE checkpoints")
+    connection = sqlite3.connect(run / "run.db", isolation_level=None)
+    checksums.seal_head(connection)
+    connection.close()
+    with RunReader(run) as reader:
+        assert (reader.checkpoint(), reader.events()) == (None, log)
+    assert verify_run(run) == []
+    with RunStore.open(run) as store:
+        assert store.events() == log
+        store.save_checkpoint(10, to_plain(unfolded(empty_view(META)).after(log)))
+        assert store.checkpoint() is not None
+    assert verify_run(run) == []
+
+
+def test_single_rounds_are_found_by_the_index(run: Path) -> None:
+    """A report, and the rounds that led to a state; a missing row is an error with the remedy."""
+    with RunStore.create(run, META) as store:
+        log = fill(store)
+    with RunReader(run) as reader:
+        reports = {event.state: event for event in log if isinstance(event, Reported)}
+        assert reader.reports(reports) == reports
+        openings = [event for event in log if isinstance(event, Born)][1], log[5].decision  # type: ignore[union-attr]
+        path = reader.path_to(StateRef(1, 2))
+        assert path == list(zip(openings, [reports[StateRef(1, 1)], reports[StateRef(1, 2)]], strict=True))
+        for ref in (StateRef(0, 3), StateRef(9, 1)):
+            with pytest.raises(CorruptError, match=f"member {ref.member}, round {ref.round}: .*pbt verify"):
+                reader.path_to(ref)
+    with sqlite3.connect(run / "run.db") as connection:
+        plan = connection.execute("EXPLAIN QUERY PLAN SELECT * FROM events WHERE member = 1 AND round = 2").fetchall()
+    connection.close()
+    assert "USING INDEX events_by_member" in plan[0][-1]
 
 
 def test_a_commit_is_one_transaction(run: Path) -> None:

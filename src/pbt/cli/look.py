@@ -240,7 +240,7 @@ def _changes(path: Path) -> Iterator[tuple[Run, str]]:
     seen: tuple[int, str] | None = None
     while True:
         with opened(path) as (run, state):
-            now = len(run.events), state
+            now = run.num_events, state
             if now != seen:
                 yield run, state
         seen = now

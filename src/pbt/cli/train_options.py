@@ -120,7 +120,8 @@ class OutputOptions:
 
     def result(self, run: Run) -> int:
         """Print the result of a run and return the exit code."""
-        lost = sorted({member for member, _ in run.tree.failures} & _gone(run))
+        gone = _gone(run)
+        lost = sorted({failure.member for failure in run.failures()} & gone) if gone else []
         if self.as_json:
             print_json(as_json(run, "finished"))
         elif not self.quiet:

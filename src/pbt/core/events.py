@@ -164,24 +164,31 @@ def to_plain(event: Event) -> dict[str, Any]:
     return plain
 
 
-def from_plain(plain: Mapping[str, Any]) -> Event:
+def from_plain(plain: Mapping[str, Any], *, encoded: bool = True) -> Event:
     """The event that `to_plain` converted.
+
+    Args:
+        plain: Its plain values.
+        encoded: Whether some of them may be encoded (`encode_floats`); if not, they are taken as they are.
 
     Raises:
         KeyError: Unknown kind of event.
         TypeError: A field is missing or unknown.
     """
-    values = {name: decode_floats(value) for name, value in plain.items() if name != "kind"}
-    for name in ("start", "state"):
-        if values.get(name) is not None:
-            values[name] = StateRef(*values[name])
+    values = {name: decode_floats(value) for name, value in plain.items()} if encoded else dict(plain)
+    kind = values.pop("kind")
     for name in ("scores", "series"):
         if name in values:
             values[name] = tuple(values[name])
-    if plain["kind"] == "decided":
+    if kind == "reported":
+        values["state"] = StateRef(*values["state"])
+        return Reported(**values)
+    if values.get("start") is not None:
+        values["start"] = StateRef(*values["start"])
+    if kind == "decided":
         values["kind"] = values.pop("how")
         return Decided(decision=Decision(**values))
-    event: Event = _KINDS[plain["kind"]](**values)
+    event: Event = _KINDS[kind](**values)
     return event
 
 

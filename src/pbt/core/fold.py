@@ -45,8 +45,6 @@ def apply(view: View, events: Iterable[Event]) -> View:
     ageing = None if view.ages is None else Ageing(view.ages)
     for event in events if ageing is None else _aged(events, ageing, members, view.sign):
         match event:
-            case Born():
-                members[event.member] = _born(event)
             case Reported():
                 member = members[event.member] = _reported(members[event.member], event, view.sign)
                 last = max(last, event.round)
@@ -67,6 +65,8 @@ def apply(view: View, events: Iterable[Event]) -> View:
                 decision = event.decision
                 members[decision.member] = _decided(members[decision.member], decision, view.sign)
                 ended = None
+            case Born():
+                members[event.member] = _born(event)
             case MemoryUpdated():
                 memory = event.memory
             case Retired():
@@ -124,30 +124,43 @@ def _born(event: Born) -> Member:
     )
 
 
+# By position, field after field: twice as fast as `_replace`, and made once or twice per member and round.
+
+
 def _reported(member: Member, event: Reported, sign: int) -> Member:
-    return member._replace(
-        step=event.step,
-        scores=turned(sign, event.scores),
-        series=turned(sign, event.series),
-        state=event.state,
-        round=event.round,
-        status="live",
-        inherited=False,
+    return Member(
+        member.id,
+        member.hparams,
+        event.step,
+        turned(sign, event.scores),
+        turned(sign, event.series),
+        event.state,
+        event.round,
+        member.opened,
+        member.role,
+        member.group,
+        "live",
+        False,
+        member.copied_at,
     )
 
 
 def _decided(member: Member, decision: Decision, sign: int) -> Member:
     own = decision.start == member.state and member.status == "live"
-    return member._replace(
-        hparams=decision.hparams,
-        state=decision.start,
-        step=member.step if own else decision.step,
-        scores=member.scores if own else turned(sign, decision.scores),
-        series=member.series if own else turned(sign, decision.series),
-        inherited=member.inherited if own else True,
-        opened=decision.round,
-        status="live",
-        copied_at=member.copied_at if decision.donor is None else decision.step,
+    return Member(
+        member.id,
+        decision.hparams,
+        member.step if own else decision.step,
+        member.scores if own else turned(sign, decision.scores),
+        member.series if own else turned(sign, decision.series),
+        decision.start,
+        member.round,
+        decision.round,
+        member.role,
+        member.group,
+        "live",
+        member.inherited if own else True,
+        member.copied_at if decision.donor is None else decision.step,
     )
 
 

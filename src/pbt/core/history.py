@@ -173,11 +173,7 @@ class RunHistory:
 
     def schedule(self, ref: StateRef) -> Schedule:
         """The hyperparameters along the ancestry of a state; adjacent segments with equal values are merged."""
-        segments = []
-        for hparams, group in itertools.groupby(self.ancestry(ref), key=lambda state: state.hparams):
-            states = list(group)
-            segments.append(Segment(start=states[0].first_step, stop=states[-1].step, hparams=hparams))
-        return Schedule(tuple(segments))
+        return schedule_of(self.ancestry(ref))
 
     def segments(self) -> list[LineageSegment]:
         """All states as segments, in log order; each starts from a round of an earlier segment, or at birth."""
@@ -201,3 +197,21 @@ class RunHistory:
     def founders(self, refs: Iterable[StateRef]) -> Counter[int]:
         """Number of these states per founder."""
         return Counter(self.founder(ref) for ref in refs)
+
+
+def schedule_of(ancestry: Sequence[TrainedState]) -> Schedule:
+    """The hyperparameters along an ancestry; adjacent segments with equal values are merged."""
+    segments = []
+    for hparams, group in itertools.groupby(ancestry, key=lambda state: state.hparams):
+        states = list(group)
+        segments.append(Segment(start=states[0].first_step, stop=states[-1].step, hparams=hparams))
+    return Schedule(tuple(segments))
+
+
+def ancestry_of(path: Iterable[tuple[Opening, Reported]]) -> list[TrainedState]:
+    """The ancestry of a state from the openings and reports of its rounds, first to last."""
+    found: list[TrainedState] = []
+    for opening, report in path:
+        step, founder = (found[-1].step, found[-1].founder) if found else (0, report.member)
+        found.append(TrainedState(report, opening, first_step=step, founder=founder, depth=len(found) + 1))
+    return found

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pbt.core.rng import Key, Rng
@@ -88,7 +89,16 @@ Rank = Callable[[Sequence[Member]], Sequence[Member]]
 
 def by_score(members: Sequence[Member]) -> list[Member]:
     """Best first by score, ties by id; failed members and those without a finite score last."""
-    return sorted(members, key=lambda member: (-member.score if member.healthy else math.inf, member.id))
+    # A sort keeps the order of equal keys, and members that are sorted by id already cost one pass.
+    return sorted(sorted(members, key=_ID), key=_place)
+
+
+_ID = itemgetter(0)
+
+
+def _place(member: Member) -> float:
+    scores = member.scores
+    return -scores[0] if scores and member.status == "live" and math.isfinite(scores[0]) else math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

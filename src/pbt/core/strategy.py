@@ -4,14 +4,14 @@ A strategy is a pure function from a `View` to a `Proposal`. It keeps no state, 
 generators.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from pbt.core.ages import at_equal_age, renewal
 from pbt.core.describe import describe_record
 from pbt.core.events import Born, Decision, DecisionKind, Retired
-from pbt.core.exploit import AtRandom, Copy, Exploit, Mutate, Never, Stay, Truncation
+from pbt.core.exploit import AtRandom, Copy, Exploit, Mutate, Never, Stay, Truncation, for_all
 from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.population import Member, Rank, StateRef, View, by_score
 from pbt.core.rng import Rng
@@ -129,6 +129,13 @@ def hand_over(
     )
 
 
+def stay(member: Member, why: str = "", compared: int | None = None) -> Decision:
+    """The decision of a member that continues as it is; as `hand_over`, in a fraction of its time."""
+    kind: DecisionKind = "replace" if member.status == "failed" else "continue"
+    own = member.id, member.round + 1, member.state, member.step, member.hparams
+    return Decision(*own, (), (), None, member.id, kind, {}, why, compared)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Population Based Training as one exploit and one explore (Jaderberg et al. 2017, arXiv 1711.09846).
@@ -221,13 +228,7 @@ class Plan:
         """One decision per ready member, all read from the same view."""
         view = view.ranked_by(self.rank)
         decisions, retirements = [], []
-        for member in ready:
-            if self.mode == "async" and self.age_gap:
-                decision = self._decided(member, _near(member, view, self.age_gap))
-            elif view.ages is not None and self.by_age and not isinstance(self.exploit, (Never, AtRandom)):
-                decision = self._decided_at_equal_age(member, view)
-            else:
-                decision = self._decided(member, view)
+        for member, decision in zip(ready, self._decided_all(ready, view), strict=True):
             if decision is None:
                 retirements.append(Retired(member=member.id, round=member.round, why="failed, no donor"))
             else:
@@ -242,6 +243,23 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """The identity of the plan as plain values."""
         return describe_record(self)
+
+    def _decided_all(self, ready: Sequence[Member], view: View) -> Iterable[Decision | None]:
+        """The decisions of these members, in order; None: the member failed and there is no donor."""
+        if self.mode == "async" and self.age_gap:
+            return [self._decided(member, _near(member, view, self.age_gap)) for member in ready]
+        if view.ages is not None and self.by_age and not isinstance(self.exploit, (Never, AtRandom)):
+            return [self._decided_at_equal_age(member, view) for member in ready]
+        rule = for_all(self.exploit)
+        if rule is None:
+            return [self._decided(member, view) for member in ready]
+        asked = [member for member in ready if member.status != "failed" and member.step >= self.burn_in]
+        choices = rule.choose_all(asked, view, lambda member: _rng(view, member, "exploit"))
+        chosen = {member.id: _checked(choice) for member, choice in zip(asked, choices, strict=True)}
+        return [
+            self._decision(chosen[member.id], member, view) if member.id in chosen else self._decided(member, view)
+            for member in ready
+        ]
 
     def _decided(self, member: Member, view: View) -> Decision | None:
         """The decision by current scores; None: the member failed and there is no donor."""
@@ -276,10 +294,7 @@ class Plan:
             return None if donor is None else Copy(donor=donor.id, why="failed")
         if member.step < self.burn_in:
             return Stay(why=f"burn-in until step {self.burn_in}")
-        choice = self.exploit(member, view, _rng(view, member, "exploit").child(*key))
-        if not isinstance(choice, (Copy, Mutate, Stay)):
-            raise UsageError(f"plan: expected exploit to return Copy, Mutate or Stay, got {choice!r}")
-        return choice
+        return _checked(self.exploit(member, view, _rng(view, member, "exploit").child(*key)))
 
     def _decision(
         self,
@@ -290,6 +305,8 @@ class Plan:
         compared: int | None = None,
     ) -> Decision:
         """The decision that follows from a choice; `then` is the donor at an earlier report, if known already."""
+        if type(choice) is Stay:
+            return stay(member, choice.why, compared)
         donor = then or (_donor(choice, view) if isinstance(choice, Copy) else None)
         # Neither state nor values of a failed member are worth keeping, whatever `inherit` says.
         whole = donor is not None and (member.status == "failed" or self.inherit == "both")
@@ -297,9 +314,15 @@ class Plan:
         origin = donor if whole or self.inherit == "hparams" else None
         hparams: HParams = (origin or member).hparams
         draws: Mapping[str, Value] = {}
-        if not isinstance(choice, Stay):
+        if not isinstance(choice, Stay):  # a subclass of Stay
             hparams, draws = explored(self.explore, hparams, member, view, _rng(view, member, "explore"))
         return hand_over(member, hparams, source=source, origin=origin, draws=draws, why=choice.why, compared=compared)
+
+
+def _checked(choice: Copy | Mutate | Stay) -> Copy | Mutate | Stay:
+    if not isinstance(choice, (Copy, Mutate, Stay)):
+        raise UsageError(f"plan: expected exploit to return Copy, Mutate or Stay, got {choice!r}")
+    return choice
 
 
 def _near(member: Member, view: View, gap: int) -> View:

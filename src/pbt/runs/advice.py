@@ -177,9 +177,8 @@ class UnreadAdvice(Observer):
 
     def on_start(self, engine: Engine) -> None:
         """Read the names reported by an earlier part of the run."""
-        for entry in engine.store.journal():
-            if entry.kind == UNREAD:
-                self._reported.update(entry.details.get("names", ()))
+        for entry in engine.store.journal(UNREAD):
+            self._reported.update(entry.details.get("names", ()))
 
     def on_outcome(self, engine: Engine, outcome: Outcome) -> None:
         """Log the names that were not reported before."""

@@ -13,6 +13,7 @@ from pbt.core.events import FINISHED
 from pbt.core.fold import apply, empty_view
 from pbt.core.population import View
 from pbt.errors import PBTError, RunFormatError, nearest
+from pbt.runs.folding import fold_log
 from pbt.runs.results import Run
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
@@ -136,7 +137,7 @@ class CatalogEntry:
 
 
 class RunFollower:
-    """Reads a run again and again; each time only the new part of its log is read and folded onto the known view.
+    """Reads a run again and again, from its checkpoint on; later only the new part of its log is read and folded.
 
     Args:
         path: The run directory.
@@ -178,15 +179,18 @@ class RunFollower:
         """
         reader = self._open()
         writing = reader.is_writing()
-        logged = reader.events_after(self.last)
-        if self._view is None or logged or writing != self._was_writing:
+        last = reader.last()
+        if self._view is None or last != self.last or writing != self._was_writing:
             self._meta = reader.meta  # extending a run changes its rounds
         _check_recorded(self._meta, self.path)
-        self._view = apply(self._view or empty_view(self._meta), [one.event for one in logged])
+        if self._view is None:
+            self._view = fold_log(reader, empty_view(self._meta), last).view
+        elif last != self.last:
+            self._view = apply(self._view, reader.events(self.last, last))
+        if last != self.last:
+            self.last, self._changed = last, reader.clock(last)
+            self._began = reader.clock(1) if self._began is None else self._began
         self._was_writing = writing
-        if logged:
-            self._began = logged[0].clock if self._began is None else self._began
-            self.last, self._changed = logged[-1].id, logged[-1].clock
         return self._entry(self._view, writing=writing)
 
     def _entry(self, view: View, *, writing: bool) -> CatalogEntry:

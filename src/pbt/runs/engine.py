@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pbt.core.ages import Ages
-from pbt.core.events import FINISHED, LOST, Born, Decided, Ended, Event, Failed, Opening, Reported, Retired
+from pbt.core.checkpoint import FoldedLog
+from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
 from pbt.core.fold import apply, sign_of
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
@@ -26,6 +27,7 @@ from pbt.errors import (
     original,
 )
 from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
+from pbt.runs.folding import CheckpointWriter, fold_log
 from pbt.runs.log_entries import decided_events, event_of, first_events, notes_of, other_scores
 from pbt.space import HParams, Space
 from pbt.store.base import NewEntry, Store
@@ -128,25 +130,20 @@ class Engine:
         self.store = store
         self._in_flight: dict[int, RoundTask] = {}
         self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
-        self._recent: dict[int, tuple[StateRef, ...]] = {}
-        self._opened: dict[int, Opening] = {}
-        self._before: dict[int, Opening | None] = {}
-        """The opening of each member's previous round."""
-        self._founders: dict[StateRef, int] = {}
-        """Founder of the lineage of each stored state."""
-        self._scores = 0
-        """Number of scores per report; 0: not known yet."""
         self._budget = self._steps_asked() if course.strategy.mode == "async" else None
         ages = Ages() if getattr(course.strategy, "by_age", False) else None
-        self.view = View(
+        empty = View(
             seed=course.seed,
             space=course.space,
             sign=sign_of(store.meta.get("objective", "maximize")),
             lookback=course.strategy.lookback,
             ages=ages,
         )
-        self._due: list[Member] = []
-        self._take(store.events())
+        self._checkpoints = CheckpointWriter(store)
+        self._is_whole = True
+        """Whether the fold contains exactly the log; False while events are being written."""
+        self.view, self.standings = fold_log(store, empty)
+        self._due = self._open(self.view)
         if not self.view.members:
             if first is None:
                 first = course.strategy.begin(self.view, course.population, course.initial)
@@ -164,7 +161,12 @@ class Engine:
 
     def founder(self, member: Member) -> int:
         """The initial member from which a member of the current view descends."""
-        return member.id if member.state is None else self._founders.get(member.state, member.id)
+        return self.standings.founder(member.id, member.state)
+
+    def save_checkpoint(self) -> None:
+        """Save the fold of the log, from which readers and the next start continue."""
+        if self._is_whole:
+            self._checkpoints.save(FoldedLog(self.view, self.standings))
 
     def ask(self) -> list[RoundTask]:
         """The tasks that can start now; each is returned once."""
@@ -218,6 +220,8 @@ class Engine:
         if self.view.ended == LOST:
             raise self._lost()
         self._sweep()
+        if self._is_whole:
+            self._checkpoints.consider(FoldedLog(self.view, self.standings))
         return events
 
     def _know_scores(self) -> bool:
@@ -227,19 +231,19 @@ class Engine:
         accepted at once if the members are ranked by score.
         """
         numbers = [len(outcome.scores) for _, outcome in self._wave.values() if isinstance(outcome, Report)]
-        if self._scores == 0 and numbers:
+        if self.standings.scores == 0 and numbers:
             most = max(numbers, key=numbers.count)
             expected = most == 1 and getattr(self.course.strategy, "rank", by_score) is by_score
             if self._in_flight and not expected and numbers.count(most) == 1:
                 return False
-            self._scores = most
+            self.standings.scores = most
         return True
 
     def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
         """The wave, with members failed whose number of scores differs from the run's."""
         return [
-            (task, other_scores(outcome, self._scores))
-            if isinstance(outcome, Report) and len(outcome.scores) != self._scores
+            (task, other_scores(outcome, self.standings.scores))
+            if isinstance(outcome, Report) and len(outcome.scores) != self.standings.scores
             else (task, outcome)
             for task, outcome in wave
         ]
@@ -307,10 +311,10 @@ class Engine:
         )
 
     def _changed(self, member: Member) -> frozenset[str]:
-        before = self._before.get(member.id)
+        before = self.standings.before.get(member.id)
         if before is None:
             return frozenset()
-        return frozenset(name for name, value in member.hparams.items() if before.hparams.get(name) != value)
+        return frozenset(name for name, value in member.hparams.items() if before.get(name) != value)
 
     def _commit(
         self,
@@ -320,36 +324,24 @@ class Engine:
         after: View | None = None,
     ) -> None:
         if events:
+            # An interrupt may fall between the lines; a fold that lacks events must not be saved.
+            self._is_whole = False
             self.store.commit(events, stored or {}, notes)
-            self._take(events, after)
-
-    def _take(self, events: Sequence[Event], after: View | None = None) -> None:
-        self.view = apply(self.view, events) if after is None else after
-        # Cached: this is needed after every outcome, and a scan of all members is slow from a thousand on.
-        self._due = self._open(self.view)
-        for event in events:
-            if isinstance(event, Born):
-                self._opened[event.member] = event
-            elif isinstance(event, Decided):
-                member = event.decision.member
-                self._before[member] = self._opened.get(member)
-                self._opened[member] = event.decision
-            elif isinstance(event, Reported):
-                start = self._opened[event.member].start
-                self._founders[event.state] = event.member if start is None else self._founders.get(start, event.member)
-                self._recent[event.member] = (*self._recent.get(event.member, ()), event.state)[-2:]
-                self._scores = self._scores or len(event.scores)
-            elif isinstance(event, Retired):
-                self._recent.pop(event.member, None)
+            self.standings.take(events)
+            self.view = apply(self.view, events) if after is None else after
+            # Cached: this is needed after every outcome, and a scan of all members is slow from a thousand on.
+            self._due = self._open(self.view)
+            self._is_whole = True
 
     def _sweep(self) -> None:
         """Delete the states that no member, the best, the strategy or the last two rounds need."""
-        keep = {ref for refs in self._recent.values() for ref in refs}
-        keep.update(m.state for m in self.view.members if m.state is not None and m.status != "retired")
+        kept = [member for member in self.view.members if member.status != "retired"]
+        keep = {ref for member in kept for ref in self.standings.recent.get(member.id, ())}
+        keep.update(member.state for member in kept if member.state is not None)
         keep |= self.course.strategy.retain(self.view)
         if self.view.best is not None:
             keep.add(self.view.best.state)
-        self._founders = {ref: founder for ref, founder in self._founders.items() if ref in keep}
+        self.standings.forget(keep | {member.state for member in self.view.members if member.status == "retired"})
         self.store.sweep(keep)
 
     def _lost(self) -> PopulationLostError:
@@ -360,9 +352,8 @@ class Engine:
         )
         traces = [
             str(entry.details.get("traceback", ""))
-            for entry in self.store.journal()
-            if entry.kind == "failure"
-            and (entry.details.get("member"), entry.details.get("round")) == (first.member, first.round)
+            for entry in self.store.journal("failure")
+            if (entry.details.get("member"), entry.details.get("round")) == (first.member, first.round)
         ]
         error.__cause__ = original("".join(traces[:1]))
         return error
@@ -385,6 +376,7 @@ def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()
             with executor:
                 while not engine.finished:
                     _turn(engine, executor, observers)
+        engine.save_checkpoint()
         for observer in observers:
             observer.on_end(engine)
 

@@ -125,7 +125,7 @@ class Experiment:
             watch = list(observers)
             if watchers:
                 # Counted before the engine adds the decisions that a finished run had withheld.
-                watch.append(Callbacks(watchers, known=len(store.events())))
+                watch.append(Callbacks(watchers, known=store.last()))
             watch += [FounderAdvice(), LevelAdvice(), UnreadAdvice(), Disk()]
             if idle := never_evolves(spec):
                 log.warning("%s", idle)

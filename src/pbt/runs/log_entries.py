@@ -1,8 +1,9 @@
 """Validation of outcomes and proposals, and their conversion to events and journal entries."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
-from pbt.core.events import Decided, Event, Failed, MemoryUpdated, Reported
+from pbt.core.events import Decided, Decision, Event, Failed, MemoryUpdated, Reported
 from pbt.core.fold import turned
 from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Proposal
@@ -91,13 +92,20 @@ def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> l
             raise UsageError(
                 f"expected a decision to open round {member.round + 1} of member {member.id}, got {decision.round}"
             )
-        view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
-    decided = [
-        # The log holds scores as the task returned them.
-        Decided(decision=d._replace(scores=turned(view.sign, d.scores), series=turned(view.sign, d.series)))
-        for d in sorted(proposal.decisions, key=lambda d: d.member)
-    ]
+        if not view.space.contains(decision.hparams):
+            view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
+    decided = [Decided(decision=_as_returned(d, view.sign)) for d in sorted(proposal.decisions, key=_MEMBER)]
     return [*decided, *proposal.retirements, *first_events(proposal, view)]
+
+
+_MEMBER = attrgetter("member")
+
+
+def _as_returned(decision: Decision, sign: int) -> Decision:
+    """The decision with scores as the task returned them, as the log holds them."""
+    if sign > 0 or not (decision.scores or decision.series):
+        return decision
+    return decision._replace(scores=turned(sign, decision.scores), series=turned(sign, decision.series))
 
 
 def first_events(proposal: Proposal, view: View) -> list[Event]:

@@ -1,20 +1,23 @@
 """Results of a run: its best state, the schedule behind it, and the history of all members."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from pbt.core.events import Event, Failed
-from pbt.core.fold import empty_view, fold
-from pbt.core.history import RunHistory, TrainedState
+from pbt.core.checkpoint import FoldedLog, unfolded
+from pbt.core.events import Event, Failed, Reported
+from pbt.core.fold import empty_view
+from pbt.core.history import RunHistory, TrainedState, ancestry_of, schedule_of
 from pbt.core.population import Member, StateRef, View
 from pbt.core.schedule import Schedule
+from pbt.core.standings import Standings
 from pbt.errors import MissingExtraError, RunError, UsageError
-from pbt.runs.log_entries import points_of
+from pbt.runs.folding import fold_log
+from pbt.runs.log_entries import CURVE, points_of
 from pbt.space import HParams, Space
-from pbt.store.base import JournalEntry
+from pbt.store.base import Checkpoint, JournalEntry
 from pbt.store.reader import RunReader
 
 
@@ -25,11 +28,17 @@ class RunSource(Protocol):
     def meta(self) -> dict[str, Any]:
         """The recorded values: seed, space, plan, ..."""
 
-    def events(self) -> list[Event]:
-        """The whole log, in order."""
+    def last(self) -> int:
+        """Id of the last event."""
 
-    def journal(self) -> list[JournalEntry]:
-        """All notes, in order."""
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        """The log after one event, up to and including another, in order."""
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint, if it is intact."""
+
+    def journal(self, kind: str | None = None) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order."""
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state."""
@@ -111,6 +120,9 @@ class History(Mapping[str, Sequence[Any]]):
 class Run:
     """A run at this moment, read-only.
 
+    `view`, `best`, `lineage` and `schedule` cost the same however long the run is, apart from the ancestry itself.
+    `events`, `tree` and `history` read the whole log when they are first used.
+
     Args:
         source: The source of its records.
         path: Its run directory; None: in memory.
@@ -120,7 +132,7 @@ class Run:
         self._source = source
         self.path = path
         self.meta = source.meta
-        self.events = source.events()
+        self.num_events = source.last()
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -139,7 +151,24 @@ class Run:
     @cached_property
     def view(self) -> View:
         """The population after the last logged event."""
-        return fold(self.events, empty_view(self.meta))
+        return self._folded.view
+
+    @property
+    def standings(self) -> Standings:
+        """The opening, the own best score and the founder of every member."""
+        return self._folded.standings
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """The whole log, in order."""
+        return self._source.events(0, self.num_events)
+
+    @cached_property
+    def _folded(self) -> FoldedLog:
+        empty = empty_view(self.meta)
+        return (
+            unfolded(empty).after(self.events) if self.path is None else fold_log(self._source, empty, self.num_events)
+        )
 
     @cached_property
     def tree(self) -> RunHistory:
@@ -162,14 +191,14 @@ class Run:
             step=best.step,
             score=self.view.sign * best.score,
             hparams=best.hparams,
-            reported=self.tree.states[best.state].reported,
+            reported=self.reports([best.state])[best.state].reported,
             state=best.state,
         )
 
     @property
     def best_schedule(self) -> Schedule:
         """The hyperparameters along the ancestry of the best state, from step 0."""
-        return self.tree.schedule(self.best.state)
+        return schedule_of(self.ancestry(self._best_state))
 
     def schedule(self, member: int | None = None) -> Schedule:
         """The hyperparameters along the ancestry of a member's newest state; None: `best_schedule`.
@@ -177,7 +206,7 @@ class Run:
         Raises:
             UsageError: The member does not exist or has finished no round.
         """
-        return self.tree.schedule(self.lineage(member)[-1].state)
+        return schedule_of(self.lineage(member))
 
     def lineage(self, member: int | None = None) -> list[TrainedState]:
         """The rounds that led to a member's newest state, first to last; None: to the best state.
@@ -186,14 +215,36 @@ class Run:
             UsageError: The member does not exist or has finished no round.
         """
         if member is None:
-            return self.tree.ancestry(self.best.state)
-        newest = self.tree.newest.get(member)
-        if newest is None:
-            if not self.tree.states:
+            return self.ancestry(self._best_state)
+        recent = self.standings.recent
+        if member not in recent:
+            if not recent:
                 raise self._nothing_yet()
             last = max(member.id for member in self.view.members)
             raise UsageError(f"member {member} does not exist or has finished no round; members: 0 .. {last}")
-        return self.tree.ancestry(newest.state)
+        return self.ancestry(recent[member][-1])
+
+    def ancestry(self, ref: StateRef) -> list[TrainedState]:
+        """The rounds that led to a state, first to last; without the tree, they are looked up one by one.
+
+        Raises:
+            KeyError: No report names the state (in memory, or with the tree).
+            CorruptError: The log lacks one of the rounds.
+        """
+        if isinstance(self._source, RunReader) and "tree" not in self.__dict__:
+            return ancestry_of(self._source.path_to(ref))
+        return self.tree.ancestry(ref)
+
+    def reports(self, refs: Iterable[StateRef]) -> Mapping[StateRef, Reported]:
+        """The reports of these states; without the tree, they are looked up one by one.
+
+        Raises:
+            KeyError: No report names one of them (in memory, or with the tree).
+            CorruptError: The log lacks one of them.
+        """
+        if isinstance(self._source, RunReader) and "tree" not in self.__dict__:
+            return self._source.reports(refs)
+        return {ref: self.tree.states[ref].report for ref in refs}
 
     def history(self) -> History:
         """One row per member and round.
@@ -227,7 +278,7 @@ class Run:
         """
         rows = [
             (member, round_, step, name, value)
-            for (member, round_), points in points_of(self.journal()).items()
+            for (member, round_), points in points_of(self._source.journal(CURVE)).items()
             if (member, round_) in self.tree.states or (member, round_) in self.tree.failures
             for name, series in points.items()
             for step, value in series
@@ -243,10 +294,13 @@ class Run:
         """The failed rounds, in log order."""
         notes = {
             (entry.details.get("member"), entry.details.get("round")): entry.details
-            for entry in self.journal()
-            if entry.kind == "failure"
+            for entry in self._source.journal("failure")
         }
-        return [_failed_round(event, notes.get(round_, {})) for round_, event in self.tree.failures.items()]
+        if isinstance(self._source, RunReader) and "tree" not in self.__dict__:
+            failed: Iterable[Failed] = self._source.failures(self.num_events)
+        else:
+            failed = self.tree.failures.values()
+        return [_failed_round(event, notes.get((event.member, event.round), {})) for event in failed]
 
     def load_state(self, ref: StateRef | HasState | None = None) -> Any:
         """A fresh copy of a state.
@@ -260,7 +314,13 @@ class Run:
             KeyError: The state was swept.
             CorruptError: Its bytes are not the bytes that were written.
         """
-        return self._source.load_state(self.best.state if ref is None else _state_ref(ref))
+        return self._source.load_state(self._best_state if ref is None else _state_ref(ref))
+
+    @property
+    def _best_state(self) -> StateRef:
+        if self.view.best is None:
+            raise self._nothing_yet()
+        return self.view.best.state
 
     def _nothing_yet(self) -> RunError:
         return RunError(f"{self.path or 'the run'}: no member has finished a round yet")

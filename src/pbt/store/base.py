@@ -43,6 +43,16 @@ class Problem:
     """True: the run is usable as it is (for example, a file that no record names)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A saved fold of the log up to an event. Only a cache: the log alone gives the same."""
+
+    last: int
+    """Id of that event, the last one of a transaction."""
+    text: str
+    """Its plain values as JSON."""
+
+
 class Store(Protocol):
     """A log and the states it names. A context manager for one writer in one thread.
 
@@ -68,8 +78,30 @@ class Store(Protocol):
             UsageError: A value is not plain.
         """
 
-    def events(self) -> list[Event]:
-        """The whole log, in order."""
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        """The log after one event, up to and including another, in order; ids are consecutive from 1.
+
+        Args:
+            after: Id of the event before the first one.
+            until: Id of the last event, which ends a transaction. Default: the end of the log.
+        """
+
+    def last(self) -> int:
+        """Id of the last event, which is also the number of events."""
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint; None if there is none, or one that is damaged or belongs to another log."""
+
+    def save_checkpoint(self, last: int, plain: Any) -> None:
+        """Replace the checkpoint, or do nothing where none is kept.
+
+        Args:
+            last: Id of the last event that it contains, the last one of a transaction.
+            plain: Plain values, NaN and infinities encoded as in events.
+
+        Raises:
+            RunError: The disk cannot be written.
+        """
 
     def commit(
         self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
@@ -88,8 +120,8 @@ class Store(Protocol):
             UsageError: A value is not plain.
         """
 
-    def journal(self) -> list[JournalEntry]:
-        """All notes, in order."""
+    def journal(self, kind: str | None = None) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order."""
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state: its digest, its size, and its bytes if it has no file of its own.

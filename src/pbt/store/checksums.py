@@ -4,7 +4,8 @@ A seal covers the rows added since the previous seal, and that seal's digest: it
 rows. There is one per transaction rather than per row, because a damaged run is cut at a transaction anyway, and a
 digest per row would make a log half as long again.
 
-The seal of the head covers everything that is not a list of rows: the definitions of tables and views, and meta.
+The seal of the head covers everything that is not a list of rows: the definitions of tables and views, and meta. The
+seal of a checkpoint is chained to the log's seal at its event, so that it belongs to this log and to no other.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from typing import NamedTuple
 TABLE = """CREATE TABLE seals (
         what TEXT NOT NULL, last INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (what, last)
     ) WITHOUT ROWID"""
-EVENTS, JOURNAL, HEAD = "events", "journal", "head"
+EVENTS, JOURNAL, HEAD, CHECKPOINT = "events", "journal", "head", "checkpoint"
 COLUMNS: Mapping[str, str] = {
     EVENTS: "id, round, member, kind, clock, data",
     JOURNAL: "id, kind, clock, data",
@@ -35,6 +36,8 @@ class Seal(NamedTuple):
 
 NOTHING = Seal(0, "")
 """The seal of an empty list."""
+_END = (1 << 63) - 1
+"""Beyond every id."""
 
 
 def sealed(before: Seal, lines: Sequence[Line]) -> Seal:
@@ -83,13 +86,16 @@ def has_seals(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'seals'").fetchone() is not None
 
 
-def read_seals(connection: sqlite3.Connection, what: str, after: int = 0) -> tuple[Seal, list[Seal]]:
-    """The newest seal up to a row, and all later seals."""
+def read_seals(
+    connection: sqlite3.Connection, what: str, after: int = 0, until: int | None = None
+) -> tuple[Seal, list[Seal]]:
+    """The newest seal up to a row, and all later seals, up to another row."""
     last = connection.execute(
         "SELECT last, digest FROM seals WHERE what = ? AND last <= ? ORDER BY last DESC LIMIT 1", (what, after)
     ).fetchone()
     behind = connection.execute(
-        "SELECT last, digest FROM seals WHERE what = ? AND last > ? ORDER BY last", (what, after)
+        "SELECT last, digest FROM seals WHERE what = ? AND last > ? AND last <= ? ORDER BY last",
+        (what, after, _END if until is None else until),
     ).fetchall()
     return _seal(last), [_seal(row) for row in behind]
 
@@ -110,10 +116,16 @@ def _seal(row: Line | None) -> Seal:
     return Seal(last if isinstance(last, int) else 0, digest if isinstance(digest, str) else "")
 
 
-def read_lines(connection: sqlite3.Connection, what: str, after: int = 0) -> list[Line]:
-    """The rows of a list after an id, in their sealed columns."""
-    query = f"SELECT {COLUMNS[what]} FROM {what} WHERE id > ? ORDER BY id"  # noqa: S608 (names of ours)
-    return connection.execute(query, (after,)).fetchall()
+def read_lines(connection: sqlite3.Connection, what: str, after: int = 0, until: int | None = None) -> list[Line]:
+    """The rows of a list after an id, up to another, in their sealed columns."""
+    query = f"SELECT {COLUMNS[what]} FROM {what} WHERE id > ? AND id <= ? ORDER BY id"  # noqa: S608 (names of ours)
+    return connection.execute(query, (after, _END if until is None else until)).fetchall()
+
+
+def checkpoint_seal(before: Seal, text: str) -> Seal:
+    """The seal of a checkpoint of the log up to a seal."""
+    digest = hashlib.sha256(f"{before.digest}\n{before.last}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
+    return Seal(before.last, digest)
 
 
 def write_seal(connection: sqlite3.Connection, what: str, seal: Seal) -> None:

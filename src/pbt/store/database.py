@@ -111,6 +111,12 @@ _REMEDIES = {
 }
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error of SQLite means damaged pages or values."""
+    # Invalid UTF-8 has no error code of its own.
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error)
+
+
 @contextmanager
 def plain_errors(database: Path) -> Iterator[None]:
     """Translate exceptions of SQLite into errors with a remedy.
@@ -133,8 +139,8 @@ def plain_errors(database: Path) -> Iterator[None]:
             raise CorruptError(
                 f"{database}: expected rows of at most {MOST_BYTES:,} bytes, found a larger one"
             ) from error
-        # Invalid UTF-8 has no error code of its own; a duplicate id of a new row means a damaged log.
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_CONSTRAINT")) or "decode to UTF-8" in str(error):
+        # A duplicate id of a new row means a damaged log.
+        if is_damage(error) or name.startswith("SQLITE_CONSTRAINT"):
             raise CorruptError(f"{database}: damaged ({error}); {LOOK}") from error
         for known, remedy in _OF_THE_DISK.items():
             if name.startswith(known):

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from pbt.core.events import Born, Decided, Event, Reported, decode_floats, encode_floats, from_plain, to_plain
+from pbt.core.events import Born, Decided, Event, Opening, Reported, decode_floats, encode_floats, from_plain
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
+from pbt.store.database import LOOK
+from pbt.store.event_text import dump, text_of
 
 
 class EventValues(NamedTuple):
@@ -24,17 +26,17 @@ def to_row(event: Event) -> EventValues:
     Raises:
         UsageError: It contains a value that is not plain.
     """
-    plain = to_plain(event)
-    member = plain.get("member")
+    about = event.decision if isinstance(event, Decided) else event
+    member = getattr(about, "member", None)
     try:
-        data = _dump(plain)
+        data = text_of(event)
     except (TypeError, ValueError) as error:
         whose = "" if member is None else f" of member {member}"
         raise UsageError(
             f"event '{event.kind}'{whose}: expected numbers, strings, booleans, None, lists and dicts ({error}); "
             "convert array scalars with float(x)"
         ) from error
-    return EventValues(plain["round"], member, event.kind, data)
+    return EventValues(about.round, member, event.kind, data)
 
 
 def to_event(data: str, id_: int) -> Event:
@@ -44,9 +46,61 @@ def to_event(data: str, id_: int) -> Event:
         CorruptError: The text is not an event.
     """
     try:
-        return from_plain(json.loads(data))
+        # `json.loads` also looks for blanks on both sides, which takes as long as the text itself.
+        plain, end = _decoder.raw_decode(data)
+        plain = plain if end == len(data) else json.loads(data)
+        # Only a text with this name has values that are encoded, or look like it.
+        return from_plain(plain, encoded='"float"' in data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, LookupError) as error:
-        raise CorruptError(f"event {id_}: expected an event, found {data[:80]!r} ({error!r})") from error
+        raise CorruptError(f"event {id_}: expected an event, found {data!r:.80} ({error!r})") from error
+
+
+_decoder = json.JSONDecoder()
+
+
+class StoredRow(Protocol):
+    """A row of the log as it is read."""
+
+    @property
+    def id(self) -> int:
+        """Consecutive, from 1."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of event."""
+
+    @property
+    def data(self) -> str:
+        """The event as JSON."""
+
+
+def opening_of(ref: StateRef, rows: Sequence[StoredRow]) -> Opening:
+    """The opening of a member's round among the rows of that round.
+
+    Raises:
+        CorruptError: There is none.
+    """
+    for event in (to_event(row.data, row.id) for row in rows if row.kind in (Born.kind, Decided.kind)):
+        match event:
+            case Decided(decision=opened) | (Born() as opened) if (opened.member, opened.round) == ref:
+                return opened
+    raise _gap(ref, "opening")
+
+
+def report_of(ref: StateRef, rows: Sequence[StoredRow]) -> Reported:
+    """The report of a state among the rows of its round.
+
+    Raises:
+        CorruptError: There is none.
+    """
+    for event in (to_event(row.data, row.id) for row in rows if row.kind == Reported.kind):
+        if isinstance(event, Reported) and event.state == ref:
+            return event
+    raise _gap(ref, "report")
+
+
+def _gap(ref: StateRef, what: str) -> CorruptError:
+    return CorruptError(f"member {ref.member}, round {ref.round}: expected its {what} in the log, found none; {LOOK}")
 
 
 def to_json(value: Any, label: str) -> str:
@@ -56,7 +110,7 @@ def to_json(value: Any, label: str) -> str:
         UsageError: A value is not plain; the message starts with `label`.
     """
     try:
-        return _dump(encode_floats(value))
+        return dump(encode_floats(value))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{label}: expected numbers, strings, booleans, None, lists and dicts ({error})") from error
 
@@ -101,6 +155,3 @@ def _unknown(member: int, ref: StateRef, role: str, found: str) -> RunError:
         f"member {member}: expected a stored state of member {ref.member}, round {ref.round} {role}, found {found}; "
         "nothing was written"
     )
-
-
-_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

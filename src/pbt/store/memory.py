@@ -63,9 +63,20 @@ class MemoryStore(Closing):
         """Add or replace recorded values."""
         self._meta.update({key: to_json(value, f"meta '{key}'") for key, value in changes.items()})
 
-    def events(self) -> list[Event]:
-        """The whole log, in order."""
-        return [to_event(row.data, id_) for id_, row in enumerate(self._rows, 1)]
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        """The log after one event, up to and including another."""
+        return [to_event(row.data, id_) for id_, row in enumerate(self._rows[after:until], after + 1)]
+
+    def last(self) -> int:
+        """Id of the last event."""
+        return len(self._rows)
+
+    def checkpoint(self) -> None:
+        """None: a log in memory is not resumed."""
+        return
+
+    def save_checkpoint(self, last: int, plain: Any) -> None:
+        """Nothing."""
 
     def commit(
         self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
@@ -83,11 +94,12 @@ class MemoryStore(Closing):
         """Append one note to the journal."""
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self) -> list[JournalEntry]:
-        """All notes, in order."""
+    def journal(self, kind: str | None = None) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order."""
         return [
-            JournalEntry(id=id_, kind=kind, details=from_json(details), clock=clock)
-            for id_, (kind, details, clock) in enumerate(self._journal, 1)
+            JournalEntry(id=id_, kind=found, details=from_json(details), clock=clock)
+            for id_, (found, details, clock) in enumerate(self._journal, 1)
+            if kind in (None, found)
         ]
 
     def stored(self, ref: StateRef) -> Stored:

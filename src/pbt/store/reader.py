@@ -5,20 +5,20 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pbt.closing import Closing
-from pbt.core.events import Event
+from pbt.core.events import Event, Failed, Opening, Reported
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
 from pbt.store import checksums, tables
-from pbt.store.base import JournalEntry
-from pbt.store.database import check_format, check_journal, connect, plain_errors
-from pbt.store.event_rows import to_event
+from pbt.store.base import Checkpoint, JournalEntry
+from pbt.store.database import LOOK, check_format, check_journal, connect, plain_errors
+from pbt.store.event_rows import opening_of, report_of, to_event
 from pbt.store.files import StateFiles
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own
 from pbt.store.lock import is_locked
@@ -50,6 +50,8 @@ class Contents:
     sealed: Mapping[str, Sequence[checksums.Seal]]
     """Their seals; empty if an earlier version wrote the run."""
     head_is_whole: bool
+    checkpoint: Checkpoint | None
+    has_damaged_checkpoint: bool
     stored: Mapping[StateRef, Stored]
 
 
@@ -90,13 +92,13 @@ class RunReader(Closing):
         """The recorded values: seed, space, plan, ..."""
         return self._ask(tables.read_meta)
 
-    def events(self) -> list[Event]:
-        """The whole log, in order.
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        """The log after one event, up to and including another, in order.
 
         Raises:
             CorruptError: A row is not an event.
         """
-        return [logged.event for logged in self.events_after(0)]
+        return [to_event(row.data, row.id) for row in self.rows(after, until)]
 
     def events_after(self, id_: int) -> list[Logged]:
         """The events after this id; empty if there are none.
@@ -107,8 +109,8 @@ class RunReader(Closing):
         rows = self.rows(id_)
         return [Logged(id=row.id, event=to_event(row.data, row.id), clock=row.clock) for row in rows]
 
-    def rows(self, after: int = 0) -> list[tables.EventRow]:
-        """The undecoded rows of the log after this id.
+    def rows(self, after: int = 0, until: int | None = None) -> list[tables.EventRow]:
+        """The undecoded rows of the log after one id, up to and including another.
 
         Raises:
             CorruptError: The rows do not match their seals.
@@ -116,7 +118,65 @@ class RunReader(Closing):
 
         def question(connection: sqlite3.Connection) -> list[tables.EventRow]:
             connection.execute("BEGIN")  # rows and seals of the same moment
-            return tables.read_events(connection, after)
+            return tables.read_events(connection, after, until)
+
+        return self._ask(question)
+
+    def last(self) -> int:
+        """Id of the last event."""
+        return self._ask(tables.read_last)
+
+    def clock(self, id_: int) -> float | None:
+        """Time of the commit of an event, in seconds since 1970; None if there is no such event."""
+        return self._ask(lambda connection: tables.read_clock(connection, id_))
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint; None if there is none, or one that is damaged or belongs to another log."""
+
+        def question(connection: sqlite3.Connection) -> Checkpoint | None:
+            connection.execute("BEGIN")
+            return tables.read_checkpoint(connection)
+
+        return self._ask(question)
+
+    def reports(self, refs: Iterable[StateRef]) -> dict[StateRef, Reported]:
+        """The reports of these states, each looked up alone and not checked against the seals.
+
+        Raises:
+            CorruptError: The log has no such report.
+        """
+        wanted = list(refs)
+        found = self._ask(lambda connection: [tables.read_round(connection, ref) for ref in wanted])
+        return {ref: report_of(ref, rows) for ref, rows in zip(wanted, found, strict=True)}
+
+    def failures(self, until: int) -> list[Failed]:
+        """The failed rounds up to an event, in order, looked up alone and not checked against the seals.
+
+        Raises:
+            CorruptError: A row is not an event.
+        """
+        rows = self._ask(lambda connection: tables.read_kind(connection, Failed.kind, until))
+        return [event for row in rows if isinstance(event := to_event(row.data, row.id), Failed)]
+
+    def path_to(self, ref: StateRef) -> list[tuple[Opening, Reported]]:
+        """The rounds that led to a state, first to last, each looked up alone and not checked against the seals.
+
+        Raises:
+            CorruptError: The log lacks one of them, or they form a cycle.
+        """
+
+        def question(connection: sqlite3.Connection) -> list[tuple[Opening, Reported]]:
+            path: list[tuple[Opening, Reported]] = []
+            seen: set[StateRef] = set()
+            current: StateRef | None = ref
+            while current is not None:
+                if current in seen:
+                    raise CorruptError(f"{self.path}: expected an ancestry, found a cycle at {current}; {LOOK}")
+                rows = tables.read_round(connection, current)
+                path.append((opening_of(current, rows), report_of(current, rows)))
+                seen.add(current)
+                current = path[-1][0].start
+            return path[::-1]
 
         return self._ask(question)
 
@@ -136,14 +196,16 @@ class RunReader(Closing):
                 lines={what: checksums.read_lines(connection, what) for what in checksums.COLUMNS},
                 sealed={what: checksums.read_seals(connection, what)[1] for what in checksums.COLUMNS if is_sealed},
                 head_is_whole=not is_sealed or checksums.head_is_whole(connection),
+                checkpoint=tables.read_checkpoint(connection),
+                has_damaged_checkpoint=is_sealed and tables.has_damaged_checkpoint(connection),
                 stored=tables.read_states(connection),
             )
 
         return self._ask(question)
 
-    def journal(self) -> list[JournalEntry]:
-        """All notes, in order."""
-        return self._ask(tables.read_journal)
+    def journal(self, kind: str | None = None) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order."""
+        return self._ask(lambda connection: tables.read_journal(connection, kind))
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state.

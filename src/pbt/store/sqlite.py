@@ -19,10 +19,20 @@ from pbt.core.events import Event
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError
 from pbt.store import checksums, tables
-from pbt.store.base import JournalEntry, NewEntry, Problem
-from pbt.store.database import LOOK, check_format, check_journal, connect, is_empty, plain_errors, transaction
+from pbt.store.base import Checkpoint, JournalEntry, NewEntry, Problem
+from pbt.store.database import (
+    LOOK,
+    MOST_BYTES,
+    check_format,
+    check_journal,
+    connect,
+    is_empty,
+    plain_errors,
+    transaction,
+)
 from pbt.store.durable import TEMPORARY, sync_folder
 from pbt.store.event_rows import check_named, to_event, to_json, to_row
+from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import (
     DATABASE,
@@ -164,15 +174,36 @@ class RunStore(Closing):
             tables.write_meta(connection, texts)
             self._meta = tables.read_meta(connection)
 
-    def events(self) -> list[Event]:
-        """The whole log, in order.
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        """The log after one event, up to and including another, in order.
 
         Raises:
             CorruptError: A row is not an event.
         """
         with plain_errors(self._path / DATABASE):
-            rows = tables.read_events(self._connection)
+            rows = tables.read_events(self._connection, after, until)
         return [to_event(row.data, row.id) for row in rows]
+
+    def last(self) -> int:
+        """Id of the last event."""
+        with plain_errors(self._path / DATABASE):
+            return tables.read_last(self._connection)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint; None if there is none, or one that is damaged or belongs to another log."""
+        with plain_errors(self._path / DATABASE):
+            return tables.read_checkpoint(self._connection)
+
+    def save_checkpoint(self, last: int, plain: Any) -> None:
+        """Replace the checkpoint, durably; one that is too large for a row is left out.
+
+        Raises:
+            RunError: The disk cannot be written.
+        """
+        text = dump(plain)
+        if len(text) <= MOST_BYTES // 4:  # at most four bytes per character
+            with self._transaction() as connection:
+                tables.write_checkpoint(connection, last, text)
 
     def commit(
         self, events: Sequence[Event], stored: Mapping[StateRef, Stored] | None = None, notes: Sequence[NewEntry] = ()
@@ -203,10 +234,10 @@ class RunStore(Closing):
         """
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self) -> list[JournalEntry]:
-        """All notes, in order."""
+    def journal(self, kind: str | None = None) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order."""
         with plain_errors(self._path / DATABASE):
-            return tables.read_journal(self._connection)
+            return tables.read_journal(self._connection, kind)
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state: its digest, its size, and its bytes if it has no file of its own.
@@ -317,11 +348,15 @@ class RunStore(Closing):
 
 def _check_head(connection: sqlite3.Connection, path: Path) -> None:
     """Check the seal of the meta values, which decide how a run resumes; seal a run of an earlier version as it is."""
-    if not checksums.has_seals(connection):
-        with transaction(connection):
-            checksums.seal_all(connection)
-    elif not checksums.head_is_whole(connection):
+    sealed = checksums.has_seals(connection)
+    if sealed and not checksums.head_is_whole(connection):
         raise CorruptError(f"{path / DATABASE}: expected the meta values that were written, found others; {LOOK}")
+    if sealed and tables.has_checkpoints(connection):
+        return
+    with transaction(connection):
+        if not sealed:
+            checksums.seal_all(connection)
+        tables.empty_checkpoints(connection)
 
 
 def _create(connection: sqlite3.Connection, path: Path, meta: Mapping[str, str], hparams: Sequence[str]) -> None:

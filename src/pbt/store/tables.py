@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError
 from pbt.store import checksums
-from pbt.store.base import JournalEntry, NewEntry
-from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION
+from pbt.store.base import Checkpoint, JournalEntry, NewEntry
+from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION, is_damage
 from pbt.store.event_rows import EventValues, from_json, to_json
 from pbt.store.views import views
 
@@ -29,7 +29,10 @@ _DEFINITIONS: Mapping[str, str] = {
         "CREATE TABLE journal (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, data TEXT NOT NULL, clock REAL NOT NULL)"
     ),
     "seals": checksums.TABLE,
+    "checkpoints": "CREATE TABLE checkpoints (last INTEGER PRIMARY KEY, data TEXT NOT NULL)",
 }
+_LATER = frozenset(("seals", "checkpoints"))
+"""Tables that runs of earlier versions lack; they get them when they are resumed."""
 
 
 class EventRow(NamedTuple):
@@ -62,8 +65,7 @@ def check_tables(connection: sqlite3.Connection, path: Path) -> None:
     """
     found = {name: (kind, sql) for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master")}
     for name, sql in _DEFINITIONS.items():
-        # Runs of earlier versions have no seals.
-        if found.get(name, (None, None))[1] != sql and not (name == "seals" and name not in found):
+        if found.get(name, (None, None))[1] != sql and not (name in _LATER and name not in found):
             raise CorruptError(f"{path}: expected the tables of a run, found '{name}' missing or different")
     for name, (kind, _) in found.items():
         if kind == "trigger":
@@ -96,15 +98,15 @@ def append(connection: sqlite3.Connection, what: str, lines: Sequence[checksums.
     checksums.write_seal(connection, what, checksums.sealed(before, lines))
 
 
-def read_events(connection: sqlite3.Connection, after: int = 0) -> list[EventRow]:
-    """The rows of the log after this id, in order, fetched at once so that decoding blocks no writer.
+def read_events(connection: sqlite3.Connection, after: int = 0, until: int | None = None) -> list[EventRow]:
+    """The rows of the log after one id up to another, in order, fetched at once so that decoding blocks no writer.
 
     Raises:
         CorruptError: The rows do not match their seals.
     """
-    lines = checksums.read_lines(connection, checksums.EVENTS, after)
+    lines = checksums.read_lines(connection, checksums.EVENTS, after, until)
     if checksums.has_seals(connection):
-        before, behind = checksums.read_seals(connection, checksums.EVENTS, after)
+        before, behind = checksums.read_seals(connection, checksums.EVENTS, after, until)
         # After a row in the middle of a transaction, the rest of that transaction cannot be checked.
         skipped = behind[:1] if before.last != after else []
         rest = [line for line in lines if not skipped or int(str(line[0])) > skipped[0].last]
@@ -137,10 +139,89 @@ def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str,
     )
 
 
-def read_journal(connection: sqlite3.Connection) -> list[JournalEntry]:
-    """All notes, in order."""
-    rows = connection.execute("SELECT id, kind, data, clock FROM journal ORDER BY id").fetchall()
+def read_journal(connection: sqlite3.Connection, kind: str | None = None) -> list[JournalEntry]:
+    """The notes of one kind, or all, in order."""
+    query = "SELECT id, kind, data, clock FROM journal WHERE ?1 IS NULL OR kind = ?1 ORDER BY id"
+    rows = connection.execute(query, (kind,)).fetchall()
     return [JournalEntry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
+
+
+def empty_checkpoints(connection: sqlite3.Connection) -> None:
+    """Make an empty table of checkpoints in a run of an earlier version, within a transaction."""
+    if has_checkpoints(connection):
+        connection.execute("DELETE FROM checkpoints")  # without a seal
+    else:
+        connection.execute(_DEFINITIONS["checkpoints"])
+        checksums.seal_head(connection)
+
+
+def has_checkpoints(connection: sqlite3.Connection) -> bool:
+    """Whether the run has a table of checkpoints."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'checkpoints'").fetchone() is not None
+
+
+def write_checkpoint(connection: sqlite3.Connection, last: int, text: str) -> None:
+    """Replace the checkpoint, and seal it, within a transaction; nothing if no transaction of the log ends there."""
+    before, _ = checksums.read_seals(connection, checksums.EVENTS, last, last)
+    if last < 1 or before.last != last:
+        return
+    for what in ("checkpoints", f"seals WHERE what = '{checksums.CHECKPOINT}'"):
+        connection.execute(f"DELETE FROM {what}")  # noqa: S608 (ours)
+    connection.execute("INSERT INTO checkpoints VALUES (?, ?)", (last, text))
+    checksums.write_seal(connection, checksums.CHECKPOINT, checksums.checkpoint_seal(before, text))
+
+
+def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint | None:
+    """The checkpoint; None if there is none, or one that does not match its seal or the log's."""
+    if not (has_checkpoints(connection) and checksums.has_seals(connection)):
+        return None
+    try:
+        row = connection.execute("SELECT last, data FROM checkpoints ORDER BY last DESC LIMIT 1").fetchone()
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        return None
+    if row is None or not (isinstance(row[0], int) and isinstance(row[1], str)):
+        return None
+    last, text = row
+    before, _ = checksums.read_seals(connection, checksums.EVENTS, last, last)
+    expected = checksums.newest_seal(connection, checksums.CHECKPOINT)
+    if last != before.last or checksums.checkpoint_seal(before, text) != expected:
+        return None
+    return Checkpoint(last=last, text=text)
+
+
+def has_damaged_checkpoint(connection: sqlite3.Connection) -> bool:
+    """Whether there is a checkpoint or its seal, but not both as they were written."""
+    count = 0
+    if has_checkpoints(connection):
+        (count,) = connection.execute("SELECT count(*) FROM checkpoints").fetchone()
+    sealed = checksums.newest_seal(connection, checksums.CHECKPOINT) != checksums.NOTHING
+    return (count, sealed) != (0, False) and (count != 1 or read_checkpoint(connection) is None)
+
+
+def read_round(connection: sqlite3.Connection, ref: StateRef) -> list[EventRow]:
+    """The rows of a member's round by the index, in order, not checked against their seals."""
+    query = f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events WHERE member = ? AND round = ? ORDER BY id"  # noqa: S608
+    return [EventRow(*row) for row in connection.execute(query, ref)]
+
+
+def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[EventRow]:
+    """The rows of one kind of event, in order, not checked against their seals."""
+    query = f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events WHERE kind = ? AND id <= ? ORDER BY id"  # noqa: S608
+    return [EventRow(*row) for row in connection.execute(query, (kind, until))]
+
+
+def read_clock(connection: sqlite3.Connection, id_: int) -> float | None:
+    """Time of the commit of an event; None if there is no such event."""
+    row = connection.execute("SELECT clock FROM events WHERE id = ?", (id_,)).fetchone()
+    return row[0] if row is not None and isinstance(row[0], float) else None
+
+
+def read_last(connection: sqlite3.Connection) -> int:
+    """Id of the last event; 0 before the first."""
+    (last,) = connection.execute("SELECT max(id) FROM events").fetchone()
+    return last if isinstance(last, int) else 0
 
 
 def write_states(connection: sqlite3.Connection, stored: Mapping[StateRef, Stored]) -> None:

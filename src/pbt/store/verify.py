@@ -1,17 +1,22 @@
 """Verification of a run: all checks, each independent of the findings of the others."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pbt.core.ages import Ages
+from pbt.core.checkpoint import from_plain, to_plain, unfolded
 from pbt.core.events import Event, Reported
 from pbt.core.fold import empty_view, fold
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.store import checksums
-from pbt.store.base import Problem
+from pbt.store.base import Checkpoint, Problem
 from pbt.store.durable import TEMPORARY
 from pbt.store.event_rows import to_event
+from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
 from pbt.store.reader import Contents, RunReader
@@ -38,9 +43,13 @@ def verify_run(path: str | Path) -> list[Problem]:
 
 
 def verify_content(
-    meta: Mapping[str, Any], texts: Sequence[str], stored: Mapping[StateRef, Stored], states: StateFiles
+    meta: Mapping[str, Any],
+    texts: Sequence[str],
+    stored: Mapping[StateRef, Stored],
+    states: StateFiles,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Problem]:
-    """All problems of a log and the states it names."""
+    """All problems of a log, the states it names, and its checkpoint."""
     events, problems = _decoded(texts)
     view = None
     if not problems:
@@ -61,6 +70,9 @@ def verify_content(
             states.check(ref, record.digest, record.blob, checked)
         except RunError as error:
             problems.append(Problem(what=file_name(ref), message=str(error)))
+    if view is not None and checkpoint is not None and not _is_fold(checkpoint, meta, events):
+        message = f"expected the fold of events 1 to {checkpoint.last}, found another"
+        problems.append(Problem(what="checkpoint", message=message))
     return problems
 
 
@@ -69,7 +81,7 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
     contents = reader.everything()
     stored = contents.stored
     texts = [str(EventRow(*line).data) for line in contents.lines[checksums.EVENTS]]  # type: ignore[arg-type]
-    problems = _unsealed(contents) + verify_content(reader.meta, texts, stored, reader.states)
+    problems = _unsealed(contents) + verify_content(reader.meta, texts, stored, reader.states, contents.checkpoint)
     reported = {problem.what for problem in problems}
     problems += [
         Problem(what=file_name(ref), message=f"expected {record.size:,} bytes, found {size:,}")
@@ -93,6 +105,8 @@ def _unsealed(contents: Contents) -> list[Problem]:
     problems = []
     if not contents.head_is_whole:
         problems.append(Problem(what="meta", message="expected the values that were written, found others"))
+    if contents.has_damaged_checkpoint:
+        problems.append(Problem(what="checkpoint", message="expected the one that was written, found another or none"))
     for what, lines in contents.lines.items():
         problems += [
             Problem(what=what, message=damaged(part).replace("event", what.removesuffix("s"), 1))
@@ -132,6 +146,22 @@ def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | No
         return fold(events, empty), []
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         return None, [Problem(what="events", message=f"expected a log that can be replayed, found a gap ({error!r})")]
+
+
+def _is_fold(checkpoint: Checkpoint, meta: Mapping[str, Any], events: Sequence[Event]) -> bool:
+    """Whether a checkpoint says what the log says; one of another version is not read."""
+    try:
+        plain = json.loads(checkpoint.text)
+        ages = None if plain["ages"] is None else Ages()
+        empty = replace(empty_view({"seed": 0, "space": {}} | dict(meta)), lookback=plain["lookback"], ages=ages)
+        saved = from_plain(plain, checkpoint.last, empty)
+        if saved is None:
+            return True
+        folded = unfolded(empty).after(events[: checkpoint.last])
+        folded.standings.forget(saved.standings.founders)
+        return dump(to_plain(saved)) == dump(to_plain(folded))
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _needed(view: View) -> set[StateRef]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.closing import Closing
-from pbt.core.events import Decided, Decision, Event, Failed, Reported
+from pbt.core.events import Decision, Event, Failed
 from pbt.core.population import Member, View
+from pbt.core.standings import Standings
 from pbt.executors.base import Failure, Outcome, Report
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
@@ -78,8 +79,6 @@ class ProgressObserver(Closing, Observer):
         self._path: Path | None = None
         self._frame = ProgressFrame()
         self._began, self._done_before = time.monotonic(), 0
-        self._bests: dict[int, float] = {}
-        self._opened: dict[int, Decision] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._slots, self._sign, self._rounds_printed = 1, 1, 0
 
@@ -87,7 +86,6 @@ class ProgressObserver(Closing, Observer):
         """Read the log so far and start the display."""
         self._sign, self._path = engine.view.sign, engine.store.path
         self._slots = _slots(self._placement, engine.course.population)
-        self._learn(engine.store.events())
         self._update(engine)
         self._began, self._done_before = time.monotonic(), self._frame.done
         self._rounds_printed = _whole_rounds(self._frame)
@@ -112,7 +110,6 @@ class ProgressObserver(Closing, Observer):
 
     def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
         """Show the decisions; without a live table, print a line per finished round."""
-        self._learn(events)
         for event in events:
             # The engine turns a report with a different number of scores into a failure.
             if isinstance(event, Failed) and isinstance(self._outcomes.get(event.member), Report):
@@ -168,19 +165,12 @@ class ProgressObserver(Closing, Observer):
         if self._show:
             self._print(f"member {failed.member} failed in round {failed.round}: {failed.message}", "red")
 
-    def _learn(self, events: Iterable[Event]) -> None:
-        for event in events:
-            if isinstance(event, Reported):
-                self._bests[event.member] = better_of(self._sign, event.scores[0], self._bests.get(event.member))
-            elif isinstance(event, Decided):
-                self._opened[event.decision.member] = event.decision
-
     def _update(self, engine: Engine) -> None:
         view, rounds = engine.view, engine.course.rounds
         members = view.population
         waiting = [m.id for m in members if m.status == "live" and m.round < m.opened <= rounds]
         training = [id_ for id_ in waiting if id_ not in self._outcomes][: self._slots]
-        rows = tuple(self._row(member, member.id in training) for member in members)
+        rows = tuple(self._row(engine.standings, member, member.id in training) for member in members)
         self._frame = ProgressFrame(
             rows=rows,
             done=sum(min(row.round, rounds) for row in rows),
@@ -190,14 +180,15 @@ class ProgressObserver(Closing, Observer):
             failed=sum(row.status == "failed" for row in rows),
         )
 
-    def _row(self, member: Member, training: bool) -> MemberRow:
-        row = row_of(member, self._opened.get(member.id), sign=self._sign, best=self._bests.get(member.id))
+    def _row(self, standings: Standings, member: Member, training: bool) -> MemberRow:
+        opening, own = standings.openings[member.id], standings.bests.get(member.id)
+        row = row_of(member, opening if isinstance(opening, Decision) else None, sign=self._sign, best=own)
         outcome = self._outcomes.get(member.id)
         if outcome is None:
             return replace(row, status="training") if training else row
         if isinstance(outcome, Failure):
             return replace(row, round=outcome.round, score=None, status="failed")
-        best = better_of(self._sign, outcome.scores[0], self._bests.get(member.id))
+        best = better_of(self._sign, outcome.scores[0], own)
         return replace(row, round=outcome.round, score=outcome.scores[0], best=best)
 
     def _leader(self, view: View) -> Leader | None:

@@ -1,6 +1,6 @@
 """The progress display of a single network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -51,9 +51,12 @@ class TrainingObserver(ProgressObserver):
         state = f"{self._moment(self._frame.done)} · {self._best()}"
         return Group(Text(self._title, style="bold"), self._bar(), Text(state, style="bold"))
 
+    def on_commit(self, engine: Engine, events: Sequence[Event]) -> None:
+        """Take up the new checkpoints."""
+        self._learn(events)
+        super().on_commit(engine, events)
+
     def _learn(self, events: Iterable[Event]) -> None:
-        events = list(events)
-        super()._learn(events)
         self._reports.update((event.round, event) for event in events if isinstance(event, Reported))
 
     def _moment(self, whole: int) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pbt.core.events import Reported
+from pbt.core.history import schedule_of
 from pbt.runs.results import Run
 from pbt.terminal.console import console_for
 from pbt.terminal.single import SINGLE, checkpoints_table, chosen
@@ -64,14 +65,16 @@ def summary(
 
 def _print_population(console: Console, run: Run, score: str, tail: str, delivered: Reported | None) -> None:
     title = f"Population after round {run.view.round}{tail}"
-    console.print(population_table(rows_of(run), run.space, title=title, width=console.width, limit=ROWS, score=score))
+    console.print(
+        population_table(rows_of(run, ROWS), run.space, title=title, width=console.width, limit=ROWS, score=score)
+    )
     if run.view.best is not None:
-        best = run.tree.reports[run.best.state]
+        best = run.reports([run.view.best.state])[run.view.best.state]
         title = "Best" if delivered is None else "Best of the last round"
         console.print(Text(f"\n{_winner(title, delivered or best, score)}", style="bold green"))
         if delivered is not None:
             console.print(Text(_winner("Best ever", best, score)))
-        schedule = run.tree.schedule((delivered or best).state)
+        schedule = schedule_of(run.ancestry((delivered or best).state))
         title = f"Schedule of the {'best' if delivered is None else 'delivered'} member{tail}"
         console.print()
         console.print(schedule_table(schedule, run.space, title=title, width=console.width))

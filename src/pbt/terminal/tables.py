@@ -11,9 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pbt.core.events import Decision
-from pbt.core.history import RunHistory
-from pbt.core.population import Member
+from pbt.core.events import Decision, Reported
+from pbt.core.population import Member, StateRef
 from pbt.core.schedule import Schedule
 from pbt.runs.results import Run
 from pbt.space import HParams
@@ -93,27 +92,32 @@ def better_of(sign: int, score: float, other: float | None) -> float:
     return score if other is None or sign * score > sign * other else other
 
 
-def rows_of(run: Run) -> list[MemberRow]:
-    """Every member of the population, best first; failed and retired ones last."""
-    tree, sign = run.tree, run.view.sign
-    bests: dict[int, float] = {}
-    for state in tree.states.values():
-        bests[state.member] = better_of(sign, state.score, bests.get(state.member))
+def rows_of(run: Run, limit: int | None = None) -> list[MemberRow]:
+    """Every member of the population, best first; failed and retired ones last.
+
+    Args:
+        run: The run.
+        limit: The most rows that are shown (`cut`); the reported values of the others are not read. Default: all.
+    """
     rank = {id_: index for index, id_ in enumerate(m.id for m in run.view.ranking)}
     members = [member for member in run.view.members if member.role == "member"]
     members.sort(key=lambda m: (rank.get(m.id, len(rank)), m.status == "retired", m.id))
-    return [_row(member, tree, bests.get(member.id), sign) for member in members]
+    top, bottom = cut(len(members), len(members) if limit is None else limit)
+    shown = [*members[:top], *members[len(members) - bottom :]]
+    reports = run.reports([member.state for member in shown if member.state is not None])
+    return [_row(member, run, reports) for member in members]
 
 
-def _row(member: Member, tree: RunHistory, best: float | None, sign: int) -> MemberRow:
-    state = None if member.state is None else tree.states.get(member.state)
+def _row(member: Member, run: Run, reports: Mapping[StateRef, Reported]) -> MemberRow:
+    standings = run.standings
+    opening, report = standings.openings[member.id], None if member.state is None else reports.get(member.state)
     return row_of(
         member,
-        tree.decisions.get((member.id, member.opened)),
-        sign=sign,
-        best=best,
-        founder=member.id if state is None else state.founder,
-        reported={} if state is None else scalars(state.reported),
+        opening if isinstance(opening, Decision) else None,
+        sign=run.view.sign,
+        best=standings.bests.get(member.id),
+        founder=standings.founder(member.id, member.state),
+        reported={} if report is None else scalars(report.reported),
     )
 
 

@@ -9,6 +9,7 @@ class TestMyStore(StoreContract):
 
 # ruff: noqa: S101 (these are tests)
 
+import json
 import math
 import pickle
 from abc import ABC, abstractmethod
@@ -112,6 +113,27 @@ class StoreContract(ABC):
             again = self.reopen(store)
             with again:
                 assert again.events() == log
+
+    def test_a_part_of_the_log_comes_back(self) -> None:
+        """Events are numbered from 1; a part is read after one event, up to another."""
+        with self.filled() as (store, log):
+            assert store.last() == len(log)
+            assert store.events(2) == log[2:]
+            assert store.events(2, 6) == log[2:6]
+            assert store.events(len(log)) == []
+
+    def test_a_checkpoint_is_kept_as_it_was_saved(self) -> None:
+        """The newest one, also after more events and after reopening; or none, in a store that keeps none."""
+        with self.filled() as (store, log):
+            assert store.checkpoint() is None
+            store.save_checkpoint(2, {"of": 2})
+            store.save_checkpoint(len(log), {"of": [1.5, None, "ä"]})
+            store.commit([Ended(round=2, why="done")])
+            again = self.reopen(store)
+            with again:
+                for saved in filter(None, (store.checkpoint() if again is store else None, again.checkpoint())):
+                    assert (saved.last, json.loads(saved.text)) == (len(log), {"of": [1.5, None, "ä"]})
+                assert again.events() == [*log, Ended(round=2, why="done")]
 
     def test_every_kind_of_event_and_number_is_kept(self) -> None:
         """Infinities, empty tuples, None and nested memory are preserved."""

@@ -112,7 +112,7 @@ class Callbacks(Observer):
         # The engine closes its observers while the exception propagates.
         error = sys.exception()
         with contextlib.suppress(PBTError):  # an unreadable log has nothing to report
-            self.on_commit(self._engine, self._engine.store.events()[self._reported :])
+            self.on_commit(self._engine, self._engine.store.events(self._reported))
         self._end("failed" if isinstance(error, Exception) else "interrupted", error)
 
     def _end(self, outcome: RunOutcome, error: BaseException | None) -> None:
