@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from pbt.core.ages import Ages, Cohort
-from pbt.core.events import Born, Decision, Opening, decode_floats, encode_floats
+from pbt.core.events import Born, Decision, Event, Opening, decode_floats, encode_floats
 from pbt.core.fold import apply
 from pbt.core.population import Best, Member, StateRef, View
 from pbt.core.standings import Standings
@@ -26,7 +26,7 @@ class FoldedLog(NamedTuple):
     view: View
     standings: Standings
 
-    def after(self, events: Sequence[Any]) -> "FoldedLog":
+    def after(self, events: Sequence[Event]) -> "FoldedLog":
         """The fold after further events; these standings are updated in place."""
         self.standings.take(events)
         return FoldedLog(apply(self.view, events), self.standings)
