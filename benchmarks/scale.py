@@ -2,7 +2,8 @@
 
 A run of 10,000 members without training is grown to 20 rounds. `pbt status` and a resume with one more round are
 measured as processes, in CPU seconds (imports included) and peak memory. References: fixed limits; the same on a copy
-whose checkpoint was removed, so that the whole log is folded; a run of 5 rounds, for a cost that does not grow.
+whose checkpoint was removed, so that the whole log is folded; a run of 5 rounds, for a cost that does not grow. Then
+what commands take before they answer, and states of a gigabyte.
 """
 
 import shutil
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks import large_states
 from benchmarks.base import Options, Row
 from benchmarks.sides import run_folder
 
@@ -62,6 +64,8 @@ def measure(options: Options) -> Iterator[Row]:
         _drop_checkpoint(old)
         yield from _status(short, long, old, options.repeats)
         yield _resume(long, old)
+        yield from _first_second(options.repeats)
+    yield from large_states.measure(options)
 
 
 def _status(short: Path, long: Path, old: Path, repeats: int) -> list[Row]:
@@ -108,6 +112,20 @@ def _resume(long: Path, old: Path) -> Row:
         limit=5.0,
         unit=" s",
     )
+
+
+def _first_second(repeats: int) -> Iterator[Row]:
+    """What commands take before they answer."""
+    for words, limit in ((["--version"], 0.25), (["status", "--help"], 0.4)):
+        taken = median(_spent([sys.executable, "-m", "pbt", *words]).seconds for _ in range(repeats))
+        yield Row(
+            work=f"`pbt {' '.join(words)}`",
+            measured=f"{taken:.2f} s of CPU",
+            against="its limit",
+            value=taken,
+            limit=limit,
+            unit=" s",
+        )
 
 
 def _train(path: Path, rounds: int) -> Spent:

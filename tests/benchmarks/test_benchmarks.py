@@ -10,7 +10,19 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import accelerator, conv, decision, fc, frameworks, mlp, paired, ray_side, ray_tune_pbt, scale
+from benchmarks import (
+    accelerator,
+    conv,
+    decision,
+    fc,
+    frameworks,
+    large_states,
+    mlp,
+    paired,
+    ray_side,
+    ray_tune_pbt,
+    scale,
+)
 from benchmarks.accelerator_workloads import WORKLOADS, lora, mnist, tiny
 from benchmarks.arithmetic import layers_flop, training_flop
 from benchmarks.bare_loop import BareLoop
@@ -359,7 +371,8 @@ def test_the_rows_of_a_long_run(tmp_path, monkeypatch):
     """Each measured in a process of its own; a copy without checkpoint is read from its whole log."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(scale, "MEMBERS", 4)
+    monkeypatch.setattr(large_states, "MEGABYTES", 32)
     rows = list(scale.measure(Options(repeats=1)))
-    assert [row.unit for row in rows] == [" s", " MB", "", " s"]
-    assert all(row.value > 0 for row in rows)
+    assert [row.unit for row in rows] == [" s", " MB", "", " s", " s", " s", " MiB", " MiB", ""]
+    assert all(row.value > 0 for row in rows if row.unit != " MiB")
     assert "4 members x 20 rounds" in rows[0].work
