@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pbt.errors import CorruptError, DiskError, RunError, RunFormatError, RunUnbegunError
+from pbt.store.bounded import BoundedConnection, EndlessError
 
 APPLICATION_ID = 0x70627431
 """Application id in the header of every run database ("pbt1"), by which `file` and this package recognize it."""
@@ -32,7 +33,8 @@ def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
     """
     _check_mode(database)
     uri = f"{database.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience, factory=BoundedConnection)
+    connection.bound(database)
     try:
         # The file is untrusted: its definitions have no side effects, its rows are bounded, and cells of damaged pages
         # are checked.
@@ -95,8 +97,7 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
 
 def is_empty(connection: sqlite3.Connection) -> bool:
     """Whether nothing was ever committed to the database."""
-    count: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return count == 0
+    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
 
 
 _OF_THE_DISK = {
@@ -132,23 +133,25 @@ def plain_errors(database: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:  # raised for the name of a column
         raise CorruptError(f"{database}: damaged ({error}); {LOOK}") from error
     except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name == "SQLITE_NOTADB":
-            raise RunFormatError(f"{database}: expected the database of a run, found something else") from error
-        if name == "SQLITE_TOOBIG":
-            raise CorruptError(
-                f"{database}: expected rows of at most {MOST_BYTES:,} bytes, found a larger one"
-            ) from error
-        # A duplicate id of a new row means a damaged log.
-        if is_damage(error) or name.startswith("SQLITE_CONSTRAINT"):
-            raise CorruptError(f"{database}: damaged ({error}); {LOOK}") from error
-        for known, remedy in _OF_THE_DISK.items():
+        raise _plain(database, error) from error
+
+
+def _plain(database: Path, error: sqlite3.Error) -> RunError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_NOTADB":
+        return RunFormatError(f"{database}: expected the database of a run, found something else")
+    if name == "SQLITE_TOOBIG":
+        return CorruptError(f"{database}: expected rows of at most {MOST_BYTES:,} bytes, found a larger one")
+    if isinstance(error, EndlessError) or name == "SQLITE_INTERRUPT":
+        return CorruptError(f"{database}: expected rows that fit into the file, found more: pages are used repeatedly")
+    # A duplicate id of a new row means a damaged log.
+    if is_damage(error) or name.startswith("SQLITE_CONSTRAINT"):
+        return CorruptError(f"{database}: damaged ({error}); {LOOK}")
+    for kind, remedies in ((DiskError, _OF_THE_DISK), (RunError, _REMEDIES)):
+        for known, remedy in remedies.items():
             if name.startswith(known):
-                raise DiskError(f"{database}: {remedy} ({name})") from error
-        for known, remedy in _REMEDIES.items():
-            if name.startswith(known):
-                raise RunError(f"{database}: {remedy} ({name})") from error
-        raise RunError(f"{database}: {error} ({name or type(error).__name__})") from error
+                return kind(f"{database}: {remedy} ({name})")
+    return RunError(f"{database}: {error} ({name or type(error).__name__})")
 
 
 @contextmanager
