@@ -192,13 +192,13 @@ def in_use(device: str) -> int:
     if device != "cpu":
         return int(torch.cuda.max_memory_allocated())
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor) and not _in_vmap(thing)]
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor) and _has_storage(thing)]
     held = {thing.untyped_storage().data_ptr(): thing.untyped_storage().nbytes() for thing in tensors}
     return sum(held.values())
 
 
-def _in_vmap(tensor: torch.Tensor) -> bool:
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+def _has_storage(tensor: torch.Tensor) -> bool:
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor) and tensor.layout is torch.strided
 
 
 def trained(device: str, workload: Workload, members: int, steps: int) -> tuple[Tensor, Callable[..., Any]]:

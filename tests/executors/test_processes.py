@@ -82,6 +82,7 @@ def test_bits_of_inline(workers, undisturbed) -> None:
     assert train(fleet.walk, workers=workers) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3))])
 def test_bits_of_inline_with_a_network(workers) -> None:
     """The same for a network with dropout, batch normalization, momentum, and data that are drawn when loaded."""
@@ -114,6 +115,7 @@ def test_killed_in_the_middle_of_a_round(tmp_path, undisturbed) -> None:
     assert [note["attempt"] for note in rounds if (note["member"], note["round"]) == (3, 2)] == [3]
 
 
+@pytest.mark.slow
 def test_killed_at_every_attempt(tmp_path) -> None:
     """A round whose workers die each time is the member's failure after `attempts` tries; it is replaced."""
     task = fleet.Doomed(str(tmp_path), member=3, round=2, times=100)
@@ -280,6 +282,7 @@ def test_no_orphans(tmp_path) -> None:
     until(lambda: not any(map(runs, children)))
 
 
+@pytest.mark.slow
 def test_close_with_busy_workers(tmp_path) -> None:
     """Closing ends a computing, a sleeping and a stopped worker."""
     executor = open_workers(fleet.stay_busy, workers=4)

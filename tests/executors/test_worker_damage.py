@@ -66,6 +66,7 @@ def test_a_stopped_worker_with_children(tmp_path) -> None:
         until(lambda: not any(map(runs, left)))
 
 
+@pytest.mark.slow
 def test_close_with_many_stopped_workers(tmp_path, monkeypatch) -> None:
     """Four stopped workers with children are waited for together, not one after another, at most five seconds."""
     setup = WorkerSpec(task=fleet_damage.leave_and_stop, states=StateFiles(None))

@@ -24,8 +24,8 @@ def test_what_a_network_draws_and_does_not_save_is_no_program(recipe):
         VectorizedWorkerSpec(task=task, states=StateFiles(None)).open()
 
 
+@pytest.mark.slow
 class TestInlineInChunks(HandoverContract):
-    forms = ("function", "vectorized")  # the others are trained inline for every comparison
     together = VectorizedWorkerSpec.of
     members_per_program = 2
 
@@ -34,7 +34,6 @@ class TestInlineInChunks(HandoverContract):
 
 
 class TestTwoProcesses(HandoverContract):
-    forms = ("class", "supervised", "vectorized")  # a function saves and loads by itself; below it is there, too
     together = VectorizedWorkerSpec.of
 
     @pytest.fixture(scope="class", autouse=True)

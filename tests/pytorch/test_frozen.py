@@ -96,7 +96,9 @@ def test_states_do_not_depend_on_the_executor(tmp_path):
     assert len(names) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.needs("ray")
+@pytest.mark.xdist_group("ray")
 def test_on_ray(tmp_path):
     """The base is sent once, and is once in the run directory."""
     run(adapters.TASK, tmp_path / "inline")
@@ -178,7 +180,11 @@ def held_bytes():
     gc.collect()
     found = {}
     for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor) and not torch._C._functorch.is_functorch_wrapped_tensor(thing):
+        if (
+            issubclass(type(thing), torch.Tensor)
+            and not torch._C._functorch.is_functorch_wrapped_tensor(thing)
+            and thing.layout is torch.strided
+        ):
             storage = thing.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
     return sum(found.values())

@@ -111,7 +111,7 @@ def open_plain(path: Path) -> int:
 
     Raises:
         CorruptError: It is not such a file.
-        OSError: It cannot be opened.
+        OSError: It is a directory, or cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -128,6 +128,8 @@ def open_plain(path: Path) -> int:
 
 
 def _check_plain(found: os.stat_result, path: Path) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if not stat.S_ISREG(found.st_mode):
         raise CorruptError(f"{path}: expected a regular file, found something else")
