@@ -221,7 +221,7 @@ def test_a_row_beyond_all_measure_is_damage(run, monkeypatch) -> None:
         connection.execute("UPDATE events SET data = hex(zeroblob(1000000)) WHERE id = 2")
     connection.close()
     with pytest.raises(CorruptError, match="rows of at most"):
-        Run.open(run)
+        _ = Run.open(run).events
     assert verify_run(run)
 
 
