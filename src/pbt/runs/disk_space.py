@@ -18,6 +18,7 @@ from pbt.core.population import StateRef
 from pbt.errors import DiskError, UsageError
 from pbt.executors.base import Outcome, Report
 from pbt.runs.engine import Engine, Observer
+from pbt.store.durable import MOVED
 from pbt.store.layout import STATES
 
 log = logging.getLogger("pbt")
@@ -94,6 +95,8 @@ class Disk(Observer):
         return added
 
     def _check(self, engine: Engine, path: Path, waiting: int | None = None) -> None:
+        if not path.is_dir():
+            raise DiskError(f"{path}: {MOVED}")
         due = sum(member.status == "live" for member in engine.view.members)
         if waiting is None:
             waiting = self._waiting = due

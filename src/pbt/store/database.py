@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pbt.errors import CorruptError, DiskError, RunError, RunFormatError, RunUnbegunError
 from pbt.store.bounded import BoundedConnection, EndlessError
+from pbt.store.durable import MOVED
 
 APPLICATION_ID = 0x70627431
 """Application id in the header of every run database ("pbt1"), by which `file` and this package recognize it."""
@@ -101,6 +102,7 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 
 
 _OF_THE_DISK = {
+    "SQLITE_READONLY_DBMOVED": MOVED,
     "SQLITE_FULL": "the disk is full; make room, then resume the run",
     # SQLite cannot open its journal on a full disk, and does not report the reason.
     "SQLITE_IOERR": "the disk cannot be read or written; make room or repair it, then resume the run",

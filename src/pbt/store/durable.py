@@ -14,6 +14,7 @@ from pbt.errors import CorruptError, DiskError, RunError
 
 TEMPORARY = ".tmp"
 REMEDY = "make room or repair the disk, then resume the run"
+MOVED = "the run directory was renamed or removed meanwhile; resume the run under its new name"
 
 
 def write_durable(path: Path, *content: Any) -> None:
@@ -94,6 +95,8 @@ def disk_errors(path: Path, size: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            raise DiskError(f"cannot write {path}{size}: {MOVED}") from error
         raise DiskError(f"cannot write {path}{size}: {error.strerror or error}; {REMEDY}") from error
 
 
