@@ -7,12 +7,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pbt.errors import DeviceError, MissingExtraError, UsageError, WorkerError
+from pbt.executors.cluster_data import ClusterData
 from pbt.executors.machine import cores_here
 
 log = logging.getLogger("pbt")
@@ -41,9 +43,11 @@ class Cluster:
         runtime_env: Ray's runtime environment of the workers (`pip`, `working_dir`, `env_vars`, ...), passed through.
         states_url: `file:///...`: the `states` folder of the run directory as seen by every node, on a shared file
             system. Workers then write there themselves. Default: the driver writes, and no folder is shared.
+        data: Data that is sent to the workers, once to each node: arrays by name, or the path of a folder; a task reads
+            it with `pbt.cluster_data()`. Default: every machine has its own copy of the data.
 
     Raises:
-        UsageError: A negative number, or a URL that is not a folder.
+        UsageError: A negative number, a URL that is not a folder, or data that is neither arrays nor a folder.
     """
 
     address: str | None = None
@@ -52,6 +56,7 @@ class Cluster:
     resources: Mapping[str, float] = field(default_factory=dict)
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     states_url: str | None = None
+    data: Mapping[str, Any] | str | Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in self.need.items():
@@ -65,6 +70,7 @@ class Cluster:
             raise UsageError(
                 f"states_url: expected file:/// and a folder that all nodes share, got {self.states_url!r}"
             )
+        object.__setattr__(self, "data", _data(self.data))
 
     @property
     def need(self) -> dict[str, float]:
@@ -85,9 +91,37 @@ class Cluster:
         return parts.path if parts.scheme == "file" and parts.path not in ("", "/") and not parts.netloc else None
 
     @property
+    def held(self) -> ClusterData | None:
+        """The data to send."""
+        return None if isinstance(self.data, str) else self.data
+
+    @property
     def where(self) -> str | None:
         """The address of a running cluster; None: a new local instance."""
         return self.address or os.environ.get(ADDRESS) or None
+
+
+def _data(given: Any) -> ClusterData | None:
+    """The data to send: a folder, or arrays by name.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if given is None:
+        return None
+    import numpy as np  # a placement without data does without
+
+    if isinstance(given, (str, Path)):
+        if not Path(given).is_dir():
+            raise UsageError(f"Cluster(data=...): expected a folder, and {str(given)!r} is none")
+        return Path(given).absolute()
+    arrays = {name: np.asarray(array) for name, array in given.items()} if isinstance(given, Mapping) else {}
+    if not arrays or any(array.dtype.hasobject or not isinstance(name, str) for name, array in arrays.items()):
+        raise UsageError(
+            "Cluster(data=...): expected arrays of numbers by name, such as {'train': x}, or the path of a folder, got "
+            f"{type(given).__name__}"
+        )
+    return arrays
 
 
 _ours = False
@@ -143,9 +177,9 @@ def disconnect() -> None:
         sys.modules["ray"].shutdown()
 
 
-def nodes(ray: Any) -> list[dict[str, float]]:
-    """The total resources of each living node."""
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+def nodes(ray: Any, left_out: Container[str] = ()) -> list[dict[str, float]]:
+    """The total resources of each living node that is not left out."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"] and node["NodeID"] not in left_out]
 
 
 def room(free: Sequence[Mapping[str, float]], need: Mapping[str, float]) -> int:
