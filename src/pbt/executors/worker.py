@@ -15,7 +15,7 @@ from pbt.core.rng import seed_of
 from pbt.errors import CorruptError, DiskError, ExampleError, PBTError, StateError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, State, States, TaskBatch
 from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
-from pbt.executors.devices import device_lost, lost_text, need_of, out_of_memory
+from pbt.executors.devices import device_lost, lost_text, memory_short, memory_text, need_of, out_of_memory
 from pbt.executors.fingerprint import Fingerprint
 from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.metrics import MetricsError, TaskMetrics, pair_of, settle, writable
@@ -226,6 +226,9 @@ def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:
         raise KeyboardInterrupt from error
     message, trace = error_text(error)
     source = users_line(error.__traceback__)
+    if memory_short(error):
+        # It stops the run: with this population on this machine any member can be the one that meets it.
+        return failure(task, "memory", memory_text(error), trace, source)
     if out_of_memory(error):
         message = f"a member does not fit into the memory of the device ({need_of(error)}); {LESS_MEMORY}"
     if source is None and isinstance(error, (MetricsError, StateError)):

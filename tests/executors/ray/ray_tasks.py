@@ -163,3 +163,26 @@ def sent_folder(hparams, state, steps, ctx):
     folder = cluster_data()
     (Path(os.environ["PBT_TEST_SEEN"]) / str(folder).replace("/", "+")).touch()
     return walk(hparams, state, steps, ctx)[0], hparams["lr"] + len((folder / "a/b.bin").read_bytes())
+
+
+class Hungry:
+    """Walks, but there is no memory for a round while the file exists."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __call__(self, hparams, state, steps, ctx):
+        if (ctx.member, ctx.round) == (1, 2) and Path(self.mark).exists():
+            np.ones(2**50)
+        return walk(hparams, state, steps, ctx)
+
+
+class Large:
+    """States of so many bytes, different in each round."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, hparams, state, steps, ctx):
+        draws = np.random.default_rng(ctx.key("walk", ctx.member, ctx.first_step))
+        return {"place": draws.integers(0, 255, self.size, dtype=np.uint8)}, hparams["lr"]

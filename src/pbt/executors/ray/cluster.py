@@ -1,27 +1,37 @@
 """The connection to a Ray cluster: its settings, its address, and its free resources."""
 
+import contextlib
 import logging
 import os
+import queue
 import secrets
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Container, Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from pbt.errors import DeviceError, MissingExtraError, UsageError, WorkerError
+from pbt.errors import DeviceError, InfrastructureError, MissingExtraError, UsageError, WorkerError
 from pbt.executors.cluster_data import ClusterData
 from pbt.executors.machine import cores_here
+from pbt.executors.retry import PAUSE_SECONDS
 
 log = logging.getLogger("pbt")
 
 ADDRESS = "RAY_ADDRESS"
 """Ray's own environment variable for the address of the cluster."""
 _CONNECT_SECONDS = 5.0
+CALL_SECONDS = 10.0
+HEAD_SECONDS = 30.0
+"""Time without an answer after which the head counts as lost: less than the minute after which Ray ends its nodes."""
+_RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Ray's setting after which it ends a process whose control store is gone, without an exception."""
+Result = TypeVar("Result")
 _FRAME, _KIND, _SETTINGS = 9, 3, b"\x04"
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
 """The start of an HTTP/2 connection, on which Ray's protocol (gRPC) is built; a server answers with a settings frame
@@ -174,12 +184,80 @@ def disconnect() -> None:
     global _ours  # noqa: PLW0603
     if _ours:
         _ours = False
-        sys.modules["ray"].shutdown()
+        with contextlib.suppress(TimeoutError):
+            bounded(sys.modules["ray"].shutdown)
+
+
+def bounded(call: Callable[[], Result], seconds: float = CALL_SECONDS) -> Result:
+    """The result of a call to Ray's control store, which blocks without end while the store is gone.
+
+    Raises:
+        TimeoutError: It takes longer than the bound; the call is left to a thread.
+    """
+    results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            results.put((call(), None))
+        except BaseException as error:  # noqa: BLE001 (raised in the caller)
+            results.put((None, error))
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return cast("Result", result)
+
+
+class Head:
+    """The control store (GCS) on the head of the cluster, watched by connections with a bound.
+
+    Args:
+        address: Its `host:port`.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._looked = self._answered = time.monotonic()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answered the last time, at most a second ago.
+
+        Raises:
+            InfrastructureError: It has not answered for `HEAD_SECONDS`.
+        """
+        now = time.monotonic()
+        if now - self._looked > PAUSE_SECONDS:
+            self._answered += now - self._looked  # this process was suspended
+        if now - self._looked >= 1.0 or self._answered < self._looked:
+            self._looked = now
+            host, _, port = self._address.rpartition(":")
+            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+                self._answered = now
+        if now - self._answered > HEAD_SECONDS:
+            raise InfrastructureError(
+                f"the head of the Ray cluster at {self._address} has not answered for {HEAD_SECONDS:g} s; start it or "
+                "another cluster, then resume: no finished round is lost"
+            )
+        return self._answered >= self._looked
+
+
+def head_of(ray: Any) -> Head:
+    """The control store of the connected cluster."""
+    return Head(str(ray.get_runtime_context().gcs_address))
 
 
 def nodes(ray: Any, left_out: Container[str] = ()) -> list[dict[str, float]]:
-    """The total resources of each living node that is not left out."""
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"] and node["NodeID"] not in left_out]
+    """The total resources of each living node that is not left out.
+
+    Raises:
+        TimeoutError: The control store does not answer.
+    """
+    return [dict(node["Resources"]) for node in bounded(ray.nodes) if node["Alive"] and node["NodeID"] not in left_out]
 
 
 def room(free: Sequence[Mapping[str, float]], need: Mapping[str, float]) -> int:
@@ -224,6 +302,9 @@ def _imported(*, private: bool) -> Any:
             # Access to a Ray cluster allows running programs on it, so it is closed to other users and machines.
             os.environ["RAY_AUTH_MODE"] = "token"
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if not private and "ray" not in sys.modules:
+        # This process ends with an exception of its own, earlier.
+        os.environ.setdefault(_RAYS_PATIENCE, "86400")
     try:
         import ray
     except ImportError as error:

@@ -16,7 +16,7 @@ from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
 from pbt.executors.base import Convolutions, Incident, Outcome, RoundTask, State, TaskBatch
-from pbt.executors.devices import device_lost, need_of, out_of_memory
+from pbt.executors.devices import device_lost, memory_short, memory_text, need_of, out_of_memory
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
@@ -160,6 +160,8 @@ class Population:
             return [lost(task, self._setup.device, error) for task in tasks]
         if isinstance(error, PBTError):
             reason = fatal_cause(error), str(error), ""
+        elif memory_short(error):
+            reason = "memory", memory_text(error), traceback.format_exc()
         else:
             reason = "refused", broken(error), traceback.format_exc()
         place = users_line(error.__traceback__)
