@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pbt.core.strategy import Plan, Proposal, Strategy
     from pbt.errors import PBTError
     from pbt.executors.base import scratch
+    from pbt.executors.cluster_data import cluster_data
     from pbt.executors.ray.cluster import Cluster
     from pbt.executors.retry import Limits
     from pbt.executors.worker import Context
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "at_random",
     "binary_tournament",
+    "cluster_data",
     "follow",
     "jitter",
     "keep",
@@ -78,6 +80,7 @@ _NAMES = {
     "core.strategy": "Plan Proposal Strategy",
     "errors": "PBTError",
     "executors.base": "scratch",
+    "executors.cluster_data": "cluster_data",
     "executors.ray.cluster": "Cluster",
     "executors.retry": "Limits",
     "executors.worker": "Context",

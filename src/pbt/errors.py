@@ -21,6 +21,7 @@
     │       └── DiskError       its disk is full, failing or read-only: the run stopped and can be resumed
     ├── PopulationLostError     every member failed; no member is left to train
     └── WorkerError             the executor failed
+        └── InfrastructureError memory, a disk or the network failed: the run stopped and can be resumed
 
 Every message gives the expected value, the actual value and the remedy. The command line prints the message
 without a traceback and exits with `exit_code`.
@@ -123,6 +124,15 @@ class OriginalError(Exception):
 
 class WorkerError(PBTError):
     """The executor failed."""
+
+
+class InfrastructureError(WorkerError):
+    """Memory, a disk or the network of a machine or a cluster failed; no member is to blame.
+
+    The log is intact, so the run can be resumed; `exit_code` is EX_TEMPFAIL, a temporary failure.
+    """
+
+    exit_code = 75
 
 
 def original(traceback: str) -> OriginalError | None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -26,13 +25,6 @@ def break_oddly(hparams, state, steps, ctx):
         raise UnspeakableError
     if ctx.member == 2:
         raise ValueError("a name that is no text: \udcff")
-    if ctx.member == 3:
-        limit = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (4 << 30, limit[1]))
-        try:
-            np.ones(1 << 40)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, limit)
     if ctx.member == 4:
         return {}, float("nan")
     return {"x": np.ones(3)}, {"score": 1.0, "note": "half a character: \udcff"}

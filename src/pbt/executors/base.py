@@ -96,7 +96,8 @@ class Failure:
 
     The member failed: `score` (no usable metrics), `state` (its state cannot be stored), `exception`, `worker` (too
     many lost workers). The run must stop: `refused` (no member can be trained in this way), `corrupt`, `disk`, `data`,
-    `device` (the device can no longer be used in this process; a worker process is replaced).
+    `memory` (the machine has too little), `device` (the device can no longer be used in this process; a worker process
+    is replaced).
     """
     message: str
     """One line, with the line of the user's code if there is one."""

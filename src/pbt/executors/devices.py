@@ -1,4 +1,4 @@
-"""Errors of devices: not enough memory, and a device that can no longer be used; and processes that share a GPU."""
+"""Errors of devices and memory: too little memory, a device that can no longer be used; processes that share a GPU."""
 
 import os
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 _NEED = re.compile(r"Tried to allocate [\d.]+ \w+")
 _CAPACITY = re.compile(r"total capacity of [\d.]+ \w+(?: of which [\d.]+ \w+ is free)?")
 _UNUSABLE = re.compile(r"(?:CUDA|No CUDA|Unexpected error from cuda)", re.IGNORECASE)
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 _ASSERT = "device-side assert"
 _MPS_FOLDER = "/tmp/nvidia-mps"  # noqa: S108 (NVIDIA's default)
 
@@ -22,6 +23,33 @@ def device_lost(error: BaseException) -> bool:
     if out_of_memory(error):
         return False
     return _is("AcceleratorError", error) or (type(error) is RuntimeError and bool(_UNUSABLE.match(str(error))))
+
+
+def memory_short(error: BaseException) -> bool:
+    """Whether an exception, or one that it was raised from, is for a machine without enough memory."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, MemoryError) or (type(found) is RuntimeError and _NO_MEMORY in str(found)):
+            return True
+        found = found.__cause__
+    return False
+
+
+def memory_text(error: BaseException) -> str:
+    """The message about a machine without enough memory: the need, the free memory and the remedy."""
+    need = (str(error).splitlines() or [""])[0] or type(error).__name__
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="ascii").splitlines() if info.exists() else []
+    kib = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    free = (
+        f"; {kib['MemAvailable'] / 2**20:.1f} of {kib['MemTotal'] / 2**20:.1f} GiB are available now"
+        if {"MemAvailable", "MemTotal"} <= kib.keys()
+        else ""
+    )
+    return (
+        f"not enough memory on this machine for a round ({need}{free}); use fewer workers, smaller batches or a "
+        "machine with more memory, then resume: no finished round is lost"
+    )
 
 
 def _is(name: str, error: BaseException) -> bool:

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pbt.errors import TaskError
+from pbt.executors.fingerprint import SENT
 from pbt.executors.worker import Task, TrainFunction
-
-_MARK = "__pbt_source__"
-"""The module attribute in which `load_module` records its source."""
 
 
 class TaskSource(NamedTuple):
@@ -56,7 +54,7 @@ def pickled(sent: Any) -> bytes:
 
 def sources() -> list[TaskSource]:
     """The modules loaded by `load_module`, in that order; the task may use any of them."""
-    marked = [getattr(module, "__dict__", {}).get(_MARK) for module in list(sys.modules.values())]
+    marked = [getattr(module, "__dict__", {}).get(SENT) for module in list(sys.modules.values())]
     return [source for source in marked if isinstance(source, TaskSource)]
 
 
@@ -80,7 +78,7 @@ def _load(source: TaskSource) -> Any:
     if spec is None:
         raise TaskError(f"{source.file}: expected a Python file")
     module = importlib.util.module_from_spec(spec)
-    setattr(module, _MARK, source)
+    setattr(module, SENT, source)
     sys.modules[source.name] = module
     try:
         exec(compile(source.text, source.file, "exec"), module.__dict__)  # noqa: S102 (the user's own program)

@@ -6,7 +6,7 @@ Every executor uses these classes, so that a round is the same wherever it runs.
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -15,7 +15,8 @@ from pbt.core.rng import seed_of
 from pbt.errors import CorruptError, DiskError, ExampleError, PBTError, StateError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, State, States, TaskBatch
 from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
-from pbt.executors.devices import device_lost, lost_text, need_of, out_of_memory
+from pbt.executors.devices import device_lost, lost_text, memory_short, memory_text, need_of, out_of_memory
+from pbt.executors.fingerprint import Fingerprint
 from pbt.executors.metrics import Metrics as Metrics  # noqa: PLC0414 (part of a task's form)
 from pbt.executors.metrics import MetricsError, TaskMetrics, pair_of, settle, writable
 from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part of a task's form)
@@ -86,6 +87,8 @@ class WorkerSpec:
     threads: int = 1
     logs: Path | None = None
     """The folder for logs of programs that a task runs; None: the run has no directory."""
+    fingerprint: Fingerprint = field(default_factory=dict)
+    """The driver's digests of the data, with which workers on other machines are compared."""
 
     def on(self, devices: str) -> Self:
         """This worker on other devices, joined by commas."""
@@ -223,6 +226,9 @@ def blame(task: RoundTask, error: BaseException, users: Any = None) -> Failure:
         raise KeyboardInterrupt from error
     message, trace = error_text(error)
     source = users_line(error.__traceback__)
+    if memory_short(error):
+        # It stops the run: with this population on this machine any member can be the one that meets it.
+        return failure(task, "memory", memory_text(error), trace, source)
     if out_of_memory(error):
         message = f"a member does not fit into the memory of the device ({need_of(error)}); {LESS_MEMORY}"
     if source is None and isinstance(error, (MetricsError, StateError)):

@@ -12,8 +12,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from pbt.errors import TaskError
+from pbt.executors.fingerprint import record
 from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.data import Data
+from pbt.pytorch.data_record import fingerprint_of
 from pbt.pytorch.sources import ExampleSource
 from pbt.space import Choice, Domain
 
@@ -81,6 +83,7 @@ def opened(data: Callable[[], Any]) -> Data:
             )
     if not len(loaded.train):
         raise TaskError("expected examples to train on, found none")
+    record(lambda: fingerprint_of(loaded))
     return loaded
 
 

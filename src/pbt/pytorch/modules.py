@@ -17,6 +17,7 @@ from pbt.errors import TaskError
 from pbt.executors.base import Scratch, State
 from pbt.executors.base_values import KIND, MARK, is_number
 from pbt.executors.context import trial_round
+from pbt.executors.fingerprint import HasFingerprint
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import (
@@ -79,6 +80,8 @@ class ModuleTask:
         self.task = task
         # Workers find the user's module by this attribute.
         self.__module__ = type(task).__module__
+        if isinstance(task, HasFingerprint):
+            self.fingerprint = task.fingerprint
 
     def check(self, hparams: HParams) -> None:
         """Build the parts once, on the CPU, to detect errors that every round would raise.

@@ -20,6 +20,7 @@ from pbt.errors import (
     CorruptError,
     DiskError,
     ExampleError,
+    InfrastructureError,
     PopulationLostError,
     TaskError,
     UsageError,
@@ -40,6 +41,7 @@ FATAL = {
     "disk": DiskError,
     "data": ExampleError,
     "device": WorkerError,
+    "memory": InfrastructureError,
 }
 """Failures that stop the run with this error and leave it unchanged; they are not a member's fault.
 
@@ -185,6 +187,7 @@ class Engine:
             CorruptError: A stored state is damaged; the log is unchanged.
             DiskError: A state cannot be written; the log is unchanged.
             WorkerError: A device can no longer be used; the log is unchanged.
+            InfrastructureError: The machine has too little memory; the log is unchanged.
             PopulationLostError: Every member failed.
         """
         for outcome in outcomes:

@@ -12,6 +12,8 @@ from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.errors import UsageError, nearest
+from pbt.executors.cluster_data import hold
+from pbt.executors.fingerprint import recording
 from pbt.executors.worker import Objective, RecordsData, Task, TrainFunction, WorkerSpec
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
@@ -112,13 +114,18 @@ class Experiment:
         first = self.plan.begin(empty, self.population, self.initial)
         rehearse(spec, empty, first.starts)
         found = existing_run(Path(run_dir)) if resume and run_dir is not None else None
+        hold(self.placement.cluster.held)
+        digests: dict[str, str] | None = {} if self.placement.executor == "ray" else None
         if found is None:
-            store, resolved, why = self._begin(train, [birth.hparams for birth in first.starts], run_dir, application)
+            births = [birth.hparams for birth in first.starts]
+            with recording(digests):
+                store, resolved, why = self._begin(train, births, run_dir, application)
         else:
             store = found
         with store:
             if found is not None:
-                resolved = self._resume(store, changed_plan=changed_plan)
+                with recording(digests):
+                    resolved = self._resume(store, changed_plan=changed_plan)
             elif why:
                 log.info("executor %s", why)
                 store.note("executor", why=why)
@@ -137,6 +144,7 @@ class Experiment:
                 states=store.states,
                 threads=resolved.threads,
                 logs=None if store.path is None else store.path.absolute() / LOGS,
+                fingerprint=digests or {},
             ).on(resolved.devices[0])
             drive(engine, resolved.open(worker), watch)
             if store.path is None:

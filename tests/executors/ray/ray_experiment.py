@@ -2,7 +2,7 @@
 
 import os
 
-from ray_tasks import Gathers, Slow, walk  # beside this file, as a user's module
+from ray_tasks import Gathers, Slow, Stated, walk  # beside this file, as a user's module
 
 from pbt import Experiment, Float, Plan, truncation
 
@@ -13,3 +13,4 @@ slow = Experiment(task=Slow(0.5), space=SPACE, plan=EVOLVE, population=4, rounds
 gathering = Experiment(
     task=Gathers(os.environ.get("GATHERING")), space=SPACE, plan=EVOLVE, population=4, rounds=3, seed=1
 )
+stating = Experiment(task=Stated(os.environ.get("GATHERING")), space=SPACE, plan=EVOLVE, population=4, rounds=9, seed=1)

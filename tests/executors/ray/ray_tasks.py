@@ -102,3 +102,87 @@ class FallsWithFolders:
             self.mark.touch()
             os._exit(3)
         return made
+
+
+ODD = "PBT_TEST_ODD_NODE"
+"""Set in the environment of a node that differs from the others."""
+
+
+def digits():
+    """Data whose examples differ on the odd node, in number and form the same."""
+    import torch
+
+    from pbt.pytorch import Data, Split
+
+    inputs = torch.arange(400.0).reshape(100, 4) / 400 + (1 if ODD in os.environ else 0)
+    split = Split(inputs, torch.arange(100) % 3)
+    return Data(train=split, validation=split)
+
+
+class Stated:
+    """Walks, and states what it is made of; on the odd node of something else."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def fingerprint(self):
+        if ODD in os.environ:
+            (Path(os.environ[ODD]) / "stated").touch()
+        return {"the table": os.environ.get(ODD, "")}
+
+    def __call__(self, hparams, state, steps, ctx):
+        return Gathers(self.folder)(hparams, state, steps, ctx)
+
+
+class Misses:
+    """Walks, but lacks a file on the odd node; members in `wrong` fail everywhere."""
+
+    def __init__(self, wrong=()):
+        self.wrong = wrong
+
+    def __call__(self, hparams, state, steps, ctx):
+        if ctx.member in self.wrong and ctx.round == 2:
+            raise ValueError("wrong in itself")
+        if ODD in os.environ:
+            (Path(os.environ[ODD]) / f"round-{ctx.round}-{ctx.member}").touch()
+            raise FileNotFoundError(2, "No such file", "/scratch/images.npy")
+        return walk(hparams, state, steps, ctx)
+
+
+def sent_arrays(hparams, state, steps, ctx):
+    """Scores by arrays that the driver sent."""
+    from pbt import cluster_data
+
+    return walk(hparams, state, steps, ctx)[0], hparams["lr"] + float(cluster_data()["x"].sum())
+
+
+def sent_folder(hparams, state, steps, ctx):
+    """Scores by a file of a folder that the driver sent; leaves the place where it found it."""
+    from pbt import cluster_data
+
+    folder = cluster_data()
+    (Path(os.environ["PBT_TEST_SEEN"]) / str(folder).replace("/", "+")).touch()
+    return walk(hparams, state, steps, ctx)[0], hparams["lr"] + len((folder / "a/b.bin").read_bytes())
+
+
+class Hungry:
+    """Walks, but there is no memory for a round while the file exists."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __call__(self, hparams, state, steps, ctx):
+        if (ctx.member, ctx.round) == (1, 2) and Path(self.mark).exists():
+            np.ones(2**50)
+        return walk(hparams, state, steps, ctx)
+
+
+class Large:
+    """States of so many bytes, different in each round."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __call__(self, hparams, state, steps, ctx):
+        draws = np.random.default_rng(ctx.key("walk", ctx.member, ctx.first_step))
+        return {"place": draws.integers(0, 255, self.size, dtype=np.uint8)}, hparams["lr"]

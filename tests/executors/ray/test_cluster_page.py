@@ -7,7 +7,10 @@ import pytest
 
 import pbt
 from pbt.executors.ray import executor
+from pbt.executors.ray.cluster import HEAD_SECONDS
+from pbt.executors.ray.nodes import STRIKES
 from pbt.executors.retry import SILENCE_SECONDS, START_SECONDS, Limits
+from pbt.pytorch.data_record import MOST
 from tests.executors.ray import ray_tasks
 from tests.helpers.paths import DOCS, ROOT
 
@@ -59,14 +62,28 @@ def test_on_a_laptop(tmp_path):
 @pytest.mark.usefixtures("local_ray")
 def test_the_call(monkeypatch):
     """Every argument is taken; asked of a cluster that has less, the answer says what is missing."""
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    _, block = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names = {"pbt": pbt, "task": ray_tasks.walk, "space": {"lr": pbt.Float(0.01, 0.5, "log")}}
     with pytest.raises(pbt.PBTError, match=r"2 CPU, 0\.5 GPU, 1 fast-disk, which no node"):
         exec(block, names)
 
 
+def test_data_in_the_driver():
+    """The example of sent data trains in one process as it stands."""
+    block, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(block, {"pbt": pbt})
+
+
 def test_the_numbers():
     """As in the code."""
     assert (Limits().attempts, SILENCE_SECONDS, START_SECONDS, executor._HELD) == (3, 30, 120, 0.3)
-    for text in ("three times", "for 30 s", "two minutes", "30 % of the object store"):
+    assert (MOST, STRIKES, HEAD_SECONDS) == (256 * 2**20, 2, 30)
+    for text in (
+        "256 MiB",
+        "fails two rounds in a row",
+        "three times",
+        "for 30 s",
+        "two minutes",
+        "30 % of the object store",
+    ):
         assert text in PAGE

@@ -243,7 +243,7 @@ class TestFaults:
         info = tmp_path / "torch-9.9.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n")
-        env = {"env_vars": {"PYTHONPATH": str(tmp_path)}}
+        env = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}}
         with pytest.raises(WorkerError, match=r"torch 9\.9, here"):
             train(ray_tasks.walk, executor="ray", cluster=Cluster(runtime_env=env))
 

@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,10 @@ import numpy as np
 from pbt.core.population import StateRef, Stored
 from pbt.errors import PBTError, WorkerError
 from pbt.executors.base import Failure, Outcome, Report, State, TaskBatch
+from pbt.executors.cluster_data import hold
+from pbt.executors.fingerprint import Fingerprint, code_digests, own_digests, recording
 from pbt.executors.machine import version_of
+from pbt.executors.ray.sent_data import SentData, receive
 from pbt.executors.transport import TaskSource, load_sources
 from pbt.executors.worker import incidents_of
 from pbt.store.files import INLINE_LIMIT, REFERENCES, StateFiles, ref_of
@@ -125,33 +129,62 @@ class Opened(NamedTuple):
     trouble: str
     """The reason why it cannot train; empty if it can."""
     versions: dict[str, str]
+    fingerprint: Fingerprint
+    """Digests of its code and data."""
+    node: str
+    """The identifier of its node."""
+    place: str
+    """The name of its node in messages."""
+
+
+class ActorProgram(NamedTuple):
+    """All that an actor needs to open the task."""
+
+    modules: Sequence[TaskSource]
+    payload: bytes
+    """The pickled specification of the worker."""
+    paths: Sequence[str]
+    """The driver's module search path."""
+    code: Sequence[str]
+    """The modules of which it reports digests."""
+    data: SentData | None
+    """The data of `Cluster(data=...)`."""
 
 
 class Actor:
     """A worker on a node."""
 
-    def __init__(self, modules: Sequence[TaskSource], payload: bytes, paths: Sequence[str]) -> None:
-        self._modules, self._payload = modules, payload
+    def __init__(self, program: ActorProgram) -> None:
+        self._program: ActorProgram | None = program
         # The driver's module search path; entries that are missing on another machine are harmless.
-        sys.path += [path for path in paths if path not in sys.path]
+        sys.path += [path for path in program.paths if path not in sys.path]
         self._cargo: Any = None
         self._worker: Worker | None = None
 
     def open(self) -> Opened:
         """Load the user's program and open the task."""
-        installed = versions()
+        node, place = node_here()
+        here = partial(Opened, versions=versions(), node=node, place=place)
+        program, self._program = self._program, None
+        if program is None:
+            raise RuntimeError("expected `open` once")
         try:
-            load_sources(self._modules)
-            setup: WorkerSpec = pickle.loads(self._payload)  # noqa: S301 (from our own driver)
+            load_sources(program.modules)
+            if program.data is not None:
+                hold(receive(sys.modules["ray"], program.data))
+            setup: WorkerSpec = pickle.loads(program.payload)  # noqa: S301 (from our own driver)
             self._cargo = setup.states
             if isinstance(self._cargo, ActorStates):
                 self._cargo.open()
-            self._worker = setup.open()
+            digests: dict[str, str] = {}
+            with recording(digests):
+                self._worker = setup.open()
+            digests.update(own_digests(setup.task) | code_digests(program.code))
         except PBTError as error:
-            return Opened(str(error), installed)
+            return here(str(error), fingerprint={})
         except Exception:  # noqa: BLE001 (reported to the driver)
-            return Opened(f"the task could not be opened:\n{traceback.format_exc()}", installed)
-        return Opened("", installed)
+            return here(f"the task could not be opened:\n{traceback.format_exc()}", fingerprint={})
+        return here("", fingerprint=digests)
 
     def run(
         self,
@@ -208,6 +241,13 @@ class Actor:
         ):
             return None
         return np.frombuffer(self._cargo.made.pop(StateRef(outcome.member, outcome.round)), dtype=np.uint8)
+
+
+def node_here() -> tuple[str, str]:
+    """The identifier of this actor's node, and its name in messages."""
+    ray = sys.modules["ray"]
+    node = str(ray.get_runtime_context().get_node_id())
+    return node, f"{platform.node()} ({ray.util.get_node_ip_address()}, {node[:8]})"
 
 
 def versions() -> dict[str, str]:

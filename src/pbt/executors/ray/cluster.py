@@ -1,25 +1,37 @@
 """The connection to a Ray cluster: its settings, its address, and its free resources."""
 
+import contextlib
 import logging
 import os
+import queue
 import secrets
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from pbt.errors import DeviceError, MissingExtraError, UsageError, WorkerError
+from pbt.errors import DeviceError, InfrastructureError, MissingExtraError, UsageError, WorkerError
+from pbt.executors.cluster_data import ClusterData
 from pbt.executors.machine import cores_here
+from pbt.executors.retry import PAUSE_SECONDS
 
 log = logging.getLogger("pbt")
 
 ADDRESS = "RAY_ADDRESS"
 """Ray's own environment variable for the address of the cluster."""
 _CONNECT_SECONDS = 5.0
+CALL_SECONDS = 10.0
+HEAD_SECONDS = 30.0
+"""Time without an answer after which the head counts as lost: less than the minute after which Ray ends its nodes."""
+_RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Ray's setting after which it ends a process whose control store is gone, without an exception."""
+Result = TypeVar("Result")
 _FRAME, _KIND, _SETTINGS = 9, 3, b"\x04"
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
 """The start of an HTTP/2 connection, on which Ray's protocol (gRPC) is built; a server answers with a settings frame
@@ -41,9 +53,11 @@ class Cluster:
         runtime_env: Ray's runtime environment of the workers (`pip`, `working_dir`, `env_vars`, ...), passed through.
         states_url: `file:///...`: the `states` folder of the run directory as seen by every node, on a shared file
             system. Workers then write there themselves. Default: the driver writes, and no folder is shared.
+        data: Data that is sent to the workers, once to each node: arrays by name, or the path of a folder; a task reads
+            it with `pbt.cluster_data()`. Default: every machine has its own copy of the data.
 
     Raises:
-        UsageError: A negative number, or a URL that is not a folder.
+        UsageError: A negative number, a URL that is not a folder, or data that is neither arrays nor a folder.
     """
 
     address: str | None = None
@@ -52,6 +66,7 @@ class Cluster:
     resources: Mapping[str, float] = field(default_factory=dict)
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     states_url: str | None = None
+    data: Mapping[str, Any] | str | Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in self.need.items():
@@ -65,6 +80,7 @@ class Cluster:
             raise UsageError(
                 f"states_url: expected file:/// and a folder that all nodes share, got {self.states_url!r}"
             )
+        object.__setattr__(self, "data", _data(self.data))
 
     @property
     def need(self) -> dict[str, float]:
@@ -85,9 +101,37 @@ class Cluster:
         return parts.path if parts.scheme == "file" and parts.path not in ("", "/") and not parts.netloc else None
 
     @property
+    def held(self) -> ClusterData | None:
+        """The data to send."""
+        return None if isinstance(self.data, str) else self.data
+
+    @property
     def where(self) -> str | None:
         """The address of a running cluster; None: a new local instance."""
         return self.address or os.environ.get(ADDRESS) or None
+
+
+def _data(given: Any) -> ClusterData | None:
+    """The data to send: a folder, or arrays by name.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if given is None:
+        return None
+    import numpy as np  # a placement without data does without
+
+    if isinstance(given, (str, Path)):
+        if not Path(given).is_dir():
+            raise UsageError(f"Cluster(data=...): expected a folder, and {str(given)!r} is none")
+        return Path(given).absolute()
+    arrays = {name: np.asarray(array) for name, array in given.items()} if isinstance(given, Mapping) else {}
+    if not arrays or any(array.dtype.hasobject or not isinstance(name, str) for name, array in arrays.items()):
+        raise UsageError(
+            "Cluster(data=...): expected arrays of numbers by name, such as {'train': x}, or the path of a folder, got "
+            f"{type(given).__name__}"
+        )
+    return arrays
 
 
 _ours = False
@@ -140,12 +184,80 @@ def disconnect() -> None:
     global _ours  # noqa: PLW0603
     if _ours:
         _ours = False
-        sys.modules["ray"].shutdown()
+        with contextlib.suppress(TimeoutError):
+            bounded(sys.modules["ray"].shutdown)
 
 
-def nodes(ray: Any) -> list[dict[str, float]]:
-    """The total resources of each living node."""
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+def bounded(call: Callable[[], Result], seconds: float = CALL_SECONDS) -> Result:
+    """The result of a call to Ray's control store, which blocks without end while the store is gone.
+
+    Raises:
+        TimeoutError: It takes longer than the bound; the call is left to a thread.
+    """
+    results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            results.put((call(), None))
+        except BaseException as error:  # noqa: BLE001 (raised in the caller)
+            results.put((None, error))
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return cast("Result", result)
+
+
+class Head:
+    """The control store (GCS) on the head of the cluster, watched by connections with a bound.
+
+    Args:
+        address: Its `host:port`.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._looked = self._answered = time.monotonic()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it answered the last time, at most a second ago.
+
+        Raises:
+            InfrastructureError: It has not answered for `HEAD_SECONDS`.
+        """
+        now = time.monotonic()
+        if now - self._looked > PAUSE_SECONDS:
+            self._answered += now - self._looked  # this process was suspended
+        if now - self._looked >= 1.0 or self._answered < self._looked:
+            self._looked = now
+            host, _, port = self._address.rpartition(":")
+            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+                self._answered = now
+        if now - self._answered > HEAD_SECONDS:
+            raise InfrastructureError(
+                f"the head of the Ray cluster at {self._address} has not answered for {HEAD_SECONDS:g} s; start it or "
+                "another cluster, then resume: no finished round is lost"
+            )
+        return self._answered >= self._looked
+
+
+def head_of(ray: Any) -> Head:
+    """The control store of the connected cluster."""
+    return Head(str(ray.get_runtime_context().gcs_address))
+
+
+def nodes(ray: Any, left_out: Container[str] = ()) -> list[dict[str, float]]:
+    """The total resources of each living node that is not left out.
+
+    Raises:
+        TimeoutError: The control store does not answer.
+    """
+    return [dict(node["Resources"]) for node in bounded(ray.nodes) if node["Alive"] and node["NodeID"] not in left_out]
 
 
 def room(free: Sequence[Mapping[str, float]], need: Mapping[str, float]) -> int:
@@ -190,6 +302,9 @@ def _imported(*, private: bool) -> Any:
             # Access to a Ray cluster allows running programs on it, so it is closed to other users and machines.
             os.environ["RAY_AUTH_MODE"] = "token"
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if not private and "ray" not in sys.modules:
+        # This process ends with an exception of its own, earlier.
+        os.environ.setdefault(_RAYS_PATIENCE, "86400")
     try:
         import ray
     except ImportError as error:

@@ -5,12 +5,14 @@ node to node. A copy of each state goes to the driver, which makes it durable be
 actor, node or object is not the member's fault: the round is repeated from the durable copy, with the same seed.
 """
 
+import contextlib
 import logging
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +20,26 @@ import numpy as np
 
 from pbt.closing import Closing
 from pbt.core.population import StateRef, Stored
-from pbt.errors import PBTError, TaskError, WorkerError
-from pbt.executors.base import Incident, Outcome, Report, RoundTask, TaskBatch
-from pbt.executors.ray.actor import Actor, ActorStates, Opened, versions
-from pbt.executors.ray.cluster import Cluster, amounts, check_room, connected, disconnect, nodes, room
+from pbt.errors import InfrastructureError, PBTError, TaskError, WorkerError
+from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, TaskBatch
+from pbt.executors.fingerprint import Fingerprint, code_digests, modules_of, own_digests
+from pbt.executors.ray.actor import Actor, ActorProgram, ActorStates, Opened
+from pbt.executors.ray.cluster import (
+    Cluster,
+    Head,
+    amounts,
+    bounded,
+    check_room,
+    connected,
+    disconnect,
+    head_of,
+    nodes,
+    room,
+)
+from pbt.executors.ray.faults import REMEDY, Fault, brief, fault_of
+from pbt.executors.ray.nodes import Nodes, unfit
 from pbt.executors.ray.object_cache import ObjectCache
+from pbt.executors.ray.sent_data import send
 from pbt.executors.ray.transfer import fetch_files, send_files
 from pbt.executors.retry import (
     BEAT_SECONDS,
@@ -42,6 +59,10 @@ log = logging.getLogger("pbt")
 
 _HELD = 0.3
 """Fraction of the object store for states that wait to be handed over."""
+OPENING_SECONDS = 20.0
+"""Time after the first ready worker for the other ones of the start, with which the first round waits."""
+ELSEWHERE, LEFT_OUT = "tried elsewhere", "node left out"
+"""Kinds of journal entries."""
 _PULSES = 6
 """Unanswered signs of life after which a worker counts as silent."""
 
@@ -53,6 +74,8 @@ class _ActorSlot:
     actor: Any
     opening: Any
     """Reference to the result of its start; None: it is ready."""
+    node: str = ""
+    """The node; known when it is ready."""
     share: TaskBatch | None = None
     answer: Any = None
     """Reference to the outcomes of its batch."""
@@ -75,6 +98,7 @@ class _Made(NamedTuple):
     parcel: Any
     """Reference to its bytes."""
     actor: Any
+    node: str
     files: Mapping[str, int]
     """The files that it needs, on the node of this actor."""
 
@@ -104,13 +128,22 @@ class RayExecutor(Closing):
         pickled(setup.task)
         self._ray: Any = None
         self._actors: Any = None
-        self._payload = b""
+        self._program = ActorProgram((), b"", (), (), None)
+        self._mine: Fingerprint = {}
         self._held = ObjectCache(0)
         self._slots: list[_ActorSlot] = []
         self._queue: deque[TaskBatch] = deque()
         self._outcomes: list[Outcome] = []
         self._incidents: list[Incident] = []
         self._deaths_at_start = 0
+        self._nodes = Nodes()
+        self._interrupted: Counter[tuple[int, int]] = Counter()
+        """How often the infrastructure has interrupted each round."""
+        self._head: Head | None = None
+        self._head_is_there = True
+        self._begun = False
+        """Whether the first round may begin: the nodes of the start are compared with the driver."""
+        self._first_ready: float | None = None
         self._looked = self._progress = time.monotonic()
 
     @property
@@ -131,14 +164,16 @@ class RayExecutor(Closing):
         """Block until there is an outcome whose state is durable; every wait inside is bounded."""
         while not self._outcomes and (self._queue or any(slot.share for slot in self._slots)):
             ready = self._ready()
+            head = self._head_answers()
             opened = [slot for slot in self._slots if slot.opening in ready]
             for slot in opened:
                 self._opened(slot)
             answered = [slot for slot in self._slots if slot.share and slot.answer in ready]
             arrived = [found for slot in answered for found in self._answered(slot)]
             self._watch()
-            if self._queue and not answered:
+            if self._queue and not answered and head:
                 self._grow()
+                self._give_up_elsewhere()
             # Workers get their next batch before the driver fetches and writes the states of the last one.
             self._deal()
             for outcome, parcel, task in arrived:
@@ -157,17 +192,20 @@ class RayExecutor(Closing):
         slots, self._slots = self._slots, []
         if self._ray is not None and self._ray.is_initialized():
             for slot in slots:
-                self._ray.kill(slot.actor)
-        self._ray = None
+                self._kill(slot)
+        self._ray = self._head = None
         self._held = ObjectCache(0)
         disconnect()
 
     def _connect(self) -> None:
         ray = connected(self._cluster)
-        count = check_room(ray, self._cluster)
+        try:
+            count = check_room(ray, self._cluster)
+        except TimeoutError as error:
+            raise InfrastructureError(f"ray: the head of the cluster does not answer ({error}); {REMEDY}") from error
         if self._most is not None and self._most > count:
             log.info("ray: room for %d of the %d requested workers", count, self._most)
-        self._ray = ray
+        self._ray, self._head = ray, head_of(ray)
         need = self._cluster.need
         self._actors = ray.remote(
             num_cpus=need.pop("CPU"),
@@ -181,22 +219,32 @@ class RayExecutor(Closing):
         folder = self._cluster.folder
         states = ActorStates() if folder is None else StateFiles(Path(folder))
         # Definitions of the main program are pickled by value: nodes have no copy of its file.
-        self._payload = ray.cloudpickle.dumps(replace(self._setup, states=states))
+        payload = ray.cloudpickle.dumps(replace(self._setup, states=states, fingerprint={}))
+        code = modules_of(pickled(self._setup.task))
+        sent = None if self._cluster.held is None else send(ray, self._cluster.held)
+        self._program = ActorProgram(sources(), payload, sys.path, code, sent)
+        self._mine = {**self._setup.fingerprint, **own_digests(self._setup.task), **code_digests(code)}
         self._held = ObjectCache(_HELD * sum(node.get("object_store_memory", 0.0) for node in nodes(ray)))
 
     def _grow(self) -> None:
         """Start as many actors as there is work and room for, also on nodes added later."""
+        with contextlib.suppress(TimeoutError):
+            self._start_actors()
+
+    def _start_actors(self) -> None:
         wanted = min(self._most or 2**31, len(self._queue) + sum(slot.share is not None for slot in self._slots))
         if wanted > len(self._slots):
-            count = room(nodes(self._ray), self._cluster.need)
+            count = room(nodes(self._ray, self._nodes.left_out), self._cluster.need)
+            actors = self._actors.options(label_selector=self._nodes.selector() or None)
             for _ in range(min(wanted, count) - len(self._slots)):
-                actor = self._actors.remote(sources(), self._payload, sys.path)
+                actor = actors.remote(self._program)
                 self._slots.append(_ActorSlot(actor=actor, opening=actor.open.remote()))
 
     def _deal(self) -> None:
+        if not self._may_begin():
+            return
         for slot in list(self._slots):
-            while self._queue and slot.opening is None and slot.share is None:
-                share = self._queue.popleft()
+            while slot.opening is None and slot.share is None and (share := self._next_for(slot)):
                 refs = sorted({t.start for t in share if t.start is not None and t.blob is None})
                 try:
                     parcels = [self._parcel(ref) for ref in refs]
@@ -207,12 +255,38 @@ class RayExecutor(Closing):
                     continue
                 except self._ray.exceptions.RayError as error:
                     slot.share = share
-                    self._lost(slot, f"died while it was sent the files to start from ({_brief(error)})")
+                    how = f"was lost while it was sent its start ({brief(error)})"
+                    self._lost(slot, how, fault_of(self._ray, error))
                     break
                 call = slot.actor.run.options(num_returns=1 + len(share))
                 slot.answer, *slot.parcels = call.remote(share, needed, refs, *parcels)
                 slot.share, slot.started = share, time.monotonic()
                 slot.heard, slot.pulse = slot.started, None
+
+    def _may_begin(self) -> bool:
+        """Whether the nodes of the start are compared: all their workers are open, or late."""
+        if not self._begun and self._first_ready is not None:
+            late = time.monotonic() - self._first_ready > OPENING_SECONDS
+            self._begun = late or all(slot.opening is None for slot in self._slots)
+        return self._begun
+
+    def _next_for(self, slot: _ActorSlot) -> TaskBatch:
+        """The next batch that the worker's node may train, taken from the queue; empty: none."""
+        for i, share in enumerate(self._queue):
+            if self._nodes.takes(slot.node, share):
+                del self._queue[i]
+                return share
+        return ()
+
+    def _give_up_elsewhere(self) -> None:
+        """End the trials of rounds that no other node can train any more."""
+        if any(slot.opening is not None for slot in self._slots):
+            return
+        ready = {slot.node for slot in self._slots}
+        for share in [share for share in self._queue if self._nodes.failed_on(share)]:
+            if ready <= self._nodes.failed_on(share):
+                self._queue.remove(share)
+                self._outcomes += [self._nodes.final(task) for task in share]
 
     def _needed(self, share: TaskBatch) -> dict[StateRef, dict[str, int]]:
         """The files of the start states with folders, unless the workers read them from a shared folder."""
@@ -252,31 +326,42 @@ class RayExecutor(Closing):
             self._deaths_at_start += 1
             if self._deaths_at_start >= START_ATTEMPTS:
                 raise WorkerError(
-                    f"a worker died during its start, {START_ATTEMPTS} times in a row: {_brief(error)}"
+                    f"a worker died during its start, {START_ATTEMPTS} times in a row: {brief(error)}"
                 ) from error
-            self._lost(slot, f"died during its start ({_brief(error)})")
+            self._lost(slot, f"died during its start ({brief(error)})")
             return
-        if opened.trouble:
-            raise TaskError(opened.trouble)
-        here = versions()
-        other = [
-            f"{name} {version}, here {here[name]}" for name, version in opened.versions.items() if version != here[name]
-        ]
-        if other:
-            raise WorkerError(
-                f"ray: expected the driver's versions on every node, got {'; '.join(other)}; results depend on them: "
-                "install the same versions everywhere, or give the workers a runtime environment"
-            )
+        slot.node = opened.node
+        name = self._nodes.name(opened.node, opened.place)
+        if reason := unfit(opened, name, self._mine):
+            if not self._begun:
+                raise reason
+            self._leave_out(opened.node, str(reason))
+            return
         slot.opening, self._deaths_at_start = None, 0
         self._progress = time.monotonic()
+        self._first_ready = self._first_ready or self._progress
+
+    def _leave_out(self, node: str, reason: str) -> None:
+        """Train on the other nodes from now on; the rounds of its workers are trained there.
+
+        Raises:
+            InfrastructureError: No other node is left.
+        """
+        self._nodes.left_out[node] = reason
+        if self._head_is_there and not nodes(self._ray, self._nodes.left_out):
+            raise InfrastructureError(f"no node is left that can train: {reason}; repair it, then resume")
+        self._incidents.append(Incident(kind=LEFT_OUT, message=f"left out of the run: {reason}"))
+        for slot in [slot for slot in self._slots if slot.node == node]:
+            self._kill(slot)
+            self._slots.remove(slot)
+            self._queue.extendleft([slot.share] if slot.share else [])
 
     def _answered(self, slot: _ActorSlot) -> Iterator[tuple[Outcome, "_Made", RoundTask]]:
         """The outcomes of a batch, each with its state."""
+        if slot not in self._slots:
+            return  # its node was left out
         try:
             outcomes, files = self._ray.get(slot.answer)
-        except self._ray.exceptions.RayActorError as error:
-            self._lost(slot, f"died ({_brief(error)})")
-            return
         except self._ray.exceptions.ObjectLostError as error:
             # A start state was lost with another node, while this worker is intact. The retry starts from the durable
             # copy.
@@ -284,15 +369,36 @@ class RayExecutor(Closing):
             for task in share:
                 if task.start is not None:
                     self._held.drop(task.start)
-            self._again(share, f"could not get the state to start from ({_brief(error)})")
+            self._interrupt(share, f"could not get the state to start from ({brief(error)})", "")
             return
         except self._ray.exceptions.RayError as error:
-            self._lost(slot, f"could not train ({_brief(error)})")
+            died = isinstance(error, self._ray.exceptions.RayActorError)
+            self._lost(slot, f"{'died' if died else 'could not train'} ({brief(error)})", fault_of(self._ray, error))
             return
         parcels = slot.parcels
         for outcome, parcel, task in zip(outcomes, parcels, slot.released(), strict=True):
-            yield outcome, _Made(parcel, slot.actor, files.get(StateRef(task.member, task.round), {})), task
+            judged = self._judged(outcome, task, slot.node)
+            if judged is not None:
+                made = files.get(StateRef(task.member, task.round), {})
+                yield judged, _Made(parcel, slot.actor, slot.node, made), task
         self._progress = time.monotonic()
+
+    def _judged(self, outcome: Outcome, task: RoundTask, node: str) -> Outcome | None:
+        """The outcome of a round; None: it is tried on another node first."""
+        if isinstance(outcome, Failure):
+            others = [slot.node for slot in self._slots if slot.opening is None]
+            if not self._nodes.failed(task, outcome, node, others):
+                return self._nodes.final(task, outcome)
+            how = f"failed on node {self._nodes.name(node)}, and is tried on another one: {outcome.message}"
+            self._incidents.append(
+                Incident(kind=ELSEWHERE, message=how, member=task.member, round=task.round, attempt=task.attempt)
+            )
+            self._queue.appendleft((task,))
+            return None
+        for broken, failed in self._nodes.succeeded(task, node):
+            name = self._nodes.name(broken)
+            self._leave_out(broken, f"node {name} failed rounds that others trained: {failed.message}")
+        return outcome
 
     def _keep(self, outcome: Outcome, made: "_Made", task: RoundTask) -> None:
         """Make the state of an outcome durable before the outcome is reported."""
@@ -313,7 +419,7 @@ class RayExecutor(Closing):
                         outcome = replace(outcome, stored=kept)
                         self._held.add(ref, made.parcel, len(blob))
             except self._ray.exceptions.RayError as error:
-                self._again((task,), f"was lost with the state it had made ({_brief(error)})")
+                self._interrupt((task,), f"was lost with the state it had made ({brief(error)})", made.node)
                 return
             except PBTError as error:
                 outcome = failure(task, fatal_cause(error), str(error))
@@ -350,11 +456,11 @@ class RayExecutor(Closing):
                 self._lost(slot, f"took longer than the time limit of {limit:g} s")
         if any(slot.share is not None for slot in self._slots) or not self._queue:
             self._progress = now
-        elif now - self._progress > START_SECONDS:
+        elif now - self._progress > START_SECONDS and self._head_is_there:
+            free, every = bounded(self._ray.available_resources), bounded(self._ray.cluster_resources)
             raise WorkerError(
-                f"ray: no worker started in {START_SECONDS:g} s; each needs {amounts(self._cluster.need)}, and "
-                f"free are {amounts(self._ray.available_resources())} of {amounts(self._ray.cluster_resources())}; "
-                "wait for other jobs, request less, or add a node; then resume"
+                f"ray: no worker started in {START_SECONDS:g} s; each needs {amounts(self._cluster.need)}, and free "
+                f"are {amounts(free)} of {amounts(every)}; wait for other jobs, request less or add a node, then resume"
             )
 
     def _feel(self, slot: _ActorSlot, now: float) -> None:
@@ -365,20 +471,56 @@ class RayExecutor(Closing):
         elif self._ray.wait([slot.pulse], timeout=0)[0]:
             slot.pulse, slot.heard = None, now
 
-    def _lost(self, slot: _ActorSlot, how: str) -> None:
+    def _lost(self, slot: _ActorSlot, how: str, fault: Fault = "worker") -> None:
         """Give up an actor; another one retries its batch."""
-        self._ray.kill(slot.actor)
+        self._kill(slot)
         self._slots.remove(slot)
-        self._again(slot.share or (), how)
+        if fault == "cluster":
+            self._interrupt(slot.share or (), how, slot.node)
+        elif fault == "node":
+            self._incidents += incidents_of(slot.share or (), f"{how}; its node went")
+            self._queue.extendleft([slot.share] if slot.share else [])
+        else:
+            self._again(slot.share or (), how)
+
+    def _kill(self, slot: _ActorSlot) -> None:
+        """End an actor; without a control store it ends with this process."""
+        if self._head_is_there:
+            with contextlib.suppress(TimeoutError):
+                bounded(partial(self._ray.kill, slot.actor))
+
+    def _head_answers(self) -> bool:
+        """Whether the control store answers.
+
+        Raises:
+            InfrastructureError: It has not answered for long.
+        """
+        self._head_is_there = False  # also if this raises
+        self._head_is_there = self._head is None or self._head.answers
+        return self._head_is_there
+
+    def _interrupt(self, share: TaskBatch, how: str, node: str) -> None:
+        """Retry a batch that the infrastructure interrupted, on another node if there is one; it costs no attempt.
+
+        Raises:
+            InfrastructureError: It was interrupted as often as a round has attempts.
+        """
+        if not share:
+            return
+        where = f"the worker on node {self._nodes.name(node)}" if node else "the worker"
+        self._incidents += incidents_of(share, how)
+        others = [slot.node for slot in self._slots if slot.opening is None and slot.node != node]
+        for task in share:
+            times = self._interrupted[task.member, task.round] = self._interrupted[task.member, task.round] + 1
+            if times >= self._limits.attempts:
+                where = f"member {task.member}, round {task.round}: {where}"
+                raise InfrastructureError(f"ray: {where} {how}, {times} times; {REMEDY}")
+            if node and others:
+                self._nodes.failed(task, failure(task, "disk", f"{where} {how}"), node, others)
+        self._queue.appendleft(share)
 
     def _again(self, share: TaskBatch, how: str) -> None:
         self._incidents += incidents_of(share, how)
         shares, failures = tried_again(share, how, self._limits)
         self._queue.extendleft(reversed(shares))
         self._outcomes += failures
-
-
-def _brief(error: BaseException) -> str:
-    """The first lines of an error of Ray, which can be pages long."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300].rstrip(".") or type(error).__name__

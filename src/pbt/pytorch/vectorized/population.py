@@ -15,7 +15,7 @@ from pbt.core.population import StateRef
 from pbt.core.rng import seed_of
 from pbt.errors import PBTError
 from pbt.executors.base import Convolutions, Failure, Incident, Outcome, Report, RoundTask, State, TaskBatch
-from pbt.executors.devices import device_lost, need_of, out_of_memory
+from pbt.executors.devices import device_lost, memory_short, memory_text, need_of, out_of_memory
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
 from pbt.executors.source_lines import is_interrupt, users_line
@@ -173,6 +173,8 @@ class Population:
             return [lost(task, self._setup.device, error) for task in tasks]
         if isinstance(error, PBTError):
             return [_ended(task, error, fatal_cause(error), str(error)) for task in tasks]
+        if memory_short(error):
+            return [_ended(task, error, "memory", memory_text(error)) for task in tasks]
         if len(tasks) == 1:
             worker = MemberWorker(self._setup, self._task.trainer(self._setup.device, self._setup.threads))
             (alone,) = worker.run(tuple(tasks))
