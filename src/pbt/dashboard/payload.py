@@ -1,6 +1,8 @@
 """The report of a run as JSON for the browser: texts, tables and figures."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,31 @@ from pbt.report.write import drawn
 from pbt.text import printable
 
 
-def run_payload(path: Path, version: str) -> bytes:
-    """The report of a run as JSON; for a run that cannot be read, one line with the reason.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """The report of a run, each figure as JSON of its own, so that an update sends only the changed ones."""
+
+    texts: Mapping[str, Any]
+    """Everything but the figures."""
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """A hash of each figure by name."""
+        return {name: hashlib.sha256(figure).hexdigest()[:16] for name, figure in self.figures.items()}
+
+    def body(self, known: Collection[str] = ()) -> bytes:
+        """The page as JSON: texts, `tags`, and `figures` by name, without those whose tags are `known`."""
+        tags = self.tags
+        head = json_text({**self.texts, "tags": tags}).encode()
+        figures = b",".join(
+            json_text(name).encode() + b":" + figure for name, figure in self.figures.items() if tags[name] not in known
+        )
+        return head[:-1] + b',"figures":{' + figures + b"}}"
+
+
+def run_page(path: Path, version: str) -> RunPage:
+    """The report of a run; for a run that cannot be read, one line with the reason.
 
     Args:
         path: The run directory.
@@ -23,17 +48,17 @@ def run_payload(path: Path, version: str) -> bytes:
     try:
         snapshot = read_snapshot(path)
         records = pictures(snapshot)
-        report = {"version": version, "problem": "", **_plain(content(snapshot, records)), "figures": drawn(records)}
-        return json_text(report).encode()
+        return RunPage(
+            texts={"version": version, "problem": "", **_plain(content(snapshot, records))},
+            figures={name: json_text(figure).encode() for name, figure in drawn(records).items()},
+        )
     except PBTError as error:
         problem = str(error)
     except OSError as error:
         problem = f"{path}: cannot be read ({error.strerror or error})"
     except Exception as error:  # noqa: BLE001 (the folder is untrusted; the page shows the error)
         problem = f"{path}: cannot be drawn ({type(error).__name__}: {error}); check it with `pbt verify`"
-    return json_text(
-        {"version": version, "problem": printable(problem), "title": printable(path.resolve().name)}
-    ).encode()
+    return RunPage(texts={"version": version, "problem": printable(problem), "title": printable(path.resolve().name)})
 
 
 def _plain(texts: Content) -> dict[str, Any]:
