@@ -18,7 +18,7 @@ from pbt.core.events import Ended
 from pbt.dashboard import cache as desks
 from pbt.dashboard import watch as watching
 from pbt.dashboard.cache import Answer, Pace, ResponseCache
-from pbt.dashboard.payload import RunPage, run_page
+from pbt.dashboard.payload import PageMaker, RunPage, run_page
 from pbt.dashboard.watch import Watch, WatchedRun
 from pbt.report import figures
 from pbt.report.content import content
@@ -421,6 +421,38 @@ def test_pace() -> None:
     assert not pace.open
     now += 1.01
     assert pace.open
+
+
+def test_an_update_reads_only_new_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event of a running run is read once; the page is that of the whole log, also of a run in its place."""
+    rows: list[int] = []
+    real = RunReader.rows
+
+    def counted(reader: RunReader, after: int = 0, until: int | None = None) -> Any:
+        found = real(reader, after, until)
+        rows.append(len(found))
+        return found
+
+    written, make = Written(tmp_path / "one"), PageMaker()
+    for _ in range(3):
+        written.round()
+        with monkeypatch.context() as patch:
+            patch.setattr(RunReader, "rows", counted)
+            page = make(tmp_path / "one", "v")
+        assert page == run_page(tmp_path / "one", "v")
+    assert sum(rows) == len(written.store.events())
+    written.store.close()
+    assert make(tmp_path / "one", "v") == run_page(tmp_path / "one", "v")
+    assert make._readers == {}
+    again = Written(tmp_path / "two")
+    again.round()
+    make(tmp_path / "two", "v")
+    again.store.close()
+    shutil.move(tmp_path / "two", tmp_path / "old")
+    other = Written(tmp_path / "two", members=2)
+    other.round()
+    assert make(tmp_path / "two", "v") == run_page(tmp_path / "two", "v")
+    other.store.close()
 
 
 def test_an_update_has_only_what_changed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pbt.dashboard.payload import RunPage, run_page
+from pbt.dashboard.payload import PageMaker, RunPage
 from pbt.dashboard.watch import UNREAD, Watch, WatchedRun
 from pbt.report.page import json_text
 
@@ -96,12 +96,12 @@ class ResponseCache:
 
     Args:
         watch: The watched runs.
-        make: Renders the page of a run, from its path and version.
+        make: Renders the page of a run, from its path and version. Default: a `PageMaker`.
     """
 
-    def __init__(self, watch: Watch, make: Maker = run_page) -> None:
+    def __init__(self, watch: Watch, make: Maker | None = None) -> None:
         self._watch = watch
-        self._make = make
+        self._make: Maker = make or PageMaker()
         self._looking = Pace(SHARE, PAUSE)
         self._listed: dict[str, WatchedRun] = {}
         self._list: Answer | None = None

@@ -1,7 +1,8 @@
 """The report of a run as JSON for the browser: texts, tables and figures."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from pbt.errors import PBTError
 from pbt.report.content import Content, ReportSection, content
 from pbt.report.data.figures import pictures
 from pbt.report.page import json_text
-from pbt.report.read import read_snapshot
+from pbt.report.read import GrowingReader, read_snapshot
+from pbt.report.snapshot import RunSnapshot
 from pbt.report.write import drawn
+from pbt.store.layout import DATABASE
 from pbt.text import printable
 
 
@@ -38,15 +41,47 @@ class RunPage:
         return head[:-1] + b',"figures":{' + figures + b"}}"
 
 
-def run_page(path: Path, version: str) -> RunPage:
+class PageMaker:
+    """Makes the pages of runs, and keeps the events of running ones, so that an update reads only the new events.
+
+    Args:
+        most: The most runs whose events are kept.
+    """
+
+    def __init__(self, most: int = 2) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._readers: dict[Path, tuple[int, GrowingReader]] = {}
+
+    def __call__(self, path: Path, version: str) -> RunPage:
+        """The page of a run."""
+        return run_page(path, version, self._read)
+
+    def _read(self, path: Path) -> RunSnapshot:
+        with self._lock:
+            file, reader = self._readers.pop(path, (None, None))
+        found = (path / DATABASE).stat().st_ino if (path / DATABASE).is_file() else 0
+        if reader is None or found != file:  # the first time, or another run in its place
+            reader = GrowingReader(path)
+        snapshot = read_snapshot(path, reader)
+        if snapshot.status == "running":
+            with self._lock:
+                self._readers[path] = found, reader
+                for oldest in list(self._readers)[: -self._most]:
+                    del self._readers[oldest]
+        return snapshot
+
+
+def run_page(path: Path, version: str, read: Callable[[Path], RunSnapshot] = read_snapshot) -> RunPage:
     """The report of a run; for a run that cannot be read, one line with the reason.
 
     Args:
         path: The run directory.
         version: The version from `WatchedRun`, returned in the JSON so that the browser can compare it.
+        read: Reads the snapshot of the run.
     """
     try:
-        snapshot = read_snapshot(path)
+        snapshot = read(path)
         records = pictures(snapshot)
         return RunPage(
             texts={"version": version, "problem": "", **_plain(content(snapshot, records))},
