@@ -202,8 +202,8 @@ def test_looking_loads_nothing_heavy(folder: Path) -> None:
     code = (
         "import sys; import pbt.cli.app; assert not {'uvicorn', 'starlette', 'plotly', 'asyncio'} & set(sys.modules);"
         "from pathlib import Path; from pbt.dashboard.serve import listen, made;"
-        "from pbt.dashboard.payload import run_payload;"
-        "made(Path('runs'), listen(port=0), None); assert b'figures' in run_payload(Path('runs/one'), '');"
+        "from pbt.dashboard.payload import run_page;"
+        "made(Path('runs'), listen(port=0), None); assert b'figures' in run_page(Path('runs/one'), '').body();"
         "print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -106,6 +106,26 @@ def test_only_what_is_seen_is_drawn(visit: Visit) -> None:
     assert page.value("document.querySelectorAll('.js-plotly-plot').length") < len(NAMES)
 
 
+PAPER = """addEventListener('beforeprint', () => {
+  window.paper = [...document.querySelectorAll('.js-plotly-plot')].map((one) => [
+    one.closest('section').id, one.layout.template.layout.font.color, one.querySelector('.main-svg').clientWidth,
+    one.querySelectorAll('.main-svg path').length > 3]);
+})"""
+
+
+def test_paper_shows_all_figures(visit: Visit) -> None:
+    """Printing draws also what was never seen, in light colors; afterwards the page has its own again."""
+    page = visit(dark=True)
+    see(page, "fitness")
+    page.value(PAPER)
+    page.call("Page.printToPDF")
+    assert sorted(page.value("window.paper")) == [[name, "#1d2126", 700, True] for name in sorted(NAMES)]
+    see(page, "health")
+    page.until("document.querySelector('#health .figure').layout.template.layout.font.color === '#d5d9de'")
+    page.until("document.querySelector('#health .main-svg').clientWidth > 700")
+    assert page.errors == []
+
+
 def test_a_new_round_appears(tmp_path: Path, visit: Visit) -> None:
     """A round that is committed is in words and figures within seconds, without a reload."""
     written = Written(tmp_path / "live")

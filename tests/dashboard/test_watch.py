@@ -1,6 +1,7 @@
 """What changed is seen, at little cost; what is made is made once."""
 
 import asyncio
+import gzip
 import json
 import os
 import shutil
@@ -16,8 +17,8 @@ import pbt
 from pbt.core.events import Ended
 from pbt.dashboard import cache as desks
 from pbt.dashboard import watch as watching
-from pbt.dashboard.cache import Pace, ResponseCache
-from pbt.dashboard.payload import run_payload
+from pbt.dashboard.cache import Answer, Pace, ResponseCache
+from pbt.dashboard.payload import PageMaker, RunPage, run_page
 from pbt.dashboard.watch import Watch, WatchedRun
 from pbt.report import figures
 from pbt.report.content import content
@@ -132,7 +133,7 @@ def test_live_points_are_seen_between_rounds(tmp_path: Path, opened: Opened) -> 
     assert opened.events == len(written.store.events())
 
     def section() -> tuple[str, str]:
-        page = json.loads(run_payload(tmp_path / "one", "v"))
+        page = json.loads(run_page(tmp_path / "one", "v").body())
         found = [
             (one["shows"], json.dumps(page["figures"]["curves"])) for one in page["sections"] if one["name"] == "curves"
         ]
@@ -150,7 +151,7 @@ def test_live_files_of_strangers_harm_nothing(kind: str, tmp_path: Path) -> None
     written = Written(tmp_path / "one")
     written.round()
     written.begin()
-    payload = run_payload(tmp_path / "one", "v")
+    payload = run_page(tmp_path / "one", "v").body()
     file = live(written, (11, 0.5), round_=9 if kind == "round" else 2, member=77 if kind == "member" else 1)
     content = file.path.read_bytes()
     if kind == "json":
@@ -160,7 +161,7 @@ def test_live_files_of_strangers_harm_nothing(kind: str, tmp_path: Path) -> None
     if kind in ("link", "pipe"):
         file.path.rename(tmp_path / "elsewhere")
         os.mkfifo(file.path) if kind == "pipe" else file.path.symlink_to(tmp_path / "elsewhere")
-    assert run_payload(tmp_path / "one", "v") == payload
+    assert run_page(tmp_path / "one", "v").body() == payload
     assert only(Watch(tmp_path)).problem == ""
 
 
@@ -213,7 +214,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert "recorded space" in problems["bare"]
     assert "expected" in problems["odd"]
     for name in ("old", "bare", "odd", "rubbish"):
-        assert json.loads(run_payload(tmp_path / name, "v"))["problem"]
+        assert json.loads(run_page(tmp_path / name, "v").body())["problem"]
     assert only(Watch(tmp_path / "old")).state == "unreadable"
 
 
@@ -244,7 +245,7 @@ def test_a_folder_that_goes_away(tmp_path: Path) -> None:
 def test_page_and_report_say_the_same(tmp_path: Path) -> None:
     """What the browser gets is the report's words and figures."""
     run = pbt.run(**CLIMB, run_dir=tmp_path / "run")
-    found = json.loads(run_payload(tmp_path / "run", "v"))
+    found = json.loads(run_page(tmp_path / "run", "v").body())
     snapshot = read_snapshot(run)
     said = content(snapshot, pictures(snapshot))
     assert found["figures"] == json.loads(json.dumps(figures(run)))
@@ -266,7 +267,7 @@ class Slow:
         """Ends the waiting early."""
         self._lock = threading.Lock()
 
-    def __call__(self, path: Path, version: str) -> bytes:
+    def __call__(self, path: Path, version: str) -> RunPage:
         with self._lock:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
@@ -274,7 +275,7 @@ class Slow:
         self.go_on.wait(self.seconds)
         with self._lock:
             self.at_once -= 1
-        return f"{path.name} {version}".encode()
+        return RunPage(texts={"name": path.name, "version": version})
 
 
 class TestDesk:
@@ -354,7 +355,7 @@ class TestDesk:
 
         async def costly(work: Any) -> Any:
             made, _ = await real(work)
-            return made, 10.0 if isinstance(made, bytes) else 0.0
+            return made, 10.0 if isinstance(made, Answer) else 0.0
 
         monkeypatch.setattr(desks, "in_thread", costly)
 
@@ -414,6 +415,72 @@ def test_pace() -> None:
     assert not pace.open
     now += 1.01
     assert pace.open
+    pace = Pace(0.01, 1.0, 60.0, clock=lambda: now)
+    pace.spent(1e6)
+    now += 59.0
+    assert not pace.open
+    now += 1.01
+    assert pace.open
+
+
+def test_an_update_reads_only_new_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each event of a running run is read once; the page is that of the whole log, also of a run in its place."""
+    rows: list[int] = []
+    real = RunReader.rows
+
+    def counted(reader: RunReader, after: int = 0, until: int | None = None) -> Any:
+        found = real(reader, after, until)
+        rows.append(len(found))
+        return found
+
+    written, make = Written(tmp_path / "one"), PageMaker()
+    for _ in range(3):
+        written.round()
+        with monkeypatch.context() as patch:
+            patch.setattr(RunReader, "rows", counted)
+            page = make(tmp_path / "one", "v")
+        assert page == run_page(tmp_path / "one", "v")
+    assert sum(rows) == len(written.store.events())
+    written.store.close()
+    assert make(tmp_path / "one", "v") == run_page(tmp_path / "one", "v")
+    assert make._readers == {}
+    again = Written(tmp_path / "two")
+    again.round()
+    make(tmp_path / "two", "v")
+    again.store.close()
+    shutil.move(tmp_path / "two", tmp_path / "old")
+    other = Written(tmp_path / "two", members=2)
+    other.round()
+    assert make(tmp_path / "two", "v") == run_page(tmp_path / "two", "v")
+    other.store.close()
+
+
+def test_an_update_has_only_what_changed(tmp_path: Path) -> None:
+    """A browser that names the figures that it has gets the others; their tags say which ones it has already."""
+    written = Written(tmp_path / "one")
+    for _ in range(2):
+        written.round()
+    written.begin()
+    first = run_page(tmp_path / "one", "1")
+    live(written, (21, 0.5), round_=3)
+    second = run_page(tmp_path / "one", "2")
+    update = json.loads(second.body(frozenset(first.tags.values())))
+    assert list(update["figures"]) == ["curves"]
+    assert update["tags"] == second.tags
+    whole = json.loads(second.body())
+    before = json.loads(first.body())["figures"]
+    assert {name: update["figures"].get(name) or before[name] for name in update["tags"]} == whole["figures"]
+    assert {**update, "figures": whole["figures"]} == whole
+    with served(tmp_path) as client:
+        (run,) = json.loads(client.ask("/api/runs").body)["runs"]  # type: ignore[attr-defined]
+        answer = client.ask(f"/api/run/{run['key']}?known={'.'.join(first.tags.values())}", Accept_Encoding="gzip")
+        assert answer.getheader("Content-Encoding") == "gzip"
+        sent = json.loads(gzip.decompress(answer.body))  # type: ignore[attr-defined]
+        assert sent["figures"] == update["figures"]
+        plain = client.ask(f"/api/run/{run['key']}?known=%22,a..<b>")
+        assert plain.getheader("Content-Encoding") is None
+        assert json.loads(plain.body)["figures"] == whole["figures"]  # type: ignore[attr-defined]
+    written.store.close()
 
 
 def test_an_unchanged_answer_is_not_sent_again(tmp_path: Path) -> None:

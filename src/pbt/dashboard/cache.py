@@ -3,10 +3,11 @@
 Browsers poll every two seconds with the tag of their version, and the answer is nearly always "unchanged". Polling was
 preferred to server-sent events because every request ends: no connection is held, nothing has to be repaired after a
 restart or sleep, and the number of connections is easy to bound. Pages are rendered in threads, at most one per run and
-two in all. A page that takes long to render is rendered less often.
+two in all. A page that takes long to render is rendered less often, but at least every `LONGEST` seconds.
 """
 
 import asyncio
+import gc
 import hashlib
 import os
 import threading
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pbt.dashboard.payload import run_payload
+from pbt.dashboard.payload import PageMaker, RunPage
 from pbt.dashboard.watch import UNREAD, Watch, WatchedRun
 from pbt.report.page import json_text
 
@@ -26,21 +27,24 @@ SHARE = 0.003
 """The share of the machine's CPU time for rendering a run again; the same share is allowed for detecting changes."""
 PAUSE = 1.0
 """The fewest seconds between two looks for changes."""
+LONGEST = 60.0
+"""The most seconds until a changed run may be rendered again."""
 KEPT = 8
 """The most runs whose pages are cached."""
 AT_ONCE = 2
 """The most pages rendered at the same time."""
 
 Made = TypeVar("Made")
-Maker = Callable[[Path, str], bytes]
+Maker = Callable[[Path, str], RunPage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The body of a response with its entity tag."""
+    """The body of a response with its entity tag, and the page that it was made of."""
 
     body: bytes
     tag: str
+    page: RunPage | None = None
 
 
 class Pace:
@@ -49,12 +53,20 @@ class Pace:
     Args:
         share: Share of the CPU time of all cores.
         pause: The fewest seconds between two repetitions.
+        longest: The most seconds until the next repetition, even if the share is exceeded.
         clock: A monotonic clock in seconds.
     """
 
-    def __init__(self, share: float, pause: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        share: float,
+        pause: float,
+        longest: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._rate = share * (os.cpu_count() or 1)
         self._pause = pause
+        self._longest = longest
         self._clock = clock
         self._free = -float("inf")
 
@@ -65,7 +77,7 @@ class Pace:
 
     def spent(self, seconds: float) -> None:
         """Record that the work took this much CPU time."""
-        self._free = max(self._free, self._clock()) + max(self._pause, seconds / self._rate)
+        self._free = max(self._free, self._clock()) + min(self._longest, max(self._pause, seconds / self._rate))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +96,12 @@ class ResponseCache:
 
     Args:
         watch: The watched runs.
-        make: Renders the page of a run, from its path and version.
+        make: Renders the page of a run, from its path and version. Default: a `PageMaker`.
     """
 
-    def __init__(self, watch: Watch, make: Maker = run_payload) -> None:
+    def __init__(self, watch: Watch, make: Maker | None = None) -> None:
         self._watch = watch
-        self._make = make
+        self._make: Maker = make or PageMaker()
         self._looking = Pace(SHARE, PAUSE)
         self._listed: dict[str, WatchedRun] = {}
         self._list: Answer | None = None
@@ -125,6 +137,11 @@ class ResponseCache:
             task.add_done_callback(lambda _: self._making.pop(key, None))
         return await asyncio.shield(self._making[key])
 
+    def _rendered(self, listed: WatchedRun) -> Answer:
+        with _paused_collection:
+            page = self._make(listed.path, listed.version)
+            return _answer(page.body(), page)
+
     def _looked(self, _: object) -> None:
         self._look = None
 
@@ -144,8 +161,8 @@ class ResponseCache:
 
     async def _draw(self, listed: WatchedRun) -> Answer:
         async with self._room:
-            body, seconds = await in_thread(lambda: self._make(listed.path, listed.version))
-        pace, answer = Pace(SHARE, 0.0), _answer(body)
+            answer, seconds = await in_thread(lambda: self._rendered(listed))
+        pace = Pace(SHARE, 0.0, LONGEST)
         pace.spent(seconds)
         self._kept[listed.key] = CachedPage(answer=answer, version=listed.version, state=listed.state, pace=pace)
         self._kept.move_to_end(listed.key)
@@ -154,8 +171,34 @@ class ResponseCache:
         return answer
 
 
-def _answer(body: bytes) -> Answer:
-    return Answer(body=body, tag=f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+class PausedCollection:
+    """Pauses the collection of cyclic garbage. A context manager, also in several threads at once.
+
+    A page of a large run consists of millions of objects without cycles; collections during its rendering took a
+    quarter of the time and freed nothing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            gc.disable()
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                gc.enable()
+
+
+_paused_collection = PausedCollection()
+
+
+def _answer(body: bytes, page: RunPage | None = None) -> Answer:
+    return Answer(body=body, tag=f'"{hashlib.sha256(body).hexdigest()[:32]}"', page=page)
 
 
 async def in_thread(work: Callable[[], Made]) -> tuple[Made, float]:

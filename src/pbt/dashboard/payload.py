@@ -1,6 +1,9 @@
 """The report of a run as JSON for the browser: texts, tables and figures."""
 
-from collections.abc import Mapping
+import hashlib
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,32 +11,89 @@ from pbt.errors import PBTError
 from pbt.report.content import Content, ReportSection, content
 from pbt.report.data.figures import pictures
 from pbt.report.page import json_text
-from pbt.report.read import read_snapshot
+from pbt.report.read import GrowingReader, read_snapshot
+from pbt.report.snapshot import RunSnapshot
 from pbt.report.write import drawn
+from pbt.store.layout import DATABASE
 from pbt.text import printable
 
 
-def run_payload(path: Path, version: str) -> bytes:
-    """The report of a run as JSON; for a run that cannot be read, one line with the reason.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """The report of a run, each figure as JSON of its own, so that an update sends only the changed ones."""
+
+    texts: Mapping[str, Any]
+    """Everything but the figures."""
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """A hash of each figure by name."""
+        return {name: hashlib.sha256(figure).hexdigest()[:16] for name, figure in self.figures.items()}
+
+    def body(self, known: Collection[str] = ()) -> bytes:
+        """The page as JSON: texts, `tags`, and `figures` by name, without those whose tags are `known`."""
+        tags = self.tags
+        head = json_text({**self.texts, "tags": tags}).encode()
+        figures = b",".join(
+            json_text(name).encode() + b":" + figure for name, figure in self.figures.items() if tags[name] not in known
+        )
+        return head[:-1] + b',"figures":{' + figures + b"}}"
+
+
+class PageMaker:
+    """Makes the pages of runs, and keeps the events of running ones, so that an update reads only the new events.
+
+    Args:
+        most: The most runs whose events are kept.
+    """
+
+    def __init__(self, most: int = 2) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._readers: dict[Path, tuple[int, GrowingReader]] = {}
+
+    def __call__(self, path: Path, version: str) -> RunPage:
+        """The page of a run."""
+        return run_page(path, version, self._read)
+
+    def _read(self, path: Path) -> RunSnapshot:
+        with self._lock:
+            file, reader = self._readers.pop(path, (None, None))
+        found = (path / DATABASE).stat().st_ino if (path / DATABASE).is_file() else 0
+        if reader is None or found != file:  # the first time, or another run in its place
+            reader = GrowingReader(path)
+        snapshot = read_snapshot(path, reader)
+        if snapshot.status == "running":
+            with self._lock:
+                self._readers[path] = found, reader
+                for oldest in list(self._readers)[: -self._most]:
+                    del self._readers[oldest]
+        return snapshot
+
+
+def run_page(path: Path, version: str, read: Callable[[Path], RunSnapshot] = read_snapshot) -> RunPage:
+    """The report of a run; for a run that cannot be read, one line with the reason.
 
     Args:
         path: The run directory.
         version: The version from `WatchedRun`, returned in the JSON so that the browser can compare it.
+        read: Reads the snapshot of the run.
     """
     try:
-        snapshot = read_snapshot(path)
+        snapshot = read(path)
         records = pictures(snapshot)
-        report = {"version": version, "problem": "", **_plain(content(snapshot, records)), "figures": drawn(records)}
-        return json_text(report).encode()
+        return RunPage(
+            texts={"version": version, "problem": "", **_plain(content(snapshot, records))},
+            figures={name: json_text(figure).encode() for name, figure in drawn(records).items()},
+        )
     except PBTError as error:
         problem = str(error)
     except OSError as error:
         problem = f"{path}: cannot be read ({error.strerror or error})"
     except Exception as error:  # noqa: BLE001 (the folder is untrusted; the page shows the error)
         problem = f"{path}: cannot be drawn ({type(error).__name__}: {error}); check it with `pbt verify`"
-    return json_text(
-        {"version": version, "problem": printable(problem), "title": printable(path.resolve().name)}
-    ).encode()
+    return RunPage(texts={"version": version, "problem": printable(problem), "title": printable(path.resolve().name)})
 
 
 def _plain(texts: Content) -> dict[str, Any]:

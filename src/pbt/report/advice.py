@@ -167,7 +167,9 @@ def _ranks(values: list[float]) -> list[float]:
     places: dict[float, list[int]] = {}
     for rank, value in enumerate(sorted(values), 1):
         places.setdefault(value, []).append(rank)
-    return [sum(places[value]) / len(places[value]) for value in values]
+    # Equal values have adjacent ranks, whose mean is that of the first and the last.
+    means = {value: (ranks[0] + ranks[-1]) / 2 for value, ranks in places.items()}
+    return [means[value] for value in values]
 
 
 def _old_best(snapshot: RunSnapshot) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pbt.core.events import Event
 from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.catalog import opened
 from pbt.runs.log_entries import CURVE
@@ -9,17 +10,45 @@ from pbt.runs.results import Run
 from pbt.store.layout import LOCK
 from pbt.store.live import read_live
 from pbt.store.lock import is_locked
+from pbt.store.reader import RunReader
 
 
-def read_snapshot(run: Run | str | Path) -> RunSnapshot:
+class GrowingReader(RunReader):
+    """Reads a run again and again, and keeps its events, so that each is read and decoded once.
+
+    Args:
+        path: The run directory.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._decoded: list[Event] = []
+        self._began: float | None = None
+
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        """The log after one event, up to and including another, in order."""
+        stop = self.last() if until is None else until
+        began = self.clock(1)
+        if began != self._began or stop < len(self._decoded):  # another run in its place
+            self._began, self._decoded = began, []
+        if len(self._decoded) < stop:
+            self._decoded += super().events(len(self._decoded), stop)
+        return self._decoded[after:stop]
+
+
+def read_snapshot(run: Run | str | Path, reader: RunReader | None = None) -> RunSnapshot:
     """Read the current state of a run; the log is read once, so a round is included whole or not at all.
+
+    Args:
+        run: The run, or its directory.
+        reader: A reader of the directory, used again. Default: a new one.
 
     Raises:
         RunFormatError: The path is not a run directory, has another version, or was not created by `pbt.run`.
         CorruptError: The database is damaged.
     """
     if not isinstance(run, Run):
-        with opened(run) as (found, state):
+        with opened(run, reader) as (found, state):
             # A round's times are committed together with the round, so the journal, read later, has them all.
             writing = state == "running"
             live = read_live(Path(run)) if writing else []

@@ -80,20 +80,24 @@ def state_of(view: View, *, writing: bool) -> str:
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[tuple[Run, str]]:
+def opened(path: str | Path, reader: RunReader | None = None) -> Iterator[tuple[Run, str]]:
     """A run and its state; the run stays readable afterwards.
 
     Every run that a user names is opened here. `Run.open` alone is for the process that has just written the run.
+
+    Args:
+        path: The run directory.
+        reader: A reader of it, used again. Default: a new one.
 
     Raises:
         RunFormatError: Not a run directory, or not one that `pbt.run` made.
         CorruptError: The database is damaged.
     """
     path = Path(path)
-    with RunReader(path) as reader:
-        run = Run(reader, path)
+    with reader or RunReader(path) as source:
+        run = Run(source, path)
         _check_recorded(run.meta, path)
-        yield run, state_of(run.view, writing=reader.is_writing())
+        yield run, state_of(run.view, writing=source.is_writing())
 
 
 def _check_recorded(meta: Mapping[str, Any], path: Path) -> None:

@@ -4,6 +4,8 @@
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const figures = new Map();
+const PAPER = { autosize: false, width: 700 }; // A4 or letter paper within its margins
+const SCREEN = { autosize: true, width: null };
 
 // Layout keys that zooming and panning change: the range of an axis, or one end of it.
 const RANGE = /^([xy]axis\d*)\.range(?:\[[01]\])?$/;
@@ -30,9 +32,9 @@ class Figure {
 
   // Replace the figure; it is drawn now only if it is visible.
   set(made) {
-    const same = JSON.stringify(made) === JSON.stringify(this.made);
+    // The server sends a figure again only if it has changed.
+    if (made === this.made) return;
     this.made = made;
-    if (same) return;
     this.fresh = false;
     if (this.seen) this.draw();
   }
@@ -73,6 +75,11 @@ class Figure {
     document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
     this.div.on("plotly_relayout", (changes) => this.#zoom(changes));
     this.div.on("plotly_doubleclick", () => this.#back());
+  }
+
+  resize(size, isDark) {
+    this.drawing = this.drawing.then(() => Plotly.relayout(this.div, { template: look.template(isDark), ...size }))
+      .catch((error) => console.error(error));
   }
 
   #zoom(changes) {
@@ -163,4 +170,14 @@ dark.addEventListener("change", () => {
     figure.fresh = false;
     if (figure.seen) figure.draw();
   }
+});
+// Paper shows all figures, also those that were never visible.
+window.addEventListener("beforeprint", () => {
+  for (const figure of figures.values()) {
+    if (!figure.fresh) figure.draw();
+    figure.resize(PAPER, false);
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const figure of figures.values()) figure.resize(SCREEN, dark.matches);
 });

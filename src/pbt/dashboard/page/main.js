@@ -11,6 +11,8 @@ const news = document.getElementById("news");
 const pause = document.getElementById("pause");
 
 const tags = new Map();
+// The figures of the shown run by their tags; an update has only the others.
+let known = new Map();
 let listed = null;
 let shown = { key: null, version: null };
 let paused = false;
@@ -21,9 +23,9 @@ let pollAgain = false;
 class Refused extends Error {}
 
 // The server's answer; null if nothing changed since the last one.
-async function ask(address) {
+async function ask(address, query = "") {
   const headers = tags.has(address) ? { "If-None-Match": tags.get(address) } : {};
-  const answer = await fetch(address, { headers, cache: "no-store", signal: asking.signal });
+  const answer = await fetch(address + query, { headers, cache: "no-store", signal: asking.signal });
   if (answer.status === 304) return null;
   if (answer.status === 401) throw new Refused("The token has changed: open the address printed by the server.");
   if (!answer.ok) throw new Error(answer.statusText);
@@ -54,11 +56,14 @@ async function follow(one) {
   const address = `/api/run/${one.key}`;
   if (shown.key !== one.key) {
     tags.delete(address);
+    known = new Map();
     main.setAttribute("aria-busy", "true");
     light(one.state, `Loading ${one.name}`);
   }
-  const found = await ask(address);
+  const found = await ask(address, known.size ? `?known=${[...known.keys()].join(".")}` : "");
   if (found && chosen() === one.key) {
+    for (const [name, tag] of Object.entries(found.tags)) found.figures[name] ??= known.get(tag);
+    known = new Map(Object.entries(found.tags).map(([name, tag]) => [tag, found.figures[name]]));
     run.show(one.key, found);
     shown = { key: one.key, version: found.version };
     main.setAttribute("aria-busy", "false");

@@ -31,11 +31,10 @@ def page(content: Content, figures: Mapping[str, Any], library: str) -> str:
         results=_facts(content.results),
         advice=_advice(content.warnings, content.praise),
         contents=_contents(content.sections),
-        sections="".join(map(_section, content.sections)),
+        sections="".join(_section(one, figures) for one in content.sections),
         setting=_facts(content.setting),
         environment=_facts(content.environment) or "<p>Not recorded.</p>",
-        # A "<" could end the script element; JSON allows the escape.
-        figures=json_text(figures).replace("<", "\\u003c"),
+        figures="\n".join(_data(name, figure) for name, figure in figures.items()),
         library=library,
         script=own,
     )
@@ -84,13 +83,23 @@ def _contents(sections: Sequence[ReportSection]) -> str:
     return f'<nav aria-label="Contents"><ol>{links}</ol></nav>' if links else ""
 
 
-def _section(one: ReportSection) -> str:
+def _data(name: str, figure: Any) -> str:
+    """The data of one figure, in an element of its own that is parsed when the figure is drawn."""
+    # A "<" could end the script element; JSON allows the escape.
+    text = json_text(figure).replace("<", "\\u003c")
+    return f'<script type="application/json" id="data-{name}">{text}</script>'
+
+
+def _section(one: ReportSection, figures: Mapping[str, Any]) -> str:
     head = f'<section id="{one.name}"><h2>{_escaped(one.title)}</h2><p class="shows">{_escaped(one.shows)}</p>'
     if not one.drawn:
         return f"{head}</section>"
     note = f'<p class="note">{_escaped(one.note)}</p>' if one.note else ""
+    # The height is reserved, so that nothing moves when the figure is drawn.
+    height = f"min-height: {figures[one.name]['layout']['height']}px"
     return (
-        f'{head}<div class="figure" id="figure-{one.name}" role="img" aria-label="{_escaped(one.label)}"></div>'
+        f'{head}<div class="figure" id="figure-{one.name}" style="{height}" role="img" '
+        f'aria-label="{_escaped(one.label)}"></div>'
         f'<p class="how">{_escaped(one.how)}</p>{note}{_table(one.table)}</section>'
     )
 
