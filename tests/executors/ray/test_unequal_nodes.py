@@ -54,6 +54,7 @@ def test_other_data_on_a_node(cluster, tmp_path):
     odd = cluster.list_all_nodes()[-1].node_id[:8]
     with pytest.raises(TaskError, match=rf"{odd}.*the train data and the validation data differ"):
         train(cluster, DIGITS, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_task_says_what_it_is_made_of(cluster, tmp_path):
