@@ -14,7 +14,8 @@ from pbt.compare.design import experiment_of
 from pbt.core.events import Reported
 from pbt.errors import MissingExtraError, UsageError
 from pbt.runs.catalog import REPLAY, find_run, opened, own_command, resume_command
-from pbt.runs.new_run import CleanupOnRefusal, new_run_dir
+from pbt.runs.cleanup import CleanupOnRefusal
+from pbt.runs.new_run import new_run_dir
 from pbt.runs.placement import Placement
 from pbt.runs.replay import ReplayComparison, compare, placement_of
 from pbt.runs.replay import replay as train_again

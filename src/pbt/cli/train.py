@@ -16,9 +16,10 @@ from pbt.cli.train_options import OutputOptions, PlacementOptions
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, RunExistsError, UsageError
 from pbt.runs.catalog import APPLICATIONS, REPLAY, find_run, opened, resume_command
+from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import bounded
 from pbt.runs.experiment import Experiment
-from pbt.runs.new_run import CleanupOnRefusal, LatestLink, new_run_dir
+from pbt.runs.new_run import LatestLink, new_run_dir
 from pbt.runs.placement import Placement
 from pbt.store.reader import is_begun
 from pbt.tasks.command import Command

@@ -20,7 +20,6 @@ from pbt.store.reader import RunReader
 from pbt.text import printable
 
 RUNS = Path("runs")
-LATEST = "latest"
 RECORDED = ("seed", "population", "rounds", "space")
 """Values without which a run cannot be read; `pbt.run` records them all."""
 APPLICATIONS: Mapping[str, str] = {

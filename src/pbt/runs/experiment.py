@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,6 +19,7 @@ from pbt.executors.worker import Objective, RecordsData, Task, TrainFunction, Wo
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
+from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
 from pbt.runs.placement import Placement, PlacementFields, ResolvedPlacement
@@ -115,14 +117,18 @@ class Experiment:
         rehearse(spec, empty, first.starts)
         found = existing_run(Path(run_dir)) if resume and run_dir is not None else None
         hold(self.placement.cluster.held)
-        digests: dict[str, str] | None = {} if self.placement.executor == "ray" else None
+        remote = self.placement.executor == "ray"
+        digests: dict[str, str] | None = {} if remote else None
+        # The workers of a cluster check what they find on their nodes, when the run exists already.
+        new = run_dir if remote and found is None else None
+        cleanup = nullcontext() if new is None else CleanupOnRefusal(Path(new))
         if found is None:
             births = [birth.hparams for birth in first.starts]
             with recording(digests):
                 store, resolved, why = self._begin(train, births, run_dir, application)
         else:
             store = found
-        with store:
+        with cleanup, store:
             if found is not None:
                 with recording(digests):
                     resolved = self._resume(store, changed_plan=changed_plan)

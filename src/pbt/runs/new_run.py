@@ -1,18 +1,15 @@
-"""The directory of a new run: its name, the link to it, and its removal if the run is refused."""
+"""The directory of a new run: its name, and the link to it."""
 
 import contextlib
 import os
 import re
 import secrets
-import shutil
 import time
 from pathlib import Path
 
-from pbt.errors import DiskError, UsageError
-from pbt.runs.catalog import LATEST, RUNS
+from pbt.runs.catalog import RUNS
 from pbt.runs.engine import Engine, Observer
-from pbt.runs.results import Run
-from pbt.store.layout import DATABASE, OWN_NAMES, check_run_name
+from pbt.store.layout import LATEST, check_run_name
 
 
 def new_run_dir(stem: str) -> Path:
@@ -35,32 +32,3 @@ class LatestLink(Observer):
         with contextlib.suppress(OSError):
             temporary.symlink_to(path.name, target_is_directory=True)
             temporary.replace(link)
-
-
-class CleanupOnRefusal:
-    """Removes a new run directory if the start of its run is refused.
-
-    After a refusal the log has no report. A directory with anything more is kept.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        refused = isinstance(error, UsageError) and not isinstance(error, DiskError)
-        if not refused or self._path not in self._made or not self._path.is_dir():
-            return
-        untouched = {entry.name for entry in self._path.iterdir()} <= OWN_NAMES
-        with contextlib.suppress(UsageError, OSError):
-            if not untouched or ((self._path / DATABASE).exists() and Run.open(self._path).tree.reports):
-                return
-            shutil.rmtree(self._path)
-            link = self._path.parent / LATEST
-            if link.is_symlink() and not link.exists():
-                link.unlink()
-            for folder in self._made[1:]:
-                folder.rmdir()

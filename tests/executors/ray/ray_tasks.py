@@ -162,7 +162,8 @@ def sent_folder(hparams, state, steps, ctx):
 
     folder = cluster_data()
     (Path(os.environ["PBT_TEST_SEEN"]) / str(folder).replace("/", "+")).touch()
-    return walk(hparams, state, steps, ctx)[0], hparams["lr"] + len((folder / "a/b.bin").read_bytes())
+    beside = len(Path("beside.txt").read_text())  # of the working folder that was sent
+    return walk(hparams, state, steps, ctx)[0], hparams["lr"] + len((folder / "a/b.bin").read_bytes()) + beside
 
 
 class Hungry:

@@ -54,6 +54,7 @@ def test_other_data_on_a_node(cluster, tmp_path):
     odd = cluster.list_all_nodes()[-1].node_id[:8]
     with pytest.raises(TaskError, match=rf"{odd}.*the train data and the validation data differ"):
         train(cluster, DIGITS, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_task_says_what_it_is_made_of(cluster, tmp_path):
@@ -109,7 +110,7 @@ def test_an_unfit_node_that_joins_is_left_out(tmp_path):
 
 
 def test_data_is_sent(cluster, tmp_path):
-    """Arrays and a folder reach every node, and the driver reads them as given."""
+    """Arrays, a folder and the working folder reach every node, and the driver reads the data as given."""
     import numpy as np
 
     arrays = {"x": np.arange(100.0)}
@@ -119,9 +120,11 @@ def test_data_is_sent(cluster, tmp_path):
     (tmp_path / "data" / "a" / "b.bin").write_bytes(bytes(77))
     seen = tmp_path / "seen"
     seen.mkdir()
-    env = {"env_vars": {"PBT_TEST_SEEN": str(seen), "TMPDIR": str(tmp_path)}}
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "beside.txt").write_text("abc")
+    env = {"env_vars": {"PBT_TEST_SEEN": str(seen), "TMPDIR": str(tmp_path)}, "working_dir": str(tmp_path / "code")}
     run = train(cluster, ray_tasks.sent_folder, rounds=1, data=tmp_path / "data", runtime_env=env)
-    assert {round(member.score - member.hparams["lr"]) for member in run.view.members} == {77}
+    assert {round(member.score - member.hparams["lr"]) for member in run.view.members} == {80}
     (folder,) = seen.iterdir()
     assert "pbt-data-" in folder.name
     assert cluster_data() == tmp_path / "data"

@@ -50,7 +50,9 @@ class Cluster:
         cpus: CPU cores per worker.
         gpus: GPUs per worker, also a fraction such as 0.25.
         resources: Other resources per worker, by the names given when the nodes were started.
-        runtime_env: Ray's runtime environment of the workers (`pip`, `working_dir`, `env_vars`, ...), passed through.
+        runtime_env: Ray's runtime environment of the workers (`pip`, `working_dir`, `env_vars`, ...). A local
+            `working_dir` is sent to the nodes, and is the working folder of the workers; not if the program has
+            connected to Ray itself: then give it to `ray.init`.
         states_url: `file:///...`: the `states` folder of the run directory as seen by every node, on a shared file
             system. Workers then write there themselves. Default: the driver writes, and no folder is shared.
         data: Data that is sent to the workers, once to each node: arrays by name, or the path of a folder; a task reads
@@ -158,6 +160,9 @@ def connected(cluster: Cluster) -> Any:
     else:
         knock(where)
         options["address"] = where
+    if cluster.runtime_env:
+        # Of the whole job: only then does Ray send local folders (`working_dir`, `py_modules`) to the nodes.
+        options["runtime_env"] = dict(cluster.runtime_env)
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
@@ -177,6 +182,11 @@ def connected(cluster: Cluster) -> Any:
             signal.signal(signal.SIGTERM, before)
     _ours = True
     return ray
+
+
+def connection_is_ours() -> bool:
+    """Whether `connected` made the connection, with the runtime environment of its cluster."""
+    return _ours
 
 
 def disconnect() -> None:
