@@ -173,7 +173,7 @@ class Population:
             return [lost(task, self._setup.device, error) for task in tasks]
         if isinstance(error, PBTError):
             return [_ended(task, error, fatal_cause(error), str(error)) for task in tasks]
-        if memory_short(error):
+        if memory_short(error) and len(tasks) == 1:
             return [_ended(task, error, "memory", memory_text(error)) for task in tasks]
         if len(tasks) == 1:
             worker = MemberWorker(self._setup, self._task.trainer(self._setup.device, self._setup.threads))
