@@ -41,7 +41,7 @@ def observable(path):
     """Everything that anybody gets to see of a run."""
     with RunReader(path) as reader:
         states = {ref: repr(reader.load_state(ref)["place"].tobytes()) for ref in reader.refs()}
-        return reader.meta, reader.events_after(0), reader.journal(), reader.refs(), states
+        return reader.meta, reader.events(), reader.rows(), reader.journal(), reader.refs(), states
 
 
 def findings(path):

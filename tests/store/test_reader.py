@@ -56,13 +56,15 @@ def test_a_reader_sees_what_the_writer_committed(run: Path) -> None:
     with RunStore.create(run, META) as store, RunReader(run) as reader:
         log = fill(store, size=LARGE)
         assert reader.events() == log
-        seen = reader.events_after(0)
+        seen = reader.rows()
         store.commit([Ended(round=2, why="done")])
         store.note("late", x=1)
-        (new,) = reader.events_after(seen[-1].id)
-        assert new.event == Ended(round=2, why="done")
+        assert reader.events(seen[-1].id) == [Ended(round=2, why="done")]
+        (new,) = reader.rows(seen[-1].id)
         assert abs(new.clock - time.time()) < 100
-        assert reader.events_after(new.id) == []
+        assert reader.clock(new.id) == new.clock
+        assert reader.last() == new.id
+        assert reader.events(new.id) == []
         assert reader.meta == dict(META)
         assert [entry.kind for entry in reader.journal()] == ["late"]
         assert reader.stored(StateRef(0, 1)) == store.stored(StateRef(0, 1))

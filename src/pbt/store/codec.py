@@ -112,16 +112,6 @@ def encode_whole(
     return Encoded(take_apart(state, keep, keep_pack))
 
 
-def encode_with_digest(state: Any) -> tuple[bytes, str]:
-    """`encode` and `digest` in one pass, for a state whose folders are stored already.
-
-    Raises:
-        StateError: It contains a value that cannot be stored; the message names the key.
-    """
-    encoded = encode_whole(state)
-    return encoded.blob(), encoded.digest()
-
-
 def decode(blob: bytes, objects: Objects | None = None) -> Any:
     """Decode a state into fresh writable copies, tensors on the CPU.
 

@@ -31,17 +31,6 @@ _Stamp = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Logged:
-    """An event of the log, with its id and time."""
-
-    id: int
-    """Consecutive, from 1."""
-    event: Event
-    clock: float
-    """Time of the commit, in seconds since 1970."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """The undecoded contents of a run."""
 
@@ -99,15 +88,6 @@ class RunReader(Closing):
             CorruptError: A row is not an event.
         """
         return [to_event(row.data, row.id) for row in self.rows(after, until)]
-
-    def events_after(self, id_: int) -> list[Logged]:
-        """The events after this id; empty if there are none.
-
-        Raises:
-            CorruptError: A row is not an event.
-        """
-        rows = self.rows(id_)
-        return [Logged(id=row.id, event=to_event(row.data, row.id), clock=row.clock) for row in rows]
 
     def rows(self, after: int = 0, until: int | None = None) -> list[tables.EventRow]:
         """The undecoded rows of the log after one id, up to and including another.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pbt.errors import TaskError
 from pbt.pytorch.noise import CounterNoise, KeyedDropout, Noise, drop, relu_drop, scale_of, threshold_of, wide
+from pbt.pytorch.vectorized.failures import REMEDY
 from pbt.pytorch.vectorized.vmap_rules import for_all
 
 
@@ -55,7 +56,7 @@ class StackedDropout(nn.Module):
         if self.drops and self.training:
             raise TaskError(
                 "the network reads the probability of a dropout layer to drop elements itself, which members of one "
-                "program cannot do; set that probability to 0, or use the executor 'processes'"
+                f"program cannot do; set that probability to 0, or {REMEDY}"
             )
         return 0.0
 
