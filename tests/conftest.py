@@ -26,7 +26,7 @@ MODULES = {
     "equinox": "equinox", "flax": "flax", "jax": "jax", "keras": "keras", "lightgbm": "lightgbm",
     "lightning": "lightning", "mlflow": "mlflow", "optree": "optree", "peft": "peft", "polars": "polars",
     "pyarrow": "pyarrow", "ray": "ray", "sb3": "stable_baselines3", "sklearn": "sklearn", "skorch": "skorch",
-    "transformers": "transformers", "wandb": "wandb", "xgboost": "xgboost",
+    "sphinx": "sphinx", "transformers": "transformers", "wandb": "wandb", "xgboost": "xgboost",
 }  # fmt: skip
 THERE = {
     "strace": lambda: shutil.which("strace") is not None,

@@ -30,6 +30,8 @@ without a traceback and exits with `exit_code`.
 import difflib
 from collections.abc import Iterable
 
+from pbt.installed import install_command
+
 
 class PBTError(Exception):
     """Base class of all exceptions of this package; `exit_code` is the exit status of the command line."""
@@ -76,8 +78,8 @@ class MissingExtraError(UsageError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
-            f"{feature} needs packages that are not installed; "
-            f"install them with: pip install 'population-based-training[{extra}]'"
+            f"{feature} needs packages that are not installed: those of the extra '{extra}'; "
+            f"install them with: {install_command(extra)}"
         )
 
 

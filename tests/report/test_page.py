@@ -232,7 +232,7 @@ def test_missing_packages_are_named(climbed: Run, tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for write in (lambda: write_report(climbed), lambda: write_pictures(climbed, ["png"], tmp_path)):
-        with pytest.raises(MissingExtraError, match=r"pip install 'population-based-training\[report\]'"):
+        with pytest.raises(MissingExtraError, match=r"the extra 'report'"):
             write()
     assert list(figures(climbed)) == list(NAMES)
 

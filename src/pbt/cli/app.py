@@ -15,7 +15,8 @@ from pbt.terminal.exit import OK, USAGE, exit_code_of, print_error
 
 
 def _version() -> str:
-    from pbt.executors.machine import DISTRIBUTION, version_of
+    from pbt.executors.machine import version_of
+    from pbt.installed import DISTRIBUTION
 
     return f"pbt {version_of(DISTRIBUTION) or '(not installed)'}"
 
