@@ -30,8 +30,6 @@ without a traceback and exits with `exit_code`.
 import difflib
 from collections.abc import Iterable
 
-from pbt.installed import install_command
-
 
 class PBTError(Exception):
     """Base class of all exceptions of this package; `exit_code` is the exit status of the command line."""
@@ -77,6 +75,8 @@ class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
+        from pbt.installed import install_command  # reads files, which the core never does
+
         super().__init__(
             f"{feature} needs packages that are not installed: those of the extra '{extra}'; "
             f"install them with: {install_command(extra)}"
