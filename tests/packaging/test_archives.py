@@ -111,7 +111,7 @@ class TestArchives:
         assert pbt("--version") == f"pbt {VERSION}\n"
         pbt("run", "nqm", "--population", "4", "--rounds", "2", "--out", "run", "-q")
         assert "Best: member" in pbt("status", "run")
-        assert "Best of the last round" in pbt("demo", "--rounds", "1", "--no-progress")
+        assert "Best of the last round" in pbt("demo", "--rounds", "1", "--executor", "inline", "--no-progress")
         hint = pbt("report", "run", code=2)
         assert "pip install 'population-based-training[report]'" in hint
 
