@@ -15,6 +15,7 @@ from pbt.core.strategy import Plan, Strategy
 from pbt.errors import UsageError, nearest
 from pbt.executors.cluster_data import hold
 from pbt.executors.fingerprint import recording
+from pbt.executors.transport import check_guarded
 from pbt.executors.worker import Objective, RecordsData, Task, TrainFunction, WorkerSpec
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
@@ -106,6 +107,7 @@ class Experiment:
             UsageError: The run cannot be started; nothing was written.
             PopulationLostError: Every member failed.
         """
+        check_guarded()
         train = trainable(self.task)
         watchers = [*self.callbacks, *callbacks]
         Callbacks(watchers)  # validates them before anything is written
@@ -119,8 +121,8 @@ class Experiment:
         hold(self.placement.cluster.held)
         remote = self.placement.executor == "ray"
         digests: dict[str, str] | None = {} if remote else None
-        # The workers of a cluster check what they find on their nodes, when the run exists already.
-        new = run_dir if remote and found is None else None
+        # Workers can refuse a task, when the run exists already.
+        new = run_dir if found is None else None
         cleanup = nullcontext() if new is None else CleanupOnRefusal(Path(new))
         if found is None:
             births = [birth.hparams for birth in first.starts]
