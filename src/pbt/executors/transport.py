@@ -12,7 +12,6 @@ from pbt.errors import TaskError, UsageError
 from pbt.executors.fingerprint import SENT
 from pbt.executors.worker import Task, TrainFunction
 
-
 WORKER_NAME = "pbt-worker"
 """The name of a worker process."""
 UNGUARDED = 78

@@ -11,6 +11,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from pbt.errors import TaskError
@@ -33,6 +34,7 @@ from pbt.pytorch.bind import (
 from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
 from pbt.pytorch.kept_states import on_host
 from pbt.pytorch.live import Live
+from pbt.pytorch.networks import only_network
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
 from pbt.store.codec import digest
@@ -104,6 +106,19 @@ class ModuleTask:
             bind_all(live, hparams, self.task.bind)
             digest(capture(live.stateful, built))
             warn_if_drawn(live.stateful, lambda: _build(self.task, hparams, replace(ctx, seed=1))[0].parts)
+
+    def restored(self, hparams: HParams, state: State) -> nn.Module:
+        """The network of a state, in evaluation mode.
+
+        Raises:
+            TaskError: No part is named `model`, and there is not exactly one network among the parts.
+        """
+        with trial_round(hparams, "the parts cannot be built") as ctx:
+            live, _ = _build(self.task, hparams, ctx)
+            network = only_network(live.parts)
+            _load(live, state)
+            bind_all(live, hparams, self.task.bind)
+            return network.eval()
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""

@@ -22,12 +22,14 @@ from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
+from pbt.runs.display import progress_of
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
 from pbt.runs.placement import Placement, PlacementFields, ResolvedPlacement
-from pbt.runs.preflight import check_devices, check_placed, check_population, check_task, trainable
+from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.runs.resume import check_same, check_same_data, existing_run, record_change, warn_of_changes
+from pbt.runs.task_forms import trainable
 from pbt.space import Domain, HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
@@ -90,6 +92,7 @@ class Experiment:
         callbacks: Sequence[Callback] = (),
         application: Mapping[str, Any] | None = None,
         changed_plan: bool = False,
+        progress: bool | None = None,
     ) -> Run:
         """Train the population to the end.
 
@@ -101,6 +104,7 @@ class Experiment:
             application: Plain values by which a command line finds this experiment again; recorded with the run.
             changed_plan: Resume with a plan that differs from the recorded one; each difference is logged. Default: a
                 difference is refused.
+            progress: Show progress. Default: in a notebook, unless `observers` are given.
 
         Raises:
             RunExistsError: The directory is not empty, and `resume` is False.
@@ -154,10 +158,11 @@ class Experiment:
                 logs=None if store.path is None else store.path.absolute() / LOGS,
                 fingerprint=digests or {},
             ).on(resolved.devices[0])
-            drive(engine, resolved.open(worker), watch)
+            with progress_of(progress, self.placement, otherwise=not observers) as shown:
+                drive(engine, resolved.open(worker), watch if shown is None else [*watch, shown])
             if store.path is None:
-                return Run(store)
-        return Run.open(store.path)
+                return Run(store, task=train)
+        return Run.open(store.path, train)
 
     def _spec(self) -> RunSpec:
         return RunSpec(
@@ -272,6 +277,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     observers: Sequence[Observer] = (),
     callbacks: Sequence[Callback] = (),
     changed_plan: bool = False,
+    progress: bool | None = None,
     **fields: Unpack[PlacementFields],
 ) -> Run:
     """Train a population; returns the run with its best network and the hyperparameter schedule that made it.
@@ -293,6 +299,8 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         observers: Internal observers; an exception in an observer ends the run.
         callbacks: Hooks for events of the run; an exception in a callback does not end the run.
         changed_plan: Resume with a plan that differs from the recorded one; each difference is logged.
+        progress: Show progress: a live table on a terminal or in a notebook, a line per round elsewhere. Default: in a
+            notebook only.
         **fields: Fields of the placement, as `executor="processes", workers=4`.
 
     Raises:
@@ -315,4 +323,11 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         objective=objective,
         placement=Placement.of(placement, fields),
     )
-    return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks, changed_plan=changed_plan)
+    return experiment.run(
+        run_dir,
+        resume=resume,
+        observers=observers,
+        callbacks=callbacks,
+        changed_plan=changed_plan,
+        progress=progress,
+    )

@@ -133,7 +133,7 @@ class PBTSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(str(error)) from error  # noqa: TRY004
             raise
         best = self.run_.best
-        self.best_estimator_ = task.fitted(best.hparams, self.run_.load_state())
+        self.best_estimator_ = task.restored(best.hparams, self.run_.load_state())
         self.best_params_ = dict(best.hparams)
         self.best_score_ = best.score
         self.best_schedule_ = self.run_.best_schedule
