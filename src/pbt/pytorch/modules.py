@@ -47,13 +47,11 @@ _PLAIN = (
 
 @runtime_checkable
 class Buildable(Protocol):
-    """The class form of a task. `bind` maps each hyperparameter to its binding.
+    """The class form of a task, with an attribute `bind`: the binding of each hyperparameter by name.
 
     The class attribute `keep_evaluation = False` excludes the changes that `evaluate` makes to the parts from the
     state.
     """
-
-    bind: Mapping[str, Binding]
 
     def build(self, hparams: HParams, ctx: Context) -> Mapping[str, Any]:
         """Build new parts by name, `{"model": ..., "optimizer": ...}`, at the start of every round of every member.
@@ -71,6 +69,16 @@ class Buildable(Protocol):
         """The score on validation data, or a mapping with `score` and other metrics to report."""
 
 
+class BoundTask(Buildable, Protocol):
+    """The class form with its bindings.
+
+    `Buildable` leaves them out: pyright accepts an attribute of a class in place of one of an object, or the other way
+    round, for no protocol.
+    """
+
+    bind: Mapping[str, Binding]
+
+
 class ModuleTask:
     """A `Buildable` as a task for workers.
 
@@ -78,7 +86,7 @@ class ModuleTask:
         task: The user's object.
     """
 
-    def __init__(self, task: Buildable) -> None:
+    def __init__(self, task: BoundTask) -> None:
         self.task = task
         # Workers find the user's module by this attribute.
         self.__module__ = type(task).__module__
@@ -126,7 +134,7 @@ class ModuleTask:
 
 
 class _ModuleTrainer:
-    def __init__(self, task: Buildable, threads: int) -> None:
+    def __init__(self, task: BoundTask, threads: int) -> None:
         self._task = task
         self._threads = threads
 
@@ -148,7 +156,7 @@ class _ModuleTrainer:
                 return trained, task.evaluate(live.parts, ctx)
 
 
-def _build(task: Buildable, hparams: HParams, ctx: Context) -> tuple[Live, AsBuilt]:
+def _build(task: BoundTask, hparams: HParams, ctx: Context) -> tuple[Live, AsBuilt]:
     with seeded(ctx.init_key, ctx.device):
         built = task.build(hparams, ctx)
     if not isinstance(built, Mapping):

@@ -24,13 +24,13 @@ from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
 from pbt.runs.display import progress_of
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
-from pbt.runs.placement import Placement, PlacementFields, ResolvedPlacement
+from pbt.runs.placement import ExecutorName, Placement, PlacementFields, ResolvedPlacement
 from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.runs.resume import check_same, check_same_data, existing_run, record_change, warn_of_changes
-from pbt.runs.task_forms import trainable
-from pbt.space import Domain, HParams, Space
+from pbt.runs.task_forms import AnyTask, trainable
+from pbt.space import DomainBase, HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LOGS, check_vacant
@@ -64,8 +64,8 @@ class Experiment:
         SpaceError: An invalid space.
     """
 
-    task: Any
-    space: Mapping[str, Domain]
+    task: AnyTask
+    space: Mapping[str, DomainBase]
     plan: Strategy = field(default_factory=Plan)
     population: int = 10
     rounds: int = 10
@@ -262,8 +262,8 @@ class Experiment:
 
 
 def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
-    task: Any,
-    space: Mapping[str, Domain],
+    task: AnyTask,
+    space: Mapping[str, DomainBase],
     *,
     plan: Strategy | None = None,
     population: int = 10,
@@ -271,7 +271,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     seed: int = 0,
     initial: Sequence[HParams] = (),
     objective: Objective = "maximize",
-    placement: Placement | str = "inline",
+    placement: Placement | ExecutorName = "inline",
     run_dir: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),

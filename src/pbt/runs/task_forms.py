@@ -1,9 +1,15 @@
 """The forms in which a task may be given."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pbt.errors import TaskError
 from pbt.executors.worker import Task, TrainFunction
+
+if TYPE_CHECKING:
+    from pbt.pytorch.modules import Buildable
+
+AnyTask: TypeAlias = "TrainFunction | Task | Buildable"
+"""A function, a task such as `SupervisedTask`, or the class form."""
 
 
 def trainable(task: Any) -> TrainFunction | Task:
