@@ -27,13 +27,12 @@ root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**", "config/**", "models/**"]
 exclude_patterns = [
     *(entry.name for entry in ROOT.iterdir() if entry.is_dir() and entry.name not in PAGES),
-    "AGENTS.md",
     ".github",
 ]
 nitpicky = True
 nitpick_ignore_regex = [
     # Without a network there is no index of these, and types in signatures that are not public have no page.
-    (r"py:class", r"pbt\..*|Ages|tuple\[str"),
+    (r"py:class", r"pbt\..*|\w+|tuple\[str"),
     (r"py:.*", r"(collections|datetime|os|jax|matplotlib|numbers|numpy|pandas|pathlib|torch|types|typing)\..*"),
 ]
 highlight_language = "text"
