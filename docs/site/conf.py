@@ -114,6 +114,13 @@ def read_docstring(app: Any, what: str, name: str, found: object, options: Any, 
     lines[:] = text
 
 
+def read_signature(*event: Any) -> tuple[str | None, str | None]:
+    """Write defaults that are objects so that Sphinx can parse the signature."""
+    *_, signature, returned = event
+    named = re.sub(r"<function (\w+)[^<>]*>", r"\1", signature or "")
+    return re.sub(r"<[^<>]+>", "...", named) or None, returned
+
+
 def skip_member(_: Any, __: str, ___: str, found: object, ____: bool, _____: object) -> bool | None:
     """Leave out the fields of named tuples, which their class documents, and what scikit-learn adds to a class."""
     added = str(getattr(found, "__module__", "")).startswith("sklearn.")
@@ -124,5 +131,6 @@ def setup(app: Any) -> dict[str, Any]:
     """Connect the functions above."""
     app.connect("source-read", read_source)
     app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("autodoc-process-signature", read_signature)
     app.connect("autodoc-skip-member", skip_member)
     return {"parallel_read_safe": True}
