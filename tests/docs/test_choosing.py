@@ -8,8 +8,6 @@ from pbt.problems import PROBLEMS
 from pbt.strategies.registry import PLANS
 from tests.helpers.paths import DOCS
 
-    r"^```python\n(.*?)^```$", (DOCS / "choosing.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-)
 PAGE = (DOCS / "choosing.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
