@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 import pbt
-from pbt.executors.ray import executor
+from pbt.executors.ray import driver_states
 from pbt.executors.ray.cluster import HEAD_SECONDS
 from pbt.executors.ray.nodes import STRIKES
 from pbt.executors.retry import SILENCE_SECONDS, START_SECONDS, Limits
@@ -76,7 +76,7 @@ def test_data_in_the_driver():
 
 def test_the_numbers():
     """As in the code."""
-    assert (Limits().attempts, SILENCE_SECONDS, START_SECONDS, executor._HELD) == (3, 30, 120, 0.3)
+    assert (Limits().attempts, SILENCE_SECONDS, START_SECONDS, driver_states.HELD) == (3, 30, 120, 0.3)
     assert (MOST, STRIKES, HEAD_SECONDS) == (256 * 2**20, 2, 30)
     for text in (
         "256 MiB",

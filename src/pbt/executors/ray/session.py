@@ -1,0 +1,120 @@
+"""A run's session on a cluster: the connection, the actors that it may start, and the driver's fingerprint."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pbt.errors import InfrastructureError
+from pbt.executors.fingerprint import code_digests, modules_of, own_digests
+from pbt.executors.ray.actor import Actor, ActorProgram, ActorStates
+from pbt.executors.ray.cluster import (
+    Cluster,
+    amounts,
+    bounded,
+    check_room,
+    connected,
+    connection_is_ours,
+    head_of,
+    nodes,
+    room,
+)
+from pbt.executors.ray.faults import REMEDY
+from pbt.executors.ray.sent_data import send
+from pbt.executors.ray.slots import ActorSlot
+from pbt.executors.transport import pickled, sources
+from pbt.executors.worker import WorkerSpec
+from pbt.store.files import StateFiles
+
+log = logging.getLogger("pbt")
+
+
+class Session:
+    """A connected cluster, and the program of its actors.
+
+    Args:
+        setup: The specification of a worker.
+        cluster: The address of Ray and the resources per worker.
+        most: Maximal number of actors; None: as many as the cluster can hold.
+
+    Raises:
+        WorkerError: The cluster does not answer.
+        DeviceError: No node can hold a worker.
+        InfrastructureError: The head does not answer.
+        TaskError: The data cannot be read.
+    """
+
+    def __init__(self, setup: WorkerSpec, cluster: Cluster, most: int | None) -> None:
+        self.ray = ray = connected(cluster)
+        self._need = cluster.need
+        try:
+            count = check_room(ray, cluster)
+            self.memory = sum(node.get("object_store_memory", 0.0) for node in nodes(ray))
+        except TimeoutError as error:
+            raise InfrastructureError(f"ray: the head of the cluster does not answer ({error}); {REMEDY}") from error
+        if most is not None and most > count:
+            log.info("ray: room for %d of the %d requested workers", count, most)
+        self._head, self.head_is_there = head_of(ray), True
+        self._actors = _actor_class(ray, cluster)
+        states = ActorStates() if cluster.folder is None else StateFiles(Path(cluster.folder))
+        # Definitions of the main program are pickled by value: nodes have no copy of its file.
+        payload = ray.cloudpickle.dumps(replace(setup, states=states, fingerprint={}))
+        code = modules_of(pickled(setup.task))
+        sent = None if cluster.held is None else send(ray, cluster.held)
+        self._program = ActorProgram(sources(), payload, sys.path, code, sent)
+        self.fingerprint = {**setup.fingerprint, **own_digests(setup.task), **code_digests(code)}
+
+    def room(self, left_out: Container[str]) -> int:
+        """The number of workers that the nodes can hold, without those that are left out.
+
+        Raises:
+            TimeoutError: The control store does not answer.
+        """
+        return room(nodes(self.ray, left_out), self._need)
+
+    def start_actor(self, selector: Mapping[str, str]) -> ActorSlot:
+        """Start an actor, on a node of this label selector."""
+        actor = self._actors.options(label_selector=dict(selector) or None).remote(self._program)
+        return ActorSlot(actor=actor, opening=actor.open.remote())
+
+    def kill(self, slot: ActorSlot) -> None:
+        """End an actor; without a control store it ends with this process."""
+        if self.head_is_there:
+            with contextlib.suppress(TimeoutError):
+                bounded(partial(self.ray.kill, slot.actor))
+
+    def head_answers(self) -> bool:
+        """Whether the control store answers.
+
+        Raises:
+            InfrastructureError: It has not answered for long.
+        """
+        self.head_is_there = False  # also if this raises
+        self.head_is_there = self._head.answers
+        return self.head_is_there
+
+    def free(self) -> str:
+        """The free resources of all, as text.
+
+        Raises:
+            TimeoutError: The control store does not answer.
+        """
+        free, every = bounded(self.ray.available_resources), bounded(self.ray.cluster_resources)
+        return f"each needs {amounts(self._need)}, and free are {amounts(free)} of {amounts(every)}"
+
+
+def _actor_class(ray: Any, cluster: Cluster) -> Any:
+    need = cluster.need
+    return ray.remote(
+        num_cpus=need.pop("CPU"),
+        num_gpus=need.pop("GPU"),
+        resources=need,
+        runtime_env=None if connection_is_ours() else dict(cluster.runtime_env) or None,
+        max_restarts=0,
+        concurrency_groups={"pulse": 1, "files": 1},
+        scheduling_strategy="SPREAD",
+    )(Actor)
