@@ -7,7 +7,7 @@ import pytest
 
 import pbt
 from pbt.executors.ray import driver_states
-from pbt.executors.ray.cluster import HEAD_SECONDS
+from pbt.executors.ray.control_store import HEAD_SECONDS
 from pbt.executors.ray.nodes import STRIKES
 from pbt.executors.retry import SILENCE_SECONDS, START_SECONDS, Limits
 from pbt.pytorch.data_record import MOST

@@ -18,9 +18,10 @@ from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
 from pbt.executors.ray import driver_states, transfer
-from pbt.executors.ray.cluster import amounts, knock, room
+from pbt.executors.ray.connection import knock
 from pbt.executors.ray.executor import RayExecutor
 from pbt.executors.ray.object_cache import ObjectCache
+from pbt.executors.ray.resources import amounts, room
 from pbt.executors.retry import Limits
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader

@@ -5,7 +5,6 @@ node to node. A copy of each state goes to the driver, which makes it durable be
 actor, node or object is not the member's fault: the round is repeated from the durable copy, with the same seed.
 """
 
-import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -15,17 +14,17 @@ from pbt.closing import Closing
 from pbt.core.population import StateRef
 from pbt.errors import InfrastructureError, PBTError, TaskError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, TaskBatch
-from pbt.executors.ray.cluster import Cluster, disconnect, nodes
+from pbt.executors.ray.cluster import Cluster
+from pbt.executors.ray.connection import disconnect, nodes
 from pbt.executors.ray.driver_states import DamagedError, DriverStates
 from pbt.executors.ray.faults import REMEDY, Fault, brief, fault_of
 from pbt.executors.ray.nodes import Nodes, unfit
+from pbt.executors.ray.pool import ActorPool
 from pbt.executors.ray.session import Session
 from pbt.executors.ray.slots import ActorSlot, MadeState
 from pbt.executors.retry import (
-    BEAT_SECONDS,
     PAUSE_SECONDS,
     START_ATTEMPTS,
-    START_SECONDS,
     Limits,
     incidents_of,
     tried_again,
@@ -36,9 +35,7 @@ from pbt.executors.worker import WorkerSpec, failure, fatal_cause
 if TYPE_CHECKING:
     from pbt.executors.ray.actor import Opened
 
-OPENING_SECONDS = 20.0
-"""Time after the first ready worker for the other ones of the start, with which the first round waits."""
-ELSEWHERE, LEFT_OUT = "tried elsewhere", "node left out"
+ELSEWHERE, LEFT_OUT, GOING = "tried elsewhere", "node left out", "node about to go"
 """Kinds of journal entries."""
 
 
@@ -67,6 +64,7 @@ class RayExecutor(Closing):
         pickled(setup.task)
         self._opened_session: Session | None = None
         self._opened_states: DriverStates | None = None
+        self._made_pool: ActorPool | None = None
         self._slots: list[ActorSlot] = []
         self._queue: deque[TaskBatch] = deque()
         self._outcomes: list[Outcome] = []
@@ -75,9 +73,6 @@ class RayExecutor(Closing):
         self._nodes = Nodes()
         self._interrupted: Counter[tuple[int, int]] = Counter()
         """How often the infrastructure has interrupted each round."""
-        self._begun = False
-        """Whether the first round may begin: the nodes of the start are compared with the driver."""
-        self._first_ready: float | None = None
         self._looked = self._progress = time.monotonic()
 
     @property
@@ -91,14 +86,15 @@ class RayExecutor(Closing):
         if self._opened_session is None:
             session = self._opened_session = Session(self._setup, self._cluster, self._most)
             self._opened_states = DriverStates(session.ray, self._setup.states, self._cluster.folder, session.memory)
+            self._made_pool = ActorPool(session, self._nodes, self._slots, self._most)
         self._looked = self._progress = time.monotonic()
-        self._grow()
+        self._pool.grow(self._queue)
         self._deal()
 
     def wait(self) -> list[Outcome]:
         """Block until there is an outcome whose state is durable; every wait inside is bounded."""
         while not self._outcomes and (self._queue or any(slot.share for slot in self._slots)):
-            ready = self._ready()
+            ready = self._pool.ready()
             head = self._session.head_answers()
             opened = [slot for slot in self._slots if slot.opening in ready]
             for slot in opened:
@@ -107,12 +103,15 @@ class RayExecutor(Closing):
             arrived = [found for slot in answered for found in self._answered(slot)]
             self._watch()
             if self._queue and not answered and head:
-                self._grow()
+                self._pool.grow(self._queue)
                 self._give_up_elsewhere()
             # Workers get their next batch before the driver fetches and writes the states of the last one.
             self._deal()
             for outcome, parcel, task in arrived:
                 self._keep(outcome, parcel, task)
+            for node in self._pool.heed_notices():
+                how = f"node {self._nodes.name(node)} is about to go: it gets no new rounds"
+                self._incidents.append(Incident(kind=GOING, message=how))
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -125,6 +124,7 @@ class RayExecutor(Closing):
         """End the actors, and the connection if this executor made it."""
         self._queue.clear()
         slots, self._slots = self._slots, []
+        self._made_pool = None
         session, self._opened_session, self._opened_states = self._opened_session, None, None
         if session is not None and session.ray.is_initialized():
             for slot in slots:
@@ -144,23 +144,17 @@ class RayExecutor(Closing):
         return self._opened_states
 
     @property
+    def _pool(self) -> ActorPool:
+        if self._made_pool is None:
+            raise RuntimeError("expected `submit` first")
+        return self._made_pool
+
+    @property
     def _ray(self) -> Any:
         return self._session.ray
 
-    def _grow(self) -> None:
-        """Start as many actors as there is work and room for, also on nodes added later."""
-        with contextlib.suppress(TimeoutError):
-            self._start_actors()
-
-    def _start_actors(self) -> None:
-        wanted = min(self._most or 2**31, len(self._queue) + sum(slot.share is not None for slot in self._slots))
-        if wanted > len(self._slots):
-            count = self._session.room(self._nodes.left_out)
-            for _ in range(min(wanted, count) - len(self._slots)):
-                self._slots.append(self._session.start_actor(self._nodes.selector()))
-
     def _deal(self) -> None:
-        if not self._may_begin():
+        if not self._pool.may_begin():
             return
         for slot in list(self._slots):
             while slot.opening is None and slot.share is None and (share := self._next_for(slot)):
@@ -180,40 +174,23 @@ class RayExecutor(Closing):
                 slot.share, slot.started = share, time.monotonic()
                 slot.heard, slot.pulse = slot.started, None
 
-    def _may_begin(self) -> bool:
-        """Whether the nodes of the start are compared: all their workers are open, or late."""
-        if not self._begun and self._first_ready is not None:
-            late = time.monotonic() - self._first_ready > OPENING_SECONDS
-            self._begun = late or all(slot.opening is None for slot in self._slots)
-        return self._begun
-
     def _next_for(self, slot: ActorSlot) -> TaskBatch:
         """The next batch that the worker's node may train, taken from the queue; empty: none."""
         for i, share in enumerate(self._queue):
-            if self._nodes.takes(slot.node, share):
+            if slot.node not in self._session.going and self._nodes.takes(slot.node, share):
                 del self._queue[i]
                 return share
         return ()
 
     def _give_up_elsewhere(self) -> None:
         """End the trials of rounds that no other node can train any more."""
-        if any(slot.opening is not None for slot in self._slots):
+        if self._pool.opening():
             return
-        ready = {slot.node for slot in self._slots}
+        ready = {slot.node for slot in self._slots if slot.opening is None}
         for share in [share for share in self._queue if self._nodes.failed_on(share)]:
             if ready <= self._nodes.failed_on(share):
                 self._queue.remove(share)
                 self._outcomes += [self._nodes.final(task) for task in share]
-
-    def _ready(self) -> set[Any]:
-        """The references that are ready, after at most one beat."""
-        waiting = [slot.opening for slot in self._slots if slot.opening is not None]
-        waiting += [slot.answer for slot in self._slots if slot.share is not None]
-        if not waiting:
-            time.sleep(BEAT_SECONDS / 10)  # until a node is added or the time-out ends the run
-            return set()
-        self._ray.wait(waiting, timeout=BEAT_SECONDS, fetch_local=False)
-        return set(self._ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0])
 
     def _opened(self, slot: ActorSlot) -> None:
         """Handle the result of an actor's start."""
@@ -222,6 +199,9 @@ class RayExecutor(Closing):
         except self._ray.exceptions.RuntimeEnvSetupError as error:
             raise TaskError(f"ray: the runtime environment cannot be set up: {error}") from error
         except self._ray.exceptions.RayError as error:
+            if fault_of(self._ray, error) == "node":
+                self._lost(slot, f"died during its start ({brief(error)})", "node")
+                return
             self._deaths_at_start += 1
             if self._deaths_at_start >= START_ATTEMPTS:
                 raise WorkerError(
@@ -232,13 +212,13 @@ class RayExecutor(Closing):
         slot.node = opened.node
         name = self._nodes.name(opened.node, opened.place)
         if reason := unfit(opened, name, self._session.fingerprint):
-            if not self._begun:
+            if not self._pool.begun:
                 raise reason
             self._leave_out(opened.node, str(reason))
             return
         slot.opening, self._deaths_at_start = None, 0
         self._progress = time.monotonic()
-        self._first_ready = self._first_ready or self._progress
+        self._pool.opened(self._progress)
 
     def _leave_out(self, node: str, reason: str) -> None:
         """Train on the other nodes from now on; the rounds of its workers are trained there.
@@ -327,16 +307,18 @@ class RayExecutor(Closing):
                 self._lost(slot, f"took longer than the time limit of {limit:g} s")
         if any(slot.share is not None for slot in self._slots) or not self._queue:
             self._progress = now
-        elif now - self._progress > START_SECONDS and self._session.head_is_there:
+        elif self._session.head_is_there and self._pool.gave_up(self._progress, now):
             raise WorkerError(
-                f"ray: no worker started in {START_SECONDS:g} s; {self._session.free()}; wait for other jobs, request "
-                "less or add a node, then resume"
+                f"ray: no worker started in {now - self._progress:.0f} s; {self._session.free()}; wait for other jobs, "
+                "request less or add a node, then resume"
             )
 
     def _lost(self, slot: ActorSlot, how: str, fault: Fault = "worker") -> None:
         """Give up an actor; another one retries its batch."""
         self._session.kill(slot)
         self._slots.remove(slot)
+        if slot.node in self._session.going:
+            fault = "node"
         if fault == "cluster":
             self._interrupt(slot.share or (), how, slot.node)
         elif fault == "node":

@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Container, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,18 +13,12 @@ from typing import Any
 from pbt.errors import InfrastructureError
 from pbt.executors.fingerprint import code_digests, modules_of, own_digests
 from pbt.executors.ray.actor import Actor, ActorProgram, ActorStates
-from pbt.executors.ray.cluster import (
-    Cluster,
-    amounts,
-    bounded,
-    check_room,
-    connected,
-    connection_is_ours,
-    head_of,
-    nodes,
-    room,
-)
+from pbt.executors.ray.autoscaling import Autoscaler, autoscaler_of, draining
+from pbt.executors.ray.cluster import Cluster
+from pbt.executors.ray.connection import check_room, connected, connection_is_ours, nodes
+from pbt.executors.ray.control_store import bounded, head_of
 from pbt.executors.ray.faults import REMEDY
+from pbt.executors.ray.resources import amounts, room
 from pbt.executors.ray.sent_data import send
 from pbt.executors.ray.slots import ActorSlot
 from pbt.executors.transport import pickled, sources
@@ -31,6 +26,8 @@ from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
 
 log = logging.getLogger("pbt")
+
+_LOOK_SECONDS, _LOOK_BOUND = 2.0, 3.0
 
 
 class Session:
@@ -49,8 +46,10 @@ class Session:
     """
 
     def __init__(self, setup: WorkerSpec, cluster: Cluster, most: int | None) -> None:
-        self.ray = ray = connected(cluster)
+        self.ray = ray = connected(cluster, setup.task)
         self._need = cluster.need
+        self.need = amounts(cluster.need)
+        """The resources per worker, as text."""
         try:
             count = check_room(ray, cluster)
             self.memory = sum(node.get("object_store_memory", 0.0) for node in nodes(ray))
@@ -59,6 +58,12 @@ class Session:
         if most is not None and most > count:
             log.info("ray: room for %d of the %d requested workers", count, most)
         self._head, self.head_is_there = head_of(ray), True
+        self._looked = 0.0
+        self.going: set[str] = set()
+        """The nodes that are drained or preempted."""
+        self.scaler: Autoscaler | None = None
+        """The autoscaler; None: the cluster has none."""
+        self.look()
         self._actors = _actor_class(ray, cluster)
         states = ActorStates() if cluster.folder is None else StateFiles(Path(cluster.folder))
         # Definitions of the main program are pickled by value: nodes have no copy of its file.
@@ -68,13 +73,23 @@ class Session:
         self._program = ActorProgram(sources(), payload, sys.path, code, sent)
         self.fingerprint = {**setup.fingerprint, **own_digests(setup.task), **code_digests(code)}
 
-    def room(self, left_out: Container[str]) -> int:
-        """The number of workers that the nodes can hold, without those that are left out.
+    def look(self) -> None:
+        """Read the notices of nodes that are about to go and the report of the autoscaler, at most every 2 s."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS or not self.head_is_there:
+            return
+        with contextlib.suppress(TimeoutError):
+            self.going = bounded(partial(draining, self.ray), _LOOK_BOUND)
+            self.scaler = bounded(partial(autoscaler_of, self.ray), _LOOK_BOUND)
+        self._looked = time.monotonic()
+
+    def room(self, left_out: Iterable[str]) -> int:
+        """The number of workers that the nodes can hold, without those that are left out or about to go.
 
         Raises:
             TimeoutError: The control store does not answer.
         """
-        return room(nodes(self.ray, left_out), self._need)
+        return room(nodes(self.ray, {*left_out, *self.going}), self._need)
 
     def start_actor(self, selector: Mapping[str, str]) -> ActorSlot:
         """Start an actor, on a node of this label selector."""
@@ -104,7 +119,8 @@ class Session:
             TimeoutError: The control store does not answer.
         """
         free, every = bounded(self.ray.available_resources), bounded(self.ray.cluster_resources)
-        return f"each needs {amounts(self._need)}, and free are {amounts(free)} of {amounts(every)}"
+        scaler = f"; the cluster's autoscaler adds no node: {self.scaler.describe()}" if self.scaler else ""
+        return f"each needs {self.need}, and free are {amounts(free)} of {amounts(every)}{scaler}"
 
 
 def _actor_class(ray: Any, cluster: Cluster) -> Any:
