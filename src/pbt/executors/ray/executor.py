@@ -15,7 +15,7 @@ from pbt.core.population import StateRef
 from pbt.errors import InfrastructureError, PBTError, TaskError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, TaskBatch
 from pbt.executors.ray.cluster import Cluster
-from pbt.executors.ray.connection import disconnect, nodes
+from pbt.executors.ray.connection import disconnect
 from pbt.executors.ray.driver_states import DamagedError, DriverStates
 from pbt.executors.ray.faults import REMEDY, Fault, brief, fault_of
 from pbt.executors.ray.nodes import Nodes, unfit
@@ -227,7 +227,7 @@ class RayExecutor(Closing):
             InfrastructureError: No other node is left.
         """
         self._nodes.left_out[node] = reason
-        if self._session.head_is_there and not nodes(self._ray, self._nodes.left_out):
+        if not self._session.has_nodes(self._nodes.left_out):
             raise InfrastructureError(f"no node is left that can train: {reason}; repair it, then resume")
         self._incidents.append(Incident(kind=LEFT_OUT, message=f"left out of the run: {reason}"))
         for slot in [slot for slot in self._slots if slot.node == node]:

@@ -91,9 +91,21 @@ class Session:
         """
         return room(nodes(self.ray, {*left_out, *self.going}), self._need)
 
+    def has_nodes(self, left_out: Iterable[str]) -> bool:
+        """Whether there are nodes beside those that are left out; true if the control store does not answer."""
+        try:
+            return not self.head_is_there or bool(nodes(self.ray, set(left_out)))
+        except TimeoutError:
+            return True
+
     def start_actor(self, selector: Mapping[str, str]) -> ActorSlot:
-        """Start an actor, on a node of this label selector."""
-        actor = self._actors.options(label_selector=dict(selector) or None).remote(self._program)
+        """Start an actor, on a node of this label selector.
+
+        Raises:
+            TimeoutError: The control store does not answer; if it starts the actor later, the actor ends at once.
+        """
+        options = self._actors.options(label_selector=dict(selector) or None)
+        actor = bounded(partial(options.remote, self._program))
         return ActorSlot(actor=actor, opening=actor.open.remote())
 
     def kill(self, slot: ActorSlot) -> None:
@@ -113,12 +125,11 @@ class Session:
         return self.head_is_there
 
     def free(self) -> str:
-        """The free resources of all, as text.
-
-        Raises:
-            TimeoutError: The control store does not answer.
-        """
-        free, every = bounded(self.ray.available_resources), bounded(self.ray.cluster_resources)
+        """The needed and the free resources as text."""
+        try:
+            free, every = bounded(self.ray.available_resources), bounded(self.ray.cluster_resources)
+        except TimeoutError:
+            return f"each needs {self.need}, and the free resources are unknown"
         scaler = f"; the cluster's autoscaler adds no node: {self.scaler.describe()}" if self.scaler else ""
         return f"each needs {self.need}, and free are {amounts(free)} of {amounts(every)}{scaler}"
 
