@@ -11,7 +11,9 @@ import pbt
 from pbt import Cluster, Experiment, Limits, Placement
 from pbt.errors import WorkerError
 from pbt.executors.ray.autoscaling import Autoscaler, NodeType, of_report
+from pbt.executors.ray.nodes import Nodes
 from pbt.executors.ray.pool import ActorPool
+from pbt.executors.ray.slots import ActorSlot
 from tests.executors.ray import ray_tasks
 from tests.executors.ray.fake_autoscaler import autoscaling_cluster
 from tests.executors.ray.test_executor import EVOLVE, SPACE
@@ -60,6 +62,60 @@ def test_node_types_and_reports():
     assert of_report(growing) == Autoscaler(None, 3)
 
 
+class Session:
+    """A cluster with room for so many workers; it keeps what is asked of it."""
+
+    def __init__(self, room, scaler=None, going=()):
+        self.left, self.scaler, self.going, self.need = room, scaler, set(going), "1 CPU"
+        self.started, self.killed = [], []
+
+    def room(self, left_out):
+        return self.left
+
+    def start_actor(self, selector):
+        self.started.append(selector)
+        return ActorSlot(actor=None, opening="reference")
+
+    def kill(self, slot):
+        self.killed.append(slot.node)
+
+    def look(self):
+        pass
+
+
+@pytest.mark.parametrize(("scaler", "started"), [(None, 2), (Autoscaler(None, 0), 5)])
+def test_workers_without_room(scaler, started, caplog):
+    """They are requested only of an autoscaler, are not waited for by the others, and one line names them."""
+    session = Session(2, scaler)
+    slots = []
+    pool = ActorPool(session, Nodes(), slots, None)
+    with caplog.at_level(logging.INFO, logger="pbt"):
+        pool.grow([()] * 5)
+        pool.grow([()] * 5)
+    assert len(slots) == started
+    assert [record.getMessage() for record in caplog.records] == [
+        f"ray: the autoscaler of the cluster starts nodes for {started - 2} workers (1 CPU)"
+    ] * (started > 2)
+    slots[0].opening = None
+    pool.opened(time.monotonic())
+    assert not pool.may_begin()
+    slots[1].opening = None
+    assert pool.may_begin()
+
+
+def test_nodes_about_to_go():
+    """Idle workers leave them, a round may end there, new workers avoid them, and each notice is returned once."""
+    session = Session(1, going={"a"})
+    slots = [ActorSlot(actor=None, opening=None, node=node, share=share) for node, share in (("a", None), ("a", (1,)))]
+    pool = ActorPool(session, Nodes(), slots, None)
+    assert pool.heed_notices() == {"a"}
+    assert pool.heed_notices() == set()
+    assert session.killed == ["a"]
+    assert [slot.share for slot in slots] == [(1,)]
+    pool.grow([()])
+    assert session.started == [{"ray.io/node-id": "!in(a)"}]
+
+
 def drain(ray, address, node):
     """Give the cluster the notice of a preemption."""
     from ray.core.generated import autoscaler_pb2
@@ -70,7 +126,7 @@ def drain(ray, address, node):
 
 
 @pytest.mark.slow
-def test_notices_are_heeded(tmp_path, monkeypatch):
+def test_notices_are_heeded(tmp_path, monkeypatch, capsys):
     """Of two nodes with a notice one is taken away in its round, which costs no attempt; the other may end its round.
 
     Neither gets new rounds, both are in the journal, and the bits are those of an undisturbed run.
@@ -100,6 +156,7 @@ def test_notices_are_heeded(tmp_path, monkeypatch):
         join()
     finally:
         head.shutdown()
+    assert "raylet" not in capsys.readouterr().out, "Ray's own messages are no results"
     placed = [path.name.split("-")[1:] for path in gathering.glob("round-*")]
     assert {round_ for round_, _, node in placed if node in (goes.node_id, stays.node_id)} <= {"1", "2"}
     said = " ".join(note["message"] for note in notes(tmp_path / "run", "node about to go"))

@@ -79,7 +79,15 @@ def connected(cluster: Cluster, task: Any) -> Any:
         ):
             signal.signal(signal.SIGTERM, before)
     _ours = True
+    _redirect_errors(ray)
     return ray
+
+
+def _redirect_errors(ray: Any) -> None:
+    """Log errors of Ray's servers for debugging: Ray prints them on stdout, and the journal has those of the run."""
+    module = ray._private.worker
+    if hasattr(module, "print_to_stdstream"):
+        module.print_to_stdstream = lambda data, **_: log.debug("ray: %s", " ".join(data.get("lines", ())))
 
 
 def connection_is_ours() -> bool:
