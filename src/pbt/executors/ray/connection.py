@@ -15,13 +15,14 @@ from pbt.errors import DeviceError, MissingExtraError, UsageError, WorkerError
 from pbt.executors.machine import cores_here
 from pbt.executors.ray.autoscaling import autoscaler_of
 from pbt.executors.ray.cluster import Cluster
-from pbt.executors.ray.control_store import bounded
+from pbt.executors.ray.control_store import CALL_SECONDS, HEAD_SECONDS, bounded
 from pbt.executors.ray.resources import amounts, room
 from pbt.executors.ray.sent_code import code_environment
 
 log = logging.getLogger("pbt")
 
-_CONNECT_SECONDS = 5.0
+_CONNECT_SECONDS = 15.0
+"""Time for the greeting of a control store, which may be on a busy machine; a closed port is noticed at once."""
 _RAYS_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray's setting after which it ends a process whose control store is gone, without an exception."""
 _FRAME, _KIND, _SETTINGS = 9, 3, b"\x04"
@@ -104,13 +105,14 @@ def disconnect() -> None:
             bounded(sys.modules["ray"].shutdown)
 
 
-def nodes(ray: Any, left_out: Container[str] = ()) -> list[dict[str, float]]:
-    """The total resources of each living node that is not left out.
+def nodes(ray: Any, left_out: Container[str] = (), seconds: float = CALL_SECONDS) -> list[dict[str, float]]:
+    """The total resources of each living node that is not left out, within some seconds.
 
     Raises:
         TimeoutError: The control store does not answer.
     """
-    return [dict(node["Resources"]) for node in bounded(ray.nodes) if node["Alive"] and node["NodeID"] not in left_out]
+    found = bounded(ray.nodes, seconds)
+    return [dict(node["Resources"]) for node in found if node["Alive"] and node["NodeID"] not in left_out]
 
 
 def check_room(ray: Any, cluster: Cluster) -> int:
@@ -120,10 +122,10 @@ def check_room(ray: Any, cluster: Cluster) -> int:
         DeviceError: It can never hold one.
         TimeoutError: The control store does not answer.
     """
-    found = nodes(ray)
+    found = nodes(ray, seconds=HEAD_SECONDS)
     count = room(found, cluster.need)
     if count == 0:
-        scaler = bounded(lambda: autoscaler_of(ray))
+        scaler = bounded(lambda: autoscaler_of(ray), HEAD_SECONDS)
         if scaler is None or not scaler.can_hold(cluster.need):
             has = "; ".join(f"node {i} has {amounts(node)}" for i, node in enumerate(found, 1)) or "it has no nodes"
             more = f", and its autoscaler adds none: {scaler.describe()}" if scaler else ""

@@ -16,7 +16,7 @@ from pbt.executors.ray.actor import Actor, ActorProgram, ActorStates
 from pbt.executors.ray.autoscaling import Autoscaler, autoscaler_of, draining
 from pbt.executors.ray.cluster import Cluster
 from pbt.executors.ray.connection import check_room, connected, connection_is_ours, nodes
-from pbt.executors.ray.control_store import bounded, head_of
+from pbt.executors.ray.control_store import HEAD_SECONDS, bounded, head_of
 from pbt.executors.ray.faults import REMEDY
 from pbt.executors.ray.resources import amounts, room
 from pbt.executors.ray.sent_data import send
@@ -52,7 +52,7 @@ class Session:
         """The resources per worker, as text."""
         try:
             count = check_room(ray, cluster)
-            self.memory = sum(node.get("object_store_memory", 0.0) for node in nodes(ray))
+            self.memory = sum(node.get("object_store_memory", 0.0) for node in nodes(ray, seconds=HEAD_SECONDS))
         except TimeoutError as error:
             raise InfrastructureError(f"ray: the head of the cluster does not answer ({error}); {REMEDY}") from error
         if most is not None and most > count:
