@@ -62,7 +62,7 @@ def test_node_types_and_reports():
     assert of_report(growing) == Autoscaler(None, 3)
 
 
-class Session:
+class RoomyCluster:
     """A cluster with room for so many workers; it keeps what is asked of it."""
 
     def __init__(self, room, scaler=None, going=()):
@@ -86,7 +86,7 @@ class Session:
 @pytest.mark.parametrize(("scaler", "started"), [(None, 2), (Autoscaler(None, 0), 5)])
 def test_workers_without_room(scaler, started, caplog):
     """They are requested only of an autoscaler, are not waited for by the others, and one line names them."""
-    session = Session(2, scaler)
+    session = RoomyCluster(2, scaler)
     slots = []
     pool = ActorPool(session, Nodes(), slots, None)
     with caplog.at_level(logging.INFO, logger="pbt"):
@@ -105,7 +105,7 @@ def test_workers_without_room(scaler, started, caplog):
 
 def test_nodes_about_to_go():
     """Idle workers leave them, a round may end there, new workers avoid them, and each notice is returned once."""
-    session = Session(1, going={"a"})
+    session = RoomyCluster(1, going={"a"})
     slots = [ActorSlot(actor=None, opening=None, node=node, share=share) for node, share in (("a", None), ("a", (1,)))]
     pool = ActorPool(session, Nodes(), slots, None)
     assert pool.heed_notices() == {"a"}

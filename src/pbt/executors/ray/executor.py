@@ -20,7 +20,7 @@ from pbt.executors.ray.driver_states import DamagedError, DriverStates
 from pbt.executors.ray.faults import REMEDY, Fault, brief, fault_of
 from pbt.executors.ray.nodes import Nodes, unfit
 from pbt.executors.ray.pool import ActorPool
-from pbt.executors.ray.session import Session
+from pbt.executors.ray.session import ClusterSession
 from pbt.executors.ray.slots import ActorSlot, MadeState
 from pbt.executors.retry import (
     PAUSE_SECONDS,
@@ -62,7 +62,7 @@ class RayExecutor(Closing):
         self._setup, self._cluster, self._most = setup, cluster or Cluster(), workers
         self._limits = limits or Limits()
         pickled(setup.task)
-        self._opened_session: Session | None = None
+        self._opened_session: ClusterSession | None = None
         self._opened_states: DriverStates | None = None
         self._made_pool: ActorPool | None = None
         self._slots: list[ActorSlot] = []
@@ -84,7 +84,7 @@ class RayExecutor(Closing):
         """Queue the tasks; start actors if there is work and room for them."""
         self._queue.extend(self._setup.shares(tasks))
         if self._opened_session is None:
-            session = self._opened_session = Session(self._setup, self._cluster, self._most)
+            session = self._opened_session = ClusterSession(self._setup, self._cluster, self._most)
             self._opened_states = DriverStates(session.ray, self._setup.states, self._cluster.folder, session.memory)
             self._made_pool = ActorPool(session, self._nodes, self._slots, self._most)
         self._looked = self._progress = time.monotonic()
@@ -132,7 +132,7 @@ class RayExecutor(Closing):
         disconnect()
 
     @property
-    def _session(self) -> Session:
+    def _session(self) -> ClusterSession:
         if self._opened_session is None:
             raise RuntimeError("expected `submit` first")
         return self._opened_session

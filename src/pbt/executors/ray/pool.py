@@ -9,7 +9,7 @@ from typing import Any
 from pbt.executors.base import TaskBatch
 from pbt.executors.ray.autoscaling import GROWTH_SECONDS, PENDING
 from pbt.executors.ray.nodes import Nodes
-from pbt.executors.ray.session import Session
+from pbt.executors.ray.session import ClusterSession
 from pbt.executors.ray.slots import ActorSlot
 from pbt.executors.retry import BEAT_SECONDS, START_SECONDS
 
@@ -29,7 +29,7 @@ class ActorPool:
         most: Maximal number of actors; None: as many as there is work and room for.
     """
 
-    def __init__(self, session: Session, nodes: Nodes, slots: list[ActorSlot], most: int | None) -> None:
+    def __init__(self, session: ClusterSession, nodes: Nodes, slots: list[ActorSlot], most: int | None) -> None:
         self._session, self._nodes, self._slots, self._most = session, nodes, slots, most or 2**31
         self._room = 0
         """The number of workers that the nodes could hold when actors were last started."""

@@ -30,7 +30,7 @@ log = logging.getLogger("pbt")
 _LOOK_SECONDS, _LOOK_BOUND = 2.0, 3.0
 
 
-class Session:
+class ClusterSession:
     """A connected cluster, and the program of its actors.
 
     Args:
