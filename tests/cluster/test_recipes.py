@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import pbt
 from tests.cluster.places import until
 from tests.helpers.paths import ROOT
+
+yaml = pytest.importorskip("yaml", reason="needs yaml, which comes with Ray")
 
 FOLDER = ROOT / "examples/cluster"
 FILE = ROOT / "tests/executors/ray/ray_experiment.py"
