@@ -94,11 +94,11 @@ class MemoryStore(Closing):
         """Append one note to the journal."""
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
         return [
             JournalEntry(id=id_, kind=found, details=from_json(details), clock=clock)
-            for id_, (found, details, clock) in enumerate(self._journal, 1)
+            for id_, (found, details, clock) in enumerate(self._journal[after:], after + 1)
             if kind in (None, found)
         ]
 

@@ -183,9 +183,9 @@ class RunReader(Closing):
 
         return self._ask(question)
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
-        return self._ask(lambda connection: tables.read_journal(connection, kind))
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
+        return self._ask(lambda connection: tables.read_journal(connection, kind, after))
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state.

@@ -234,10 +234,10 @@ class RunStore(Closing):
         """
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
         with plain_errors(self._path / DATABASE):
-            return tables.read_journal(self._connection, kind)
+            return tables.read_journal(self._connection, kind, after)
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state: its digest, its size, and its bytes if it has no file of its own.

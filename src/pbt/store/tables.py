@@ -139,10 +139,10 @@ def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str,
     )
 
 
-def read_journal(connection: sqlite3.Connection, kind: str | None = None) -> list[JournalEntry]:
-    """The notes of one kind, or all, in order."""
-    query = "SELECT id, kind, data, clock FROM journal WHERE ?1 IS NULL OR kind = ?1 ORDER BY id"
-    rows = connection.execute(query, (kind,)).fetchall()
+def read_journal(connection: sqlite3.Connection, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+    """The notes of one kind, or all, after an id, in order."""
+    query = "SELECT id, kind, data, clock FROM journal WHERE (?1 IS NULL OR kind = ?1) AND id > ?2 ORDER BY id"
+    rows = connection.execute(query, (kind, after)).fetchall()
     return [JournalEntry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
 
 
