@@ -123,7 +123,7 @@ class MemoryStore(Closing):
 
     def verify(self) -> list[Problem]:
         """All problems of the run; empty if it is intact."""
-        return verify_content(self.meta, [row.data for row in self._rows], self._stored, self.states)
+        return verify_content(self.meta, [*enumerate((row.data for row in self._rows), 1)], self._stored, self.states)
 
     def close(self) -> None:
         """Nothing to release."""
