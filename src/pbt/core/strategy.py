@@ -134,7 +134,7 @@ def stay(member: Member, why: str = "", compared: int | None = None) -> Decision
     id_, hparams, step, _, _, state, round_, _, _, _, status, _, _ = member
     kind: DecisionKind = "replace" if status == "failed" else "continue"
     # As a plain tuple: in half the time of a call of `Decision`.
-    fields = id_, round_ + 1, state, step, hparams, (), (), None, id_, kind, {}, why, compared
+    fields: tuple[Any, ...] = id_, round_ + 1, state, step, hparams, (), (), None, id_, kind, {}, why, compared
     return tuple.__new__(Decision, fields)
 
 
