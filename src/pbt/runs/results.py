@@ -40,8 +40,8 @@ class RunSource(Protocol):
     def checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint, if it is intact."""
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state."""

@@ -5,14 +5,18 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pbt.errors import CorruptError, DiskError, RunError
+from pbt.store.encoded_bytes import pieces_of
 
 TEMPORARY = ".tmp"
+AHEAD = 32 << 20
+"""Bytes of a file from which it is moved to the disk while it is written."""
 REMEDY = "make room or repair the disk, then resume the run"
 MOVED = "the run directory was renamed or removed meanwhile; resume the run under its new name"
 
@@ -34,10 +38,27 @@ def write_durable(path: Path, *content: Any) -> None:
         renaming(temporary, path, durable=True),
         temporary.open("xb") as file,
     ):
-        for piece in content:
-            file.write(piece)
+        if sum(map(len, content)) < AHEAD:
+            file.writelines(content)
+        else:
+            _write_ahead(file, content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write_ahead(file: BinaryIO, content: Sequence[Any]) -> None:
+    """Write in pieces, while a thread moves the pieces before to the disk, so that memory and disk work at once."""
+    moved: Future[None] | None = None
+    with ThreadPoolExecutor(1) as disk:
+        for piece in (piece for buffer in content for _, piece in pieces_of(memoryview(buffer))):
+            file.write(piece)
+            if moved is None or moved.done():
+                if moved is not None:
+                    moved.result()  # the system reports a failed write to one fsync only
+                file.flush()
+                moved = disk.submit(os.fsync, file.fileno())
+    if moved is not None:
+        moved.result()
 
 
 @contextmanager

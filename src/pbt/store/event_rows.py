@@ -122,9 +122,11 @@ def from_json(text: str) -> Any:
         CorruptError: The text is not such JSON.
     """
     try:
-        return decode_floats(json.loads(text))
+        # Only a text with this name has values that are encoded, or look like it.
+        plain = json.loads(text)
+        return decode_floats(plain) if '"float"' in text else plain
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise CorruptError(f"expected JSON, found {text[:80]!r}") from error
+        raise CorruptError(f"expected JSON, found {text!r:.80}") from error
 
 
 def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], known: Mapping[StateRef, Any]) -> None:

@@ -22,11 +22,12 @@ from pbt.store import checksums, tables
 from pbt.store.base import NewEntry
 from pbt.store.database import check_format, check_journal, connect, plain_errors, transaction
 from pbt.store.durable import sync_folder
-from pbt.store.event_rows import from_json, to_event
+from pbt.store.event_rows import from_json
 from pbt.store.files import StateFiles, file_name
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own, os_errors
 from pbt.store.lock import WriterLock
 from pbt.store.verify import verify_run
+from pbt.store.waves import to_events
 
 DAMAGED = f"{DATABASE}.damaged"
 _NEW = f"{DATABASE}.tmp"
@@ -115,7 +116,7 @@ def _repaired(path: Path) -> Repaired:
     finally:
         connection.close()
     events = [
-        [to_event(str(line[5]), int(str(line[0]))) for line in part.lines] for part in salvaged.lines[checksums.EVENTS]
+        to_events((int(str(line[0])), str(line[5])) for line in part.lines) for part in salvaged.lines[checksums.EVENTS]
     ]
     whole = _whole_states(path, events, salvaged.blobs)
     cut, best_lost = _newest_whole(salvaged.meta, events, whole)

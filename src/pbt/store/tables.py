@@ -10,8 +10,9 @@ from pbt.errors import CorruptError
 from pbt.store import checksums
 from pbt.store.base import Checkpoint, JournalEntry, NewEntry
 from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION, is_damage
-from pbt.store.event_rows import EventValues, from_json, to_json
+from pbt.store.event_rows import from_json, to_json
 from pbt.store.views import views
+from pbt.store.waves import KIND, PlacedRow
 
 _DEFINITIONS: Mapping[str, str] = {
     "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -83,10 +84,10 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     return {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
 
 
-def write_events(connection: sqlite3.Connection, rows: Sequence[EventValues], clock: float) -> None:
+def write_events(connection: sqlite3.Connection, rows: Sequence[PlacedRow], clock: float) -> None:
     """Append to the log, and seal the rows."""
-    after = checksums.newest_seal(connection, checksums.EVENTS).last + 1
-    lines = [(id_, row.round, row.member, row.kind, clock, row.data) for id_, row in enumerate(rows, after)]
+    first = checksums.newest_seal(connection, checksums.EVENTS).last + 1
+    lines = [(first + place, row.round, row.member, row.kind, clock, row.data) for place, row in rows]
     append(connection, checksums.EVENTS, lines)
 
 
@@ -100,6 +101,8 @@ def append(connection: sqlite3.Connection, what: str, lines: Sequence[checksums.
 
 def read_events(connection: sqlite3.Connection, after: int = 0, until: int | None = None) -> list[EventRow]:
     """The rows of the log after one id up to another, in order, fetched at once so that decoding blocks no writer.
+
+    Ids are those of events; a row for several has the id of its last one.
 
     Raises:
         CorruptError: The rows do not match their seals.
@@ -139,10 +142,10 @@ def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str,
     )
 
 
-def read_journal(connection: sqlite3.Connection, kind: str | None = None) -> list[JournalEntry]:
-    """The notes of one kind, or all, in order."""
-    query = "SELECT id, kind, data, clock FROM journal WHERE ?1 IS NULL OR kind = ?1 ORDER BY id"
-    rows = connection.execute(query, (kind,)).fetchall()
+def read_journal(connection: sqlite3.Connection, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+    """The notes of one kind, or all, after an id, in order."""
+    query = "SELECT id, kind, data, clock FROM journal WHERE (?1 IS NULL OR kind = ?1) AND id > ?2 ORDER BY id"
+    rows = connection.execute(query, (kind, after)).fetchall()
     return [JournalEntry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
 
 
@@ -206,6 +209,15 @@ def read_round(connection: sqlite3.Connection, ref: StateRef) -> list[EventRow]:
     return [EventRow(*row) for row in connection.execute(query, ref)]
 
 
+def read_waves(connection: sqlite3.Connection, round_: int) -> list[EventRow]:
+    """The rows for the members that continue unchanged into a round, by the index, not checked against their seals."""
+    query = (
+        f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events "  # noqa: S608
+        "WHERE member IS NULL AND round = ? AND kind = ? ORDER BY id"
+    )
+    return [EventRow(*row) for row in connection.execute(query, (round_, KIND))]
+
+
 def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[EventRow]:
     """The rows of one kind of event, in order, not checked against their seals."""
     query = f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events WHERE kind = ? AND id <= ? ORDER BY id"  # noqa: S608
@@ -214,7 +226,7 @@ def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[Eve
 
 def read_clock(connection: sqlite3.Connection, id_: int) -> float | None:
     """Time of the commit of an event; None if there is no such event."""
-    row = connection.execute("SELECT clock FROM events WHERE id = ?", (id_,)).fetchone()
+    row = connection.execute("SELECT clock FROM events WHERE id >= ? ORDER BY id LIMIT 1", (id_,)).fetchone()
     return row[0] if row is not None and isinstance(row[0], float) else None
 
 

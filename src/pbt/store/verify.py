@@ -1,5 +1,6 @@
 """Verification of a run: all checks, each independent of the findings of the others."""
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +16,12 @@ from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.store import checksums
 from pbt.store.base import Checkpoint, Problem
 from pbt.store.durable import TEMPORARY
-from pbt.store.event_rows import to_event
 from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
 from pbt.store.reader import Contents, RunReader
 from pbt.store.tables import EventRow, damaged
+from pbt.store.waves import to_events
 
 
 def verify_run(path: str | Path) -> list[Problem]:
@@ -44,12 +45,12 @@ def verify_run(path: str | Path) -> list[Problem]:
 
 def verify_content(
     meta: Mapping[str, Any],
-    texts: Sequence[str],
+    texts: Sequence[tuple[int, str]],
     stored: Mapping[StateRef, Stored],
     states: StateFiles,
     checkpoint: Checkpoint | None = None,
 ) -> list[Problem]:
-    """All problems of a log, the states it names, and its checkpoint."""
+    """All problems of a log, given as ids and texts, the states it names, and its checkpoint."""
     events, problems = _decoded(texts)
     view = None
     if not problems:
@@ -80,7 +81,8 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
     files = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     contents = reader.everything()
     stored = contents.stored
-    texts = [str(EventRow(*line).data) for line in contents.lines[checksums.EVENTS]]  # type: ignore[arg-type]
+    rows = [EventRow(*line) for line in contents.lines[checksums.EVENTS]]  # type: ignore[arg-type]
+    texts = [(row.id, str(row.data)) for row in rows]
     problems = _unsealed(contents) + verify_content(reader.meta, texts, stored, reader.states, contents.checkpoint)
     reported = {problem.what for problem in problems}
     problems += [
@@ -126,15 +128,16 @@ def _size(folder: Path, ref: StateRef, record: Stored) -> int | None:
         return None
 
 
-def _decoded(texts: Sequence[str]) -> tuple[list[Event], list[Problem]]:
-    events: list[Event] = []
+def _decoded(texts: Sequence[tuple[int, str]]) -> tuple[list[Event], list[Problem]]:
+    with contextlib.suppress(CorruptError):
+        return to_events(texts), []
     problems = []
-    for id_, text in enumerate(texts, 1):
+    for one in texts:
         try:
-            events.append(to_event(text, id_))
+            to_events([one])
         except CorruptError as error:
-            problems.append(Problem(what=f"event {id_}", message=str(error)))
-    return events, problems
+            problems.append(Problem(what=f"event {one[0]}", message=str(error)))
+    return [], problems
 
 
 def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | None, list[Problem]]:

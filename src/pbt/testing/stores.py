@@ -240,6 +240,8 @@ class StoreContract(ABC):
                     (2, "timing", {"round": 1}),
                     (3, "timing", {}),
                 ]
+                assert (again.journal(after=1), again.journal("retry", after=1)) == (entries[1:], [])
+                assert again.journal("timing", after=2) == entries[2:]
                 assert all(entry.clock > 1e9 for entry in entries)
                 assert again.events() == log
 
