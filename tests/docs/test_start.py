@@ -3,9 +3,11 @@
 import inspect
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import pbt
 from pbt.cli.app import main
@@ -43,9 +45,13 @@ def test_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         quiet = ["--no-progress", "--threads", "1"] if words[1] in ("run", "resume") else []
         assert main([*words[1:], *quiet]) == 0, words
     assert (tmp_path / "runs/first/report/report.html").is_file()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "task", raising=False)
     found: dict[str, object] = {}
     exec(compile(reading, "docs/start.md", "exec"), found)
+    monkeypatch.delitem(sys.modules, "task")
     assert found["run"].meta["rounds"] == 15  # type: ignore[attr-defined]
+    assert isinstance(found["network"], torch.nn.Sequential)
     extras = re.findall(r"pip install '\.\[(\w+(?:,\w+)*)\]'", (DOCS / "start.md").read_text())
     project = (ROOT / "pyproject.toml").read_text()
     assert extras
