@@ -41,26 +41,42 @@ def names() -> Iterator[str]:
 COMMANDS = sorted(names())
 
 
-def description(folder: Path, name: str, width: int) -> list[str]:
-    """The lines between the usage and the first panel."""
+def help_of(folder: Path, name: str, width: int) -> list[str]:
+    """The lines of a command's help."""
     lines = command.pbt(folder, *name.split(), "--help", COLUMNS=str(width)).stdout.splitlines()
     assert max(map(len, lines)) <= width
+    return lines
+
+
+def description(lines: list[str]) -> list[str]:
+    """The lines between the usage and the first panel."""
     panel = next((i for i, line in enumerate(lines) if line.startswith("╭")), None)
     return lines[lines.index("") + 1 : panel]
 
 
+def wraps(lines: list[str]) -> Iterator[tuple[str, str, int]]:
+    """In the panels: the text of each line that continues on the next one, that next text, and the width for both."""
+    for line, after in itertools.pairwise(line[2:-2] for line in lines if line.startswith("│")):
+        start = len(after) - len(after.lstrip())
+        if start > 10 and line[start - 1] == " " and line[start:].strip() and line[start] != " ":
+            yield line[start:].rstrip(), after.strip(), len(line) - start
+
+
 def example(folder: Path, name: str) -> list[list[str]]:
     """The commands in the example of a command's help, as words; what follows a `>` is left out."""
-    (line,) = [line for line in description(folder, name, 120) if line.startswith("Example: ")]
+    (line,) = [line for line in description(help_of(folder, name, 120)) if line.startswith("Example: ")]
     parts = line.removeprefix("Example: ").split(" && ")
     return [shlex.split(part.partition(" > ")[0]) for part in parts]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_help_is_wrapped_once(width: int, tmp_path: Path) -> None:
-    """In the description no line ends before the first word of the next one needs it to."""
+    """No line ends before the first word of the next one needs it to, in the description and in the panels."""
     for name in ["", *COMMANDS] if width in (40, 120) else ["", "run", "resume"]:
-        lines = description(tmp_path, name, width)
+        lines = help_of(tmp_path, name, width)
+        for text, after, room in wraps(lines):
+            assert len(text) + 1 + len(after.split()[0]) > room, (name, text, after)
+        lines = description(lines)
         assert any(lines), name
         for line, after in itertools.pairwise(lines):
             if line and after and not re.match(r"\s+\d|Exit codes", after) and not line.endswith("codes:"):
