@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pbt.core.population import StateRef, Stored
+from pbt.core.recorded import check_recorded
 from pbt.errors import CorruptError
 from pbt.store import checksums
 from pbt.store.base import Checkpoint, JournalEntry, NewEntry
 from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION, is_damage
 from pbt.store.event_rows import EventValues, from_json, to_json
+from pbt.store.notes import entry_of, is_time
 from pbt.store.views import views
 
 _DEFINITIONS: Mapping[str, str] = {
@@ -79,8 +81,14 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """All keys and values."""
-    return {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+    """All keys and values.
+
+    Raises:
+        CorruptError: A value is none that a run records.
+    """
+    meta = {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+    check_recorded(meta)
+    return meta
 
 
 def write_events(connection: sqlite3.Connection, rows: Sequence[EventValues], clock: float) -> None:
@@ -102,9 +110,12 @@ def read_events(connection: sqlite3.Connection, after: int = 0, until: int | Non
     """The rows of the log after one id up to another, in order, fetched at once so that decoding blocks no writer.
 
     Raises:
-        CorruptError: The rows do not match their seals.
+        CorruptError: The rows do not match their seals, or their ids have gaps.
     """
     lines = checksums.read_lines(connection, checksums.EVENTS, after, until)
+    for expected, line in enumerate(lines, after + 1):
+        if line[0] != expected:
+            raise CorruptError(f"event {expected}: expected the events in a row, found event {line[0]!r}; {LOOK}")
     if checksums.has_seals(connection):
         before, behind = checksums.read_seals(connection, checksums.EVENTS, after, until)
         # After a row in the middle of a transaction, the rest of that transaction cannot be checked.
@@ -140,10 +151,13 @@ def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str,
 
 
 def read_journal(connection: sqlite3.Connection, kind: str | None = None) -> list[JournalEntry]:
-    """The notes of one kind, or all, in order."""
+    """The notes of one kind, or all, in order.
+
+    Raises:
+        CorruptError: A row is none that a run writes.
+    """
     query = "SELECT id, kind, data, clock FROM journal WHERE ?1 IS NULL OR kind = ?1 ORDER BY id"
-    rows = connection.execute(query, (kind,)).fetchall()
-    return [JournalEntry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
+    return [entry_of(*row) for row in connection.execute(query, (kind,)).fetchall()]
 
 
 def empty_checkpoints(connection: sqlite3.Connection) -> None:
@@ -215,7 +229,7 @@ def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[Eve
 def read_clock(connection: sqlite3.Connection, id_: int) -> float | None:
     """Time of the commit of an event; None if there is no such event."""
     row = connection.execute("SELECT clock FROM events WHERE id = ?", (id_,)).fetchone()
-    return row[0] if row is not None and isinstance(row[0], float) else None
+    return row[0] if row is not None and is_time(row[0]) else None
 
 
 def read_last(connection: sqlite3.Connection) -> int:

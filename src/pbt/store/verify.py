@@ -1,6 +1,5 @@
 """Verification of a run: all checks, each independent of the findings of the others."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pbt.core.ages import Ages
 from pbt.core.checkpoint import from_plain, to_plain, unfolded
 from pbt.core.events import Event, Reported
 from pbt.core.fold import empty_view, fold
+from pbt.core.laws import LogLaws, check_fold
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.store import checksums
@@ -19,6 +19,7 @@ from pbt.store.event_rows import to_event
 from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
+from pbt.store.plain_json import decoded
 from pbt.store.reader import Contents, RunReader
 from pbt.store.tables import EventRow, damaged
 
@@ -107,6 +108,9 @@ def _unsealed(contents: Contents) -> list[Problem]:
         problems.append(Problem(what="meta", message="expected the values that were written, found others"))
     if contents.has_damaged_checkpoint:
         problems.append(Problem(what="checkpoint", message="expected the one that was written, found another or none"))
+    ids = [line[0] for line in contents.lines[checksums.EVENTS]]
+    if ids != list(range(1, len(ids) + 1)):
+        problems.append(Problem(what="events", message="expected ids in a row, from 1, found others"))
     for what, lines in contents.lines.items():
         problems += [
             Problem(what=what, message=damaged(part).replace("event", what.removesuffix("s"), 1))
@@ -143,24 +147,26 @@ def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | No
     except (PBTError, KeyError, TypeError, ValueError, AttributeError) as error:
         return None, [Problem(what="meta", message=f"expected a seed and a space, found none ({error!r})")]
     try:
-        return fold(events, empty), []
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        return None, [Problem(what="events", message=f"expected a log that can be replayed, found a gap ({error!r})")]
+        LogLaws(empty.space).check(events)
+    except CorruptError as error:
+        return None, [Problem(what="events", message=str(error))]
+    return fold(events, empty), []
 
 
 def _is_fold(checkpoint: Checkpoint, meta: Mapping[str, Any], events: Sequence[Event]) -> bool:
     """Whether a checkpoint says what the log says; one of another version is not read."""
     try:
-        plain = json.loads(checkpoint.text)
+        plain = decoded(checkpoint.text)
         ages = None if plain["ages"] is None else Ages()
         empty = replace(empty_view({"seed": 0, "space": {}} | dict(meta)), lookback=plain["lookback"], ages=ages)
         saved = from_plain(plain, checkpoint.last, empty)
         if saved is None:
             return True
+        check_fold(saved)
         folded = unfolded(empty).after(events[: checkpoint.last])
         folded.standings.forget(saved.standings.founders)
         return dump(to_plain(saved)) == dump(to_plain(folded))
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError):
         return False
 
 
