@@ -65,7 +65,8 @@ class LimitedConnection(H11Protocol):
         if peer is None or is_shared(peer):
             return False
         others: Any = self.connections
-        return sum(bool(other.client) and other.client[0] == peer for other in others) > EACH
+        count = sum(bool(other.client) and other.client[0] == peer for other in others)
+        return count > EACH
 
     def _restart(self) -> None:
         if self._timer is not None:
