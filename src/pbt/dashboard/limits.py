@@ -65,7 +65,7 @@ class LimitedConnection(H11Protocol):
         if peer is None or is_shared(peer):
             return False
         others: Any = self.connections
-        count = sum(bool(other.client) and other.client[0] == peer for other in others)
+        count: int = sum(bool(other.client) and other.client[0] == peer for other in others)
         return count > EACH
 
     def _restart(self) -> None:

@@ -37,7 +37,7 @@ def csv_text(columns: Columns, *, raw: bool = False) -> str:
     """
     out = io.StringIO()
     # All raw texts are quoted: the writer would leave a carriage return bare, which ends a line for readers.
-    quoting = csv.QUOTE_NONNUMERIC if raw else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONNUMERIC if raw else csv.QUOTE_MINIMAL
     writer = csv.writer(out, lineterminator="\n", quoting=quoting)
     shown: Callable[[Any], Any] = (lambda value: value) if raw else _shown
     writer.writerow(map(shown, columns))
