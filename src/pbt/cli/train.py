@@ -231,7 +231,7 @@ def missing_file(path: Path, application: Mapping[str, Any]) -> str:
     )
 
 
-def train_file(
+def train_file(  # noqa: PLR0913 (a flag each)
     experiment: Experiment,
     path: Path,
     application: Mapping[str, Any],
