@@ -12,12 +12,15 @@ _LONGEST = 309
 _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
-def check_text(text: str) -> None:
+def check_text(text: object) -> None:
     """Check a text before it is decoded.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It has a longer number than a run writes.
     """
+    if type(text) is not str:
+        raise TypeError(f"{type(text).__name__} instead of a text")
     if len(text) >= _LONGEST and b"0" * _LONGEST in text.encode("utf-8", "replace").translate(_DIGITS):
         raise ValueError(f"a number of {_LONGEST} or more digits")
 
