@@ -41,7 +41,23 @@ def check_form(event: Event) -> None:
         _check_other(event)
 
 
+# The two frequent events are first accepted by one expression, which takes half the time; the rest names the field.
+
+
 def _check_report(event: Reported) -> None:
+    if (
+        type(event.member) is type(event.round) is type(event.step) is int
+        and 0 <= event.member < _LARGEST
+        and 1 <= event.round < _LARGEST
+        and 0 <= event.step < _LARGEST
+        and event.state == (event.member, event.round)
+        and event.scores
+        and _are_numbers(event.scores)
+        and (event.series == () or _are_numbers(event.series))
+        and type(event.digest) is str
+        and isinstance(event.reported, Mapping)
+    ):
+        return
     _check_counts(event, "member", "round", "step")
     _expect(event.round >= 1, "round", event.round)
     _expect(event.state == (event.member, event.round), "state", event.state)
@@ -52,6 +68,22 @@ def _check_report(event: Reported) -> None:
 
 
 def _check_decision(one: Decision) -> None:
+    if (
+        type(one.member) is type(one.round) is type(one.step) is int
+        and 0 <= one.member < _LARGEST
+        and 1 <= one.round < _LARGEST
+        and 0 <= one.step < _LARGEST
+        and (one.start is None or _is_ref(one.start))
+        and _are_scalars(one.hparams)
+        and one.scores == one.series == ()
+        and one.donor is None
+        and one.compared is None
+        and (one.hparams_from is None or _is_count(one.hparams_from))
+        and _is_one_of(one.kind, _KINDS)
+        and type(one.why) is str
+        and type(one.draws) is dict
+    ):
+        return
     _check_counts(one, "member", "round", "step")
     _check_opening(one)
     _expect(_are_numbers(one.scores), "scores", one.scores)
@@ -119,11 +151,11 @@ def _is_ref(value: object) -> bool:
 
 
 def _are_numbers(values: object) -> bool:
-    return type(values) is tuple and all(type(value) in _NUMBERS for value in values)
+    return type(values) is tuple and _NUMBERS.issuperset(map(type, values))
 
 
 def _are_scalars(values: object) -> bool:
-    return type(values) is dict and all(type(value) in _SCALARS for value in values.values())
+    return type(values) is dict and _SCALARS.issuperset(map(type, values.values()))
 
 
 class LogLaws:

@@ -83,7 +83,10 @@ class _BoundedCursor(sqlite3.Cursor):
         for row in iter(self.fetchone, None):
             if not found:
                 room = cast("BoundedConnection", self.connection).size()
-            room -= _LEAST + sum(len(value) for value in row if type(value) in _LONG)
+            room -= _LEAST
+            for value in row:
+                if type(value) in _LONG:
+                    room -= len(value)
             if room < 0:
                 raise EndlessError("more rows than the file holds")
             found.append(row)
