@@ -14,6 +14,11 @@ def printable(text: object) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
+def as_ascii(json_text: str) -> str:
+    """A JSON text in which only ASCII was left, without the control character that JSON does not escape."""
+    return json_text.replace("\x7f", "\\u007f")
+
+
 def number(value: Value, digits: int = 4) -> str:
     """A value for a sentence or an axis: reals with `digits` significant digits, texts made printable."""
     if value is None:

@@ -88,7 +88,8 @@ class StderrHandler(logging.Handler):
         """Write one message; a closed or missing stderr is no error."""
         with contextlib.suppress(OSError, ValueError):
             if sys.stderr is not None:
-                sys.stderr.write(f"{self.format(record)}\n")
+                lines = "\n".join(map(printable, self.format(record).splitlines()))
+                sys.stderr.write(f"{lines}\n")
                 sys.stderr.flush()
 
 
