@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pbt.errors import DeviceError, InfrastructureError, MissingExtraError, UsageError, WorkerError
 from pbt.executors.cluster_data import ClusterData
 from pbt.executors.machine import cores_here
+from pbt.executors.ray import leftovers
 from pbt.executors.retry import PAUSE_SECONDS
 
 log = logging.getLogger("pbt")
@@ -165,8 +166,10 @@ def connected(cluster: Cluster) -> Any:
         options["runtime_env"] = dict(cluster.runtime_env)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        with leftovers.ended_with_driver() if where is None else contextlib.nullcontext():
+            ray.init(**options)
     except Exception as error:
+        leftovers.end()
         raise WorkerError(
             f"no Ray cluster can be reached at {where or 'this machine'} ({_first_line(error)}); start one with "
             "'ray start --head', check the address, and where it asks for a token set RAY_AUTH_MODE=token and "
@@ -196,6 +199,7 @@ def disconnect() -> None:
         _ours = False
         with contextlib.suppress(TimeoutError):
             bounded(sys.modules["ray"].shutdown)
+        leftovers.end()
 
 
 def bounded(call: Callable[[], Result], seconds: float = CALL_SECONDS) -> Result:
