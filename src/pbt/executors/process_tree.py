@@ -48,9 +48,9 @@ def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> Non
     _wait(processes, DEATH_SECONDS)
     # A process that watches its parent is about to end, and cleans up first.
     deadline = time.monotonic() + DEATH_SECONDS / 2
-    while any(_lives(child) for child in children) and time.monotonic() < deadline:
+    while any(lives(child) for child in children) and time.monotonic() < deadline:
         time.sleep(_LOOK)
-    _kill(pid for pid, _ in filter(_lives, children))
+    _kill(pid for pid, _ in filter(lives, children))
 
 
 def kill(processes: Sequence[BaseProcess]) -> None:
@@ -75,6 +75,11 @@ def descendants(pids: Iterable[int | None]) -> list[Started]:
             waiting.append(pid)
             found.append((pid, _start_of(pid)))
     return found
+
+
+def children(pid: int) -> list[Started]:
+    """The children of a process, on systems that list them."""
+    return [(child, _start_of(child)) for child in _children(pid)]
 
 
 def _children(pid: int) -> list[int]:
@@ -102,7 +107,8 @@ def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:
         time.sleep(_LOOK)
 
 
-def _lives(process: Started) -> bool:
+def lives(process: Started) -> bool:
+    """Whether a process has not ended yet, on systems that tell."""
     return process[1] != "" and _start_of(process[0]) == process[1]
 
 
