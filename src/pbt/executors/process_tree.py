@@ -14,6 +14,7 @@ STOP_SECONDS = 3.0
 DEATH_SECONDS = 1.0
 """Time for a killed process to disappear; bounded, because a process in a stuck driver cannot be killed."""
 _LOOK = 0.01
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows: both end a process at once
 
 Started = tuple[int, str]
 """A process: its id and its start time, because ids are reused."""
@@ -26,6 +27,9 @@ def interrupts_blocked() -> Iterator[None]:
     Ctrl-C reaches the whole process group. It would end a process that is still starting, with a traceback in the
     middle of a live display.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     # The resource tracker of multiprocessing starts with the first child and would unblock the signal.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -33,6 +37,12 @@ def interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_interrupts() -> None:
+    """Undo `interrupts_blocked` in the started process."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> None:
@@ -97,7 +107,7 @@ def _kill(pids: Iterable[int | None]) -> None:
     for pid in pids:
         if pid is not None:
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, _KILL)
 
 
 def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:

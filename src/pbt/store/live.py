@@ -19,6 +19,7 @@ from pbt.errors import CorruptError
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LIVE
 from pbt.store.points import Points, from_plain, to_plain
+from pbt.store.system import CAREFUL, FOLDER
 
 HEAD = 4096
 """The most bytes of the first line."""
@@ -134,8 +135,11 @@ def live_stamp(run: Path) -> int:
 @contextmanager
 def _opened(run: Path) -> Iterator[int | None]:
     """The folder as a descriptor, which no link can replace while it is read; None: there is no such folder."""
+    if FOLDER is None:  # Windows
+        yield None
+        return
     try:
-        folder = os.open(run / LIVE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        folder = os.open(run / LIVE, os.O_RDONLY | FOLDER | CAREFUL)
     except OSError:
         yield None
         return
@@ -155,7 +159,7 @@ def _names(folder: int) -> list[str]:
 
 def _read(folder: int | None, name: str, most: int) -> bytes:
     """The first bytes of a regular file, one more than `most` at the most; of anything else none."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDONLY | CAREFUL
     try:
         descriptor = os.open(name, flags, dir_fd=folder)
         with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, no path)
