@@ -14,8 +14,8 @@ from pbt.errors import SpaceError, nearest
 Value = float | int | str | bool | None
 """The value of a hyperparameter."""
 
-HParams = Mapping[str, Value]
-"""One value per active name; never mutated."""
+HParams = Mapping[str, Any]
+"""One `Value` per active name; never mutated."""
 
 Scale = Literal["linear", "log", "one_minus_log"]
 When = tuple[str, Value]
@@ -76,8 +76,14 @@ def _check_range(kind: str, bounds: tuple[float, float], scale: Scale, prior: tu
         raise SpaceError(f"{kind}: expected a prior (a, b) with {low!r} <= a <= b <= {high!r}, got {prior!r}")
 
 
+class DomainBase:
+    """The base of all domains: type checkers infer it for a dictionary with domains of several kinds."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Float:
+class Float(DomainBase):
     """A real number in [low, high].
 
     Args:
@@ -138,7 +144,7 @@ class Float:
 
 
 @dataclass(frozen=True, slots=True)
-class Int:
+class Int(DomainBase):
     """An integer in [low, high]; every move changes it by at least one, unless a bound prevents it.
 
     Args:
@@ -203,7 +209,7 @@ class Int:
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Choice:
+class Choice(DomainBase):
     """One of several values.
 
     Args:
@@ -298,10 +304,10 @@ class Space(Mapping[str, Domain]):
         SpaceError: An invalid name, or a condition on an unknown name or an impossible value.
     """
 
-    def __init__(self, domains: Mapping[str, Domain]) -> None:
-        self._domains = dict(domains)
-        known: dict[str, Domain] = {}
-        for name, domain in self._domains.items():
+    def __init__(self, domains: Mapping[str, DomainBase]) -> None:
+        self._domains: dict[str, Domain] = {}
+        known = self._domains
+        for name, domain in domains.items():
             if not isinstance(domain, Float | Int | Choice):
                 raise SpaceError(f"hyperparameter '{name}': expected Float, Int or Choice, got {domain!r}")
             if not name or not all(part.isidentifier() for part in name.split(".")):

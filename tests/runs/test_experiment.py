@@ -404,6 +404,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "observers": [Observer()],
         "callbacks": [pbt.Callback()],
         "changed_plan": True,
+        "progress": False,
     }
     assert set(given) == set(inspect.signature(pbt.run).parameters) - {"fields"}
     assert pbt.run(**given) == "the run"

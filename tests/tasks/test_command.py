@@ -40,7 +40,7 @@ def test_lines_are_points_of_curves(tmp_path) -> None:
     assert found.best.score == 1
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
 def test_a_program_trains(tmp_path, executor) -> None:
     """It trains from its own checkpoints with the values of the log, and all of them are read back."""
     plan = pbt.Plan(interval=3, exploit=pbt.truncation(0.5), explore=pbt.perturb((0.5, 2.0)))
@@ -330,7 +330,7 @@ def test_a_program_that_is_always_killed(tmp_path) -> None:
     assert re.search("the program was killed from outside .*, 3 times", message)
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
 def test_several_devices(tmp_path, executor) -> None:
     """A member of two devices has both, by the names that the program knows; the run records and resumes that."""
     text = (

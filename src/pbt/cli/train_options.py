@@ -75,7 +75,8 @@ class PlacementOptions:
             raise UsageError(
                 f"--precision {precision} is for a SupervisedTask; {type(experiment.task).__name__} sets its own"
             )
-        return replace(experiment, task=replace(experiment.task, precision=precision))
+        task: Any = experiment.task
+        return replace(experiment, task=replace(task, precision=precision))
 
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
         """The recorded placement of a run, with the options given on the command line in place of its own fields."""
