@@ -153,3 +153,16 @@ def test_the_bar_moves_within_a_round(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen == [(share, pytest.approx(3 * share), (0, 1, 2)) for share in (0.25, 0.5, 0.75, 1.0)] * 2
     assert progress.begun() == 0
     assert not list((tmp_path / "run").rglob("*.share"))
+
+
+@pytest.mark.slow
+def test_notes_are_seen(tmp_path: Path) -> None:
+    """What `auto` took and the notes before a run are on the screen, whole; two members train at a time."""
+    (tmp_path / "task.py").write_text(TASK.replace("SETTINGS", repr((NAMES[:1], 3))))
+    words = [sys.executable, "-m", "pbt", "run", "task.py:experiment", "--out", "a", "--executor", "auto"]
+    seen = screens([*words, "--workers", "2"], tmp_path, 24, 80)
+    text = "\n".join(seen[-1])
+    assert "executor processes: 2 workers" in text
+    assert "depends strongly on the\nseed; compare several seeds" in text
+    found = [shown[1] for screen in seen if (shown := table(screen)) is not None]
+    assert {sum("training" in row for row in rows) for rows in found} <= {0, 1, 2}

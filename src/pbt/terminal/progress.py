@@ -86,7 +86,9 @@ class ProgressObserver(Closing, Observer):
     def on_start(self, engine: Engine) -> None:
         """Read the log so far and start the display."""
         self._sign, self._path = engine.view.sign, engine.store.path
-        self._slots = _slots(self._placement, engine.course.population)
+        # What `auto` has taken is recorded by now.
+        placement = self._placement.resumed(engine.store.meta.get("place") or {})
+        self._slots = _slots(placement, engine.course.population)
         self._update(engine)
         self._began, self._done_before = time.monotonic(), self._frame.done
         self._rounds_printed = _whole_rounds(self._frame)
