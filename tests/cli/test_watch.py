@@ -14,9 +14,9 @@ import pyte
 import pytest
 
 import pbt
-from pbt.core.checkpoint import Checkpoint
 from pbt.core.events import Event
 from pbt.runs.catalog import opened
+from pbt.store.base import Checkpoint
 from pbt.store.reader import RunReader, is_begun
 from tests.helpers.paths import SOURCE
 from tests.helpers.processes import until
