@@ -158,6 +158,12 @@ CONDITIONAL = {"opt": pbt.Choice(("sgd", "adam")), "momentum": pbt.Float(0, 1, w
         ("{lr} {out} [{start}]", SPACE, {"in_place": True}, "in_place=True .*leave out {start}"),
         ("{opt} {momentum} {out} [{start}]", CONDITIONAL, {}, "{momentum} has no value unless 'opt' is 'sgd'"),
         ("{seed} {out} [{start}]", {"seed": pbt.Int(1, 2)}, {}, "'seed' has the name of a placeholder"),
+        (
+            "{a-b} {a.b} {out} [{start}]",
+            {"a-b": pbt.Int(1, 2), "a.b": pbt.Int(1, 2)},
+            {},
+            "'a-b' and 'a.b' have the same variable PBT_HPARAM_A_B",
+        ),
         ("{lr} {out} [{start}]", SPACE, {"in_effect": {"lrr": "(.)"}}, "in_effect names 'lrr'"),
         ("{lr} {out} [{start}]", SPACE, {"cwd": "/nowhere"}, "working directory /nowhere does not exist"),
     ],

@@ -68,16 +68,18 @@ class Strategy(Protocol):
 
 
 def births(view: View, population: int, initial: Sequence[HParams]) -> list[Born]:
-    """One member per set of initial values; the others are sampled from the priors of the space.
+    """One member per set of initial values; names that it lacks, and the other members, are sampled from the priors.
 
     Raises:
-        SpaceError: Initial values outside the space.
+        SpaceError: Initial values outside the space, or refused by its constraint.
     """
-    given = [view.space.check(hparams, f"initial values of member {i}") for i, hparams in enumerate(initial)]
-    return [
-        Born(member=i, hparams=given[i] if i < len(given) else view.space.sample(view.rng("birth", i)))
-        for i in range(population)
-    ]
+    space, born = view.space, []
+    for i in range(max(population, len(initial))):
+        given = initial[i] if i < len(initial) else {}
+        label = f"initial values of member {i}"
+        hparams = space.completed(space.check_given(given, label), view.rng("birth", i))
+        born.append(Born(member=i, hparams=space.check(hparams, label) if given else hparams))
+    return born[:population]
 
 
 def replacement(member: Member, view: View) -> Member | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from pbt.core.describe import Difference, difference, qualified_name
+from pbt.core.describe import Difference, describe, difference, qualified_name
 from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
@@ -181,6 +181,7 @@ class Experiment:
             "population": self.population,
             "objective": self.objective,
             "space": Space(self.space).to_dict(),
+            "constraint": describe(Space(self.space).constraint),
             "initial": [dict(hparams) for hparams in self.initial],
             "plan": self.plan.describe(),
         }
