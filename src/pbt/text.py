@@ -41,6 +41,13 @@ def cell(value: Value, name: str = "") -> str:
     return number(value)
 
 
+def steady(value: Value, name: str = "") -> str:
+    """A value for a column that is redrawn: as `cell`, with trailing zeros kept so that its width hardly changes."""
+    if isinstance(value, float) and math.isfinite(value) and not ("acc" in name and 0 <= value <= 1):
+        return f"{value:#.4g}".rstrip(".")
+    return cell(value, name)
+
+
 def scored(value: float | None) -> str:
     """A score with four significant digits, trailing zeros kept so that a column stays aligned."""
     if value is None or not math.isfinite(value):

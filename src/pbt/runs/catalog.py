@@ -95,9 +95,11 @@ def opened(path: str | Path, reader: RunReader | None = None) -> Iterator[tuple[
     """
     path = Path(path)
     with reader or RunReader(path) as source:
+        # Before the log: a run that ends in between would be taken for an interrupted one.
+        writing = source.is_writing()
         run = Run(source, path)
         _check_recorded(run.meta, path)
-        yield run, state_of(run.view, writing=source.is_writing())
+        yield run, state_of(run.view, writing=writing)
 
 
 def _check_recorded(meta: Mapping[str, Any], path: Path) -> None:

@@ -28,6 +28,7 @@ from pbt.store.event_rows import from_json
 from pbt.store.files import StateFiles, file_name
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own, os_errors
 from pbt.store.lock import WriterLock
+from pbt.store.system import SYNCED, sync
 from pbt.store.verify import verify_run
 from pbt.store.waves import numbered
 
@@ -248,8 +249,8 @@ def _write(path: Path, salvaged: _Found, cut: int, states: dict[StateRef, Stored
             )
     finally:
         connection.close()
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    with path.open(SYNCED) as file:
+        sync(file.fileno())
 
 
 def _free_name(path: Path) -> Path:
