@@ -70,6 +70,7 @@ def test_a_worker_that_dies_while_it_writes() -> None:
         ("processes", "walk", 60, 30),
         ("vectorized", "network", 60, 30),
         ("programs", "network", 20, 10),
+        ("ray", "walk", 0, 5),
     ],
 )
 def test_more(executor, task, calls, instants) -> None:

@@ -48,7 +48,7 @@ def test_a_wave_is_one_row_and_reads_as_its_decisions() -> None:
     assert [id_ for id_, _ in rows] == [101, 103, 106, 107]
     assert numbered(rows, 100) == list(enumerate(events, 101))
     assert to_events(rows, 104) == events[4:]
-    assert [repr(event) for event in to_events(rows)] == [repr(event) for event in events]
+    assert [repr(event) for event in to_events(rows, 100)] == [repr(event) for event in events]
     id_, text = rows[-1]
     assert decision_in(id_, text, StateRef(6, 3)) == events[4].decision
     assert decision_in(id_, text, StateRef(4, 3)) is None
@@ -83,12 +83,20 @@ def test_waves_of_several_steps_have_a_row_each() -> None:
     """What a row says once is the same for all of its members; a long wave has several rows."""
     events: list[Event] = [continued(i, step=20 + i % 2) for i in range(6)]
     assert len(packed(events)) == 2
-    assert to_events(packed(events)) == events
+    assert to_events(packed(events), 100) == events
     assert len(packed(events[:3])) == 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(waves, "MOST", 2)
         assert len(packed(events)) == 4
-        assert to_events(packed(events)) == events
+        assert to_events(packed(events), 100) == events
+
+
+@pytest.mark.parametrize("entries", ['[0,1,""],[0,2,""]', '[7,1,""],[0,2,""]', '[0.5,1,""],[0,2,""]'])
+def test_events_that_are_missing_or_there_twice_are_named(entries: str) -> None:
+    """A row whose members do not fill the places before it."""
+    text = f'{{"kind":"continued","round":3,"step":1,"names":[],"events":[{entries}]}}'
+    with pytest.raises(CorruptError, match="expected the events in a row"):
+        to_events([(9, text)], 7)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +106,7 @@ def test_waves_of_several_steps_have_a_row_each() -> None:
         '{"kind":"continued","round":3,"step":1,"names":["lr"],"events":[[0,1]]}',
         '{"kind":"continued","round":3,"step":1,"names":["lr"],"events":[["a",1,"",0.5]]}',
         '{"kind":"continued","round":"3","step":1,"names":[],"events":[[0,1,""]]}',
+        '{"kind":"continued","round":3,"step":-1,"names":[],"events":[[0,1,""]]}',
         '{"kind":"continued","events":7}',
         '{"kind":"continued","round":3,"step":1,"names":["lr"],"events":[[0,1,"",0.5,0.5]]}',
     ],

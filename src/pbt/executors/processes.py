@@ -27,7 +27,7 @@ from pbt.core.population import StateRef
 from pbt.errors import PBTError, TaskError, UsageError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.devices import device_lost
-from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked
+from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked, unblock_interrupts
 from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
@@ -239,7 +239,7 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
     """Main function of a worker: open the task, then train batches until the pipe closes."""
     # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
+    unblock_interrupts()
     lock = threading.Lock()
 
     def say(kind: str, content: object = None) -> None:

@@ -10,6 +10,7 @@ from pbt.core.checkpoint import FoldedLog, unfolded
 from pbt.core.events import Event, Failed, Reported
 from pbt.core.fold import empty_view
 from pbt.core.history import RunHistory, TrainedState, ancestry_of, schedule_of
+from pbt.core.laws import check_index
 from pbt.core.population import Member, StateRef, View
 from pbt.core.schedule import Schedule
 from pbt.core.standings import Standings
@@ -144,7 +145,13 @@ class Run:
 
     @cached_property
     def events(self) -> list[Event]:
-        """The whole log, in order."""
+        """The whole log, in order.
+
+        Raises:
+            CorruptError: An event cannot have happened.
+        """
+        if isinstance(self._source, RunReader):
+            return self._source.history(self.num_events)
         return self._source.events(0, self.num_events)
 
     @cached_property
@@ -156,8 +163,15 @@ class Run:
 
     @cached_property
     def tree(self) -> RunHistory:
-        """The ancestry of all states, read from the log."""
-        return RunHistory(self.events)
+        """The ancestry of all states, read from the log.
+
+        Raises:
+            CorruptError: An event cannot have happened, or the checkpoint belongs to another log.
+        """
+        history = RunHistory(self.events)
+        if self.path is not None:
+            check_index(self._folded, history)
+        return history
 
     @property
     def best(self) -> BestMember:

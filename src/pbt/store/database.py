@@ -34,6 +34,8 @@ def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
         CorruptError: Its header selects another kind of journal, with which even a reader would write files.
     """
     _check_mode(database)
+    if mode == "rwc":
+        database.touch()  # SQLite's own new files are never writable for a group, whatever the umask
     uri = f"{database.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience, factory=BoundedConnection)
     connection.bound(database)

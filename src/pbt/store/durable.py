@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from pbt.errors import CorruptError, DiskError, RunError
 from pbt.store.encoded_bytes import pieces_of
+from pbt.store.system import CAREFUL, FOLDER, physical_memory, sync
 
 TEMPORARY = ".tmp"
 AHEAD = 32 << 20
@@ -43,7 +44,7 @@ def write_durable(path: Path, *content: Any) -> None:
         else:
             _write_ahead(file, content)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def _write_ahead(file: BinaryIO, content: Sequence[Any]) -> None:
@@ -56,7 +57,7 @@ def _write_ahead(file: BinaryIO, content: Sequence[Any]) -> None:
                 if moved is not None:
                     moved.result()  # the system reports a failed write to one fsync only
                 file.flush()
-                moved = disk.submit(os.fsync, file.fileno())
+                moved = disk.submit(sync, file.fileno())
     if moved is not None:
         moved.result()
 
@@ -123,9 +124,11 @@ def disk_errors(path: Path, size: str = "") -> Iterator[None]:
 
 def sync_folder(folder: Path) -> None:
     """Make the file names in a folder durable; without it a power loss can lose a synced file's name."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    if FOLDER is None:
+        return  # the system names files durably, or not at all
+    descriptor = os.open(folder, os.O_RDONLY | FOLDER)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -138,7 +141,7 @@ def open_plain(path: Path) -> int:
         OSError: It is a directory, or cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | CAREFUL)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CorruptError(f"{path}: expected a regular file, found a link") from error
@@ -154,10 +157,10 @@ def open_plain(path: Path) -> int:
 def _check_plain(found: os.stat_result, path: Path) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = physical_memory()
     if not stat.S_ISREG(found.st_mode):
         raise CorruptError(f"{path}: expected a regular file, found something else")
-    if found.st_size > memory:
+    if memory is not None and found.st_size > memory:
         raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
 
 

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 from pbt.closing import Closing
 from pbt.core.events import Born, Decided, Event, Failed, Opening, Reported
+from pbt.core.laws import LogLaws
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
+from pbt.space import Space
 from pbt.store import checksums, tables
 from pbt.store.base import Checkpoint, JournalEntry
 from pbt.store.database import LOOK, check_format, check_journal, connect, plain_errors
@@ -89,6 +91,19 @@ class RunReader(Closing):
             CorruptError: A row is not an event.
         """
         return to_events(((row.id, row.data) for row in self.rows(after, until)), after)
+
+    def history(self, until: int | None = None) -> list[Event]:
+        """The log up to an event, checked against its laws.
+
+        Raises:
+            CorruptError: A row is not an event, or cannot have happened.
+        """
+        events = self.events(0, until)
+        self._laws().check(events)
+        return events
+
+    def _laws(self) -> LogLaws:
+        return LogLaws(Space.from_dict(self.meta.get("space", {})))
 
     def rows(self, after: int = 0, until: int | None = None) -> list[tables.EventRow]:
         """The undecoded rows of the log after one id, up to and including another.

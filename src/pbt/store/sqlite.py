@@ -138,6 +138,7 @@ class RunStore(Closing):
                 check_journal(path / JOURNAL)
                 connection = connect(path / DATABASE, mode, _PATIENCE)
                 connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("PRAGMA fullfsync = ON")  # macOS
                 if new is not None:
                     _create(connection, path, new, hparams)
                 check_format(connection, path)

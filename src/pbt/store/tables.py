@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pbt.core.population import StateRef, Stored
+from pbt.core.recorded import check_recorded
 from pbt.errors import CorruptError
 from pbt.store import checksums
 from pbt.store.base import Checkpoint, JournalEntry, NewEntry
 from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION, is_damage
 from pbt.store.event_rows import from_json, to_json
+from pbt.store.notes import entry_of, is_time
 from pbt.store.views import views
 from pbt.store.waves import KIND, PlacedRow
 
@@ -80,8 +82,14 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """All keys and values."""
-    return {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+    """All keys and values.
+
+    Raises:
+        CorruptError: A value is none that a run records.
+    """
+    meta = {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+    check_recorded(meta)
+    return meta
 
 
 def write_events(connection: sqlite3.Connection, rows: Sequence[PlacedRow], clock: float) -> None:
@@ -143,10 +151,13 @@ def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str,
 
 
 def read_journal(connection: sqlite3.Connection, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
-    """The notes of one kind, or all, after an id, in order."""
+    """The notes of one kind, or all, after an id, in order.
+
+    Raises:
+        CorruptError: A row is none that a run writes.
+    """
     query = "SELECT id, kind, data, clock FROM journal WHERE (?1 IS NULL OR kind = ?1) AND id > ?2 ORDER BY id"
-    rows = connection.execute(query, (kind, after)).fetchall()
-    return [JournalEntry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
+    return [entry_of(*row) for row in connection.execute(query, (kind, after)).fetchall()]
 
 
 def empty_checkpoints(connection: sqlite3.Connection) -> None:
@@ -227,7 +238,7 @@ def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[Eve
 def read_clock(connection: sqlite3.Connection, id_: int) -> float | None:
     """Time of the commit of an event; None if there is no such event."""
     row = connection.execute("SELECT clock FROM events WHERE id >= ? ORDER BY id LIMIT 1", (id_,)).fetchone()
-    return row[0] if row is not None and isinstance(row[0], float) else None
+    return row[0] if row is not None and is_time(row[0]) else None
 
 
 def read_last(connection: sqlite3.Connection) -> int:

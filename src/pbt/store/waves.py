@@ -4,16 +4,18 @@ Most decisions of a large synchronous run say only that. Such a row repeats what
 the id of its last event; the ids of events count events, as in a log with a row for each.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from pbt.core.events import Decided, Decision, Event
+from pbt.core.laws import check_form
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError
+from pbt.store.database import LOOK
 from pbt.store.event_rows import EventValues, to_event, to_row
 from pbt.store.event_text import dump
+from pbt.store.plain_json import decoded
 
 KIND = "continued"
 """The kind of these rows."""
@@ -109,9 +111,13 @@ def to_events(rows: Iterable[tuple[int, str]], after: int = 0) -> list[Event]:
     """The events after an id in rows of a log, given as id and text, in order.
 
     Raises:
-        CorruptError: A text is not an event.
+        CorruptError: A text is not an event, or an event is missing or there twice.
     """
-    return [event for _, event in numbered(rows, after)]
+    found = numbered(rows, after)
+    for expected, (id_, _) in enumerate(found, after + 1):
+        if id_ != expected:
+            raise CorruptError(f"event {expected}: expected the events in a row, found event {id_!r}; {LOOK}")
+    return [event for _, event in found]
 
 
 def numbered(rows: Iterable[tuple[int, str]], after: int = 0) -> list[tuple[int, Event]]:
@@ -136,9 +142,12 @@ def _unpacked(id_: int, text: str) -> list[tuple[int, Event]]:
     plain, entries = _read(id_, text)
     try:
         make = _maker(plain)
-        return [(id_ - entry[0], Decided(decision=make(entry))) for entry in entries]
+        events: list[tuple[int, Event]] = [(id_ - entry[0], Decided(decision=make(entry))) for entry in entries]
+        for _, event in events:
+            check_form(event)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise _foreign(id_, text, error) from error
+    return events
 
 
 def decision_in(id_: int, text: str, ref: StateRef) -> Decision | None:
@@ -157,7 +166,7 @@ def decision_in(id_: int, text: str, ref: StateRef) -> Decision | None:
 
 def _read(id_: int, text: str) -> tuple[dict[str, Any], list[Entry]]:
     try:
-        plain = json.loads(text)
+        plain = decoded(text)
         return plain, plain["events"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _foreign(id_, text, error) from error

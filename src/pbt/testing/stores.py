@@ -49,7 +49,7 @@ def report(store: Store, member: int, round_: int, size: int = SMALL) -> tuple[R
 
 def decide(member: int, round_: int, start: StateRef | None) -> Decided:
     """A decision that opens this round."""
-    return Decided(decision=Decision(member=member, round=round_, start=start, step=0, hparams=HPARAMS))
+    return Decided(decision=Decision(member=member, round=round_, start=start, step=10 * (round_ - 1), hparams=HPARAMS))
 
 
 def fill(store: Store, members: int = 2, rounds: int = 2, size: int = SMALL) -> list[Event]:

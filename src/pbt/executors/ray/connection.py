@@ -13,6 +13,7 @@ from typing import Any
 
 from pbt.errors import DeviceError, MissingExtraError, UsageError, WorkerError
 from pbt.executors.machine import cores_here
+from pbt.executors.ray import leftovers
 from pbt.executors.ray.autoscaling import autoscaler_of
 from pbt.executors.ray.cluster import Cluster
 from pbt.executors.ray.control_store import CALL_SECONDS, HEAD_SECONDS, bounded
@@ -64,8 +65,10 @@ def connected(cluster: Cluster, task: Any) -> Any:
         options["runtime_env"] = environment
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        with leftovers.ended_with_driver() if where is None else contextlib.nullcontext():
+            ray.init(**options)
     except Exception as error:
+        leftovers.end()
         raise WorkerError(
             f"no Ray cluster can be reached at {where or 'this machine'} ({_first_line(error)}); start one with "
             "'ray start --head', check the address, and where it asks for a token set RAY_AUTH_MODE=token and "
@@ -103,6 +106,7 @@ def disconnect() -> None:
         _ours = False
         with contextlib.suppress(TimeoutError):
             bounded(sys.modules["ray"].shutdown)
+        leftovers.end()
 
 
 def nodes(ray: Any, left_out: Container[str] = (), seconds: float = CALL_SECONDS) -> list[dict[str, float]]:
