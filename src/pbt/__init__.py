@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
     from pbt.core.schedule import Schedule
     from pbt.core.strategy import Plan, Proposal, Strategy
+    from pbt.domains import Choice, Float, Int
     from pbt.errors import PBTError
     from pbt.executors.base import scratch
     from pbt.executors.cluster_data import cluster_data
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pbt.runs.results import Run
     from pbt.runs.schedule_io import read_schedule
     from pbt.runs.stopping import Stop
-    from pbt.space import Choice, Float, HParams, Int, Space
+    from pbt.space import HParams, Space
     from pbt.store.folder import Folder
     from pbt.store.pytrees import restore
     from pbt.tasks.command import Command
@@ -80,6 +81,7 @@ _NAMES = {
     "core.explore": "follow jitter keep perturb perturb_or_resample random_subset resample",
     "core.schedule": "Schedule",
     "core.strategy": "Plan Proposal Strategy",
+    "domains": "Choice Float Int",
     "errors": "PBTError",
     "executors.base": "scratch",
     "executors.cluster_data": "cluster_data",
@@ -94,7 +96,7 @@ _NAMES = {
     "runs.results": "Run",
     "runs.schedule_io": "read_schedule",
     "runs.stopping": "Stop",
-    "space": "Choice Float HParams Int Space",
+    "space": "HParams Space",
     "store.folder": "Folder",
     "store.pytrees": "restore",
     "tasks.command": "Command",

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pbt.core.population import Role, StateRef
-from pbt.space import HParams, Value
+from pbt.domains import Value
+from pbt.space import HParams
 
 DecisionKind = Literal["continue", "explore", "exploit", "replace"]
 

@@ -12,6 +12,7 @@ from pbt.core.describe import Difference, describe, difference, qualified_name
 from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
+from pbt.domains import DomainBase
 from pbt.errors import UsageError, nearest
 from pbt.executors.cluster_data import hold
 from pbt.executors.fingerprint import recording
@@ -31,7 +32,7 @@ from pbt.runs.results import Run
 from pbt.runs.resume import check_same, check_same_data, existing_run, record_change, warn_of_changes
 from pbt.runs.stopping import StopLike, Stopper
 from pbt.runs.task_forms import AnyTask, trainable
-from pbt.space import DomainBase, HParams, Space
+from pbt.space import HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LOGS, check_vacant
