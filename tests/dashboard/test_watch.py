@@ -468,9 +468,11 @@ def test_an_update_has_only_what_changed(tmp_path: Path) -> None:
     assert list(update["figures"]) == ["curves"]
     assert update["tags"] == second.tags
     whole = json.loads(second.body())
-    before = json.loads(first.body())["figures"]
-    assert {name: update["figures"].get(name) or before[name] for name in update["tags"]} == whole["figures"]
-    assert {**update, "figures": whole["figures"]} == whole
+    before = json.loads(first.body())
+    for part in ("figures", "parts"):
+        assert {name: update[part].get(name) or before[part][name] for name in whole[part]} == whole[part]
+    assert update["parts"] == {}
+    assert {**update, "figures": whole["figures"], "parts": whole["parts"]} == whole
     with served(tmp_path) as client:
         (run,) = json.loads(client.ask("/api/runs").body)["runs"]  # type: ignore[attr-defined]
         answer = client.ask(f"/api/run/{run['key']}?known={'.'.join(first.tags.values())}", Accept_Encoding="gzip")

@@ -137,6 +137,17 @@ class ResponseCache:
             task.add_done_callback(lambda _: self._making.pop(key, None))
         return await asyncio.shield(self._making[key])
 
+    async def member(self, key: str, number: int) -> Answer | None:
+        """The record of a member; None if there is no such run or member."""
+        await self.runs()
+        listed = self._listed.get(key)
+        if listed is None or not isinstance(self._make, PageMaker):
+            return None
+        make = self._make.member
+        async with self._room:
+            body, _ = await in_thread(lambda: make(listed.path, listed.version, number))
+        return None if body is None else _answer(body)
+
     def _rendered(self, listed: WatchedRun) -> Answer:
         with _paused_collection:
             page = self._make(listed.path, listed.version)

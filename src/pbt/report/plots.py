@@ -61,4 +61,4 @@ def _drawn(name: str, run: RunLike) -> Any:
     record = getattr(records, name)
     if record is None:
         raise UsageError(f"{snapshot.name}: the figure '{name}' cannot be drawn. {shows(name, records, snapshot)}")
-    return getattr(matplotlib_figures, f"plot_{name}")(record)
+    return matplotlib_figures.captioned(getattr(matplotlib_figures, f"plot_{name}")(record), records.caption)

@@ -1,11 +1,14 @@
 // The selected run, and polling: while the page is visible, ask the server for changes every two seconds.
 
-import { setText } from "./parts.js";
+/* global parts, member, states */
+
 import * as run from "./run.js";
 import * as runs from "./runs.js";
 
+const { setText } = parts;
 const PACE = 2000;
 const LATE = 120000;
+const PARTS = ["states", "members"];
 const main = document.getElementById("run");
 const news = document.getElementById("news");
 const pause = document.getElementById("pause");
@@ -62,8 +65,13 @@ async function follow(one) {
   }
   const found = await ask(address, known.size ? `?known=${[...known.keys()].join(".")}` : "");
   if (found && chosen() === one.key) {
-    for (const [name, tag] of Object.entries(found.tags)) found.figures[name] ??= known.get(tag);
-    known = new Map(Object.entries(found.tags).map(([name, tag]) => [tag, found.figures[name]]));
+    const known_ = new Map();
+    for (const [name, tag] of Object.entries(found.tags)) {
+      const place = PARTS.includes(name) ? found.parts : found.figures;
+      place[name] ??= known.get(tag);
+      known_.set(tag, place[name]);
+    }
+    known = known_;
     run.show(one.key, found);
     shown = { key: one.key, version: found.version };
     main.setAttribute("aria-busy", "false");
@@ -71,10 +79,20 @@ async function follow(one) {
   }
 }
 
-// The URL may name a figure, which exists only after the first run is shown.
+// The record of a member of the shown run.
+async function record(number) {
+  const answer = await fetch(`/api/run/${shown.key}/member/${number}`, { cache: "no-store" });
+  if (answer.status === 404) return null;
+  if (!answer.ok) throw new Error(`The server answered: ${answer.statusText}`);
+  return answer.json();
+}
+member.use(record, "This run has no such member.");
+
+// The URL may name a figure or a member, which exist only after the first run is shown.
 let first = true;
 function arrive() {
   first = false;
+  member.arrive();
   if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 

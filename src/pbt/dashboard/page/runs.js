@@ -1,7 +1,8 @@
 // The list of runs.
 
-import { ago, element, setText } from "./parts.js";
+/* global parts */
 
+const { ago, element, setText } = parts;
 const nav = document.getElementById("runs");
 const details = document.getElementById("list");
 const list = details.querySelector("ul");

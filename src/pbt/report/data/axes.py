@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+from pbt.core.population import StateRef
 from pbt.space import Choice, Domain, Value
 
 Item = TypeVar("Item")
 Number = float | None
+Point = tuple[float, Number, StateRef | None]
+"""Coordinates, and the state that the point stands for."""
 STEPS_TITLE = "training steps in the state (lineage steps)"
 DECADES = 100.0
 """Values that span a larger factor get a logarithmic axis."""
@@ -22,23 +25,28 @@ class Curve:
 
     x: tuple[Number, ...] = ()
     y: tuple[Number, ...] = ()
+    refs: tuple[StateRef | None, ...] = field(default=(), compare=False)
+    """The state of each point; empty if the points stand for no states."""
 
     def __len__(self) -> int:
         return len(self.x)
 
 
-def joined(pieces: Iterable[Sequence[tuple[float, Number]]]) -> Curve:
+def joined(pieces: Iterable[Sequence[Point]]) -> Curve:
     """One curve from several pieces, with gaps between them."""
     x: list[Number] = []
     y: list[Number] = []
+    refs: list[StateRef | None] = []
     for piece in pieces:
         if x and piece:
             x.append(None)
             y.append(None)
-        for position, value in piece:
+            refs.append(None)
+        for position, value, ref in piece:
             x.append(position)
             y.append(value)
-    return Curve(tuple(x), tuple(y))
+            refs.append(ref)
+    return Curve(tuple(x), tuple(y), tuple(refs) if any(refs) else ())
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:

@@ -11,6 +11,7 @@ from pbt.report.data.plane import Plane, plane
 from pbt.report.data.schedules import ScheduleLines, schedules
 from pbt.report.data.tree import Tree, tree
 from pbt.report.snapshot import RunSnapshot
+from pbt.text import count
 
 NAMES = ("fitness", "curves", "schedules", "tree", "founders", "exploits", "plane", "health")
 
@@ -19,6 +20,8 @@ NAMES = ("fitness", "curves", "schedules", "tree", "founders", "exploits", "plan
 class Pictures:
     """The data of every figure; None where the run has nothing to show."""
 
+    caption: str = ""
+    """The run, its population, seed and score, for figures that stand alone."""
     fitness: Fitness | None = None
     curves: PointLines | None = None
     schedules: ScheduleLines | None = None
@@ -29,11 +32,19 @@ class Pictures:
     health: Health | None = None
 
 
+def _caption(snapshot: RunSnapshot) -> str:
+    better = "higher" if snapshot.sign > 0 else "lower"
+    parts = (snapshot.name, count(len(snapshot.members), "member"), f"seed {snapshot.meta.get('seed')}")
+    return " · ".join((*parts, f"{snapshot.score_name}: {better} is better"))
+
+
 def pictures(snapshot: RunSnapshot) -> Pictures:
     """The data of all figures; before a member has finished a round, only of the rounds in progress."""
     if not snapshot.path:
-        return Pictures(curves=curves(snapshot))
+        lines = curves(snapshot)
+        return Pictures(caption=_caption(snapshot) if lines else "", curves=lines)
     return Pictures(
+        caption=_caption(snapshot),
         fitness=fitness(snapshot),
         curves=curves(snapshot),
         schedules=schedules(snapshot),

@@ -1,8 +1,10 @@
 """The population in the plane of two hyperparameters, round by round, colored by score."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pbt.core.history import TrainedState
 from pbt.core.population import StateRef
 from pbt.report.data.axes import Axis, Number, axis_of, quantile, thin, thinned
 from pbt.report.data.fitness import logarithmic
@@ -20,12 +22,15 @@ class PlaneFrame:
 
     round: int
     step: int
-    members: tuple[int, ...]
+    refs: tuple[StateRef, ...]
+    """The states of the members."""
     x: tuple[Number, ...]
     y: tuple[Number, ...]
     scores: tuple[float, ...]
     winner: tuple[tuple[Number, Number], ...]
     """Coordinates of the best state's ancestor in this round; empty if there is none."""
+    ancestors: tuple[StateRef, ...]
+    """The states of `winner`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +57,9 @@ def plane(snapshot: RunSnapshot) -> Plane | None:
     if not names or len(snapshot.members) < 2:
         return None
     generations = thin(snapshot.generations, FRAMES)
+    limit = _most(generations)
     x = axis_of(names[0], snapshot.space[names[0]])
     y = axis_of(names[1], snapshot.space[names[1]]) if len(names) > 1 else None
-    limit = max(10, POINTS // len(generations))
     most = max(len(generation.states) for generation in generations)
     later = sorted(s for g in snapshot.generations[len(snapshot.generations) // 4 :] for s in g.scores)
     log = logarithmic(snapshot)
@@ -77,6 +82,22 @@ def plane(snapshot: RunSnapshot) -> Plane | None:
     )
 
 
+def frame_states(snapshot: RunSnapshot) -> list[list[TrainedState]]:
+    """The states drawn of each round."""
+    generations = thin(snapshot.generations, FRAMES)
+    limit = _most(generations)
+    return [_shown(generation, limit) for generation in generations]
+
+
+def _most(generations: Sequence[Generation]) -> int:
+    """The most members drawn per round."""
+    return max(10, POINTS // len(generations))
+
+
+def _shown(generation: Generation, limit: int) -> list[TrainedState]:
+    return thin(sorted(generation.states, key=lambda state: state.state), limit)
+
+
 def _ends(low: float, high: float, *, log: bool) -> tuple[float, float]:
     if log:
         low, high = math.log10(low), math.log10(high)
@@ -95,23 +116,23 @@ def _varied(snapshot: RunSnapshot) -> list[str]:
 
 
 def _frame(generation: Generation, x: Axis, y: Axis | None, ancestry: frozenset[StateRef], limit: int) -> PlaneFrame:
-    states = sorted(generation.states, key=lambda state: state.state)
-    shown = thin(states, limit)
+    shown = _shown(generation, limit)
     drawn = ancestry | {state.state for state in shown}
     points = {
         state.state: (
             x.place(state.hparams.get(x.name)),
             state.score if y is None else y.place(state.hparams.get(y.name)),
         )
-        for state in states
+        for state in sorted(generation.states, key=lambda state: state.state)
         if state.state in drawn
     }
     return PlaneFrame(
         round=generation.depth,
         step=generation.step,
-        members=tuple(state.member for state in shown),
+        refs=tuple(state.state for state in shown),
         x=tuple(points[state.state][0] for state in shown),
         y=tuple(points[state.state][1] for state in shown),
         scores=tuple(state.score for state in shown),
         winner=tuple(point for ref, point in points.items() if ref in ancestry),
+        ancestors=tuple(ref for ref in points if ref in ancestry),
     )

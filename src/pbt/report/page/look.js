@@ -35,13 +35,9 @@ const look = {
     }
   },
 
-  config(name) {
-    return {
-      // Never send data anywhere, and offer no button for it.
-      showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true,
-      displayModeBar: window.innerWidth > 640 ? "hover" : false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"],
-      toImageButtonOptions: { format: "svg", filename: name },
-    };
-  },
+  // Never send data anywhere, and offer no button for it.
+  config: { showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true, displayModeBar: false, doubleClick: false },
+
+  // A name as part of the name of a file.
+  fileName: (name) => (name ?? "run").replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 60) || "run",
 };

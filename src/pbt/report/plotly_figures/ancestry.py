@@ -16,16 +16,16 @@ def plot_tree(record: Tree) -> Figure:
     """The initial members on the left, the living states on the right, and all branches between them."""
     labels = [text(label) for label in record.passed]
     data = [
-        line(record.dead, "extinct", QUIET, width=1, hoverinfo="skip"),
-        line(record.living, "has living descendants", POPULATION, width=1.5, hoverinfo="skip"),
+        line(record.dead, "extinct", QUIET, width=1, hovertemplate=_STATE),
+        line(record.living, "has living descendants", POPULATION, width=1.5, hovertemplate=_STATE),
         line(record.winner, "the winner's ancestry", WINNER, width=3.5, text=labels, hovertemplate=_HOVER),
-        dots(record.initial, "initial members", INITIAL, size=7, hoverinfo="skip"),
-        dots(record.final, "living states", POPULATION, size=7, hoverinfo="skip"),
+        dots(record.initial, "initial members", INITIAL, size=7, hovertemplate=_STATE),
+        dots(record.final, "living states", POPULATION, size=7, hovertemplate=_STATE),
     ]
     if record.failed.x:
-        data.append(dots(record.failed, "failed round", FAILED, size=8, symbol="x-thin-open", hoverinfo="skip"))
+        data.append(dots(record.failed, "failed round", FAILED, size=8, symbol="x-thin-open", hovertemplate=_STATE))
     if record.winner.x:
-        end = Curve(record.winner.x[-1:], record.winner.y[-1:])
+        end = Curve(record.winner.x[-1:], record.winner.y[-1:], record.winner.refs[-1:])
         data.append(dots(end, "the best state", WINNER, size=15, symbol="star", text=labels[-1:], hovertemplate=_HOVER))
     height = min(820, 260 + 8 * len(record.initial))
     hidden: dict[str, Any] = {"visible": False, "range": [-0.02, 1.02], "fixedrange": True}
@@ -34,6 +34,7 @@ def plot_tree(record: Tree) -> Figure:
 
 
 _HOVER = "%{text}<extra></extra>"
+_STATE = "member %{customdata[0]}, round %{customdata[1]}<br>step %{x}<extra></extra>"
 
 
 def plot_founders(record: FounderShares) -> Figure:

@@ -26,6 +26,8 @@ PANEL = 150
 """Height of a panel in pixels."""
 GAP = 46
 """Pixels between two panels, with room for a title."""
+SMOOTH = {"smooth": True}
+"""A line that the reader may smooth."""
 TOP, BOTTOM = 64, 52
 """Margins in pixels."""
 
@@ -34,23 +36,26 @@ def plot_fitness(record: Fitness) -> Figure:
     """The scores of all members, their 10 to 90 % band and median, the best so far, and the winner's ancestry."""
     points = "markers" if len(record.steps) == 1 else "lines"
     steps = tuple(record.steps)
+    rounds = list(record.by_round.rounds)
+    names = ("low", "high", "median", "best")
+    meta = {name: {"rounds": {"x": rounds, "y": shorts(getattr(record.by_round, name))}} for name in names}
     band = {"fill": "tonexty", "fillcolor": BAND, "hoverinfo": "skip"}
     data = [
-        line(record.members, "members", QUIET, width=1, hoverinfo="skip"),
-        line(Curve(steps, record.low), "10 %", BAND, width=0, showlegend=False, hoverinfo="skip"),
-        line(Curve(steps, record.high), "10 to 90 %", BAND, width=0, **band),
-        line(Curve(steps, record.median), "median", POPULATION, width=2, mode=points),
-        line(Curve(steps, record.best), "best so far", RING, width=1.5, dash="dot", shape="hv", mode=points),
-        line(record.winner, "the winner's ancestry", WINNER, width=3, mode=points),
+        line(record.members, "members", QUIET, width=1, meta=SMOOTH, mode=points),
+        line(Curve(steps, record.low), "10 %", BAND, width=0, showlegend=False, hoverinfo="skip", meta=meta["low"]),
+        line(Curve(steps, record.high), "10 to 90 %", BAND, width=0, meta=meta["high"], **band),
+        line(Curve(steps, record.median), "median", POPULATION, width=2, mode=points, meta=meta["median"] | SMOOTH),
+        line(Curve(steps, record.best), "best so far", RING, width=1.5, dash="dot", shape="hv", mode=points)
+        | {"meta": meta["best"]},
+        line(record.winner, "the winner's ancestry", WINNER, width=3, mode=points, meta=SMOOTH),
     ]
     if record.marks.x:
-        data.append(
-            dots(record.marks, "copied states", WINNER, size=5, opacity=0.55, symbol="circle-open", hoverinfo="skip")
-        )
+        data.append(dots(record.marks, "copied states", WINNER, size=5, opacity=0.55, symbol="circle-open"))
     y = axis(text(record.score), log=record.log, span=extent(record.members.y, log=record.log))
     if record.window is not None:
         y["range"] = shorts(record.window)
-    return {"data": data, "layout": layout(440, xaxis=step_axis(record.members.x), yaxis=y)}
+    made = layout(440, xaxis=step_axis(record.members.x), yaxis=y)
+    return {"data": data, "layout": made | {"meta": {"controls": ["rounds", "scale-x", "scale-y", "smooth"]}}}
 
 
 def plot_curves(record: PointLines) -> Figure:
@@ -59,12 +64,12 @@ def plot_curves(record: PointLines) -> Figure:
     axes, titles = _stack([panel.name for panel in record.panels])
     for index, panel in enumerate(record.panels):
         name = _axis_name(index)
-        more = {"yaxis": f"y{name}", "mode": "lines+markers" if panel.sparse else "lines", "marker": {"size": 4}}
-        hover = {"hovertemplate": "%{y} at step %{x}<extra></extra>", **more}
+        mode = "lines+markers" if panel.sparse else "lines"
+        more: dict[str, Any] = {"yaxis": f"y{name}", "mode": mode, "marker": {"size": 4}, "meta": SMOOTH}
         data += [
-            line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
-            line(panel.winner, "the winner's ancestry", WINNER, width=2, **hover),
-            line(panel.live, "in progress", POPULATION, width=1.5, customdata=list(panel.training), **hover)
+            line(panel.members, "members", QUIET, width=1, **more),
+            line(panel.winner, "the winner's ancestry", WINNER, width=2, **more),
+            line(panel.live, "in progress", POPULATION, width=1.5, customdata=list(panel.training), **more)
             | {"hovertemplate": "member %{customdata}: %{y} at step %{x}<extra></extra>"},
         ]
         seen = (*panel.members.y, *panel.winner.y, *panel.live.y)
@@ -73,7 +78,7 @@ def plot_curves(record: PointLines) -> Figure:
     steps = [x for panel in record.panels for x in (*panel.members.x, *panel.live.x)]
     return {
         "data": _toggled_together([row for row in data if row["x"]]),
-        "layout": _stacked(axes, titles, steps),
+        "layout": _stacked(axes, titles, steps) | {"meta": {"controls": ["scale-x", "scale-y", "smooth"]}},
     }
 
 
@@ -85,18 +90,18 @@ def plot_schedules(record: ScheduleLines) -> Figure:
         name = _axis_name(index)
         more = {"yaxis": f"y{name}", "shape": "hv"}
         rows = [
-            line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
-            line(panel.winner, "the winner's ancestry", WINNER, width=3, **more, **_values(panel)),
+            line(panel.members, "members", QUIET, width=1, **more),
+            line(panel.winner, "the winner's ancestry", WINNER, width=3, **more),
         ]
         if panel.handovers.x:
-            marks = {"size": 7, "symbol": "circle-open", "hoverinfo": "skip"}
+            marks = {"size": 7, "symbol": "circle-open"}
             rows.append(dots(panel.handovers, "handed over", WINNER, yaxis=more["yaxis"], **marks))
         data += rows
         axes[f"yaxis{name}"] |= hparam_axis(panel.axis, (*panel.members.y, *panel.winner.y)) | _ticks(panel)
     steps = [x for panel in record.panels for x in panel.members.x]
     return {
         "data": _toggled_together(data),
-        "layout": _stacked(axes, titles, steps),
+        "layout": _stacked(axes, titles, steps) | {"meta": {"controls": ["rounds", "scale-x", "scale-y"]}},
     }
 
 
@@ -142,17 +147,6 @@ def _bars(x: tuple[int, ...], y: tuple[float, ...], name: str, color: str, yaxis
         "yaxis": yaxis,
         "showlegend": False,
     }
-
-
-def _values(panel: Panel) -> dict[str, Any]:
-    """The hover text of the winner's line, in the hyperparameter's own values."""
-    if panel.axis.options:
-        labels = [None if y is None else text(panel.axis.options[int(y)]) for y in panel.winner.y]
-        return {"text": labels, "hovertemplate": "%{text} from step %{x}<extra></extra>"}
-    if panel.axis.flipped:
-        values = [None if y is None else short(1 - y) for y in panel.winner.y]
-        return {"customdata": values, "hovertemplate": "%{customdata} from step %{x}<extra></extra>"}
-    return {"hovertemplate": "%{y} from step %{x}<extra></extra>"}
 
 
 def _ticks(panel: Panel) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pbt.report.data.exploits import Exploits
 from pbt.report.data.plane import Plane, PlaneFrame
 from pbt.report.palette import WINNER, cividis
 from pbt.report.plotly_figures.common import Figure, axis, hparam_axis, layout, short, shorts, text
-from pbt.text import number
+from pbt.text import number, times
 
 _MARGIN = {"l": 60, "r": 20, "t": 24, "b": 52}
 """Margins without room for a legend."""
@@ -18,6 +18,7 @@ def plot_exploits(record: Exploits) -> Figure:
     """A heat map of copies, with a row per donor and a column per copying member."""
     names = list(record.members)
     most = max(max(row) for row in record.copies)
+    cells = list(zip(record.copies, record.rounds, strict=True))
     bar = {"title": {"text": "copies"}, "thickness": 14, "outlinewidth": 0}
     trace = {
         "type": "heatmap",
@@ -30,7 +31,8 @@ def plot_exploits(record: Exploits) -> Figure:
         # Without the darkest part, which is invisible on a dark background.
         "colorscale": [[i / 4, cividis(0.25 + 0.75 * i / 4)] for i in range(5)],
         "colorbar": bar | ({"dtick": 1} if most < 8 else {}),
-        "hovertemplate": "member %{x} copied member %{y}: %{z} times<extra></extra>",
+        "text": [[_when(count, seen) for count, seen in zip(*row, strict=True)] for row in cells],
+        "hovertemplate": "member %{x} copied member %{y}: %{text}<extra></extra>",
         "xgap": 1 if len(names) <= 50 else 0,
         "ygap": 1 if len(names) <= 50 else 0,
     }
@@ -39,6 +41,14 @@ def plot_exploits(record: Exploits) -> Figure:
     y = axis("donor", autorange="reversed", **common)
     height = min(680, 260 + 16 * len(names))
     return {"data": [trace], "layout": layout(height, xaxis=x, yaxis=y, margin=_MARGIN)}
+
+
+def _when(count: int, rounds: tuple[int, ...]) -> str:
+    """How often and when one member copied another."""
+    if not count:
+        return "never"
+    more = ", ..." if count > len(rounds) else ""
+    return f"{times(count)} (round {', '.join(map(str, rounds))}{more})"
 
 
 def plot_plane(record: Plane) -> Figure:
@@ -58,7 +68,7 @@ def plot_plane(record: Plane) -> Figure:
         "mode": "markers",
         "name": "members",
         "marker": marker,
-        "hovertemplate": "%{text}<extra></extra>",
+        "hovertemplate": "member %{customdata[0]}, round %{customdata[1]}<br>score %{customdata[2]}<extra></extra>",
         "showlegend": False,
     }
     ring = {"size": 18, "symbol": "circle-open", "color": WINNER, "line": {"width": 3}}
@@ -67,13 +77,14 @@ def plot_plane(record: Plane) -> Figure:
         "mode": "markers",
         "name": "ancestor of the best state",
         "marker": ring,
-        "hoverinfo": "skip",
+        "hovertemplate": "member %{customdata[0]}, round %{customdata[1]}<extra></extra>",
         "showlegend": True,
     }
     start = _traces(record, record.frames[-1])
     return {
         "data": [points | {"marker": marker | start[0].pop("marker")} | start[0], winner | start[1]],
         "layout": layout(540, xaxis=_axis(record, record.x, "x"), yaxis=_axis(record, record.y, "y"), margin=_MARGIN)
+        | {"meta": {"controls": ["plane", "scale-x", "scale-y"]}}
         | {"sliders": [_slider(record)] if len(record.frames) > 1 else []},
         "frames": [
             {"name": str(frame.round), "data": _traces(record, frame), "traces": [0, 1]}
@@ -92,9 +103,10 @@ def _decades(record: Plane) -> dict[str, Any]:
 
 def _traces(record: Plane, frame: PlaneFrame) -> list[dict[str, Any]]:
     colors = {"color": shorts(math.log10(score) if record.log else score for score in frame.scores)}
-    labels = [f"member {m}: {number(s)}" for m, s in zip(frame.members, frame.scores, strict=True)]
-    points = {"x": shorts(frame.x), "y": shorts(frame.y), "text": labels, "marker": colors}
-    return [points, {"x": shorts(x for x, _ in frame.winner), "y": shorts(y for _, y in frame.winner)}]
+    named = [[*ref, short(score)] for ref, score in zip(frame.refs, frame.scores, strict=True)]
+    points = {"x": shorts(frame.x), "y": shorts(frame.y), "customdata": named, "marker": colors}
+    ring = {"x": shorts(x for x, _ in frame.winner), "y": shorts(y for _, y in frame.winner)}
+    return [points, ring | {"customdata": [list(ref) for ref in frame.ancestors]}]
 
 
 def _axis(record: Plane, hparam: Axis | None, side: str) -> dict[str, Any]:
