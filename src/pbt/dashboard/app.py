@@ -16,7 +16,7 @@ from pbt.dashboard.cache import Answer, ResponseCache, in_thread
 from pbt.report.page import SHARED, look
 
 HTML, CSS, JS, SVG, JSON = "text/html", "text/css", "text/javascript", "image/svg+xml", "application/json"
-SCRIPTS = ("main.js", "run.js", "runs.js")
+SCRIPTS = ("main.js", "run.js", "runs.js", "overview.js", "overlay.js")
 ALWAYS_ASK = "private, no-cache"
 """Browsers may cache the file but must revalidate it: an update of the package changes it."""
 
@@ -76,6 +76,10 @@ def dashboard(responses: ResponseCache, library: Callable[[], str]) -> ASGIApp:
         answer = await responses.member(request.path_params["key"], request.path_params["number"])
         return await _dynamic(request, answer) if answer is not None else await not_found(request)
 
+    async def series(request: Request) -> Response:
+        answer = await responses.series(request.path_params["key"])
+        return await _dynamic(request, answer) if answer is not None else await not_found(request)
+
     async def not_found(_: Request) -> Response:
         return PlainTextResponse("404 Not Found: unknown path\n", 404)
 
@@ -86,10 +90,12 @@ def dashboard(responses: ResponseCache, library: Callable[[], str]) -> ASGIApp:
         [
             Route("/", partial(static, page)),
             Route("/run/{key}", partial(static, page)),
+            Route("/runs", partial(static, page)),
             *(Route(path, partial(static, file)) for path, file in files.items()),
             Route("/plotly.js", plotly),
             Route("/api/runs", runs),
             Route("/api/run/{key}", run),
+            Route("/api/run/{key}/series", series),
             Route("/api/run/{key}/member/{number:int}", member),
             Route("/{path:path}", not_found),
         ],

@@ -10,6 +10,7 @@ from typing import Any
 from pbt.errors import PBTError
 from pbt.report.content import Content, ReportSection, content
 from pbt.report.data.figures import pictures
+from pbt.report.data.series import run_series
 from pbt.report.page import json_text
 from pbt.report.parts import page_parts, record_of
 from pbt.report.read import GrowingReader, read_snapshot
@@ -70,6 +71,15 @@ class PageMaker:
             return snapshot
 
         return run_page(path, version, read)
+
+    def series(self, path: Path, version: str) -> bytes:
+        """The lines of a run that are laid over those of others, as JSON; without lines if it cannot be read."""
+        last = self._last
+        try:
+            snapshot = last[2] if last is not None and last[:2] == (path, version) else read_snapshot(path)
+            return json_text(run_series(snapshot)).encode()
+        except (PBTError, OSError) as error:
+            return json_text({"problem": printable(error), "scores": [], "schedules": []}).encode()
 
     def member(self, path: Path, version: str, member: int) -> bytes | None:
         """The record of a member as JSON; None if there is none.

@@ -14,6 +14,7 @@ from pbt.report.parts import records as records_of_members
 from pbt.report.plotly_figures.common import Figure, titled
 from pbt.report.read import read_snapshot
 from pbt.report.sentences import TITLES
+from pbt.runs.notes import Note, read_note
 from pbt.runs.results import Run
 from pbt.store.durable import replace_file
 
@@ -56,10 +57,11 @@ def write_report(run: Run | str | Path, out: str | Path | None = None) -> Path:
     snapshot = read_snapshot(run)
     records = pictures(snapshot)
     folder = run.path if isinstance(run, Run) else Path(run)
+    note = Note() if folder is None else read_note(folder)
     parts = page_parts(snapshot)
     if parts:
         parts["records"] = records_of_members(snapshot, folder)
-    replace_file(path, page(content(snapshot, records), drawn(records), parts, library).encode())
+    replace_file(path, page(content(snapshot, records), drawn(records), parts, library, note).encode())
     return path
 
 

@@ -2,6 +2,7 @@
 
 /* global parts, member, states */
 
+import * as overview from "./overview.js";
 import * as run from "./run.js";
 import * as runs from "./runs.js";
 
@@ -37,6 +38,9 @@ async function ask(address, query = "") {
   return found;
 }
 
+const OVERVIEW = "/runs";
+const isOverview = () => location.pathname === OVERVIEW || (location.pathname === "/" && Boolean(listed?.comparison));
+
 function chosen() {
   const match = /^\/run\/([0-9a-f]+)$/.exec(location.pathname);
   return match ? match[1] : listed?.runs[0]?.key ?? null;
@@ -45,11 +49,13 @@ function chosen() {
 async function look() {
   const found = await ask("/api/runs");
   if (found) listed = found;
-  const key = chosen();
-  runs.show(listed, key);
+  const key = isOverview() ? null : chosen();
+  runs.show(listed, key, isOverview());
+  if (isOverview() && !listed.single) return all();
   const one = listed.runs.find((item) => item.key === key);
   if (one === undefined) return absent();
   await follow(one);
+  if (shown.key === one.key) run.note(one);
   document.title = `${one.state === "running" ? "▸ " : ""}${one.name}: Population Based Training`;
   light(one.state, paused ? "Updates are paused" : runs.standing(one));
 }
@@ -77,6 +83,16 @@ async function follow(one) {
     main.setAttribute("aria-busy", "false");
     if (first) arrive();
   }
+}
+
+function all() {
+  if (shown.key !== OVERVIEW || shown.version !== listed) overview.show(listed);
+  shown = { key: OVERVIEW, version: listed };
+  main.setAttribute("aria-busy", "false");
+  document.title = `${listed.name}: Population Based Training`;
+  const running = listed.runs.filter(({ state }) => state === "running").length;
+  light(running ? "running" : "", `${listed.runs.length} runs, ${running} running`);
+  if (first) arrive();
 }
 
 // The record of a member of the shown run.

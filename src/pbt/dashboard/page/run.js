@@ -19,6 +19,14 @@ export function problem(title, text) {
   );
 }
 
+// The note and the tags, which are no part of the run's version.
+export function note({ note = "", tags = [] }) {
+  const place = main.querySelector("#note");
+  if (place === null) return;
+  place.hidden = !note && !tags.length;
+  fill(place, ...tags.map((tag) => element("span", { class: "tag", text: `#${tag}` })), element("span", { text: note }));
+}
+
 export function show(key, run) {
   if (run.problem) return problem(run.title, run.problem);
   if (shownKey !== key) {
@@ -53,7 +61,7 @@ function frame() {
   });
   const advice = titled("advice", "Warnings", "advice-text");
   return [
-    element("header", { children: [element("h1", { id: "title" }), element("p", { id: "lead" })] }),
+    element("header", { children: [element("h1", { id: "title" }), element("p", { id: "lead" }), element("p", { id: "note", hidden: true })] }),
     element("section", { id: "results", "aria-label": "Results" }),
     advice,
     element("nav", { id: "contents", "aria-label": "Figures" }),

@@ -39,7 +39,7 @@ class StateTable:
         return {
             "score": self.score,
             "sign": self.sign,
-            "hparams": [_plain_axis(axis) for axis in self.axes],
+            "hparams": [plain_axis(axis) for axis in self.axes],
             "member": [state.member for state in self.states],
             "round": [state.round for state in self.states],
             "depth": [state.depth for state in self.states],
@@ -90,7 +90,8 @@ def _short(value: Value) -> Value:
     return float(text) if text[-1].isdigit() else text
 
 
-def _plain_axis(axis: Axis) -> dict[str, Any]:
+def plain_axis(axis: Axis) -> dict[str, Any]:
+    """How a hyperparameter is drawn, as plain values."""
     return {
         "name": axis.name,
         "title": axis.title,

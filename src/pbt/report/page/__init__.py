@@ -11,13 +11,16 @@ from typing import Any
 
 from pbt.report.content import MEMBERS, Content, ReportSection, ReportWarning
 from pbt.report.tables import FigureTable
+from pbt.runs.notes import NO_NOTE, Note
 from pbt.text import printable
 
 SHARED = ("look.js", "parts.js", "choices.js", "hover.js", "views.js", "member.js", "tables.js", "figures.js")
 """The scripts of this folder that the report and the dashboard share, in the order in which they run."""
 
 
-def page(content: Content, figures: Mapping[str, Any], parts: Mapping[str, Any], library: str) -> str:
+def page(
+    content: Content, figures: Mapping[str, Any], parts: Mapping[str, Any], library: str, note: Note = NO_NOTE
+) -> str:
     """The HTML file; equal runs give equal bytes.
 
     Args:
@@ -25,6 +28,7 @@ def page(content: Content, figures: Mapping[str, Any], parts: Mapping[str, Any],
         figures: The plotly figures by name.
         parts: The tables and records by name.
         library: The source of plotly.js.
+        note: The note and the tags of the run.
     """
     own = "".join(map(look, (*SHARED, "page.js")))
     return Template(look("page.html")).substitute(
@@ -32,6 +36,7 @@ def page(content: Content, figures: Mapping[str, Any], parts: Mapping[str, Any],
         policy=_policy(library, own),
         style=look("page.css"),
         lead=_escaped(content.lead),
+        note=_note(note),
         results=_facts(content.results),
         advice=_advice(content.warnings, content.praise),
         contents=_contents(content),
@@ -84,6 +89,14 @@ def _advice(warnings: Sequence[ReportWarning], praise: str) -> str:
     if items:
         return f"<ul>{items}</ul>"
     return f"<p>{_escaped(praise)}</p>" if praise else ""
+
+
+def _note(note: Note) -> str:
+    if not note:
+        return ""
+    tags = "".join(f'<span class="tag">#{_escaped(tag)}</span>' for tag in note.tags)
+    text = "\n".join(map(_escaped, note.text.splitlines()))
+    return f'<p id="note">{tags}<span>{text}</span></p>'
 
 
 def _contents(content: Content) -> str:

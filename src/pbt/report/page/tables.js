@@ -29,9 +29,10 @@ const tables = (() => {
     // A table in a place.
     //   scope: its name in the address. label: for screen readers. file: the name of its CSV file.
     //   status: the column to filter by. cell: an element for a cell, or undefined for its text.
+    //   hidden: columns that are not saved.
     //   sorted: [column, descending] at first.
-    constructor(place, { scope, label, file, status, cell, sorted, extra = [] }) {
-      Object.assign(this, { place, scope, label, file, status, cell, sorted });
+    constructor(place, { scope, label, file, status, cell, sorted, extra = [], hidden = [] }) {
+      Object.assign(this, { place, scope, label, file, status, cell, sorted, hidden });
       this.head = [];
       this.rows = [];
       this.shown = STEP;
@@ -46,7 +47,7 @@ const tables = (() => {
       this.more = element("button", { type: "button", text: "Show more", hidden: true });
       this.search.addEventListener("input", () => this.#asked("search", this.search.value));
       this.filter.addEventListener("change", () => this.#asked("status", this.filter.value));
-      save.addEventListener("click", () => parts.save(`${file()}.csv`, "text/csv", csv(this.head, this.found)));
+      save.addEventListener("click", () => parts.save(`${file()}.csv`, "text/csv", this.#csv()));
       this.more.addEventListener("click", () => {
         this.shown += STEP;
         this.#draw();
@@ -60,6 +61,12 @@ const tables = (() => {
           element("table", { children: [element("thead", { children: [this.header] }), this.body] })] }),
         this.more,
       );
+    }
+
+    // The rows that are found, without columns that are only controls.
+    #csv() {
+      const kept = (cells) => cells.filter((_, i) => !this.hidden.includes(i));
+      return csv(kept(this.head), this.found.map(kept));
     }
 
     #asked(name, text) {
