@@ -7,13 +7,15 @@ from pbt.report.data.exploits import Exploits, exploits
 from pbt.report.data.fitness import Fitness, fitness
 from pbt.report.data.founders import FounderShares, founders
 from pbt.report.data.health import Health, health
+from pbt.report.data.importance import Importance, importance
+from pbt.report.data.parallel import Parallel, parallel
 from pbt.report.data.plane import Plane, plane
 from pbt.report.data.schedules import ScheduleLines, schedules
 from pbt.report.data.tree import Tree, tree
 from pbt.report.snapshot import RunSnapshot
 from pbt.text import count
 
-NAMES = ("fitness", "curves", "schedules", "tree", "founders", "exploits", "plane", "health")
+NAMES = ("fitness", "curves", "schedules", "tree", "founders", "exploits", "plane", "parallel", "importance", "health")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class Pictures:
     founders: FounderShares | None = None
     exploits: Exploits | None = None
     plane: Plane | None = None
+    parallel: Parallel | None = None
+    importance: Importance | None = None
     health: Health | None = None
 
 
@@ -52,5 +56,7 @@ def pictures(snapshot: RunSnapshot) -> Pictures:
         founders=founders(snapshot),
         exploits=exploits(snapshot),
         plane=plane(snapshot),
+        parallel=parallel(snapshot),
+        importance=importance(snapshot),
         health=health(snapshot),
     )

@@ -115,6 +115,7 @@ const figures = (() => {
       }
       delete layout.sliders;
       if (frames.length) this.#frame(data, frames);
+      for (const trace of data) if (trace.meta?.ties) look.ties(trace);
       look.fit(data, layout, this.div.clientWidth);
       for (const axis of axes(layout)) layout[axis].uirevision = this.resets;
       for (const [axis, range] of this.zoomed) {

@@ -9,7 +9,9 @@ from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, QUIET, WINNE
 from pbt.report.plotly_figures.common import Figure, axis, dots, layout, line, shorts, step_axis, text
 
 LABELED = 0.04
-"""The smallest final share of an area with a label."""
+"""The smallest share of an area with a label."""
+NAMED = 40
+"""The most founders that are named in the tree."""
 
 
 def plot_tree(record: Tree) -> Figure:
@@ -19,7 +21,7 @@ def plot_tree(record: Tree) -> Figure:
         line(record.dead, "extinct", QUIET, width=1, hovertemplate=_STATE),
         line(record.living, "has living descendants", POPULATION, width=1.5, hovertemplate=_STATE),
         line(record.winner, "the winner's ancestry", WINNER, width=3.5, text=labels, hovertemplate=_HOVER),
-        dots(record.initial, "initial members", INITIAL, size=7, hovertemplate=_STATE),
+        dots(record.initial, "initial members", INITIAL, size=7, hovertemplate=_STATE, **_names(record)),
         dots(record.final, "living states", POPULATION, size=7, hovertemplate=_STATE),
     ]
     if record.failed.x:
@@ -31,6 +33,14 @@ def plot_tree(record: Tree) -> Figure:
     hidden: dict[str, Any] = {"visible": False, "range": [-0.02, 1.02], "fixedrange": True}
     steps = (*record.dead.x, *record.living.x, *record.winner.x)
     return {"data": data, "layout": layout(height, xaxis=step_axis(steps), yaxis=hidden)}
+
+
+def _names(record: Tree) -> dict[str, Any]:
+    """The founders' numbers beside their dots, if there is room for them."""
+    if len(record.initial) > NAMED:
+        return {}
+    names = [str(ref.member) for ref in record.initial.refs if ref is not None]
+    return {"mode": "markers+text", "text": names, "textposition": "middle left", "cliponaxis": False}
 
 
 _HOVER = "%{text}<extra></extra>"
@@ -64,6 +74,13 @@ def plot_founders(record: FounderShares) -> Figure:
         if share.parts[-1] >= LABELED:
             middle = 100 * (below + share.parts[-1] / 2)
             notes.append({"text": name, "y": middle, "yref": "y", "x": 1.01, "xref": "paper", "xanchor": "left"})
+        elif share.parts[share.widest] >= LABELED and share.founder is not None:
+            under = sum(other.parts[share.widest] for other in shares[: shares.index(share)])
+            place = {"x": record.steps[share.widest], "xref": "x", "xanchor": "left" if share.widest == 0 else "center"}
+            light = positions[share.founder] > 0.5 and not won
+            middle = 100 * (under + share.parts[share.widest] / 2)
+            font = {"size": 10, "color": "#1d2126" if light else "#ffffff"}
+            notes.append({"text": f"{share.founder}", "y": middle, "yref": "y", "font": font, **place})
         below += share.parts[-1]
     more = {"annotations": [{**note, "showarrow": False} for note in notes], "margin": _MARGIN, "showlegend": False}
     y = axis("share of the population, %", range=[0, 100], fixedrange=True)

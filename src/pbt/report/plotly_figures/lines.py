@@ -106,35 +106,50 @@ def plot_schedules(record: ScheduleLines) -> Figure:
 
 
 def plot_health(record: Health) -> Figure:
-    """Four panels over a common axis of rounds."""
+    """Up to four panels over a common axis of rounds; what never happened or was not recorded has none."""
+    panels = [name for name in HEALTH if name == "founders" or any(getattr(record, name))]
     rounds = tuple(record.rounds)
-    titles = ["founders with descendants", "started from a copy, %", "failed rounds", "seconds per round"]
-    axes, notes = _stack(titles)
-    percents = tuple(100 * share for share in record.copied)
-    many = {"shape": "hv", "width": 2, "showlegend": False}
-    data = [
-        line(Curve(rounds, tuple(record.founders)), "founders", POPULATION, yaxis="y", **many),
-        _bars(rounds, percents, "copied, %", POPULATION, "y2"),
-        _bars(rounds, tuple(record.failed), "failed", FAILED, "y3"),
-        line(Curve(rounds, record.slowest), "slowest", OTHERS, yaxis="y4", width=1),
-        line(Curve(rounds, record.seconds), "median", POPULATION, yaxis="y4", width=2),
-    ]
-    from_zero: dict[str, Any] = {"rangemode": "tozero", "nticks": 4}
-    axes["yaxis"] |= count_axis("", (0, *record.founders), **from_zero)
-    axes["yaxis2"] |= axis("", **from_zero)
-    axes["yaxis3"] |= count_axis("", (0, *record.failed), **from_zero)
-    axes["yaxis4"] |= axis("", **from_zero)
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": PANEL / _inner(4), "yanchor": "bottom"}
-    empty = {"y3": "none" if not any(record.failed) else "", "y4": "not recorded" if not any(record.slowest) else ""}
-    for panel, label in empty.items():
-        if label:
-            axes[f"yaxis{panel[1]}"] |= {"range": [0, 1], "tickvals": [0]}
-            notes.append({"text": label, "showarrow": False, "xref": "paper", "x": 0.5, "yref": panel, "y": 0.5})
+    axes, notes = _stack([HEALTH[name] for name in panels])
+    data: list[dict[str, Any]] = []
+    for index, name in enumerate(panels):
+        key = _axis_name(index)
+        data += _health_rows(name, record, rounds, f"y{key}")
+        numbers = getattr(record, name)
+        counted = name in {"founders", "failed"}
+        more: dict[str, Any] = {"rangemode": "tozero", "nticks": 4}
+        axes[f"yaxis{key}"] |= count_axis("", (0, *numbers), **more) if counted else axis("", **more)
+    last = _axis_name(len(panels) - 1)
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": PANEL / _inner(len(panels)), "yanchor": "bottom"}
     return {
         "data": data,
-        "layout": layout(_height(4), xaxis=count_axis("round of the member", rounds, anchor="y4"), **axes)
+        "layout": layout(
+            _height(len(panels)), xaxis=count_axis("round of the member", rounds, anchor=f"y{last}"), **axes
+        )
         | {"annotations": notes, "legend": legend, "bargap": 0.1, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}},
     }
+
+
+HEALTH = {
+    "founders": "founders with descendants",
+    "copied": "started from a copy, %",
+    "failed": "failed rounds",
+    "slowest": "seconds per round",
+}
+"""Titles of the panels by the record's field that they depend on."""
+
+
+def _health_rows(name: str, record: Health, rounds: tuple[int, ...], yaxis: str) -> list[dict[str, Any]]:
+    if name == "founders":
+        curve = Curve(rounds, tuple(record.founders))
+        return [line(curve, "founders", POPULATION, yaxis=yaxis, shape="hv", width=2, showlegend=False)]
+    if name == "copied":
+        return [_bars(rounds, tuple(100 * share for share in record.copied), "copied, %", POPULATION, yaxis)]
+    if name == "failed":
+        return [_bars(rounds, tuple(record.failed), "failed", FAILED, yaxis)]
+    return [
+        line(Curve(rounds, record.slowest), "slowest", OTHERS, yaxis=yaxis, width=1),
+        line(Curve(rounds, record.seconds), "median", POPULATION, yaxis=yaxis, width=2),
+    ]
 
 
 def _bars(x: tuple[int, ...], y: tuple[float, ...], name: str, color: str, yaxis: str) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 import math
 from typing import Any
 
-from pbt.report.data.axes import Axis, Number, extent, log_ticks
+from pbt.report.data.axes import Axis, Number, extent
 from pbt.report.data.exploits import Exploits
-from pbt.report.data.plane import Plane, PlaneFrame
+from pbt.report.data.plane import Plane, PlaneFrame, color_ticks
 from pbt.report.palette import WINNER, cividis
 from pbt.report.plotly_figures.common import Figure, axis, hparam_axis, layout, short, shorts, text
-from pbt.text import number, times
+from pbt.text import times
 
+FEW = 8
+"""Up to this count, each has a color of its own."""
 _MARGIN = {"l": 60, "r": 20, "t": 24, "b": 52}
 """Margins without room for a legend."""
 
@@ -20,17 +22,18 @@ def plot_exploits(record: Exploits) -> Figure:
     most = max(max(row) for row in record.copies)
     cells = list(zip(record.copies, record.rounds, strict=True))
     bar = {"title": {"text": "copies"}, "thickness": 14, "outlinewidth": 0}
+    few = most <= FEW
     trace = {
         "type": "heatmap",
         "x": names,
         "y": names,
         # Cells without copies have no color.
         "z": [[count or None for count in row] for row in record.copies],
-        "zmin": 1,
-        "zmax": max(2, most),
-        # Without the darkest part, which is invisible on a dark background.
-        "colorscale": [[i / 4, cividis(0.25 + 0.75 * i / 4)] for i in range(5)],
-        "colorbar": bar | ({"dtick": 1} if most < 8 else {}),
+        "zmin": 0.5 if few else 1,
+        "zmax": most + 0.5 if few else most,
+        "colorscale": _steps(most) if few else [[i / 4, _shade(i / 4)] for i in range(5)],
+        "colorbar": bar | ({"tickvals": list(range(1, most + 1))} if few else {}),
+        "showscale": most > 1,
         "text": [[_when(count, seen) for count, seen in zip(*row, strict=True)] for row in cells],
         "hovertemplate": "member %{x} copied member %{y}: %{text}<extra></extra>",
         "xgap": 1 if len(names) <= 50 else 0,
@@ -41,6 +44,17 @@ def plot_exploits(record: Exploits) -> Figure:
     y = axis("donor", autorange="reversed", **common)
     height = min(680, 260 + 16 * len(names))
     return {"data": [trace], "layout": layout(height, xaxis=x, yaxis=y, margin=_MARGIN)}
+
+
+def _shade(position: float) -> str:
+    """A color of the scale, without the darkest part, which is invisible on a dark background."""
+    return cividis(0.25 + 0.75 * position)
+
+
+def _steps(most: int) -> list[list[Any]]:
+    """One color per count."""
+    colors = [_shade(1 - (most - count) / max(1, most - 1)) for count in range(1, most + 1)]
+    return [[end / most, color] for index, color in enumerate(colors) for end in (index, index + 1)]
 
 
 def _when(count: int, rounds: tuple[int, ...]) -> str:
@@ -61,12 +75,14 @@ def plot_plane(record: Plane) -> Figure:
         "cmax": shorts(record.colors)[1],
         "colorscale": "Viridis",
         "reversescale": record.minimize,
-        "colorbar": {"title": {"text": text(record.score)}, "thickness": 14, "outlinewidth": 0} | _decades(record),
+        "colorbar": {"title": {"text": text(record.score)}, "thickness": 14, "outlinewidth": 0} | _color_ticks(record),
     }
     points = {
         "type": "scatter",
         "mode": "markers",
         "name": "members",
+        # The page writes the number of members above dots at the same place.
+        "meta": {"ties": True},
         "marker": marker,
         "hovertemplate": "member %{customdata[0]}, round %{customdata[1]}<br>score %{customdata[2]}<extra></extra>",
         "showlegend": False,
@@ -93,12 +109,9 @@ def plot_plane(record: Plane) -> Figure:
     }
 
 
-def _decades(record: Plane) -> dict[str, Any]:
-    """Tick labels of a logarithmic color scale."""
-    if not record.log:
-        return {}
-    values = log_ticks(*record.colors)
-    return {"tickvals": [short(math.log10(v)) for v in values], "ticktext": [number(v, 3) for v in values]}
+def _color_ticks(record: Plane) -> dict[str, Any]:
+    ticks = color_ticks(record)
+    return {"tickvals": [short(position) for position, _ in ticks], "ticktext": [label for _, label in ticks]}
 
 
 def _traces(record: Plane, frame: PlaneFrame) -> list[dict[str, Any]]:
