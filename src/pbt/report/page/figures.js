@@ -53,6 +53,12 @@ const figures = (() => {
       return this.place.querySelector("h2")?.textContent ?? this.name;
     }
 
+    // The title of an axis before any choice.
+    axisTitle(side) {
+      const text = new DOMParser().parseFromString(this.#made().layout[`${side}axis`].title.text, "text/html");
+      return text.body.textContent;
+    }
+
     // The figure as plain values; a source that is a function is called once, when the figure is drawn.
     #made() {
       if (typeof this.source === "function") this.source = this.source();

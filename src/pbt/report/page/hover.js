@@ -28,6 +28,7 @@ const hover = (() => {
   const { element, value } = parts;
   const KINDS = { explore: ", hyperparameters changed", replace: ", replaced after a failure", exploit: ", copied" };
   let label = null;
+  let top = 0;
 
   // Where a state came from.
   function origin(table, row) {
@@ -88,11 +89,12 @@ const hover = (() => {
     label ??= document.body.appendChild(element("div", { id: "label", "aria-hidden": "true" }));
     label.replaceChildren(...lines(point, xvals?.[0]).map((text, i) => element(i ? "span" : "b", { text })));
     label.hidden = false;
+    top = window.scrollY;
     const { width, height } = label.getBoundingClientRect();
     const left = event.clientX + 16 + width > window.innerWidth ? event.clientX - 16 - width : event.clientX + 16;
-    const top = Math.min(event.clientY + 12, window.innerHeight - height - 8);
+    const down = Math.min(event.clientY + 12, window.innerHeight - height - 8);
     label.style.left = `${Math.max(4, left)}px`;
-    label.style.top = `${Math.max(4, top)}px`;
+    label.style.top = `${Math.max(4, down)}px`;
   }
 
   function hide() {
@@ -106,6 +108,7 @@ const hover = (() => {
     return point?.data.type === "heatmap" && /^\d+$/.test(point.x) ? Number(point.x) : undefined;
   }
 
-  window.addEventListener("scroll", hide, { passive: true });
+  // The event of a scroll that has ended may come after the label.
+  window.addEventListener("scroll", () => { if (Math.abs(window.scrollY - top) > 2) hide(); }, { passive: true });
   return { show, hide, lines, about, memberAt };
 })();

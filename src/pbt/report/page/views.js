@@ -13,6 +13,7 @@ const views = (() => {
     // Options of a choice and categories have no scale.
     if (axis.type === "category" || (axis.tickvals && !isLog) || isLog === (kind === "log")) return;
     axis.type = kind === "log" ? "log" : "linear";
+    axis.minorloglabels = "none";
     for (const key of ["tickvals", "ticktext", "dtick", "rangemode"]) delete axis[key];
     const ends = axis.range?.map(kind === "log" ? Math.log10 : (end) => 10 ** end);
     if (ends?.every(Number.isFinite)) axis.range = ends;
@@ -124,8 +125,9 @@ const views = (() => {
     return element("span", { children: [element("label", { for: id, text: "smoothing" }), input] });
   }
 
-  function plane(figure, side, first) {
+  function plane(figure, side) {
     states.load();
+    const first = figure.axisTitle(side);
     const names = states.table?.hparams.map(({ name }) => [name, name]) ?? [];
     return list(figure, side, side === "x" ? "x" : "y", [["", first], ...names, [SCORE, "score"]]);
   }
@@ -139,7 +141,7 @@ const views = (() => {
       return button;
     };
     return [
-      has("plane") && plane(figure, "x", "first"), has("plane") && plane(figure, "y", "second"),
+      has("plane") && plane(figure, "x"), has("plane") && plane(figure, "y"),
       has("rounds") && list(figure, "along", "along", [["", "lineage steps"], ["rounds", "rounds"]]),
       has("scale-x") && list(figure, "scale-x", "x axis", SCALES),
       has("scale-y") && list(figure, "scale-y", "y axis", SCALES),

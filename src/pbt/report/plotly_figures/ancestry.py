@@ -77,10 +77,10 @@ def plot_founders(record: FounderShares) -> Figure:
         elif share.parts[share.widest] >= LABELED and share.founder is not None:
             under = sum(other.parts[share.widest] for other in shares[: shares.index(share)])
             place = {"x": record.steps[share.widest], "xref": "x", "xanchor": "left" if share.widest == 0 else "center"}
-            light = positions[share.founder] > 0.5 and not won
             middle = 100 * (under + share.parts[share.widest] / 2)
-            font = {"size": 10, "color": "#1d2126" if light else "#ffffff"}
-            notes.append({"text": f"{share.founder}", "y": middle, "yref": "y", "font": font, **place})
+            # On a light ground of its own, since the areas have all shades.
+            chip = {"font": {"size": 9, "color": "#1d2126"}, "bgcolor": "#f5f6f8", "borderpad": 1, "opacity": 0.85}
+            notes.append({"text": f"{share.founder}", "y": middle, "yref": "y", **chip, **place})
         below += share.parts[-1]
     more = {"annotations": [{**note, "showarrow": False} for note in notes], "margin": _MARGIN, "showlegend": False}
     y = axis("share of the population, %", range=[0, 100], fixedrange=True)
