@@ -7,7 +7,7 @@ from pbt.core.history import TrainedState
 from pbt.report.data.axes import DECADES, Curve, Point, joined, quantile, thin, thinned
 from pbt.report.snapshot import RunSnapshot
 
-POINTS = 30_000
+POINTS = 20_000
 """The most points of all members' lines together."""
 GENERATIONS = 500
 """The most rounds drawn."""

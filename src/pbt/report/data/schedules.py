@@ -10,7 +10,7 @@ from pbt.report.data.axes import Axis, Curve, Point, axis_of, joined, thin, thin
 from pbt.report.snapshot import RunSnapshot
 from pbt.space import Value
 
-POINTS = 40_000
+POINTS = 24_000
 """The most points of all panels together."""
 PANELS = 12
 """The most hyperparameters drawn."""

@@ -11,7 +11,7 @@ from pbt.report.snapshot import RunSnapshot
 
 GENERATIONS = 200
 """The most rounds drawn."""
-EDGES = 8_000
+EDGES = 6_000
 """The most edges of extinct branches; surviving branches are few and drawn whole."""
 FAILURES = 500
 """The most failures marked."""

@@ -71,7 +71,13 @@ const figures = (() => {
       if (source === this.source) return;
       this.source = source;
       this.fresh = false;
-      if (this.seen) soon(this);
+      // One that is near but out of view is drawn when the reader goes there.
+      if (this.inView) soon(this);
+    }
+
+    get inView() {
+      const { top, bottom } = this.div.getBoundingClientRect();
+      return top < window.innerHeight && bottom > 0;
     }
 
     // Draw after the previous drawing has finished: plotly.js must not draw a figure twice at the same time.
@@ -251,6 +257,14 @@ const figures = (() => {
     }
   }, { rootMargin: "400px" });
 
+  // A figure that changed while it was near is drawn once it is in view.
+  const entering = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const figure = known.get(target.dataset.figure);
+      if (isIntersecting && figure?.place === target && figure.seen && !figure.fresh) soon(figure);
+    }
+  });
+
   // Show a figure in its section, which has elements .figure, .controls and .slider. A source that is a function returns
   // the figure.
   function show(name, place, source) {
@@ -260,12 +274,14 @@ const figures = (() => {
     known.set(name, new Figure(name, place, source));
     place.dataset.figure = name;
     watcher.observe(place);
+    entering.observe(place);
   }
 
   function forget(name) {
     const old = known.get(name);
     if (old === undefined) return;
     watcher.unobserve(old.place);
+    entering.unobserve(old.place);
     known.delete(name);
     old.seen = false;
     if (old.begun) old.drawing.then(() => Plotly.purge(old.div));
