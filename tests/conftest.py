@@ -24,7 +24,8 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODULES = {
     "equinox": "equinox", "flax": "flax", "jax": "jax", "keras": "keras", "lightgbm": "lightgbm",
-    "lightning": "lightning", "mlflow": "mlflow", "optree": "optree", "peft": "peft", "polars": "polars",
+    "lightning": "lightning", "mlflow": "mlflow", "notebook": "ipykernel", "optree": "optree", "peft": "peft",
+    "polars": "polars",
     "pyarrow": "pyarrow", "ray": "ray", "sb3": "stable_baselines3", "sklearn": "sklearn", "skorch": "skorch",
     "transformers": "transformers", "wandb": "wandb", "xgboost": "xgboost",
 }  # fmt: skip

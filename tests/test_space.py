@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -413,10 +414,10 @@ class TestSpace:
         ("domains", "message"),
         [
             ({"lr": 0.1}, "'lr': expected Float, Int or Choice, got 0.1"),
-            ({"l r": Float(0, 1)}, "'l r': expected identifiers joined by dots"),
-            ({"": Float(0, 1)}, "'': expected identifiers joined by dots"),
-            ({"a..b": Float(0, 1)}, r"'a\.\.b': expected identifiers"),
-            ({"../lr": Float(0, 1)}, "expected identifiers"),
+            ({"l r": Float(0, 1)}, "'l r': expected letters, digits"),
+            ({"": Float(0, 1)}, "'': expected letters, digits"),
+            ({"a..b": Float(0, 1)}, r"'a\.\.b': expected letters"),
+            ({"../lr": Float(0, 1)}, "expected letters"),
             ({"a": Float(0, 1, when=("b", 1)), "b": Int(0, 2)}, "'a' depends on 'b', which must be defined before"),
             ({"b": Int(0, 2), "a": Float(0, 1, when=("b", 3))}, "'a' depends on 'b' = 3, outside its domain"),
         ],
@@ -434,3 +435,79 @@ class TestSpace:
         }
         assert TREE.describe()["sgd.lookahead"] == "int 1 .. 9 (linear)"
         assert Choice((1, 2), ordered=True).describe() == "ordered choice of 1, 2"
+
+
+class TestGrid:
+    GRID = Float(0.1, 0.9, step=0.2)
+
+    @given(st.floats(-1, 2), st.sampled_from((0.8, 1.0, 1.2)), st.floats(-0.5, 0.5))
+    def test_every_value_is_a_step(self, value, factor, by):
+        """Samples and moves stay on the grid, and a move that is one changes the value."""
+        start = self.GRID.clip(value)
+        found = [self.GRID.sample(RNG), self.GRID.perturb(start, factor, RNG), self.GRID.shift(start, by, RNG)]
+        assert {start, *found} <= {0.1, 0.3, 0.5, 0.7, 0.9}
+        if 0.1 < start < 0.9:
+            assert (found[1] != start) == (factor != 1)
+            assert (found[2] != start) == (by != 0)
+
+    def test_what_is_no_step_is_refused(self):
+        assert not self.GRID.contains(0.2)
+        assert self.GRID.contains(0.1 + 0.2)
+        assert self.GRID.describe() == "float 0.1 .. 0.9 (linear, step 0.2)"
+        for step in (0, -0.1, 1.0):
+            with pytest.raises(SpaceError, match=r"step above 0 and up to 0\.8"):
+                Float(0.1, 0.9, step=step)
+
+    def test_a_space_without_a_grid_is_recorded_as_before(self):
+        assert "step" not in Space({"lr": Float(0, 1)}).to_dict()["lr"]
+        space = Space({"lr": self.GRID})
+        assert Space.from_dict(json.loads(json.dumps(space.to_dict())))["lr"] == self.GRID
+
+
+class TestConstraint:
+    SPACE = {"batch": Int(16, 4096, "log"), "part": Int(8, 2048, "log")}  # noqa: RUF012
+
+    def test_samples_satisfy_a_predicate(self):
+        space = Space(self.SPACE, lambda h: h["batch"] >= 2 * h["part"])
+        drawn = [space.sample(RNG) for _ in range(200)]
+        assert all(one["batch"] >= 2 * one["part"] for one in drawn)
+        assert space.completed({"part": 1024}, RNG)["batch"] >= 2048
+
+    def test_samples_are_repaired(self):
+        space = Space(self.SPACE, lambda h: {**h, "batch": max(h["batch"], 2 * h["part"])})
+        assert all(one["batch"] >= 2 * one["part"] for one in (space.sample(RNG) for _ in range(200)))
+        assert space.settle({"batch": 20, "part": 100}, RNG) == {"batch": 200, "part": 100}
+        assert space.allows({"batch": 200, "part": 100})
+        assert not space.allows({"batch": 20, "part": 100})
+
+    def test_a_space_of_a_space_keeps_it(self):
+        space = Space(self.SPACE, lambda h: h["part"] > 100)
+        assert Space(space).constraint is space.constraint
+
+    @pytest.mark.parametrize(
+        ("constraint", "message"),
+        [
+            (lambda h: False, "refused all of 10,000 samples"),
+            (lambda h: h["size"], "failed for .*KeyError: 'size'"),
+            (lambda h: "yes", "expected True, False or repaired values, got 'yes'"),
+            (lambda h: {**h, "batch": 1}, "'batch' must be int 16 .. 4096"),
+            (lambda h: {"batch": 20}, "expected a value for 'part'"),
+        ],
+    )
+    def test_one_that_cannot_hold_is_named(self, constraint, message):
+        with pytest.raises(SpaceError, match=f"constraint <lambda>: {message}"):
+            Space(self.SPACE, constraint).sample(RNG)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """Bounds, options and given values, which are stored as Python's."""
+    domain = Int(np.int64(1), np.int64(4))
+    space = Space({"n": domain, "x": Float(np.float32(0), np.float32(1)), "kind": Choice(list(np.arange(3)))})
+    checked = space.check({"n": np.int64(3), "x": np.float32(0.5), "kind": np.int64(2)})
+    assert checked == {"n": 3, "x": 0.5, "kind": 2}
+    assert {type(value) for value in (*checked.values(), domain.low)} == {int, float}
+
+
+@pytest.mark.parametrize("name", ["weight-decay", "model/lr", "optimizer.lr", "_x", "größe"])
+def test_names(name):
+    assert list(Space({name: Float(0, 1)})) == [name]

@@ -14,6 +14,11 @@ def printable(text: object) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
+def as_ascii(json_text: str) -> str:
+    """A JSON text in which only ASCII was left, without the control character that JSON does not escape."""
+    return json_text.replace("\x7f", "\\u007f")
+
+
 def number(value: Value, digits: int = 4) -> str:
     """A value for a sentence or an axis: reals with `digits` significant digits, texts made printable."""
     if value is None:
@@ -34,6 +39,13 @@ def cell(value: Value, name: str = "") -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if "acc" in name and 0 <= value <= 1 else f"{value:.4g}"
     return number(value)
+
+
+def steady(value: Value, name: str = "") -> str:
+    """A value for a column that is redrawn: as `cell`, with trailing zeros kept so that its width hardly changes."""
+    if isinstance(value, float) and math.isfinite(value) and not ("acc" in name and 0 <= value <= 1):
+        return f"{value:#.4g}".rstrip(".")
+    return cell(value, name)
 
 
 def scored(value: float | None) -> str:

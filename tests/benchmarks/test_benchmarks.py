@@ -142,6 +142,7 @@ def test_rows_without_time_are_named(quick, monkeypatch):
     assert all("PBT_BENCH_WORKLOADS='tiny'" in row.measured for row in rows)
 
 
+@pytest.mark.slow
 def test_an_error_costs_its_own_rows(quick, monkeypatch):
     """The other workloads are measured all the same."""
 

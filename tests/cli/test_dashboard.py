@@ -183,6 +183,28 @@ def test_wrong_input_is_one_message(
     assert "Traceback" not in seen.err
 
 
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        ("", "at least 16 characters, got 0"),
+        ("short", "at least 16 characters, got 5"),
+        ("ü" * 20, "ASCII letters"),
+        ("\udcff" * 20, "ASCII letters"),
+        ("correct horse battery ", "without spaces at its ends"),
+    ],
+)
+def test_a_wrong_token_in_the_environment_is_one_message(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str, message: str
+) -> None:
+    """It names the variable, and no server starts."""
+    monkeypatch.setenv(VARIABLE, token)
+    assert main(["dashboard", "runs", "--port", "0"]) == 2
+    seen = capsys.readouterr()
+    assert (seen.out, len(seen.err.splitlines())) == ("", 1)
+    assert VARIABLE in seen.err
+    assert message in seen.err
+
+
 def test_missing_packages_are_named(folder: Path) -> None:
     """Without uvicorn, starlette or plotly one line says what to install, and help still works."""
     for module in ("uvicorn", "starlette", "plotly"):
@@ -280,6 +302,8 @@ class TestPage:
         assert f"than {PORT}" in PAGE
         assert f"at least {SHORTEST} characters" in PAGE
         assert f"at most {bounds.MOST} connections, each with {bounds.PATIENCE:.0f} seconds" in PAGE
+        assert f"{bounds.PATIENCE:.0f} seconds to read {bounds.LEAST >> 10} KiB" in PAGE
+        assert f"at most {bounds.EACH} of them from one other machine" in PAGE
         assert f"{100 * desk.SHARE:g} % of the machine's CPU time" in PAGE
         assert f"only {' and '.join(METHODS)} are answered" in PAGE
         assert VARIABLE in PAGE

@@ -131,7 +131,7 @@ class TestLs:
         assert re.search(r"strange +unreadable", seen.out)
         assert re.search(r"it's \[new\] +finished", seen.out)
         assert "the older format 0" in seen.err
-        assert re.search(r"strange: expected a run of this package", seen.err)
+        assert re.search(r"strange: recorded seed: expected a whole number, found 'x'", seen.err)
         for words in (["ls", "a run", "--json"], ["status", "a run", "--json"]):
             assert main(words) == 0
             found = {Path(item["run"]).name: item["state"] for item in json.loads(capsys.readouterr().out)}

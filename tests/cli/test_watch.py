@@ -13,7 +13,11 @@ from pathlib import Path
 import pyte
 import pytest
 
-from pbt.store.reader import is_begun
+import pbt
+from pbt.core.events import Event
+from pbt.runs.catalog import opened
+from pbt.store.base import Checkpoint
+from pbt.store.reader import RunReader, is_begun
 from tests.helpers.paths import SOURCE
 from tests.helpers.processes import until
 
@@ -80,3 +84,35 @@ def test_one_table_is_redrawn(tmp_path: Path, lines: int, columns: int, populati
     assert "Files in a" in text
     if population == 3:
         assert not [line for line in scrolled if line.strip()]
+
+
+class Ordered(RunReader):
+    """A reader that notes in which order it is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked: list[str] = []
+        super().__init__(path)
+
+    def is_writing(self) -> bool:
+        self.asked.append("lock")
+        return super().is_writing()
+
+    def events(self, after: int = 0, until: int | None = None) -> list[Event]:
+        self.asked.append("log")
+        return super().events(after, until)
+
+    def checkpoint(self) -> Checkpoint | None:
+        self.asked.append("log")
+        return super().checkpoint()
+
+
+def test_a_run_that_ends_while_it_is_read(tmp_path: Path) -> None:
+    """The lock is looked at before the log: a run that ends in between is running, and not interrupted."""
+    lr = pbt.Float(0.1, 1.0)
+    pbt.run(lambda hparams, *_: ({}, hparams["lr"]), {"lr": lr}, population=1, rounds=1, run_dir=tmp_path / "a")
+    reader = Ordered(tmp_path / "a")
+    with opened(tmp_path / "a", reader) as (run, state):
+        assert run.view.round == 1
+    assert state == "finished"
+    assert reader.asked[0] == "lock"
+    assert "log" in reader.asked

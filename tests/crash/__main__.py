@@ -1,7 +1,9 @@
 """Kills runs at every system call that persists something and at random instants, and compares what they come to.
 
 `scripts/crash` does a sample, `scripts/crash --full` everything there is, `scripts/crash NAME ...` the trials of these
-names again. Exits with 1 where a run differs from the undisturbed one, leaves an error or a process, or hangs.
+names again. `scripts/crash --full --hours 8 --counts FILE` ends after that time and writes what came of each trial to
+the file; the same command continues there, and prints the table of all nights. Exits with 1 where a run differs from
+the undisturbed one, leaves an error or a process, or hangs.
 """
 
 # ruff: noqa: T201 (a program that prints)
@@ -13,11 +15,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 # Before numpy: children are forked from this process, which therefore has one thread.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from tests.crash.counts import Counts, spread
 from tests.crash.tasks import EXECUTORS
 from tests.crash.trials import Bench
 
@@ -72,15 +77,21 @@ MATRIX = {
 def main():
     """Do what the command line says; the exit code."""
     options = _options()
+    counts = Counts(options.counts, options.seed)
     folder = Path(tempfile.mkdtemp(prefix="pbt-crash-", dir=options.dir)).resolve()
     bench = Bench(folder, options.seed, timed=not options.untimed)
     try:
-        names = options.names or _names(bench, options)
-        verdicts = _do(bench, names)
+        names = options.names or _names(bench, options, counts)
+        left = [name for name in names if name not in counts.done]
+        _do(bench, left if options.end is None else spread(left), counts, options.end)
     except BaseException:
         print(f"what was left is in {folder}", file=sys.stderr)
         raise
+    verdicts = {name: counts.done[name] for name in names if name in counts.done}
     print(table(verdicts))
+    if len(verdicts) < len(names):
+        again = f"; the same command continues with {options.counts}" if options.counts else ""
+        print(f"\n{len(names) - len(verdicts)} of {len(names)} trials are left{again}")
     wrong = [name for name, verdict in verdicts.items() if verdict.wrong]
     if wrong:
         print(f"\n{len(wrong)} of {len(verdicts)} differ; run directories are in {folder}; again with:")
@@ -102,10 +113,26 @@ def _options():
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--untimed", action="store_true", help="no bound in seconds: other programs have the cores")
     parser.add_argument("--dir", help="where run directories go while they are needed")
-    return parser.parse_args()
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--hours", type=float, help="begin no trial after this time, and spread trials over all kinds")
+    end.add_argument("--until", type=_moment, metavar="HH:MM", help="the same, as a time of day")
+    parser.add_argument("--counts", metavar="FILE", help="continue with the trials in this file, and write them there")
+    options = parser.parse_args()
+    options.end = options.until
+    if options.hours is not None:
+        options.end = datetime.now().astimezone() + timedelta(hours=options.hours)
+    return options
 
 
-def _names(bench, options):
+def _moment(text):
+    """The next time at which a clock shows this."""
+    now = datetime.now().astimezone()
+    clock = datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007 (a time of day)
+    moment = now.replace(hour=clock.hour, minute=clock.minute, second=0, microsecond=0)
+    return moment if moment > now else moment + timedelta(days=1)
+
+
+def _names(bench, options, counts):
     found = []
     for (executor, task, kind), count in (MATRIX if options.full else SAMPLE).items():
         asked = (options.executor, executor), (options.task, task), (options.kind, kind)
@@ -117,26 +144,31 @@ def _names(bench, options):
             "call": options.calls,
             "workercall": options.calls,
         }.get(kind)
-        found += bench.names(executor, task, kind, count if wanted is None else wanted)
+        wanted = count if wanted is None else wanted
+        key = f"{executor}/{task}/{kind}:{'every' if wanted is None else wanted}"
+        found += counts.names(key, partial(bench.names, executor, task, kind, wanted))
     return found
 
 
-def _do(bench, names):
-    verdicts, began = {}, time.monotonic()
+def _do(bench, names, counts, end):
+    began = time.monotonic()
     for i, name in enumerate(names, 1):
-        verdicts[name] = verdict = bench.do(name)
+        if end is not None and datetime.now().astimezone() >= end:
+            break
+        verdict = bench.do(name)
+        counts.put(name, verdict)
         print(f"\r{i}/{len(names)}  {time.monotonic() - began:.0f} s  {name:<60}", end="", file=sys.stderr, flush=True)
         for what in verdict.wrong:
             print(f"\n{name}: {what}", file=sys.stderr)
     print(file=sys.stderr)
-    return verdicts
 
 
 def table(verdicts):
-    """Counts by executor, task and kind."""
+    """Counts by executor, task and kind, without trials that struck before there was a run."""
     groups = defaultdict(list)
     for name, verdict in verdicts.items():
-        groups[":".join(name.split(":")[:1])].append(verdict)
+        if verdict.wrong or not verdict.early:
+            groups[":".join(name.split(":")[:1])].append(verdict)
     lines = [("executor/task/kind", "trials", "struck", "strikes", "identical", "differ", "most lost", "seconds")]
     for group, found in groups.items():
         wrong = sum(bool(verdict.wrong) for verdict in found)

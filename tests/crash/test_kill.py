@@ -31,7 +31,11 @@ def crash(*words):
 @needs_strace
 @pytest.mark.parametrize(
     ("executor", "task", "calls", "instants"),
-    [("inline", "walk", 16, 4), ("processes", "walk", 2, 2), ("vectorized", "network", 2, 1)],
+    [
+        ("inline", "walk", 8, 2),
+        ("processes", "walk", 2, 2),
+        pytest.param("vectorized", "network", 2, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_sample(executor, task, calls, instants) -> None:
     """Killed before system calls spread over the run and at random instants: all the same, a round lost at most."""
@@ -66,6 +70,7 @@ def test_a_worker_that_dies_while_it_writes() -> None:
         ("processes", "walk", 60, 30),
         ("vectorized", "network", 60, 30),
         ("programs", "network", 20, 10),
+        ("ray", "walk", 0, 5),
     ],
 )
 def test_more(executor, task, calls, instants) -> None:
@@ -87,7 +92,7 @@ def test_workers_that_die_all_the_time(count) -> None:
 @pytest.mark.parametrize(
     ("executor", "kind", "count"),
     [
-        ("inline", "instant", 2),
+        pytest.param("inline", "instant", 2, marks=pytest.mark.slow),
         ("processes", "child", 1),
         pytest.param("inline", "child", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
         pytest.param("processes", "instant", 50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),

@@ -53,6 +53,8 @@ mark_semaphores(os.getpid())
 from tests.crash.tasks import main
 sys.exit(main(*sys.argv[1:]))"""
 LINE = re.compile(r"^(\w+)\((.*)$")
+TRIES = 5
+"""How often a trial at a random instant is begun anew where it struck nothing."""
 STOP_SECONDS = 5.0
 LATE = 0.5
 """What a busy machine may add to the five seconds."""
@@ -69,6 +71,8 @@ class Verdict:
     lost: int = 0
     """Rounds of members that were trained and had to be trained again, at most after one strike."""
     seconds: float = 0.0
+    early: bool = False
+    """Whether it was struck before there was a run directory: such a trial shows nothing, and is not counted."""
 
 
 class Bench:
@@ -89,13 +93,14 @@ class Bench:
         self._calls = {}
 
     def undisturbed(self, executor, task):
-        """A picture of the run that nobody disturbs, and the seconds it takes."""
+        """A picture of the run that nobody disturbs, and the seconds it takes from its first write."""
         if (executor, task) not in self._undisturbed:
             path = self.folder / f"undisturbed-{executor}-{task}"
             warm(task)
             self.ledger.clear()
-            started = time.monotonic()
             child = begin(path, task, executor, self.ledger)
+            until_writing(child, path)
+            started = time.monotonic()
             if child.wait() != 0:
                 raise RuntimeError(f"the undisturbed run failed: {path.with_suffix('.log').read_text()}")
             picture = Picture.of(path)
@@ -146,7 +151,6 @@ class Bench:
         kind, *rest = what.split(":")
         expected, seconds = self.undisturbed(executor, task)
         path = self.folder / re.sub(r"\W+", "-", name)
-        self.ledger.clear()
         started = time.monotonic()
         strike = {
             "call": self._call,
@@ -156,22 +160,38 @@ class Bench:
             "child": self._child,
             "stop": self._stop,
         }[kind]
-        wrong, strikes, leaders = strike(path, executor, task, seconds, random.Random(f"{self.seed}/{name}"), *rest)
+        rng, leaders = random.Random(f"{self.seed}/{name}"), []
+        for _ in range(TRIES if kind == "instant" else 1):
+            self._forget(path)
+            self.ledger.clear()
+            wrong, strikes, own = strike(path, executor, task, seconds, rng, *rest)
+            leaders += own
+            if wrong or strikes:
+                break
+        early = not path.is_dir()
         wrong = [*wrong, *self._finish(path, executor, task, expected, leaders)]
         lost = self.ledger.lost()
         for own in lost:
             if len({round_ for _, round_ in own}) > 1:
                 wrong.append(f"more than one round was lost at once: {sorted(own)}")
         if not wrong:
-            for old in self.folder.glob(f"{path.name}*"):
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            self._forget(path)
         return Verdict(
+            early=early,
             struck=strikes > 0,
             wrong=wrong,
             strikes=strikes,
             lost=max(map(len, lost)),
             seconds=time.monotonic() - started,
         )
+
+    def _forget(self, path):
+        """Remove a run directory, and what lies beside it."""
+        for old in [path, *self.folder.glob(f"{path.name}[.-]*")]:
+            if old.is_dir():
+                shutil.rmtree(old)
+            elif old.exists():
+                old.unlink()
 
     # How a run is struck: each gives what was wrong, how often it was struck, and the processes it began.
 
@@ -204,6 +224,7 @@ class Bench:
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             child = begin(path, task, executor, self.ledger)
             leaders.append(child.pid)
+            until_writing(child, path)
             deadline = time.monotonic() + rng.uniform(0, seconds)
             while child.poll() is None and time.monotonic() < deadline:
                 time.sleep(min(0.0005, max(0.0, deadline - time.monotonic())))
@@ -331,7 +352,7 @@ class Bench:
 
 
 def persisting(trace, path):
-    """The calls in strace's text that change something under a run directory, as (name, which of that name)."""
+    """The calls in strace's text that change something in a run directory, as (name, which of that name)."""
     seen, found = Counter(), []
     for line in trace.splitlines():
         match = LINE.match(line)
@@ -339,9 +360,21 @@ def persisting(trace, path):
             continue
         name, rest = match.groups()
         seen[name] += 1
+        if name == "mkdir" and f'"{path}"' in rest:
+            continue  # before it there is no run
         if str(path) in rest and (name != "openat" or "O_CREAT" in rest):
             found.append((name, seen[name]))
     return found
+
+
+def until_writing(child, path):
+    """Wait until the child has the lock of its run, or has ended: before that it has nothing to lose."""
+    holder = f"pid {child.pid} ".encode()
+    while child.poll() is None:
+        with contextlib.suppress(OSError):
+            if (path / "run.db").exists() and (path / "lock").read_bytes().startswith(holder):
+                return
+        time.sleep(0.0005)
 
 
 def _began(path):

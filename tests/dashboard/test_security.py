@@ -210,6 +210,34 @@ def test_names_of_a_server_for_everybody() -> None:
     assert not Hosts(names=frozenset({"box"})).allow("192.0.2.1")
 
 
+def unread(port: int, sent: bytes) -> socket.socket:
+    """A connection that sends and never reads, with the smallest buffer for what comes."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(sent)
+    return connection
+
+
+def refused(connection: socket.socket) -> bool:
+    """Whether the other side ends a connection, wait for it."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def answered(client: Client) -> bool:
+    """Whether a request is answered within half a minute, tried again while it is refused."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            return client.ask().status == 200
+        except (ConnectionError, BadStatusLine):
+            time.sleep(0.02)
+    return False
+
+
 class TestBounds:
     def test_too_many_connections_are_closed(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Above the bound a connection is closed at once; those before it are answered, and room comes back."""
@@ -240,6 +268,32 @@ class TestBounds:
             while chunk := connection.recv(65536):
                 found += chunk
             assert found.startswith(b"HTTP/1.1 200") == (b"\r\n\r\n" in sent)
+
+    def test_readers_that_do_not_read_shut_nobody_out(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Answers larger than all buffers that are not read end their connections, and others are answered."""
+        monkeypatch.setattr(bounds, "MOST", 3)
+        monkeypatch.setattr(bounds, "PATIENCE", 0.3)
+        with served(place) as client:
+            ask = f"GET /plotly.js HTTP/1.1\r\nHost: localhost:{client.port}\r\n\r\n".encode()
+            held = [unread(client.port, ask * 20) for _ in range(3)]
+            assert answered(client)
+            for connection in held:
+                connection.close()
+
+    def test_one_machine_does_not_take_all_connections(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Beyond its share it is refused, and another one is answered; this machine's users share an address."""
+        assert bounds.is_shared("127.0.0.1")
+        assert bounds.is_shared("::1")
+        assert not bounds.is_shared("192.0.2.1")
+        monkeypatch.setattr(bounds, "EACH", 2)
+        monkeypatch.setattr(bounds, "is_shared", lambda _: False)
+        with served(place) as client:
+            source = ("127.0.0.2", 0)
+            held = [socket.create_connection(("127.0.0.1", client.port), 10, source) for _ in range(3)]
+            assert refused(held[2])
+            assert client.ask().status == 200
+            for connection in held:
+                connection.close()
 
     def test_slow_answers_are_not_cut(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The bound is for requests: an answer may take longer to be made."""

@@ -426,23 +426,34 @@ def test_pace() -> None:
 
 
 def test_an_update_reads_only_new_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each event of a running run is read once; the page is that of the whole log, also of a run in its place."""
+    """Each event and note of a running run is read once; the page is that of the whole log, also of a run in its
+    place.
+    """
     rows: list[int] = []
-    real = RunReader.rows
+    notes: list[int] = []
+    real, real_journal = RunReader.rows, RunReader.journal
 
     def counted(reader: RunReader, after: int = 0, until: int | None = None) -> Any:
         found = real(reader, after, until)
         rows.append(len(found))
         return found
 
+    def counted_notes(reader: RunReader, kind: str | None = None, after: int = 0) -> Any:
+        found = real_journal(reader, kind, after)
+        notes.append(len(found))
+        return found
+
     written, make = Written(tmp_path / "one"), PageMaker()
-    for _ in range(3):
+    for round_ in range(1, 4):
         written.round()
+        written.store.note("round", member=0, round=round_, attempt=1, seconds=float(round_))
         with monkeypatch.context() as patch:
             patch.setattr(RunReader, "rows", counted)
+            patch.setattr(RunReader, "journal", counted_notes)
             page = make(tmp_path / "one", "v")
         assert page == run_page(tmp_path / "one", "v")
     assert sum(rows) == len(written.store.events())
+    assert sum(notes) == len(written.store.journal()) == 3
     written.store.close()
     assert make(tmp_path / "one", "v") == run_page(tmp_path / "one", "v")
     assert make._readers == {}

@@ -9,6 +9,7 @@ from pbt.strategies.registry import PLANS
 from tests.helpers.paths import DOCS
 
 PAGE = (DOCS / "choosing.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def tables() -> dict[str, list[list[str]]]:
@@ -56,3 +57,13 @@ def test_the_advice_is_what_the_tables_say() -> None:
     assert min(members, key=members.__getitem__) == 80
     shares = [float(row[1]) for row in tables()["share replaced, of 20"]]
     assert max(shares) / min(shares) < 1.2
+
+
+def test_the_example_of_a_constraint() -> None:
+    """It runs, and its constraint holds for given and for drawn values."""
+    (block,) = BLOCKS
+    found: dict = {}
+    exec(block, found)
+    history = found["run"].history()
+    assert history["part"][0] == 64
+    assert all(batch >= 2 * part for batch, part in zip(history["batch"], history["part"], strict=True))

@@ -35,7 +35,7 @@ def best_of_rounds(run):
 def test_the_examples_are_all_there():
     """What the list of examples promises is in the folder; this module runs whatever is in it."""
     assert {file.stem for file in EXAMPLES} >= WANTED
-    assert {file.suffix for file in (ROOT / "examples").iterdir() if file.is_file()} == {".py"}
+    assert {file.suffix for file in (ROOT / "examples").iterdir() if file.is_file()} == {".py", ".ipynb"}
 
 
 @each

@@ -30,4 +30,5 @@ def test_programs_train(name):
         assert len([line for line in block.splitlines() if line.strip()]) <= 25
         exec(compile(block, f"docs/frameworks/{name}.md", "exec"), found)
         assert not found["run"].failures()
+        assert found["run"].model() is not None
         assert len(found["run"].history()["score"]) == found["run"].meta["population"] * found["run"].meta["rounds"]

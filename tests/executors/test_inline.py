@@ -5,15 +5,20 @@
 import contextlib
 import functools
 import json
+import multiprocessing
 import random
 import signal
+import subprocess
 import sys
+import threading
+import time
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
+import pbt
 from pbt.executors.base import Executor
 from pbt.executors.inline import InlineExecutor
 from pbt.executors.worker import WorkerSpec
@@ -140,3 +145,37 @@ def test_a_task_that_cannot_be_opened() -> None:
         executor.submit([make_task(0)])
         with pytest.raises(FileNotFoundError, match="no data here"):
             executor.wait()
+
+
+def test_what_a_task_leaves_running_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread, a forked process and a program that outlive the run are named; a daemon and an ended one are not."""
+    release, started = threading.Event(), []
+
+    def leaves(hparams, state, steps, ctx):
+        if ctx.member == 1:
+            threads = [threading.Thread(target=release.wait, name=name) for name in ("daemon", "loader")]
+            threads[0].daemon = True
+            for thread in threads:
+                thread.start()
+            started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]))
+            started.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,)))
+            started[-1].start()
+            subprocess.run([sys.executable, "-c", ""], check=True)
+        return {}, 1.0
+
+    try:
+        with caplog.at_level("WARNING", "pbt"):
+            pbt.run(leaves, {"lr": pbt.Float(0.1, 1.0)}, population=2, rounds=1)
+        (text,) = [record.getMessage() for record in caplog.records if "running" in record.getMessage()]
+        program, forked = (process.pid for process in started)
+        assert "the thread 'loader'" in text
+        assert "daemon" not in text
+        assert f"the process {program} ({sys.executable} -c import time"[:60] in text
+        assert f"the process {forked} (forked)" in text
+        assert text.count("the process") == 2
+        assert "executor='processes'" in text
+    finally:
+        release.set()
+        for process in started:
+            process.kill()
+            (process.wait if isinstance(process, subprocess.Popen) else process.join)()

@@ -76,7 +76,7 @@ def undisturbed():
     return events
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
 def test_bits_of_inline(workers, undisturbed) -> None:
     """One, two and three workers for five members log what the inline executor logs, every digest included."""
     assert train(fleet.walk, workers=workers) == undisturbed
@@ -94,6 +94,7 @@ def test_bits_of_inline_with_a_network(workers) -> None:
     assert any(isinstance(event, Decided) and event.decision.donor is not None for event in logs[0])
 
 
+@pytest.mark.slow
 def test_torch_imported_by_the_task() -> None:
     """The first round of a worker, in which the task imports torch, draws as the same round does later on."""
     with open_workers(fleet.imports_torch) as executor:
@@ -141,6 +142,7 @@ def test_stopped_worker(tmp_path) -> None:
     assert (incident.member, incident.round, incident.attempt) == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_stopped_while_it_is_sent_a_state() -> None:
     """A stopped worker does not hold up its parent either in the middle of a message that no pipe can hold."""
     ref = StateRef(9, 1)
@@ -164,6 +166,7 @@ def test_time_limit() -> None:
     assert len(reports(outcomes)) == 2
 
 
+@pytest.mark.slow
 def test_hard_exit() -> None:
     """A task that ends its process is told by its exit code; the other members go on."""
     with open_workers(fleet.exit_hard, workers=2, limits=Limits(attempts=2)) as executor:
@@ -257,6 +260,29 @@ def test_module_that_fails_to_load(tmp_path) -> None:
     with pytest.raises(ZeroDivisionError):
         load_module("broken_by_path", file)
     assert "broken_by_path" not in sys.modules
+
+
+def test_a_program_without_a_guard_is_one_line(tmp_path) -> None:
+    """A program that calls `pbt.run` at its top level is refused with the remedy, and leaves no run directory."""
+    file = tmp_path / "program.py"
+    file.write_text(
+        textwrap.dedent(f"""
+            import pbt
+
+            def train(hparams, state, steps, ctx):
+                return state, hparams["lr"]
+
+            try:
+                pbt.run(train, {{"lr": pbt.Float(0.1, 1.0)}}, population=2, rounds=1, executor="processes", workers=2,
+                        run_dir={str(tmp_path / "run")!r})
+            except pbt.PBTError as error:
+                print(error)
+        """)
+    )
+    ended = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False)
+    assert 'under `if __name__ == "__main__":`' in ended.stdout
+    assert (len(ended.stdout.splitlines()), ended.stderr) == (1, "")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_orphans(tmp_path) -> None:

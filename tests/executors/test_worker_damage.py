@@ -23,7 +23,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.processes import runs, until
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
 def test_odd_failures_are_data(tmp_path, executor) -> None:
     """An error without a text, one with half a character and NaN are failures of their members."""
     run = Experiment(

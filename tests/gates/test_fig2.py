@@ -45,7 +45,7 @@ def test_f1_grid():
     assert q(exploit=pbt.never(), explore=pbt.keep()) == GRID
 
 
-@pytest.mark.parametrize("kept", ["memory", "directory", "processes"])
+@pytest.mark.parametrize("kept", ["memory", "directory", pytest.param("processes", marks=pytest.mark.slow)])
 def test_f2_exploit_only(kept, tmp_path):
     """F2: copied weights under the copier's own h train both coordinates, wherever it runs and is kept."""
     options = {"memory": {}, "directory": {"run_dir": tmp_path / "run"}, "processes": {"placement": "processes"}}[kept]

@@ -129,6 +129,7 @@ def test_the_store_changes_nothing(tmp_path):
     assert nqm(**options, run_dir=tmp_path / "run").events == nqm(**options).events
 
 
+@pytest.mark.slow
 def test_the_executor_changes_nothing():
     """Worker processes, in whatever order they finish, give the log of the inline executor, bits of states included."""
     options = {"population": 5, "rounds": 6, "seed": 2}

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import struct
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 
@@ -100,6 +101,25 @@ def test_the_others_are_listed(run: Path, tmp_path: Path, table: str) -> None:
     assert bad.state in ("unreadable", "finished")
     if bad.problem:
         assert "expected rows that fit into the file" in bad.problem or "damaged" in bad.problem
+
+
+def test_long_rows_on_shared_pages_take_no_memory(run: Path, tmp_path: Path) -> None:
+    """A row whose data continue on other pages is read again and again, up to the size of the file and no further."""
+    shutil.copytree(run, tmp_path / "long")
+    with closing(sqlite3.connect(tmp_path / "long" / "run.db")) as connection:
+        connection.execute("UPDATE events SET data = ? WHERE id = 3", ("y" * 60_000,))
+        connection.execute("UPDATE events SET data = ? WHERE id = 4", ("z" * 60_000,))
+        connection.commit()
+    bad = pages_shared(tmp_path / "long", tmp_path / "bad", "events", 3)
+    size = (bad / "run.db").stat().st_size
+    tracemalloc.start()
+    try:
+        with RunReader(bad) as reader, pytest.raises(CorruptError, match="expected rows that fit into the file"):
+            reader.everything()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size
 
 
 def test_the_message_names_the_database(run: Path, tmp_path: Path) -> None:

@@ -102,6 +102,32 @@ def test_a_header_that_promises_much_takes_no_memory() -> None:
         assert peak(lambda blob=blob: decode(blob)) < 1 << 20
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "shape", [[2**62] * 200_000, [3] * 1_000_000, [10**4000], [True], [1.0], ["1"], [[1]], "1", {}]
+)
+def test_a_shape_whose_product_takes_forever_is_refused(shape) -> None:
+    """Dimensions are few, and each fits into a machine's integer."""
+    entry = {"dtype": "U8", "shape": shape, "data_offsets": [0, 1]}
+    for structure in ({"array": "a"}, {"tensor": "a"}):
+        blob = header(structure, a=entry) + bytes(1)
+        for read in (decode, digest_of):
+            with pytest.raises(CorruptError):
+                read(blob)
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 4000, "[" + "1" * 400 + "]", "-" + "9" * 5000, '{"a": ' + "[" * 80 + "]" * 80 + "}"]
+)
+def test_numbers_and_nesting_that_no_run_writes_are_refused(text) -> None:
+    """Other code computes with floats, and may recurse."""
+    with pytest.raises(CorruptError):
+        from_json(text)
+    with pytest.raises(CorruptError):
+        to_event(json.dumps(EVENT).replace('"reported": {}', f'"reported": {{"x": {text}}}'), 1)
+    assert from_json("9" * 300) == int("9" * 300)
+
+
 def test_one_entry_in_many_places_is_refused() -> None:
     """A million copies of a megabyte would be a terabyte."""
     entry = {"dtype": "U8", "shape": [1 << 20], "data_offsets": [0, 1 << 20]}

@@ -155,7 +155,9 @@ def test_a_blank_first_frame_is_skipped(read: Callable[..., Any], name: str) -> 
         read(blank, name, save_all=True, append_images=[blank], **settings)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+@pytest.mark.parametrize(
+    "mode", ["RGB", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("L", "RGBA", "P", "1"))]
+)
 def test_a_large_image_takes_a_few_bytes_per_pixel(tmp_path: Path, mode: str) -> None:
     """49 million pixels in a small file take less than 10 bytes each, whatever is in them."""
     seven(side=7000, at=(3000, 3000), size=20).convert(mode).save(tmp_path / "large.png")

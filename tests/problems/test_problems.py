@@ -13,7 +13,7 @@ from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError, UsageError
 from pbt.executors.transport import check_sendable
 from pbt.problems import PROBLEMS, images, load
-from pbt.runs.preflight import trainable
+from pbt.runs.task_forms import trainable
 from pbt.store.codec import digest
 from pbt.testing.invariants import violations
 

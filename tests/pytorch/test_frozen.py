@@ -68,7 +68,7 @@ def assert_close(one, other):
                 torch.testing.assert_close(tensor, other[ref][part][name], rtol=2e-4, atol=2e-5, msg=f"{ref} {name}")
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes", "vectorized"])
+@pytest.mark.parametrize("executor", ["inline", "vectorized", pytest.param("processes", marks=pytest.mark.slow)])
 def test_states_have_the_size_of_the_adapters_and_the_base_is_there_once(tmp_path, executor):
     """The run directory has one file of the base; a state alone gives the whole network."""
     found = run(adapters.TASK, tmp_path / "run", executor)
@@ -87,6 +87,7 @@ def test_states_have_the_size_of_the_adapters_and_the_base_is_there_once(tmp_pat
     assert verify_run(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_states_do_not_depend_on_the_executor(tmp_path):
     """Which tensors are frozen is a property of a state: the same digests from a process, the same base from all."""
     for executor in ("inline", "processes", "vectorized"):

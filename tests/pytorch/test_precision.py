@@ -77,7 +77,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("network", SAMPLE)
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("vectorized", marks=pytest.mark.slow)])
 def test_products_are_bfloat16_and_states_float32(network: str, executor: str) -> None:
     """Forward and backward products; weights, optimizer states and scores keep their type and stay close."""
     task = replace(TASK, model=NETWORKS[network])

@@ -276,7 +276,7 @@ def test_windows():
     assert shifted.tolist() == [[[1, 2, 3], [4, 5, 6]], [[4, 5, 6], [1, 2, 3]]]
 
 
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("vectorized", marks=pytest.mark.slow)])
 def test_a_language_model(executor, tmp_path):
     """Tokens in a file train the bits of tokens in memory, and the model learns."""
     TEXT.numpy().astype(np.uint16).tofile(tmp_path / "tokens.bin")

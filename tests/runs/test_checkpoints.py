@@ -20,7 +20,7 @@ from pbt.runs.experiment import Experiment
 from pbt.store.reader import RunReader
 from pbt.store.sqlite import RunStore
 from pbt.store.verify import verify_run
-from pbt.terminal.tables import as_json
+from pbt.terminal.plain import as_json
 
 ROWS = "SELECT id, round, member, kind, data FROM events ORDER BY id"
 

@@ -62,6 +62,7 @@ def test_nothing_reported() -> None:
     assert {entry.kind for entry in run.journal()} == {"round", "unread"}
 
 
+@pytest.mark.slow
 def test_the_same_on_every_executor(tmp_path: Path) -> None:
     """Inline in memory, inline and in processes in a directory: the same points and the same log."""
     memory = train(reporting.descend)

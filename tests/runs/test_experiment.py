@@ -98,13 +98,13 @@ class Checked:
         ({"task": Unbound()}, TaskError, "Unbound needs a `bind` table"),
         ({"task": Checked()}, TaskError, "'lr' has no effect"),
         ({"space": {"lr": 0.1}}, SpaceError, "expected Float, Int or Choice, got 0.1"),
-        ({"space": {"a b": Float(0, 1)}}, SpaceError, "identifiers joined by dots"),
+        ({"space": {"a b": Float(0, 1)}}, SpaceError, "expected letters, digits"),
         ({"objective": "max"}, UsageError, "expected objective 'maximize' or 'minimize', got 'max'"),
         ({"population": 0}, UsageError, "at least 1 member"),
         ({"rounds": 0}, UsageError, "at least 1 round"),
         ({"seed": "7"}, UsageError, "seed to be a whole number"),
         ({"initial": [{"lr": 0.1, "width": 2, "rule": "c"}]}, SpaceError, "initial values of member 0: 'rule' must be"),
-        ({"initial": [{"lr": 0.1}]}, SpaceError, "expected a value for 'width'"),
+        ({"initial": [{"lr": 5.0}]}, SpaceError, "initial values of member 0: 'lr' must be"),
         ({"initial": [{"lr": 0.1, "width": 2, "rule": "a"}] * 5}, UsageError, "one per member, got 5"),
         ({"placement": "process"}, UsageError, "unknown executor 'process'; did you mean 'processes'?"),
         ({"placement": None}, UsageError, "expected placement to be a Placement or the name of an executor, got None"),
@@ -404,6 +404,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "observers": [Observer()],
         "callbacks": [pbt.Callback()],
         "changed_plan": True,
+        "progress": False,
     }
     assert set(given) == set(inspect.signature(pbt.run).parameters) - {"fields"}
     assert pbt.run(**given) == "the run"

@@ -164,6 +164,14 @@ def test_history(run) -> None:
     assert any(history["donor"])
 
 
+def test_frames_take_a_history_as_it_is(run) -> None:
+    """pandas and polars make a table of it, with a column each."""
+    history = run.history()
+    for name in ("pandas", "polars"):
+        frame = pytest.importorskip(name).DataFrame(history)
+        assert (list(frame.columns), len(frame)) == (list(history), 20)
+
+
 def test_to_frame(run) -> None:
     """With polars or pandas a history becomes a frame with its columns and rows."""
     if not any(importlib.util.find_spec(name) for name in ("polars", "pandas")):

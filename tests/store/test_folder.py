@@ -243,7 +243,7 @@ def count(hparams, state, steps, ctx):
 SPACE = {"lr": pbt.Float(0.01, 1.0)}
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
 def test_a_run_hands_folders_over(tmp_path: Path, executor: str) -> None:
     """Equal bits on every executor; working folders and unneeded files are gone at the end; a base is there once."""
     run = pbt.run(count, SPACE, population=4, rounds=5, run_dir=tmp_path / "run", placement=executor, seed=3)

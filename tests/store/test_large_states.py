@@ -1,5 +1,6 @@
 """Large states: written and read in pieces, hashed meanwhile, never held a second time."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from pbt.core.population import StateRef
-from pbt.errors import CorruptError
+from pbt.errors import CorruptError, DiskError
 from pbt.store.codec import decode_checked, digest, encode
 from pbt.store.encoded_bytes import PIECE, InFile, InMemory
 from pbt.store.files import LARGE, StateFiles, file_name
@@ -94,6 +95,23 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, place: float) -> None:
         file.write(bytes([byte ^ 1]))
     with pytest.raises(CorruptError, match=f"{file_name(REF)}: expected content with SHA-256 {stored.digest}"):
         files.get(REF, stored.digest)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_no_failed_write_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    """A file is moved to the disk while it is written; the system reports an error once, and none is passed over."""
+    calls: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(DiskError, match=rf"{file_name(REF)} .*Input/output error"):
+        StateFiles(tmp_path).put(REF, large())
+    assert len(calls) >= failing
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_becomes_shorter_is_corrupt(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def train(task, hparams, state, steps, first_step=0, member=0):
 
 
 def predictions(library, task, state):
-    booster = task.booster(state)
+    booster = task.restored({}, state)
     rows = X[PARTS["test"]]
     if library == "lightgbm":
         return booster.predict(rows)

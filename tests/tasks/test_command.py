@@ -40,7 +40,7 @@ def test_lines_are_points_of_curves(tmp_path) -> None:
     assert found.best.score == 1
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
 def test_a_program_trains(tmp_path, executor) -> None:
     """It trains from its own checkpoints with the values of the log, and all of them are read back."""
     plan = pbt.Plan(interval=3, exploit=pbt.truncation(0.5), explore=pbt.perturb((0.5, 2.0)))
@@ -158,6 +158,12 @@ CONDITIONAL = {"opt": pbt.Choice(("sgd", "adam")), "momentum": pbt.Float(0, 1, w
         ("{lr} {out} [{start}]", SPACE, {"in_place": True}, "in_place=True .*leave out {start}"),
         ("{opt} {momentum} {out} [{start}]", CONDITIONAL, {}, "{momentum} has no value unless 'opt' is 'sgd'"),
         ("{seed} {out} [{start}]", {"seed": pbt.Int(1, 2)}, {}, "'seed' has the name of a placeholder"),
+        (
+            "{a-b} {a.b} {out} [{start}]",
+            {"a-b": pbt.Int(1, 2), "a.b": pbt.Int(1, 2)},
+            {},
+            "'a-b' and 'a.b' have the same variable PBT_HPARAM_A_B",
+        ),
         ("{lr} {out} [{start}]", SPACE, {"in_effect": {"lrr": "(.)"}}, "in_effect names 'lrr'"),
         ("{lr} {out} [{start}]", SPACE, {"cwd": "/nowhere"}, "working directory /nowhere does not exist"),
     ],
@@ -330,7 +336,7 @@ def test_a_program_that_is_always_killed(tmp_path) -> None:
     assert re.search("the program was killed from outside .*, 3 times", message)
 
 
-@pytest.mark.parametrize("executor", ["inline", "processes"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
 def test_several_devices(tmp_path, executor) -> None:
     """A member of two devices has both, by the names that the program knows; the run records and resumes that."""
     text = (

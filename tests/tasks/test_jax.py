@@ -62,7 +62,7 @@ def test_a_population_trains_as_its_log_says():
     lineage = run.lineage()
     assert not run.failures()
     assert len({state.hparams["lr"] for state in lineage}) > 1
-    tree = task.tree(lineage[-1].hparams, run.load_state())
+    tree = task.restored(lineage[-1].hparams, run.load_state())
     assert rate(tree) == pytest.approx(lineage[-1].hparams["lr"])
     key = Context(seed=4, member=lineage[0].state.member, round=1, first_step=0).init_key
     params, opt = jax_tasks.plain_build(lineage[0].hparams, jax_tasks.jax.random.key(key % 2**31)).values()

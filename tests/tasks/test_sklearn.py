@@ -91,7 +91,7 @@ def test_a_population_trains_as_its_log_says(name):
     run = pbt.run(task, SPACES[name], plan=pbt.Plan(exploit=all_change), population=3, rounds=4)
     assert not run.failures()
     assert not [entry for entry in run.journal() if entry.kind == "unread"]
-    best = task.fitted(run.best.hparams, run.load_state())
+    best = task.restored(run.best.hparams, run.load_state())
     assert best.score(*task.valid) == pytest.approx(run.best.score)
     assert {key: best.get_params()[key] for key in SPACES[name]} == run.best.hparams
 
@@ -116,7 +116,7 @@ def test_a_perceptrons_live_optimizer_has_the_decided_values(name, rate):
     task = task_of(name)
     other = "beta_1" if name == "adam" else "momentum"
     state, *_ = train(task, {rate: 0.02, other: 0.8}, None, 2)
-    found = task.fitted({rate: 0.01, other: 0.7}, state)._optimizer
+    found = task.restored({rate: 0.01, other: 0.7}, state)._optimizer
     assert (found.learning_rate_init, getattr(found, other)) == (0.01, 0.7)
     assert found.learning_rate == pytest.approx(state["_optimizer"]["values"]["learning_rate"] / 2)
     moved, _, ctx = train(task, {rate: 0.01, other: 0.7}, state, 1, first_step=2)
@@ -140,7 +140,7 @@ def test_a_nets_live_optimizer_has_the_decided_values():
     task = task_of("net")
     old, new = ({"lr": lr, "optimizer__momentum": m, "module__p": 0.1} for lr, m in ((0.1, 0.9), (0.03, 0.5)))
     state, *_ = train(task, old, None, 1)
-    (group,) = task.fitted(new, state).optimizer_.param_groups
+    (group,) = task.restored(new, state).optimizer_.param_groups
     assert (group["lr"], group["momentum"]) == (0.03, 0.5)
     moved, _, ctx = train(task, new, state, 1, first_step=1)
     assert ctx.checked == set(new)

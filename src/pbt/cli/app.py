@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from shutil import get_terminal_size
+from textwrap import fill
 
 import cyclopts
 from cyclopts import App
@@ -98,4 +100,15 @@ class _StderrHandler(logging.Handler):
         """Print on stderr; a live display redirects it above itself."""
         if not logging.root.handlers:  # they would print it a second time
             level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-            print_error(f"{level}{record.getMessage()}")
+            print_error(_wrapped(f"{level}{record.getMessage()}"))
+
+
+def _wrapped(text: str) -> str:
+    """The text in lines of the terminal's width, broken between words; elsewhere on one line."""
+    from pbt.terminal.console import is_terminal  # it imports rich
+
+    if not is_terminal(sys.stderr):
+        return text
+    width = max(20, get_terminal_size().columns - 1)
+    lines = fill(f"pbt: {text}", width, break_long_words=False, break_on_hyphens=False)
+    return lines.removeprefix("pbt: ")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pbt.dashboard import HOST, PORT
+from pbt.dashboard import HOST, PORT, TOKEN
 from pbt.errors import UsageError
 from pbt.runs.catalog import RUNS, find_run, opened, runs_in, trials_in
 from pbt.store.layout import DATABASE
@@ -14,8 +14,6 @@ from pbt.terminal.exit import print_error
 
 if TYPE_CHECKING:
     from pbt.dashboard.serve import Address
-
-TOKEN = "PBT_DASHBOARD_TOKEN"  # noqa: S105 (the name of a variable)
 
 
 def dashboard(

@@ -32,9 +32,10 @@ from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
 from pbt.terminal.console import can_redraw, captured, console_for
 from pbt.terminal.exit import FAILED, OK, print_error
+from pbt.terminal.plain import as_json
 from pbt.terminal.single import SINGLE
 from pbt.terminal.summary import summary
-from pbt.terminal.tables import Column, as_json, grid
+from pbt.terminal.tables import Column, grid
 from pbt.text import NONE, printable, scored
 
 NOTE = 48

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from pbt.cli.options import Flag, print_json
 from pbt.runs.catalog import find_run
-from pbt.runs.notes import Note, read_note, write_note
+from pbt.runs.run_notes import Note, read_note, write_note
 from pbt.terminal.console import console_for
 from pbt.terminal.exit import OK
 

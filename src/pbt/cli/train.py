@@ -19,7 +19,7 @@ from pbt.runs.catalog import APPLICATIONS, REPLAY, find_run, opened, resume_comm
 from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import bounded
 from pbt.runs.experiment import Experiment
-from pbt.runs.new_run import LatestLink, new_run_dir
+from pbt.runs.new_run import LatestLink, make_private, new_run_dir
 from pbt.runs.placement import Placement
 from pbt.store.reader import is_begun
 from pbt.tasks.command import Command
@@ -41,6 +41,7 @@ def run(  # noqa: PLR0913 (a flag each)
     resume: Flag = False,
     changed_plan: Flag = False,
     max_disk: str | None = None,
+    private: Flag = False,
     placement: PlacementOptions | None = None,
     output: OutputOptions | None = None,
 ) -> int:
@@ -64,6 +65,7 @@ def run(  # noqa: PLR0913 (a flag each)
         resume: Resume the run in --out; start it if there is none.
         changed_plan: With --resume: accept a plan that differs from the recorded one, and log the change.
         max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
+        private: Give only yourself access to the run directory. Default: its permissions follow the umask.
         placement: Executor and hardware.
         output: Output on the terminal.
     """
@@ -108,6 +110,7 @@ def run(  # noqa: PLR0913 (a flag each)
         resume=resume,
         max_disk=max_disk,
         changed_plan=changed_plan,
+        private=private,
     )
 
 
@@ -228,7 +231,7 @@ def missing_file(path: Path, application: Mapping[str, Any]) -> str:
     )
 
 
-def train_file(
+def train_file(  # noqa: PLR0913 (a flag each)
     experiment: Experiment,
     path: Path,
     application: Mapping[str, Any],
@@ -238,6 +241,7 @@ def train_file(
     resume: bool,
     max_disk: str | None = None,
     changed_plan: bool = False,
+    private: bool = False,
 ) -> int:
     """Train or resume the experiment of a user's file, and return the exit code."""
     links = [LatestLink()] if latest else []
@@ -247,6 +251,8 @@ def train_file(
         title = application.get("object") or application.get("command") or ""
         note = {"note": experiment.note, "score": application.get("score")}
         with CleanupOnRefusal(path), output.progress(title, note, experiment.placement) as progress:
+            if private:
+                make_private(path)
             found = experiment.run(
                 path,
                 resume=resume,

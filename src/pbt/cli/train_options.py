@@ -13,10 +13,10 @@ from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
 from pbt.terminal.exit import OK, SOME_FAILED, print_error
+from pbt.terminal.plain import as_json
 from pbt.terminal.progress import ProgressObserver
 from pbt.terminal.single_progress import progress_of
 from pbt.terminal.summary import summary
-from pbt.terminal.tables import as_json
 from pbt.text import printable
 
 _PLACEMENT, _OUTPUT = Group("Placement", sort_key=1), Group("Output", sort_key=2)
@@ -75,7 +75,8 @@ class PlacementOptions:
             raise UsageError(
                 f"--precision {precision} is for a SupervisedTask; {type(experiment.task).__name__} sets its own"
             )
-        return replace(experiment, task=replace(experiment.task, precision=precision))
+        task: Any = experiment.task
+        return replace(experiment, task=replace(task, precision=precision))
 
     def over_recorded(self, recorded: Mapping[str, Any], base: Placement) -> Placement:
         """The recorded placement of a run, with the options given on the command line in place of its own fields."""

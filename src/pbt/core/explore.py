@@ -10,29 +10,65 @@ from typing import Any
 
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
-from pbt.core.rules import checked_factors, is_number, resolved, rule_name
+from pbt.core.rules import EVERY, Factors, checked_factors, factors_of, is_number, resolved, rule_name
 from pbt.core.schedule import Schedule
-from pbt.errors import UsageError
-from pbt.space import HParams, Value
+from pbt.errors import UsageError, nearest
+from pbt.space import Choice, HParams, Space, Value
 
 Explored = tuple[HParams, Mapping[str, Value]]
 Explore = Callable[[HParams, Member, View, Rng], Explored]
 """An explore rule: returns new values and the draw per changed name. Pure; draws only from `rng`."""
 
 
+TRIES = 100
+"""The most times that a rule is applied until its values satisfy the constraint of the space."""
+
+
 def explored(rule: Explore, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
-    """Apply a rule and validate its result.
+    """Apply a rule and validate its result; a rule whose values the constraint refuses draws again.
+
+    After `TRIES` refusals the given values stay, or, if the constraint refuses them too, a fresh sample.
 
     Raises:
         UsageError: The result is not a pair of mappings.
         SpaceError: The values are outside the space.
     """
+    for _ in range(TRIES):
+        moved, draws = _explored(rule, hparams, member, view, rng)
+        if view.space.allows(moved):
+            return moved, draws
+    if view.space.allows(hparams):
+        return hparams, {}
+    return view.space.sample(rng), dict.fromkeys(hparams, RESAMPLED)
+
+
+def _explored(rule: Explore, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
     answer: Any = rule(hparams, member, view, rng)
     if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Mapping) for part in answer)):
         raise UsageError(
             f"{rule_name(rule)}: expected an explore rule to return (hparams, draws), two mappings, got {answer!r:.80}"
         )
     return view.space.check(answer[0], f"explored hyperparameters of member {member.id}"), answer[1]
+
+
+def toward(space: Space, start: HParams, goal: HParams) -> HParams:
+    """The goal, or the farthest of some points on the way to it that the constraint of the space allows.
+
+    Numbers are halved towards the start up to eight times; choices are those of the goal, and at last of the start.
+    """
+    if space.allows(goal):
+        return goal
+    for halvings in range(1, 9):
+        part = 0.5**halvings
+        between = {
+            name: space[name].clip(start[name] + part * (value - start[name]))
+            if name in start and is_number(value) and not isinstance(space[name], Choice)
+            else value
+            for name, value in goal.items()
+        }
+        if space.contains(between) and space.allows(between):
+            return between
+    return start
 
 
 RESAMPLED = "resample"
@@ -45,21 +81,29 @@ class Perturb:
 
     Args:
         factors: Equally likely factors. The paper's (0.8, 1.2) drifts downwards by 2 % per perturbation in the
-            logarithm; the reciprocal pair (0.8, 1.25) does not.
+            logarithm; the reciprocal pair (0.8, 1.25) does not. A mapping gives the factors by name, and those of all
+            other names as `"*"`, as in `{"lr": (0.5, 2.0), "*": (0.8, 1.25)}`; a name without any keeps its value.
 
     Raises:
         UsageError: No factors, or a factor that is not positive.
     """
 
-    factors: tuple[float, ...] = (0.8, 1.2)
+    factors: Factors = (0.8, 1.2)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", checked_factors("perturb", self.factors))
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
         """Perturb all values."""
-        draws = {name: rng.choice(self.factors) for name in hparams}
-        moved = {name: view.space[name].perturb(value, draws[name], rng) for name, value in hparams.items()}
+        if isinstance(self.factors, Mapping):
+            for name in self.factors.keys() - {EVERY}:
+                if name not in view.space:
+                    raise UsageError(f"perturb: no hyperparameter is named '{name}'{nearest(name, view.space)}")
+        draws = {name: rng.choice(own) for name in hparams if (own := factors_of(self.factors, name))}
+        moved = {
+            name: view.space[name].perturb(value, draws[name], rng) if name in draws else value
+            for name, value in hparams.items()
+        }
         return view.space.settle(moved, rng), draws
 
 
@@ -98,7 +142,7 @@ class PerturbOrResample:
         UsageError: `factors` or `probability` is invalid.
     """
 
-    factors: tuple[float, ...] = (0.8, 1.2)
+    factors: Factors = (0.8, 1.2)
     probability: float = 0.25
 
     def __post_init__(self) -> None:

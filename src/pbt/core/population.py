@@ -89,16 +89,14 @@ Rank = Callable[[Sequence[Member]], Sequence[Member]]
 
 def by_score(members: Sequence[Member]) -> list[Member]:
     """Best first by score, ties by id; failed members and those without a finite score last."""
-    # A sort keeps the order of equal keys, and members that are sorted by id already cost one pass.
-    return sorted(sorted(members, key=_ID), key=_place)
+    # A sort keeps the order of equal keys, and members that are sorted by id already cost one pass. A column of keys
+    # takes half of the time of a call per member.
+    ordered, finite = sorted(members, key=_ID), math.isfinite
+    places = [-m.scores[0] if m.scores and m.status == "live" and finite(m.scores[0]) else math.inf for m in ordered]
+    return [ordered[i] for i in sorted(range(len(ordered)), key=places.__getitem__)]
 
 
 _ID = itemgetter(0)
-
-
-def _place(member: Member) -> float:
-    scores = member.scores
-    return -scores[0] if scores and member.status == "live" and math.isfinite(scores[0]) else math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +147,8 @@ class View:
     @cached_property
     def ranking(self) -> tuple[Member, ...]:
         """The healthy members of the population, best first; computed once per view."""
-        return tuple(self.rank([m for m in self.population if m.healthy]))
+        finite = math.isfinite  # as `Member.healthy`, without a call per member
+        return tuple(self.rank([m for m in self.population if m.status == "live" and m.scores and finite(m.scores[0])]))
 
     @cached_property
     def position(self) -> Mapping[int, int]:

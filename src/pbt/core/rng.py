@@ -13,13 +13,14 @@ from typing import TypeVar
 T = TypeVar("T")
 Key = int | str
 _NORMAL = NormalDist()
+_sha256 = hashlib.sha256
 
 
 def seed_of(*key: Key) -> int:
     """A seed in 0 .. 2**63-1 that depends on every part of the key: `seed_of(7, "dropout", 3)`."""
     # The type is part of the hash, so that 1 and "1" differ.
     text = "\x1f".join([f"int:{part}" if type(part) is int else f"{type(part).__name__}:{part}" for part in key])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(_sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Rng:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 from pbt.errors import UsageError
@@ -65,15 +66,31 @@ def whole(value: Any) -> int | None:
         return None
 
 
-def checked_factors(rule: str, factors: Any) -> tuple[float, ...]:
-    """The factors of a rule as a tuple.
+Factors = tuple[float, ...] | Mapping[str, tuple[float, ...]]
+"""Equally likely factors of all values, or by name; `"*"` is for all names that are not listed."""
+EVERY = "*"
+
+
+def checked_factors(rule: str, factors: Any) -> Factors:
+    """The factors of a rule, as tuples.
 
     Raises:
-        UsageError: Not a tuple of one or more positive numbers.
+        UsageError: Not a tuple of one or more positive numbers, nor such tuples by name.
     """
+    if isinstance(factors, Mapping):
+        return {name: _factors(f"{rule}: '{name}'", own, rule) for name, own in factors.items()}
+    return _factors(rule, factors, rule)
+
+
+def factors_of(factors: Factors, name: str) -> tuple[float, ...]:
+    """The factors of a name; none if it is to keep its value."""
+    return factors.get(name, factors.get(EVERY, ())) if isinstance(factors, Mapping) else factors
+
+
+def _factors(what: str, factors: Any, rule: str) -> tuple[float, ...]:
     if is_number(factors):
-        raise UsageError(f"{rule}: expected a tuple of factors, as {rule}((0.8, 1.2)), got the number {factors!r}")
+        raise UsageError(f"{what}: expected a tuple of factors, as {rule}((0.8, 1.2)), got the number {factors!r}")
     found = tuple(factors) if isinstance(factors, (tuple, list)) else ()
     if not found or not all(is_number(factor) and factor > 0 for factor in found):
-        raise UsageError(f"{rule}: expected one or more positive factors, got {factors!r}, as in {rule}((0.8, 1.2))")
+        raise UsageError(f"{what}: expected one or more positive factors, got {factors!r}, as in {rule}((0.8, 1.2))")
     return found

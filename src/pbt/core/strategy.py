@@ -68,16 +68,18 @@ class Strategy(Protocol):
 
 
 def births(view: View, population: int, initial: Sequence[HParams]) -> list[Born]:
-    """One member per set of initial values; the others are sampled from the priors of the space.
+    """One member per set of initial values; names that it lacks, and the other members, are sampled from the priors.
 
     Raises:
-        SpaceError: Initial values outside the space.
+        SpaceError: Initial values outside the space, or refused by its constraint.
     """
-    given = [view.space.check(hparams, f"initial values of member {i}") for i, hparams in enumerate(initial)]
-    return [
-        Born(member=i, hparams=given[i] if i < len(given) else view.space.sample(view.rng("birth", i)))
-        for i in range(population)
-    ]
+    space, born = view.space, []
+    for i in range(max(population, len(initial))):
+        given = initial[i] if i < len(initial) else {}
+        label = f"initial values of member {i}"
+        hparams = space.completed(space.check_given(given, label), view.rng("birth", i))
+        born.append(Born(member=i, hparams=space.check(hparams, label) if given else hparams))
+    return born[:population]
 
 
 def replacement(member: Member, view: View) -> Member | None:
@@ -131,9 +133,11 @@ def hand_over(
 
 def stay(member: Member, why: str = "", compared: int | None = None) -> Decision:
     """The decision of a member that continues as it is; as `hand_over`, in a fraction of its time."""
-    kind: DecisionKind = "replace" if member.status == "failed" else "continue"
-    own = member.id, member.round + 1, member.state, member.step, member.hparams
-    return Decision(*own, (), (), None, member.id, kind, {}, why, compared)
+    id_, hparams, step, _, _, state, round_, _, _, _, status, _, _ = member
+    kind: DecisionKind = "replace" if status == "failed" else "continue"
+    # As a plain tuple: in half the time of a call of `Decision`.
+    fields: tuple[Any, ...] = id_, round_ + 1, state, step, hparams, (), (), None, id_, kind, {}, why, compared
+    return tuple.__new__(Decision, fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,11 +259,14 @@ class Plan:
             return [self._decided(member, view) for member in ready]
         asked = [member for member in ready if member.status != "failed" and member.step >= self.burn_in]
         choices = rule.choose_all(asked, view, lambda member: _rng(view, member, "exploit"))
-        chosen = {member.id: _checked(choice) for member, choice in zip(asked, choices, strict=True)}
-        return [
-            self._decision(chosen[member.id], member, view) if member.id in chosen else self._decided(member, view)
-            for member in ready
+        decided = [
+            stay(member, choice.why) if type(choice) is Stay else self._decision(_checked(choice), member, view)
+            for member, choice in zip(asked, choices, strict=True)
         ]
+        if len(asked) == len(ready):
+            return decided
+        chosen = {member.id: decision for member, decision in zip(asked, decided, strict=True)}
+        return [chosen.get(member.id) or self._decided(member, view) for member in ready]
 
     def _decided(self, member: Member, view: View) -> Decision | None:
         """The decision by current scores; None: the member failed and there is no donor."""

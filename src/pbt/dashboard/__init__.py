@@ -7,3 +7,5 @@ connections, `app` has the routes, and `page/` the files for the browser.
 
 HOST, PORT = "127.0.0.1", 6007
 """The default address."""
+TOKEN = "PBT_DASHBOARD_TOKEN"  # noqa: S105 (the name of a variable)
+"""The environment variable of the token."""

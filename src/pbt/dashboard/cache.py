@@ -23,7 +23,7 @@ from pbt.dashboard.comparison import ComparisonReader
 from pbt.dashboard.payload import PageMaker, RunPage
 from pbt.dashboard.watch import UNREAD, Watch, WatchedRun
 from pbt.report.page import json_text
-from pbt.runs.notes import read_note
+from pbt.runs.run_notes import read_note
 
 SHARE = 0.003
 """The share of the machine's CPU time for rendering a run again; the same share is allowed for detecting changes."""

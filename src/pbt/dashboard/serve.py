@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pbt.dashboard import HOST, PORT
+from pbt.dashboard import HOST, PORT, TOKEN
 from pbt.errors import MissingExtraError, UsageError
 from pbt.report.write import plotly_js
 
@@ -104,14 +104,19 @@ def chosen(token: str | None, *, loopback: bool) -> str | None:
     """The required token: the given one, else none on a loopback address and a new random one elsewhere.
 
     Raises:
-        UsageError: The token is shorter than `SHORTEST`.
+        UsageError: The token is shorter than `SHORTEST`, or has characters that a request cannot carry.
     """
     if token is None:
         return None if loopback else secrets.token_urlsafe(32)
+    if not all(" " <= char <= "~" for char in token) or token != token.strip():
+        raise UsageError(
+            f"--token (or {TOKEN}): expected ASCII letters, digits and punctuation, without spaces at its ends, got "
+            "other characters"
+        )
     if len(token) < SHORTEST:
         raise UsageError(
-            f"--token: expected at least {SHORTEST} characters, got {len(token)}; without --token a random one is "
-            "generated where other machines can connect"
+            f"--token (or {TOKEN}): expected at least {SHORTEST} characters, got {len(token)}; without one, a random "
+            "token is generated where other machines can connect"
         )
     return token
 

@@ -14,6 +14,7 @@ STOP_SECONDS = 3.0
 DEATH_SECONDS = 1.0
 """Time for a killed process to disappear; bounded, because a process in a stuck driver cannot be killed."""
 _LOOK = 0.01
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows: both end a process at once
 
 Started = tuple[int, str]
 """A process: its id and its start time, because ids are reused."""
@@ -26,6 +27,9 @@ def interrupts_blocked() -> Iterator[None]:
     Ctrl-C reaches the whole process group. It would end a process that is still starting, with a traceback in the
     middle of a live display.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     # The resource tracker of multiprocessing starts with the first child and would unblock the signal.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -33,6 +37,12 @@ def interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_interrupts() -> None:
+    """Undo `interrupts_blocked` in the started process."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> None:
@@ -48,9 +58,9 @@ def end(processes: Sequence[BaseProcess], patience: float = STOP_SECONDS) -> Non
     _wait(processes, DEATH_SECONDS)
     # A process that watches its parent is about to end, and cleans up first.
     deadline = time.monotonic() + DEATH_SECONDS / 2
-    while any(_lives(child) for child in children) and time.monotonic() < deadline:
+    while any(lives(child) for child in children) and time.monotonic() < deadline:
         time.sleep(_LOOK)
-    _kill(pid for pid, _ in filter(_lives, children))
+    _kill(pid for pid, _ in filter(lives, children))
 
 
 def kill(processes: Sequence[BaseProcess]) -> None:
@@ -77,6 +87,11 @@ def descendants(pids: Iterable[int | None]) -> list[Started]:
     return found
 
 
+def children(pid: int) -> list[Started]:
+    """The children of a process, on systems that list them."""
+    return [(child, _start_of(child)) for child in _children(pid)]
+
+
 def _children(pid: int) -> list[int]:
     """The children of a process; none if it is gone."""
     found: list[int] = []
@@ -92,7 +107,7 @@ def _kill(pids: Iterable[int | None]) -> None:
     for pid in pids:
         if pid is not None:
             with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, _KILL)
 
 
 def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:
@@ -102,7 +117,8 @@ def _wait(processes: Sequence[BaseProcess], seconds: float) -> None:
         time.sleep(_LOOK)
 
 
-def _lives(process: Started) -> bool:
+def lives(process: Started) -> bool:
+    """Whether a process has not ended yet, on systems that tell."""
     return process[1] != "" and _start_of(process[0]) == process[1]
 
 

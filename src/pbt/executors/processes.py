@@ -24,10 +24,10 @@ from typing import Any
 
 from pbt.closing import Closing
 from pbt.core.population import StateRef
-from pbt.errors import PBTError, TaskError, WorkerError
+from pbt.errors import PBTError, TaskError, UsageError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, RoundTask, TaskBatch
 from pbt.executors.devices import device_lost
-from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked
+from pbt.executors.process_tree import DEATH_SECONDS, end, ending, interrupts_blocked, unblock_interrupts
 from pbt.executors.retry import (
     BEAT_SECONDS,
     PAUSE_SECONDS,
@@ -37,7 +37,7 @@ from pbt.executors.retry import (
     incidents_of,
     tried_again,
 )
-from pbt.executors.transport import TaskSource, load_sources, pickled, sources
+from pbt.executors.transport import GUARD, UNGUARDED, WORKER_NAME, TaskSource, load_sources, pickled, sources
 from pbt.executors.worker import WorkerSpec, error_text
 from pbt.executors.worker import incidents_of as incidents_of_worker
 
@@ -129,7 +129,7 @@ class ProcessExecutor(Closing):
     def _spawn(self, device: str) -> _Slot:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, *self._payloads[device]))
+        process = context.Process(target=_serve, args=(theirs, *self._payloads[device]), name=WORKER_NAME)
         try:
             with interrupts_blocked():
                 process.start()
@@ -220,6 +220,8 @@ class ProcessExecutor(Closing):
         end([slot.process], 0.0)
         slot.connection.close()
         if not slot.ready:
+            if slot.process.exitcode == UNGUARDED:
+                raise UsageError(GUARD) from None
             self._deaths_at_start += 1
             if self._deaths_at_start >= START_ATTEMPTS:
                 raise WorkerError(
@@ -237,7 +239,7 @@ def _serve(connection: Connection, modules: list[TaskSource], payload: bytes) ->
     """Main function of a worker: open the task, then train batches until the pipe closes."""
     # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
+    unblock_interrupts()
     lock = threading.Lock()
 
     def say(kind: str, content: object = None) -> None:

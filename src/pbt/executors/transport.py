@@ -1,15 +1,25 @@
 """Transport of a task to another process: by reference, with the source files that it could not import by itself."""
 
 import importlib.util
+import multiprocessing
 import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pbt.errors import TaskError
+from pbt.errors import TaskError, UsageError
 from pbt.executors.fingerprint import SENT
 from pbt.executors.worker import Task, TrainFunction
+
+WORKER_NAME = "pbt-worker"
+"""The name of a worker process."""
+UNGUARDED = 78
+"""Exit code of a worker whose main program starts a run: EX_CONFIG, which no interpreter uses."""
+GUARD = (
+    "each worker process runs the program's file from the top, and there the run would start again; put the call "
+    "under `if __name__ == \"__main__\":`, or use the executor 'inline'"
+)
 
 
 class TaskSource(NamedTuple):
@@ -35,6 +45,22 @@ def check_sendable(task: TrainFunction | Task) -> None:
             "the task is defined at a prompt or in a notebook, where other processes cannot find it; put it into a "
             "module, or use the executor 'inline'"
         )
+
+
+def check_guarded() -> None:
+    """Refuse to start a run while this process is only loading its main program to become a worker.
+
+    A worker of this package exits without a traceback, and its parent reports `GUARD` once.
+
+    Raises:
+        UsageError: Another package started the process.
+    """
+    process = multiprocessing.current_process()
+    if not getattr(process, "_inheriting", False):  # set by multiprocessing until the main program is loaded
+        return
+    if process.name == WORKER_NAME:
+        raise SystemExit(UNGUARDED)
+    raise UsageError(GUARD)
 
 
 def pickled(sent: Any) -> bytes:

@@ -68,6 +68,14 @@ class RecordsData(Protocol):
 
 
 @runtime_checkable
+class RestoresModel(Protocol):
+    """A task that makes a model from a state."""
+
+    def restored(self, hparams: HParams, state: State) -> Any:
+        """The model of a state with its hyperparameters; a network is in evaluation mode, on the CPU."""
+
+
+@runtime_checkable
 class ChecksDevice(Protocol):
     """A task that needs something of its device."""
 

@@ -4,11 +4,12 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from pbt.errors import ConfigError
 from pbt.executors.ray.cluster import Cluster
 from pbt.mnist.config.record import Config
-from pbt.runs.placement import Placement
+from pbt.runs.placement import ExecutorName, Placement
 
 log = logging.getLogger("pbt")
 
@@ -33,7 +34,7 @@ def placement_of(
         return _single_placement(config, device, executor, address)
     if executor == "ray":
         return _on_ray(config, address, device, config.train.num_workers_paral)
-    return _population_placement(config, device, executor)
+    return _population_placement(config, device, cast("ExecutorName", executor))
 
 
 def _single_placement(config: Config, device: str | None, executor: str, address: str | None) -> Placement:
@@ -49,7 +50,7 @@ def _single_placement(config: Config, device: str | None, executor: str, address
     return placement
 
 
-def _population_placement(config: Config, device: str | None, executor: str) -> Placement:
+def _population_placement(config: Config, device: str | None, executor: ExecutorName) -> Placement:
     train = config.train
     placement = Placement(threads=train.threads, device=device if device is not None else gpus_of(train.gpus))
     resolved = replace(placement, executor="processes").resolve(train.num_worker_tot)

@@ -7,7 +7,6 @@ to the journal of the run, from which it restores the tables whenever it starts.
 
 import contextlib
 import csv
-import fcntl
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from pbt.mnist.tables import (
 from pbt.store.base import JournalEntry, Store
 from pbt.store.reader import RunReader
 from pbt.store.sqlite import RunStore
+from pbt.store.system import CAREFUL, FOLDER, lock
 
 log = logging.getLogger("pbt")
 
@@ -124,9 +124,12 @@ def take_tests(folder: Path, steps_per_epoch: int, note: str) -> None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock on the tables of a folder; it is released when its process ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    if FOLDER is None:
+        descriptor = os.open(folder / ".tables.lock", os.O_RDWR | os.O_CREAT | CAREFUL, 0o666)
+    else:
+        descriptor = os.open(folder, os.O_RDONLY | FOLDER | CAREFUL)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

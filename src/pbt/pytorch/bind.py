@@ -110,13 +110,14 @@ class DropoutBinding:
         if not layers:
             raise TaskError("dropout(): expected a network with dropout layers, but it has no dropout layer")
         for layer in layers:
-            layer.p = self._turn(value)
+            layer.p = self.probability(value)
 
     def read(self, live: Live) -> list[Value]:
         """The value of each layer."""
-        return [self._turn(layer.p) for layer in self._layers(live)]
+        return [self.probability(layer.p) for layer in self._layers(live)]
 
-    def _turn(self, value: Value) -> float:
+    def probability(self, value: Value) -> float:
+        """The drop probability of a value."""
         if not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise TaskError(f"dropout(): expected a probability from 0 to 1, got {value!r}")
         return 1 - value if self.keep else float(value)

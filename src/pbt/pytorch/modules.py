@@ -11,6 +11,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from pbt.errors import TaskError
@@ -33,6 +34,7 @@ from pbt.pytorch.bind import (
 from pbt.pytorch.frozen import FrozenParts, warn_if_drawn
 from pbt.pytorch.kept_states import on_host
 from pbt.pytorch.live import Live
+from pbt.pytorch.networks import only_network
 from pbt.pytorch.state import EXTRAS, AsBuilt, capture, restore, restore_extras, threads_of
 from pbt.space import HParams
 from pbt.store.codec import digest
@@ -45,13 +47,11 @@ _PLAIN = (
 
 @runtime_checkable
 class Buildable(Protocol):
-    """The class form of a task. `bind` maps each hyperparameter to its binding.
+    """The class form of a task, with an attribute `bind`: the binding of each hyperparameter by name.
 
     The class attribute `keep_evaluation = False` excludes the changes that `evaluate` makes to the parts from the
     state.
     """
-
-    bind: Mapping[str, Binding]
 
     def build(self, hparams: HParams, ctx: Context) -> Mapping[str, Any]:
         """Build new parts by name, `{"model": ..., "optimizer": ...}`, at the start of every round of every member.
@@ -69,6 +69,16 @@ class Buildable(Protocol):
         """The score on validation data, or a mapping with `score` and other metrics to report."""
 
 
+class BoundTask(Buildable, Protocol):
+    """The class form with its bindings.
+
+    `Buildable` leaves them out: pyright accepts an attribute of a class in place of one of an object, or the other way
+    round, for no protocol.
+    """
+
+    bind: Mapping[str, Binding]
+
+
 class ModuleTask:
     """A `Buildable` as a task for workers.
 
@@ -76,7 +86,7 @@ class ModuleTask:
         task: The user's object.
     """
 
-    def __init__(self, task: Buildable) -> None:
+    def __init__(self, task: BoundTask) -> None:
         self.task = task
         # Workers find the user's module by this attribute.
         self.__module__ = type(task).__module__
@@ -105,13 +115,26 @@ class ModuleTask:
             digest(capture(live.stateful, built))
             warn_if_drawn(live.stateful, lambda: _build(self.task, hparams, replace(ctx, seed=1))[0].parts)
 
+    def restored(self, hparams: HParams, state: State) -> nn.Module:
+        """The network of a state, in evaluation mode.
+
+        Raises:
+            TaskError: No part is named `model`, and there is not exactly one network among the parts.
+        """
+        with trial_round(hparams, "the parts cannot be built") as ctx:
+            live, _ = _build(self.task, hparams, ctx)
+            network = only_network(live.parts)
+            _load(live, state)
+            bind_all(live, hparams, self.task.bind)
+            return network.eval()
+
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""
         return _ModuleTrainer(self.task, threads)
 
 
 class _ModuleTrainer:
-    def __init__(self, task: Buildable, threads: int) -> None:
+    def __init__(self, task: BoundTask, threads: int) -> None:
         self._task = task
         self._threads = threads
 
@@ -133,7 +156,7 @@ class _ModuleTrainer:
                 return trained, task.evaluate(live.parts, ctx)
 
 
-def _build(task: Buildable, hparams: HParams, ctx: Context) -> tuple[Live, AsBuilt]:
+def _build(task: BoundTask, hparams: HParams, ctx: Context) -> tuple[Live, AsBuilt]:
     with seeded(ctx.init_key, ctx.device):
         built = task.build(hparams, ctx)
     if not isinstance(built, Mapping):

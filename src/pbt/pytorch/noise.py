@@ -217,6 +217,8 @@ class KeyedDropout(nn.Module):
 
 
 _SHARED_DIMS = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
+DROPOUT = tuple(_SHARED_DIMS)
+"""The layers that `key_dropout` replaces."""
 
 
 def key_dropout(model: nn.Module, noise: Noise) -> list[KeyedDropout]:

@@ -39,6 +39,7 @@ from pbt.pytorch.live import Live
 from pbt.pytorch.loaders import check_loader
 from pbt.pytorch.losses import check_loss, fresh, placed, training_loss
 from pbt.pytorch.modes import set_mode
+from pbt.pytorch.networks import network_of
 from pbt.pytorch.noise import Noise, key_dropout
 from pbt.pytorch.precision import (
     PRECISIONS,
@@ -217,6 +218,10 @@ class SupervisedTask:
             parts["ema"] = Average(model)
         settings = {name: getattr(self, name) for name in SETTINGS}
         return Live(parts=parts, settings=settings)
+
+    def restored(self, hparams: HParams, state: State) -> nn.Module:
+        """The network of a state, in evaluation mode, on the CPU; with an average, with the averaged weights."""
+        return network_of(self.model(), state, hparams, self.bind)
 
     def batches(self, data: Data, device: str, members: int = 1) -> Batches:
         """The training batches of `members` members that take turns from step to step."""

@@ -14,8 +14,8 @@ from pbt.report.parts import records as records_of_members
 from pbt.report.plotly_figures.common import Figure, titled
 from pbt.report.read import read_snapshot
 from pbt.report.sentences import TITLES
-from pbt.runs.notes import Note, read_note
 from pbt.runs.results import Run
+from pbt.runs.run_notes import Note, read_note
 from pbt.store.durable import replace_file
 
 FOLDER, PAGE = "report", "report.html"

@@ -11,6 +11,7 @@ from pbt.core.events import Event, Reported
 from pbt.core.exploit import BinaryTournament, Never, Truncation
 from pbt.core.explore import Perturb
 from pbt.core.population import SMALL_POPULATION
+from pbt.core.rules import factors_of
 from pbt.core.strategy import Plan
 from pbt.executors.base import Outcome, Report
 from pbt.runs.engine import Engine, Observer, RunSpec
@@ -60,11 +61,14 @@ def _drift(plan: Plan, course: RunSpec) -> Iterator[str]:
     """Factors whose logarithms do not sum to zero."""
     if not isinstance(plan.explore, Perturb):
         return
-    factors = plan.explore.factors
-    total = (course.rounds - 1) * sum(map(math.log, factors)) / len(factors)
-    if abs(total) > math.log(DRIFT):
+    found = {factors_of(plan.explore.factors, name): name for name in course.space}
+    for factors, name in found.items():
+        total = (course.rounds - 1) * sum(map(math.log, factors)) / len(factors) if factors else 0.0
+        if abs(total) <= math.log(DRIFT):
+            continue
+        whose, listed = f" of {name}" if len(found) > 1 else "", ", ".join(f"{factor:g}" for factor in factors)
         yield (
-            f"the factors {', '.join(f'{factor:g}' for factor in factors)} drift: a value perturbed in each of "
+            f"the factors{whose} {listed} drift: a value perturbed in each of "
             f"{course.rounds} rounds ends at {math.exp(total):.2g} times its start on average; factors like "
             "0.8 and 1.25, whose product is one, do not"
         )
@@ -74,8 +78,9 @@ def _reach(plan: Plan, course: RunSpec) -> Iterator[str]:
     """Bounds that no chain of moves can reach from the middle of the prior."""
     if not isinstance(plan.explore, Perturb) or isinstance(plan.exploit, Never):
         return
-    most = max(*plan.explore.factors, 1 / min(plan.explore.factors))
     for name, domain in course.space.items():
+        factors = factors_of(plan.explore.factors, name) or (1.0,)
+        most = max(*factors, 1 / min(factors))
         if isinstance(domain, Choice) or domain.scale != "log" or domain.prior is None:
             continue
         away = max(math.log(domain.high / domain.prior[1]), math.log(domain.prior[0] / domain.low))

@@ -9,7 +9,7 @@ from pbt.errors import TaskError
 from pbt.executors.base import Convolutions
 from pbt.executors.devices import mps_is_on
 from pbt.executors.machine import cores_here
-from pbt.executors.ray.cluster import check_room, connected
+from pbt.executors.ray.connection import check_room, connected
 from pbt.executors.transport import check_sendable, pickled
 from pbt.executors.worker import Task, TrainFunction, WorkerSpec
 from pbt.runs.placement import Placement
@@ -93,7 +93,7 @@ def _on_ray(requested: Placement, task: TrainFunction | Task) -> PlacementChoice
     if (requested.members_per_program or 1) > 1:
         _check_one_program(task)
     pickled(task)
-    check_room(connected(requested.cluster), requested.ray_cluster)
+    check_room(connected(requested.cluster, task), requested.ray_cluster)
     return PlacementChoice(placement=requested)
 
 

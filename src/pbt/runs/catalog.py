@@ -12,11 +12,12 @@ from typing import Any
 
 from pbt.core.events import FINISHED
 from pbt.core.fold import apply, empty_view
+from pbt.core.laws import LogLaws
 from pbt.core.population import View
 from pbt.errors import PBTError, RunFormatError, nearest
 from pbt.runs.folding import fold_log
-from pbt.runs.notes import NO_NOTE, Note, read_note
 from pbt.runs.results import Run
+from pbt.runs.run_notes import NO_NOTE, Note, read_note
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
 from pbt.text import printable
@@ -125,9 +126,11 @@ def opened(path: str | Path, reader: RunReader | None = None) -> Iterator[tuple[
     """
     path = Path(path)
     with reader or RunReader(path) as source:
+        # Before the log: a run that ends in between would be taken for an interrupted one.
+        writing = source.is_writing()
         run = Run(source, path)
         _check_recorded(run.meta, path)
-        yield run, state_of(run.view, writing=source.is_writing())
+        yield run, state_of(run.view, writing=writing)
 
 
 def _check_recorded(meta: Mapping[str, Any], path: Path) -> None:
@@ -139,7 +142,7 @@ def _check_recorded(meta: Mapping[str, Any], path: Path) -> None:
 def unreadable(path: Path, error: Exception) -> str:
     """Why a run cannot be read, as one line. A folder of runs is untrusted, so any exception may occur."""
     if isinstance(error, PBTError):
-        return str(error)
+        return str(error) if str(path) in str(error) else f"{path}: {error}"
     if isinstance(error, FileNotFoundError):
         return f"{path}: was removed"
     if isinstance(error, OSError):
@@ -186,6 +189,7 @@ class RunFollower:
         self._reader: RunReader | None = None
         self._meta: dict[str, Any] = {}
         self._view: View | None = None
+        self._laws: LogLaws | None = None
         self._began: float | None = None
         self._changed: float | None = None
         self._was_writing = False
@@ -194,7 +198,7 @@ class RunFollower:
         """Start over with the next read, as for a run that was replaced by another one."""
         if self._reader is not None:
             self._reader.close()
-        self._reader = self._view = self._began = self._changed = None
+        self._reader = self._view = self._laws = self._began = self._changed = None
         self.last = 0
 
     def is_writing(self) -> bool:
@@ -219,10 +223,13 @@ class RunFollower:
         if self._view is None or last != self.last or writing != self._was_writing:
             self._meta = reader.meta  # extending a run changes its rounds
         _check_recorded(self._meta, self.path)
-        if self._view is None:
-            self._view = fold_log(reader, empty_view(self._meta), last).view
+        if self._view is None or self._laws is None:
+            folded = fold_log(reader, empty_view(self._meta), last)
+            self._view, self._laws = folded.view, LogLaws(folded.view.space, folded)
         elif last != self.last:
-            self._view = apply(self._view, reader.events(self.last, last))
+            events = reader.events(self.last, last)
+            self._laws.check(events)
+            self._view = apply(self._view, events)
         if last != self.last:
             self.last, self._changed = last, reader.clock(last)
             self._began = reader.clock(1) if self._began is None else self._began

@@ -8,26 +8,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from pbt.core.describe import Difference, difference, qualified_name
+from pbt.core.describe import Difference, describe, difference, qualified_name
 from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.errors import UsageError, nearest
 from pbt.executors.cluster_data import hold
 from pbt.executors.fingerprint import recording
+from pbt.executors.transport import check_guarded
 from pbt.executors.worker import Objective, RecordsData, Task, TrainFunction, WorkerSpec
 from pbt.runs.advice import FounderAdvice, LevelAdvice, UnreadAdvice, cautions, never_evolves
 from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
+from pbt.runs.display import progress_of
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
-from pbt.runs.placement import Placement, PlacementFields, ResolvedPlacement
-from pbt.runs.preflight import check_devices, check_placed, check_population, check_task, trainable
+from pbt.runs.placement import ExecutorName, Placement, PlacementFields, ResolvedPlacement
+from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.runs.resume import check_same, check_same_data, existing_run, record_change, warn_of_changes
-from pbt.space import Domain, HParams, Space
+from pbt.runs.task_forms import AnyTask, trainable
+from pbt.space import DomainBase, HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LOGS, check_vacant
@@ -61,8 +64,8 @@ class Experiment:
         SpaceError: An invalid space.
     """
 
-    task: Any
-    space: Mapping[str, Domain]
+    task: AnyTask
+    space: Mapping[str, DomainBase]
     plan: Strategy = field(default_factory=Plan)
     population: int = 10
     rounds: int = 10
@@ -89,6 +92,7 @@ class Experiment:
         callbacks: Sequence[Callback] = (),
         application: Mapping[str, Any] | None = None,
         changed_plan: bool = False,
+        progress: bool | None = None,
     ) -> Run:
         """Train the population to the end.
 
@@ -100,12 +104,14 @@ class Experiment:
             application: Plain values by which a command line finds this experiment again; recorded with the run.
             changed_plan: Resume with a plan that differs from the recorded one; each difference is logged. Default: a
                 difference is refused.
+            progress: Show progress. Default: in a notebook, unless `observers` are given.
 
         Raises:
             RunExistsError: The directory is not empty, and `resume` is False.
             UsageError: The run cannot be started; nothing was written.
             PopulationLostError: Every member failed.
         """
+        check_guarded()
         train = trainable(self.task)
         watchers = [*self.callbacks, *callbacks]
         Callbacks(watchers)  # validates them before anything is written
@@ -119,8 +125,8 @@ class Experiment:
         hold(self.placement.cluster.held)
         remote = self.placement.executor == "ray"
         digests: dict[str, str] | None = {} if remote else None
-        # The workers of a cluster check what they find on their nodes, when the run exists already.
-        new = run_dir if remote and found is None else None
+        # Workers can refuse a task, when the run exists already.
+        new = run_dir if found is None else None
         cleanup = nullcontext() if new is None else CleanupOnRefusal(Path(new))
         if found is None:
             births = [birth.hparams for birth in first.starts]
@@ -152,10 +158,11 @@ class Experiment:
                 logs=None if store.path is None else store.path.absolute() / LOGS,
                 fingerprint=digests or {},
             ).on(resolved.devices[0])
-            drive(engine, resolved.open(worker), watch)
+            with progress_of(progress, self.placement, otherwise=not observers) as shown:
+                drive(engine, resolved.open(worker), watch if shown is None else [*watch, shown])
             if store.path is None:
-                return Run(store)
-        return Run.open(store.path)
+                return Run(store, task=train)
+        return Run.open(store.path, train)
 
     def _spec(self) -> RunSpec:
         return RunSpec(
@@ -174,6 +181,7 @@ class Experiment:
             "population": self.population,
             "objective": self.objective,
             "space": Space(self.space).to_dict(),
+            "constraint": describe(Space(self.space).constraint),
             "initial": [dict(hparams) for hparams in self.initial],
             "plan": self.plan.describe(),
         }
@@ -255,8 +263,8 @@ class Experiment:
 
 
 def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
-    task: Any,
-    space: Mapping[str, Domain],
+    task: AnyTask,
+    space: Mapping[str, DomainBase],
     *,
     plan: Strategy | None = None,
     population: int = 10,
@@ -264,12 +272,13 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     seed: int = 0,
     initial: Sequence[HParams] = (),
     objective: Objective = "maximize",
-    placement: Placement | str = "inline",
+    placement: Placement | ExecutorName = "inline",
     run_dir: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),
     callbacks: Sequence[Callback] = (),
     changed_plan: bool = False,
+    progress: bool | None = None,
     **fields: Unpack[PlacementFields],
 ) -> Run:
     """Train a population; returns the run with its best network and the hyperparameter schedule that made it.
@@ -291,6 +300,8 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         observers: Internal observers; an exception in an observer ends the run.
         callbacks: Hooks for events of the run; an exception in a callback does not end the run.
         changed_plan: Resume with a plan that differs from the recorded one; each difference is logged.
+        progress: Show progress: a live table on a terminal or in a notebook, a line per round elsewhere. Default: in a
+            notebook only.
         **fields: Fields of the placement, as `executor="processes", workers=4`.
 
     Raises:
@@ -313,4 +324,11 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         objective=objective,
         placement=Placement.of(placement, fields),
     )
-    return experiment.run(run_dir, resume=resume, observers=observers, callbacks=callbacks, changed_plan=changed_plan)
+    return experiment.run(
+        run_dir,
+        resume=resume,
+        observers=observers,
+        callbacks=callbacks,
+        changed_plan=changed_plan,
+        progress=progress,
+    )

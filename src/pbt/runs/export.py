@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,46 @@ from pbt.core.history import RunHistory
 from pbt.core.population import StateRef
 from pbt.errors import MissingExtraError
 from pbt.runs.results import Run
-from pbt.text import finite
+from pbt.runs.schedule_io import FORMULA
+from pbt.text import as_ascii, finite, printable
 
 Columns = Mapping[str, Sequence[Any]]
 _PLAIN_LABEL = re.compile(r"[A-Za-z0-9.+-]+")
 
 
-def csv_text(columns: Columns) -> str:
-    """A line of column names, then one line per row; missing values are empty."""
+def csv_text(columns: Columns, *, raw: bool = False) -> str:
+    """A line of column names, then one line per row; missing values are empty.
+
+    Numbers are written as they are. Texts are data for terminals and spreadsheets, too: control characters and marks of
+    direction, but for line ends, become `?`, and a text that a spreadsheet would take for a formula gets a `'` before
+    it.
+
+    Args:
+        columns: The columns by name.
+        raw: Write texts as they are, in quotes.
+    """
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    # All raw texts are quoted: the writer would leave a carriage return bare, which ends a line for readers.
+    quoting: Any = csv.QUOTE_NONNUMERIC if raw else csv.QUOTE_MINIMAL
+    writer = csv.writer(out, lineterminator="\n", quoting=quoting)
+    shown: Callable[[Any], Any] = (lambda value: value) if raw else _shown
+    writer.writerow(map(shown, columns))
+    writer.writerows(map(shown, row) for row in zip(*columns.values(), strict=True))
     return out.getvalue()
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = "\n".join(map(printable, value.split("\n")))
+    return f"'{text}" if value.lstrip().startswith(FORMULA) or value.startswith(("\t", "\r")) else text
 
 
 def jsonl_text(columns: Columns) -> str:
     """One JSON object per row; NaN and infinities, which JSON lacks, are null."""
     rows = zip(*columns.values(), strict=True)
     return "".join(
-        json.dumps(dict(zip(columns, map(finite, row), strict=True)), allow_nan=False) + "\n" for row in rows
+        as_ascii(json.dumps(dict(zip(columns, map(finite, row), strict=True)), allow_nan=False)) + "\n" for row in rows
     )
 
 
@@ -107,8 +127,7 @@ def _label(text: str) -> str:
     """A Newick label: quoted, with quotes doubled, unless it has only letters, digits, dots and signs."""
     if _PLAIN_LABEL.fullmatch(text):
         return text
-    printable = "".join(char if char.isprintable() else "?" for char in text)
-    return "'{}'".format(printable.replace("'", "''"))
+    return "'{}'".format(printable(text).replace("'", "''"))
 
 
 def ray_policies(run: Run) -> dict[str, str]:

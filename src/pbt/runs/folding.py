@@ -1,14 +1,15 @@
 """Fold of a stored log from its newest checkpoint, or from its beginning; and when to write the next checkpoint."""
 
 import contextlib
-import json
 import time
 from typing import Protocol
 
 from pbt.core.checkpoint import FoldedLog, from_plain, to_plain, unfolded
 from pbt.core.events import Event
+from pbt.core.laws import LogLaws, check_fold
 from pbt.core.population import View
 from pbt.store.base import Checkpoint, Store
+from pbt.store.plain_json import decoded
 
 FEWEST = 1000
 """Events after which a checkpoint is worth its transaction."""
@@ -36,16 +37,24 @@ def fold_log(log: FoldableLog, empty: View, until: int | None = None) -> FoldedL
         until: Id of the last event. Default: the end of the log.
 
     Raises:
-        CorruptError: The part that is read is damaged.
+        CorruptError: The part that is read is damaged, or cannot have happened.
     """
     saved, folded = log.checkpoint(), None
     if saved is not None and (until is None or saved.last <= until):
         # A damaged checkpoint does not match its seal. Values that are no checkpoint are those of another version.
-        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError, RecursionError):
-            folded = from_plain(json.loads(saved.text), saved.last, empty)
+        with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError):
+            folded = _checked(from_plain(decoded(saved.text), saved.last, empty))
     if folded is None:
         folded = unfolded(empty)
-    return folded.after(log.events(folded.standings.last, until))
+    events = log.events(folded.standings.last, until)
+    LogLaws(empty.space, folded).check(events)
+    return folded.after(events)
+
+
+def _checked(folded: FoldedLog | None) -> FoldedLog | None:
+    if folded is not None:
+        check_fold(folded)
+    return folded
 
 
 class CheckpointWriter:

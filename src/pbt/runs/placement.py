@@ -4,7 +4,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import CONVOLUTIONS, Convolutions, Executor
@@ -14,13 +14,14 @@ from pbt.executors.retry import Limits
 from pbt.executors.worker import WorkerSpec
 
 ExecutorFactory = Callable[[WorkerSpec], Executor]
-EXECUTORS = ("auto", "inline", "processes", "vectorized", "ray")
+ExecutorName = Literal["auto", "inline", "processes", "vectorized", "ray"]
+EXECUTORS: tuple[ExecutorName, ...] = get_args(ExecutorName)
 
 
 class PlacementFields(TypedDict, total=False):
     """The fields of a `Placement`, as keyword arguments of `pbt.run`."""
 
-    executor: str | ExecutorFactory
+    executor: ExecutorName | ExecutorFactory
     workers: int | None
     threads: int | None
     device: str | None
@@ -58,7 +59,7 @@ class Placement:
         cluster: Address of Ray, and resources per worker.
     """
 
-    executor: str | ExecutorFactory = "inline"
+    executor: ExecutorName | ExecutorFactory = "inline"
     workers: int | None = None
     threads: int | None = None
     device: str | None = None
@@ -69,7 +70,7 @@ class Placement:
     cluster: Cluster = field(default_factory=Cluster)
 
     @classmethod
-    def of(cls, given: "Placement | str", fields: PlacementFields) -> "Placement":
+    def of(cls, given: "Placement | ExecutorName", fields: PlacementFields) -> "Placement":
         """The placement that `pbt.run` is called with.
 
         Args:
@@ -175,7 +176,7 @@ class Placement:
 class ResolvedPlacement:
     """A placement with all fields resolved."""
 
-    executor: str | ExecutorFactory
+    executor: ExecutorName | ExecutorFactory
     threads: int
     devices: tuple[str, ...]
     """One per worker, or several joined by commas; for `"ray"` the common one."""

@@ -26,6 +26,7 @@ from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import Placement
 from pbt.runs.results import Run
+from pbt.runs.task_forms import AnyTask
 from pbt.space import HParams
 
 ALONE = 0
@@ -34,7 +35,7 @@ ALONE = 0
 
 def replay(  # noqa: PLR0913 (a front door: one flat call, all by name)
     run: Run,
-    task: Any,
+    task: AnyTask,
     *,
     member: int | None = None,
     seed: int | None = None,

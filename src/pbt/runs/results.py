@@ -1,6 +1,6 @@
 """Results of a run: its best state, the schedule behind it, and the history of all members."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +10,19 @@ from pbt.core.checkpoint import FoldedLog, unfolded
 from pbt.core.events import Event, Failed, Reported
 from pbt.core.fold import empty_view
 from pbt.core.history import RunHistory, TrainedState, ancestry_of, schedule_of
+from pbt.core.laws import check_index
 from pbt.core.population import Member, StateRef, View
 from pbt.core.schedule import Schedule
 from pbt.core.standings import Standings
-from pbt.errors import MissingExtraError, RunError, UsageError
+from pbt.errors import RunError, TaskError, UsageError
+from pbt.runs.columns import History
+from pbt.runs.display import RunPlots, table_of
 from pbt.runs.folding import fold_log
 from pbt.runs.log_entries import CURVE, points_of
 from pbt.space import HParams, Space
 from pbt.store.base import Checkpoint, JournalEntry
 from pbt.store.reader import RunReader
+from pbt.text import cell, scored
 
 
 class RunSource(Protocol):
@@ -37,8 +41,8 @@ class RunSource(Protocol):
     def checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint, if it is intact."""
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
 
     def load_state(self, ref: StateRef) -> Any:
         """A fresh copy of a state."""
@@ -87,36 +91,6 @@ class FailedRound:
     line: int | None = None
 
 
-class History(Mapping[str, Sequence[Any]]):
-    """Columns of equal length, in log order."""
-
-    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        self._columns = dict(columns)
-
-    def __getitem__(self, name: str) -> Sequence[Any]:
-        return self._columns[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def to_frame(self) -> Any:
-        """A polars DataFrame if polars is installed, else a pandas one.
-
-        Raises:
-            MissingExtraError: Neither is installed.
-        """
-        for module in ("polars", "pandas"):
-            try:
-                library = __import__(module)
-            except ImportError:
-                continue
-            return library.DataFrame(self._columns)
-        raise MissingExtraError("History.to_frame()", "frames")
-
-
 class Run:
     """A run at this moment, read-only.
 
@@ -126,22 +100,33 @@ class Run:
     Args:
         source: The source of its records.
         path: Its run directory; None: in memory.
+        task: The task that it trained, as workers take it; None: unknown, as after `Run.open`.
     """
 
-    def __init__(self, source: RunSource, path: Path | None = None) -> None:
+    def __init__(self, source: RunSource, path: Path | None = None, task: object = None) -> None:
         self._source = source
+        self._task = task
         self.path = path
         self.meta = source.meta
         self.num_events = source.last()
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, task: object = None) -> Self:
         """Open the run in a directory, which may still be in progress.
+
+        Args:
+            path: The run directory.
+            task: Its task, which `model` needs.
 
         Raises:
             RunFormatError: Not a run directory, or one of another version.
+            TaskError: The task has none of the supported forms.
         """
-        return cls(RunReader(Path(path)), Path(path))
+        if task is not None:
+            from pbt.runs.task_forms import trainable  # which imports what trains
+
+            task = trainable(task)
+        return cls(RunReader(Path(path)), Path(path), task)
 
     @cached_property
     def space(self) -> Space:
@@ -160,7 +145,13 @@ class Run:
 
     @cached_property
     def events(self) -> list[Event]:
-        """The whole log, in order."""
+        """The whole log, in order.
+
+        Raises:
+            CorruptError: An event cannot have happened.
+        """
+        if isinstance(self._source, RunReader):
+            return self._source.history(self.num_events)
         return self._source.events(0, self.num_events)
 
     @cached_property
@@ -172,8 +163,15 @@ class Run:
 
     @cached_property
     def tree(self) -> RunHistory:
-        """The ancestry of all states, read from the log."""
-        return RunHistory(self.events)
+        """The ancestry of all states, read from the log.
+
+        Raises:
+            CorruptError: An event cannot have happened, or the checkpoint belongs to another log.
+        """
+        history = RunHistory(self.events)
+        if self.path is not None:
+            check_index(self._folded, history)
+        return history
 
     @property
     def best(self) -> BestMember:
@@ -315,6 +313,48 @@ class Run:
             CorruptError: Its bytes are not the bytes that were written.
         """
         return self._source.load_state(self._best_state if ref is None else _state_ref(ref))
+
+    def model(self, ref: StateRef | HasState | None = None) -> Any:
+        """The model of a state: the one that the task builds, with the trained weights.
+
+        A network is in evaluation mode, on the CPU; with an average (`ema`), its weights are the averaged ones, which
+        were scored.
+
+        Args:
+            ref: The state, as in `load_state`. None: the best state.
+
+        Raises:
+            TaskError: The task is unknown, or makes no model from a state, such as a function.
+            UsageError, KeyError, CorruptError: As in `load_state`.
+        """
+        from pbt.executors.worker import RestoresModel
+
+        if self._task is None:
+            raise TaskError("run.model() needs the task: open the run with Run.open(path, task=...)")
+        if not isinstance(self._task, RestoresModel):
+            raise TaskError(
+                f"run.model(): expected a task that builds its model, such as a SupervisedTask, got "
+                f"{getattr(self._task, '__name__', type(self._task).__name__)}; run.load_state() returns its state"
+            )
+        named = self._best_state if ref is None else _state_ref(ref)
+        return self._task.restored(self.ancestry(named)[-1].hparams, self.load_state(named))
+
+    @property
+    def plot(self) -> RunPlots:
+        """The figures: `run.plot.fitness()` and others, which a notebook shows."""
+        return RunPlots(self)
+
+    def _repr_html_(self) -> str:
+        """The results in short, as notebooks show them."""
+        view, rounds = self.view, self.meta.get("rounds")
+        done = max((member.round for member in view.members), default=0)
+        facts = {"run": "in memory" if self.path is None else str(self.path)}
+        facts["population"] = f"{len(view.population)} members, {done} of {rounds} rounds"
+        if view.best is not None:
+            best = self.best
+            facts["best score"] = f"{scored(best.score)} (member {best.member}, round {best.round}, step {best.step})"
+            facts.update({f"its {name}": cell(value, name) for name, value in best.hparams.items()})
+        return table_of(facts)
 
     @property
     def _best_state(self) -> StateRef:

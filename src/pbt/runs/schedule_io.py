@@ -16,6 +16,7 @@ from typing import Any
 from pbt.core.schedule import Schedule
 from pbt.errors import UsageError, nearest
 from pbt.space import Value
+from pbt.text import as_ascii
 
 FORMATS = ("json", "csv", "toml")
 _EDGES = ("start", "stop")
@@ -23,6 +24,9 @@ _LONGER = "hparams."
 """Prefix for a hyperparameter whose name is a column's already."""
 _MOST_BYTES = 1 << 26
 """Maximal file size; more than a schedule of a million segments."""
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What begins a formula in spreadsheets, in both widths."""
+_BEYOND = "\\U{:08x}"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -79,7 +83,7 @@ def _known(format_: str) -> str:
 
 
 def _to_json(schedule: Schedule) -> str:
-    return json.dumps(schedule.to_dict(), indent=2) + "\n"
+    return as_ascii(json.dumps(schedule.to_dict(), indent=2)) + "\n"
 
 
 def _from_json(text: str) -> Schedule:
@@ -123,7 +127,7 @@ def _row(line: int, row: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
 
 def _title(name: str) -> str:
     longer = f"{_LONGER}{name}" if name in _EDGES or name.startswith(_LONGER) else name
-    return _quoted(longer) if longer.startswith('"') or not longer.isprintable() else longer
+    return _quoted(longer) if longer.startswith(('"', *FORMULA)) or not longer.isprintable() else longer
 
 
 def _name(title: str) -> str:
@@ -133,8 +137,9 @@ def _name(title: str) -> str:
 def _cell(value: Value) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
-    # Line ends inside a cell do not survive every program or text file.
-    return _quoted(value) if value == "" or not value.isprintable() or _value(value) != value else value
+    # Line ends inside a cell do not survive every program or text file, and a spreadsheet computes formulas.
+    ambiguous = value == "" or not value.isprintable() or value.lstrip().startswith(FORMULA) or _value(value) != value
+    return _quoted(value) if ambiguous else value
 
 
 def _value(cell: str) -> Any:
@@ -162,18 +167,31 @@ def _from_toml(text: str) -> Schedule:
 
 
 def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _quoted(name)
+    return name if _BARE.fullmatch(name) else _quoted(name, _BEYOND)
 
 
 def _toml_value(name: str, value: Value) -> str:
     if value is None:
         raise UsageError(f"schedule: TOML has no value for the None of '{name}'; write it as json or csv")
-    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+    return _quoted(value, _BEYOND) if isinstance(value, str) else json.dumps(value)
 
 
-def _quoted(text: str) -> str:
-    # JSON and TOML escape alike, except for one control character that JSON leaves unescaped.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _quoted(text: str, beyond: str | None = None) -> str:
+    """A text in quotes, without control characters and marks of direction.
+
+    Args:
+        text: The text.
+        beyond: How TOML escapes characters beyond 16 bits; JSON has pairs of escapes for them.
+    """
+    return "".join(
+        char if char.isprintable() else _escaped(char, beyond) for char in json.dumps(text, ensure_ascii=False)
+    )
+
+
+def _escaped(char: str, beyond: str | None) -> str:
+    if ord(char) > 0xFFFF and beyond is not None:
+        return beyond.format(ord(char))
+    return as_ascii(json.dumps(char))[1:-1]
 
 
 _WRITE: Mapping[str, Callable[[Schedule], str]] = {"json": _to_json, "csv": _to_csv, "toml": _to_toml}

@@ -120,8 +120,8 @@ class Store(Protocol):
             UsageError: A value is not plain.
         """
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state: its digest, its size, and its bytes if it has no file of its own.

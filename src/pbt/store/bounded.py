@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-_ROWS = 1000
-"""Rows fetched at once."""
 _LEAST = 4
 """Bytes that a row takes at least on its page."""
 _STEPS = 100_000
@@ -80,14 +78,16 @@ class _BoundedCursor(sqlite3.Cursor):
             EndlessError: They have more bytes than the file.
         """
         found: list[Any] = []
-        rows = self.fetchmany(_ROWS)
-        if not rows:
-            return found
-        room = cast("BoundedConnection", self.connection).size()
-        while rows:
-            room -= _LEAST * len(rows) + sum(len(value) for row in rows for value in row if type(value) in _LONG)
+        room = -1
+        # One after the other: SQLite lets a row be as long as its file, and a thousand of them would fill memory.
+        for row in iter(self.fetchone, None):
+            if not found:
+                room = cast("BoundedConnection", self.connection).size()
+            room -= _LEAST
+            for value in row:
+                if type(value) in _LONG:
+                    room -= len(value)
             if room < 0:
                 raise EndlessError("more rows than the file holds")
-            found += rows
-            rows = self.fetchmany(_ROWS)
+            found.append(row)
         return found

@@ -10,7 +10,6 @@ iterates over a dict of tensors computes different bits in a different order.
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -20,7 +19,18 @@ from pbt.store.encoded_bytes import PIECE, EncodedBytes, InMemory, pieces_of
 from pbt.store.folder import Folder
 from pbt.store.frozen import Pack
 from pbt.store.manifest import FileContent, Manifest
-from pbt.store.structure import SIZES, ArrayEntry, Parts, Source, Span, build, folders_in, packs_in, take_apart
+from pbt.store.structure import (
+    SIZES,
+    ArrayEntry,
+    Parts,
+    Source,
+    Span,
+    build,
+    elements,
+    folders_in,
+    packs_in,
+    take_apart,
+)
 from pbt.store.trees import Objects
 
 FORMATS = PLAIN, EXTENDED, WITH_FOLDERS, NEWEST = "1", "2", "3", "4"
@@ -268,11 +278,7 @@ def _check_shared(spans: Mapping[str, Span], size: int) -> None:
 
 def _span(name: str, fields: Mapping[str, Any], start: int, size: int) -> Span:
     dtype, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if (
-        not 0 <= begin <= end <= size - start
-        or end - begin != SIZES[dtype] * math.prod(shape)
-        or min(shape, default=0) < 0
-    ):
+    if not 0 <= begin <= end <= size - start or end - begin != SIZES[dtype] * elements(shape):
         raise ValueError(f"entry '{name}' exceeds the file")
     return Span(name, dtype, shape, start + begin, start + end)
 

@@ -13,8 +13,9 @@ from pbt.store.durable import MOVED
 
 APPLICATION_ID = 0x70627431
 """Application id in the header of every run database ("pbt1"), by which `file` and this package recognize it."""
-USER_VERSION = 1
-"""Version of tables and texts; raised with every change that earlier readers would misread."""
+VERSIONS = WITHOUT_WAVES, USER_VERSION = 1, 2
+"""Versions of tables and texts; raised with every change that earlier readers would misread. Version 2 has one row for
+the members of a wave that continue unchanged (`store.waves`); a run keeps the version in which it was begun."""
 MOST_BYTES = 1 << 28
 """Limit of one row: far more than any row of a run needs, and small enough for memory."""
 LOOK = "`pbt verify` lists all damage, `pbt resume --repair` restores the newest intact round"
@@ -33,6 +34,8 @@ def connect(database: Path, mode: str, patience: float) -> sqlite3.Connection:
         CorruptError: Its header selects another kind of journal, with which even a reader would write files.
     """
     _check_mode(database)
+    if mode == "rwc":
+        database.touch()  # SQLite's own new files are never writable for a group, whatever the umask
     uri = f"{database.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=patience, factory=BoundedConnection)
     connection.bound(database)
@@ -83,17 +86,23 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         RunFormatError: It is not.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = version_of(connection)
     if application == 0 and version == 0 and is_empty(connection):
         raise RunUnbegunError(f"{path}: expected a run, found one whose creation was interrupted; start it again")
     if application != APPLICATION_ID:
         raise RunFormatError(f"{path}: expected a run directory, found a database of another program ({application})")
-    if version != USER_VERSION:
+    if version not in VERSIONS:
         age = "newer" if version > USER_VERSION else "older"
         raise RunFormatError(
-            f"{path}: expected format {USER_VERSION}, found the {age} format {version}; "
+            f"{path}: expected format {USER_VERSION} or earlier, found the {age} format {version}; "
             "use the version of this package that wrote it"
         )
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The version of a run's tables and texts."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:

@@ -5,14 +5,19 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pbt.errors import CorruptError, DiskError, RunError
+from pbt.store.encoded_bytes import pieces_of
+from pbt.store.system import CAREFUL, FOLDER, physical_memory, sync
 
 TEMPORARY = ".tmp"
+AHEAD = 32 << 20
+"""Bytes of a file from which it is moved to the disk while it is written."""
 REMEDY = "make room or repair the disk, then resume the run"
 MOVED = "the run directory was renamed or removed meanwhile; resume the run under its new name"
 
@@ -34,10 +39,27 @@ def write_durable(path: Path, *content: Any) -> None:
         renaming(temporary, path, durable=True),
         temporary.open("xb") as file,
     ):
-        for piece in content:
-            file.write(piece)
+        if sum(map(len, content)) < AHEAD:
+            file.writelines(content)
+        else:
+            _write_ahead(file, content)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
+
+
+def _write_ahead(file: BinaryIO, content: Sequence[Any]) -> None:
+    """Write in pieces, while a thread moves the pieces before to the disk, so that memory and disk work at once."""
+    moved: Future[None] | None = None
+    with ThreadPoolExecutor(1) as disk:
+        for piece in (piece for buffer in content for _, piece in pieces_of(memoryview(buffer))):
+            file.write(piece)
+            if moved is None or moved.done():
+                if moved is not None:
+                    moved.result()  # the system reports a failed write to one fsync only
+                file.flush()
+                moved = disk.submit(sync, file.fileno())
+    if moved is not None:
+        moved.result()
 
 
 @contextmanager
@@ -102,9 +124,11 @@ def disk_errors(path: Path, size: str = "") -> Iterator[None]:
 
 def sync_folder(folder: Path) -> None:
     """Make the file names in a folder durable; without it a power loss can lose a synced file's name."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    if FOLDER is None:
+        return  # the system names files durably, or not at all
+    descriptor = os.open(folder, os.O_RDONLY | FOLDER)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -117,7 +141,7 @@ def open_plain(path: Path) -> int:
         OSError: It is a directory, or cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | CAREFUL)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise CorruptError(f"{path}: expected a regular file, found a link") from error
@@ -133,10 +157,10 @@ def open_plain(path: Path) -> int:
 def _check_plain(found: os.stat_result, path: Path) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = physical_memory()
     if not stat.S_ISREG(found.st_mode):
         raise CorruptError(f"{path}: expected a regular file, found something else")
-    if found.st_size > memory:
+    if memory is not None and found.st_size > memory:
         raise CorruptError(f"{path}: expected a file that fits into memory, found {found.st_size:,} bytes")
 
 

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from pbt.store.system import fill_at
+
 PIECE = 8 << 20
 """Bytes that are read, written or hashed at once."""
 
@@ -72,7 +74,7 @@ class InFile:
         """
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._descriptor, [buffer[done:]], begin + done)
+            count = fill_at(self._descriptor, buffer[done:], begin + done)
             if not count:
                 raise ValueError(f"expected {self.size:,} bytes, found {begin + done:,}")
             done += count

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pbt.core.events import Born, Decided, Event, Opening, Reported, decode_floats, encode_floats, from_plain
+from pbt.core.laws import check_form
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, UsageError
 from pbt.store.database import LOOK
 from pbt.store.event_text import dump, text_of
+from pbt.store.plain_json import check_text, check_value, decoded
 
 
 class EventValues(NamedTuple):
@@ -43,16 +45,20 @@ def to_event(data: str, id_: int) -> Event:
     """The event that `to_row` converted.
 
     Raises:
-        CorruptError: The text is not an event.
+        CorruptError: The text is not an event that a run writes.
     """
     try:
+        check_text(data)
         # `json.loads` also looks for blanks on both sides, which takes as long as the text itself.
         plain, end = _decoder.raw_decode(data)
         plain = plain if end == len(data) else json.loads(data)
+        check_value(data, plain)
         # Only a text with this name has values that are encoded, or look like it.
-        return from_plain(plain, encoded='"float"' in data)
+        event = from_plain(plain, encoded='"float"' in data)
+        check_form(event)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, LookupError) as error:
-        raise CorruptError(f"event {id_}: expected an event, found {data!r:.80} ({error!r})") from error
+        raise CorruptError(f"event {id_}: expected an event, found {data!r:.80} ({error!r:.120})") from error
+    return event
 
 
 _decoder = json.JSONDecoder()
@@ -122,9 +128,11 @@ def from_json(text: str) -> Any:
         CorruptError: The text is not such JSON.
     """
     try:
-        return decode_floats(json.loads(text))
+        plain = decoded(text)
+        # Only a text with this name has values that are encoded, or look like it.
+        return decode_floats(plain) if '"float"' in text else plain
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise CorruptError(f"expected JSON, found {text[:80]!r}") from error
+        raise CorruptError(f"expected JSON, found {text!r:.80}") from error
 
 
 def check_named(events: Sequence[Event], stored: Mapping[StateRef, Stored], known: Mapping[StateRef, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pbt.errors import CorruptError
 from pbt.store.manifest import FileContent, file_content
+from pbt.store.system import fill_at
 from pbt.store.trees import PIECE, Objects
 
 Convert = Callable[[Any], tuple[str, list[int], Any]]
@@ -154,7 +155,7 @@ class Packs:
             sha, done = hashlib.sha256(), 0
             while done < content.size:
                 piece = memoryview(data)[done : done + PIECE]
-                count = os.preadv(descriptor, [piece], done)
+                count = fill_at(descriptor, piece, done)
                 if not count:
                     break
                 sha.update(piece[:count])

@@ -19,6 +19,7 @@ from pbt.errors import CorruptError
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LIVE
 from pbt.store.points import Points, from_plain, to_plain
+from pbt.store.system import CAREFUL, FOLDER
 
 HEAD = 4096
 """The most bytes of the first line."""
@@ -32,6 +33,7 @@ NEWEST = 4
 """The most names in the first line."""
 
 _NAME = re.compile(r"[0-9]{1,19}\.json")
+_SHARE = re.compile(r"[0-9]{1,19}\.share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,44 @@ class LiveFile:
             temporary.replace(self.path)
 
 
+@dataclass(frozen=True, slots=True)
+class ShareFile:
+    """The file of a program that trains several members at once, with the share of the round's steps that are done.
+
+    Args:
+        folder: The folder of these files.
+        members: The members.
+        round: Their round.
+    """
+
+    folder: Path
+    members: tuple[int, ...]
+    round: int
+
+    def write(self, share: float) -> None:
+        """Replace the file; a disk that cannot be written is no error of a round, so that nothing happens then."""
+        path = self.folder / f"{self.members[0]}.share"
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        text = to_json({"members": list(self.members), "round": self.round, "share": share}, "a share of a round")
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+
+
+def read_shares(run: Path) -> dict[int, tuple[int, float]]:
+    """The round in progress and the share of its steps that are done, by member of a program."""
+    found: dict[int, tuple[int, float]] = {}
+    with _opened(run) as folder:
+        for name in _names(folder, _SHARE) if folder is not None else []:
+            with contextlib.suppress(CorruptError, UnicodeDecodeError, KeyError, TypeError):
+                plain = from_json(_read(folder, name, LARGEST).decode())
+                members, round_, share = plain["members"], plain["round"], plain["share"]
+                if type(round_) is int and type(share) is float and 0 <= share <= 1:
+                    found.update((member, (round_, share)) for member in members if type(member) is int)
+    return found
+
+
 def read_newest(run: Path, members: list[int]) -> dict[int, NewestPoint]:
     """The newest numbers of these members by id; members without a valid file are left out."""
     found = {}
@@ -110,7 +150,7 @@ def read_live(run: Path) -> list[LivePoints]:
     """The points of all rounds in progress, by member; files that are none of ours are left out."""
     found, left = [], TOTAL
     with _opened(run) as folder:
-        for name in _names(folder) if folder is not None else []:
+        for name in _names(folder, _NAME) if folder is not None else []:
             content = _read(folder, name, LARGEST)
             left -= len(content)
             newest = _newest(content)
@@ -134,8 +174,11 @@ def live_stamp(run: Path) -> int:
 @contextmanager
 def _opened(run: Path) -> Iterator[int | None]:
     """The folder as a descriptor, which no link can replace while it is read; None: there is no such folder."""
+    if FOLDER is None:  # Windows
+        yield None
+        return
     try:
-        folder = os.open(run / LIVE, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        folder = os.open(run / LIVE, os.O_RDONLY | FOLDER | CAREFUL)
     except OSError:
         yield None
         return
@@ -145,17 +188,17 @@ def _opened(run: Path) -> Iterator[int | None]:
         os.close(folder)
 
 
-def _names(folder: int) -> list[str]:
+def _names(folder: int, pattern: re.Pattern[str]) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in islice(entries, 2 * FILES) if _NAME.fullmatch(entry.name)][:FILES]
+            return [entry.name for entry in islice(entries, 2 * FILES) if pattern.fullmatch(entry.name)][:FILES]
     except OSError:
         return []
 
 
 def _read(folder: int | None, name: str, most: int) -> bytes:
     """The first bytes of a regular file, one more than `most` at the most; of anything else none."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDONLY | CAREFUL
     try:
         descriptor = os.open(name, flags, dir_fd=folder)
         with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor, no path)

@@ -1,6 +1,5 @@
 """The writer lock of a run directory: a lock of the operating system, released when its process ends."""
 
-import fcntl
 import os
 import socket
 import time
@@ -8,11 +7,10 @@ import weakref
 from pathlib import Path
 
 from pbt.errors import RunLockedError
+from pbt.store.system import CAREFUL, in_forked_child, lock, read_at, write_at
 
 _PATIENCE = 0.5
 """Seconds to retry: a reader's probe holds the lock for microseconds."""
-_CAREFUL = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""Flags against writing through a link and against blocking on a pipe."""
 
 _held: "weakref.WeakSet[WriterLock]" = weakref.WeakSet()
 
@@ -30,12 +28,12 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _CAREFUL, 0o666)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CAREFUL, 0o666)
         try:
             self._take(path)
             holder = f"pid {os.getpid()} on host {socket.gethostname()}\n".encode()
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, holder, 0)
+            write_at(self._descriptor, holder, 0)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -45,10 +43,10 @@ class WriterLock:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(self._descriptor)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    holder = os.pread(self._descriptor, 400, 0).decode(errors="replace").strip() or "unknown"
+                    holder = read_at(self._descriptor, 400, 0).decode(errors="replace").strip() or "unknown"
                     raise RunLockedError(
                         f"{path.parent}: expected no other writer, found {holder}; "
                         "wait for it or stop it, then try again"
@@ -65,13 +63,13 @@ class WriterLock:
 
 
 def _let_go() -> None:
-    for lock in tuple(_held):
-        lock.close()
+    for held in tuple(_held):
+        held.close()
 
 
 # A forked child (of a data loader, say) inherits the lock and would hold it beyond the death of this process. Closing
 # the descriptor in the child gives up only the inherited copy; the parent keeps the lock.
-os.register_at_fork(after_in_child=_let_go)
+in_forked_child(_let_go)
 
 
 def is_locked(path: Path) -> bool:
@@ -82,11 +80,11 @@ def is_locked(path: Path) -> bool:
     retries for half a second, so the probe does not disturb it; two probes do not see each other.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | _CAREFUL)
+        descriptor = os.open(path, os.O_RDONLY | CAREFUL)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock(descriptor, shared=True)
     except BlockingIOError:
         return True
     else:

@@ -94,11 +94,11 @@ class MemoryStore(Closing):
         """Append one note to the journal."""
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
         return [
             JournalEntry(id=id_, kind=found, details=from_json(details), clock=clock)
-            for id_, (found, details, clock) in enumerate(self._journal, 1)
+            for id_, (found, details, clock) in enumerate(self._journal[after:], after + 1)
             if kind in (None, found)
         ]
 
@@ -123,7 +123,7 @@ class MemoryStore(Closing):
 
     def verify(self) -> list[Problem]:
         """All problems of the run; empty if it is intact."""
-        return verify_content(self.meta, [row.data for row in self._rows], self._stored, self.states)
+        return verify_content(self.meta, [*enumerate((row.data for row in self._rows), 1)], self._stored, self.states)
 
     def close(self) -> None:
         """Nothing to release."""

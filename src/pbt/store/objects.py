@@ -7,7 +7,6 @@ sweep, which is skipped while a worker writes.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -22,6 +21,7 @@ from pbt.store.durable import TEMPORARY, disk_errors, renaming
 from pbt.store.folder import Folder, workspace
 from pbt.store.frozen import Convert, Pack
 from pbt.store.manifest import FileContent, Manifest
+from pbt.store.system import CAREFUL, SYNCED, lock, read_at, sync
 from pbt.store.trees import check_content, copy_file, hash_file, read_tree
 
 _LOCK = ".lock"
@@ -43,7 +43,7 @@ class FileObjects:
         """
         path = self.root / sha256
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_RDONLY | CAREFUL)
         except FileNotFoundError:
             raise CorruptError(f"{path}: expected a file of a state, found none; it was swept or deleted") from None
         except OSError as error:
@@ -105,7 +105,7 @@ class FileObjects:
                     file.flush()
                     # The tensors may have changed since they were hashed.
                     check_content(file.fileno(), content, temporary)
-                    os.fsync(file.fileno())
+                    sync(file.fileno())
                 temporary.chmod(stat.S_IMODE(temporary.stat().st_mode) & 0o555)
         return content
 
@@ -129,10 +129,10 @@ class FileObjects:
         temporary = self.root / f"{sha256}.{secrets.token_hex(8)}{TEMPORARY}"
         with disk_errors(path, f" into the run ({size:,} bytes)"), renaming(temporary, self.root / sha256):
             self._write(source, path, temporary, link=link)
-            with temporary.open("rb") as file:
+            with temporary.open(SYNCED) as file:
                 if not link:
                     check_content(file.fileno(), content, temporary)
-                os.fsync(file.fileno())
+                sync(file.fileno())
             temporary.chmod(stat.S_IMODE(temporary.stat().st_mode) & 0o555)
         return sha256
 
@@ -155,7 +155,7 @@ class FileObjects:
         """
         descriptor = self.open_file(sha256)
         try:
-            return os.pread(descriptor, count, offset)
+            return read_at(descriptor, count, offset)
         finally:
             os.close(descriptor)
 
@@ -176,9 +176,9 @@ class FileObjects:
                 file.write(piece)
             if offset + len(piece) < content.size:
                 return
-            with renaming(path, self.root / content.sha256, durable=True), path.open("rb") as file:
+            with renaming(path, self.root / content.sha256, durable=True), path.open(SYNCED) as file:
                 check_content(file.fileno(), content, path)
-                os.fsync(file.fileno())
+                sync(file.fileno())
 
     def prepare(self) -> None:
         """Make the folder."""
@@ -197,13 +197,13 @@ class FileObjects:
     def writing(self) -> Iterator[None]:
         """While a state is written, no sweep removes a file."""
         self.prepare()
-        with self._locked(fcntl.LOCK_SH):
+        with self._locked(shared=True, wait=True):
             yield
 
     def sweep(self, needed: Callable[[], Collection[str]]) -> bool:
         """Delete every file not in `needed`; False if a state is being written, in which case nothing is deleted."""
         try:
-            with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with self._locked():
                 keep = needed()
                 for name in self.names():
                     if name not in keep:
@@ -218,10 +218,10 @@ class FileObjects:
         return sorted(entry.name for entry in entries if entry.name != _LOCK)
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    def _locked(self, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+        descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | CAREFUL, 0o666)
         try:
-            fcntl.flock(descriptor, how)
+            lock(descriptor, shared=shared, wait=wait)
             yield
         finally:
             os.close(descriptor)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pbt.closing import Closing
-from pbt.core.events import Event, Failed, Opening, Reported
+from pbt.core.events import Born, Decided, Event, Failed, Opening, Reported
+from pbt.core.laws import LogLaws
 from pbt.core.population import StateRef, Stored
 from pbt.errors import CorruptError, RunError, RunFormatError, RunUnbegunError
+from pbt.space import Space
 from pbt.store import checksums, tables
 from pbt.store.base import Checkpoint, JournalEntry
 from pbt.store.database import LOOK, check_format, check_journal, connect, plain_errors
@@ -22,6 +24,7 @@ from pbt.store.event_rows import opening_of, report_of, to_event
 from pbt.store.files import StateFiles
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own
 from pbt.store.lock import is_locked
+from pbt.store.waves import decision_in, to_events
 
 _PATIENCE = 30.0
 """Seconds to wait for a writer's commit, which takes milliseconds."""
@@ -87,7 +90,20 @@ class RunReader(Closing):
         Raises:
             CorruptError: A row is not an event.
         """
-        return [to_event(row.data, row.id) for row in self.rows(after, until)]
+        return to_events(((row.id, row.data) for row in self.rows(after, until)), after)
+
+    def history(self, until: int | None = None) -> list[Event]:
+        """The log up to an event, checked against its laws.
+
+        Raises:
+            CorruptError: A row is not an event, or cannot have happened.
+        """
+        events = self.events(0, until)
+        self._laws().check(events)
+        return events
+
+    def _laws(self) -> LogLaws:
+        return LogLaws(Space.from_dict(self.meta.get("space", {})))
 
     def rows(self, after: int = 0, until: int | None = None) -> list[tables.EventRow]:
         """The undecoded rows of the log after one id, up to and including another.
@@ -153,7 +169,8 @@ class RunReader(Closing):
                 if current in seen:
                     raise CorruptError(f"{self.path}: expected an ancestry, found a cycle at {current}; {LOOK}")
                 rows = tables.read_round(connection, current)
-                path.append((opening_of(current, rows), report_of(current, rows)))
+                opening = _continued(connection, current, rows) or opening_of(current, rows)
+                path.append((opening, report_of(current, rows)))
                 seen.add(current)
                 current = path[-1][0].start
             return path[::-1]
@@ -183,9 +200,9 @@ class RunReader(Closing):
 
         return self._ask(question)
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
-        return self._ask(lambda connection: tables.read_journal(connection, kind))
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
+        return self._ask(lambda connection: tables.read_journal(connection, kind, after))
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state.
@@ -295,6 +312,14 @@ def is_begun(path: Path) -> bool:
     except RunError:
         pass  # reported with its remedy on first use
     return True
+
+
+def _continued(connection: sqlite3.Connection, ref: StateRef, rows: Sequence[tables.EventRow]) -> Opening | None:
+    """The decision of a member without an opening of its own in the rows of its round: it continued with others."""
+    if any(row.kind in (Born.kind, Decided.kind) for row in rows):
+        return None
+    found = (decision_in(row.id, row.data, ref) for row in tables.read_waves(connection, ref.round))
+    return next((one for one in found if one is not None), None)
 
 
 @contextmanager

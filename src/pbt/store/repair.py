@@ -16,17 +16,21 @@ from pathlib import Path
 
 from pbt.core.events import Event, Failed, Reported
 from pbt.core.fold import apply, empty_view
+from pbt.core.laws import LogLaws
 from pbt.core.population import StateRef, Stored
+from pbt.core.recorded import check_recorded
 from pbt.errors import CorruptError, PBTError
 from pbt.store import checksums, tables
 from pbt.store.base import NewEntry
 from pbt.store.database import check_format, check_journal, connect, plain_errors, transaction
 from pbt.store.durable import sync_folder
-from pbt.store.event_rows import from_json, to_event
+from pbt.store.event_rows import from_json
 from pbt.store.files import StateFiles, file_name
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own, os_errors
 from pbt.store.lock import WriterLock
+from pbt.store.system import SYNCED, sync
 from pbt.store.verify import verify_run
+from pbt.store.waves import numbered
 
 DAMAGED = f"{DATABASE}.damaged"
 _NEW = f"{DATABASE}.tmp"
@@ -115,7 +119,8 @@ def _repaired(path: Path) -> Repaired:
     finally:
         connection.close()
     events = [
-        [to_event(str(line[5]), int(str(line[0]))) for line in part.lines] for part in salvaged.lines[checksums.EVENTS]
+        [event for _, event in numbered((int(str(line[0])), str(line[5])) for line in part.lines)]
+        for part in salvaged.lines[checksums.EVENTS]
     ]
     whole = _whole_states(path, events, salvaged.blobs)
     cut, best_lost = _newest_whole(salvaged.meta, events, whole)
@@ -159,7 +164,7 @@ def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
     for what in checksums.COLUMNS:
         rows = _rows(connection, f"SELECT {checksums.COLUMNS[what]} FROM {what} NOT INDEXED ORDER BY id")  # noqa: S608
         parts = checksums.transactions(rows, ends[what])
-        good = next((i for i, part in enumerate(parts) if not part.whole), len(parts))
+        good = next((i for i, part in enumerate(parts) if not part.whole or _has_gap(part)), len(parts))
         lines[what] = parts[:good]
         lost[what] = max([0, *(part.last for part in parts)]) - max([0, *(part.last for part in parts[:good])])
     states = _rows(connection, "SELECT member, round, blob FROM states NOT INDEXED WHERE blob IS NOT NULL")
@@ -169,6 +174,10 @@ def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
         lost=lost,
         blobs={StateRef(m, r): blob for m, r, blob in states if isinstance(blob, bytes)},  # type: ignore[arg-type]
     )
+
+
+def _has_gap(part: checksums.LoggedTransaction) -> bool:
+    return [line[0] for line in part.lines] != list(range(part.first, part.last + 1))
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[checksums.Line]:
@@ -202,10 +211,16 @@ def _newest_whole(
 ) -> tuple[int, bool]:
     """The number of transactions up to the newest resumable moment, and whether its best state is lost."""
     values = {key: from_json(text) for key, text in meta.items()}
+    check_recorded(values)
     view = empty_view({"seed": 0, "space": {}} | values)
+    laws = LogLaws(view.space)
     intact = {ref for ref, stored in whole.items() if stored is not None}
     complete = without_best = 0
     for count, part in enumerate(events, 1):
+        try:
+            laws.check(part)
+        except CorruptError:
+            break
         view = apply(view, part)
         needed = {member.state for member in view.members if member.status == "live" and member.state is not None}
         if needed <= intact:
@@ -234,8 +249,8 @@ def _write(path: Path, salvaged: _Found, cut: int, states: dict[StateRef, Stored
             )
     finally:
         connection.close()
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    with path.open(SYNCED) as file:
+        sync(file.fileno())
 
 
 def _free_name(path: Path) -> Path:

@@ -23,15 +23,17 @@ from pbt.store.base import Checkpoint, JournalEntry, NewEntry, Problem
 from pbt.store.database import (
     LOOK,
     MOST_BYTES,
+    WITHOUT_WAVES,
     check_format,
     check_journal,
     connect,
     is_empty,
     plain_errors,
     transaction,
+    version_of,
 )
 from pbt.store.durable import TEMPORARY, sync_folder
-from pbt.store.event_rows import check_named, to_event, to_json, to_row
+from pbt.store.event_rows import check_named, to_json
 from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import (
@@ -49,6 +51,7 @@ from pbt.store.layout import (
 from pbt.store.lock import WriterLock
 from pbt.store.objects import FileObjects, References
 from pbt.store.verify import verify_run
+from pbt.store.waves import to_events, to_rows
 
 log = logging.getLogger("pbt")
 
@@ -68,6 +71,8 @@ class RunStore(Closing):
         self._connection = connection
         self._states = StateFiles(path / STATES)
         self._meta = tables.read_meta(connection)
+        # The views of a run that began without such rows do not know them.
+        self._packs = version_of(connection) > WITHOUT_WAVES
         # The stored states; None: not read since the run was opened.
         self._stored: dict[StateRef, Stored | None] = {}
         # Swept states without a file: their rows are deleted with the next transaction, which saves one of their own.
@@ -133,6 +138,7 @@ class RunStore(Closing):
                 check_journal(path / JOURNAL)
                 connection = connect(path / DATABASE, mode, _PATIENCE)
                 connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("PRAGMA fullfsync = ON")  # macOS
                 if new is not None:
                     _create(connection, path, new, hparams)
                 check_format(connection, path)
@@ -182,7 +188,7 @@ class RunStore(Closing):
         """
         with plain_errors(self._path / DATABASE):
             rows = tables.read_events(self._connection, after, until)
-        return [to_event(row.data, row.id) for row in rows]
+        return to_events(((row.id, row.data) for row in rows), after)
 
     def last(self) -> int:
         """Id of the last event."""
@@ -218,7 +224,7 @@ class RunStore(Closing):
         check_named(events, stored, self._stored)
         self._check_files(stored)
         clock = time.time()
-        event_rows, note_rows = [to_row(event) for event in events], tables.note_rows(notes, clock)
+        event_rows, note_rows = to_rows(events, pack=self._packs), tables.note_rows(notes, clock)
         with self._transaction() as connection:
             tables.write_events(connection, event_rows, clock)
             tables.write_states(connection, stored)
@@ -234,10 +240,10 @@ class RunStore(Closing):
         """
         self.commit((), notes=[NewEntry(kind=kind, details=details)])
 
-    def journal(self, kind: str | None = None) -> list[JournalEntry]:
-        """The notes of one kind, or all, in order."""
+    def journal(self, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+        """The notes of one kind, or all, in order; only those after an id are read."""
         with plain_errors(self._path / DATABASE):
-            return tables.read_journal(self._connection, kind)
+            return tables.read_journal(self._connection, kind, after)
 
     def stored(self, ref: StateRef) -> Stored:
         """The record of a state: its digest, its size, and its bytes if it has no file of its own.

@@ -469,12 +469,29 @@ def _to_tensor(name: str, entries: Source) -> "Tensor":
 
 def _to_frozen(body: Any, entries: Source) -> "Tensor":
     _, _, begin, dtype, shape = body
-    if type(begin) is not int or type(shape) is not list or min(shape, default=0) < 0:
+    if type(begin) is not int:
         raise ValueError("expected a place in a file")
-    data = entries.packs.bytes_of(content_of(body), begin, SIZES[dtype] * math.prod(shape))
+    data = entries.packs.bytes_of(content_of(body), begin, SIZES[dtype] * elements(shape))
     raw, tensor = _fresh(len(data), dtype, shape)
     raw[:] = data
     return tensor
+
+
+def elements(shape: Any) -> int:
+    """The number of elements of a shape from a file.
+
+    Raises:
+        ValueError: It is the shape of no tensor: its product would take longer than its file.
+    """
+    if type(shape) is not list or len(shape) > _MOST_DIMS:
+        raise ValueError(f"expected a shape of at most {_MOST_DIMS} dimensions")
+    if not all(type(size) is int and 0 <= size < _LARGEST_DIM for size in shape):
+        raise ValueError("expected the sizes of dimensions")
+    return math.prod(shape)
+
+
+_MOST_DIMS, _LARGEST_DIM = 64, 1 << 63
+"""Bounds of NumPy and torch."""
 
 
 def _fresh(size: int, dtype: str, shape: list[int]) -> tuple[np.ndarray[Any, Any], "Tensor"]:

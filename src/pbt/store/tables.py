@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pbt.core.population import StateRef, Stored
+from pbt.core.recorded import check_recorded
 from pbt.errors import CorruptError
 from pbt.store import checksums
 from pbt.store.base import Checkpoint, JournalEntry, NewEntry
 from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION, is_damage
-from pbt.store.event_rows import EventValues, from_json, to_json
+from pbt.store.event_rows import from_json, to_json
+from pbt.store.notes import entry_of, is_time
 from pbt.store.views import views
+from pbt.store.waves import KIND, PlacedRow
 
 _DEFINITIONS: Mapping[str, str] = {
     "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -79,14 +82,20 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """All keys and values."""
-    return {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+    """All keys and values.
+
+    Raises:
+        CorruptError: A value is none that a run records.
+    """
+    meta = {key: from_json(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+    check_recorded(meta)
+    return meta
 
 
-def write_events(connection: sqlite3.Connection, rows: Sequence[EventValues], clock: float) -> None:
+def write_events(connection: sqlite3.Connection, rows: Sequence[PlacedRow], clock: float) -> None:
     """Append to the log, and seal the rows."""
-    after = checksums.newest_seal(connection, checksums.EVENTS).last + 1
-    lines = [(id_, row.round, row.member, row.kind, clock, row.data) for id_, row in enumerate(rows, after)]
+    first = checksums.newest_seal(connection, checksums.EVENTS).last + 1
+    lines = [(first + place, row.round, row.member, row.kind, clock, row.data) for place, row in rows]
     append(connection, checksums.EVENTS, lines)
 
 
@@ -100,6 +109,8 @@ def append(connection: sqlite3.Connection, what: str, lines: Sequence[checksums.
 
 def read_events(connection: sqlite3.Connection, after: int = 0, until: int | None = None) -> list[EventRow]:
     """The rows of the log after one id up to another, in order, fetched at once so that decoding blocks no writer.
+
+    Ids are those of events; a row for several has the id of its last one.
 
     Raises:
         CorruptError: The rows do not match their seals.
@@ -139,11 +150,14 @@ def write_journal(connection: sqlite3.Connection, rows: Sequence[tuple[str, str,
     )
 
 
-def read_journal(connection: sqlite3.Connection, kind: str | None = None) -> list[JournalEntry]:
-    """The notes of one kind, or all, in order."""
-    query = "SELECT id, kind, data, clock FROM journal WHERE ?1 IS NULL OR kind = ?1 ORDER BY id"
-    rows = connection.execute(query, (kind,)).fetchall()
-    return [JournalEntry(id=id_, kind=kind, details=from_json(data), clock=clock) for id_, kind, data, clock in rows]
+def read_journal(connection: sqlite3.Connection, kind: str | None = None, after: int = 0) -> list[JournalEntry]:
+    """The notes of one kind, or all, after an id, in order.
+
+    Raises:
+        CorruptError: A row is none that a run writes.
+    """
+    query = "SELECT id, kind, data, clock FROM journal WHERE (?1 IS NULL OR kind = ?1) AND id > ?2 ORDER BY id"
+    return [entry_of(*row) for row in connection.execute(query, (kind, after)).fetchall()]
 
 
 def empty_checkpoints(connection: sqlite3.Connection) -> None:
@@ -206,6 +220,15 @@ def read_round(connection: sqlite3.Connection, ref: StateRef) -> list[EventRow]:
     return [EventRow(*row) for row in connection.execute(query, ref)]
 
 
+def read_waves(connection: sqlite3.Connection, round_: int) -> list[EventRow]:
+    """The rows for the members that continue unchanged into a round, by the index, not checked against their seals."""
+    query = (
+        f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events "  # noqa: S608
+        "WHERE member IS NULL AND round = ? AND kind = ? ORDER BY id"
+    )
+    return [EventRow(*row) for row in connection.execute(query, (round_, KIND))]
+
+
 def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[EventRow]:
     """The rows of one kind of event, in order, not checked against their seals."""
     query = f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events WHERE kind = ? AND id <= ? ORDER BY id"  # noqa: S608
@@ -214,8 +237,8 @@ def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[Eve
 
 def read_clock(connection: sqlite3.Connection, id_: int) -> float | None:
     """Time of the commit of an event; None if there is no such event."""
-    row = connection.execute("SELECT clock FROM events WHERE id = ?", (id_,)).fetchone()
-    return row[0] if row is not None and isinstance(row[0], float) else None
+    row = connection.execute("SELECT clock FROM events WHERE id >= ? ORDER BY id LIMIT 1", (id_,)).fetchone()
+    return row[0] if row is not None and is_time(row[0]) else None
 
 
 def read_last(connection: sqlite3.Connection) -> int:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pbt.errors import CorruptError, DiskError, StateError
 from pbt.store.manifest import FileContent, Manifest, inside
+from pbt.store.system import CAREFUL, read_at, write_at
 
 PIECE = 1 << 20
 """Bytes read at once; the memory that a file of any size takes."""
@@ -129,7 +130,7 @@ def _changing(path: Path) -> StateError:
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | CAREFUL)
     try:
         yield descriptor
     finally:
@@ -139,7 +140,7 @@ def _open(path: Path) -> Iterator[int]:
 def hash_file(descriptor: int) -> str:
     """SHA-256 of an open file, read from its start in pieces."""
     sha, offset = hashlib.sha256(), 0
-    while piece := os.pread(descriptor, PIECE, offset):
+    while piece := read_at(descriptor, PIECE, offset):
         sha.update(piece)
         offset += len(piece)
     return sha.hexdigest()
@@ -205,8 +206,8 @@ def copy_file(source: int, path: Path) -> None:
         except (OSError, AttributeError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_RANGES:
                 raise
-        while piece := os.pread(source, PIECE, offset):
-            os.pwrite(file.fileno(), piece, offset)
+        while piece := read_at(source, PIECE, offset):
+            write_at(file.fileno(), piece, offset)
             offset += len(piece)
 
 

@@ -1,6 +1,5 @@
 """Verification of a run: all checks, each independent of the findings of the others."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +9,19 @@ from pbt.core.ages import Ages
 from pbt.core.checkpoint import from_plain, to_plain, unfolded
 from pbt.core.events import Event, Reported
 from pbt.core.fold import empty_view, fold
+from pbt.core.laws import LogLaws, check_fold
 from pbt.core.population import StateRef, Stored, View
 from pbt.errors import CorruptError, PBTError, RunError, RunFormatError
 from pbt.store import checksums
 from pbt.store.base import Checkpoint, Problem
 from pbt.store.durable import TEMPORARY
-from pbt.store.event_rows import to_event
 from pbt.store.event_text import dump
 from pbt.store.files import OBJECTS, REFERENCES, StateFiles, file_name, ref_of
 from pbt.store.layout import DATABASE, STATES
+from pbt.store.plain_json import decoded
 from pbt.store.reader import Contents, RunReader
 from pbt.store.tables import EventRow, damaged
+from pbt.store.waves import numbered, to_events
 
 
 def verify_run(path: str | Path) -> list[Problem]:
@@ -44,12 +45,12 @@ def verify_run(path: str | Path) -> list[Problem]:
 
 def verify_content(
     meta: Mapping[str, Any],
-    texts: Sequence[str],
+    texts: Sequence[tuple[int, str]],
     stored: Mapping[StateRef, Stored],
     states: StateFiles,
     checkpoint: Checkpoint | None = None,
 ) -> list[Problem]:
-    """All problems of a log, the states it names, and its checkpoint."""
+    """All problems of a log, given as ids and texts, the states it names, and its checkpoint."""
     events, problems = _decoded(texts)
     view = None
     if not problems:
@@ -80,8 +81,15 @@ def _verify(reader: RunReader, folder: Path) -> list[Problem]:
     files = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     contents = reader.everything()
     stored = contents.stored
-    texts = [str(EventRow(*line).data) for line in contents.lines[checksums.EVENTS]]  # type: ignore[arg-type]
-    problems = _unsealed(contents) + verify_content(reader.meta, texts, stored, reader.states, contents.checkpoint)
+    rows = [EventRow(*line) for line in contents.lines[checksums.EVENTS]]  # type: ignore[arg-type]
+    texts = [(row.id, str(row.data)) for row in rows]
+    problems = _unsealed(contents)
+    meta: Mapping[str, Any] = {}
+    try:
+        meta = reader.meta
+    except CorruptError as error:
+        problems.append(Problem(what="meta", message=str(error)))
+    problems += verify_content(meta, texts, stored, reader.states, contents.checkpoint)
     reported = {problem.what for problem in problems}
     problems += [
         Problem(what=file_name(ref), message=f"expected {record.size:,} bytes, found {size:,}")
@@ -126,15 +134,18 @@ def _size(folder: Path, ref: StateRef, record: Stored) -> int | None:
         return None
 
 
-def _decoded(texts: Sequence[str]) -> tuple[list[Event], list[Problem]]:
-    events: list[Event] = []
+def _decoded(texts: Sequence[tuple[int, str]]) -> tuple[list[Event], list[Problem]]:
+    try:
+        return to_events(texts), []
+    except CorruptError as error:
+        whole = Problem(what="events", message=str(error))
     problems = []
-    for id_, text in enumerate(texts, 1):
+    for one in texts:
         try:
-            events.append(to_event(text, id_))
+            numbered([one])
         except CorruptError as error:
-            problems.append(Problem(what=f"event {id_}", message=str(error)))
-    return events, problems
+            problems.append(Problem(what=f"event {one[0]}", message=str(error)))
+    return [], problems or [whole]
 
 
 def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | None, list[Problem]]:
@@ -143,24 +154,26 @@ def _folded(meta: Mapping[str, Any], events: Sequence[Event]) -> tuple[View | No
     except (PBTError, KeyError, TypeError, ValueError, AttributeError) as error:
         return None, [Problem(what="meta", message=f"expected a seed and a space, found none ({error!r})")]
     try:
-        return fold(events, empty), []
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        return None, [Problem(what="events", message=f"expected a log that can be replayed, found a gap ({error!r})")]
+        LogLaws(empty.space).check(events)
+    except CorruptError as error:
+        return None, [Problem(what="events", message=str(error))]
+    return fold(events, empty), []
 
 
 def _is_fold(checkpoint: Checkpoint, meta: Mapping[str, Any], events: Sequence[Event]) -> bool:
     """Whether a checkpoint says what the log says; one of another version is not read."""
     try:
-        plain = json.loads(checkpoint.text)
+        plain = decoded(checkpoint.text)
         ages = None if plain["ages"] is None else Ages()
         empty = replace(empty_view({"seed": 0, "space": {}} | dict(meta)), lookback=plain["lookback"], ages=ages)
         saved = from_plain(plain, checkpoint.last, empty)
         if saved is None:
             return True
+        check_fold(saved)
         folded = unfolded(empty).after(events[: checkpoint.last])
         folded.standings.forget(saved.standings.founders)
         return dump(to_plain(saved)) == dump(to_plain(folded))
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError):
         return False
 
 

@@ -8,26 +8,40 @@ from collections.abc import Sequence
 # The log stores NaN and infinities as {"float": "nan"}; the views show them as text.
 _SCORE = "coalesce(json_extract(r.data, '$.scores[0].float'), json_extract(r.data, '$.scores[0]'))"
 
+# A row of kind `continued` has the members of a wave that continue unchanged: [places before its id, member, why, ...].
 _LINEAGE = """CREATE VIEW lineage AS
-SELECT o.member, o.round,
-    json_extract(o.data, '$.start[0]') AS start_member,
-    json_extract(o.data, '$.start[1]') AS start_round,
-    json_extract(o.data, '$.donor') AS donor,
-    coalesce(json_extract(o.data, '$.how'), 'born') AS kind,
-    json_extract(o.data, '$.why') AS why
-FROM events o WHERE o.kind IN ('born', 'decided') ORDER BY o.id"""
+SELECT member, round, start_member, start_round, donor, kind, why FROM (
+    SELECT o.id, o.member, o.round,
+        json_extract(o.data, '$.start[0]') AS start_member,
+        json_extract(o.data, '$.start[1]') AS start_round,
+        json_extract(o.data, '$.donor') AS donor,
+        coalesce(json_extract(o.data, '$.how'), 'born') AS kind,
+        json_extract(o.data, '$.why') AS why
+    FROM events o WHERE o.kind IN ('born', 'decided')
+    UNION ALL
+    SELECT w.id - json_extract(c.value, '$[0]'), json_extract(c.value, '$[1]'), w.round,
+        json_extract(c.value, '$[1]'), w.round - 1, NULL, 'continue', json_extract(c.value, '$[2]')
+    FROM events w, json_each(w.data, '$.events') c WHERE w.kind = 'continued'
+) ORDER BY id"""
+
+# The opening of a member's round: its last one up to there. Rounds behind that one continue it unchanged.
+_OPENING = """o.id = (
+    SELECT e.id FROM events e
+    WHERE e.member = {row}.member AND e.round <= {row}.round AND e.kind IN ('born', 'decided')
+    ORDER BY e.round DESC LIMIT 1
+)"""
 
 _HISTORY = """CREATE VIEW history AS
 SELECT r.member, r.round,
     json_extract(r.data, '$.step') AS step,
     {score} AS score,
-    json_extract(o.data, '$.donor') AS donor,
-    coalesce(json_extract(o.data, '$.how'), 'born') AS kind,
+    CASE o.round WHEN r.round THEN json_extract(o.data, '$.donor') END AS donor,
+    CASE o.round WHEN r.round THEN coalesce(json_extract(o.data, '$.how'), 'born') ELSE 'continue' END AS kind,
     {hparams}
     json_extract(r.data, '$.reported.test_accuracy') AS test_accuracy,
     json_extract(r.data, '$.reported') AS reported
 FROM events r
-JOIN events o ON o.member = r.member AND o.round = r.round AND o.kind IN ('born', 'decided')
+JOIN events o ON {opening}
 WHERE r.kind = 'reported' ORDER BY r.id"""
 
 _MEMBERS = """CREATE VIEW members AS
@@ -57,10 +71,12 @@ WITH RECURSIVE path (member, round, back) AS (
         ORDER BY json_extract(r.data, '$.scores[0]') {order}, r.id LIMIT 1
     )
     UNION ALL
-    SELECT json_extract(o.data, '$.start[0]'), json_extract(o.data, '$.start[1]'), path.back + 1
+    SELECT CASE o.round WHEN path.round THEN json_extract(o.data, '$.start[0]') ELSE path.member END,
+        CASE o.round WHEN path.round THEN json_extract(o.data, '$.start[1]') ELSE path.round - 1 END,
+        path.back + 1
     FROM path
-    JOIN events o ON o.member = path.member AND o.round = path.round AND o.kind IN ('born', 'decided')
-    WHERE json_extract(o.data, '$.start[0]') IS NOT NULL
+    JOIN events o ON {opening}
+    WHERE o.round < path.round OR json_extract(o.data, '$.start[0]') IS NOT NULL
 )
 SELECT lag(json_extract(r.data, '$.step'), 1, 0) OVER (ORDER BY path.back DESC) AS first_step,
     json_extract(r.data, '$.step') AS last_step,
@@ -68,7 +84,7 @@ SELECT lag(json_extract(r.data, '$.step'), 1, 0) OVER (ORDER BY path.back DESC) 
     {score} AS score, path.member, path.round
 FROM path
 JOIN events r ON r.member = path.member AND r.round = path.round AND r.kind = 'reported'
-JOIN events o ON o.member = path.member AND o.round = path.round AND o.kind IN ('born', 'decided')
+JOIN events o ON {opening}
 ORDER BY path.back DESC"""
 
 _TAKEN = frozenset(
@@ -82,9 +98,14 @@ def views(hparams: Sequence[str], *, minimize: bool = False) -> list[str]:
     columns = "".join(f"{_column(name)},\n    " for name in hparams).rstrip()
     return [
         _LINEAGE,
-        _HISTORY.format(score=_SCORE, hparams=columns),
+        _HISTORY.format(score=_SCORE, hparams=columns, opening=_OPENING.format(row="r")),
         _MEMBERS.format(score=_SCORE),
-        _SCHEDULE.format(score=_SCORE, hparams=columns, order="ASC" if minimize else "DESC"),
+        _SCHEDULE.format(
+            score=_SCORE,
+            hparams=columns,
+            order="ASC" if minimize else "DESC",
+            opening=_OPENING.format(row="path"),
+        ),
     ]
 
 

@@ -5,22 +5,17 @@ range, and gains to units of their standard deviation.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pbt.core.population import Member
 from pbt.core.rng import Rng
-from pbt.space import Choice, Float, HParams, Int, Scale, Space, Value
+from pbt.scales import FORWARD
+from pbt.space import Choice, Float, HParams, Int, Space, Value
 from pbt.strategies.surrogate import Points
 
 ABSENT = 0.5
 """The input for a conditional number that is not active."""
-_FORWARD: Mapping[Scale, Callable[[float], float]] = {
-    "linear": float,
-    "log": math.log,
-    "one_minus_log": lambda value: -math.log1p(-value),
-}
-
 
 Bounds = tuple[float, float]
 """The values scaled to 0 and to 1."""
@@ -67,7 +62,7 @@ def standardized(values: Sequence[float]) -> list[float]:
 
 def share(domain: Float | Int, value: Any) -> float:
     """The position of a value in its range, 0 .. 1, in the scale of the domain."""
-    forward = _FORWARD[domain.scale]
+    forward = FORWARD[domain.scale]
     start = forward(domain.low)
     return (forward(value) - start) / (forward(domain.high) - start)
 

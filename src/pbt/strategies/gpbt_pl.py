@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pbt.core.events import Decision, Retired
-from pbt.core.explore import RESAMPLED
+from pbt.core.explore import RESAMPLED, toward
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
@@ -110,7 +110,7 @@ class PairwiseLearning(Rounds):
                 velocity[name] = move
             if not isinstance(domain, Choice) and (anew or name not in own[0]):
                 velocity[name] = winner[1].get(name, 0.0)
-        return view.space.settle(values, rng), velocity, draws
+        return toward(view.space, winner[0], view.space.settle(values, rng)), velocity, draws
 
 
 def number_of_losers(quantile: float, population: int) -> int:

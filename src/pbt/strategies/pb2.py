@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import Copy, Truncation
+from pbt.core.explore import toward
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
@@ -147,7 +148,7 @@ class Bandits(Rounds):
         """The donor's values with explored choices, and the numbers that the Gaussian process proposes for them."""
         space, rng = wave.view.space, _rng(wave.view, member, "explore")
         chosen, draws = self.choose(donor.hparams, wave, rng)
-        hparams = space.settle(chosen, rng)
+        hparams = toward(space, donor.hparams, space.settle(chosen, rng))
         moving = {name: domain for name, domain in numbers(space).items() if name in hparams}
         now = row_of(member.round, donor.score, hparams, space)
         rows = self.relevant(wave.rows, now, space)
@@ -156,7 +157,8 @@ class Bandits(Rounds):
         kernel, places = self._model(now, rows, list(moving), wave, rng)
         moved = {name: at_share(domain, places[name]) for name, domain in moving.items()}
         why = f"{len(rows)} rows, eps {kernel.eps:.2g}"
-        return {**hparams, **moved}, draws | dict.fromkeys(moving, MODELED), why
+        proposed = toward(space, donor.hparams, space.settle({**hparams, **moved}, rng))
+        return proposed, draws | dict.fromkeys(moving, MODELED), why
 
     def _model(
         self, now: GainRow, rows: Sequence[GainRow], names: Sequence[str], wave: Wave, rng: Rng

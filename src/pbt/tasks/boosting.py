@@ -69,8 +69,8 @@ class XGBoostTask:
         """The function that trains rounds in this worker."""
         return _XGBoostTrainer(self, device, threads)
 
-    def booster(self, state: State) -> Any:
-        """The `xgboost.Booster` of a state, as `task.booster(run.load_state())`."""
+    def restored(self, hparams: HParams, state: State) -> Any:  # noqa: ARG002 (the model contains them)
+        """The `xgboost.Booster` of a state, as `run.model()` returns it."""
         return _xgboost().Booster(model_file=bytearray(state["model"]))
 
 
@@ -170,8 +170,8 @@ class LightGBMTask:
         """The function that trains rounds in this worker."""
         return _LightGBMTrainer(self, threads)
 
-    def booster(self, state: State) -> Any:
-        """The `lightgbm.Booster` of a state, as `task.booster(run.load_state())`."""
+    def restored(self, hparams: HParams, state: State) -> Any:  # noqa: ARG002 (the model contains them)
+        """The `lightgbm.Booster` of a state, as `run.model()` returns it."""
         return _lightgbm().Booster(model_str=state["model"])
 
 
@@ -207,7 +207,7 @@ class _LightGBMTrainer:
         params = reseeded(self.own(parameters(self._task.params, hparams)), ctx)
         splits = self.splits()
         train = splits.pop("train")
-        start = None if state is None else self._task.booster(state)
+        start = None if state is None else self._task.restored({}, state)
         booster = _lightgbm().train(
             params,
             train,

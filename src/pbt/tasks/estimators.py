@@ -68,8 +68,8 @@ class EstimatorTask:
         """The function that trains rounds in this worker."""
         return self._train
 
-    def fitted(self, hparams: HParams, state: State) -> Any:
-        """The estimator of a state, with its hyperparameters, as `task.fitted(run.best.hparams, run.load_state())`."""
+    def restored(self, hparams: HParams, state: State) -> Any:
+        """The estimator of a state, with its hyperparameters, as `run.model()` returns it."""
         with trial_round(hparams, "the estimator cannot be built") as ctx:
             return self._built(hparams, state, ctx)
 

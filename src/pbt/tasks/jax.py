@@ -116,8 +116,8 @@ class JaxTask:
         _start(threads)
         return self._train
 
-    def tree(self, hparams: HParams, state: State) -> Any:
-        """The tree of a state, as `task.tree(run.best.hparams, run.load_state())`."""
+    def restored(self, hparams: HParams, state: State) -> Any:
+        """The tree of a state, as `run.model()` returns it."""
         with trial_round(hparams, "the tree cannot be built") as ctx:
             return restore(state["tree"], like=self._built(hparams, ctx))
 

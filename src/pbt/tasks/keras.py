@@ -77,7 +77,7 @@ class KerasTask:
         return _KerasTrainer(self)
 
     def restored(self, hparams: HParams, state: State) -> Any:
-        """The model of a state, as `task.restored(run.best.hparams, run.load_state())`."""
+        """The model of a state, as `run.model()` returns it."""
         with trial_round(hparams, "the model cannot be built") as ctx:
             model = _built(self.build, hparams, ctx)
             _load(model, state)

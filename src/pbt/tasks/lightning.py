@@ -12,6 +12,7 @@ import torch
 
 from pbt.errors import MissingExtraError, TaskError
 from pbt.executors.base import State
+from pbt.executors.context import trial_round
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import Binding
@@ -85,6 +86,16 @@ class LightningTask:
     def check(self, hparams: HParams) -> None:
         """Raise TaskError unless every value is bound and takes effect; calls `build`, and trains nothing."""
         tried(hparams, self.bind, lambda ctx: _FitRound(self, hparams, None, 0, ctx).rehearse())
+
+    def restored(self, hparams: HParams, state: State) -> Any:
+        """The LightningModule of a state, in evaluation mode, as `run.model()` returns it."""
+        hidden = (_LOGGERS if self.quiet else (), _WARNINGS)
+        with trial_round(hparams, "the module cannot be built") as ctx, silenced(*hidden), kept_signals():
+            _, module, _ = _taken_apart(built(self.build, hparams, ctx))
+            saved = torch.load(state["checkpoint"].path, map_location="cpu", weights_only=True)
+            module.load_state_dict(saved["state_dict"])
+            bind_attributes({"module": module}, hparams, self.bind)
+        return module.eval()
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from pbt.errors import MissingExtraError, TaskError
 from pbt.executors.base import State
+from pbt.executors.context import trial_round
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import AttributeBinding, Binding, OptimizerBinding
@@ -100,6 +101,13 @@ class SB3Task:
                 round_.bind()
 
         tried(hparams, self.bind, attempt)
+
+    def restored(self, hparams: HParams, state: State) -> Any:
+        """The algorithm of a state, such as a `PPO`, as `run.model()` returns it; its environments stay open."""
+        with trial_round(hparams, "the model cannot be built") as ctx:
+            model, _ = _taken_apart(built(self.build, hparams, ctx))
+            model.set_parameters(state["parameters"])
+        return model
 
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""

@@ -13,7 +13,7 @@ import numpy as np
 from pbt.core.strategy import Plan
 from pbt.errors import MissingExtraError, TaskError
 from pbt.runs.experiment import run
-from pbt.runs.placement import Placement
+from pbt.runs.placement import ExecutorName, Placement
 from pbt.space import Domain
 
 try:
@@ -81,7 +81,7 @@ class PBTSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         scoring: Any = None,
         validation_fraction: float = 0.2,
         random_state: Any = None,
-        placement: Placement | str = "inline",
+        placement: Placement | ExecutorName = "inline",
         run_dir: str | Path | None = None,
     ) -> None:
         self.estimator = estimator
@@ -133,7 +133,7 @@ class PBTSearch(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(str(error)) from error  # noqa: TRY004
             raise
         best = self.run_.best
-        self.best_estimator_ = task.fitted(best.hparams, self.run_.load_state())
+        self.best_estimator_ = task.restored(best.hparams, self.run_.load_state())
         self.best_params_ = dict(best.hparams)
         self.best_score_ = best.score
         self.best_schedule_ = self.run_.best_schedule

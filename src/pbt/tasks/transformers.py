@@ -8,6 +8,7 @@ from typing import Any
 
 from pbt.errors import MissingExtraError, TaskError
 from pbt.executors.base import State
+from pbt.executors.context import trial_round
 from pbt.executors.seeding import seeded
 from pbt.executors.worker import Context, Metrics, TrainFunction
 from pbt.pytorch.bind import Binding, OptimizerBinding
@@ -85,6 +86,11 @@ class TransformersTask:
         """Raise TaskError unless every value is bound and takes effect; calls `build`, and trains nothing."""
         tried(hparams, self.bind, lambda ctx: _TrainRound(self, hparams, None, 0, ctx).rehearse())
 
+    def restored(self, hparams: HParams, state: State) -> Any:
+        """The model of a state, in evaluation mode, as `run.model()` returns it."""
+        with trial_round(hparams, "the model cannot be built") as ctx:
+            return _TrainRound(self, hparams, state, 0, ctx).loaded()
+
     def trainer(self, device: str, threads: int) -> TrainFunction:  # noqa: ARG002 (the device is in the context)
         """The function that trains rounds in this worker."""
         return with_threads(threads, lambda *given: _TrainRound(self, *given).train())
@@ -139,6 +145,12 @@ class _TrainRound(TrainerCallback):
         numbers = {name: value for name, value in found.items() if not _is_duration(name)}
         hint = "; return it from compute_metrics"
         return {"checkpoint": Folder(self._saved)}, metrics_of(numbers, self._task.score, hint)
+
+    def loaded(self) -> Any:
+        """The model with the weights of the start state."""
+        with self._silenced():
+            self._trainer._load_from_checkpoint(str(self._start["checkpoint"].path))
+        return self._trainer.model.eval()
 
     def rehearse(self) -> None:
         """Bind the values as in a round, without a step."""

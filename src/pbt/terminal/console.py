@@ -2,24 +2,53 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
+from rich.segment import Segment
 
 from pbt.terminal.exit import silence
+from pbt.text import printable
 
 WIDE = 120
 """Width in columns of a stream that is no terminal, unless COLUMNS is set."""
 
 
 class QuietConsole(Console):
-    """A console that stops writing, without an error, when its reader closes the pipe."""
+    """A console that stops writing, without an error, when its reader closes the pipe.
+
+    What it prints may come from a run directory of an unknown author: control characters and marks of direction are
+    replaced, whatever printed them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.push_render_hook(_PrintableHook())
 
     def on_broken_pipe(self) -> None:
         """Write nothing from now on."""
         self.quiet = True
         if self.file in {sys.stdout, sys.stderr}:
             silence(self.file)  # type: ignore[arg-type]
+
+
+class _PrintableHook(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Wrap everything that is printed."""
+        return [_Printable(renderable) for renderable in renderables]
+
+
+class _Printable:
+    def __init__(self, renderable: ConsoleRenderable) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
 
 
 def console_for(stream: TextIO | None = None, *, stderr: bool = False) -> QuietConsole:

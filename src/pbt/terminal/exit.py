@@ -20,6 +20,7 @@ from typing import Self, TextIO
 from pbt.errors import DiskError, PBTError
 from pbt.executors.process_tree import kill
 from pbt.store.layout import OF_THE_DISK
+from pbt.store.system import in_forked_child
 from pbt.text import printable
 
 OK, FAILED, USAGE, SOME_FAILED = 0, 1, 2, 3
@@ -88,7 +89,8 @@ class StderrHandler(logging.Handler):
         """Write one message; a closed or missing stderr is no error."""
         with contextlib.suppress(OSError, ValueError):
             if sys.stderr is not None:
-                sys.stderr.write(f"{self.format(record)}\n")
+                lines = "\n".join(map(printable, self.format(record).splitlines()))
+                sys.stderr.write(f"{lines}\n")
                 sys.stderr.flush()
 
 
@@ -111,7 +113,7 @@ def _disconnect_child() -> None:
 
 
 # A forked child, such as a data loader's, would report its own signals to the parent.
-os.register_at_fork(after_in_child=_disconnect_child)
+in_forked_child(_disconnect_child)
 
 
 class _Signals:
@@ -134,7 +136,8 @@ class _Signals:
             for number in _STOPPING:
                 self._before[number] = signal.signal(number, self._handle)
             pipe, self._wakeup = os.pipe()
-            os.set_blocking(self._wakeup, False)
+            if hasattr(os, "set_blocking"):
+                os.set_blocking(self._wakeup, False)
             self._wakeup_before = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
             _wakeup_fds.add(self._wakeup)
             threading.Thread(target=self._listen, args=(pipe,), daemon=True).start()

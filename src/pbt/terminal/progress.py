@@ -19,9 +19,9 @@ from pbt.core.standings import Standings
 from pbt.executors.base import Failure, Outcome, Report
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.placement import Placement
-from pbt.store.live import read_newest
+from pbt.store.live import read_newest, read_shares
 from pbt.terminal.console import can_redraw, console_for, is_terminal
-from pbt.terminal.tables import MemberRow, better_of, population_table, row_of
+from pbt.terminal.tables import LiveLook, MemberRow, better_of, population_table, row_of
 from pbt.text import clock, printable, scored
 
 AROUND = 9
@@ -78,6 +78,7 @@ class ProgressObserver(Closing, Observer):
         self._live: Live | None = None
         self._path: Path | None = None
         self._frame = ProgressFrame()
+        self._look = LiveLook()
         self._began, self._done_before = time.monotonic(), 0
         self._outcomes: dict[int, Outcome] = {}
         self._slots, self._sign, self._rounds_printed = 1, 1, 0
@@ -85,7 +86,9 @@ class ProgressObserver(Closing, Observer):
     def on_start(self, engine: Engine) -> None:
         """Read the log so far and start the display."""
         self._sign, self._path = engine.view.sign, engine.store.path
-        self._slots = _slots(self._placement, engine.course.population)
+        # What `auto` has taken is recorded by now.
+        placement = self._placement.resumed(engine.store.meta.get("place") or {})
+        self._slots = _slots(placement, engine.course.population)
         self._update(engine)
         self._began, self._done_before = time.monotonic(), self._frame.done
         self._rounds_printed = _whole_rounds(self._frame)
@@ -136,10 +139,13 @@ class ProgressObserver(Closing, Observer):
         """The current display."""
         frame, width, limit = self._frame, self._console.width, max(4, self._console.height - AROUND)
         rows = self._with_newest(frame.rows)
-        if len(rows) > limit:
-            rows.sort(key=lambda row: (row.score is None, -self._sign * (row.score or 0.0), row.member))
+        rows.sort(key=lambda row: (row.score is None, -self._sign * (row.score or 0.0), row.member))
+        leader = None if frame.best is None else frame.best[1]
+        self._look = self._look.after(rows, leader)
         names = dict.fromkeys(name for row in rows for name in row.hparams)
-        table = population_table(rows, names, title=self._title, width=width, limit=limit, score=self._score, live=True)
+        table = population_table(
+            rows, names, title=self._title, width=width, limit=limit, score=self._score, live=self._look
+        )
         return Group(table, self._bar(), Text(self._best(), style="bold"))
 
     def _with_newest(self, rows: Sequence[MemberRow]) -> list[MemberRow]:
@@ -154,8 +160,15 @@ class ProgressObserver(Closing, Observer):
         bar = Table.grid(expand=True, padding=(0, 1))
         bar.add_column(ratio=1)
         bar.add_column(no_wrap=True)
-        bar.add_row(ProgressBar(total=max(1, frame.total), completed=frame.done), Text(self._pace()))
+        done = frame.done + self.begun()
+        bar.add_row(ProgressBar(total=max(1, frame.total), completed=done), Text(self._pace(done)))
         return bar
+
+    def begun(self) -> float:
+        """The rounds that programs of several members have done in part, as shares."""
+        shares = {} if self._path is None else read_shares(self._path)
+        found = ((shares.get(row.member, (0, 0.0)), row.round + 1) for row in self._frame.rows)
+        return sum(share for (round_, share), expected in found if round_ == expected)
 
     def _moment(self, whole: int) -> str:
         """Where training is, after so many whole rounds."""
@@ -209,14 +222,15 @@ class ProgressObserver(Closing, Observer):
             text = f"best {self._score} {scored(value)} (member {member}, round {round_})"
         return f"{text} · {failed} failed" if failed else text
 
-    def _pace(self) -> str:
+    def _pace(self, done: float | None = None) -> str:
         """Rounds done, elapsed time and remaining time, estimated from the pace since the start of this process."""
         frame, elapsed = self._frame, time.monotonic() - self._began
         text = f"{frame.done}/{frame.total} {self._unit} · {clock(elapsed)}"
-        fresh = frame.done - self._done_before
+        done = frame.done if done is None else done
+        fresh = done - self._done_before
         if fresh <= 0:
             return text
-        return f"{text} · {clock(elapsed / fresh * (frame.total - frame.done))} left"
+        return f"{text} · {clock(elapsed / fresh * (frame.total - done))} left"
 
     def _print(self, text: str, style: str = "") -> None:
         """Print a line, above the live table if there is one."""

@@ -1,8 +1,9 @@
-"""A run as rows, as terminal tables, and as plain values for JSON."""
+"""A run as rows, and as terminal tables."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rich import box
@@ -15,9 +16,9 @@ from pbt.core.events import Decision, Reported
 from pbt.core.population import Member, StateRef
 from pbt.core.schedule import Schedule
 from pbt.runs.results import Run
-from pbt.space import HParams
+from pbt.space import HParams, Value
 from pbt.store.live import NewestPoint
-from pbt.text import NONE, cell, count, finite, printable, scalars, scored
+from pbt.text import NONE, cell, count, printable, scalars, scored, steady
 
 GAP = 2
 """Cells between two columns."""
@@ -29,8 +30,13 @@ LABEL = 14
 """The most characters of a reported number's name."""
 NAMED = 4
 """The most hidden columns that are named."""
+REAL = 9
+"""Cells of a real number in a live table: `0.0001234` or `1.234e-05`."""
+NOW = "now"
+"""The title of the last column of a live table that shows numbers of rounds in progress."""
 SEGMENTS = 12
 """The most segments of a schedule; a longer one is shortened in the middle."""
+AFTER_FAILURE = " after failure"
 STYLES = {"failed": "red", "retired": "dim", "training": "cyan"}
 
 
@@ -57,8 +63,31 @@ class MemberRow:
     def handover(self) -> str:
         """A word for how the last round started."""
         if self.donor is not None:
-            return f"← {self.donor}" + (" after failure" if self.kind == "replace" else "")
+            return f"← {self.donor}" + (AFTER_FAILURE if self.kind == "replace" else "")
         return {"explore": "explored", "continue": "kept", "replace": "renewed"}.get(self.kind, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveLook:
+    """What keeps a live table still from one update to the next."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    """The first value seen of each hyperparameter."""
+    moving: frozenset[str] = frozenset()
+    """The hyperparameters of which a second value was seen; the others are hidden first."""
+    widths: dict[str, int] = field(default_factory=dict)
+    """The widest cell so far, by title; updated in place, so that columns only grow."""
+    leader: int | None = None
+    """The member with the best score, which is always shown."""
+
+    def after(self, rows: Iterable[MemberRow], leader: int | None) -> "LiveLook":
+        """The same after these rows were seen."""
+        values, moving = dict(self.values), set(self.moving)
+        for row in rows:
+            for name, value in row.hparams.items():
+                if values.setdefault(name, value) != value:
+                    moving.add(name)
+        return replace(self, values=values, moving=frozenset(moving), leader=leader)
 
 
 def row_of(
@@ -129,12 +158,18 @@ class Column:
     cells: list[str]
     side: Literal["left", "right"] = "right"
     optional: bool = False
+    first: bool = False
+    """Whether it is hidden before the other optional columns."""
     least: int = 0
     """The fewest cells of width, so that a live table does not shift."""
+    narrow: bool = False
+    """Whether a title that is wider than the cells is broken at its dots and underscores."""
 
     @property
     def head(self) -> str:
         """The title; a long one of several words is broken into two lines."""
+        if self.narrow and len(self.title) > LONG_TITLE:
+            return "\n".join(_broken(self.title, max(LONG_TITLE, *map(cell_len, self.cells), 0)))
         return "\n".join(self.title.rsplit(" ", 1)) if len(self.title) > LONG_TITLE else self.title
 
     @property
@@ -145,11 +180,13 @@ class Column:
 
 def grid(title: str, columns: Sequence[Column], width: int, styles: Sequence[str] = (), hint: str = "") -> Group:
     """A table at most `width` cells wide, with a note below it that names the hidden columns."""
-    shown, hidden = list(columns), list[str]()
+    shown, hidden = list(columns), list[Column]()
+    for column in shown:
+        column.narrow = _width(shown) - LAST > width
     while _width(shown) - LAST > width and any(column.optional for column in shown):
-        last = next(column for column in reversed(shown) if column.optional)
-        shown.remove(last)
-        hidden.insert(0, last.title)
+        last = next((column for column in reversed(shown) if column.first), None)
+        hidden.append(last or next(column for column in reversed(shown) if column.optional))
+        shown.remove(hidden[-1])
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold")
     for column in shown:
         table.add_column(
@@ -161,9 +198,20 @@ def grid(title: str, columns: Sequence[Column], width: int, styles: Sequence[str
     parts: list[RenderableType] = [Text(title, style="bold")] if title else []
     parts.append(table)
     if hidden:
-        names = ", ".join(hidden[:NAMED]) + (", …" if len(hidden) > NAMED else "")
+        titles = [column.title for column in columns if column in hidden]
+        names = ", ".join(titles[:NAMED]) + (", …" if len(hidden) > NAMED else "")
         parts.append(Text(f"{count(len(hidden), 'column')} hidden (terminal too narrow): {names}{hint}", style="dim"))
     return Group(*parts)
+
+
+def _broken(title: str, width: int) -> list[str]:
+    """The title in lines of about this width, broken after dots, underscores and blanks."""
+    lines = [""]
+    for part in re.findall(r"[^._ ]*[._ ]?", title):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines if line]
 
 
 def _width(columns: Iterable[Column]) -> int:
@@ -186,34 +234,84 @@ def population_table(
     width: int,
     limit: int,
     score: str = "score",
-    live: bool = False,
+    live: LiveLook | None = None,
 ) -> Group:
-    """Members as a table; with more than `limit` of them only the first and the last ones."""
+    """Members as a table; with more than `limit` of them only the first and the last ones.
+
+    Args:
+        rows: The members, best first.
+        names: Their hyperparameters.
+        title: Title of the table.
+        width: Cells that it may take.
+        limit: Most rows.
+        score: Display name of the score.
+        live: What the updates of a live table have shown so far; None: a table that stays.
+    """
     top, bottom = cut(len(rows), limit)
     shown = [*rows[:top], *rows[len(rows) - bottom :]]
-    columns = [Column(title="member", cells=[str(row.member) for row in shown])]
-    columns.append(Column(title="round", cells=[str(row.round) for row in shown]))
-    columns.append(Column(title=score, cells=[scored(row.score) for row in shown]))
-    if live:
-        columns.append(Column(title="best", cells=[scored(row.best) for row in shown]))
-    elif any("test_accuracy" in row.reported for row in rows):
-        cells = [cell(row.reported.get("test_accuracy"), "accuracy") for row in shown]
-        columns.append(Column(title="test accuracy", cells=cells))
-    for name in names:
-        cells = [cell(row.hparams.get(name), name) if name in row.hparams else NONE for row in shown]
-        columns.append(Column(title=printable(name), cells=cells, optional=True))
-    if not live:
-        columns.append(Column(title="founder", cells=[NONE if r.founder is None else str(r.founder) for r in shown]))
-    columns.append(Column(title="hand-over", cells=[row.handover for row in shown], side="left"))
-    if live or any(row.status for row in rows):
-        columns.append(Column(title="", cells=[row.status for row in shown], side="left", least=8 if live else 0))
+    leader = None if live is None else next((row for row in rows if row.member == live.leader), None)
+    if leader is not None and leader not in shown:
+        shown[top - 1] = leader
+    columns = _columns(shown, names, score, live, any(row.status for row in rows))
+    if live is not None:
+        columns[2].least = REAL
+        _widen(columns, live.widths)
     if any(row.newest for row in shown):
         columns[-1] = _now(shown, columns, width + LAST)
-    styles = [STYLES.get(row.status, "") for row in shown]
+        if live is not None:
+            _widen(columns[-1:], live.widths)
+    styles = [STYLES.get(row.status, "bold" if row is leader else "") for row in shown]
     if bottom:
         _mark_cut(columns, top, f"{len(rows) - top - bottom} more")
         styles.insert(top, "dim")
     return grid(title, columns, width, styles, "" if live else " (all with --json)")
+
+
+def _columns(
+    rows: Sequence[MemberRow], names: Iterable[str], score: str, live: LiveLook | None, status: bool
+) -> list[Column]:
+    """The columns of a table of members; the last one is their status, if there is one."""
+    columns = [
+        Column(title="member", cells=[str(row.member) for row in rows]),
+        Column(title="round", cells=[str(row.round) for row in rows]),
+        Column(title=score, cells=[scored(row.score) for row in rows]),
+    ]
+    if live is not None:
+        return [*columns, *_live_columns(rows, names, live)]
+    if any("test_accuracy" in row.reported for row in rows):
+        cells = [cell(row.reported.get("test_accuracy"), "accuracy") for row in rows]
+        columns.append(Column(title="test accuracy", cells=cells))
+    for name in names:
+        cells = [cell(row.hparams.get(name), name) if name in row.hparams else NONE for row in rows]
+        columns.append(Column(title=printable(name), cells=cells, optional=True))
+    columns.append(Column(title="founder", cells=[NONE if r.founder is None else str(r.founder) for r in rows]))
+    columns.append(Column(title="hand-over", cells=[row.handover for row in rows], side="left"))
+    if status:
+        columns.append(Column(title="", cells=[row.status for row in rows], side="left"))
+    return columns
+
+
+def _live_columns(rows: Sequence[MemberRow], names: Iterable[str], live: LiveLook) -> list[Column]:
+    """The columns of a live table after the score, each at least as wide as a real number of its kind."""
+    columns = [Column(title="best", cells=[scored(row.best) for row in rows], least=REAL, optional=True, first=True)]
+    for name in names:
+        cells = [steady(row.hparams.get(name), name) if name in row.hparams else NONE for row in rows]
+        least = REAL if any(isinstance(row.hparams.get(name), float) for row in rows) else 0
+        still = name not in live.moving
+        columns.append(Column(title=printable(name), cells=cells, optional=True, first=still, least=least))
+    handovers = [row.handover.removesuffix(AFTER_FAILURE) for row in rows]
+    columns.append(Column(title="hand-over", cells=handovers, side="left", least=len("explored")))
+    title = NOW if NOW in live.widths else ""  # once numbers were shown, their column stays
+    columns.append(Column(title=title, cells=[row.status for row in rows], side="left", least=8))
+    return columns
+
+
+def _widen(columns: Iterable[Column], widths: dict[str, int]) -> None:
+    """Make each column at least as wide as its widest cell so far."""
+    for column in columns:
+        column.least = widths[column.title] = max(
+            [column.least, widths.get(column.title, 0), *map(cell_len, column.cells)]
+        )
 
 
 def _now(rows: Sequence[MemberRow], columns: Sequence[Column], width: int) -> Column:
@@ -228,7 +326,7 @@ def _now(rows: Sequence[MemberRow], columns: Sequence[Column], width: int) -> Co
         (1, "", [column for column in others if not column.optional]),
     ):
         cells = [row.status if row.newest is None else _newest(row.newest, most, unit) for row in rows]
-        column = Column(title="now", cells=cells, side="left", least=8)
+        column = Column(title=NOW, cells=cells, side="left", least=8)
         if _width(kept) + column.width <= width:
             return column
     return states
@@ -263,51 +361,3 @@ def _mark_cut(columns: Sequence[Column], index: int, text: str) -> None:
     for column in columns:
         column.cells.insert(index, "")
     columns[0].cells[index], columns[1].cells[index] = "…", text
-
-
-def as_json(run: Run, state: str) -> dict[str, Any]:
-    """A run as plain values for JSON; scores are as returned by the task."""
-    meta, scored_once = run.meta, run.view.best is not None
-    plain: dict[str, Any] = finite(
-        {
-            "run": None if run.path is None else str(run.path),
-            "state": state,
-            "objective": meta.get("objective", "maximize"),
-            "seed": meta.get("seed"),
-            "population": meta.get("population"),
-            "rounds": meta.get("rounds"),
-            "rounds_done": run.view.rounds_done,
-            "best": _best(run) if scored_once else None,
-            "schedule": run.best_schedule.to_dict()["segments"] if scored_once else None,
-            "members": [_member(row) for row in rows_of(run)],
-        }
-    )
-    return plain
-
-
-def _best(run: Run) -> dict[str, Any]:
-    best = run.best
-    return {
-        "member": best.member,
-        "round": best.round,
-        "step": best.step,
-        "score": best.score,
-        "hparams": dict(best.hparams),
-        "reported": scalars(best.reported),
-    }
-
-
-def _member(row: MemberRow) -> dict[str, Any]:
-    return {
-        "member": row.member,
-        "status": row.status or "live",
-        "round": row.round,
-        "step": row.step,
-        "score": row.score,
-        "best": row.best,
-        "hparams": dict(row.hparams),
-        "kind": row.kind,
-        "donor": row.donor,
-        "founder": row.founder,
-        "reported": dict(row.reported),
-    }

@@ -16,9 +16,9 @@ from pbt.core.population import StateRef, Stored
 from pbt.errors import RunError, SpaceError
 from pbt.space import Space
 from pbt.store.codec import digest
-from pbt.store.event_rows import to_event
 from pbt.store.reader import RunReader
 from pbt.store.tables import EventRow
+from pbt.store.waves import numbered
 
 
 def violations(path: str | Path) -> list[str]:
@@ -33,8 +33,9 @@ def violations(path: str | Path) -> list[str]:
     """
     with RunReader(path) as reader:
         rows, stored = _moment(reader)
-        events = [to_event(row.data, row.id) for row in rows]
-        found = [] if [row.id for row in rows] == list(range(1, len(rows) + 1)) else ["the ids of events have gaps"]
+        pairs = numbered((row.id, row.data) for row in rows)
+        events = [event for _, event in pairs]
+        found = [] if [id_ for id_, _ in pairs] == list(range(1, len(pairs) + 1)) else ["the ids of events have gaps"]
         found += log_violations(events, Space.from_dict(reader.meta["space"]), reader.meta["population"])
         return found + _state_violations(reader, events, stored)
 

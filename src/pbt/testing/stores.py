@@ -49,7 +49,7 @@ def report(store: Store, member: int, round_: int, size: int = SMALL) -> tuple[R
 
 def decide(member: int, round_: int, start: StateRef | None) -> Decided:
     """A decision that opens this round."""
-    return Decided(decision=Decision(member=member, round=round_, start=start, step=0, hparams=HPARAMS))
+    return Decided(decision=Decision(member=member, round=round_, start=start, step=10 * (round_ - 1), hparams=HPARAMS))
 
 
 def fill(store: Store, members: int = 2, rounds: int = 2, size: int = SMALL) -> list[Event]:
@@ -240,6 +240,8 @@ class StoreContract(ABC):
                     (2, "timing", {"round": 1}),
                     (3, "timing", {}),
                 ]
+                assert (again.journal(after=1), again.journal("retry", after=1)) == (entries[1:], [])
+                assert again.journal("timing", after=2) == entries[2:]
                 assert all(entry.clock > 1e9 for entry in entries)
                 assert again.events() == log
 

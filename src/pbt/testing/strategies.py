@@ -23,7 +23,7 @@ from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, Strategy
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Choice, Float, HParams, Int, Space
 
 Score = Callable[[Member], float | None]
 """The score of a member's round; None for a failure."""
@@ -36,6 +36,16 @@ class Moment:
     view: View
     ready: tuple[Member, ...]
     proposal: Proposal
+
+
+def _small_in_sum(hparams: HParams) -> bool:
+    """A constraint that refuses some of the values."""
+    return bool(hparams.get("lr", 0.0) < 0.6 or hparams.get("layers", 0) + hparams.get("decay", 0.0) < 2)
+
+
+def _made_small_in_sum(hparams: HParams) -> HParams:
+    """The same constraint as a repair."""
+    return hparams if _small_in_sum(hparams) else {**hparams, "lr": 0.5 * hparams["lr"]}
 
 
 class StrategyContract(ABC):
@@ -92,6 +102,17 @@ class StrategyContract(ABC):
                 assert self.space.contains(decision.hparams), decision
             for start in moment.proposal.starts:
                 assert self.space.contains(start.hparams), start
+
+    def test_the_constraint_holds(self) -> None:
+        """A predicate or a repair over all values holds for initial members and for all decisions."""
+        for constraint in (_small_in_sum, _made_small_in_sum):
+            space = Space(self.space, constraint)
+            for moment in self._run(_mixed, space=space):
+                for hparams in (
+                    opening.hparams for part in (moment.proposal.decisions, moment.proposal.starts) for opening in part
+                ):
+                    assert space.contains(hparams), hparams
+                    assert space.allows(hparams), hparams
 
     def test_states_that_are_there(self) -> None:
         """A decision starts from a member's current state or a retained one, with the step of that state."""
@@ -162,11 +183,11 @@ class StrategyContract(ABC):
             assert later > step
             step = later
 
-    def _run(self, score: Score, population: int | None = None) -> Iterator[Moment]:
+    def _run(self, score: Score, population: int | None = None, space: Space | None = None) -> Iterator[Moment]:
         """The ready points of a simulated run with these scores."""
         strategy = self.make_strategy()
         ages = Ages() if getattr(strategy, "by_age", False) else None
-        view = View(seed=3, space=self.space, lookback=strategy.lookback, ages=ages)
+        view = View(seed=3, space=space or self.space, lookback=strategy.lookback, ages=ages)
         begun = strategy.begin(view, population or self.population, ())
         view = apply(view, [*begun.starts, *_noted(view, begun)])
         for _ in range(self.rounds):

@@ -22,13 +22,28 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.filterwarnings("ignore"))
 
 
-@pytest.fixture(scope="module")
-def local_ray():
+@pytest.fixture(scope="session")
+def server():
+    """A Ray of three cores on this machine; None without Ray. Starting and ending one takes ten seconds and more."""
     if importlib.util.find_spec("ray") is None:
+        yield None
+        return
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 3, "include_dashboard": False, "object_store_memory": 500 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def local_ray(server):
+    """The `ray` module, connected to the Ray of these tests as by a user's own program."""
+    if server is None:
         yield None
         return
     import ray
 
-    ray.init(address="local", include_dashboard=False, num_cpus=3, logging_level="ERROR", log_to_driver=False)
+    ray.init(address=server.address, logging_level="ERROR", log_to_driver=False)
     yield ray
     ray.shutdown()

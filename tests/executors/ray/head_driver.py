@@ -10,10 +10,10 @@ import time
 from ray_tasks import Gathers  # beside this file
 
 import pbt
-from pbt.executors.ray import cluster
+from pbt.executors.ray import control_store
 
 address, path, gathering, given_up, goes_on = sys.argv[1:]
-cluster.HEAD_SECONDS = float(given_up)
+control_store.HEAD_SECONDS = float(given_up)
 try:
     pbt.run(
         Gathers(gathering),
@@ -26,6 +26,6 @@ try:
         run_dir=path,
     )
 except pbt.PBTError as error:
-    sys.stdout.write(f"caught {error.exit_code} {error}\n")
+    print(f"caught {error.exit_code} {error}", flush=True)  # noqa: T201
     time.sleep(float(goes_on))
-    sys.stdout.write("the program goes on\n")
+    print("the program goes on", flush=True)  # noqa: T201

@@ -187,3 +187,15 @@ class Large:
     def __call__(self, hparams, state, steps, ctx):
         draws = np.random.default_rng(ctx.key("walk", ctx.member, ctx.first_step))
         return {"place": draws.integers(0, 255, self.size, dtype=np.uint8)}, hparams["lr"]
+
+
+class Placed(Gathers):
+    """`Gathers`, and leaves a file for each round and the node on which it was trained."""
+
+    def __call__(self, hparams, state, steps, ctx):
+        import ray
+
+        made = super().__call__(hparams, state, steps, ctx)
+        node = ray.get_runtime_context().get_node_id()
+        (Path(self.folder) / f"round-{ctx.round}-{ctx.member}-{node}").touch()
+        return made

@@ -17,10 +17,11 @@ from pbt import Choice, Cluster, Float, Placement, Plan, truncation
 from pbt.core.events import Decided, Failed
 from pbt.core.population import StateRef
 from pbt.errors import DeviceError, TaskError, UsageError, WorkerError
-from pbt.executors.ray import executor, transfer
-from pbt.executors.ray.cluster import amounts, knock, room
+from pbt.executors.ray import driver_states, transfer
+from pbt.executors.ray.connection import knock
 from pbt.executors.ray.executor import RayExecutor
 from pbt.executors.ray.object_cache import ObjectCache
+from pbt.executors.ray.resources import amounts, room
 from pbt.executors.retry import Limits
 from pbt.store.files import StateFiles
 from pbt.store.reader import RunReader
@@ -204,8 +205,8 @@ class TestFaults:
     @pytest.mark.slow
     def test_a_state_that_arrives_damaged(self, tmp_path, inline, monkeypatch):
         """What was sent is compared with what came before anything names it; the round is run again."""
-        right, wrong = executor.digest_of, iter(["0" * 64])
-        monkeypatch.setattr(executor, "digest_of", lambda blob: next(wrong, None) or right(blob))
+        right, wrong = driver_states.digest_of, iter(["0" * 64])
+        monkeypatch.setattr(driver_states, "digest_of", lambda blob: next(wrong, None) or right(blob))
         assert train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2).events == inline.events
         (lost,) = incidents(tmp_path / "ray")
         assert "arrived damaged" in lost["message"]

@@ -12,8 +12,9 @@ from pbt import Cluster, Experiment, Placement
 from pbt.core.events import Failed
 from pbt.errors import InfrastructureError, PBTError
 from pbt.executors.base import Failure, RoundTask
-from pbt.executors.ray.executor import RayExecutor, _ActorSlot
+from pbt.executors.ray.executor import RayExecutor
 from pbt.executors.ray.faults import brief, fault_of
+from pbt.executors.ray.slots import ActorSlot
 from pbt.executors.retry import Limits
 from pbt.executors.worker import WorkerSpec
 from pbt.store.files import StateFiles
@@ -64,7 +65,7 @@ def test_whose_fault():
 class TestInterruptions:
     def make(self):
         executor = RayExecutor(WorkerSpec(task=ray_tasks.walk, states=StateFiles(None)), limits=Limits(attempts=3))
-        slots = [_ActorSlot(actor=None, opening=None, node=node) for node in ("a", "b")]
+        slots = [ActorSlot(actor=None, opening=None, node=node) for node in ("a", "b")]
         executor._slots = slots
         task = RoundTask(member=1, round=2, start=None, hparams={}, first_step=0, steps=1, seed=0)
         return executor, task

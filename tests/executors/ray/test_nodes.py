@@ -154,7 +154,7 @@ def test_a_cluster_without_a_token_is_not_entered(nodes, tmp_path):
 @pytest.mark.slow
 def test_others_have_the_cores(nodes, tmp_path, monkeypatch):
     """A cluster that has room, but not now: waited for with a bound, then said who asks for what."""
-    monkeypatch.setattr("pbt.executors.ray.executor.START_SECONDS", 4.0)
+    monkeypatch.setattr("pbt.executors.ray.pool.START_SECONDS", 4.0)
     hold = (
         "import sys, time, ray\n"
         "ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)\n"

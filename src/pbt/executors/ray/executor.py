@@ -5,103 +5,38 @@ node to node. A copy of each state goes to the driver, which makes it durable be
 actor, node or object is not the member's fault: the round is repeated from the durable copy, with the same seed.
 """
 
-import contextlib
-import logging
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pbt.closing import Closing
-from pbt.core.population import StateRef, Stored
+from pbt.core.population import StateRef
 from pbt.errors import InfrastructureError, PBTError, TaskError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, TaskBatch
-from pbt.executors.fingerprint import Fingerprint, code_digests, modules_of, own_digests
-from pbt.executors.ray.actor import Actor, ActorProgram, ActorStates, Opened
-from pbt.executors.ray.cluster import (
-    Cluster,
-    Head,
-    amounts,
-    bounded,
-    check_room,
-    connected,
-    connection_is_ours,
-    disconnect,
-    head_of,
-    nodes,
-    room,
-)
+from pbt.executors.ray.cluster import Cluster
+from pbt.executors.ray.connection import disconnect
+from pbt.executors.ray.driver_states import DamagedError, DriverStates
 from pbt.executors.ray.faults import REMEDY, Fault, brief, fault_of
 from pbt.executors.ray.nodes import Nodes, unfit
-from pbt.executors.ray.object_cache import ObjectCache
-from pbt.executors.ray.sent_data import send
-from pbt.executors.ray.transfer import fetch_files, send_files
+from pbt.executors.ray.pool import ActorPool
+from pbt.executors.ray.session import ClusterSession
+from pbt.executors.ray.slots import ActorSlot, MadeState
 from pbt.executors.retry import (
-    BEAT_SECONDS,
     PAUSE_SECONDS,
     START_ATTEMPTS,
-    START_SECONDS,
     Limits,
     incidents_of,
     tried_again,
 )
-from pbt.executors.transport import pickled, sources
+from pbt.executors.transport import pickled
 from pbt.executors.worker import WorkerSpec, failure, fatal_cause
-from pbt.store.codec import digest_of
-from pbt.store.files import StateFiles, file_name
 
-log = logging.getLogger("pbt")
+if TYPE_CHECKING:
+    from pbt.executors.ray.actor import Opened
 
-_HELD = 0.3
-"""Fraction of the object store for states that wait to be handed over."""
-OPENING_SECONDS = 20.0
-"""Time after the first ready worker for the other ones of the start, with which the first round waits."""
-ELSEWHERE, LEFT_OUT = "tried elsewhere", "node left out"
+ELSEWHERE, LEFT_OUT, GOING = "tried elsewhere", "node left out", "node about to go"
 """Kinds of journal entries."""
-_PULSES = 6
-"""Unanswered signs of life after which a worker counts as silent."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _ActorSlot:
-    """An actor and its pending calls."""
-
-    actor: Any
-    opening: Any
-    """Reference to the result of its start; None: it is ready."""
-    node: str = ""
-    """The node; known when it is ready."""
-    share: TaskBatch | None = None
-    answer: Any = None
-    """Reference to the outcomes of its batch."""
-    parcels: list[Any] = field(default_factory=list)
-    """References to the states of these outcomes."""
-    started: float = 0.0
-    pulse: Any = None
-    heard: float = 0.0
-
-    def released(self) -> TaskBatch:
-        """Return its batch and mark it as idle."""
-        share = self.share or ()
-        self.share, self.answer, self.parcels = None, None, []
-        return share
-
-
-class _Made(NamedTuple):
-    """A new state."""
-
-    parcel: Any
-    """Reference to its bytes."""
-    actor: Any
-    node: str
-    files: Mapping[str, int]
-    """The files that it needs, on the node of this actor."""
 
 
 class RayExecutor(Closing):
@@ -127,12 +62,10 @@ class RayExecutor(Closing):
         self._setup, self._cluster, self._most = setup, cluster or Cluster(), workers
         self._limits = limits or Limits()
         pickled(setup.task)
-        self._ray: Any = None
-        self._actors: Any = None
-        self._program = ActorProgram((), b"", (), (), None)
-        self._mine: Fingerprint = {}
-        self._held = ObjectCache(0)
-        self._slots: list[_ActorSlot] = []
+        self._opened_session: ClusterSession | None = None
+        self._opened_states: DriverStates | None = None
+        self._made_pool: ActorPool | None = None
+        self._slots: list[ActorSlot] = []
         self._queue: deque[TaskBatch] = deque()
         self._outcomes: list[Outcome] = []
         self._incidents: list[Incident] = []
@@ -140,11 +73,6 @@ class RayExecutor(Closing):
         self._nodes = Nodes()
         self._interrupted: Counter[tuple[int, int]] = Counter()
         """How often the infrastructure has interrupted each round."""
-        self._head: Head | None = None
-        self._head_is_there = True
-        self._begun = False
-        """Whether the first round may begin: the nodes of the start are compared with the driver."""
-        self._first_ready: float | None = None
         self._looked = self._progress = time.monotonic()
 
     @property
@@ -155,17 +83,19 @@ class RayExecutor(Closing):
     def submit(self, tasks: Sequence[RoundTask]) -> None:
         """Queue the tasks; start actors if there is work and room for them."""
         self._queue.extend(self._setup.shares(tasks))
-        if self._ray is None:
-            self._connect()
+        if self._opened_session is None:
+            session = self._opened_session = ClusterSession(self._setup, self._cluster, self._most)
+            self._opened_states = DriverStates(session.ray, self._setup.states, self._cluster.folder, session.memory)
+            self._made_pool = ActorPool(session, self._nodes, self._slots, self._most)
         self._looked = self._progress = time.monotonic()
-        self._grow()
+        self._pool.grow(self._queue)
         self._deal()
 
     def wait(self) -> list[Outcome]:
         """Block until there is an outcome whose state is durable; every wait inside is bounded."""
         while not self._outcomes and (self._queue or any(slot.share for slot in self._slots)):
-            ready = self._ready()
-            head = self._head_answers()
+            ready = self._pool.ready()
+            head = self._session.head_answers()
             opened = [slot for slot in self._slots if slot.opening in ready]
             for slot in opened:
                 self._opened(slot)
@@ -173,12 +103,15 @@ class RayExecutor(Closing):
             arrived = [found for slot in answered for found in self._answered(slot)]
             self._watch()
             if self._queue and not answered and head:
-                self._grow()
+                self._pool.grow(self._queue)
                 self._give_up_elsewhere()
             # Workers get their next batch before the driver fetches and writes the states of the last one.
             self._deal()
             for outcome, parcel, task in arrived:
                 self._keep(outcome, parcel, task)
+            for node in self._pool.heed_notices():
+                how = f"node {self._nodes.name(node)} is about to go: it gets no new rounds"
+                self._incidents.append(Incident(kind=GOING, message=how))
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -191,66 +124,43 @@ class RayExecutor(Closing):
         """End the actors, and the connection if this executor made it."""
         self._queue.clear()
         slots, self._slots = self._slots, []
-        if self._ray is not None and self._ray.is_initialized():
+        self._made_pool = None
+        session, self._opened_session, self._opened_states = self._opened_session, None, None
+        if session is not None and session.ray.is_initialized():
             for slot in slots:
-                self._kill(slot)
-        self._ray = self._head = None
-        self._held = ObjectCache(0)
+                session.kill(slot)
         disconnect()
 
-    def _connect(self) -> None:
-        ray = connected(self._cluster)
-        try:
-            count = check_room(ray, self._cluster)
-        except TimeoutError as error:
-            raise InfrastructureError(f"ray: the head of the cluster does not answer ({error}); {REMEDY}") from error
-        if self._most is not None and self._most > count:
-            log.info("ray: room for %d of the %d requested workers", count, self._most)
-        self._ray, self._head = ray, head_of(ray)
-        need = self._cluster.need
-        self._actors = ray.remote(
-            num_cpus=need.pop("CPU"),
-            num_gpus=need.pop("GPU"),
-            resources=need,
-            runtime_env=None if connection_is_ours() else dict(self._cluster.runtime_env) or None,
-            max_restarts=0,
-            concurrency_groups={"pulse": 1, "files": 1},
-            scheduling_strategy="SPREAD",
-        )(Actor)
-        folder = self._cluster.folder
-        states = ActorStates() if folder is None else StateFiles(Path(folder))
-        # Definitions of the main program are pickled by value: nodes have no copy of its file.
-        payload = ray.cloudpickle.dumps(replace(self._setup, states=states, fingerprint={}))
-        code = modules_of(pickled(self._setup.task))
-        sent = None if self._cluster.held is None else send(ray, self._cluster.held)
-        self._program = ActorProgram(sources(), payload, sys.path, code, sent)
-        self._mine = {**self._setup.fingerprint, **own_digests(self._setup.task), **code_digests(code)}
-        self._held = ObjectCache(_HELD * sum(node.get("object_store_memory", 0.0) for node in nodes(ray)))
+    @property
+    def _session(self) -> ClusterSession:
+        if self._opened_session is None:
+            raise RuntimeError("expected `submit` first")
+        return self._opened_session
 
-    def _grow(self) -> None:
-        """Start as many actors as there is work and room for, also on nodes added later."""
-        with contextlib.suppress(TimeoutError):
-            self._start_actors()
+    @property
+    def _states(self) -> DriverStates:
+        if self._opened_states is None:
+            raise RuntimeError("expected `submit` first")
+        return self._opened_states
 
-    def _start_actors(self) -> None:
-        wanted = min(self._most or 2**31, len(self._queue) + sum(slot.share is not None for slot in self._slots))
-        if wanted > len(self._slots):
-            count = room(nodes(self._ray, self._nodes.left_out), self._cluster.need)
-            actors = self._actors.options(label_selector=self._nodes.selector() or None)
-            for _ in range(min(wanted, count) - len(self._slots)):
-                actor = actors.remote(self._program)
-                self._slots.append(_ActorSlot(actor=actor, opening=actor.open.remote()))
+    @property
+    def _pool(self) -> ActorPool:
+        if self._made_pool is None:
+            raise RuntimeError("expected `submit` first")
+        return self._made_pool
+
+    @property
+    def _ray(self) -> Any:
+        return self._session.ray
 
     def _deal(self) -> None:
-        if not self._may_begin():
+        if not self._pool.may_begin():
             return
         for slot in list(self._slots):
             while slot.opening is None and slot.share is None and (share := self._next_for(slot)):
-                refs = sorted({t.start for t in share if t.start is not None and t.blob is None})
                 try:
-                    parcels = [self._parcel(ref) for ref in refs]
-                    needed = self._needed(share)
-                    send_files(self._ray, slot.actor, self._states, needed)
+                    refs, parcels = self._states.parcels(share)
+                    needed = self._states.send_files(slot.actor, share)
                 except PBTError as error:
                     self._outcomes += [failure(task, fatal_cause(error), str(error)) for task in share]
                     continue
@@ -264,66 +174,34 @@ class RayExecutor(Closing):
                 slot.share, slot.started = share, time.monotonic()
                 slot.heard, slot.pulse = slot.started, None
 
-    def _may_begin(self) -> bool:
-        """Whether the nodes of the start are compared: all their workers are open, or late."""
-        if not self._begun and self._first_ready is not None:
-            late = time.monotonic() - self._first_ready > OPENING_SECONDS
-            self._begun = late or all(slot.opening is None for slot in self._slots)
-        return self._begun
-
-    def _next_for(self, slot: _ActorSlot) -> TaskBatch:
+    def _next_for(self, slot: ActorSlot) -> TaskBatch:
         """The next batch that the worker's node may train, taken from the queue; empty: none."""
         for i, share in enumerate(self._queue):
-            if self._nodes.takes(slot.node, share):
+            if slot.node not in self._session.going and self._nodes.takes(slot.node, share):
                 del self._queue[i]
                 return share
         return ()
 
     def _give_up_elsewhere(self) -> None:
         """End the trials of rounds that no other node can train any more."""
-        if any(slot.opening is not None for slot in self._slots):
+        if self._pool.opening():
             return
-        ready = {slot.node for slot in self._slots}
+        ready = {slot.node for slot in self._slots if slot.opening is None}
         for share in [share for share in self._queue if self._nodes.failed_on(share)]:
             if ready <= self._nodes.failed_on(share):
                 self._queue.remove(share)
                 self._outcomes += [self._nodes.final(task) for task in share]
 
-    def _needed(self, share: TaskBatch) -> dict[StateRef, dict[str, int]]:
-        """The files of the start states with folders, unless the workers read them from a shared folder."""
-        if self._cluster.folder is not None:
-            return {}
-        files = {task.start: self._states.references(task.start) for task in share if task.start is not None}
-        return {ref: needed for ref, needed in files.items() if needed}
-
-    def _parcel(self, ref: StateRef) -> Any:
-        """A reference to a state: the copy that its worker left in the cluster, else one of the durable copy."""
-        if self._cluster.folder is not None:
-            return None
-        held = self._held.get(ref)
-        if held is None:
-            blob = self._states.read(ref)
-            held = self._ray.put(np.frombuffer(blob, dtype=np.uint8))
-            self._held.add(ref, held, len(blob))
-        return held
-
-    def _ready(self) -> set[Any]:
-        """The references that are ready, after at most one beat."""
-        waiting = [slot.opening for slot in self._slots if slot.opening is not None]
-        waiting += [slot.answer for slot in self._slots if slot.share is not None]
-        if not waiting:
-            time.sleep(BEAT_SECONDS / 10)  # until a node is added or the time-out ends the run
-            return set()
-        self._ray.wait(waiting, timeout=BEAT_SECONDS, fetch_local=False)
-        return set(self._ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0])
-
-    def _opened(self, slot: _ActorSlot) -> None:
+    def _opened(self, slot: ActorSlot) -> None:
         """Handle the result of an actor's start."""
         try:
             opened: Opened = self._ray.get(slot.opening)
         except self._ray.exceptions.RuntimeEnvSetupError as error:
             raise TaskError(f"ray: the runtime environment cannot be set up: {error}") from error
         except self._ray.exceptions.RayError as error:
+            if fault_of(self._ray, error) == "node":
+                self._lost(slot, f"died during its start ({brief(error)})", "node")
+                return
             self._deaths_at_start += 1
             if self._deaths_at_start >= START_ATTEMPTS:
                 raise WorkerError(
@@ -333,14 +211,14 @@ class RayExecutor(Closing):
             return
         slot.node = opened.node
         name = self._nodes.name(opened.node, opened.place)
-        if reason := unfit(opened, name, self._mine):
-            if not self._begun:
+        if reason := unfit(opened, name, self._session.fingerprint):
+            if not self._pool.begun:
                 raise reason
             self._leave_out(opened.node, str(reason))
             return
         slot.opening, self._deaths_at_start = None, 0
         self._progress = time.monotonic()
-        self._first_ready = self._first_ready or self._progress
+        self._pool.opened(self._progress)
 
     def _leave_out(self, node: str, reason: str) -> None:
         """Train on the other nodes from now on; the rounds of its workers are trained there.
@@ -349,15 +227,15 @@ class RayExecutor(Closing):
             InfrastructureError: No other node is left.
         """
         self._nodes.left_out[node] = reason
-        if self._head_is_there and not nodes(self._ray, self._nodes.left_out):
+        if not self._session.has_nodes(self._nodes.left_out):
             raise InfrastructureError(f"no node is left that can train: {reason}; repair it, then resume")
         self._incidents.append(Incident(kind=LEFT_OUT, message=f"left out of the run: {reason}"))
         for slot in [slot for slot in self._slots if slot.node == node]:
-            self._kill(slot)
+            self._session.kill(slot)
             self._slots.remove(slot)
             self._queue.extendleft([slot.share] if slot.share else [])
 
-    def _answered(self, slot: _ActorSlot) -> Iterator[tuple[Outcome, "_Made", RoundTask]]:
+    def _answered(self, slot: ActorSlot) -> Iterator[tuple[Outcome, MadeState, RoundTask]]:
         """The outcomes of a batch, each with its state."""
         if slot not in self._slots:
             return  # its node was left out
@@ -367,9 +245,7 @@ class RayExecutor(Closing):
             # A start state was lost with another node, while this worker is intact. The retry starts from the durable
             # copy.
             share = slot.released()
-            for task in share:
-                if task.start is not None:
-                    self._held.drop(task.start)
+            self._states.forget(share)
             self._interrupt(share, f"could not get the state to start from ({brief(error)})", "")
             return
         except self._ray.exceptions.RayError as error:
@@ -381,7 +257,7 @@ class RayExecutor(Closing):
             judged = self._judged(outcome, task, slot.node)
             if judged is not None:
                 made = files.get(StateRef(task.member, task.round), {})
-                yield judged, _Made(parcel, slot.actor, slot.node, made), task
+                yield judged, MadeState(parcel, slot.actor, slot.node, made), task
         self._progress = time.monotonic()
 
     def _judged(self, outcome: Outcome, task: RoundTask, node: str) -> Outcome | None:
@@ -401,46 +277,20 @@ class RayExecutor(Closing):
             self._leave_out(broken, f"node {name} failed rounds that others trained: {failed.message}")
         return outcome
 
-    def _keep(self, outcome: Outcome, made: "_Made", task: RoundTask) -> None:
+    def _keep(self, outcome: Outcome, made: MadeState, task: RoundTask) -> None:
         """Make the state of an outcome durable before the outcome is reported."""
-        if isinstance(outcome, Report) and (outcome.stored.blob is None or made.files):
-            ref, digest = StateRef(outcome.member, outcome.round), outcome.stored.digest
-            try:
-                if self._cluster.folder is not None:
-                    self._check_shared(ref, outcome.stored)
-                else:
-                    if made.files:
-                        fetch_files(self._ray, made.actor, self._states, ref, made.files)
-                    if outcome.stored.blob is None:
-                        blob = self._ray.get(made.parcel, timeout=START_SECONDS).data
-                        if digest_of(blob) != digest:
-                            self._again((task,), "made a state that arrived damaged")
-                            return
-                        kept = replace(self._states.keep(ref, blob, digest), folders=outcome.stored.folders)
-                        outcome = replace(outcome, stored=kept)
-                        self._held.add(ref, made.parcel, len(blob))
-            except self._ray.exceptions.RayError as error:
-                self._interrupt((task,), f"was lost with the state it had made ({brief(error)})", made.node)
-                return
-            except PBTError as error:
-                outcome = failure(task, fatal_cause(error), str(error))
+        try:
+            if isinstance(outcome, Report):
+                outcome = self._states.durable(outcome, made)
+        except DamagedError:
+            self._again((task,), "made a state that arrived damaged")
+            return
+        except self._ray.exceptions.RayError as error:
+            self._interrupt((task,), f"was lost with the state it had made ({brief(error)})", made.node)
+            return
+        except PBTError as error:
+            outcome = failure(task, fatal_cause(error), str(error))
         self._outcomes.append(outcome)
-
-    def _check_shared(self, ref: StateRef, stored: Stored) -> None:
-        mine = self._states.folder
-        file = None if mine is None else mine / file_name(ref)
-        if file is None or not file.exists() or file.stat().st_size != stored.size:
-            raise TaskError(
-                f"states_url: expected the workers' {self._cluster.folder} to be the states folder of the run, "
-                f"{mine or 'which is in memory'}; found no {file_name(ref)} there"
-            )
-
-    @property
-    def _states(self) -> StateFiles:
-        states = self._setup.states
-        if not isinstance(states, StateFiles):
-            raise TaskError(f"the executor 'ray' keeps states as files or in records, got {type(states).__name__}")
-        return states
 
     def _watch(self) -> None:
         """Give up actors that are silent or too long at one round, and a cluster without room."""
@@ -449,7 +299,7 @@ class RayExecutor(Closing):
         for slot in [slot for slot in self._slots if slot.share is not None]:
             if away > PAUSE_SECONDS:
                 slot.heard, slot.started = now, slot.started + away
-            self._feel(slot, now)
+            slot.feel(self._ray, now, self._limits.silence)
             limit = None if slot.share is None else self._limits.seconds(slot.share)
             if now - slot.heard > self._limits.silence:
                 self._lost(slot, f"was silent for {self._limits.silence:g} s")
@@ -457,25 +307,18 @@ class RayExecutor(Closing):
                 self._lost(slot, f"took longer than the time limit of {limit:g} s")
         if any(slot.share is not None for slot in self._slots) or not self._queue:
             self._progress = now
-        elif now - self._progress > START_SECONDS and self._head_is_there:
-            free, every = bounded(self._ray.available_resources), bounded(self._ray.cluster_resources)
+        elif self._session.head_is_there and self._pool.gave_up(self._progress, now):
             raise WorkerError(
-                f"ray: no worker started in {START_SECONDS:g} s; each needs {amounts(self._cluster.need)}, and free "
-                f"are {amounts(free)} of {amounts(every)}; wait for other jobs, request less or add a node, then resume"
+                f"ray: no worker started in {now - self._progress:.0f} s; {self._session.free()}; wait for other jobs, "
+                "request less or add a node, then resume"
             )
 
-    def _feel(self, slot: _ActorSlot, now: float) -> None:
-        """Request a sign of life at regular intervals."""
-        if slot.pulse is None:
-            if now - slot.heard > self._limits.silence / _PULSES:
-                slot.pulse = slot.actor.pulse.options(concurrency_group="pulse").remote()
-        elif self._ray.wait([slot.pulse], timeout=0)[0]:
-            slot.pulse, slot.heard = None, now
-
-    def _lost(self, slot: _ActorSlot, how: str, fault: Fault = "worker") -> None:
+    def _lost(self, slot: ActorSlot, how: str, fault: Fault = "worker") -> None:
         """Give up an actor; another one retries its batch."""
-        self._kill(slot)
+        self._session.kill(slot)
         self._slots.remove(slot)
+        if slot.node in self._session.going:
+            fault = "node"
         if fault == "cluster":
             self._interrupt(slot.share or (), how, slot.node)
         elif fault == "node":
@@ -483,22 +326,6 @@ class RayExecutor(Closing):
             self._queue.extendleft([slot.share] if slot.share else [])
         else:
             self._again(slot.share or (), how)
-
-    def _kill(self, slot: _ActorSlot) -> None:
-        """End an actor; without a control store it ends with this process."""
-        if self._head_is_there:
-            with contextlib.suppress(TimeoutError):
-                bounded(partial(self._ray.kill, slot.actor))
-
-    def _head_answers(self) -> bool:
-        """Whether the control store answers.
-
-        Raises:
-            InfrastructureError: It has not answered for long.
-        """
-        self._head_is_there = False  # also if this raises
-        self._head_is_there = self._head is None or self._head.answers
-        return self._head_is_there
 
     def _interrupt(self, share: TaskBatch, how: str, node: str) -> None:
         """Retry a batch that the infrastructure interrupted, on another node if there is one; it costs no attempt.

@@ -1,7 +1,7 @@
 """Judgment of nodes: a round that fails on one node is tried on another before the failure is its member's."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pbt.errors import PBTError, TaskError, WorkerError
 from pbt.executors.base import Failure, RoundTask, TaskBatch
@@ -58,9 +58,10 @@ class Nodes:
             self._names[node] = text
         return self._names.get(node, node[:8] or "an unknown node")
 
-    def selector(self) -> dict[str, str]:
-        """Ray's label selector for nodes that are not left out."""
-        return {"ray.io/node-id": f"!in({','.join(sorted(self.left_out))})"} if self.left_out else {}
+    def selector(self, going: Iterable[str] = ()) -> dict[str, str]:
+        """Ray's label selector for nodes that are not left out, and not about to go."""
+        avoided = sorted({*self.left_out, *going})
+        return {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else {}
 
     def failed(self, task: RoundTask, failure: Failure, node: str, others: Sequence[str]) -> bool:
         """Take a failed round; returns whether it is to be tried on another node.

@@ -4,7 +4,6 @@ Both are measured on the task itself, with its first batch, in a few steps.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from pbt.pytorch.vectorized.check import check, sound
 from pbt.pytorch.vectorized.failures import broken
 from pbt.pytorch.vectorized.population import Population
 from pbt.space import HParams
+from pbt.store.system import physical_memory
 
 log = logging.getLogger("pbt")
 
@@ -153,7 +153,7 @@ def free_memory(device: str) -> int:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return physical_memory() or 1 << 33
 
 
 def _kept_bytes(step: Callable[..., object], size: int) -> int:

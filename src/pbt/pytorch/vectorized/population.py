@@ -44,6 +44,7 @@ from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
 from pbt.pytorch.vectorized.tuning import Tuning
 from pbt.space import HParams
+from pbt.store.live import ShareFile
 from pbt.text import listed
 
 log = logging.getLogger("pbt")
@@ -370,7 +371,10 @@ class Population:
         contexts = [context_of(task, self._setup) for task in wave]
         assert self._steps is not None  # noqa: S101 (built with the program)
         program.set_mode(training=True)
-        losses, measured = (of.cpu() for of in self._steps.run(wave, contexts, self._settings))
+        live = self._setup.states.live
+        shown = None if live is None else ShareFile(live, tuple(task.member for task in wave), first.round)
+        passed = None if shown is None else shown.write
+        losses, measured = (of.cpu() for of in self._steps.run(wave, contexts, self._settings, passed=passed))
         program.set_mode(training=False)
         metrics = {name: self._evaluated(program, name, split) for name, split in self._held_out.items()}
         if "val" in metrics:

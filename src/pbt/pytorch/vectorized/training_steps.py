@@ -5,6 +5,7 @@ the run, and a copy between members writes into these tensors. A round reads not
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,8 @@ log = logging.getLogger("pbt")
 
 _WARM = 2
 """Number of eager steps before a graph is captured: libraries choose algorithms and reserve memory in them."""
+SHOWN_SECONDS = 0.5
+"""Seconds between two calls of `passed`."""
 
 
 class TrainingSteps:
@@ -72,6 +75,7 @@ class TrainingSteps:
         settings: Sequence[Settings],
         *,
         eager: bool = False,
+        passed: Callable[[float], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Train all steps of a round.
 
@@ -80,6 +84,7 @@ class TrainingSteps:
             contexts: The context of each member.
             settings: The settings of each member.
             eager: Do not capture graphs.
+            passed: Called now and then with the share of the steps that are done, or handed to the device.
 
         Returns:
             The loss and the score on the batch, (members, steps) each, on the device; the next round overwrites them.
@@ -92,6 +97,7 @@ class TrainingSteps:
         members = [task.member for task in wave]
         self._batches.plan(range(first, first + steps), wave[0].seed, members, size, joint=gathered)
         may_capture = not eager and self._may_capture()
+        due = time.monotonic() + SHOWN_SECONDS
         with self._aside():
             for i in range(steps):
                 self._begin(contexts, first + i, named=i > 0)
@@ -103,6 +109,9 @@ class TrainingSteps:
                     self._graphs[sizes[i]]()
                 else:
                     self._gathered(sizes[i])
+                if passed is not None and time.monotonic() >= due:
+                    passed((i + 1) / steps)
+                    due = time.monotonic() + SHOWN_SECONDS
         if may_capture:
             self._program.mark_used()
         return self._losses[:, :steps], self._measured[:, :steps]

@@ -4,7 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -68,12 +68,23 @@ def figure_bytes(figure: Drawing, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def sheet(height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Drawing, Any]:
-    """A figure and its axes, as an array of rows and columns."""
+@cache
+def _figure_class() -> Any:
     from matplotlib.figure import Figure
 
+    class Sheet(Figure):
+        """A figure that every notebook shows as the value of a cell, also without pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            return figure_bytes(self, "png")
+
+    return Sheet
+
+
+def sheet(height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Drawing, Any]:
+    """A figure and its axes, as an array of rows and columns."""
     # Without pyplot there is no global state, no window and no backend to choose.
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = _figure_class()(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **more)
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pbt.report.content import MEMBERS, Content, ReportSection, ReportWarning
 from pbt.report.tables import FigureTable
-from pbt.runs.notes import NO_NOTE, Note
+from pbt.runs.run_notes import NO_NOTE, Note
 from pbt.text import printable
 
 SHARED = ("look.js", "parts.js", "choices.js", "hover.js", "views.js", "member.js", "tables.js", "figures.js")

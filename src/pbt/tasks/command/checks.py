@@ -26,6 +26,11 @@ def check_placeholders(template: Template, space: Mapping[str, Domain], *, reads
     clash = sorted(set(PLACEHOLDERS) & space.keys())
     if clash:
         raise TaskError(f"command: the hyperparameter '{clash[0]}' has the name of a placeholder; rename it")
+    owners: dict[str, str] = {}
+    for name in space:
+        owner = owners.setdefault(variable(name), name)
+        if owner != name:
+            raise TaskError(f"command: '{owner}' and '{name}' have the same variable {variable(name)}; rename one")
     known = {*PLACEHOLDERS, *space}
     for name in sorted(template.names - known):
         raise TaskError(

@@ -26,7 +26,7 @@ KILL_SECONDS = 1.0
 """Time for killed processes to disappear."""
 _LOOK_SECONDS = 0.5
 _PAUSE_SECONDS = 0.03
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
 
 def start_of(pid: int) -> str:

@@ -99,6 +99,11 @@ class Command:
 
     def check(self, hparams: HParams) -> None:  # noqa: ARG002 (all of a space is checked by check_data)
         """Raise TaskError unless the program exists; called once, before the start."""
+        if not hasattr(os, "fork"):
+            raise TaskError(
+                "Command: a program as a member needs Linux or macOS, where it can be ended with all its processes; "
+                "on this system use a Python function as the task"
+            )
         check_program(Template.of(self.command), self._folder, self.env.get("PATH", os.environ.get("PATH")))
 
     def check_data(self, members: int, space: Mapping[str, Domain]) -> None:  # noqa: ARG002

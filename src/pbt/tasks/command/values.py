@@ -49,8 +49,8 @@ def environment(
 
 
 def variable(name: str) -> str:
-    """The environment variable of a hyperparameter: `optimizer.lr` is `PBT_HPARAM_OPTIMIZER_LR`."""
-    return HPARAM_PREFIX + name.upper().replace(".", "_")
+    """The environment variable of a hyperparameter: `optimizer.weight-decay` is `PBT_HPARAM_OPTIMIZER_WEIGHT_DECAY`."""
+    return HPARAM_PREFIX + name.upper().translate(str.maketrans(".-/", "___"))
 
 
 def visible(devices: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import pbt
 from pbt.cli.app import main
 from pbt.report import write_report
-from pbt.runs.notes import NOTES, Note, read_note, write_note
+from pbt.runs.run_notes import NOTES, Note, read_note, write_note
 from pbt.store.verify import verify_run
 from tests.dashboard.climbs import CLIMB
 
