@@ -158,13 +158,13 @@ def _health(record: Health, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG0
 
 _MAKE: Mapping[str, Callable[[Any, RunSnapshot], FigureTable]] = {
     "fitness": _fitness,
+    "plane": _plane,
     "curves": _points,
     "schedules": _schedules,
     "tree": _tree,
     "founders": _founders,
     "exploits": _exploits,
-    "plane": _plane,
+    "health": _health,
     "parallel": _parallel,
     "importance": _importance,
-    "health": _health,
 }

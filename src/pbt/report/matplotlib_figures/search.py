@@ -49,5 +49,5 @@ def plot_importance(record: Importance) -> Drawing:
     axes.axvline(0, color="#777777", linewidth=0.8)
     axes.set(xlim=(-1, 1), xlabel="mean rank correlation within rounds")
     axes.set_title(TITLES["importance"], loc="left")
-    legend(figure, axes, 3)
+    legend(figure, axes, 2)
     return figure
