@@ -240,6 +240,15 @@ class TestAPictureStandsAlone:
         whole = figures(history([[0.0, 0.1, 0.2, 0.3]] * 4, values=VARIED))["plane"]
         assert not any(label.startswith("≤") for label in whole["data"][0]["marker"]["colorbar"]["ticktext"])
 
+    def test_equal_choices_are_drawn_apart(self) -> None:
+        """Members with the same option have lines of their own around it; the label has the option itself."""
+        space = {"rule": pbt.Choice(("x", "y"))}
+        values = {(1, m): {"rule": "xxy"[m]} for m in range(3)}
+        made = figures(history(rising(2, 3), values=values, space=space))["schedules"]["data"]
+        (members,) = [trace for trace in made if trace["name"] == "members"]
+        heights = [y for y, ref in zip(members["y"], members["customdata"], strict=True) if ref and ref[1] == 1]
+        assert heights == [-0.2, 0.0, 1.2]
+
     def test_ties_are_counted(self) -> None:
         """Members with the same values are one dot with their number above it."""
         space = {"a": pbt.Int(1, 4), "b": pbt.Int(1, 4)}

@@ -37,8 +37,8 @@ HOW: Mapping[str, str] = {
     "another, the bold line those of the winner's ancestry, and each blue line a round in progress; the x axis counts "
     "the training steps in a state.",
     "schedules": "Each thin line shows the values of one member, the bold line those of the winner's ancestry (the "
-    "discovered schedule), and each ring a hand-over to another member; the x axis counts the training steps in a "
-    "state.",
+    "discovered schedule), and each ring a hand-over to another member; members on few values are drawn a "
+    "little apart; the x axis counts the training steps in a state.",
     "tree": "Time runs from the initial members on the left (pink) to the living states on the right (blue); a line "
     "forks where a member was copied and ends where it was replaced; the height only keeps relatives together.",
     "founders": "Each area is one initial member, and its height is the share of the population that descends from "

@@ -15,6 +15,8 @@ Point = tuple[float, Number, StateRef | None]
 STEPS_TITLE = "training steps in the state (lineage steps)"
 DECADES = 100.0
 """Values that span a larger factor get a logarithmic axis."""
+FEW_LEVELS, SPREAD = 8, 0.4
+"""Lines on at most this many whole values are spread over this share of the distance between two."""
 FEW_COUNTS = 6
 """An axis of whole numbers over at most this range has a tick at each of them."""
 
@@ -47,6 +49,20 @@ def joined(pieces: Iterable[Sequence[Point]]) -> Curve:
             y.append(value)
             refs.append(ref)
     return Curve(tuple(x), tuple(y), tuple(refs) if any(refs) else ())
+
+
+def spread(curve: Curve) -> Curve:
+    """Values of members on few levels, each member a little beside the others, so that equal ones are seen.
+
+    Curves on more than `FEW_LEVELS` values, or on fractions, are returned unchanged.
+    """
+    levels = {value for value in curve.y if value is not None}
+    members = sorted({ref.member for ref in curve.refs if ref is not None})
+    if len(members) < 2 or len(levels) > FEW_LEVELS or any(value != int(value) for value in levels):
+        return curve
+    shift = {member: SPREAD * (rank / (len(members) - 1) - 0.5) for rank, member in enumerate(members)}
+    y = (v if v is None or ref is None else v + shift[ref.member] for v, ref in zip(curve.y, curve.refs, strict=True))
+    return Curve(curve.x, tuple(y), curve.refs)
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pbt.report.data.axes import STEPS_TITLE, Curve
+from pbt.report.data.axes import STEPS_TITLE, Curve, spread
 from pbt.report.data.curves import PointLines
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
@@ -85,7 +85,8 @@ def plot_schedules(record: ScheduleLines) -> Drawing:
     """One panel per hyperparameter, over a common axis of steps."""
     figure, grid = sheet(1.3 + 1.6 * len(record.panels), len(record.panels), sharex=True)
     for (axes,), panel in zip(grid, record.panels, strict=True):
-        axes.plot(*points(panel.members), drawstyle="steps-post", label="members", **THIN)
+        members = panel.members if panel.axis.log else spread(panel.members)
+        axes.plot(*points(members), drawstyle="steps-post", label="members", **THIN)
         axes.plot(*points(panel.winner), drawstyle="steps-post", label="the winner's ancestry", **BOLD)
         if panel.handovers.x:
             style = {"s": 24, "facecolors": "white", "edgecolors": WINNER, "linewidths": 1.1, "zorder": 3}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pbt.report.data.axes import Curve, Number, extent
+from pbt.report.data.axes import Curve, Number, extent, spread
 from pbt.report.data.curves import PointLines
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
@@ -90,7 +90,7 @@ def plot_schedules(record: ScheduleLines) -> Figure:
         name = _axis_name(index)
         more = {"yaxis": f"y{name}", "shape": "hv"}
         rows = [
-            line(panel.members, "members", QUIET, width=1, **more),
+            line(panel.members if panel.axis.log else spread(panel.members), "members", QUIET, width=1, **more),
             line(panel.winner, "the winner's ancestry", WINNER, width=3, **more),
         ]
         if panel.handovers.x:
