@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pbt.runs.replay import replay
     from pbt.runs.results import Run
     from pbt.runs.schedule_io import read_schedule
+    from pbt.runs.stopping import Stop
     from pbt.space import Choice, Float, HParams, Int, Space
     from pbt.store.folder import Folder
     from pbt.store.pytrees import restore
@@ -50,6 +51,7 @@ __all__ = [
     "Schedule",
     "Space",
     "Stay",
+    "Stop",
     "Strategy",
     "SupervisedTask",
     "__version__",
@@ -91,6 +93,7 @@ _NAMES = {
     "runs.replay": "replay",
     "runs.results": "Run",
     "runs.schedule_io": "read_schedule",
+    "runs.stopping": "Stop",
     "space": "Choice Float HParams Int Space",
     "store.folder": "Folder",
     "store.pytrees": "restore",

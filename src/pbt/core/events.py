@@ -137,7 +137,7 @@ class Ended:
     kind: ClassVar[str] = "ended"
     round: int
     why: str
-    """`FINISHED` or `LOST`."""
+    """`FINISHED`, `LOST`, or the condition that stopped the run before its last round."""
 
 
 Event = Born | Reported | Failed | Decided | MemoryUpdated | Retired | Ended
