@@ -61,6 +61,15 @@ def warm():
         yield
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """One browser for all tests that need one; each has a page of its own."""
+    from tests.dashboard.browser import Browser
+
+    with Browser(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     for mark in item.iter_markers("needs"):

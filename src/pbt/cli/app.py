@@ -62,6 +62,7 @@ for command, place in {
     "status": "look:status",
     "ls": "look:ls",
     "verify": "look:verify",
+    "note": "note:note",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",
 }.items():
