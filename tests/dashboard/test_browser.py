@@ -397,8 +397,12 @@ def test_the_mouse_names_and_opens_members(visit: Visit) -> None:
     member, round_ = re.fullmatch(r"member (\d+), round (\d+)", label.split("|")[0]).groups()  # type: ignore[union-attr]
     assert round_ == "2"
     assert re.search(r"\|step 10 · score [-\d.]+\|lr [\d.]+\|layers \d\|from ", label)
-    x, y = page.value(POINT.format(name="fitness", trace="members", at=1))
-    page.click((x, y))
+    # On a busy machine figures above may still grow, and a click misses the point that has moved meanwhile.
+    for _ in range(20):
+        page.click(tuple(page.value(POINT.format(name="fitness", trace="members", at=1))))
+        time.sleep(0.5)
+        if page.value("!!document.querySelector('dialog[open]')"):
+            break
     page.until("document.querySelectorAll('dialog[open] h3').length >= 3")
     assert page.value("document.querySelector('dialog h2').textContent") == f"Member {member}"
     assert page.value("new URLSearchParams(location.search).get('member')") == member
