@@ -42,9 +42,10 @@ def test_a_sample(executor, task, calls, instants) -> None:
     words = ("--executor", executor, "--task", task, "--calls", str(calls), "--instants", str(instants))
     found = crash("--full", *words, "--kind", "call", "--kind", "instant")
     trials, struck, *_ = found[f"{executor}/{task}/call"]
-    assert trials == calls
+    # A call before the run directory exists is not counted; with workers, which one that is depends on the machine.
+    assert calls - (executor == "processes") <= trials <= calls
     # With torch a call has not always the same number: some files are opened in one run and not in another.
-    assert struck == calls or task == "network"
+    assert struck == trials or task == "network"
     assert found[f"{executor}/{task}/instant"][0] == instants
     for trials, _, _, identical, differ, lost in found.values():
         assert (identical, differ) == (trials, 0)
