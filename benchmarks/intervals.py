@@ -9,8 +9,6 @@ docs/benchmarks-problems.md.
 """
 
 import argparse
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +21,7 @@ from pbt.testing.problems import NQM, TOY_DECEPTIVE, TOY_PLAIN, Arguments
 STEPS = 1000
 INTERVALS = (10, 20, 50, 100, 250)
 """1 to 25 % of the run: IPBT's first interval, and four longer ones."""
+Scores = npt.NDArray[np.float64]
 PROBLEMS = {"nqm": NQM, "toy-plain": TOY_PLAIN, "toy-deceptive": TOY_DECEPTIVE}
 
 
@@ -45,37 +44,14 @@ def at_end(problem: Arguments, seed: int, interval: int | None) -> tuple[float, 
     return max(member.score for member in run.view.population), trained / STEPS / problem["population"]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The results of one problem by interval; None stands for IPBT."""
-
-    scores: dict[int | None, npt.NDArray[np.float64]]
-    cost: float
-    """Trained steps of IPBT per requested step."""
-
-    @cached_property
-    def best(self) -> int:
-        """The fixed interval with the highest mean."""
-        return max(INTERVALS, key=lambda interval: self.scores[interval].mean())
-
-    @property
-    def behind(self) -> tuple[float, float]:
-        """How far IPBT is below the best fixed interval: mean and standard error of the differences by seed."""
-        gaps = self.scores[self.best] - self.scores[None]
-        return float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the gate is met."""
-        mean, error = self.behind
-        return mean <= error
+def behind(fixed: Scores, chosen: Scores) -> tuple[float, float]:
+    """How far the second results are below the first: mean and standard error of the differences by seed."""
+    gaps = fixed - chosen
+    return float(gaps.mean()), _error(gaps)
 
 
-def compared(problem: Arguments, seeds: range) -> Comparison:
-    """Train IPBT and every fixed interval on common seeds."""
-    results = {interval: [at_end(problem, seed, interval) for seed in seeds] for interval in (*INTERVALS, None)}
-    scores = {interval: np.array([score for score, _ in found]) for interval, found in results.items()}
-    return Comparison(scores, float(np.mean([cost for _, cost in results[None]])))
+def _error(values: Scores) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def main() -> None:
@@ -83,16 +59,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.intervals", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="seeds per interval (default: 20)")
     parser.add_argument("--first", type=int, default=0, help="first seed (default: 0)")
+    parser.add_argument("--problem", choices=PROBLEMS, action="append", help="only this problem; may be repeated")
     options = parser.parse_args()
-    for name, problem in PROBLEMS.items():
-        found = compared(problem, range(options.first, options.first + options.seeds))
+    seeds = range(options.first, options.first + options.seeds)
+    for name in options.problem or PROBLEMS:
+        found = {each: [at_end(PROBLEMS[name], seed, each) for seed in seeds] for each in (*INTERVALS, None)}
+        scores = {each: np.array([score for score, _ in results]) for each, results in found.items()}
+        cost = np.mean([cost for _, cost in found[None]])
         print(f"| {name} | score, mean ± standard error |\n|---|---|")
-        for interval, scores in found.scores.items():
-            row = f"IPBT, {found.cost:.2f} of the steps" if interval is None else f"every {interval} steps"
-            print(f"| {row} | {scores.mean():.6f} ± {scores.std(ddof=1) / np.sqrt(len(scores)):.6f} |")
-        mean, error = found.behind
-        verdict = "met" if found.is_met else "missed"
-        print(f"below the best ({found.best} steps): {mean:.6f} ± {error:.6f}, gate {verdict}\n", flush=True)
+        for interval, reached in scores.items():
+            row = f"IPBT, {cost:.2f} of the steps" if interval is None else f"every {interval} steps"
+            print(f"| {row} | {reached.mean():.6f} ± {_error(reached):.6f} |")
+        best = max(INTERVALS, key=lambda interval: scores[interval].mean())
+        mean, error = behind(scores[best], scores[None])
+        verdict = "met" if mean <= error else "missed"
+        print(f"below the best ({best} steps): {mean:.6f} ± {error:.6f}, gate {verdict}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -86,8 +86,10 @@ class IPBT(Rounds):
     members train for the first interval, at the start and after a restart; the better half of them is kept.
 
     Use it where no good interval is known and the run has a hundred rounds or more. Do not use it where a good interval
-    is known, since the search for one costs training; for short runs, which end before the first restart; or where
-    evaluation is expensive, since every round is evaluated, also between two evolutions.
+    is known, since the search for one costs training: on the toys of `pbt.testing.problems` it is worse than the best
+    of five fixed intervals (docs/benchmarks-problems.md). Neither where greedy selection is wrong, since the first
+    interval is the greediest and restarts keep the states that it selected; nor for short runs, which end before the
+    first restart; nor where evaluation is expensive, since every round is evaluated, also between two evolutions.
 
     Differences from the paper. Copied states stay as they are: the paper shrinks and perturbs half of them, but a
     strategy cannot change a state. Copied values change by `explore`; the paper proposes them by a Gaussian process. A

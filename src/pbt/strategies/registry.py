@@ -143,8 +143,10 @@ def named(name: str, like: Strategy, of: "Run | None" = None, rounds: int | None
         if of is not None:
             raise UsageError(f"plan {name}: expected no run, got one; a run is for {', '.join(NEED_A_RUN)}")
         made: Any = entry.make(like)
-        is_bounded = rounds is not None and made is not like and hasattr(made, "horizon")
-        return replace(made, horizon=rounds) if is_bounded else made
+        if rounds is not None and made is not like and hasattr(made, "horizon"):
+            made = replace(made, horizon=rounds)
+        strategy: Strategy = made
+        return strategy
     if of is None:
         raise UsageError(f"plan {name}: expected a finished run to follow, got none; add one with --of")
     return entry.make(like, of)
