@@ -10,8 +10,9 @@ import pbt
 from pbt.core.events import Born, Decided, Ended, Retired
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
+from pbt.domains import Choice, Float, Int
 from pbt.errors import UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 from pbt.strategies import surrogate
 from pbt.strategies.ipbt import IPBT
 from pbt.strategies.pb2 import MODELED

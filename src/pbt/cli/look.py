@@ -148,7 +148,7 @@ def _status(path: Path) -> dict[str, Any]:
 def _show(run: Run, state: str, console: Console) -> None:
     console.print(Text(_standing(run, state), style="bold"), soft_wrap=True)
     summary(run, console=console)
-    if state == "interrupted" and run.path is not None:
+    if state in ("interrupted", "stopped") and run.path is not None:
         line = resume_command(run.path, run.meta.get("application") or {})
         console.print(Text(f"\nResume with: {line}"), soft_wrap=True)
 
@@ -156,7 +156,8 @@ def _show(run: Run, state: str, console: Console) -> None:
 def _standing(run: Run, state: str) -> str:
     single = SINGLE in (run.meta.get("application") or {})
     unit = "checkpoints" if single else "rounds"
-    text = f"{printable(run.path)}: {state}, {run.view.rounds_done} of {run.meta['rounds']} {unit} done"
+    shown = printable(run.view.ended) if state == "stopped" else state
+    text = f"{printable(run.path)}: {shown}, {run.view.rounds_done} of {run.meta['rounds']} {unit} done"
     return text if state != "lost" else f"{text}; {'training failed' if single else 'every member failed'}"
 
 

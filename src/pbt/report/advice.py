@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pbt.core.population import SMALL_POPULATION
+from pbt.domains import Choice
 from pbt.report.data.axes import axis_of, quantile
 from pbt.report.data.exploits import exploits
 from pbt.report.data.founders import taken_over
 from pbt.report.data.schedules import bound
 from pbt.report.snapshot import RunSnapshot
-from pbt.space import Choice
 from pbt.text import count, listed, number, percent
 
 FEW = 12

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pbt.core.events import FINISHED
+from pbt.core.events import FINISHED, LOST
 from pbt.core.fold import apply, empty_view
 from pbt.core.laws import LogLaws
 from pbt.core.population import View
@@ -71,12 +71,12 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def state_of(view: View, *, writing: bool) -> str:
-    """`running`, `finished`, `lost` (every member failed) or `interrupted`."""
+    """`running`, `finished`, `lost` (every member failed), `stopped` (by a condition) or `interrupted`."""
     if writing:
         return "running"
     if view.ended is None:
         return "interrupted"
-    return "finished" if view.ended == FINISHED else "lost"
+    return {FINISHED: "finished", LOST: "lost"}.get(view.ended, "stopped")
 
 
 @contextmanager

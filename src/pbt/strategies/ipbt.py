@@ -12,8 +12,9 @@ from pbt.core.events import Born, Decision, Retired
 from pbt.core.explore import RESAMPLED, Explore, Perturb, explored, toward
 from pbt.core.population import Member, View
 from pbt.core.strategy import Proposal, births, hand_over, replacement, stay
+from pbt.domains import Value
 from pbt.errors import UsageError
-from pbt.space import HParams, Value
+from pbt.space import HParams
 from pbt.strategies.base import NO_DONOR, Rounds
 from pbt.strategies.gains import ABSENT, at_share, numbers, share, standardized
 from pbt.strategies.pb2 import MODELED, RESTARTS

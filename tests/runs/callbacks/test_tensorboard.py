@@ -17,12 +17,13 @@ import pbt
 from pbt.core.events import Event, Reported
 from pbt.core.exploit import Copy, Stay
 from pbt.core.population import StateRef
+from pbt.domains import Choice, Float
 from pbt.errors import MissingExtraError
 from pbt.runs.callbacks import MemberReport, RoundEnd, past
 from pbt.runs.callbacks.tensorboard import FOLDER, TensorBoard, everything
 from pbt.runs.engine import Engine, Observer
 from pbt.runs.results import Run
-from pbt.space import Choice, Float, HParams
+from pbt.space import HParams
 
 Point = tuple[str, int, float]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pbt.space import Choice, Domain, Value
+from pbt.domains import Choice, Domain, Value
 
 Item = TypeVar("Item")
 Number = float | None

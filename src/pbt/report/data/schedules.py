@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pbt.core.history import TrainedState
+from pbt.domains import Value
 from pbt.report.data.axes import Axis, Curve, Number, axis_of, joined, thin, thinned
 from pbt.report.snapshot import RunSnapshot
-from pbt.space import Value
 
 POINTS = 60_000
 """The most points of all panels together."""
