@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -231,6 +232,17 @@ def test_the_process_learns_from_outcomes():
     places = sorted((math.log10(lr) + 4) / 4 for lr in found)
     assert len(places) == 8
     assert places[len(places) // 2] == pytest.approx(0.7, abs=0.15)
+
+
+@pytest.mark.usefixtures("short_searches")
+def test_proposals_obey_the_constraint():
+    """The process is drawn to values that the constraint refuses; what it proposes is halved towards a sample."""
+    rows = [[0, [k / 20], float(k)] for k in range(20)]
+    space = Space(SPACE, lambda hparams: hparams["lr"] < 0.01)
+    view = replace(view_of(series=[9.0, 9.0, 9.0], stalls=2, rows=rows, number=1), space=space)
+    decisions, proposal = decided(view)
+    assert MODELED in {decision.draws["lr"] for decision in decisions.values()}
+    assert all(space.allows(opening.hparams) for opening in (*decisions.values(), *proposal.starts))
 
 
 @pytest.mark.parametrize(("settings", "word"), [({"horizon": 0}, "horizon"), ({"interval": 0}, "interval")])
