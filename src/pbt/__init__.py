@@ -108,7 +108,8 @@ _MODULES = {name: f"pbt.{module}" for module, names in _NAMES.items() for name i
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from pbt.executors.machine import DISTRIBUTION, version_of
+        from pbt.executors.machine import version_of
+        from pbt.installed import DISTRIBUTION
 
         return version_of(DISTRIBUTION) or "not installed"
     if name not in _MODULES:

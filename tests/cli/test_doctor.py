@@ -135,7 +135,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     (torch,) = doctor._torch()
     (extras,) = doctor._extras()
     assert (torch.status, extras.status) == ("warn", "warn")
-    assert "pip install 'population-based-training[mnist]'" in extras.remedy
+    assert "the extra 'mnist'" in extras.remedy
 
 
 def test_the_unrelated_build_tool(monkeypatch: pytest.MonkeyPatch) -> None:
