@@ -200,10 +200,10 @@ def test_one_run_under_another_plan(folder, capsys):
 
 
 def test_a_problem_can_be_run_by_name(folder):
-    """What comes with pbt is trained, and goes on, without a file."""
-    assert main(["run", "nqm", "--rounds", "2", "--plan", "tournament", "--out", "one", "-q"]) == 0
+    """What comes with pbt is trained, and goes on, without a file; a plan with a horizon keeps that of the start."""
+    assert main(["run", "nqm", "--rounds", "2", "--plan", "ipbt", "--out", "one", "-q"]) == 0
     assert main(["resume", "one", "nqm", "--rounds", "3", "-q"]) == 0
-    assert Run.open("one").view.round == 3
+    assert (Run.open("one").view.round, Run.open("one").meta["plan"]["horizon"]) == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,13 @@ def test_wrong_files(tmp_path, text, facts) -> None:
         read_config(file)
 
 
+def test_a_named_plan_gets_the_rounds_of_the_file(tmp_path) -> None:
+    """A plan with a horizon has that of the file's rounds and steps."""
+    (tmp_path / "pbt.toml").write_text(SMALL + 'plan = { name = "ipbt" }')
+    plan = read_config(tmp_path / "pbt.toml").plan
+    assert (plan.interval, plan.horizon) == (3, 2)
+
+
 def test_init_writes_what_run_reads(tmp_path) -> None:
     """Every key that the example shows, also commented out, is one that a file may have."""
     call(tmp_path, "init")

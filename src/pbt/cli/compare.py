@@ -45,9 +45,9 @@ def compare(  # noqa: PLR0913 (a flag each)
     All runs are kept; the same command trains only the missing ones. The first
     plan is the reference. docs/comparing.md explains plans and statistics.
 
-    Plans: own, pbt, tournament, t-test, guarded, mf-pbt, pb2, pb2-mix, fire,
-    backtracking, gpbt-pl. Controls: no-evolution, selection-only, explore-only,
-    constant, replay, final.
+    Plans: own, pbt, tournament, t-test, guarded, mf-pbt, ipbt, pb2, pb2-mix,
+    fire, backtracking, gpbt-pl. Controls: no-evolution, selection-only,
+    explore-only, constant, replay, final.
 
     Example: pbt compare nqm --plans pbt,no-evolution,replay --seeds 10
 

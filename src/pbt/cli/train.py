@@ -93,7 +93,7 @@ def run(  # noqa: PLR0913 (a flag each)
     path = out or new_run_dir(COMMAND if named is None else Path(named.rpartition(":")[0] or named).stem)
     output = output or OutputOptions()
     output.begin(f"{path}: loading {named or 'the program'}")
-    experiment = under(program.experiment() if named is None else experiment_of(named), plan, of)
+    experiment = program.experiment() if named is None else experiment_of(named)
     application |= {"population": experiment.population}  # the file's, not --population
     if isinstance(experiment.task, Command):
         application |= {"score": experiment.task.score, "files": {"logs/": "the output of the newest programs"}}
@@ -104,6 +104,8 @@ def run(  # noqa: PLR0913 (a flag each)
         seed=experiment.seed if seed is None else seed,
         placement=(placement or PlacementOptions()).over(experiment.placement),
     )
+    # After the options, because a plan may depend on the number of rounds.
+    experiment = under(experiment, plan, of)
     experiment = (placement or PlacementOptions()).precise(experiment)
     return train_file(
         experiment,

@@ -52,7 +52,7 @@ def planned(experiment: Experiment, name: str, of: Run | None = None) -> Experim
     """
     # A schedule is followed from the first step on, so initial values would contradict it.
     initial = experiment.initial if of is None else ()
-    return replace(experiment, plan=named(name, experiment.plan, of), initial=initial)
+    return replace(experiment, plan=named(name, experiment.plan, of, experiment.rounds), initial=initial)
 
 
 def planned_again(experiment: Experiment, meta: Mapping[str, Any]) -> Experiment:

@@ -1,7 +1,7 @@
 """Further algorithms, one module each; docs/choosing.md compares them.
 
-`MultipleFrequencies`, `Backtracking`, `Fire`, `PB2`, `PB2Mix` and `PairwiseLearning` replace a `Plan`; `guarded`,
-`trimmed_deviation`, `since_copy`, `augmentation_step` and `pareto` are rules for one.
+`MultipleFrequencies`, `IPBT`, `Backtracking`, `Fire`, `PB2`, `PB2Mix` and `PairwiseLearning` replace a `Plan`;
+`guarded`, `trimmed_deviation`, `since_copy`, `augmentation_step` and `pareto` are rules for one.
 """
 
 from pbt.strategies.augmentation import augmentation_step
@@ -10,12 +10,14 @@ from pbt.strategies.base import Rounds
 from pbt.strategies.fire import Fire
 from pbt.strategies.gpbt_pl import PairwiseLearning
 from pbt.strategies.guarded import guarded, since_copy, trimmed_deviation
+from pbt.strategies.ipbt import IPBT
 from pbt.strategies.mf_pbt import MultipleFrequencies
 from pbt.strategies.multi_objective import pareto
 from pbt.strategies.pb2 import PB2
 from pbt.strategies.pb2_mix import PB2Mix
 
 __all__ = [
+    "IPBT",
     "PB2",
     "Backtracking",
     "Fire",

@@ -102,6 +102,10 @@ PLANS: Mapping[str, RegisteredStrategy] = {
     "mf-pbt": RegisteredStrategy(
         line="sub-populations that evolve at several frequencies", make=partial(_of, "mf_pbt:MultipleFrequencies")
     ),
+    "ipbt": RegisteredStrategy(
+        line="the interval between copies is chosen during the run, and doubled by restarts",
+        make=partial(_of, "ipbt:IPBT"),
+    ),
     "pb2": RegisteredStrategy(line="a time-varying Gaussian process proposes values", make=partial(_of, "pb2:PB2")),
     "pb2-mix": RegisteredStrategy(line="the same with bandits for choices", make=partial(_of, "pb2_mix:PB2Mix")),
     "fire": RegisteredStrategy(
@@ -120,13 +124,14 @@ NEED_A_RUN = tuple(name for name, entry in PLANS.items() if entry.source)
 """The names of plans that follow a finished run."""
 
 
-def named(name: str, like: Strategy, of: "Run | None" = None) -> Strategy:
+def named(name: str, like: Strategy, of: "Run | None" = None, rounds: int | None = None) -> Strategy:
     """Make the plan of this name for an experiment.
 
     Args:
         name: One of `PLANS`.
         like: The experiment's own plan, whose rounds are kept.
         of: A finished run, for the plans in `NEED_A_RUN`.
+        rounds: The rounds of the experiment, for a plan with a `horizon`; None: the plan's default.
 
     Raises:
         UsageError: The plan does not exist or does not fit the rounds, or a run is missing or superfluous.
@@ -137,7 +142,11 @@ def named(name: str, like: Strategy, of: "Run | None" = None) -> Strategy:
     if not entry.source:
         if of is not None:
             raise UsageError(f"plan {name}: expected no run, got one; a run is for {', '.join(NEED_A_RUN)}")
-        return entry.make(like)
+        made: Any = entry.make(like)
+        if rounds is not None and made is not like and hasattr(made, "horizon"):
+            made = replace(made, horizon=rounds)
+        strategy: Strategy = made
+        return strategy
     if of is None:
         raise UsageError(f"plan {name}: expected a finished run to follow, got none; add one with --of")
     return entry.make(like, of)
@@ -154,4 +163,6 @@ def named_again(name: str, like: Strategy, plain: Any) -> Strategy:
     Raises:
         UsageError: The plan does not exist, or the description is that of another plan.
     """
-    return controls.along_again(like, plain) if name in NEED_A_RUN else named(name, like)
+    if name in NEED_A_RUN:
+        return controls.along_again(like, plain)
+    return named(name, like, rounds=plain.get("horizon") if isinstance(plain, Mapping) else None)

@@ -166,13 +166,13 @@ def experiment_from(given: Mapping[str, Any], folder: Path) -> Experiment:
     return Experiment(
         task=task,
         space=space_of(given["space"]),
-        plan=_plan(given.get("plan", {}), given.get("steps", 1)),
+        plan=_plan(given.get("plan", {}), given.get("steps", 1), given.get("rounds")),
         placement=Placement(**{"executor": "auto", **placement}),
         **rest,
     )
 
 
-def _plan(given: Mapping[str, Any], steps: int) -> Strategy:
+def _plan(given: Mapping[str, Any], steps: int, rounds: int | None) -> Strategy:
     _check(given, _PLAN, "plan.")
     rules: dict[str, Any] = {name: given[name] for name in ("burn_in", "mode") if name in given}
     if "truncation" in given:
@@ -187,7 +187,7 @@ def _plan(given: Mapping[str, Any], steps: int) -> Strategy:
         raise ConfigError(
             f"plan.name: '{name}' follows a finished run; name it on the command line: --plan {name} --of RUN"
         )
-    return named(name, plan)
+    return named(name, plan, rounds=rounds)
 
 
 def _check(given: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]], prefix: str) -> None:
