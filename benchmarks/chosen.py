@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import pbt
 from pbt.problems import load
-from pbt.problems.digits import DigitsMlp, splits
+from pbt.problems.digits import DigitsMlp
+from pbt.problems.images import splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ def _numbers(chosen: Sequence[Choosable], sign: int, usual: float) -> tuple[floa
     return sign * test, test, score - test - usual
 
 
-def with_error(values: Sequence[float]) -> str:
+def with_error(values: npt.NDArray[np.float64]) -> str:
     """The mean, and its standard error."""
     mean, error = np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
     digits = max(0, 1 - int(np.floor(np.log10(error)))) if error > 0 else 1

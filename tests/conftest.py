@@ -23,10 +23,10 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODULES = {
-    "equinox": "equinox", "flax": "flax", "jax": "jax", "keras": "keras", "lightgbm": "lightgbm",
-    "lightning": "lightning", "mlflow": "mlflow", "notebook": "ipykernel", "optree": "optree", "peft": "peft",
-    "polars": "polars",
-    "pyarrow": "pyarrow", "ray": "ray", "sb3": "stable_baselines3", "sklearn": "sklearn", "skorch": "skorch",
+    "equinox": "equinox", "flax": "flax", "hatchling": "hatchling", "jax": "jax", "keras": "keras",
+    "lightgbm": "lightgbm", "lightning": "lightning", "mlflow": "mlflow", "notebook": "ipykernel",
+    "optree": "optree", "peft": "peft", "polars": "polars", "pyarrow": "pyarrow", "ray": "ray",
+    "sb3": "stable_baselines3", "sklearn": "sklearn", "skorch": "skorch", "sphinx": "sphinx",
     "transformers": "transformers", "wandb": "wandb", "xgboost": "xgboost",
 }  # fmt: skip
 THERE = {
@@ -59,6 +59,15 @@ def warm():
     """Worker processes of this test have torch imported when they start."""
     with warm_workers():
         yield
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """One browser for all tests that need one; each has a page of its own."""
+    from tests.dashboard.browser import Browser
+
+    with Browser(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
 
 
 @pytest.hookimpl(tryfirst=True)

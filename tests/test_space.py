@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pbt.core.rng import Rng
+from pbt.domains import Choice, Float, Int
 from pbt.errors import SpaceError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 
 RNG = Rng(0, "unused")
 FACTORS = st.floats(0.01, 100) | st.sampled_from((0.5, 0.8, 1.2, 1.25, 2.0))

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pbt.core.explore import follow, jitter, keep, perturb, perturb_or_resample, random_subset, resample
     from pbt.core.schedule import Schedule
     from pbt.core.strategy import Plan, Proposal, Strategy
+    from pbt.domains import Choice, Float, Int
     from pbt.errors import PBTError
     from pbt.executors.base import scratch
     from pbt.executors.cluster_data import cluster_data
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from pbt.runs.replay import replay
     from pbt.runs.results import Run
     from pbt.runs.schedule_io import read_schedule
-    from pbt.space import Choice, Float, HParams, Int, Space
+    from pbt.runs.stopping import Stop
+    from pbt.space import HParams, Space
     from pbt.store.folder import Folder
     from pbt.store.pytrees import restore
     from pbt.tasks.command import Command
@@ -50,6 +52,7 @@ __all__ = [
     "Schedule",
     "Space",
     "Stay",
+    "Stop",
     "Strategy",
     "SupervisedTask",
     "__version__",
@@ -78,6 +81,7 @@ _NAMES = {
     "core.explore": "follow jitter keep perturb perturb_or_resample random_subset resample",
     "core.schedule": "Schedule",
     "core.strategy": "Plan Proposal Strategy",
+    "domains": "Choice Float Int",
     "errors": "PBTError",
     "executors.base": "scratch",
     "executors.cluster_data": "cluster_data",
@@ -91,7 +95,8 @@ _NAMES = {
     "runs.replay": "replay",
     "runs.results": "Run",
     "runs.schedule_io": "read_schedule",
-    "space": "Choice Float HParams Int Space",
+    "runs.stopping": "Stop",
+    "space": "HParams Space",
     "store.folder": "Folder",
     "store.pytrees": "restore",
     "tasks.command": "Command",
@@ -103,7 +108,8 @@ _MODULES = {name: f"pbt.{module}" for module, names in _NAMES.items() for name i
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from pbt.executors.machine import DISTRIBUTION, version_of
+        from pbt.executors.machine import version_of
+        from pbt.installed import DISTRIBUTION
 
         return version_of(DISTRIBUTION) or "not installed"
     if name not in _MODULES:

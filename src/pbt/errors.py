@@ -75,9 +75,11 @@ class MissingExtraError(UsageError):
     """An optional dependency is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
+        from pbt.installed import install_command  # reads files, which the core never does
+
         super().__init__(
-            f"{feature} needs packages that are not installed; "
-            f"install them with: pip install 'population-based-training[{extra}]'"
+            f"{feature} needs packages that are not installed: those of the extra '{extra}'; "
+            f"install them with: {install_command(extra)}"
         )
 
 

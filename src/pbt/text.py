@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pbt.space import Value
+from pbt.domains import Value
 
 NONE = "-"
 

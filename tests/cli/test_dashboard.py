@@ -26,6 +26,7 @@ from pbt.dashboard import limits as bounds
 from pbt.dashboard.security import METHODS
 from pbt.dashboard.serve import SHORTEST, chosen, listen
 from pbt.errors import MissingExtraError, UsageError
+from pbt.runs.run_notes import Note, read_note
 from tests.dashboard.climbs import CLIMB, Client, Written
 from tests.helpers.command import python
 from tests.helpers.paths import DOCS, SOURCE
@@ -214,7 +215,7 @@ def test_missing_packages_are_named(folder: Path) -> None:
         )
         done = python(code, folder)
         assert done.returncode == 2
-        assert "pip install 'population-based-training[dashboard]'" in done.stderr
+        assert "the extra 'dashboard'" in done.stderr
         assert "Traceback" not in done.stderr
     assert issubclass(MissingExtraError, UsageError)
 
@@ -260,6 +261,16 @@ def blocks(language: str) -> list[str]:
 
 
 class TestPage:
+    def test_its_notes_are_written(self, folder: Path) -> None:
+        """The commands of the page write a note and a tag of the newest run, and remove the tag."""
+        (block,) = blocks("shell")
+        kept = []
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            assert main(words[1:]) == 0
+            kept.append(read_note(folder / words[2]))
+        assert kept == [Note(text="diverges above 0.1", tags=("baseline",)), Note(text="diverges above 0.1")]
+
     def test_its_commands_show_runs(self, folder: Path) -> None:
         """Every command of the page listens where it says, and shows the runs that it says."""
         (block,) = blocks("")

@@ -101,7 +101,7 @@ def test_slow_and_full_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def test_a_file_system_without_locks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Storage on which a second writer is not refused fails."""
-    monkeypatch.setattr("pbt.store.lock.fcntl.flock", lambda descriptor, how: None)
+    monkeypatch.setattr("pbt.store.lock.lock", lambda *_, **__: None)
     found = doctor._log(tmp_path / "run")
     assert found.status == "fail"
     assert "second writer was not refused" in found.found
@@ -135,7 +135,7 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     (torch,) = doctor._torch()
     (extras,) = doctor._extras()
     assert (torch.status, extras.status) == ("warn", "warn")
-    assert "pip install 'population-based-training[mnist]'" in extras.remedy
+    assert "the extra 'mnist'" in extras.remedy
 
 
 def test_the_unrelated_build_tool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,12 @@ while [[ $1 == --* ]]; do
   [[ $1 == --nodelist=* ]] && only=${1#*=}
   shift
 done
+ended=
+trap 'ended=1; kill $(jobs -p) 2> /dev/null' TERM
 for node in ${only:-${others//,/ }}; do
   "$@" &
 done
-trap 'kill $(jobs -p) 2> /dev/null' TERM
+if [[ $ended ]]; then kill $(jobs -p) 2> /dev/null; fi
 wait
 """,
 }

@@ -217,7 +217,9 @@ def test_equal_plans_rarely_differ_significantly(monkeypatch, others):
 def test_the_level_for_each_distribution(monkeypatch, shape, others, seeds):
     """The level is 5 % for all plans together, to two standard errors."""
     monkeypatch.setattr(statistics, "REPETITIONS", 10)
-    assert false_positives(shape, seeds, others, 1000) <= 0.064
+    # With ties, scipy computes each p-value from permutations, which takes long.
+    trials = 300 if shape == "ties" else 1000
+    assert false_positives(shape, seeds, others, trials) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / trials)
 
 
 def test_only_common_seeds_are_paired():

@@ -3,7 +3,8 @@
 import pytest
 
 from pbt.core.population import Member, StateRef, View
-from pbt.space import Float, Space
+from pbt.domains import Float
+from pbt.space import Space
 
 SPACE = Space({"lr": Float(1e-4, 1.0, "log"), "decay": Float(0.0, 1.0)})
 STEPS = 10

@@ -15,7 +15,8 @@ from pbt.core.exploit import BinaryTournament, Truncation
 from pbt.core.fold import fold
 from pbt.core.population import StateRef, View
 from pbt.core.strategy import Plan
-from pbt.space import Float, Space
+from pbt.domains import Float
+from pbt.space import Space
 from pbt.store.event_rows import to_row
 from tests.core.test_fold import EMPTY, a_run
 

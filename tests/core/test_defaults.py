@@ -18,8 +18,9 @@ from pbt.core.population import Member, StateRef, View, by_score
 from pbt.core.rng import Rng
 from pbt.core.strategy import Plan
 from pbt.core.t_distribution import two_sided_p
+from pbt.domains import Choice, Float, Int
 from pbt.errors import SpaceError, UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 
 DEFAULTS: dict[type, dict[str, Any]] = {
     Plan: {
@@ -63,7 +64,7 @@ def test_records_are_frozen() -> None:
     modules = [importlib.import_module(f"pbt.core.{found.name}") for found in pkgutil.iter_modules(pbt.core.__path__)]
     records = {
         value
-        for module in (*modules, importlib.import_module("pbt.space"))
+        for module in (*modules, *map(importlib.import_module, ("pbt.domains", "pbt.space")))
         for value in vars(module).values()
         if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == module.__name__
     }

@@ -20,8 +20,9 @@ from pbt.core.explore import (
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.schedule import Schedule, Segment
+from pbt.domains import Choice, Float, Int
 from pbt.errors import UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 
 SPACE = Space(
     {

@@ -12,7 +12,8 @@ from pbt.core.exploit import BinaryTournament, Truncation
 from pbt.core.fold import apply, fold
 from pbt.core.population import Best, Member, StateRef, View
 from pbt.core.strategy import Plan
-from pbt.space import Float, Space
+from pbt.domains import Float
+from pbt.space import Space
 
 SPACE = Space({"lr": Float(1e-4, 1.0, "log")})
 EMPTY = View(seed=3, space=SPACE)

@@ -16,8 +16,9 @@ from pbt.core.history import RunHistory
 from pbt.core.population import StateRef, View
 from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
+from pbt.domains import Float
 from pbt.errors import UsageError
-from pbt.space import Float, Space
+from pbt.space import Space
 
 
 def lr(value):

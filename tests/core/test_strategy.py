@@ -17,8 +17,9 @@ from pbt.core.population import StateRef, View, by_score
 from pbt.core.rng import Rng
 from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
+from pbt.domains import Float, Int
 from pbt.errors import SpaceError, UsageError
-from pbt.space import Float, Int, Space
+from pbt.space import Space
 
 SCORES = st.lists(st.none() | st.integers(0, 4).map(float), min_size=1, max_size=9)
 COPYING = (truncation(0.2), truncation(0.5), truncation(0.0), binary_tournament(), t_test(), at_random(0.2))

@@ -125,6 +125,10 @@ class Page:
         self.requests: list[str] = []
         self.statuses: list[tuple[str, int]] = []
 
+    def close(self) -> None:
+        """Close the page."""
+        self.call("Page.close")
+
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Ask for something in this page."""
         return self._browser.call(method, self._session, **params)
@@ -177,6 +181,11 @@ class Page:
         for _ in range(times):
             for kind in ("keyDown", "keyUp"):
                 self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def click(self, place: tuple[float, float]) -> None:
+        """The mouse, pressed and released where it is."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
     def drag(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
         """The mouse, pressed from one place to another."""

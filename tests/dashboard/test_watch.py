@@ -18,11 +18,13 @@ from pbt.core.events import Ended
 from pbt.dashboard import cache as desks
 from pbt.dashboard import watch as watching
 from pbt.dashboard.cache import Answer, Pace, ResponseCache
+from pbt.dashboard.comparison import ComparisonReader
 from pbt.dashboard.payload import PageMaker, RunPage, run_page
 from pbt.dashboard.watch import Watch, WatchedRun
 from pbt.report import figures
 from pbt.report.content import content
 from pbt.report.data.figures import pictures
+from pbt.report.parts import record_of
 from pbt.report.read import read_snapshot
 from pbt.store.live import LARGEST, LiveFile
 from pbt.store.reader import RunReader
@@ -479,9 +481,11 @@ def test_an_update_has_only_what_changed(tmp_path: Path) -> None:
     assert list(update["figures"]) == ["curves"]
     assert update["tags"] == second.tags
     whole = json.loads(second.body())
-    before = json.loads(first.body())["figures"]
-    assert {name: update["figures"].get(name) or before[name] for name in update["tags"]} == whole["figures"]
-    assert {**update, "figures": whole["figures"]} == whole
+    before = json.loads(first.body())
+    for part in ("figures", "parts"):
+        assert {name: update[part].get(name) or before[part][name] for name in whole[part]} == whole[part]
+    assert update["parts"] == {}
+    assert {**update, "figures": whole["figures"], "parts": whole["parts"]} == whole
     with served(tmp_path) as client:
         (run,) = json.loads(client.ask("/api/runs").body)["runs"]  # type: ignore[attr-defined]
         answer = client.ask(f"/api/run/{run['key']}?known={'.'.join(first.tags.values())}", Accept_Encoding="gzip")
@@ -531,6 +535,57 @@ def test_nothing_is_written(tmp_path: Path) -> None:
         (run,) = json.loads(client.ask("/api/runs").body)["runs"]  # type: ignore[attr-defined]
         assert client.ask(f"/api/run/{run['key']}").status == 200
     assert state() == before
+
+
+class TestBesideThePage:
+    """What is asked for apart from the page of a run: a member, the lines of an overlay, and a comparison."""
+
+    def test_a_member_and_the_lines_of_a_run(self, tmp_path: Path) -> None:
+        """The record of a member with its log, and the best, the median and the schedule of the run."""
+        run = pbt.run(**CLIMB, run_dir=tmp_path / "one")
+        (tmp_path / "one" / "logs").mkdir()
+        (tmp_path / "one" / "logs" / "000002-000004.log").write_text("the end")
+        with served(tmp_path) as client:
+            (listed,) = json.loads(client.ask("/api/runs").body)["runs"]  # type: ignore[attr-defined]
+            place = f"/api/run/{listed['key']}"
+            record = json.loads(client.ask(f"{place}/member/2").body)  # type: ignore[attr-defined]
+            assert record == record_of(read_snapshot(tmp_path / "one"), 2, tmp_path / "one")
+            assert record["log"] == {"name": "logs/000002-000004.log", "text": "the end"}
+            for wrong in (f"{place}/member/99", f"{place}/member/x", f"{place}/member/-1", "/api/run/0/member/1"):
+                assert client.ask(wrong).status == 404
+            lines = json.loads(client.ask(f"{place}/series").body)  # type: ignore[attr-defined]
+            assert client.ask("/api/run/0/series").status == 404
+        best, median = lines["scores"]
+        assert best["steps"] == [[5, 10, 15, 20], best["rounds"][1]]
+        assert best["steps"][1][-1] == pytest.approx(run.best.score, rel=1e-5)
+        assert len(median["rounds"][0]) == 4
+        assert [one["name"] for one in lines["schedules"]] == list(CLIMB["space"])
+
+    def test_a_comparison_is_seen_as_one(self, tmp_path: Path) -> None:
+        """Its runs are named by plan and seed; the results come with their file; another folder compares nothing."""
+        for plan in ("pbt", "no-evolution"):
+            for seed in (0, 1):
+                pbt.run(**CLIMB | {"rounds": 1, "seed": seed}, run_dir=tmp_path / "both" / plan / f"seed-{seed}")
+        folder = tmp_path / "both"
+        watch, reader = Watch(folder), ComparisonReader(folder)
+        names = {"no-evolution/seed-0", "no-evolution/seed-1", "pbt/seed-0", "pbt/seed-1"}
+        listed = watch.look()
+        assert {run.name for run in listed} == names
+        assert len({run.key for run in listed}) == 4
+        assert reader.read() == {"runs": {name: name.split("/") for name in sorted(names)}}
+        own = {"iqm": 1.5, "low": 1.0, "high": 2.0, "seeds": 2}
+        plans = {"pbt": {"summary": own, "difference": None}, "x\x1b": {"summary": None, "difference": None}}
+        plain = {"task": "climb", "metric": "score", "sentences": ["They differ."], "plans": plans}
+        (folder / "comparison.json").write_text(json.dumps(plain))
+        found = reader.read()
+        assert found is not None
+        assert found["rows"] == [["pbt", "1.5", "1 to 2", "–", "–", "–", "2"], ["x?", "–", "–", "–", "–", "–", "0"]]  # noqa: RUF001
+        assert found["sentences"] == ["They differ."]
+        for broken in ('{"plans": {"pbt": 3}}', "[]", "{", '{"plans": []}'):
+            (folder / "comparison.json").write_text(broken)
+            assert reader.read() == {"runs": found["runs"]}
+        assert ComparisonReader(folder / "pbt").read() is None
+        assert ComparisonReader(folder / "pbt" / "seed-0").read() is None
 
 
 def test_keys_are_no_paths(tmp_path: Path) -> None:

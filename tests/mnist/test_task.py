@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from pbt.domains import Choice, Float
 from pbt.errors import ConfigError
 from pbt.mnist.config.record import Config
 from pbt.mnist.config.types import HYPERPARAMETERS
@@ -15,7 +16,6 @@ from pbt.mnist.data.find import load_mnist
 from pbt.mnist.task import BINDINGS, as_data, check_image, find_data, load_data, normalize, space, supervised
 from pbt.pytorch.bind import Live, bind_all
 from pbt.pytorch.noise import KeyedDropout, Noise
-from pbt.space import Choice, Float
 
 Configure = Callable[..., Config]
 

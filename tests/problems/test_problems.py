@@ -76,7 +76,7 @@ def test_what_is_not_installed_is_named_before_the_start(name, monkeypatch):
     """Without scikit-learn the problem is refused with the line that installs it."""
     images.images.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"population-based-training\[problems\]"):
+    with pytest.raises(MissingExtraError, match=r"the extra 'problems'"):
         load(name)
 
 

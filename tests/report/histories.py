@@ -7,9 +7,10 @@ from typing import Any
 import pbt
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Reported
 from pbt.core.population import StateRef
+from pbt.domains import Domain
 from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.results import Run
-from pbt.space import Domain, HParams, Space
+from pbt.space import HParams, Space
 from pbt.store.base import JournalEntry
 
 SPACE: dict[str, Domain] = {"lr": pbt.Float(0.001, 1.0, "log")}

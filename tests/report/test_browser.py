@@ -20,19 +20,37 @@ DARK, LIGHT = "#d5d9de", "#1d2126"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests; each has a page of its own."""
-    with Browser(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
+def written(climbed: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run."""
+    return write_report(climbed, tmp_path_factory.mktemp("report") / "page.html")
 
 
 @pytest.fixture
-def page(browser: Browser, climbed: Run, tmp_path: Path) -> Page:
-    """The report of a run, with its first figure drawn."""
+def page(browser: Browser, written: Path) -> Iterator[Page]:
+    """The report with its first figure drawn."""
     found = browser.page()
-    found.open(write_report(climbed, tmp_path / "page.html").as_uri())
+    found.open(written.as_uri())
     found.until("!!document.querySelector('#figure-fitness .main-svg')")
-    return found
+    yield found
+    found.close()
+
+
+def test_the_report_answers_with_the_mouse(page: Page, browser: Browser, written: Path) -> None:
+    """From a file as from a server: a member opens with its failures, and the address keeps the view."""
+    page.until("!!document.querySelector('#fitness-along')")
+    page.value("""(() => { const place = document.getElementById('fitness-along'); place.value = 'rounds';
+      place.dispatchEvent(new Event('change')); })()""")
+    page.until("document.querySelector('#figure-fitness').layout.xaxis.title.text === 'round of the member'")
+    failing = "[...document.querySelectorAll('#members tbody tr')].find((row) => Number(row.cells[9].textContent) > 0)"
+    page.value(f"{failing}.querySelector('button').click()")
+    page.until("document.querySelector('dialog[open] pre')?.textContent.includes('ValueError: too fast <b>$x$</b>')")
+    assert page.value("document.querySelectorAll('dialog b').length") == 0
+    copy = browser.page()
+    copy.open(page.value("location.href"))
+    copy.until("document.querySelector('dialog[open] h2')?.textContent.startsWith('Member')")
+    copy.until("document.querySelector('#figure-fitness').layout?.xaxis.title.text === 'round of the member'")
+    assert page.errors == copy.errors == []
+    copy.close()
 
 
 def test_figures_are_drawn_when_they_are_seen(page: Page) -> None:

@@ -1,7 +1,10 @@
 """What the pictures of a report show, as plain records."""
 
 import itertools
+import json
+import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import pbt
 from pbt.core.events import Born, Decided, Decision, Reported
 from pbt.core.population import StateRef
 from pbt.report.data import fitness as fitness_module
+from pbt.report.data import plane as plane_module
+from pbt.report.data import states as states_module
 from pbt.report.data import tree as tree_module
 from pbt.report.data.axes import Curve, axis_of, extent, log_ticks, quantile, thin
 from pbt.report.data.exploits import exploits
@@ -17,12 +22,15 @@ from pbt.report.data.figures import Pictures, pictures
 from pbt.report.data.fitness import fitness
 from pbt.report.data.founders import founders
 from pbt.report.data.health import health
+from pbt.report.data.members import member_record, member_table
 from pbt.report.data.plane import plane
 from pbt.report.data.schedules import schedules
+from pbt.report.data.states import state_table
 from pbt.report.data.tree import tree
 from pbt.report.read import read_snapshot
 from pbt.report.snapshot import RunSnapshot, snapshot_of
 from pbt.runs.results import Run
+from pbt.store.logs import log_tail
 from pbt.store.memory import MemoryStore
 from tests.report.histories import INTERVAL, history, rising, told, went_back
 
@@ -89,8 +97,9 @@ def test_a_copy_of_a_younger_state_cuts_a_members_line() -> None:
     assert pieces(fitness(snapshot).members) == [[(10, 1), (20, 1.5), (30, 1.5)], [(20, 3)], [(10, 2)]]
     record = schedules(snapshot)
     assert record is not None
-    assert pieces(record.panels[0].members) == [[(0, 0.1), (30, 0.1)], [(10, 0.5), (20, 0.5)], [(0, 0.5), (10, 0.5)]]
-    assert pieces(record.panels[0].winner) == [[(0, 0.5), (20, 0.5)]]
+    own = [(0, 0.1), (10, 0.1), (20, 0.1), (30, 0.1)]
+    assert pieces(record.panels[0].members) == [own, [(10, 0.5), (20, 0.5)], [(0, 0.5), (10, 0.5)]]
+    assert pieces(record.panels[0].winner) == [[(0, 0.5), (10, 0.5), (20, 0.5)]]
     assert pieces(record.panels[0].handovers) == [[(10, 0.5)]]
 
 
@@ -109,11 +118,107 @@ def test_the_winners_line_is_the_schedule_that_was_found(climbed: Run) -> None:
         assert panel.changes == sum(a != b for a, b in itertools.pairwise(values))
 
 
-def test_unchanged_values_cost_no_points() -> None:
-    """A member that keeps its values is two points, however many rounds it trains."""
-    record = schedules(told(rising(50, 2)))
-    assert record is not None
-    assert pieces(record.panels[0].members) == [[(0, 0.1), (500, 0.1)]] * 2
+def test_every_point_names_its_state(climbed: Run, apart: Run) -> None:
+    """A point of a line, a mark or a dot is the state that it stands for: its member, its round, its score or value."""
+    for run in (climbed, apart, went_back()):
+        snapshot = read_snapshot(run)
+        shown, made, drawn = fitness(snapshot), schedules(snapshot), tree(snapshot)
+        assert made is not None
+        assert drawn is not None
+        for curve in (shown.members, shown.winner, shown.marks):
+            for step, score, ref in zip(curve.x, curve.y, curve.refs, strict=True):
+                if ref is not None:
+                    assert (snapshot.states[ref].step, snapshot.states[ref].score) == (step, score)
+        for panel in made.panels:
+            for curve in (panel.members, panel.winner):
+                for step, place, ref in zip(curve.x, curve.y, curve.refs, strict=True):
+                    if ref is not None:
+                        state = snapshot.states[ref]
+                        assert step in {state.first_step, state.step}
+                        assert place == panel.axis.place(state.hparams.get(panel.axis.name))
+        assert {ref for ref in shown.members.refs if ref} == {state.state for state in snapshot.counted}
+        assert {ref for ref in drawn.failed.refs if ref} == {(f.member, f.round) for f in snapshot.failures}
+
+
+def test_the_table_of_states_says_where_each_came_from() -> None:
+    """A row per state: start, kind and values; a failed round with its message; no NaN, which JSON lacks."""
+    made = state_table(told([[1.0, math.inf], [2.0, None]], copies={(2, 0): 1})).plain()
+    rows = list(zip(made["member"], made["round"], made["step"], made["score_of"], made["start"], strict=True))
+    assert rows == [(0, 1, 10, 1.0, None), (1, 1, 10, "inf", None), (0, 2, 20, 2.0, [1, 1])]
+    assert [made["kinds"][kind] for kind in made["kind"]] == ["born", "born", "exploit"]
+    assert made["failures"] == [[1, 2, "score: nan"]]
+    assert made["values"] == [[0.1, 0.1, 0.1]]
+    assert state_table(told(rising(2, 2))).plain()["start"] == [None, None, 0, 0]
+
+
+def test_a_large_table_of_states_has_those_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limit the table has the states of the plane and of the best state's ancestry, and says so."""
+    monkeypatch.setattr(states_module, "STATES", 50)
+    monkeypatch.setattr(plane_module, "POINTS", 40)
+    monkeypatch.setattr(plane_module, "FRAMES", 4)
+    snapshot = told(rising(20, 20), copies={(20, 0): 19})
+    table, shown = state_table(snapshot), plane(told(rising(20, 20), copies={(20, 0): 19}))
+    assert shown is not None
+    named = {state.state for state in table.states}
+    assert {ref for frame in shown.frames for ref in frame.refs} <= named
+    assert {link.state for link in snapshot.path} <= named
+    assert table.note == f"{len(named)} of 400 states"
+
+
+class TestMembers:
+    """The table of members, and the record of one."""
+
+    def test_a_row_is_the_last_state_with_its_counts(self) -> None:
+        """Member, status, round, step, scores, founder, copies, failures, values."""
+        snapshot = told([[1, 2, 3], [5, 2.5, None]], copies={(2, 0): 2})
+        table = member_table(snapshot)
+        assert table.rows == (
+            (0, "live", 2, 20, 5, 5, 2, 1, 0, 0, 0.1),
+            (1, "live", 2, 20, 2.5, 2.5, 1, 0, 0, 0, 0.1),
+            (2, "failed", 1, 10, 3, 3, 2, 0, 1, 1, 0.1),
+        )
+        assert table.head[:2] == ("member", "status")
+
+    def test_a_record_has_decisions_ancestry_schedule_and_failures(self, climbed: Run) -> None:
+        """All of it agrees with the run, and goes through JSON."""
+        snapshot = read_snapshot(climbed)
+        member = snapshot.failures[-1].member
+        record = member_record(snapshot, member)
+        assert record is not None
+        assert json.loads(json.dumps(record, allow_nan=False)) == record
+        ends = [state.round for state in snapshot.by_member[member]]
+        failed = [failure.round for failure in snapshot.failures if failure.member == member]
+        assert [row[0] for row in record["rounds"]] == sorted((*ends, *failed), reverse=True)
+        for round_, _, _, kind, origin, why, _ in record["rounds"]:
+            opening = snapshot.tree.opening(member, round_)
+            assert (kind, why) == (getattr(opening, "kind"), getattr(opening, "why", ""))  # noqa: B009
+            donor = getattr(opening, "donor", None)
+            assert origin == donor if donor is not None else not isinstance(origin, int)
+        newest = snapshot.by_member[member][-1]
+        parts = record["ancestry"]
+        assert (parts[0][0], parts[0][2], parts[0][4]) == (newest.member, newest.round, newest.step)
+        assert (parts[-1][0], parts[-1][3]) == (newest.founder, 0)
+        assert [row[:2] for row in record["schedule"]] == [
+            [segment.start, segment.stop] for segment in climbed.tree.schedule(newest.state).segments
+        ]
+        assert f"round {failed[-1]}: " in record["failures"][0]["title"]
+        assert "ValueError: too fast" in record["failures"][0]["trace"]
+        assert member_record(snapshot, 99) is None
+
+    def test_the_end_of_a_log_is_read_and_no_link_is_followed(self, tmp_path: Path) -> None:
+        """The newest log of the member itself, its last lines, without control characters."""
+        logs = tmp_path / "logs"
+        logs.mkdir()
+        (logs / "000001-000002.log").write_text("old")
+        (logs / "000001-000010.log").write_text("x" * 9000 + "\nloss \x1b[31m3\nend\n")
+        (logs / "000011-000099.log").write_text("another")
+        found = log_tail(tmp_path, 1)
+        assert found is not None
+        assert (found.name, found.text) == ("logs/000001-000010.log", "loss ?[31m3\nend")
+        (logs / "000001-000011.log").symlink_to(logs / "000011-000099.log")
+        assert log_tail(tmp_path, 1) is None
+        assert log_tail(tmp_path, 2) is None
+        assert log_tail(tmp_path / "nothing", 1) is None
 
 
 def test_a_conditional_hyperparameter_leaves_a_gap() -> None:

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 import pbt
+from pbt.domains import Float
 from pbt.errors import TaskError, UsageError
 from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
 from pbt.pytorch.vectorized.autotune import Layout, Probe, probe
 from pbt.runs.auto_placement import choose
 from pbt.runs.placement import Placement
-from pbt.space import Float
 from pbt.store.files import StateFiles
 from tests.helpers.paths import ROOT
 

@@ -85,7 +85,7 @@ def test_figures(run) -> None:
     """Each is a picture for a notebook; one that has nothing to draw says why."""
     assert run.plot.fitness()._repr_png_().startswith(b"\x89PNG")
     names = [name for name in vars(display.RunPlots) if not name.startswith("_") and name != "run"]
-    assert len(names) == 8
+    assert len(names) == 10
     with pytest.raises(UsageError, match="curves"):
         run.plot.curves()
 

@@ -405,6 +405,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "callbacks": [pbt.Callback()],
         "changed_plan": True,
         "progress": False,
+        "stop": pbt.Stop(patience=3),
     }
     assert set(given) == set(inspect.signature(pbt.run).parameters) - {"fields"}
     assert pbt.run(**given) == "the run"

@@ -77,7 +77,7 @@ def test_parquet_without_a_library_names_the_extra(run, tmp_path, monkeypatch):
     """Without polars and pyarrow the error names the extra, and nothing is written."""
     for name in ("polars", "pyarrow"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=r"population-based-training\[frames\]"):
+    with pytest.raises(MissingExtraError, match=r"the extra 'frames'"):
         write_parquet(run.history(), tmp_path / "history.parquet")
     assert not list(tmp_path.iterdir())
 

@@ -186,7 +186,7 @@ def test_to_frame_without_a_library(run, monkeypatch) -> None:
     """Without either, the error names the extra to install."""
     for name in ("polars", "pandas"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=r"population-based-training\[frames\]"):
+    with pytest.raises(MissingExtraError, match=r"the extra 'frames'"):
         run.history().to_frame()
 
 

@@ -18,8 +18,9 @@ from pbt.core.checkpoint import to_plain, unfolded
 from pbt.core.events import Born, Decided, Decision, Ended, Failed, Reported, Retired
 from pbt.core.fold import empty_view
 from pbt.core.population import StateRef
+from pbt.domains import Float
 from pbt.errors import CorruptError, RunError, RunExistsError, RunFormatError, RunLockedError, UsageError
-from pbt.space import Float, Space
+from pbt.space import Space
 from pbt.store import checksums
 from pbt.store.files import StateFiles
 from pbt.store.layout import check_run_name

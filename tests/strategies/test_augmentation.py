@@ -11,8 +11,9 @@ from pbt.core.explore import RESAMPLED, jitter, keep
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Plan
+from pbt.domains import Choice, Float, Int
 from pbt.errors import UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 from pbt.strategies.augmentation import augmentation_step
 from pbt.testing.invariants import violations
 from pbt.testing.strategies import StrategyContract

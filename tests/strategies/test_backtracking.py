@@ -11,7 +11,8 @@ import pbt
 from pbt.core.events import Decided, Ended, Reported
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
-from pbt.space import Choice, Float, Int, Space
+from pbt.domains import Choice, Float, Int
+from pbt.space import Space
 from pbt.strategies.backtracking import Backtracking
 from pbt.testing.invariants import violations
 from pbt.testing.problems import NQM, TOY_PLAIN

@@ -10,8 +10,9 @@ from pbt.core.events import Born, Decided, Ended, Failed, MemoryUpdated, Reporte
 from pbt.core.fold import apply
 from pbt.core.population import StateRef, View
 from pbt.core.strategy import Plan
+from pbt.domains import Choice, Float, Int
 from pbt.errors import UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 from pbt.strategies.fire import Fire
 from pbt.testing.invariants import violations
 from pbt.testing.problems import TOY_DECEPTIVE, TOY_PLAIN, ToyDeceptive, ToyPlain

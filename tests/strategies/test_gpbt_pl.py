@@ -9,8 +9,9 @@ import pbt
 from pbt.core.events import Decided, Ended
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
+from pbt.domains import Choice, Float, Int
 from pbt.errors import UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 from pbt.strategies.gpbt_pl import PairwiseLearning, number_of_losers
 from pbt.testing.invariants import violations
 from pbt.testing.problems import NQM

@@ -10,7 +10,8 @@ from pbt.core.events import Decided, Ended, Reported
 from pbt.core.exploit import Copy, Mutate, Stay
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
-from pbt.space import Float, Space
+from pbt.domains import Float
+from pbt.space import Space
 from pbt.strategies.guarded import guarded, since_copy, trimmed_deviation
 from pbt.testing.invariants import violations
 from pbt.testing.problems import TOY_PLAIN

@@ -7,7 +7,8 @@ import pbt
 from pbt.core.events import Born, Decided, Ended, Reported
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
-from pbt.space import Choice, Float, Int, Space
+from pbt.domains import Choice, Float, Int
+from pbt.space import Space
 from pbt.strategies.mf_pbt import MultipleFrequencies
 from pbt.testing.invariants import violations
 from pbt.testing.problems import TOY_DECEPTIVE

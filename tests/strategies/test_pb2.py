@@ -9,8 +9,9 @@ import pbt
 from pbt.core.events import Decided, Ended, MemoryUpdated
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
+from pbt.domains import Choice, Float, Int
 from pbt.errors import UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 from pbt.strategies import pb2, surrogate
 from pbt.strategies.pb2 import MODELED, PB2
 from pbt.testing.invariants import violations

@@ -7,8 +7,9 @@ import pytest
 import pbt
 from pbt.core.events import Decided, Ended, MemoryUpdated
 from pbt.core.population import Member, StateRef, View
+from pbt.domains import Choice, Float, Int
 from pbt.errors import UsageError
-from pbt.space import Choice, Float, Int, Space
+from pbt.space import Space
 from pbt.strategies import surrogate
 from pbt.strategies.bandit import exploration, updated
 from pbt.strategies.gains import GainRow

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pbt.core.rng import Rng
-from pbt.space import Float, Int
+from pbt.domains import Float, Int
 from pbt.strategies.gains import at_share, share, standardized
 from pbt.strategies.surrogate import Kernel, Points, confidence, fit, mixed, propose
 

@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from shutil import get_terminal_size
 from textwrap import fill
+from typing import Annotated, Literal
 
 import cyclopts
-from cyclopts import App
+from cyclopts import App, Parameter
 
+from pbt.cli.help import HelpFormatter
+from pbt.errors import UsageError
 from pbt.terminal.exit import OK, USAGE, exit_code_of, print_error
 
 
 def _version() -> str:
-    from pbt.executors.machine import DISTRIBUTION, version_of
+    from pbt.executors.machine import version_of
+    from pbt.installed import DISTRIBUTION
 
     return f"pbt {version_of(DISTRIBUTION) or '(not installed)'}"
 
@@ -37,6 +41,7 @@ Exit codes:
   130  stopped by Ctrl-C; can be resumed
   143  stopped by SIGTERM; can be resumed""",
     help_format="plaintext",
+    help_formatter=HelpFormatter(),
     version=_version,
     suppress_keyboard_interrupt=False,
 )
@@ -57,10 +62,34 @@ for command, place in {
     "status": "look:status",
     "ls": "look:ls",
     "verify": "look:verify",
+    "note": "note:note",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",
 }.items():
     app.command(f"pbt.cli.{place}", name=command)
+
+
+@app.command
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"] | None, Parameter(name="SHELL", show_default=False)] = None, /
+) -> int:
+    """Install completion of commands and options for a shell, loaded when a shell starts.
+
+    Example: pbt completion zsh
+
+    Args:
+        shell: The shell. Default: the one that runs this command.
+    """
+    from cyclopts.completion.detect import ShellDetectionError
+
+    try:
+        file = app.install_completion(shell=shell)
+    except (ShellDetectionError, ValueError) as error:
+        raise UsageError("the shell was not recognized; name it, as in: pbt completion bash") from error
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be written ({error.strerror or error})") from error
+    print_error(f"wrote {file}; start a new shell to use it")
+    return OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,8 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _call(tokens: list[str]) -> int:
     if not tokens or tokens[0] in app.help_flags:
         app.resolved_commands()  # for their descriptions
+    console = None
+    if not tokens or any(token in app.help_flags for token in tokens):
+        from rich.console import Console
+
+        console = Console()  # of this call: the width of the terminal may have changed since the last one
     try:
-        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(tokens, console=console, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         help_line = " ".join(["pbt", *(error.command_chain or ()), "--help"])
         print_error(f"error: {' '.join(str(error).split())}\nsee: {help_line}")

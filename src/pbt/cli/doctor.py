@@ -24,7 +24,8 @@ from rich.text import Text
 
 from pbt.errors import PBTError, RunLockedError
 from pbt.executors.devices import mps_is_on
-from pbt.executors.machine import DISTRIBUTION, version_of
+from pbt.executors.machine import version_of
+from pbt.installed import DISTRIBUTION, install_command, requirement
 from pbt.store.sqlite import RunStore
 from pbt.terminal.console import console_for
 from pbt.text import printable
@@ -243,7 +244,7 @@ def _extras() -> Iterator[Check]:
         if missing
         else "all packages for `pbt demo` and MNIST are installed",
         status="warn" if missing else "ok",
-        remedy=f"install with: pip install '{DISTRIBUTION}[mnist]'" if missing else "",
+        remedy=f"install the extra 'mnist' with: {install_command('mnist')}" if missing else "",
     )
 
 
@@ -255,10 +256,10 @@ def _command() -> Iterator[Check]:
             name="command",
             status="fail",
             found=f"the unrelated build tool `pbt` {other} from PyPI is installed and replaces files of this package",
-            remedy=f"pip uninstall pbt, then: pip install --force-reinstall --no-deps {DISTRIBUTION}",
+            remedy=f"pip uninstall pbt, then: pip install --force-reinstall --no-deps {requirement()}",
         )
     elif path is None:
-        remedy = f"install with: pip install {DISTRIBUTION}; or use {sys.executable} -m pbt"
+        remedy = f"install with: {install_command()}; or use {sys.executable} -m pbt"
         yield Check(name="command", status="warn", found="`pbt` is not on the PATH", remedy=remedy)
     elif not _is_ours(Path(path)):
         remedy = f"activate this environment, or use {sys.executable} -m pbt"

@@ -24,6 +24,7 @@ from pbt.runs.catalog import (
     opened,
     resume_command,
     runs_in,
+    trials_in,
     unreadable,
 )
 from pbt.runs.results import Run
@@ -37,6 +38,8 @@ from pbt.terminal.summary import summary
 from pbt.terminal.tables import Column, grid
 from pbt.text import NONE, printable, scored
 
+NOTE = 48
+"""The most characters of a note in a list."""
 PACE = 1.0
 """Seconds between two reads of a watched run."""
 
@@ -148,7 +151,7 @@ def _status(path: Path) -> dict[str, Any]:
 def _show(run: Run, state: str, console: Console) -> None:
     console.print(Text(_standing(run, state), style="bold"), soft_wrap=True)
     summary(run, console=console)
-    if state == "interrupted" and run.path is not None:
+    if state in ("interrupted", "stopped") and run.path is not None:
         line = resume_command(run.path, run.meta.get("application") or {})
         console.print(Text(f"\nResume with: {line}"), soft_wrap=True)
 
@@ -156,14 +159,14 @@ def _show(run: Run, state: str, console: Console) -> None:
 def _standing(run: Run, state: str) -> str:
     single = SINGLE in (run.meta.get("application") or {})
     unit = "checkpoints" if single else "rounds"
-    text = f"{printable(run.path)}: {state}, {run.view.rounds_done} of {run.meta['rounds']} {unit} done"
+    shown = printable(run.view.ended) if state == "stopped" else state
+    text = f"{printable(run.path)}: {shown}, {run.view.rounds_done} of {run.meta['rounds']} {unit} done"
     return text if state != "lost" else f"{text}; {'training failed' if single else 'every member failed'}"
 
 
 def print_runs(folder: Path, *, json: bool) -> int:
     """Print the runs in a folder, the newest change last."""
-    paths = runs_in(folder)
-    if not paths:
+    if not runs_in(folder) and not trials_in(folder):
         found = "a run itself; `pbt status` shows it" if (folder / DATABASE).is_file() else "none"
         actual = found if folder.is_dir() else "a file" if folder.exists() else "nothing there"
         raise UsageError(f"{folder}: expected a folder with runs in it, found {actual}")
@@ -189,6 +192,11 @@ def _print_list(listed: Sequence[CatalogEntry]) -> None:
         Column(title="best", cells=[scored(entry.best) for entry in listed]),
         Column(title="changed", cells=[_when(entry.changed) for entry in listed], optional=True),
     ]
+    if any(entry.note for entry in listed):
+        notes = [
+            entry.note.line if len(entry.note.line) <= NOTE else f"{entry.note.line[: NOTE - 1]}…" for entry in listed
+        ]
+        columns.append(Column(title="note", cells=notes, side="left", optional=True))
     console = console_for()
     console.print(grid("", columns, console.width))
 
@@ -203,6 +211,8 @@ def _plain(entry: CatalogEntry) -> dict[str, Any]:
         "best": entry.best,
         "began": entry.began,
         "changed": entry.changed,
+        "note": entry.note.text,
+        "tags": list(entry.note.tags),
     }
 
 

@@ -12,7 +12,7 @@ from pbt.cli.command import COMMAND, ProgramOptions
 from pbt.cli.look import repair_damage
 from pbt.cli.options import Flag
 from pbt.cli.plans import under
-from pbt.cli.train_options import OutputOptions, PlacementOptions
+from pbt.cli.train_options import OutputOptions, PlacementOptions, StopOptions
 from pbt.compare.design import experiment_of, planned_again
 from pbt.errors import MissingExtraError, RunExistsError, UsageError
 from pbt.runs.catalog import APPLICATIONS, REPLAY, find_run, opened, resume_command
@@ -21,6 +21,7 @@ from pbt.runs.disk_space import bounded
 from pbt.runs.experiment import Experiment
 from pbt.runs.new_run import LatestLink, make_private, new_run_dir
 from pbt.runs.placement import Placement
+from pbt.runs.stopping import Stop
 from pbt.store.reader import is_begun
 from pbt.tasks.command import Command
 from pbt.terminal.exit import exit_code_of, print_error
@@ -42,6 +43,7 @@ def run(  # noqa: PLR0913 (a flag each)
     changed_plan: Flag = False,
     max_disk: str | None = None,
     private: Flag = False,
+    stop: StopOptions | None = None,
     placement: PlacementOptions | None = None,
     output: OutputOptions | None = None,
 ) -> int:
@@ -66,11 +68,13 @@ def run(  # noqa: PLR0913 (a flag each)
         changed_plan: With --resume: accept a plan that differs from the recorded one, and log the change.
         max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
         private: Give only yourself access to the run directory. Default: its permissions follow the umask.
+        stop: When to end before the last round.
         placement: Executor and hardware.
         output: Output on the terminal.
     """
     program = program or ProgramOptions()
     program.check_alone()
+    condition = (stop or StopOptions()).condition()
     if (named is None) == (program.command is None):
         got = "none of them" if named is None else "both"
         raise UsageError(
@@ -110,6 +114,7 @@ def run(  # noqa: PLR0913 (a flag each)
         resume=resume,
         max_disk=max_disk,
         changed_plan=changed_plan,
+        stop=condition,
         private=private,
     )
 
@@ -124,6 +129,7 @@ def resume(  # noqa: PLR0913 (a flag each)
     repair: Flag = False,
     changed_plan: Flag = False,
     max_disk: str | None = None,
+    stop: StopOptions | None = None,
     placement: PlacementOptions | None = None,
     output: OutputOptions | None = None,
 ) -> int:
@@ -142,10 +148,12 @@ def resume(  # noqa: PLR0913 (a flag each)
         repair: If the run is damaged, first restore its newest intact round, and print what was dropped.
         changed_plan: Accept a plan that differs from the recorded one, and log the change.
         max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
+        stop: When to end before the last round. Default: at the last round, whatever stopped the run before.
         placement: Executor and hardware. Default: as recorded.
         output: Output on the terminal.
     """
     path = find_run(named)
+    condition = (stop or StopOptions()).condition()
     placement, output = placement or PlacementOptions(), output or OutputOptions()
     if repair:
         repair_damage(path)
@@ -157,6 +165,8 @@ def resume(  # noqa: PLR0913 (a flag each)
     if application.get("name") == REPLAY:
         raise UsageError(f"{path} is a replay; resume it with: {resume_command(path, application)}")
     if application.get("name") in APPLICATIONS and file is None:
+        if condition is not None:
+            raise UsageError("--until-score, --max-time and --patience are for runs of a file or a command")
         output.begin(f"{path}: resuming")
         return resume_application(path, meta, rounds, placement, output, max_disk)
     if file is None and command is None:
@@ -196,6 +206,7 @@ def resume(  # noqa: PLR0913 (a flag each)
         resume=True,
         max_disk=max_disk,
         changed_plan=changed_plan,
+        stop=condition,
     )
 
 
@@ -242,6 +253,7 @@ def train_file(  # noqa: PLR0913 (a flag each)
     max_disk: str | None = None,
     changed_plan: bool = False,
     private: bool = False,
+    stop: Stop | None = None,
 ) -> int:
     """Train or resume the experiment of a user's file, and return the exit code."""
     links = [LatestLink()] if latest else []
@@ -259,6 +271,7 @@ def train_file(  # noqa: PLR0913 (a flag each)
                 observers=[*links, progress, *bound],
                 application=application,
                 changed_plan=changed_plan,
+                stop=stop,
             )
         return output.result(found)
 

@@ -12,6 +12,7 @@ from pbt.errors import UsageError
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
+from pbt.runs.stopping import Stop, seconds_of
 from pbt.terminal.exit import OK, SOME_FAILED, print_error
 from pbt.terminal.plain import as_json
 from pbt.terminal.progress import ProgressObserver
@@ -19,7 +20,7 @@ from pbt.terminal.single_progress import progress_of
 from pbt.terminal.summary import summary
 from pbt.text import printable
 
-_PLACEMENT, _OUTPUT = Group("Placement", sort_key=1), Group("Output", sort_key=2)
+_STOP, _PLACEMENT, _OUTPUT = (Group(name, sort_key=i) for i, name in enumerate(("Stopping", "Placement", "Output"), 1))
 
 
 @Parameter(name="*", group=_PLACEMENT)
@@ -85,6 +86,33 @@ class PlacementOptions:
         if recorded.get("device") == "cpu":
             base = replace(base, device=None)
         return self.over(base).resumed(recorded)
+
+
+@Parameter(name="*", group=_STOP)
+@dataclass(frozen=True, kw_only=True)
+class StopOptions:
+    """Conditions that end a run before its last round; it can be resumed.
+
+    Args:
+        until_score: Stop when a member has reached this score.
+        max_time: Stop at the first decision after this time of training, such as 90s, 30m, 8h or 2d.
+        patience: Stop when the best score has not improved for this many rounds.
+    """
+
+    until_score: float | None = None
+    max_time: str | None = None
+    patience: int | None = None
+
+    def condition(self) -> Stop | None:
+        """The condition; None without options.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        seconds = None if self.max_time is None else seconds_of("--max-time", self.max_time)
+        if (self.until_score, seconds, self.patience) == (None, None, None):
+            return None
+        return Stop(score=self.until_score, seconds=seconds, patience=self.patience)
 
 
 @Parameter(name="*", group=_OUTPUT)

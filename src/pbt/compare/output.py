@@ -8,10 +8,11 @@ from typing import Any
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import sentences
 from pbt.errors import MissingExtraError
+from pbt.runs.catalog import COMPARISON
 from pbt.store.durable import replace_file
 from pbt.text import finite
 
-JSON, PICTURE = "comparison.json", "comparison"
+JSON, PICTURE = COMPARISON, "comparison"
 FORMATS = ("png", "svg")
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pbt.core.population import Role, StateRef
-from pbt.space import HParams, Value
+from pbt.domains import Value
+from pbt.space import HParams
 
 DecisionKind = Literal["continue", "explore", "exploit", "replace"]
 
@@ -137,7 +138,7 @@ class Ended:
     kind: ClassVar[str] = "ended"
     round: int
     why: str
-    """`FINISHED` or `LOST`."""
+    """`FINISHED`, `LOST`, or the condition that stopped the run before its last round."""
 
 
 Event = Born | Reported | Failed | Decided | MemoryUpdated | Retired | Ended

@@ -1,6 +1,6 @@
 """Explore rules: changes of hyperparameters. Each rule is a frozen record called as `(hparams, member, view, rng)`.
 
-A rule returns the new values and the draw for each changed name. The domains (`pbt.space`) move the values, so these
+A rule returns the new values and the draw for each changed name. The domains (`pbt.domains`) move the values, so these
 stay within their bounds under every rule. Plans are written with the lower-case names.
 """
 
@@ -12,8 +12,9 @@ from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.rules import EVERY, Factors, checked_factors, factors_of, is_number, resolved, rule_name
 from pbt.core.schedule import Schedule
+from pbt.domains import Choice, Value
 from pbt.errors import UsageError, nearest
-from pbt.space import Choice, HParams, Space, Value
+from pbt.space import HParams, Space
 
 Explored = tuple[HParams, Mapping[str, Value]]
 Explore = Callable[[HParams, Member, View, Rng], Explored]

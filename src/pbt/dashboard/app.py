@@ -13,10 +13,10 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from pbt.dashboard.cache import Answer, ResponseCache, in_thread
-from pbt.report.page import look
+from pbt.report.page import SHARED, look
 
 HTML, CSS, JS, SVG, JSON = "text/html", "text/css", "text/javascript", "image/svg+xml", "application/json"
-SCRIPTS = ("main.js", "parts.js", "figures.js", "run.js", "runs.js")
+SCRIPTS = ("main.js", "run.js", "runs.js", "overview.js", "overlay.js")
 ALWAYS_ASK = "private, no-cache"
 """Browsers may cache the file but must revalidate it: an update of the package changes it."""
 
@@ -50,7 +50,7 @@ def dashboard(responses: ResponseCache, library: Callable[[], str]) -> ASGIApp:
     """
     page = File(body=_own("page.html"), type=HTML)
     files: Mapping[str, File] = {
-        "/look.js": File(body=look("look.js").encode(), type=JS),
+        **{f"/{name}": File(body=look(name).encode(), type=JS) for name in SHARED},
         "/page.css": File(body=look("page.css").encode() + _own("dashboard.css"), type=CSS),
         "/icon.svg": File(body=_own("icon.svg"), type=SVG),
         **{f"/{name}": File(body=_own(name), type=JS) for name in SCRIPTS},
@@ -72,6 +72,14 @@ def dashboard(responses: ResponseCache, library: Callable[[], str]) -> ASGIApp:
         answer = await responses.run(request.path_params["key"])
         return await _dynamic(request, answer) if answer is not None else await not_found(request)
 
+    async def member(request: Request) -> Response:
+        answer = await responses.member(request.path_params["key"], request.path_params["number"])
+        return await _dynamic(request, answer) if answer is not None else await not_found(request)
+
+    async def series(request: Request) -> Response:
+        answer = await responses.series(request.path_params["key"])
+        return await _dynamic(request, answer) if answer is not None else await not_found(request)
+
     async def not_found(_: Request) -> Response:
         return PlainTextResponse("404 Not Found: unknown path\n", 404)
 
@@ -82,10 +90,13 @@ def dashboard(responses: ResponseCache, library: Callable[[], str]) -> ASGIApp:
         [
             Route("/", partial(static, page)),
             Route("/run/{key}", partial(static, page)),
+            Route("/runs", partial(static, page)),
             *(Route(path, partial(static, file)) for path, file in files.items()),
             Route("/plotly.js", plotly),
             Route("/api/runs", runs),
             Route("/api/run/{key}", run),
+            Route("/api/run/{key}/series", series),
+            Route("/api/run/{key}/member/{number:int}", member),
             Route("/{path:path}", not_found),
         ],
         redirect_slashes=False,

@@ -17,11 +17,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from pbt.dashboard.comparison import ComparisonReader
 from pbt.dashboard.payload import PageMaker, RunPage
 from pbt.dashboard.watch import UNREAD, Watch, WatchedRun
 from pbt.report.page import json_text
+from pbt.runs.run_notes import read_note
 
 SHARE = 0.003
 """The share of the machine's CPU time for rendering a run again; the same share is allowed for detecting changes."""
@@ -31,6 +33,8 @@ LONGEST = 60.0
 """The most seconds until a changed run may be rendered again."""
 KEPT = 8
 """The most runs whose pages are cached."""
+MOST_SERIES = 200
+"""The most runs whose lines for comparison are cached."""
 AT_ONCE = 2
 """The most pages rendered at the same time."""
 
@@ -102,11 +106,13 @@ class ResponseCache:
     def __init__(self, watch: Watch, make: Maker | None = None) -> None:
         self._watch = watch
         self._make: Maker = make or PageMaker()
+        self._comparison = ComparisonReader(watch.place)
         self._looking = Pace(SHARE, PAUSE)
         self._listed: dict[str, WatchedRun] = {}
         self._list: Answer | None = None
         self._look: asyncio.Task[Answer] | None = None
         self._kept: OrderedDict[str, CachedPage] = OrderedDict()
+        self._series: OrderedDict[str, tuple[str, Answer]] = OrderedDict()
         self._making: dict[str, asyncio.Task[Answer]] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
 
@@ -137,6 +143,35 @@ class ResponseCache:
             task.add_done_callback(lambda _: self._making.pop(key, None))
         return await asyncio.shield(self._making[key])
 
+    async def member(self, key: str, number: int) -> Answer | None:
+        """The record of a member; None if there is no such run or member."""
+        await self.runs()
+        listed = self._listed.get(key)
+        if listed is None or not isinstance(self._make, PageMaker):
+            return None
+        make = self._make.member
+        async with self._room:
+            body, _ = await in_thread(lambda: make(listed.path, listed.version, number))
+        return None if body is None else _answer(body)
+
+    async def series(self, key: str) -> Answer | None:
+        """The lines of a run that are laid over those of others; None if no run has this key."""
+        await self.runs()
+        listed = self._listed.get(key)
+        if listed is None or not isinstance(self._make, PageMaker):
+            return None
+        kept = self._series.get(key)
+        if kept is not None and kept[0] == listed.version:
+            return kept[1]
+        make = self._make.series
+        async with self._room:
+            body, _ = await in_thread(lambda: make(listed.path, listed.version))
+        answer = _answer(body)
+        self._series[key] = listed.version, answer
+        while len(self._series) > MOST_SERIES:
+            self._series.popitem(last=False)
+        return answer
+
     def _rendered(self, listed: WatchedRun) -> Answer:
         with _paused_collection:
             page = self._make(listed.path, listed.version)
@@ -145,8 +180,15 @@ class ResponseCache:
     def _looked(self, _: object) -> None:
         self._look = None
 
+    def _read_list(self) -> tuple[list[WatchedRun], list[dict[str, Any]], dict[str, Any] | None]:
+        """The runs, their notes, and what the folder compares."""
+        listed = self._watch.look()
+        notes = [read_note(item.path) for item in listed]
+        plain = [{"note": note.text, "tags": list(note.tags)} for note in notes]
+        return listed, plain, self._comparison.read()
+
     async def _look_again(self) -> Answer:
-        listed, seconds = await in_thread(self._watch.look)
+        (listed, notes, comparison), seconds = await in_thread(self._read_list)
         # The first pass over a large folder is not slowed down: each run is read in full only once.
         self._looking.spent(0.0 if any(item.state == UNREAD for item in listed) else seconds)
         self._listed = {item.key: item for item in listed}
@@ -154,7 +196,8 @@ class ResponseCache:
             "name": self._watch.name,
             "single": self._watch.single,
             "left_out": self._watch.left_out,
-            "runs": [item.plain() for item in listed],
+            "comparison": comparison,
+            "runs": [item.plain() | note for item, note in zip(listed, notes, strict=True)],
         }
         self._list = _answer(json_text(plain).encode())
         return self._list

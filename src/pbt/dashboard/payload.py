@@ -10,7 +10,9 @@ from typing import Any
 from pbt.errors import PBTError
 from pbt.report.content import Content, ReportSection, content
 from pbt.report.data.figures import pictures
+from pbt.report.data.series import run_series
 from pbt.report.page import json_text
+from pbt.report.parts import page_parts, record_of
 from pbt.report.read import GrowingReader, read_snapshot
 from pbt.report.snapshot import RunSnapshot
 from pbt.report.write import drawn
@@ -25,20 +27,26 @@ class RunPage:
     texts: Mapping[str, Any]
     """Everything but the figures."""
     figures: Mapping[str, bytes] = field(default_factory=dict)
+    parts: Mapping[str, bytes] = field(default_factory=dict)
+    """The tables of states and of members, each as JSON."""
 
     @property
     def tags(self) -> dict[str, str]:
-        """A hash of each figure by name."""
-        return {name: hashlib.sha256(figure).hexdigest()[:16] for name, figure in self.figures.items()}
+        """A hash of each figure and each table by name."""
+        pieces = {**self.figures, **self.parts}
+        return {name: hashlib.sha256(piece).hexdigest()[:16] for name, piece in pieces.items()}
 
     def body(self, known: Collection[str] = ()) -> bytes:
-        """The page as JSON: texts, `tags`, and `figures` by name, without those whose tags are `known`."""
+        """The page as JSON: texts, `tags`, `figures` and `parts` by name, without those whose tags are `known`."""
         tags = self.tags
         head = json_text({**self.texts, "tags": tags}).encode()
-        figures = b",".join(
-            json_text(name).encode() + b":" + figure for name, figure in self.figures.items() if tags[name] not in known
+        figures, parts = (
+            b",".join(
+                json_text(name).encode() + b":" + piece for name, piece in pieces.items() if tags[name] not in known
+            )
+            for pieces in (self.figures, self.parts)
         )
-        return head[:-1] + b',"figures":{' + figures + b"}}"
+        return head[:-1] + b',"figures":{' + figures + b'},"parts":{' + parts + b"}}"
 
 
 class PageMaker:
@@ -52,10 +60,37 @@ class PageMaker:
         self._most = most
         self._lock = threading.Lock()
         self._readers: dict[Path, tuple[int, GrowingReader]] = {}
+        self._last: tuple[Path, str, RunSnapshot] | None = None
 
     def __call__(self, path: Path, version: str) -> RunPage:
         """The page of a run."""
-        return run_page(path, version, self._read)
+
+        def read(place: Path) -> RunSnapshot:
+            snapshot = self._read(place)
+            self._last = path, version, snapshot
+            return snapshot
+
+        return run_page(path, version, read)
+
+    def series(self, path: Path, version: str) -> bytes:
+        """The lines of a run that are laid over those of others, as JSON; without lines if it cannot be read."""
+        last = self._last
+        try:
+            snapshot = last[2] if last is not None and last[:2] == (path, version) else read_snapshot(path)
+            return json_text(run_series(snapshot)).encode()
+        except (PBTError, OSError) as error:
+            return json_text({"problem": printable(error), "scores": [], "schedules": []}).encode()
+
+    def member(self, path: Path, version: str, member: int) -> bytes | None:
+        """The record of a member as JSON; None if there is none.
+
+        The snapshot of the run that was read last is kept for it; any other run is read again.
+        """
+        last = self._last
+        if last is None or last[:2] != (path, version):
+            last = self._last = path, version, self._read(path)
+        record = record_of(last[2], member, path)
+        return None if record is None else json_text(record).encode()
 
     def _read(self, path: Path) -> RunSnapshot:
         with self._lock:
@@ -86,6 +121,7 @@ def run_page(path: Path, version: str, read: Callable[[Path], RunSnapshot] = rea
         return RunPage(
             texts={"version": version, "problem": "", **_plain(content(snapshot, records))},
             figures={name: json_text(figure).encode() for name, figure in drawn(records).items()},
+            parts={name: json_text(part).encode() for name, part in page_parts(snapshot).items()},
         )
     except PBTError as error:
         problem = str(error)
@@ -104,6 +140,7 @@ def _plain(texts: Content) -> dict[str, Any]:
         "warnings": [{"figure": w.figure, "title": w.title, "text": printable(w.text)} for w in texts.warnings],
         "praise": texts.praise,
         "sections": [_section(section) for section in texts.sections],
+        "members": printable(texts.members),
         "setting": _pairs(texts.setting),
         "environment": _pairs(texts.environment),
     }

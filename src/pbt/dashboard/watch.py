@@ -6,13 +6,14 @@ seconds is read again even if its time is the same.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pbt.runs.catalog import CatalogEntry, RunFollower, runs_in, unreadable
+from pbt.runs.catalog import CatalogEntry, RunFollower, runs_in, trials_in, unreadable
 from pbt.store.layout import DATABASE
 from pbt.store.live import live_stamp
 from pbt.text import number, printable
@@ -45,6 +46,8 @@ class WatchedRun:
     members: int = 0
     best: str = ""
     """The best score as text; empty before the first one."""
+    best_score: float | None = None
+    """The best score; None before the first finite one."""
     score: str = "score"
     """The display name of the score."""
     changed: float | None = None
@@ -70,14 +73,14 @@ class Watch:
     def __init__(self, place: Path, clock: Callable[[], float] = time.time) -> None:
         self.single = (place / DATABASE).is_file()
         self.name = printable(place.resolve().name)
-        self._place = place
+        self.place = place
         self._clock = clock
         self._followed: dict[Path, _Followed] = {}
         self.left_out = 0
 
     def look(self) -> list[WatchedRun]:
         """The runs in their current state: running ones first, then the last changed."""
-        self._followed = {path: self._followed.get(path) or _Followed(path) for path in self._paths()}
+        self._followed = {path: self._followed.get(path) or _Followed(path, self.place) for path in self._paths()}
         deadline = time.monotonic() + BUDGET
         for followed in self._followed.values():
             followed.look(self._clock(), read=time.monotonic() < deadline)
@@ -86,10 +89,11 @@ class Watch:
 
     def _paths(self) -> list[Path]:
         if self.single:
-            return [self._place]
+            return [self.place]
         try:
             # The last changed run comes first, so that it is read first.
-            times = {path: (path / DATABASE).stat().st_mtime_ns for path in runs_in(self._place)}
+            runs = runs_in(self.place) or [trial.path for trial in trials_in(self.place)]
+            times = {path: (path / DATABASE).stat().st_mtime_ns for path in runs}
         except OSError:
             return list(self._followed)  # a run is being removed; the next look lists the others
         paths = sorted(times, key=lambda path: (-times[path], path.name))
@@ -111,8 +115,9 @@ class _Stamp:
 class _Followed:
     """A run with its last entry; its log is read only if it may have changed."""
 
-    def __init__(self, path: Path) -> None:
-        name = path.resolve().name
+    def __init__(self, path: Path, place: Path) -> None:
+        # In a comparison with its plan: the seed alone names several runs.
+        name = path.relative_to(place).as_posix() if path != place else path.resolve().name
         key = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
         self.path = path
         self.listed = WatchedRun(path=path, key=key, name=printable(name))
@@ -156,6 +161,7 @@ class _Followed:
             asked=entry.rounds,
             members=entry.population or 0,
             best="" if entry.best is None else number(entry.best),
+            best_score=entry.best if entry.best is not None and math.isfinite(entry.best) else None,
             score=entry.score,
             changed=entry.changed,
             problem=printable(entry.problem),

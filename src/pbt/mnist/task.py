@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pbt.domains import Choice, Domain, Float
 from pbt.errors import ConfigError, DataError
 from pbt.mnist.augment import augmentation
 from pbt.mnist.config.evolving import Evolving
@@ -21,7 +22,7 @@ from pbt.mnist.models import Shape, network
 from pbt.pytorch import Binding, Data, Split, SupervisedTask, accuracy, dropout, loss, optimizer
 from pbt.runs.catalog import opened
 from pbt.runs.results import Run
-from pbt.space import Choice, Domain, Float, Space
+from pbt.space import Space
 from pbt.store.reader import is_begun
 
 log = logging.getLogger("pbt")

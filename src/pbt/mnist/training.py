@@ -14,6 +14,7 @@ from typing import Any
 from pbt.core.exploit import never, truncation
 from pbt.core.explore import follow, perturb
 from pbt.core.strategy import Plan
+from pbt.domains import Float
 from pbt.errors import ConfigError, MissingExtraError, PopulationLostError, RunError
 from pbt.mnist.beginning import KeepsStart, Weights, pretrained, started
 from pbt.mnist.config.record import Config
@@ -32,7 +33,7 @@ from pbt.runs.engine import Observer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import EXECUTORS, Placement
 from pbt.runs.results import Run
-from pbt.space import Float, Space
+from pbt.space import Space
 from pbt.terminal.exit import print_error
 from pbt.terminal.single import SINGLE as SINGLE_SCREEN
 

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
+from pbt.domains import Float
 from pbt.executors.worker import Context
 from pbt.runs.experiment import Experiment
-from pbt.space import Float
 
 Array = npt.NDArray[np.float64]
 

@@ -18,10 +18,10 @@ import numpy as np
 from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
+from pbt.domains import Float
 from pbt.executors.worker import Context
 from pbt.problems.images import Array, Labels, images, splits
 from pbt.runs.experiment import Experiment
-from pbt.space import Float
 
 Weights = dict[str, Array]
 

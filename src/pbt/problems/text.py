@@ -20,11 +20,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from pbt.core.exploit import never, truncation
 from pbt.core.explore import keep, perturb
 from pbt.core.strategy import Plan
+from pbt.domains import Float
 from pbt.errors import DataError
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import Placement
-from pbt.space import Float
 
 CONTEXT, HIDDEN, BATCH, MOMENTUM = 5, 64, 32, 0.9
 STEPS, ROUNDS, MEMBERS = 150, 20, 10

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from pbt.core.exploit import truncation
 from pbt.core.explore import perturb
 from pbt.core.strategy import Plan
+from pbt.domains import Float
 from pbt.executors.worker import Context
 from pbt.problems.images import images, splits
 from pbt.pytorch import Binding, argument, optimizer
 from pbt.runs.experiment import Experiment
-from pbt.space import Float, HParams
+from pbt.space import HParams
 
 PIXELS, HIDDEN, CODE = 64, 64, 8
 EXAMPLES, BATCH = 1000, 50

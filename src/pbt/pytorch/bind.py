@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pbt.domains import Value
 from pbt.errors import TaskError, nearest
 from pbt.executors.base_values import (
     KIND,
@@ -24,7 +25,7 @@ from pbt.executors.base_values import (
 from pbt.executors.worker import Context
 from pbt.pytorch.live import Built, Live
 from pbt.pytorch.noise import KeyedDropout
-from pbt.space import HParams, Value
+from pbt.space import HParams
 
 SETTINGS: Mapping[str, Callable[[Any], bool]] = {
     "clip_norm": lambda value: value > 0,

@@ -11,13 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
+from pbt.domains import Choice, Domain
 from pbt.errors import TaskError
 from pbt.executors.fingerprint import record
 from pbt.pytorch.bind import SettingBinding
 from pbt.pytorch.data import Data
 from pbt.pytorch.data_record import fingerprint_of
 from pbt.pytorch.sources import ExampleSource
-from pbt.space import Choice, Domain
 
 
 def check_fields(model: Any, data: Any, optimizer: Any, bind: Any, functions: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
+from pbt.domains import Value
 from pbt.executors.base_values import (
     MARK,
     Written,
@@ -20,7 +21,6 @@ from pbt.executors.base_values import (
     ratio_of,
     rebase,
 )
-from pbt.space import Value
 
 if TYPE_CHECKING:
     from pbt.pytorch.bind import OptimizerBinding

@@ -59,7 +59,7 @@ class Noise:
         self._marks.clear()
 
     def bits(self, shape: torch.Size, layer: int) -> Tensor:
-        """Sixteen random bits for each element, as int16 (keys, *shape)."""
+        """Sixteen random bits for each element, as int16 `(keys, *shape)`."""
         call = self._use(layer)
         drawn = self._bits(shape.numel(), layer, call)
         return drawn.reshape(len(drawn), *shape)

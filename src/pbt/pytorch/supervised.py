@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pbt.core.rng import seed_of
+from pbt.domains import Domain
 from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.executors.seeding import seeded
@@ -51,7 +52,7 @@ from pbt.pytorch.precision import (
 )
 from pbt.pytorch.sources import ExampleSource, Inputs
 from pbt.pytorch.state import capture, restore, seed_global, threads_of
-from pbt.space import Domain, HParams
+from pbt.space import HParams
 
 _NOTHING: Mapping[str, Domain] = MappingProxyType({})
 

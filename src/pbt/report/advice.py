@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pbt.core.population import SMALL_POPULATION
+from pbt.domains import Choice
 from pbt.report.data.axes import axis_of, quantile
 from pbt.report.data.exploits import exploits
 from pbt.report.data.founders import taken_over
+from pbt.report.data.ranks import spearman
 from pbt.report.data.schedules import bound
 from pbt.report.snapshot import RunSnapshot
-from pbt.space import Choice
 from pbt.text import count, listed, number, percent
 
 FEW = 12
@@ -147,29 +148,10 @@ def correlations(snapshot: RunSnapshot) -> list[tuple[int, float]]:
             for state in generation.states
             if state.start is not None and state.start.member == state.member
         ]
-        correlation = _spearman(pairs) if len(pairs) >= PAIRS else None
+        correlation = spearman(pairs) if len(pairs) >= PAIRS else None
         if correlation is not None:
             by_round.append((generation.depth, correlation))
     return by_round
-
-
-def _spearman(pairs: list[tuple[float, float]]) -> float | None:
-    """The rank correlation; None if all values of one side are equal, so that it is undefined."""
-    a, b = _ranks([x for x, _ in pairs]), _ranks([y for _, y in pairs])
-    middle = (len(pairs) + 1) / 2
-    above = sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True))
-    below = (sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b)) ** 0.5
-    return above / below if below else None
-
-
-def _ranks(values: list[float]) -> list[float]:
-    """Ranks from 1; equal values share the mean of their ranks."""
-    places: dict[float, list[int]] = {}
-    for rank, value in enumerate(sorted(values), 1):
-        places.setdefault(value, []).append(rank)
-    # Equal values have adjacent ranks, whose mean is that of the first and the last.
-    means = {value: (ranks[0] + ranks[-1]) / 2 for value, ranks in places.items()}
-    return [means[value] for value in values]
 
 
 def _old_best(snapshot: RunSnapshot) -> Iterator[str]:

@@ -1,16 +1,20 @@
 """All texts of a report, in reading order, shared by the report page and the dashboard."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pbt.report.advice import advice
 from pbt.report.data.figures import NAMES, Pictures
+from pbt.report.data.members import MEMBERS as MOST
 from pbt.report.facts import environment, results, setting
 from pbt.report.sentences import HOW, NOTHING, ONLY_LIVE, TITLES, omission, shows
 from pbt.report.snapshot import RunSnapshot
 from pbt.report.tables import FigureTable, table
-from pbt.text import count
+from pbt.text import count, listed
 
+MEMBERS = "Members"
+"""The title of the table of members."""
 NO_WARNINGS = "None of the usual warnings applies to this run."
 
 
@@ -56,6 +60,8 @@ class Content:
     """Text in place of warnings; empty before a member has finished a round."""
     sections: tuple[ReportSection, ...]
     """Before a member has finished a round, at most that of the rounds in progress."""
+    members: str
+    """A sentence above the table of members; empty without members."""
     setting: Mapping[str, str]
     environment: Mapping[str, str]
 
@@ -72,6 +78,7 @@ def content(snapshot: RunSnapshot, pictures: Pictures) -> Content:
         warnings=warnings,
         praise="" if warnings or not snapshot.path else NO_WARNINGS,
         sections=tuple(_section(name, pictures, snapshot) for name in NAMES if _has_section(name, pictures, snapshot)),
+        members=_members(snapshot),
         setting=setting(snapshot),
         environment=environment(snapshot),
     )
@@ -86,6 +93,15 @@ def _lead(snapshot: RunSnapshot) -> str:
         return f"This run was interrupted after round {snapshot.rounds:,} and can be resumed."
     members, rounds = count(len(snapshot.members), "member"), count(snapshot.rounds, "round")
     return f"{members}, {rounds}, {snapshot.generations[-1].step:,} training steps in the longest lineage."
+
+
+def _members(snapshot: RunSnapshot) -> str:
+    if not snapshot.members:
+        return ""
+    statuses = Counter(snapshot.statuses.get(member, "live") for member in snapshot.members)
+    amounts = listed(f"{amount:,} {status}" for status, amount in statuses.items())
+    limit = f" The table has the best {MOST:,}." if len(snapshot.members) > MOST else ""
+    return f"{count(len(snapshot.members), 'member')}: {amounts}.{limit} A click on a member opens its record."
 
 
 def _has_section(name: str, pictures: Pictures, snapshot: RunSnapshot) -> bool:

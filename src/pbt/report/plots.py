@@ -48,6 +48,16 @@ def plot_plane(run: RunLike) -> Any:
     return _drawn("plane", run)
 
 
+def plot_parallel(run: RunLike) -> Any:
+    """Plot the members as lines through all hyperparameters: the last round, and the means of their ancestries."""
+    return _drawn("parallel", run)
+
+
+def plot_importance(run: RunLike) -> Any:
+    """Plot how much each hyperparameter goes with the score, between members of the same round."""
+    return _drawn("importance", run)
+
+
 def plot_health(run: RunLike) -> Any:
     """Plot founders, copies, failures and training time per round."""
     return _drawn("health", run)
@@ -61,4 +71,4 @@ def _drawn(name: str, run: RunLike) -> Any:
     record = getattr(records, name)
     if record is None:
         raise UsageError(f"{snapshot.name}: the figure '{name}' cannot be drawn. {shows(name, records, snapshot)}")
-    return getattr(matplotlib_figures, f"plot_{name}")(record)
+    return matplotlib_figures.captioned(getattr(matplotlib_figures, f"plot_{name}")(record), records.caption)

@@ -74,6 +74,6 @@ def read_snapshot(run: Run | str | Path, reader: RunReader | None = None) -> Run
             live = read_live(Path(run)) if writing else []
             return snapshot_of(found, found.journal(), writing=writing, live=live)
     if run.path is None:
-        return snapshot_of(run, [note for note in run.journal() if note.kind == CURVE])
+        return snapshot_of(run, [note for note in run.journal() if note.kind in {CURVE, "failure"}])
     writing = is_locked(run.path / LOCK)
     return snapshot_of(run, run.journal(), writing=writing, live=read_live(run.path) if writing else [])

@@ -10,6 +10,8 @@ from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.founders import FounderShares
 from pbt.report.data.health import Health
+from pbt.report.data.importance import Importance
+from pbt.report.data.parallel import Parallel
 from pbt.report.data.plane import Plane, PlaneFrame
 from pbt.report.data.schedules import Panel, ScheduleLines
 from pbt.report.data.tree import Tree
@@ -24,6 +26,8 @@ TITLES: Mapping[str, str] = {
     "founders": "Founders of the population",
     "exploits": "Copies between members",
     "plane": "Hyperparameters and scores, round by round",
+    "parallel": "Hyperparameters of the members, side by side",
+    "importance": "Hyperparameters that go with the score",
     "health": "Health of the run",
 }
 HOW: Mapping[str, str] = {
@@ -33,8 +37,8 @@ HOW: Mapping[str, str] = {
     "another, the bold line those of the winner's ancestry, and each blue line a round in progress; the x axis counts "
     "the training steps in a state.",
     "schedules": "Each thin line shows the values of one member, the bold line those of the winner's ancestry (the "
-    "discovered schedule), and each ring a hand-over to another member; the x axis counts the training steps in a "
-    "state.",
+    "discovered schedule), and each ring a hand-over to another member; members on few values are drawn a "
+    "little apart; the x axis counts the training steps in a state.",
     "tree": "Time runs from the initial members on the left (pink) to the living states on the right (blue); a line "
     "forks where a member was copied and ends where it was replaced; the height only keeps relatives together.",
     "founders": "Each area is one initial member, and its height is the share of the population that descends from "
@@ -43,6 +47,13 @@ HOW: Mapping[str, str] = {
     "pattern means that several good members alternated as donors.",
     "plane": "Each dot is a member after the round selected on the slider, colored by its score, and the ring marks "
     "the ancestor of the best state.",
+    "parallel": "Each line is a member and each upright one hyperparameter, the last one the score with its better end "
+    "on top; above are the values of the last round, below the means along each ancestry, weighted by training steps; "
+    "the color is the rank, orange the best.",
+    "importance": "Each mark is the mean over rounds of a rank correlation between members of the same round, so that "
+    "progress over time plays no part, and gray is the size that chance alone reaches in one round; correlation is no "
+    "cause: values that were copied together share the credit, and a value that all members have settled on shows no "
+    "relation, however much it matters.",
     "health": "Per round, as counted by each member: founders with descendants, members that started from a copy, "
     "failed rounds, and the training time of the median and of the slowest member.",
 }
@@ -55,6 +66,8 @@ ABSENT: Mapping[str, str] = {
     "tree": "A single member has no tree.",
     "founders": "A single member has a single founder.",
     "exploits": "No member copied another.",
+    "parallel": "Comparing hyperparameters takes at least two members and one hyperparameter.",
+    "importance": "Relating hyperparameters and scores takes at least five members in a round and one hyperparameter.",
     "plane": "Comparing hyperparameters takes at least two members and one hyperparameter.",
 }
 """Why a figure is missing."""
@@ -73,7 +86,11 @@ def omission(record: Any) -> str:
     """A sentence about values that a figure leaves out; empty where it shows all."""
     if isinstance(record, Fitness) and record.hidden:
         return f"The axis leaves out {count(record.hidden, 'outlying score')}; double-click to show all."
-    if isinstance(record, Plane) and record.others:
+    if isinstance(record, Plane) and record.clipped:
+        end = f"{'above' if record.minimize else 'below'} the end of the color scale"
+        others = f" Not shown: {listed(record.others)}; the table lists all hyperparameters." if record.others else ""
+        return f"{count(record.clipped, 'score')} {end} share its last color.{others}"
+    if isinstance(record, (Plane, Parallel)) and record.others:
         return f"Not shown: {listed(record.others)}; the table lists all hyperparameters."
     return ""
 
@@ -201,6 +218,29 @@ def _range(values: Any) -> str:
     return f"at {low}" if low == high else f"between {low} and {high}"
 
 
+def _parallel(record: Parallel, snapshot: RunSnapshot) -> str:
+    last = snapshot.generations[-1].states
+    same = [
+        name for name in snapshot.space if len(last) > 1 and len({repr(state.hparams.get(name)) for state in last}) == 1
+    ]
+    text = f"The best state of the last round is that of member {record.newest[-1].ref.member}."
+    return f"{text} All members have the same {listed(same)}." if same else text
+
+
+def _importance(record: Importance, snapshot: RunSnapshot) -> str:  # noqa: ARG001
+    clear = [row for row in record.rows if row.score is not None and abs(row.score) > row.chance]
+    rounds = count(record.rounds, "round")
+    if not clear:
+        return f"In {rounds}, no hyperparameter goes with the {record.score} more than chance alone could explain."
+    clauses = [
+        f"{row.axis.name} ({number(row.score, 2)}"
+        + ("" if row.axis.options else ", larger is better" if (row.score or 0) > 0 else ", smaller is better")
+        + ")"
+        for row in clear[:4]
+    ]
+    return f"In {rounds}, these go with the {record.score} more than chance alone explains: {listed(clauses)}."
+
+
 def _health(record: Health, snapshot: RunSnapshot) -> str:  # noqa: ARG001
     rate = sum(record.copied[1:]) / max(1, len(record.copied) - 1)
     parts = [f"On average, {percent(rate)} of the members start a round from a copy." if rate else "No member copied."]
@@ -220,5 +260,7 @@ _FINDINGS: Mapping[str, Callable[[Any, RunSnapshot], str]] = {
     "founders": _founders,
     "exploits": _exploits,
     "plane": _plane,
+    "parallel": _parallel,
+    "importance": _importance,
     "health": _health,
 }

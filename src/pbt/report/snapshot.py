@@ -78,6 +78,10 @@ class RunSnapshot:
     """The rounds in progress that report numbers."""
     unread: frozenset[str] = frozenset()
     """Hyperparameters that could not be read back after a hand-over because the task reads them itself."""
+    statuses: Mapping[int, str] = field(default_factory=dict)
+    """`live`, `failed` or `retired`, by member."""
+    attempts: Mapping[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
+    """The journal of failed rounds by (member, round): attempt, traceback, file and line."""
 
     @property
     def states(self) -> Mapping[StateRef, TrainedState]:
@@ -192,6 +196,8 @@ def snapshot_of(
         points={ref: points for ref, points in points_of(notes).items() if ref in tree.states or ref in tree.failures},
         live=_in_progress(view, tree, live) if writing else (),
         unread=frozenset(name for note in notes if note.kind == "unread" for name in note.details.get("names", ())),
+        statuses={member.id: member.status for member in view.members},
+        attempts={_ref(note): note.details for note in notes if note.kind == "failure" and _ref(note) in tree.failures},
     )
 
 

@@ -12,6 +12,8 @@ from pbt.report.data.figures import Pictures
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.founders import FounderShares
 from pbt.report.data.health import Health
+from pbt.report.data.importance import Importance
+from pbt.report.data.parallel import Parallel
 from pbt.report.data.plane import Plane
 from pbt.report.snapshot import RunSnapshot
 from pbt.text import number
@@ -131,6 +133,19 @@ def _plane(record: Plane, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     return _table("member after the last round", ("member", "step", snapshot.score_name, *snapshot.space), rows)
 
 
+def _parallel(record: Parallel, snapshot: RunSnapshot) -> FigureTable:
+    """The values of the last round, best first."""
+    states = [snapshot.states[line.ref] for line in reversed(record.newest)]
+    rows = [(s.member, s.round, s.score, *(s.hparams.get(name) for name in snapshot.space)) for s in states]
+    return _table("member of the last round", ("member", "round", snapshot.score_name, *snapshot.space), rows)
+
+
+def _importance(record: Importance, snapshot: RunSnapshot) -> FigureTable:
+    rows = [(row.axis.name, row.score, row.gain, row.chance, row.rounds) for row in record.rows]
+    head = ("hyperparameter", f"with {snapshot.score_name}", "with improvement", "by chance in one round", "rounds")
+    return _table("hyperparameter", head, rows)
+
+
 def _health(record: Health, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG001
     columns = (record.rounds, record.founders, record.copied, record.failed, record.seconds, record.slowest)
     rows = [
@@ -143,11 +158,13 @@ def _health(record: Health, snapshot: RunSnapshot) -> FigureTable:  # noqa: ARG0
 
 _MAKE: Mapping[str, Callable[[Any, RunSnapshot], FigureTable]] = {
     "fitness": _fitness,
+    "plane": _plane,
     "curves": _points,
     "schedules": _schedules,
     "tree": _tree,
     "founders": _founders,
     "exploits": _exploits,
-    "plane": _plane,
     "health": _health,
+    "parallel": _parallel,
+    "importance": _importance,
 }

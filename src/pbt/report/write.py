@@ -9,9 +9,13 @@ from pbt.report import plotly_figures
 from pbt.report.content import content
 from pbt.report.data.figures import NAMES, Pictures, pictures
 from pbt.report.page import page
-from pbt.report.plotly_figures.common import Figure
+from pbt.report.parts import page_parts
+from pbt.report.parts import records as records_of_members
+from pbt.report.plotly_figures.common import Figure, titled
 from pbt.report.read import read_snapshot
+from pbt.report.sentences import TITLES
 from pbt.runs.results import Run
+from pbt.runs.run_notes import Note, read_note
 from pbt.store.durable import replace_file
 
 FOLDER, PAGE = "report", "report.html"
@@ -52,7 +56,12 @@ def write_report(run: Run | str | Path, out: str | Path | None = None) -> Path:
         raise UsageError(f"{path}: expected a file name for the report, found a folder")
     snapshot = read_snapshot(run)
     records = pictures(snapshot)
-    replace_file(path, page(content(snapshot, records), drawn(records), library).encode())
+    folder = run.path if isinstance(run, Run) else Path(run)
+    note = Note() if folder is None else read_note(folder)
+    parts = page_parts(snapshot)
+    if parts:
+        parts["records"] = records_of_members(snapshot, folder)
+    replace_file(path, page(content(snapshot, records), drawn(records), parts, library, note).encode())
     return path
 
 
@@ -92,7 +101,7 @@ def write_pictures(run: Run | str | Path, formats: Iterable[str], out: str | Pat
         record = getattr(records, name)
         if record is None:
             continue
-        figure = getattr(matplotlib_figures, f"plot_{name}")(record)
+        figure = matplotlib_figures.captioned(getattr(matplotlib_figures, f"plot_{name}")(record), records.caption)
         for suffix in suffixes:
             path = folder / f"{name}.{suffix}"
             replace_file(path, matplotlib_figures.figure_bytes(figure, suffix))
@@ -103,7 +112,11 @@ def write_pictures(run: Run | str | Path, formats: Iterable[str], out: str | Pat
 def drawn(records: Pictures) -> dict[str, Figure]:
     """The available figures by name, drawn as plotly figures."""
     by_name = {name: getattr(records, name) for name in NAMES}
-    return {name: _PLOTLY[name](record) for name, record in by_name.items() if record is not None}
+    return {
+        name: titled(_PLOTLY[name](record), TITLES[name], records.caption)
+        for name, record in by_name.items()
+        if record is not None
+    }
 
 
 def _home(run: Run | str | Path) -> Path:

@@ -13,9 +13,9 @@ from pbt.core.explore import Perturb
 from pbt.core.population import SMALL_POPULATION
 from pbt.core.rules import factors_of
 from pbt.core.strategy import Plan
+from pbt.domains import Choice
 from pbt.executors.base import Outcome, Report
 from pbt.runs.engine import Engine, Observer, RunSpec
-from pbt.space import Choice
 
 log = logging.getLogger("pbt")
 

@@ -1,26 +1,30 @@
 """The runs on disk: find, open and list them, by the names used on the command line."""
 
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pbt.core.events import FINISHED
+from pbt.core.events import FINISHED, LOST
 from pbt.core.fold import apply, empty_view
 from pbt.core.laws import LogLaws
 from pbt.core.population import View
 from pbt.errors import PBTError, RunFormatError, nearest
 from pbt.runs.folding import fold_log
 from pbt.runs.results import Run
+from pbt.runs.run_notes import NO_NOTE, Note, read_note
 from pbt.store.layout import DATABASE
 from pbt.store.reader import RunReader
 from pbt.text import printable
 
 RUNS = Path("runs")
+COMPARISON = "comparison.json"
+"""The results in a folder made by `pbt compare`."""
 RECORDED = ("seed", "population", "rounds", "space")
 """Values without which a run cannot be read; `pbt.run` records them all."""
 APPLICATIONS: Mapping[str, str] = {
@@ -70,13 +74,40 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.is_symlink() and (path / DATABASE).is_file())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialPath:
+    """A run of a comparison."""
+
+    name: str
+    """Its plan and seed, such as `pbt/seed-3`."""
+    path: Path
+
+
+def trials_in(folder: Path) -> list[TrialPath]:
+    """The runs of a folder made by `pbt compare`, by name: `PLAN/seed-N`; none in any other folder."""
+    if not folder.is_dir() or (folder / DATABASE).is_file():
+        return []
+    plans = [plan for plan in folder.iterdir() if plan.is_dir() and not plan.is_symlink()]
+    found = [
+        TrialPath(name=f"{plan.name}/{path.name}", path=path)
+        for plan in plans
+        if not (plan / DATABASE).is_file()
+        for path in runs_in(plan)
+        if _TRIAL.fullmatch(path.name)
+    ]
+    return sorted(found, key=lambda trial: (trial.path.parent.name, int(trial.path.name.partition("-")[2])))
+
+
+_TRIAL = re.compile(r"seed-\d{1,9}")
+
+
 def state_of(view: View, *, writing: bool) -> str:
-    """`running`, `finished`, `lost` (every member failed) or `interrupted`."""
+    """`running`, `finished`, `lost` (every member failed), `stopped` (by a condition) or `interrupted`."""
     if writing:
         return "running"
     if view.ended is None:
         return "interrupted"
-    return "finished" if view.ended == FINISHED else "lost"
+    return {FINISHED: "finished", LOST: "lost"}.get(view.ended, "stopped")
 
 
 @contextmanager
@@ -140,6 +171,8 @@ class CatalogEntry:
     """Time of the last event, in seconds since 1970."""
     problem: str = ""
     """Why the run cannot be read; empty if it can."""
+    note: Note = NO_NOTE
+    """Notes and tags."""
 
 
 class RunFollower:
@@ -222,14 +255,18 @@ def _whole(value: Any) -> int | None:
 
 
 def list_runs(folder: Path) -> list[CatalogEntry]:
-    """The runs in a folder, the last changed one at the end; one that cannot be read is an entry with the reason."""
-    return sorted(map(_listed, runs_in(folder)), key=lambda entry: (entry.changed or 0.0, entry.path.name))
+    """The runs in a folder, the last changed one at the end; one that cannot be read is an entry with the reason.
+
+    A folder made by `pbt compare` has those of all plans.
+    """
+    paths = runs_in(folder) or [trial.path for trial in trials_in(folder)]
+    return sorted(map(_listed, paths), key=lambda entry: (entry.changed or 0.0, entry.path.name))
 
 
 def _listed(path: Path) -> CatalogEntry:
     follower = RunFollower(path)
     try:
-        return follower.read()
+        return replace(follower.read(), note=read_note(path))
     except Exception as error:  # noqa: BLE001 (the folder is untrusted; the other runs must still be listed)
         return CatalogEntry(path=path, problem=unreadable(path, error))
     finally:

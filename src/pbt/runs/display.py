@@ -83,6 +83,14 @@ class RunPlots:
         """The population in the plane of two hyperparameters, after four rounds."""
         return self._drawn("plane")
 
+    def parallel(self) -> Figure:
+        """The members as lines through all hyperparameters: the last round, and the means of their ancestries."""
+        return self._drawn("parallel")
+
+    def importance(self) -> Figure:
+        """How much each hyperparameter goes with the score, between members of the same round."""
+        return self._drawn("importance")
+
     def health(self) -> Figure:
         """Founders, copies, failures and training time per round."""
         return self._drawn("health")

@@ -6,7 +6,7 @@ so a resumed run takes the same path as a new one.
 
 import gc
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -164,6 +164,14 @@ class Engine:
     def founder(self, member: Member) -> int:
         """The initial member from which a member of the current view descends."""
         return self.standings.founder(member.id, member.state)
+
+    def stop(self, why: str) -> list[Event]:
+        """Log that the run ends here, with its next rounds open; returns the events, none if it has ended already."""
+        if self.finished or self.view.ended is not None:
+            return []
+        events: list[Event] = [Ended(round=self.view.round, why=why)]
+        self._commit(events)
+        return events
 
     def save_checkpoint(self) -> None:
         """Save the fold of the log, from which readers and the next start continue."""
@@ -362,8 +370,19 @@ class Engine:
         return error
 
 
-def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()) -> None:
+def drive(
+    engine: Engine,
+    executor: Executor,
+    observers: Sequence[Observer] = (),
+    stop: Callable[[View], str] = lambda _view: "",
+) -> None:
     """Run to the end: pass tasks to the executor and outcomes to the engine.
+
+    Args:
+        engine: The run.
+        executor: Where it is trained; closed at the end.
+        observers: They see every step.
+        stop: Why the run ends now, called whenever decisions were logged; empty: it continues.
 
     Raises:
         WorkerError: The executor has no work left although outcomes are missing.
@@ -375,16 +394,30 @@ def drive(engine: Engine, executor: Executor, observers: Sequence[Observer] = ()
             closing.callback(observer.close)
         for observer in observers:
             observer.on_start(engine)
-        if not engine.finished:
+        why = stop(engine.view) if engine.view.round else ""  # there is nothing to judge yet
+        if not (engine.finished or why):
             with executor:
-                while not engine.finished:
-                    _turn(engine, executor, observers)
+                why = _train(engine, executor, observers, stop)
+        if events := engine.stop(why) if why else []:
+            log.info("%s after round %d of %d", why, engine.view.rounds_done, engine.course.rounds)
+            for observer in observers:
+                observer.on_commit(engine, events)
         engine.save_checkpoint()
         for observer in observers:
             observer.on_end(engine)
 
 
-def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> None:
+def _train(engine: Engine, executor: Executor, observers: Sequence[Observer], stop: Callable[[View], str]) -> str:
+    """Train until the run is finished or stopped; returns why it stopped, empty after the last round."""
+    why = ""
+    while not engine.finished and not why:
+        if _turn(engine, executor, observers):
+            why = stop(engine.view)
+    return why
+
+
+def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> bool:
+    """Wait for outcomes and pass them on; returns whether events were logged."""
     tasks = engine.ask()
     if tasks:
         executor.submit(tasks)
@@ -411,3 +444,4 @@ def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> 
     if events:
         for observer in observers:
             observer.on_commit(engine, events)
+    return bool(events)

@@ -12,6 +12,7 @@ from pbt.core.describe import Difference, describe, difference, qualified_name
 from pbt.core.fold import sign_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
+from pbt.domains import DomainBase
 from pbt.errors import UsageError, nearest
 from pbt.executors.cluster_data import hold
 from pbt.executors.fingerprint import recording
@@ -29,8 +30,9 @@ from pbt.runs.preflight import check_devices, check_placed, check_population, ch
 from pbt.runs.rehearsal import rehearse
 from pbt.runs.results import Run
 from pbt.runs.resume import check_same, check_same_data, existing_run, record_change, warn_of_changes
+from pbt.runs.stopping import StopLike, Stopper
 from pbt.runs.task_forms import AnyTask, trainable
-from pbt.space import DomainBase, HParams, Space
+from pbt.space import HParams, Space
 from pbt.store.base import Store
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LOGS, check_vacant
@@ -93,6 +95,7 @@ class Experiment:
         application: Mapping[str, Any] | None = None,
         changed_plan: bool = False,
         progress: bool | None = None,
+        stop: StopLike = None,
     ) -> Run:
         """Train the population to the end.
 
@@ -105,6 +108,7 @@ class Experiment:
             changed_plan: Resume with a plan that differs from the recorded one; each difference is logged. Default: a
                 difference is refused.
             progress: Show progress. Default: in a notebook, unless `observers` are given.
+            stop: When the run ends before its last round; it can be resumed. Default: never.
 
         Raises:
             RunExistsError: The directory is not empty, and `resume` is False.
@@ -112,6 +116,7 @@ class Experiment:
             PopulationLostError: Every member failed.
         """
         check_guarded()
+        stopper = Stopper(stop)
         train = trainable(self.task)
         watchers = [*self.callbacks, *callbacks]
         Callbacks(watchers)  # validates them before anything is written
@@ -159,7 +164,8 @@ class Experiment:
                 fingerprint=digests or {},
             ).on(resolved.devices[0])
             with progress_of(progress, self.placement, otherwise=not observers) as shown:
-                drive(engine, resolved.open(worker), watch if shown is None else [*watch, shown])
+                watch = watch if shown is None else [*watch, shown]
+                drive(engine, resolved.open(worker), watch, stopper.reason)
             if store.path is None:
                 return Run(store, task=train)
         return Run.open(store.path, train)
@@ -279,6 +285,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     callbacks: Sequence[Callback] = (),
     changed_plan: bool = False,
     progress: bool | None = None,
+    stop: StopLike = None,
     **fields: Unpack[PlacementFields],
 ) -> Run:
     """Train a population; returns the run with its best network and the hyperparameter schedule that made it.
@@ -302,6 +309,8 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         changed_plan: Resume with a plan that differs from the recorded one; each difference is logged.
         progress: Show progress: a live table on a terminal or in a notebook, a line per round elsewhere. Default: in a
             notebook only.
+        stop: When the run ends before its last round: `pbt.Stop(score=..., seconds=..., patience=...)`, a function of
+            the `View` that returns whether to stop or the reason, or a list of these. Resumable. Default: never.
         **fields: Fields of the placement, as `executor="processes", workers=4`.
 
     Raises:
@@ -331,4 +340,5 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         callbacks=callbacks,
         changed_plan=changed_plan,
         progress=progress,
+        stop=stop,
     )

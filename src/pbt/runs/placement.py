@@ -8,10 +8,11 @@ from typing import Any, Literal, TypedDict, get_args
 
 from pbt.errors import DeviceError, UsageError, nearest
 from pbt.executors.base import CONVOLUTIONS, Convolutions, Executor
-from pbt.executors.machine import DISTRIBUTION, cores_here, version_of
+from pbt.executors.machine import cores_here, version_of
 from pbt.executors.ray.cluster import Cluster
 from pbt.executors.retry import Limits
 from pbt.executors.worker import WorkerSpec
+from pbt.installed import DISTRIBUTION
 
 ExecutorFactory = Callable[[WorkerSpec], Executor]
 ExecutorName = Literal["auto", "inline", "processes", "vectorized", "ray"]

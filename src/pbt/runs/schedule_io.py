@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.schedule import Schedule
+from pbt.domains import Value
 from pbt.errors import UsageError, nearest
-from pbt.space import Value
 from pbt.text import as_ascii
 
 FORMATS = ("json", "csv", "toml")

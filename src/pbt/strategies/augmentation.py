@@ -10,8 +10,9 @@ from pbt.core.explore import RESAMPLED, Explore, Explored, Perturb
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.rules import resolved
+from pbt.domains import Int, Value
 from pbt.errors import UsageError
-from pbt.space import HParams, Int, Value
+from pbt.space import HParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from pbt.core.population import Member
 from pbt.core.rng import Rng
+from pbt.domains import Choice, Float, Int, Value
 from pbt.scales import FORWARD
-from pbt.space import Choice, Float, HParams, Int, Space, Value
+from pbt.space import HParams, Space
 from pbt.strategies.surrogate import Points
 
 ABSENT = 0.5

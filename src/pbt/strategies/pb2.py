@@ -11,8 +11,9 @@ from pbt.core.explore import toward
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
+from pbt.domains import Value
 from pbt.errors import UsageError
-from pbt.space import HParams, Space, Value
+from pbt.space import HParams, Space
 from pbt.strategies.base import NO_DONOR, Rounds
 from pbt.strategies.gains import Bounds, GainRow, at_share, choices, numbers, observed, points, row_of, standardized
 from pbt.strategies.surrogate import Acquisition, Kernel, fit, propose

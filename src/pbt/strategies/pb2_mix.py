@@ -7,8 +7,9 @@ from typing import Any, Literal
 from pbt.core.explore import RESAMPLED
 from pbt.core.population import View
 from pbt.core.rng import Rng
+from pbt.domains import Choice, Value
 from pbt.errors import UsageError
-from pbt.space import Choice, HParams, Space, Value
+from pbt.space import HParams, Space
 from pbt.strategies.bandit import draw, exploration, updated
 from pbt.strategies.gains import GainRow, choices, option
 from pbt.strategies.pb2 import Bandits, Explored, Wave

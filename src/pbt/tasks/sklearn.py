@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from pbt.core.strategy import Plan
+from pbt.domains import Domain
 from pbt.errors import MissingExtraError, TaskError
 from pbt.runs.experiment import run
 from pbt.runs.placement import ExecutorName, Placement
-from pbt.space import Domain
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, is_classifier

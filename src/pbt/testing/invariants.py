@@ -10,7 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, MemoryUpdated, Reported, Retired
+from pbt.core.events import (
+    FINISHED,
+    LOST,
+    Born,
+    Decided,
+    Decision,
+    Ended,
+    Event,
+    Failed,
+    MemoryUpdated,
+    Reported,
+    Retired,
+)
 from pbt.core.fold import empty_view, fold
 from pbt.core.population import StateRef, Stored
 from pbt.errors import RunError, SpaceError
@@ -107,7 +119,8 @@ class _Log:
                 pass
         if self.ended and isinstance(event, Reported | Failed | Ended):
             self.found.append(f"{event.kind} after the run had ended, without a decision in between")
-        self.ended = isinstance(event, Ended) or (self.ended and isinstance(event, MemoryUpdated | Retired))
+        ended = isinstance(event, Ended) and event.why in (FINISHED, LOST)  # a stopped run has open rounds
+        self.ended = ended or (self.ended and isinstance(event, MemoryUpdated | Retired))
 
     def _born(self, birth: Born) -> None:
         name = f"member {birth.member}"

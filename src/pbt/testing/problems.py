@@ -17,8 +17,8 @@ from pbt.core.exploit import truncation
 from pbt.core.explore import jitter, perturb
 from pbt.core.schedule import Schedule, Segment
 from pbt.core.strategy import Plan
+from pbt.domains import Float
 from pbt.executors.worker import Context
-from pbt.space import Float
 
 Arguments = dict[str, Any]
 Values = Mapping[str, Any]

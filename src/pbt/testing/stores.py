@@ -21,8 +21,9 @@ import numpy as np
 
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, MemoryUpdated, Reported, Retired
 from pbt.core.population import StateRef, Stored
+from pbt.domains import Float
 from pbt.errors import CorruptError, RunError, UsageError
-from pbt.space import Float, Space
+from pbt.space import Space
 from pbt.store.base import NewEntry, Store
 
 SPACE = Space({"lr": Float(1e-4, 1.0, "log"), "optimizer.momentum": Float(0.0, 1.0)})

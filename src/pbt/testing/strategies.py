@@ -23,7 +23,8 @@ from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, Strategy
-from pbt.space import Choice, Float, HParams, Int, Space
+from pbt.domains import Choice, Float, Int
+from pbt.space import HParams, Space
 
 Score = Callable[[Member], float | None]
 """The score of a member's round; None for a failure."""

@@ -1,11 +1,15 @@
 // The selected run, and polling: while the page is visible, ask the server for changes every two seconds.
 
-import { setText } from "./parts.js";
+/* global parts, member, states */
+
+import * as overview from "./overview.js";
 import * as run from "./run.js";
 import * as runs from "./runs.js";
 
+const { setText } = parts;
 const PACE = 2000;
 const LATE = 120000;
+const PARTS = ["states", "members"];
 const main = document.getElementById("run");
 const news = document.getElementById("news");
 const pause = document.getElementById("pause");
@@ -34,6 +38,9 @@ async function ask(address, query = "") {
   return found;
 }
 
+const OVERVIEW = "/runs";
+const isOverview = () => location.pathname === OVERVIEW || (location.pathname === "/" && Boolean(listed?.comparison));
+
 function chosen() {
   const match = /^\/run\/([0-9a-f]+)$/.exec(location.pathname);
   return match ? match[1] : listed?.runs[0]?.key ?? null;
@@ -42,11 +49,13 @@ function chosen() {
 async function look() {
   const found = await ask("/api/runs");
   if (found) listed = found;
-  const key = chosen();
-  runs.show(listed, key);
+  const key = isOverview() ? null : chosen();
+  runs.show(listed, key, isOverview());
+  if (isOverview() && !listed.single) return all();
   const one = listed.runs.find((item) => item.key === key);
   if (one === undefined) return absent();
   await follow(one);
+  if (shown.key === one.key) run.note(one);
   document.title = `${one.state === "running" ? "▸ " : ""}${one.name}: Population Based Training`;
   light(one.state, paused ? "Updates are paused" : runs.standing(one));
 }
@@ -62,8 +71,13 @@ async function follow(one) {
   }
   const found = await ask(address, known.size ? `?known=${[...known.keys()].join(".")}` : "");
   if (found && chosen() === one.key) {
-    for (const [name, tag] of Object.entries(found.tags)) found.figures[name] ??= known.get(tag);
-    known = new Map(Object.entries(found.tags).map(([name, tag]) => [tag, found.figures[name]]));
+    const known_ = new Map();
+    for (const [name, tag] of Object.entries(found.tags)) {
+      const place = PARTS.includes(name) ? found.parts : found.figures;
+      place[name] ??= known.get(tag);
+      known_.set(tag, place[name]);
+    }
+    known = known_;
     run.show(one.key, found);
     shown = { key: one.key, version: found.version };
     main.setAttribute("aria-busy", "false");
@@ -71,10 +85,30 @@ async function follow(one) {
   }
 }
 
-// The URL may name a figure, which exists only after the first run is shown.
+function all() {
+  if (shown.key !== OVERVIEW || shown.version !== listed) overview.show(listed);
+  shown = { key: OVERVIEW, version: listed };
+  main.setAttribute("aria-busy", "false");
+  document.title = `${listed.name}: Population Based Training`;
+  const running = listed.runs.filter(({ state }) => state === "running").length;
+  light(running ? "running" : "", `${listed.runs.length} runs, ${running} running`);
+  if (first) arrive();
+}
+
+// The record of a member of the shown run.
+async function record(number) {
+  const answer = await fetch(`/api/run/${shown.key}/member/${number}`, { cache: "no-store" });
+  if (answer.status === 404) return null;
+  if (!answer.ok) throw new Error(`The server answered: ${answer.statusText}`);
+  return answer.json();
+}
+member.use(record, "This run has no such member.");
+
+// The URL may name a figure or a member, which exist only after the first run is shown.
 let first = true;
 function arrive() {
   first = false;
+  member.arrive();
   if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 

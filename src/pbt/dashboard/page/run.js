@@ -1,8 +1,8 @@
 // One run: the texts, figures and tables of its report, updated in place so that nothing jumps.
 
-import { element, facts, fill, setText } from "./parts.js";
-import * as figures from "./figures.js";
+/* global parts, figures, states, tables */
 
+const { element, facts, fill, setText } = parts;
 const main = document.getElementById("run");
 let shownKey = null;
 
@@ -19,6 +19,14 @@ export function problem(title, text) {
   );
 }
 
+// The note and the tags, which are no part of the run's version.
+export function note({ note = "", tags = [] }) {
+  const place = main.querySelector("#note");
+  if (place === null) return;
+  place.hidden = !note && !tags.length;
+  fill(place, ...tags.map((tag) => element("span", { class: "tag", text: `#${tag}` })), element("span", { text: note }));
+}
+
 export function show(key, run) {
   if (run.problem) return problem(run.title, run.problem);
   if (shownKey !== key) {
@@ -31,9 +39,17 @@ export function show(key, run) {
   fill(at("results"), facts(run.results));
   at("advice").hidden = !(run.warnings.length || run.praise);
   fill(at("advice-text"), run.warnings.length ? warnings(run.warnings) : element("p", { text: run.praise }));
-  fill(at("contents"), element("ol", { children: run.sections.map(link) }));
-  at("contents").hidden = run.sections.length === 0;
+  const links = [...run.sections, ...(run.members ? [{ name: "members", title: "Members" }] : [])];
+  fill(at("contents"), element("ol", { children: links.map(link) }));
+  at("contents").hidden = links.length === 0;
+  states.use(run.parts.states);
   sections(at("sections"), run);
+  at("members").hidden = !run.members;
+  setText(at("members-shows"), run.members);
+  if (run.members && at("members").numbers !== run.parts.members) {
+    at("members").numbers = run.parts.members;
+    tables.members(at("members-table"), run.parts.members);
+  }
   fill(at("setting-facts"), facts(run.setting));
   fill(at("environment-facts"), run.environment.length ? facts(run.environment) : element("p", { text: "Not recorded." }));
 }
@@ -45,11 +61,14 @@ function frame() {
   });
   const advice = titled("advice", "Warnings", "advice-text");
   return [
-    element("header", { children: [element("h1", { id: "title" }), element("p", { id: "lead" })] }),
+    element("header", { children: [element("h1", { id: "title" }), element("p", { id: "lead" }), element("p", { id: "note", hidden: true })] }),
     element("section", { id: "results", "aria-label": "Results" }),
     advice,
     element("nav", { id: "contents", "aria-label": "Figures" }),
     element("div", { id: "sections" }),
+    element("section", { id: "members", "aria-labelledby": "members-title", children: [
+      element("h2", { id: "members-title", text: "Members" }), element("p", { class: "shows", id: "members-shows" }),
+      element("div", { id: "members-table" })] }),
     titled("setting", "Settings", "setting-facts"),
     titled("environment", "Environment", "environment-facts"),
   ];
@@ -93,7 +112,7 @@ function section({ name, title, drawn }) {
     table.addEventListener("toggle", () => rows(table));
     children.push(
       element("div", { class: "figure", role: "img", "aria-labelledby": `${name}-title ${name}-shows` }),
-      element("div", { class: "slider" }),
+      element("div", { class: "slider" }), element("div", { class: "controls" }),
       element("p", { class: "how" }), element("p", { class: "note", hidden: true }), table,
     );
   }

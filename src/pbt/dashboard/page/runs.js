@@ -1,7 +1,8 @@
 // The list of runs.
 
-import { ago, element, setText } from "./parts.js";
+/* global parts */
 
+const { ago, element, setText } = parts;
 const nav = document.getElementById("runs");
 const details = document.getElementById("list");
 const list = details.querySelector("ul");
@@ -13,10 +14,13 @@ wide.addEventListener("change", () => { details.open = wide.matches; });
 
 export const address = (key) => `/run/${key}`;
 
-export function show({ runs, single, left_out }, chosen) {
+export function show({ runs, single, left_out }, chosen, isOverview) {
   nav.hidden = single;
   document.body.classList.toggle("single", single);
   if (single) return;
+  const overview = nav.querySelector(".overview");
+  if (isOverview) overview.setAttribute("aria-current", "page");
+  else overview.removeAttribute("aria-current");
   setText(document.getElementById("count"), runs.length === 1 ? "1 run" : `${runs.length} runs`);
   const more = document.getElementById("left-out");
   more.hidden = left_out === 0;
@@ -45,8 +49,8 @@ export function close() {
 }
 
 function made({ key }) {
-  const parts = ["name", "state", "best"].map((name) => element("span", { class: name }));
-  return element("li", { "data-key": key, children: [element("a", { href: address(key), children: parts })] });
+  const lines = ["name", "state", "best", "tags"].map((name) => element("span", { class: name }));
+  return element("li", { "data-key": key, children: [element("a", { href: address(key), children: lines })] });
 }
 
 function update(item, run, chosen) {
@@ -60,6 +64,7 @@ function update(item, run, chosen) {
   setText(link.querySelector(".state"), standing(run));
   const when = run.changed ? ago(run.changed) : "";
   setText(link.querySelector(".best"), [run.best && `best ${run.best}`, when].filter(Boolean).join(" · "));
+  setText(link.querySelector(".tags"), run.tags.map((tag) => `#${tag}`).join(" "));
   link.title = run.problem || run.name;
 }
 

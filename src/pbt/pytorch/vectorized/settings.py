@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from pbt.domains import Value
 from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.pytorch.bind import (
@@ -25,7 +26,7 @@ from pbt.pytorch.live import Live
 from pbt.pytorch.noise import KeyedDropout, Noise
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.pytorch.vectorized.unsaved import SharedValues
-from pbt.space import HParams, Value
+from pbt.space import HParams
 
 _KNOWN = (AttributeBinding, AugmentBinding, DropoutBinding, LossBinding, OptimizerBinding, SettingBinding)
 Groups = list[dict[str, Any]]

@@ -2,16 +2,21 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pbt.space import Choice, Domain, Value
+from pbt.core.population import StateRef
+from pbt.domains import Choice, Domain, Value
 
 Item = TypeVar("Item")
 Number = float | None
+Point = tuple[float, Number, StateRef | None]
+"""Coordinates, and the state that the point stands for."""
 STEPS_TITLE = "training steps in the state (lineage steps)"
 DECADES = 100.0
 """Values that span a larger factor get a logarithmic axis."""
+FEW_LEVELS, SPREAD = 8, 0.4
+"""Lines on at most this many whole values are spread over this share of the distance between two."""
 FEW_COUNTS = 6
 """An axis of whole numbers over at most this range has a tick at each of them."""
 
@@ -22,23 +27,42 @@ class Curve:
 
     x: tuple[Number, ...] = ()
     y: tuple[Number, ...] = ()
+    refs: tuple[StateRef | None, ...] = field(default=(), compare=False)
+    """The state of each point; empty if the points stand for no states."""
 
     def __len__(self) -> int:
         return len(self.x)
 
 
-def joined(pieces: Iterable[Sequence[tuple[float, Number]]]) -> Curve:
+def joined(pieces: Iterable[Sequence[Point]]) -> Curve:
     """One curve from several pieces, with gaps between them."""
     x: list[Number] = []
     y: list[Number] = []
+    refs: list[StateRef | None] = []
     for piece in pieces:
         if x and piece:
             x.append(None)
             y.append(None)
-        for position, value in piece:
+            refs.append(None)
+        for position, value, ref in piece:
             x.append(position)
             y.append(value)
-    return Curve(tuple(x), tuple(y))
+            refs.append(ref)
+    return Curve(tuple(x), tuple(y), tuple(refs) if any(refs) else ())
+
+
+def spread(curve: Curve) -> Curve:
+    """Values of members on few levels, each member a little beside the others, so that equal ones are seen.
+
+    Curves on more than `FEW_LEVELS` values, or on fractions, are returned unchanged.
+    """
+    levels = {value for value in curve.y if value is not None}
+    members = sorted({ref.member for ref in curve.refs if ref is not None})
+    if len(members) < 2 or len(levels) > FEW_LEVELS or any(value != int(value) for value in levels):
+        return curve
+    shift = {member: SPREAD * (rank / (len(members) - 1) - 0.5) for rank, member in enumerate(members)}
+    y = (v if v is None or ref is None else v + shift[ref.member] for v, ref in zip(curve.y, curve.refs, strict=True))
+    return Curve(curve.x, tuple(y), curve.refs)
 
 
 def thin(items: Sequence[Item], limit: int) -> list[Item]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pbt.core.population import StateRef
-from pbt.report.data.axes import DECADES, Curve, Number, joined, thin, thinned
+from pbt.report.data.axes import DECADES, Curve, Point, joined, thin, thinned
 from pbt.report.snapshot import LiveRound, RunSnapshot
 from pbt.store.points import Points
 
@@ -14,7 +14,7 @@ POINTS = 60_000
 PANELS = 4
 """The most numbers drawn."""
 
-Piece = list[tuple[float, Number]]
+Piece = list[Point]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,17 +105,19 @@ def _thinned(rounds: Sequence[_Round], names: Sequence[str]) -> tuple[list[_Roun
 def _panel(name: str, snapshot: RunSnapshot, rounds: Sequence[_Round], drawn: Sequence[_Round]) -> PointPanel:
     pieces = _pieces(drawn, name)
     winner = [
-        point for link in snapshot.path for point in snapshot.points.get((link.member, link.round), {}).get(name, ())
+        (*point, link.state)
+        for link in snapshot.path
+        for point in snapshot.points.get((link.member, link.round), {}).get(name, ())
     ]
     live = [_live(one, name, snapshot) for one in snapshot.live if name in one.points]
     reported: list[Points] = [one.points for one in rounds] + [one.points for one in snapshot.live]
     every = [value for points in reported for _, value in points.get(name, ())]
     finite = [value for value in every if math.isfinite(value)]
-    known = [value for _, value in winner if math.isfinite(value)]
+    known = [value for _, value, _ in winner if math.isfinite(value)]
     return PointPanel(
         name=name,
         members=joined(pieces),
-        winner=joined([_finite(thin(winner, POINTS // PANELS))]),
+        winner=joined([[_finite(*point) for point in thin(winner, POINTS // PANELS)]]),
         live=joined(live),
         training=_members([one.member for one in snapshot.live if name in one.points], live),
         ends=(known[0], known[-1]) if known else None,
@@ -137,7 +139,7 @@ def _pieces(rounds: Iterable[_Round], name: str) -> list[Piece]:
         piece = ends.pop(one.start, None) if own and one.start is not None else None
         if piece is None:
             pieces.append(piece := [])
-        piece += _finite(series)
+        piece += [_finite(*point, one.ref) for point in series]
         ends[one.ref] = piece
     return pieces
 
@@ -145,7 +147,7 @@ def _pieces(rounds: Iterable[_Round], name: str) -> list[Piece]:
 def _live(one: LiveRound, name: str, snapshot: RunSnapshot) -> Piece:
     """The points of a round in progress, from the last point of the state that it started from."""
     before = () if one.start is None else snapshot.points.get(one.start, {}).get(name, ())[-1:]
-    return _finite((*before, *one.points[name]))
+    return [_finite(*point, None) for point in (*before, *one.points[name])]
 
 
 def _members(members: Sequence[int], pieces: Sequence[Piece]) -> tuple[int | None, ...]:
@@ -156,5 +158,5 @@ def _members(members: Sequence[int], pieces: Sequence[Piece]) -> tuple[int | Non
     return tuple(found)
 
 
-def _finite(series: Iterable[tuple[int, float]]) -> Piece:
-    return [(step, value if math.isfinite(value) else None) for step, value in series]
+def _finite(step: int, value: float, ref: StateRef | None) -> Point:
+    return step, value if math.isfinite(value) else None, ref

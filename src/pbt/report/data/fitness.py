@@ -1,12 +1,13 @@
 """Scores of the population over training, and along the ancestry of the best state."""
 
+import itertools
 from dataclasses import dataclass
 
 from pbt.core.history import TrainedState
-from pbt.report.data.axes import DECADES, Curve, joined, quantile, thin, thinned
+from pbt.report.data.axes import DECADES, Curve, Point, joined, quantile, thin, thinned
 from pbt.report.snapshot import RunSnapshot
 
-POINTS = 40_000
+POINTS = 20_000
 """The most points of all members' lines together."""
 GENERATIONS = 500
 """The most rounds drawn."""
@@ -16,6 +17,20 @@ ZOOM = 3.0
 """If early scores stretch the axis by more than this factor, it is fitted to the later scores."""
 CUTS = (0.03, 0.06, 0.1)
 """Shares of the rounds that may count as early, tried in this order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoresByRound:
+    """Scores of the population against rounds of the member."""
+
+    rounds: tuple[int, ...]
+    best: tuple[float, ...]
+    """The best score up to each round."""
+    median: tuple[float, ...]
+    low: tuple[float, ...]
+    """10 % quantiles."""
+    high: tuple[float, ...]
+    """90 % quantiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +51,8 @@ class Fitness:
     """10 % quantiles."""
     high: tuple[float, ...]
     """90 % quantiles."""
+    by_round: ScoresByRound
+    """The same, against rounds of the member."""
     members: Curve
     winner: Curve
     """Scores along the ancestry of the best state."""
@@ -60,7 +77,9 @@ def fitness(snapshot: RunSnapshot) -> Fitness:
     log = logarithmic(snapshot)
     window = None if log else _window(snapshot)
     marks = [
-        (d.step, snapshot.states[d.start].score) for d in snapshot.copies if d.start is not None and d.start.round > 0
+        (d.step, snapshot.states[d.start].score, d.start)
+        for d in snapshot.copies
+        if d.start is not None and d.start.round > 0
     ]
     notes = [
         thinned("members' lines", len(members), len(snapshot.by_member)),
@@ -76,12 +95,13 @@ def fitness(snapshot: RunSnapshot) -> Fitness:
         median=tuple(quantile(values, 0.5) for values in scores),
         low=tuple(quantile(values, 0.1) for values in scores),
         high=tuple(quantile(values, 0.9) for values in scores),
+        by_round=_by_round(snapshot),
         members=joined(
             piece
             for member in members
             for piece in _pieces([state for state in snapshot.by_member[member] if state.depth in shown])
         ),
-        winner=joined([[(link.step, link.score) for link in thin(snapshot.path, GENERATIONS)]]),
+        winner=joined([[(link.step, link.score, link.state) for link in thin(snapshot.path, GENERATIONS)]]),
         marks=joined([thin(marks, MARKS)]),
         copies=len(snapshot.copies),
         log=log,
@@ -97,6 +117,24 @@ def logarithmic(snapshot: RunSnapshot) -> bool:
     return snapshot.sign < 0 and min(every) > 0 and max(every) > DECADES * min(every)
 
 
+def _by_round(snapshot: RunSnapshot) -> ScoresByRound:
+    scores: dict[int, list[float]] = {}
+    for state in snapshot.counted:
+        scores.setdefault(state.round, []).append(state.score)
+    better = max if snapshot.sign > 0 else min
+    rounds = sorted(scores)
+    best = list(itertools.accumulate((better(scores[round_]) for round_ in rounds), better))
+    shown = thin(list(zip(rounds, best, strict=True)), GENERATIONS)
+    ordered = [sorted(scores[round_]) for round_, _ in shown]
+    return ScoresByRound(
+        rounds=tuple(round_ for round_, _ in shown),
+        best=tuple(value for _, value in shown),
+        median=tuple(quantile(values, 0.5) for values in ordered),
+        low=tuple(quantile(values, 0.1) for values in ordered),
+        high=tuple(quantile(values, 0.9) for values in ordered),
+    )
+
+
 def _best_so_far(snapshot: RunSnapshot) -> list[tuple[int, float]]:
     by_depth: list[tuple[int, float]] = []
     for generation in snapshot.generations:
@@ -107,14 +145,14 @@ def _best_so_far(snapshot: RunSnapshot) -> list[tuple[int, float]]:
     return by_depth
 
 
-def _pieces(states: list[TrainedState]) -> list[list[tuple[float, float | None]]]:
+def _pieces(states: list[TrainedState]) -> list[list[Point]]:
     """The scores of a member, cut where a copy leads back to fewer steps."""
-    pieces: list[list[tuple[float, float | None]]] = []
+    pieces: list[list[Point]] = []
     last = -1
     for state in states:
         if state.step <= last or not pieces:
             pieces.append([])
-        pieces[-1].append((state.step, state.score))
+        pieces[-1].append((state.step, state.score, state.state))
         last = state.step
     return pieces
 

@@ -21,6 +21,11 @@ class FounderShare:
     parts: tuple[float, ...]
     """Shares from 0 to 1, per step."""
 
+    @property
+    def widest(self) -> int:
+        """The index of the step at which the share is largest."""
+        return max(range(len(self.parts)), key=lambda i: self.parts[i])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FounderShares:

@@ -5,17 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pbt.core.history import TrainedState
-from pbt.report.data.axes import Axis, Curve, Number, axis_of, joined, thin, thinned
+from pbt.core.population import StateRef
+from pbt.domains import Value
+from pbt.report.data.axes import Axis, Curve, Point, axis_of, joined, thin, thinned
 from pbt.report.snapshot import RunSnapshot
-from pbt.space import Value
 
-POINTS = 60_000
+POINTS = 24_000
 """The most points of all panels together."""
 PANELS = 12
 """The most hyperparameters drawn."""
 
-Interval = tuple[int, int, Value]
-"""(first step, last step, value)."""
+Interval = tuple[int, int, Value, StateRef]
+"""(first step, last step, value, state at the end)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +66,10 @@ def schedules(snapshot: RunSnapshot) -> ScheduleLines | None:
 
 def _panel(name: str, snapshot: RunSnapshot, members: list[int]) -> Panel:
     axis = axis_of(name, snapshot.space[name])
-    ancestry: list[Interval] = [(link.first_step, link.step, link.hparams.get(name)) for link in snapshot.path]
-    values = [value for _, _, value in ancestry]
+    ancestry: list[Interval] = _intervals(snapshot.path, name)
+    values = [value for _, _, value, _ in ancestry]
     handovers = [b for a, b in itertools.pairwise(snapshot.path) if a.member != b.member]
-    rings = [(link.first_step, axis.place(link.hparams.get(name))) for link in handovers]
+    rings = [(link.first_step, axis.place(link.hparams.get(name)), link.state) for link in handovers]
     pieces = [piece for member in members for piece in _steps(_intervals(snapshot.by_member[member], name), axis)]
     return Panel(
         axis=axis,
@@ -95,14 +96,14 @@ def bound(axis: Axis, value: Value) -> str:
 
 
 def _intervals(states: Iterable[TrainedState], name: str) -> list[Interval]:
-    return [(state.first_step, state.step, state.hparams.get(name)) for state in states]
+    return [(state.first_step, state.step, state.hparams.get(name), state.state) for state in states]
 
 
-def _steps(intervals: Iterable[Interval], axis: Axis) -> list[list[tuple[float, Number]]]:
-    """Corners of a step curve; a new piece starts where consecutive intervals do not meet."""
-    pieces: list[list[tuple[float, Number]]] = []
+def _steps(intervals: Iterable[Interval], axis: Axis) -> list[list[Point]]:
+    """Points of a step curve, one per round, and the end; a new piece starts where intervals do not meet."""
+    pieces: list[list[Point]] = []
     end: float | None = None
-    for start, stop, value in intervals:
+    for start, stop, value, ref in intervals:
         place = axis.place(value)
         if place is None:
             _close(pieces, end)
@@ -111,13 +112,13 @@ def _steps(intervals: Iterable[Interval], axis: Axis) -> list[list[tuple[float, 
         if end is None or start != end:
             _close(pieces, end)
             pieces.append([])
-        if not pieces[-1] or pieces[-1][-1][1] != place:
-            pieces[-1].append((start, place))
+        # Also where the value does not change, so that each round can be pointed at.
+        pieces[-1].append((start, place, ref))
         end = stop
     _close(pieces, end)
     return pieces
 
 
-def _close(pieces: list[list[tuple[float, Number]]], end: float | None) -> None:
+def _close(pieces: list[list[Point]], end: float | None) -> None:
     if end is not None:
-        pieces[-1].append((end, pieces[-1][-1][1]))
+        pieces[-1].append((end, *pieces[-1][-1][1:]))

@@ -3,19 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pbt.core.events import Failed
 from pbt.core.history import TrainedState
 from pbt.core.population import StateRef
-from pbt.report.data.axes import Curve, joined, thin, thinned
+from pbt.report.data.axes import Curve, Point, joined, thin, thinned
 from pbt.report.snapshot import RunSnapshot
 
 GENERATIONS = 200
 """The most rounds drawn."""
-EDGES = 12_000
+EDGES = 6_000
 """The most edges of extinct branches; surviving branches are few and drawn whole."""
 FAILURES = 500
 """The most failures marked."""
 
-Point = tuple[float, float]
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +61,23 @@ def tree(snapshot: RunSnapshot) -> Tree | None:
     return Tree(
         dead=_lines(drawn, parents, places),
         living=_lines([ref for ref in parents if ref in snapshot.surviving], parents, places),
-        winner=joined([[places[ref] for ref in walk]]),
+        winner=joined([[_point(ref, places) for ref in walk]]),
         passed=tuple(_label(ref, snapshot) for ref in walk),
-        initial=joined([[places[ref] for ref in places if ref.round == 0]]),
-        final=joined([[places[ref] for ref in snapshot.living]]),
-        failed=joined([[places[snapshot.tree.start(f.member, f.round) or _birth(f.member)] for f in crosses]]),
+        initial=joined([[_point(ref, places) for ref in places if ref.round == 0]]),
+        final=joined([[_point(ref, places) for ref in snapshot.living]]),
+        failed=joined([[_cross(failure, snapshot, places) for failure in crosses]]),
         note="; ".join(filter(None, notes)),
     )
+
+
+def _point(ref: StateRef, places: dict[StateRef, Place]) -> Point:
+    return (*places[ref], ref)
+
+
+def _cross(failure: Failed, snapshot: RunSnapshot, places: dict[StateRef, Place]) -> Point:
+    """The point of a failed round, at the state from which it started."""
+    start = snapshot.tree.start(failure.member, failure.round) or _birth(failure.member)
+    return (*places[start], StateRef(failure.member, failure.round))
 
 
 def _last(snapshot: RunSnapshot) -> StateRef:
@@ -78,7 +89,7 @@ def _birth(member: int) -> StateRef:
     return StateRef(member, 0)
 
 
-def _places(snapshot: RunSnapshot) -> dict[StateRef, Point]:
+def _places(snapshot: RunSnapshot) -> dict[StateRef, Place]:
     """Coordinates of every state: its steps, and its rank among the states of its generation."""
     states = list(snapshot.states.values())
     born = [_birth(member) for member in sorted({s.member for s in states if s.start is None} | _unborn(snapshot))]
@@ -99,7 +110,7 @@ def _unborn(snapshot: RunSnapshot) -> set[int]:
     return {f.member for f in snapshot.failures if snapshot.tree.start(f.member, f.round) is None}
 
 
-def _order(state: TrainedState, places: dict[StateRef, Point]) -> tuple[float, bool, int]:
+def _order(state: TrainedState, places: dict[StateRef, Place]) -> tuple[float, bool, int]:
     parent = state.start if state.start is not None else _birth(state.member)
     return -places[parent][1], parent.member != state.member, state.member
 
@@ -135,16 +146,16 @@ def _thinned_branches(dead: list[StateRef], parents: dict[StateRef, StateRef]) -
     return [ref for ref in dead if ref in chosen]
 
 
-def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: dict[StateRef, Point]) -> Curve:
+def _lines(refs: Iterable[StateRef], parents: dict[StateRef, StateRef], places: dict[StateRef, Place]) -> Curve:
     """All edges, joined into lines that are as long as possible."""
     open_ends: dict[StateRef, list[Point]] = {}
     lines: list[list[Point]] = []
     for ref in refs:
         line = open_ends.pop(parents[ref], None)
         if line is None:
-            line = [places[parents[ref]]]
+            line = [_point(parents[ref], places)]
             lines.append(line)
-        line.append(places[ref])
+        line.append(_point(ref, places))
         open_ends[ref] = line
     return joined(lines)
 

@@ -8,7 +8,9 @@ from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, WINNER, civi
 from pbt.report.sentences import TITLES
 
 LABELED = 0.04
-"""The smallest final share of an area with a label."""
+"""The smallest share of an area with a label."""
+NAMED = 40
+"""The most founders that are named in the tree."""
 
 
 @isolated_style
@@ -20,6 +22,11 @@ def plot_tree(record: Tree) -> Drawing:
     axes.plot(*points(record.winner), color=WINNER, linewidth=2.6, label="the winner's ancestry")
     axes.scatter(*points(record.initial), s=18, color=INITIAL, label="initial members", zorder=3)
     axes.scatter(*points(record.final), s=18, color=POPULATION, label="living states", zorder=3)
+    if len(record.initial) <= NAMED:
+        for ref, x, y in zip(record.initial.refs, *points(record.initial), strict=True):
+            if ref is not None:
+                place = {"xytext": (-5, 0), "textcoords": "offset points"}
+                axes.annotate(str(ref.member), (x, y), va="center", ha="right", fontsize=8, **place)
     if record.failed.x:
         axes.scatter(*points(record.failed), s=26, color=FAILED, marker="x", label="failed round", zorder=3)
     if record.winner.x:
@@ -51,6 +58,12 @@ def plot_founders(record: FounderShares) -> Drawing:
             name = f"{record.others} others" if share.founder is None else f"member {share.founder}"
             middle = 100 * (below + share.parts[-1] / 2)
             axes.annotate(name, (1.01, middle), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+        elif share.parts[share.widest] >= LABELED and share.founder is not None:
+            under = sum(other.parts[share.widest] for other in shares[:index])
+            place = (record.steps[share.widest], 100 * (under + share.parts[share.widest] / 2))
+            color = "black" if index > len(shares) / 2 and not won else "white"
+            side = "left" if share.widest == 0 else "center"
+            axes.annotate(str(share.founder), place, va="center", ha=side, fontsize=8, color=color)
         below += share.parts[-1]
     axes.stackplot(steps, areas, colors=colors, edgecolor="white", linewidth=0.4)
     axes.set(xlabel=STEPS_TITLE, ylabel="share of the population, %", xlim=(steps[0], steps[-1]), ylim=(0, 100))

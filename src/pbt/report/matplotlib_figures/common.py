@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pbt.errors import MissingExtraError
 from pbt.report.data.axes import Axis, Curve, Number, extent, log_ticks
-from pbt.text import number
+from pbt.text import number, printable
 
 WIDTH, DPI = 8.0, 150
 """Width of a figure in inches, and dots per inch."""
@@ -91,6 +91,18 @@ def sheet(height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[
         one.grid(color="#e6e8eb", linewidth=0.6)
         one.set_axisbelow(True)
     return figure, axes
+
+
+@isolated_style
+def captioned(figure: Drawing, caption: str) -> Drawing:
+    """The figure with a line above it that names the run."""
+    line = printable(caption)
+    heading = figure.get_suptitle()
+    if heading:
+        figure.suptitle(f"{heading}\n{line}", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    else:
+        figure.suptitle(line, x=0.01, ha="left", fontsize=9)
+    return figure
 
 
 def legend(figure: Drawing, axes: Any, columns: int) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pbt.report.data.axes import STEPS_TITLE, Curve
+from pbt.report.data.axes import STEPS_TITLE, Curve, spread
 from pbt.report.data.curves import PointLines
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
@@ -18,6 +18,7 @@ from pbt.report.matplotlib_figures.common import (
     sheet,
 )
 from pbt.report.palette import FAILED, OTHERS, POPULATION, WINNER
+from pbt.report.plotly_figures.lines import HEALTH
 from pbt.report.sentences import TITLES
 from pbt.text import printable
 
@@ -84,7 +85,8 @@ def plot_schedules(record: ScheduleLines) -> Drawing:
     """One panel per hyperparameter, over a common axis of steps."""
     figure, grid = sheet(1.3 + 1.6 * len(record.panels), len(record.panels), sharex=True)
     for (axes,), panel in zip(grid, record.panels, strict=True):
-        axes.plot(*points(panel.members), drawstyle="steps-post", label="members", **THIN)
+        members = panel.members if panel.axis.log else spread(panel.members)
+        axes.plot(*points(members), drawstyle="steps-post", label="members", **THIN)
         axes.plot(*points(panel.winner), drawstyle="steps-post", label="the winner's ancestry", **BOLD)
         if panel.handovers.x:
             style = {"s": 24, "facecolors": "white", "edgecolors": WINNER, "linewidths": 1.1, "zorder": 3}
@@ -100,28 +102,26 @@ def plot_schedules(record: ScheduleLines) -> Drawing:
 
 @isolated_style
 def plot_health(record: Health) -> Drawing:
-    """Four panels over a common axis of rounds."""
-    figure, grid = sheet(7.2, 4, sharex=True)
-    (founders,), (copied,), (failed,), (seconds,) = grid
-    founders.step(record.rounds, record.founders, where="post", color=POPULATION)
-    copied.bar(record.rounds, [100 * share for share in record.copied], color=POPULATION, width=0.9)
-    failed.bar(record.rounds, record.failed, color=FAILED, width=0.9)
+    """Up to four panels over a common axis of rounds; what never happened or was not recorded has none."""
+    panels = [name for name in HEALTH if name == "founders" or any(getattr(record, name))]
+    figure, grid = sheet(1.2 + 1.5 * len(panels), len(panels), sharex=True)
     rounds = tuple(record.rounds)
-    seconds.plot(*points(Curve(rounds, record.slowest)), color=OTHERS, linewidth=0.8, label="slowest member")
-    seconds.plot(*points(Curve(rounds, record.seconds)), color=POPULATION, label="median member")
-    titles = ("founders with descendants", "started from a copy, %", "failed rounds", "seconds per round")
-    for (axes,), title in zip(grid, titles, strict=True):
-        axes.set_title(title, loc="left", fontsize=10)
+    for (axes,), name in zip(grid, panels, strict=True):
+        if name == "founders":
+            axes.step(rounds, record.founders, where="post", color=POPULATION)
+        elif name == "copied":
+            axes.bar(rounds, [100 * share for share in record.copied], color=POPULATION, width=0.9)
+        elif name == "failed":
+            axes.bar(rounds, record.failed, color=FAILED, width=0.9)
+        else:
+            axes.plot(*points(Curve(rounds, record.slowest)), color=OTHERS, linewidth=0.8, label="slowest member")
+            axes.plot(*points(Curve(rounds, record.seconds)), color=POPULATION, label="median member")
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0, borderaxespad=0.2)
+        axes.set_title(HEALTH[name], loc="left", fontsize=10)
         axes.set_ylim(bottom=0)
-    count_ticks(founders, "y")
-    count_ticks(failed, "y")
-    empty = {failed: "" if any(record.failed) else "none", seconds: "" if any(record.slowest) else "not recorded"}
-    for axes, label in empty.items():
-        if label:
-            axes.set_yticks([0])
-            axes.text(0.5, 0.5, label, transform=axes.transAxes, ha="center", va="center")
-    if not empty[seconds]:
-        seconds.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0, borderaxespad=0.2)
-    seconds.set_xlabel("round of the member")
-    count_ticks(seconds, "x")
+        if name in {"founders", "failed"}:
+            count_ticks(axes, "y")
+    grid[-1][0].set_xlabel("round of the member")
+    count_ticks(grid[-1][0], "x")
+    figure.suptitle(TITLES["health"], x=0.01, ha="left", fontsize=11, fontweight="bold")
     return figure

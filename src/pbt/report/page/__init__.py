@@ -9,32 +9,45 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from pbt.report.content import Content, ReportSection, ReportWarning
+from pbt.report.content import MEMBERS, Content, ReportSection, ReportWarning
 from pbt.report.tables import FigureTable
+from pbt.runs.run_notes import NO_NOTE, Note
 from pbt.text import printable
 
+SHARED = ("look.js", "parts.js", "choices.js", "hover.js", "views.js", "member.js", "tables.js", "figures.js")
+"""The scripts of this folder that the report and the dashboard share, in the order in which they run."""
 
-def page(content: Content, figures: Mapping[str, Any], library: str) -> str:
+
+def page(
+    content: Content, figures: Mapping[str, Any], parts: Mapping[str, Any], library: str, note: Note = NO_NOTE
+) -> str:
     """The HTML file; equal runs give equal bytes.
 
     Args:
         content: The texts.
         figures: The plotly figures by name.
+        parts: The tables and records by name.
         library: The source of plotly.js.
+        note: The note and the tags of the run.
     """
-    own = look("look.js") + look("page.js")
+    own = "".join(map(look, (*SHARED, "page.js")))
     return Template(look("page.html")).substitute(
         title=_escaped(content.title),
         policy=_policy(library, own),
         style=look("page.css"),
         lead=_escaped(content.lead),
+        note=_note(note),
         results=_facts(content.results),
         advice=_advice(content.warnings, content.praise),
-        contents=_contents(content.sections),
+        contents=_contents(content),
         sections="".join(_section(one, figures) for one in content.sections),
         setting=_facts(content.setting),
         environment=_facts(content.environment) or "<p>Not recorded.</p>",
-        figures="\n".join(_data(name, figure) for name, figure in figures.items()),
+        members=_members(content, parts),
+        figures="\n".join(
+            [_data(f"data-{name}", figure) for name, figure in figures.items()]
+            + [_data(f"part-{name}", part) for name, part in parts.items()]
+        ),
         library=library,
         script=own,
     )
@@ -78,16 +91,34 @@ def _advice(warnings: Sequence[ReportWarning], praise: str) -> str:
     return f"<p>{_escaped(praise)}</p>" if praise else ""
 
 
-def _contents(sections: Sequence[ReportSection]) -> str:
-    links = "".join(f'<li><a href="#{one.name}">{_escaped(one.title)}</a></li>' for one in sections)
+def _note(note: Note) -> str:
+    if not note:
+        return ""
+    tags = "".join(f'<span class="tag">#{_escaped(tag)}</span>' for tag in note.tags)
+    text = "\n".join(map(_escaped, note.text.splitlines()))
+    return f'<p id="note">{tags}<span>{text}</span></p>'
+
+
+def _contents(content: Content) -> str:
+    titles = [(one.name, one.title) for one in content.sections] + [("members", MEMBERS)] * bool(content.members)
+    links = "".join(f'<li><a href="#{name}">{_escaped(title)}</a></li>' for name, title in titles)
     return f'<nav aria-label="Contents"><ol>{links}</ol></nav>' if links else ""
 
 
-def _data(name: str, figure: Any) -> str:
-    """The data of one figure, in an element of its own that is parsed when the figure is drawn."""
+def _members(content: Content, parts: Mapping[str, Any]) -> str:
+    if not content.members or "members" not in parts:
+        return ""
+    return (
+        f'<section id="members"><h2>{MEMBERS}</h2><p class="shows">{_escaped(content.members)}</p>'
+        '<div id="members-table"></div></section>'
+    )
+
+
+def _data(id_: str, data: Any) -> str:
+    """The data of one figure or table, in an element of its own that is parsed when it is needed."""
     # A "<" could end the script element; JSON allows the escape.
-    text = json_text(figure).replace("<", "\\u003c")
-    return f'<script type="application/json" id="data-{name}">{text}</script>'
+    text = json_text(data).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{id_}">{text}</script>'
 
 
 def _section(one: ReportSection, figures: Mapping[str, Any]) -> str:
@@ -96,10 +127,11 @@ def _section(one: ReportSection, figures: Mapping[str, Any]) -> str:
         return f"{head}</section>"
     note = f'<p class="note">{_escaped(one.note)}</p>' if one.note else ""
     # The height is reserved, so that nothing moves when the figure is drawn.
-    height = f"min-height: {figures[one.name]['layout']['height']}px"
+    layout = figures[one.name]["layout"]
+    height = f"min-height: {layout['height'] - layout.get('meta', {}).get('head', 0)}px"
     return (
         f'{head}<div class="figure" id="figure-{one.name}" style="{height}" role="img" '
-        f'aria-label="{_escaped(one.label)}"></div>'
+        f'aria-label="{_escaped(one.label)}"></div><div class="slider"></div><div class="controls"></div>'
         f'<p class="how">{_escaped(one.how)}</p>{note}{_table(one.table)}</section>'
     )
 

@@ -35,13 +35,24 @@ const look = {
     }
   },
 
-  config(name) {
-    return {
-      // Never send data anywhere, and offer no button for it.
-      showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true,
-      displayModeBar: window.innerWidth > 640 ? "hover" : false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "sendChartToCloud"],
-      toImageButtonOptions: { format: "svg", filename: name },
-    };
+  // Larger dots, with their number above, where several members are at the same place.
+  ties(trace) {
+    const amounts = new Map(), place = (i) => `${trace.x[i]} ${trace.y[i]}`;
+    trace.x.forEach((_, i) => amounts.set(place(i), (amounts.get(place(i)) ?? 0) + 1));
+    const named = new Set();
+    trace.text = trace.x.map((_, i) => {
+      const amount = amounts.get(place(i));
+      if (amount < 2 || named.has(place(i))) return "";
+      named.add(place(i));
+      return `×${amount}`;
+    });
+    trace.marker = { ...trace.marker, size: trace.x.map((_, i) => Math.min(22, 9 + Math.sqrt(amounts.get(place(i))))) };
+    Object.assign(trace, { mode: "markers+text", textposition: "top center", textfont: { size: 10 } });
   },
+
+  // Never send data anywhere, and offer no button for it.
+  config: { showSendToCloud: false, plotlyServerURL: "", displaylogo: false, responsive: true, displayModeBar: false, doubleClick: false },
+
+  // A name as part of the name of a file.
+  fileName: (name) => (name ?? "run").replace(/[^A-Za-z0-9._-]+/g, "-").slice(0, 60) || "run",
 };

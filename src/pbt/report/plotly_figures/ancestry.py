@@ -9,23 +9,25 @@ from pbt.report.palette import FAILED, INITIAL, OTHERS, POPULATION, QUIET, WINNE
 from pbt.report.plotly_figures.common import Figure, axis, dots, layout, line, shorts, step_axis, text
 
 LABELED = 0.04
-"""The smallest final share of an area with a label."""
+"""The smallest share of an area with a label."""
+NAMED = 40
+"""The most founders that are named in the tree."""
 
 
 def plot_tree(record: Tree) -> Figure:
     """The initial members on the left, the living states on the right, and all branches between them."""
     labels = [text(label) for label in record.passed]
     data = [
-        line(record.dead, "extinct", QUIET, width=1, hoverinfo="skip"),
-        line(record.living, "has living descendants", POPULATION, width=1.5, hoverinfo="skip"),
+        line(record.dead, "extinct", QUIET, width=1, hovertemplate=_STATE),
+        line(record.living, "has living descendants", POPULATION, width=1.5, hovertemplate=_STATE),
         line(record.winner, "the winner's ancestry", WINNER, width=3.5, text=labels, hovertemplate=_HOVER),
-        dots(record.initial, "initial members", INITIAL, size=7, hoverinfo="skip"),
-        dots(record.final, "living states", POPULATION, size=7, hoverinfo="skip"),
+        dots(record.initial, "initial members", INITIAL, size=7, hovertemplate=_STATE, **_names(record)),
+        dots(record.final, "living states", POPULATION, size=7, hovertemplate=_STATE),
     ]
     if record.failed.x:
-        data.append(dots(record.failed, "failed round", FAILED, size=8, symbol="x-thin-open", hoverinfo="skip"))
+        data.append(dots(record.failed, "failed round", FAILED, size=8, symbol="x-thin-open", hovertemplate=_STATE))
     if record.winner.x:
-        end = Curve(record.winner.x[-1:], record.winner.y[-1:])
+        end = Curve(record.winner.x[-1:], record.winner.y[-1:], record.winner.refs[-1:])
         data.append(dots(end, "the best state", WINNER, size=15, symbol="star", text=labels[-1:], hovertemplate=_HOVER))
     height = min(820, 260 + 8 * len(record.initial))
     hidden: dict[str, Any] = {"visible": False, "range": [-0.02, 1.02], "fixedrange": True}
@@ -33,7 +35,16 @@ def plot_tree(record: Tree) -> Figure:
     return {"data": data, "layout": layout(height, xaxis=step_axis(steps), yaxis=hidden)}
 
 
+def _names(record: Tree) -> dict[str, Any]:
+    """The founders' numbers beside their dots, if there is room for them."""
+    if len(record.initial) > NAMED:
+        return {}
+    names = [str(ref.member) for ref in record.initial.refs if ref is not None]
+    return {"mode": "markers+text", "text": names, "textposition": "middle left", "cliponaxis": False}
+
+
 _HOVER = "%{text}<extra></extra>"
+_STATE = "member %{customdata[0]}, round %{customdata[1]}<br>step %{x}<extra></extra>"
 
 
 def plot_founders(record: FounderShares) -> Figure:
@@ -63,6 +74,13 @@ def plot_founders(record: FounderShares) -> Figure:
         if share.parts[-1] >= LABELED:
             middle = 100 * (below + share.parts[-1] / 2)
             notes.append({"text": name, "y": middle, "yref": "y", "x": 1.01, "xref": "paper", "xanchor": "left"})
+        elif share.parts[share.widest] >= LABELED and share.founder is not None:
+            under = sum(other.parts[share.widest] for other in shares[: shares.index(share)])
+            place = {"x": record.steps[share.widest], "xref": "x", "xanchor": "left" if share.widest == 0 else "center"}
+            middle = 100 * (under + share.parts[share.widest] / 2)
+            # On a light ground of its own, since the areas have all shades.
+            chip = {"font": {"size": 9, "color": "#1d2126"}, "bgcolor": "#f5f6f8", "borderpad": 1, "opacity": 0.85}
+            notes.append({"text": f"{share.founder}", "y": middle, "yref": "y", **chip, **place})
         below += share.parts[-1]
     more = {"annotations": [{**note, "showarrow": False} for note in notes], "margin": _MARGIN, "showlegend": False}
     y = axis("share of the population, %", range=[0, 100], fixedrange=True)

@@ -12,6 +12,10 @@ Figure = dict[str, Any]
 """A plotly figure: `data`, `layout`, and `frames` if it has a slider."""
 
 CLEAR = "rgba(0,0,0,0)"
+HEAD = 48
+"""Pixels above a figure for its title."""
+STATE = "member %{customdata[0]}, round %{customdata[1]}<br>%{y} at step %{x}<extra></extra>"
+"""The hover text of a point that stands for a state."""
 
 
 def text(untrusted: object) -> str:
@@ -41,6 +45,7 @@ def line(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
         "x": shorts(curve.x),
         "y": shorts(curve.y),
         "line": {"color": color, **style},
+        **_refs(curve),
         **more,
     }
 
@@ -55,7 +60,40 @@ def dots(curve: Curve, name: str, color: str, **more: Any) -> dict[str, Any]:
         "x": shorts(curve.x),
         "y": shorts(curve.y),
         "marker": {"color": color, **style},
+        **_refs(curve),
         **more,
+    }
+
+
+def _refs(curve: Curve) -> dict[str, Any]:
+    """Member and round of each point; the page adds the rest from the table of states."""
+    if not curve.refs:
+        return {}
+    return {"customdata": [None if ref is None else list(ref) for ref in curve.refs], "hovertemplate": STATE}
+
+
+def titled(figure: Figure, title: str, caption: str) -> Figure:
+    """The figure with a title and, below it, the run; the page, which has headings, removes them from the screen."""
+    shown = figure["layout"]
+    heading = {
+        "text": f"<b>{text(title)}</b>",
+        "subtitle": {"text": text(caption), "font": {"size": 12}},
+        "x": 0.01,
+        "xanchor": "left",
+        "y": 0.99,
+        "yref": "container",
+        "yanchor": "top",
+        "font": {"size": 15},
+    }
+    margin = shown["margin"]
+    return figure | {
+        "layout": shown
+        | {
+            "title": heading,
+            "height": shown["height"] + HEAD,
+            "margin": margin | {"t": margin["t"] + HEAD},
+            "meta": {**shown.get("meta", {}), "head": HEAD},
+        }
     }
 
 
@@ -67,6 +105,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
         "hovermode": "closest",
+        "hoverdistance": 60,
         "legend": {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "traceorder": "normal"},
         **more,
     }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pbt.report.data.axes import Curve, Number, extent
+from pbt.report.data.axes import Curve, Number, extent, spread
 from pbt.report.data.curves import PointLines
 from pbt.report.data.fitness import Fitness
 from pbt.report.data.health import Health
@@ -26,6 +26,8 @@ PANEL = 150
 """Height of a panel in pixels."""
 GAP = 46
 """Pixels between two panels, with room for a title."""
+SMOOTH = {"smooth": True}
+"""A line that the reader may smooth."""
 TOP, BOTTOM = 64, 52
 """Margins in pixels."""
 
@@ -34,23 +36,26 @@ def plot_fitness(record: Fitness) -> Figure:
     """The scores of all members, their 10 to 90 % band and median, the best so far, and the winner's ancestry."""
     points = "markers" if len(record.steps) == 1 else "lines"
     steps = tuple(record.steps)
+    rounds = list(record.by_round.rounds)
+    names = ("low", "high", "median", "best")
+    meta = {name: {"rounds": {"x": rounds, "y": shorts(getattr(record.by_round, name))}} for name in names}
     band = {"fill": "tonexty", "fillcolor": BAND, "hoverinfo": "skip"}
     data = [
-        line(record.members, "members", QUIET, width=1, hoverinfo="skip"),
-        line(Curve(steps, record.low), "10 %", BAND, width=0, showlegend=False, hoverinfo="skip"),
-        line(Curve(steps, record.high), "10 to 90 %", BAND, width=0, **band),
-        line(Curve(steps, record.median), "median", POPULATION, width=2, mode=points),
-        line(Curve(steps, record.best), "best so far", RING, width=1.5, dash="dot", shape="hv", mode=points),
-        line(record.winner, "the winner's ancestry", WINNER, width=3, mode=points),
+        line(record.members, "members", QUIET, width=1, meta=SMOOTH, mode=points),
+        line(Curve(steps, record.low), "10 %", BAND, width=0, showlegend=False, hoverinfo="skip", meta=meta["low"]),
+        line(Curve(steps, record.high), "10 to 90 %", BAND, width=0, meta=meta["high"], **band),
+        line(Curve(steps, record.median), "median", POPULATION, width=2, mode=points, meta=meta["median"] | SMOOTH),
+        line(Curve(steps, record.best), "best so far", RING, width=1.5, dash="dot", shape="hv", mode=points)
+        | {"meta": meta["best"]},
+        line(record.winner, "the winner's ancestry", WINNER, width=3, mode=points, meta=SMOOTH),
     ]
     if record.marks.x:
-        data.append(
-            dots(record.marks, "copied states", WINNER, size=5, opacity=0.55, symbol="circle-open", hoverinfo="skip")
-        )
+        data.append(dots(record.marks, "copied states", WINNER, size=5, opacity=0.55, symbol="circle-open"))
     y = axis(text(record.score), log=record.log, span=extent(record.members.y, log=record.log))
     if record.window is not None:
         y["range"] = shorts(record.window)
-    return {"data": data, "layout": layout(440, xaxis=step_axis(record.members.x), yaxis=y)}
+    made = layout(440, xaxis=step_axis(record.members.x), yaxis=y)
+    return {"data": data, "layout": made | {"meta": {"controls": ["rounds", "scale-x", "scale-y", "smooth"]}}}
 
 
 def plot_curves(record: PointLines) -> Figure:
@@ -59,12 +64,12 @@ def plot_curves(record: PointLines) -> Figure:
     axes, titles = _stack([panel.name for panel in record.panels])
     for index, panel in enumerate(record.panels):
         name = _axis_name(index)
-        more = {"yaxis": f"y{name}", "mode": "lines+markers" if panel.sparse else "lines", "marker": {"size": 4}}
-        hover = {"hovertemplate": "%{y} at step %{x}<extra></extra>", **more}
+        mode = "lines+markers" if panel.sparse else "lines"
+        more: dict[str, Any] = {"yaxis": f"y{name}", "mode": mode, "marker": {"size": 4}, "meta": SMOOTH}
         data += [
-            line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
-            line(panel.winner, "the winner's ancestry", WINNER, width=2, **hover),
-            line(panel.live, "in progress", POPULATION, width=1.5, customdata=list(panel.training), **hover)
+            line(panel.members, "members", QUIET, width=1, **more),
+            line(panel.winner, "the winner's ancestry", WINNER, width=2, **more),
+            line(panel.live, "in progress", POPULATION, width=1.5, customdata=list(panel.training), **more)
             | {"hovertemplate": "member %{customdata}: %{y} at step %{x}<extra></extra>"},
         ]
         seen = (*panel.members.y, *panel.winner.y, *panel.live.y)
@@ -73,7 +78,7 @@ def plot_curves(record: PointLines) -> Figure:
     steps = [x for panel in record.panels for x in (*panel.members.x, *panel.live.x)]
     return {
         "data": _toggled_together([row for row in data if row["x"]]),
-        "layout": _stacked(axes, titles, steps),
+        "layout": _stacked(axes, titles, steps) | {"meta": {"controls": ["scale-x", "scale-y", "smooth"]}},
     }
 
 
@@ -85,51 +90,66 @@ def plot_schedules(record: ScheduleLines) -> Figure:
         name = _axis_name(index)
         more = {"yaxis": f"y{name}", "shape": "hv"}
         rows = [
-            line(panel.members, "members", QUIET, width=1, hoverinfo="skip", **more),
-            line(panel.winner, "the winner's ancestry", WINNER, width=3, **more, **_values(panel)),
+            line(panel.members if panel.axis.log else spread(panel.members), "members", QUIET, width=1, **more),
+            line(panel.winner, "the winner's ancestry", WINNER, width=3, **more),
         ]
         if panel.handovers.x:
-            marks = {"size": 7, "symbol": "circle-open", "hoverinfo": "skip"}
+            marks = {"size": 7, "symbol": "circle-open"}
             rows.append(dots(panel.handovers, "handed over", WINNER, yaxis=more["yaxis"], **marks))
         data += rows
         axes[f"yaxis{name}"] |= hparam_axis(panel.axis, (*panel.members.y, *panel.winner.y)) | _ticks(panel)
     steps = [x for panel in record.panels for x in panel.members.x]
     return {
         "data": _toggled_together(data),
-        "layout": _stacked(axes, titles, steps),
+        "layout": _stacked(axes, titles, steps) | {"meta": {"controls": ["rounds", "scale-x", "scale-y"]}},
     }
 
 
 def plot_health(record: Health) -> Figure:
-    """Four panels over a common axis of rounds."""
+    """Up to four panels over a common axis of rounds; what never happened or was not recorded has none."""
+    panels = [name for name in HEALTH if name == "founders" or any(getattr(record, name))]
     rounds = tuple(record.rounds)
-    titles = ["founders with descendants", "started from a copy, %", "failed rounds", "seconds per round"]
-    axes, notes = _stack(titles)
-    percents = tuple(100 * share for share in record.copied)
-    many = {"shape": "hv", "width": 2, "showlegend": False}
-    data = [
-        line(Curve(rounds, tuple(record.founders)), "founders", POPULATION, yaxis="y", **many),
-        _bars(rounds, percents, "copied, %", POPULATION, "y2"),
-        _bars(rounds, tuple(record.failed), "failed", FAILED, "y3"),
-        line(Curve(rounds, record.slowest), "slowest", OTHERS, yaxis="y4", width=1),
-        line(Curve(rounds, record.seconds), "median", POPULATION, yaxis="y4", width=2),
-    ]
-    from_zero: dict[str, Any] = {"rangemode": "tozero", "nticks": 4}
-    axes["yaxis"] |= count_axis("", (0, *record.founders), **from_zero)
-    axes["yaxis2"] |= axis("", **from_zero)
-    axes["yaxis3"] |= count_axis("", (0, *record.failed), **from_zero)
-    axes["yaxis4"] |= axis("", **from_zero)
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": PANEL / _inner(4), "yanchor": "bottom"}
-    empty = {"y3": "none" if not any(record.failed) else "", "y4": "not recorded" if not any(record.slowest) else ""}
-    for panel, label in empty.items():
-        if label:
-            axes[f"yaxis{panel[1]}"] |= {"range": [0, 1], "tickvals": [0]}
-            notes.append({"text": label, "showarrow": False, "xref": "paper", "x": 0.5, "yref": panel, "y": 0.5})
+    axes, notes = _stack([HEALTH[name] for name in panels])
+    data: list[dict[str, Any]] = []
+    for index, name in enumerate(panels):
+        key = _axis_name(index)
+        data += _health_rows(name, record, rounds, f"y{key}")
+        numbers = getattr(record, name)
+        counted = name in {"founders", "failed"}
+        more: dict[str, Any] = {"rangemode": "tozero", "nticks": 4}
+        axes[f"yaxis{key}"] |= count_axis("", (0, *numbers), **more) if counted else axis("", **more)
+    last = _axis_name(len(panels) - 1)
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": PANEL / _inner(len(panels)), "yanchor": "bottom"}
     return {
         "data": data,
-        "layout": layout(_height(4), xaxis=count_axis("round of the member", rounds, anchor="y4"), **axes)
+        "layout": layout(
+            _height(len(panels)), xaxis=count_axis("round of the member", rounds, anchor=f"y{last}"), **axes
+        )
         | {"annotations": notes, "legend": legend, "bargap": 0.1, "margin": {"l": 60, "r": 20, "t": TOP, "b": BOTTOM}},
     }
+
+
+HEALTH = {
+    "founders": "founders with descendants",
+    "copied": "started from a copy, %",
+    "failed": "failed rounds",
+    "slowest": "seconds per round",
+}
+"""Titles of the panels by the record's field that they depend on."""
+
+
+def _health_rows(name: str, record: Health, rounds: tuple[int, ...], yaxis: str) -> list[dict[str, Any]]:
+    if name == "founders":
+        curve = Curve(rounds, tuple(record.founders))
+        return [line(curve, "founders", POPULATION, yaxis=yaxis, shape="hv", width=2, showlegend=False)]
+    if name == "copied":
+        return [_bars(rounds, tuple(100 * share for share in record.copied), "copied, %", POPULATION, yaxis)]
+    if name == "failed":
+        return [_bars(rounds, tuple(record.failed), "failed", FAILED, yaxis)]
+    return [
+        line(Curve(rounds, record.slowest), "slowest", OTHERS, yaxis=yaxis, width=1),
+        line(Curve(rounds, record.seconds), "median", POPULATION, yaxis=yaxis, width=2),
+    ]
 
 
 def _bars(x: tuple[int, ...], y: tuple[float, ...], name: str, color: str, yaxis: str) -> dict[str, Any]:
@@ -142,17 +162,6 @@ def _bars(x: tuple[int, ...], y: tuple[float, ...], name: str, color: str, yaxis
         "yaxis": yaxis,
         "showlegend": False,
     }
-
-
-def _values(panel: Panel) -> dict[str, Any]:
-    """The hover text of the winner's line, in the hyperparameter's own values."""
-    if panel.axis.options:
-        labels = [None if y is None else text(panel.axis.options[int(y)]) for y in panel.winner.y]
-        return {"text": labels, "hovertemplate": "%{text} from step %{x}<extra></extra>"}
-    if panel.axis.flipped:
-        values = [None if y is None else short(1 - y) for y in panel.winner.y]
-        return {"customdata": values, "hovertemplate": "%{customdata} from step %{x}<extra></extra>"}
-    return {"hovertemplate": "%{y} from step %{x}<extra></extra>"}
 
 
 def _ticks(panel: Panel) -> dict[str, Any]:

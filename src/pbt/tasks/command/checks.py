@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from pbt.domains import Domain
 from pbt.errors import TaskError, nearest
-from pbt.space import Domain
 from pbt.tasks.command.template import PLACEHOLDERS, Template
 from pbt.tasks.command.values import variable
 

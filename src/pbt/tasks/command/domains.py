@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pbt.domains import Choice, Domain, Float, Int, Value
 from pbt.errors import SpaceError, nearest
-from pbt.space import Choice, Domain, Float, Int, Space, Value
+from pbt.space import Space
 
 FORMS = "'log:1e-5..1e-1', '0.1..0.9', 'one_minus_log:0.9..0.999', 'int:1..8', 'int-log:16..512', 'choice:a,b' or \
 'ordered:16,32,64'"

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from pbt.domains import Domain
 from pbt.errors import DiskError, TaskError
 from pbt.executors.base import State
 from pbt.executors.metrics import MetricsError
 from pbt.executors.process_tree import ending
 from pbt.executors.worker import Context, Metrics, TrainFunction
-from pbt.space import Domain, HParams
+from pbt.space import HParams
 from pbt.store.durable import REMEDY
 from pbt.store.folder import Folder
 from pbt.store.points import NAME
