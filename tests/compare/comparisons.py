@@ -38,7 +38,7 @@ def write_task(folder: Path, pace: float = 0.0, most: float = 2.0, objective: st
     return "task.py:experiment"
 
 
-def measured(plan, seed, metrics, steps=100):
+def measured(plan, seed, metrics, steps=100, state_steps=10):
     """A run that gave these numbers."""
     return TrialResult(
         plan=plan,
@@ -47,6 +47,7 @@ def measured(plan, seed, metrics, steps=100):
         path=f"{plan}/seed-{seed}",
         values=metrics,
         steps=steps,
+        state_steps=state_steps,
         copies=3,
         founders=2,
         failures=0,
@@ -54,13 +55,20 @@ def measured(plan, seed, metrics, steps=100):
     )
 
 
-def comparison(results, *, metric="score", steps=None, experiment=None):
+def comparison(results, *, metric="score", steps=None, state_steps=None, experiment=None):
     """A comparison of these results, by plan a value per seed; None: a run that lost every member."""
+    more, older = steps or {}, state_steps or {}
     names = tuple(results)
     seeds = tuple(range(len(results[names[0]])))
     design = Design(task="nqm", asked=names, seeds=seeds, out=Path("out"))
     runs = [
-        measured(name, seed, {} if value is None else {"score": 0.0, metric: value}, (steps or {}).get(name, 100))
+        measured(
+            name,
+            seed,
+            {} if value is None else {"score": 0.0, metric: value},
+            more.get(name, 100),
+            older.get(name, 10),
+        )
         for name in names
         for seed, value in zip(seeds, results[name], strict=True)
     ]

@@ -39,7 +39,7 @@ def test_a_clear_difference_is_called_significant():
     assert said[0].startswith("no-evolution is significantly worse than pbt: -0.1")
     assert "p = 0.004, 10 seeds" in said[0]
     assert said[1].startswith("tournament and pbt do not differ significantly: ")
-    assert "fresh seeds" in said[1] or "would usually go unnoticed" in said[1]
+    assert "fresh seeds" in said[1]
     assert said[2].startswith("As a group, the 3 plans differ (Friedman's test, p < 0.001)")
 
 
@@ -73,6 +73,20 @@ def test_few_seeds_show_nothing():
     """Three seeds cannot show any difference, however large, and how many it takes is said."""
     said = sentences(comparison({name: values[:3] for name, values in CLEAR.items()}))
     assert "With 2 comparisons, showing any difference takes at least 7 seeds" in said[0]
+    found = comparison({name: values[:1] for name, values in CLEAR.items()})
+    assert "(one seed has no interval, p = 1.00, 1 seed). With 2 comparisons" in sentences(found)[0]
+    assert " to " not in table_text(found)
+    assert as_plain(found)["plans"]["pbt"]["summary"]["low"] is None
+
+
+def test_a_direction_may_be_clearer_than_a_size():
+    """The test is of the direction: where the interval includes 0, the sentence says that the size is uncertain."""
+    gain = np.array([0.1, 0.2, 0.4, 0.9, 3.0, 9.0])
+    found = comparison({"pbt": BASE[:6], "own": BASE[:6] + gain})
+    assert found.plans[1].paired.low < 0
+    (said,) = sentences(found)
+    assert said.startswith("own is significantly better than pbt: +1.12 in score (95 % interval -")
+    assert said.endswith("The size is uncertain: the interval includes 0.")
 
 
 def test_equal_plans():
@@ -83,13 +97,15 @@ def test_equal_plans():
 
 
 def test_a_noisy_difference_says_how_many_seeds_it_takes():
-    """A small difference in large noise: about how many fresh seeds would show it."""
+    """What these seeds would have found, and about how many fresh ones find less; never that a difference is small."""
     noise = np.array([1.0, -0.8] * 5) + np.linspace(0, 0.1, 10)
     (said,) = sentences(comparison({"pbt": BASE, "own": BASE + noise}))
-    assert "A true difference of this size would need about" in said
+    assert "With 10 seeds and this scatter, a true difference of 0.97 would have been found with 80 % prob" in said
+    assert "Finding one of the measured size takes about 326 fresh seeds." in said
     none = np.array([1.0, -1.0001] * 5)
     (said,) = sentences(comparison({"pbt": BASE, "own": BASE + none}))
-    assert "With 10 seeds, a difference below 0.91 standard deviations would usually go unnoticed." in said
+    assert "a true difference of 1.1 would have been found with 80 % probability; a smaller one may exist." in said
+    assert "Finding one of half that size takes about 34 fresh seeds." in said
 
 
 def test_runs_that_lost_every_member_are_told():
@@ -107,7 +123,33 @@ def test_runs_that_lost_every_member_are_told():
 def test_another_budget_is_told():
     """A plan that trained more than the first is named, with how much more."""
     said = sentences(comparison({"pbt": BASE, "own": BASE}, steps={"own": 131}))
-    assert said[-1] == "The budgets differ: compared with pbt, own took 31 % more training steps."
+    assert "compared with pbt, own took 31 % more training steps of all members" in said[-1]
+    assert "the states at the end have the same number of steps" in said[-1]
+
+
+def test_another_age_is_told():
+    """A plan whose states were trained longer is named, whatever was computed."""
+    found = comparison({"pbt": BASE, "own": BASE}, state_steps={"own": 8.0})
+    assert "compared with pbt, a state of own has 20 % fewer training steps at the end" in sentences(found)[-1]
+    assert not any("budgets" in said for said in sentences(found))
+    assert as_plain(found)["plans"]["own"]["mean"]["state_steps"] == 8.0
+    both = sentences(comparison({"pbt": BASE, "own": BASE}, steps={"own": 131}, state_steps={"own": 8.0}))
+    assert len(both) == 3
+    assert not any("same number of steps" in said for said in both)
+
+
+def test_the_age_of_an_asynchronous_run(tmp_path):
+    """Members that copy an older state repeat steps: more are computed, and the states have the budget's."""
+
+    def drawn(hparams, state, steps, ctx):
+        return {"x": 0.0}, ctx.rng("luck", ctx.member, ctx.round).random()
+
+    plan = pbt.Plan(mode="async", exploit=pbt.truncation(0.5), interval=2)
+    experiment = pbt.Experiment(task=drawn, space={"lr": pbt.Float(0.1, 1.0)}, plan=plan, population=4, rounds=5)
+    experiment.run(tmp_path / "run")
+    found = measured_run(Trial(plan="own", seed=0, path=tmp_path / "run"))
+    assert found.state_steps == 10
+    assert found.steps > 4 * 10
 
 
 def test_plans_made_of_runs_are_told():

@@ -233,6 +233,11 @@ def test_the_head_of_a_report(climbed: Run) -> None:
     assert head["members"] == "8"
     assert head["best score"] == number(climbed.best.score, 6)
     assert head["test accuracy of the best"] == number(climbed.best.reported["test_accuracy"], 6)
+    scores = [climbed.view.sign * member.score for member in climbed.view.population]
+    count = len(climbed.tree.states)
+    assert head["mean score of the last states"] == (
+        f"{number(sum(scores) / 8, 6)}; the best of {count} scores is expected to be optimistic"
+    )
     assert "objective of the best" not in head
     asked = setting(snapshot)
     assert asked["lr"] == "float 0.01 .. 1 (log); not read back"

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pbt.compare.results import Comparison, PlanResult
 from pbt.compare.sentences import verdict
+from pbt.compare.statistics import Paired, Summary
 from pbt.report.matplotlib_figures.common import Drawing, isolated_style, scaled, sheet
 from pbt.report.palette import OTHERS, POPULATION, WINNER
 from pbt.text import count, number, printable
@@ -37,7 +38,7 @@ def plot_comparison(found: Comparison) -> Drawing:
     _name_plans(left, shown)
     values = [value for result in shown for value in result.values.values()]
     wide = _is_wide(values)
-    scale = _fit(left, values, wide=wide)
+    scale = _fit(left, values, _ends([result.summary for result in shown]), wide=wide)
     direction = "lower" if found.minimize else "higher"
     left.set_xlabel(f"{printable(found.metric)} ({direction} is better{scale})")
     left.set_title("Results by plan", loc="left")
@@ -69,7 +70,7 @@ def _differences(axes: Any, found: Comparison, shown: Sequence[PlanResult], *, w
             _dots(axes, row, pair.differences, look[0])
             _mark(axes, row, (pair.low, pair.iqm, pair.high), look)
     values = [value for result in shown if result.paired for value in result.paired.differences]
-    scale = _fit(axes, [0.0, *values], wide=wide)
+    scale = _fit(axes, [0.0, *values], _ends([result.paired for result in shown]), wide=wide)
     axes.tick_params(left=False)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -85,7 +86,8 @@ def _dots(axes: Any, row: int, values: Sequence[float], color: str) -> None:
 def _mark(axes: Any, row: int, at: tuple[float, float, float], look: tuple[str, str]) -> None:
     low, middle, high = at
     height = row + _BELOW
-    axes.plot([low, high], [height, height], color=look[0], linewidth=3, solid_capstyle="round", zorder=4)
+    if math.isfinite(high - low):
+        axes.plot([low, high], [height, height], color=look[0], linewidth=3, solid_capstyle="round", zorder=4)
     axes.plot([middle], [height], look[1], color=look[0], markeredgecolor="white", markersize=7.5, zorder=5)
 
 
@@ -116,10 +118,17 @@ def _sizes(values: Sequence[float]) -> tuple[float, float]:
     return (float(np.quantile(sizes, 0.1)), float(sizes.max())) if len(sizes) else (1.0, 1.0)
 
 
-def _fit(axes: Any, values: Sequence[float], *, wide: bool) -> str:
+def _ends(shown: Sequence[Summary | Paired | None]) -> list[float]:
+    """The ends of the intervals, which an axis has to contain."""
+    ends = [end for one in shown if one is not None for end in (one.low, one.high)]
+    return [end for end in ends if math.isfinite(end)]
+
+
+def _fit(axes: Any, values: Sequence[float], ends: Sequence[float], *, wide: bool) -> str:
     """Set up a linear axis, or one that is logarithmic away from 0; returns `, log` for the latter."""
+    whole = [*values, *ends]
     if not wide:
-        scaled(axes, "x", values, log=False)
+        scaled(axes, "x", whole, log=False)
         axes.locator_params(axis="x", nbins=5)
         return ""
     from matplotlib.ticker import NullLocator
@@ -127,7 +136,7 @@ def _fit(axes: Any, values: Sequence[float], *, wide: bool) -> str:
     low, high = _sizes(values)
     near = 10 ** math.floor(math.log10(low))
     axes.set_xscale("symlog", linthresh=near, linscale=0.5)
-    bounds = _beyond(min(values), near, -1), _beyond(max(values), near, 1)
+    bounds = _beyond(min(whole), near, -1), _beyond(max(whole), near, 1)
     powers = [near * 10**power for power in range(math.ceil(math.log10(high / near)) + 1)]
     ticks: list[float] = []
     for factors in ((1, 2, 5), (1, 3), (1,)):

@@ -78,7 +78,9 @@ def _plain(result: PlanResult) -> dict[str, Any]:
     return {
         "made_of_runs_of": result.source or None,
         "summary": None if result.summary is None else asdict(result.summary),
-        "difference": None if pair is None else asdict(pair) | {"significant": pair.significant},
-        "mean": {name: result.mean(name) for name in ("steps", "copies", "founders", "failures", "seconds")},
+        "difference": None if pair is None else asdict(pair),
+        "mean": {
+            name: result.mean(name) for name in ("steps", "state_steps", "copies", "founders", "failures", "seconds")
+        },
         "runs": [asdict(run) for run in result.runs],
     }

@@ -1,7 +1,7 @@
 """The findings of a comparison as sentences."""
 
 from pbt.compare.results import Comparison, PlanResult
-from pbt.compare.statistics import ALPHA, POWER, Paired, detectable, least_seeds
+from pbt.compare.statistics import ALPHA, POWER, Paired, least_seeds
 from pbt.text import count, listed, number, percent
 
 
@@ -41,26 +41,29 @@ def _on(found: Comparison, result: PlanResult, pair: Paired) -> str:
     word = verdict(found, pair)
     if word == "same":
         return f"{one} and {other} gave the same {found.metric} on each of {count(seeds, 'seed')}."
-    numbers = (
-        f"{signed(pair.iqm)} in {found.metric} (95 % interval {signed(pair.low)} to {signed(pair.high)}, "
-        f"{p_equation(pair.adjusted)}, {count(seeds, 'seed')})"
-    )
+    interval = f"95 % interval {signed(pair.low)} to {signed(pair.high)}" if seeds > 1 else "one seed has no interval"
+    numbers = f"{signed(pair.iqm)} in {found.metric} ({interval}, {p_equation(pair.adjusted)}, {count(seeds, 'seed')})"
     if word != "not shown":
-        return f"{one} is significantly {word} than {other}: {numbers}."
+        uncertain = " The size is uncertain: the interval includes 0." * (pair.low <= 0 <= pair.high)
+        return f"{one} is significantly {word} than {other}: {numbers}.{uncertain}"
     return f"{one} and {other} do not differ significantly: {numbers}. {_power(pair, len(found.compared))}."
 
 
 def _power(pair: Paired, comparisons: int) -> str:
-    """What these seeds can show, or how many more would be needed."""
+    """The difference that these seeds would have shown, and the number of seeds for a smaller one."""
     seeds, least = len(pair.seeds), least_seeds(comparisons)
-    if seeds < least:
+    if pair.detectable is None:
         size = f", and about {pair.needed:,} for one of this size" if (pair.needed or 0) > least else ""
         return f"With {count(comparisons, 'comparison')}, showing any difference takes at least {least} seeds{size}"
-    if pair.needed is None:
-        smallest = number(detectable(seeds, comparisons), 2)
-        return f"With {seeds} seeds, a difference below {smallest} standard deviations would usually go unnoticed"
-    needed = max(pair.needed, seeds + 1)
-    return f"A true difference of this size would need about {needed:,} fresh seeds (at {percent(POWER)} power)"
+    could = (
+        f"With {seeds} seeds and this scatter, a true difference of {number(pair.detectable, 2)} would have been found "
+        f"with {percent(POWER)} probability; a smaller one may exist"
+    )
+    if pair.needed is not None:
+        return f"{could}. Finding one of the measured size takes about {max(pair.needed, seeds + 1):,} fresh seeds"
+    if pair.needed_for_half is not None:
+        return f"{could}. Finding one of half that size takes about {pair.needed_for_half:,} fresh seeds"
+    return could
 
 
 def _omnibus(found: Comparison) -> list[str]:
@@ -81,16 +84,35 @@ def _lost(found: Comparison) -> list[str]:
 
 
 def _budget(found: Comparison) -> list[str]:
-    first = found.plans[0]
-    usual = first.mean("steps")
+    """Plans that trained more, and plans whose states were trained longer; an asynchronous plan may do one alone."""
+    computed, held = _ratios(found, "steps"), _ratios(found, "state_steps")
+    first = found.plans[0].plan
+    texts = []
+    if computed:
+        ratios = [f"{plan} took {_share(ratio)}" for plan, ratio in computed]
+        equal = "" if held else "; the states at the end have the same number of steps"
+        texts.append(
+            f"The budgets differ: compared with {first}, {listed(ratios, 20)} training steps of all members{equal}."
+        )
+    if held:
+        ratios = [f"a state of {plan} has {_share(ratio)}" for plan, ratio in held]
+        texts.append(
+            f"The states differ in age: compared with {first}, {listed(ratios, 20)} training steps at the end. "
+            "Part of a difference may be due to that."
+        )
+    return texts
+
+
+def _ratios(found: Comparison, name: str) -> list[tuple[str, float]]:
+    """The plans whose number of steps differs from that of the first plan, and the ratio."""
+    usual = found.plans[0].mean(name)
     # Failed rounds are not counted, so a difference of one percent is not due to the plan.
-    others = [result for result in found.plans[1:] if abs(result.mean("steps") - usual) > 0.01 * usual]
-    ratios = [f"{result.plan} {_share(result.mean('steps') / usual)}" for result in others]
-    return [f"The budgets differ: compared with {first.plan}, {listed(ratios, 20)} training steps."] * bool(ratios)
+    others = [result for result in found.plans[1:] if abs(result.mean(name) - usual) > 0.01 * usual]
+    return [(result.plan, result.mean(name) / usual) for result in others if usual]
 
 
 def _share(ratio: float) -> str:
-    return f"took {percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'}"
+    return f"{percent(abs(ratio - 1))} {'more' if ratio > 1 else 'fewer'}"
 
 
 def _made_of(found: Comparison) -> list[str]:

@@ -23,6 +23,7 @@ def comparison_table(found: Comparison, width: int) -> Group:
         Column(title="p", cells=[p_value(r.paired.adjusted) if r.paired else NONE for r in plans]),
         Column(title="verdict", cells=verdicts, side="left"),
         Column(title="steps", cells=[f"{result.mean('steps'):,.0f}" for result in plans]),
+        Column(title="state steps", cells=[f"{result.mean('state_steps'):,.0f}" for result in plans]),
         Column(title="copies", cells=[number(result.mean("copies"), 3) for result in plans]),
         Column(title="founders", cells=[number(result.mean("founders"), 3) for result in plans]),
         Column(title="median", cells=[NONE if r.summary is None else number(r.summary.median) for r in plans]),
@@ -50,7 +51,7 @@ def _middles(plans: tuple[PlanResult, ...]) -> list[str]:
 
 
 def _interval(result: PlanResult) -> str:
-    if result.summary is None:
+    if result.summary is None or result.summary.seeds < 2:
         return NONE
     return f"{number(result.summary.low)} to {number(result.summary.high)}"
 
@@ -60,7 +61,7 @@ def _difference(result: PlanResult) -> str:
 
 
 def _difference_interval(result: PlanResult) -> str:
-    if result.paired is None:
+    if result.paired is None or len(result.paired.seeds) < 2:
         return NONE
     return f"{signed(result.paired.low)} to {signed(result.paired.high)}"
 

@@ -28,6 +28,9 @@ class TrialResult:
     """Metrics of the member chosen by validation, as returned by the task; empty if all members failed."""
     steps: int
     """Training steps of all members, without failed rounds."""
+    state_steps: float
+    """Training steps in a state at the end, the mean over the population. In an asynchronous run a member that copies
+    an older state repeats steps, and the steps of the states are what all plans have in common."""
     copies: int
     founders: int
     """Number of initial members from which the final population descends."""
@@ -42,7 +45,8 @@ def measured(trial: Trial) -> TrialResult:
     with opened(trial.path) as (run, _):
         seconds = sum(float(entry.details.get("seconds", 0)) for entry in run.journal() if entry.kind == "round")
     tree = run.tree
-    states = [m.state for m in run.view.population if m.state is not None]
+    members = [member for member in run.view.population if member.state is not None]
+    states = [member.state for member in members if member.state is not None]
     return TrialResult(
         plan=trial.plan,
         seed=trial.seed,
@@ -50,6 +54,7 @@ def measured(trial: Trial) -> TrialResult:
         path=str(trial.path),
         values={} if run.view.ended == LOST else _values(run),
         steps=sum(state.step - state.first_step for state in tree.states.values()),
+        state_steps=sum(member.step for member in members) / max(1, len(members)),
         copies=sum(decision.donor is not None for decision in tree.decisions.values()),
         founders=len(tree.founders(states)),
         failures=len(tree.failures),

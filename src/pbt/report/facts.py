@@ -33,6 +33,11 @@ def results(snapshot: RunSnapshot) -> dict[str, str]:
     if snapshot.path:
         best = snapshot.path[-1]
         facts[f"best {snapshot.score_name}"] = number(best.score, 6)
+        last = [snapshot.states[ref].score for ref in snapshot.living if ref in snapshot.states]
+        if len(last) > 1:
+            # The best of many scores is partly luck; a mean that they did not choose is not.
+            luck = f"the best of {count(len(snapshot.states), 'score')} is expected to be optimistic"
+            facts[f"mean {snapshot.score_name} of the last states"] = f"{number(sum(last) / len(last), 6)}; {luck}"
         for name, value in snapshot.reported.items():
             if isinstance(value, (int, float, str)) and len(facts) < 12:
                 facts[f"{name.replace('_', ' ')} of the best"] = number(value, 6)
