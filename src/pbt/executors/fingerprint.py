@@ -67,7 +67,7 @@ def modules_of(sent: bytes) -> list[str]:
     Installed packages and the standard library are left out; so are modules whose text is sent along.
     """
     found: dict[str, None] = {}
-    waiting = [*_named(sent)]
+    waiting = [*named_in(sent)]
     while waiting:
         name = waiting.pop()
         module = sys.modules.get(name)
@@ -96,7 +96,7 @@ def differences(here: Fingerprint, there: Fingerprint) -> list[str]:
     return sorted(name for name in here.keys() & there.keys() if here[name] != there[name])
 
 
-def _named(sent: bytes) -> set[str]:
+def named_in(sent: bytes) -> set[str]:
     """All strings of a pickle that name a loaded module: a superset of the modules that it imports."""
     return {
         text.partition(" ")[0]

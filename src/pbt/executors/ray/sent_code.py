@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pbt.executors.fingerprint import modules_of
+from pbt.executors.fingerprint import modules_of, named_in
 from pbt.executors.transport import pickled, sources
 
 log = logging.getLogger("pbt")
@@ -41,9 +41,10 @@ def code_environment(task: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _code_of(task: Any) -> tuple[Path | None, list[Path]]:
     """The folder of the program's file, or else the packages of the task; not of installed packages."""
-    if found := sources():
-        return Path(found[-1].file).parent, []
     sent = pickled(task)
+    # Other files that this process has loaded, such as those of an earlier run, have nothing to do with the task.
+    if found := [source for source in sources() if source.name in named_in(sent)]:
+        return Path(found[-1].file).parent, []
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     if b"__main__" in sent and main:
         return Path(main).absolute().parent, []
