@@ -25,7 +25,7 @@ def in_notebook() -> bool:
     return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def progress_of(progress: bool | None, placement: Any, *, otherwise: bool = True) -> AbstractContextManager[Any]:
+def display_of(progress: bool | None, placement: Any, *, otherwise: bool = True) -> AbstractContextManager[Any]:
     """The observer that shows progress, as a context manager; it gives None if nothing is to be shown.
 
     Args:

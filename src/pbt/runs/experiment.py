@@ -23,7 +23,7 @@ from pbt.runs.auto_placement import choose
 from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
-from pbt.runs.display import progress_of
+from pbt.runs.display import display_of
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
 from pbt.runs.placement import ExecutorName, Placement, PlacementFields, ResolvedPlacement
 from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
@@ -163,7 +163,7 @@ class Experiment:
                 logs=None if store.path is None else store.path.absolute() / LOGS,
                 fingerprint=digests or {},
             ).on(resolved.devices[0])
-            with progress_of(progress, self.placement, otherwise=not observers) as shown:
+            with display_of(progress, self.placement, otherwise=not observers) as shown:
                 watch = watch if shown is None else [*watch, shown]
                 drive(engine, resolved.open(worker), watch, stopper.reason)
             if store.path is None:
