@@ -34,6 +34,7 @@ class TestInlineInChunks(HandoverContract):
 
 
 class TestTwoProcesses(HandoverContract):
+    forms = ("class", "vectorized")
     together = VectorizedWorkerSpec.of
 
     @pytest.fixture(scope="class", autouse=True)
@@ -44,6 +45,11 @@ class TestTwoProcesses(HandoverContract):
 
     def make_executor(self, setup):
         return ProcessExecutor(setup, ["cpu"] * 2)
+
+
+@pytest.mark.slow
+class TestTwoProcessesAndAllForms(TestTwoProcesses):
+    forms = HandoverContract.forms
 
 
 @pytest.mark.slow
