@@ -48,7 +48,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
             case Reported():
                 member = members[event.member] = _reported(members[event.member], event, view.sign)
                 last = max(last, event.round)
-                ended = None  # a stopped run goes on with its open rounds
+                ended = None  # a stopped run continues with its open rounds
                 best = _better(best, member)
                 if view.lookback:
                     history[member.id] = (*history.get(member.id, ()), member)[-view.lookback :]

@@ -195,7 +195,7 @@ def _quarter(population: int) -> int:
 
 
 def _donors(wave: Sequence[Member], view: View) -> dict[int, Member]:
-    """The donors of the worst quarter, each drawn from the best quarter; nobody copies an equal score."""
+    """The donors of the worst quarter, each drawn from the best quarter; no member copies an equal score."""
     healthy = len(view.ranking)
     number = min(_quarter(len(view.population)), healthy // 2)
     donors = {}
