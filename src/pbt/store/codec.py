@@ -15,22 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pbt.errors import CorruptError, StateError
+from pbt.store.building import SIZES, Source, Span, build, elements
 from pbt.store.encoded_bytes import PIECE, EncodedBytes, InMemory, pieces_of
 from pbt.store.folder import Folder
 from pbt.store.frozen import Pack
 from pbt.store.manifest import FileContent, Manifest
-from pbt.store.structure import (
-    SIZES,
-    ArrayEntry,
-    Parts,
-    Source,
-    Span,
-    build,
-    elements,
-    folders_in,
-    packs_in,
-    take_apart,
-)
+from pbt.store.structure import ArrayEntry, Parts, folders_in, packs_in, take_apart
 from pbt.store.trees import Objects
 
 FORMATS = PLAIN, EXTENDED, WITH_FOLDERS, NEWEST = "1", "2", "3", "4"

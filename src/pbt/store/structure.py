@@ -14,7 +14,6 @@ An OrderedDict is written as a dict, and its path in a separate list: every `Mod
 of such a state stays that of plain dicts.
 """
 
-import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -24,31 +23,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pbt.errors import StateError
-from pbt.store.encoded_bytes import EncodedBytes, InMemory
 from pbt.store.folder import Folder
-from pbt.store.frozen import Frozen, Pack, Packs, content_of, node_of
-from pbt.store.kinds import BY_TAG, CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
+from pbt.store.frozen import Frozen, Pack, content_of, node_of
+from pbt.store.kinds import CONTAINERS, EXACT, KINDS, encode_number, inner, remedy
 from pbt.store.manifest import FileContent, Manifest
-from pbt.store.pytrees import carried, from_jax, is_jax_array, node_up, opened, static, static_up, to_jax
-from pbt.store.trees import Objects
+from pbt.store.pytrees import from_jax, is_jax_array, opened, static
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _DEPTH = 200
 
-_ARRAYS: Mapping[str, str] = {
+ARRAYS: Mapping[str, str] = {
     "b1": "BOOL", "u1": "U8", "u2": "U16", "u4": "U32", "u8": "U64", "i1": "I8", "i2": "I16", "i4": "I32", "i8": "I64",
     "f2": "F16", "f4": "F32", "f8": "F64", "c8": "C64",
 }  # fmt: skip
-_TENSORS: Mapping[str, str] = {
+TENSORS: Mapping[str, str] = {
     "bool": "BOOL", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "int8": "I8", "int16": "I16",
     "int32": "I32", "int64": "I64", "float16": "F16", "float32": "F32", "float64": "F64", "complex64": "C64",
     "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
 }  # fmt: skip
-_TO_ARRAY = {name: np.dtype(f"<{code}") for code, name in _ARRAYS.items()}
-_TO_TENSOR = {name: dtype for dtype, name in _TENSORS.items()}
-SIZES = {name: dtype.itemsize for name, dtype in _TO_ARRAY.items()} | {"BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 # numpy lacks these types: they are stored as integers of the same size.
 _CARRIERS: Mapping[str, str] = {"BF16": "int16", "F8_E4M3": "uint8", "F8_E5M2": "uint8"}
 
@@ -63,21 +57,6 @@ class ArrayEntry(NamedTuple):
     shape: list[int]
     data: Any
     """The bytes, as a flat buffer: the tensor's own memory."""
-
-
-class Span(NamedTuple):
-    """The place of an entry in an encoded state."""
-
-    name: str
-    dtype: str
-    shape: list[int]
-    begin: int
-    end: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the entry."""
-        return self.end - self.begin
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,7 +134,7 @@ def _of_pytree(value: Any, path: Path, parts: Parts) -> dict[str, Any] | None:
             array, more = from_jax(value)
         except StateError as error:
             raise StateError(f"{_shown(path)}: {error}") from error
-        entry = _of_array(array, path, _TENSORS.get(array.dtype.name))
+        entry = _of_array(array, path, TENSORS.get(array.dtype.name))
         parts.entries.append(entry)
         return {"jax": [entry.name, more]}
     if (node := opened(value)) is not None:
@@ -244,10 +223,10 @@ def _mark(value: "OrderedDict[Any, Any]", path: Path) -> list[Any]:
 
 def _of_array(array: np.ndarray[Any, Any], path: Path, dtype: str | None = None) -> ArrayEntry:
     code = array.dtype.str
-    dtype = dtype or _ARRAYS.get(code[1:])
+    dtype = dtype or ARRAYS.get(code[1:])
     if dtype is None:
         raise StateError(
-            f"{_shown(path)}: expected an array of {', '.join(sorted(_ARRAYS.values()))}, got one of {array.dtype}"
+            f"{_shown(path)}: expected an array of {', '.join(sorted(ARRAYS.values()))}, got one of {array.dtype}"
         )
     if code[0] == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
@@ -263,10 +242,10 @@ def _of_tensor(value: Any, path: Path) -> ArrayEntry:
             f"booleans, folders or None, got {type(value).__module__}.{type(value).__qualname__}; {remedy(value)}"
         )
     tensor: Tensor = value
-    dtype = _TENSORS.get(str(tensor.dtype).removeprefix("torch."))
+    dtype = TENSORS.get(str(tensor.dtype).removeprefix("torch."))
     if dtype is None:
         raise StateError(
-            f"{_shown(path)}: expected a tensor of {', '.join(sorted(_TENSORS.values()))}, got {tensor.dtype}"
+            f"{_shown(path)}: expected a tensor of {', '.join(sorted(TENSORS.values()))}, got {tensor.dtype}"
         )
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise StateError(
@@ -344,176 +323,3 @@ def _outside(structure: Any) -> Iterator[tuple[str, Any]]:
                 waiting += body.values() if tag == "dict" else body
             elif tag in CONTAINERS:
                 waiting.append(inner(tag, body))
-
-
-class Source(dict[str, Span]):
-    """The entries of an encoded state that are not used yet, by name.
-
-    Args:
-        spans: The entries by name.
-        content: The bytes.
-        objects: The files of its folders and frozen tensors.
-    """
-
-    def __init__(self, spans: Mapping[str, Span], content: EncodedBytes, objects: Objects | None) -> None:
-        super().__init__(spans)
-        self.objects = objects
-        self.packs = Packs(objects)
-        self.filled: dict[str, memoryview] = {}
-        """By the name of a used entry: its bytes, or the memory that will hold them."""
-        self.unread: set[str] = set()
-        """The used entries whose bytes are not read yet."""
-        self._content = content
-
-    def read(self, name: str) -> tuple[Span, bytes]:
-        """Use an entry of which a converted copy is built, and read it."""
-        span = self.pop(name)
-        data = self._content.read(span.begin, span.end)
-        self.filled[name] = memoryview(data)
-        return span, data
-
-    def fill(self, span: Span, buffer: np.ndarray[Any, Any]) -> None:
-        """Have an entry, already taken, read into this flat memory of the state later, in the order of the digest."""
-        self.filled[span.name] = buffer.data
-        self.unread.add(span.name)
-
-
-def build(structure: Any, ordered: Any, entries: Source) -> Any:
-    """Build a state from its structure, in fresh memory; entries are removed as they are used.
-
-    The memory of arrays and tensors is filled afterwards: see `Source.fill`.
-
-    Malformed input raises one of KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError and
-    OverflowError.
-    """
-    nodes = [(_at(structure, path), attributes) for path, attributes in ordered]
-    for node, attributes in nodes:
-        node[_ORDERED] = [node.pop("dict"), attributes]
-    return _build(structure, entries)
-
-
-_ORDERED: Any = object()
-"""A tag that cannot occur in a file."""
-
-
-def _at(node: Any, path: Any) -> Any:
-    """The node at this path."""
-    for step in path:
-        while type(node) is dict:
-            ((tag, body),) = node.items()
-            if tag in ("dict", "tuple"):
-                node = body
-                break
-            node = inner(tag, body)
-        node = node[int(step[1:]) if type(node) is list else step]
-    return node
-
-
-def _build(node: Any, entries: Source) -> Any:  # noqa: PLR0911 (one for each form)
-    if type(node) is list:
-        return [_build(item, entries) for item in node]
-    if type(node) is not dict:
-        return node
-    ((tag, body),) = node.items()
-    if tag == "dict":
-        return {_unkey(key): _build(item, entries) for key, item in body.items()}
-    if tag == "tuple":
-        return tuple(_build(item, entries) for item in body)
-    if tag in _LEAVES:
-        return _LEAVES[tag](body, entries)
-    if tag == "node":
-        return node_up(body, lambda part: _build(part, entries))
-    if tag != _ORDERED:
-        return BY_TAG[tag].up(body, lambda part: _build(part, entries))
-    items, attributes = body
-    value = OrderedDict((_unkey(key), _build(item, entries)) for key, item in items.items())
-    if attributes is not None:
-        structure, ordered = attributes
-        vars(value).update(build(structure, ordered, Source({}, InMemory(b""), None)))
-    return value
-
-
-def _unkey(key: str) -> str | int:
-    if not key.startswith("#"):
-        return key
-    return key[1:] if key.startswith("##") else int(key[1:])
-
-
-def _to_array(name: str, entries: Source) -> np.ndarray[Any, Any]:
-    span = entries.pop(name)
-    array = np.empty(span.shape, _TO_ARRAY[span.dtype])
-    entries.fill(span, array.reshape(-1).view(np.uint8))
-    return array
-
-
-def _to_jax(body: Any, entries: Source) -> Any:
-    name, more = body
-    span, data = entries.read(name)
-    dtype = _TO_ARRAY.get(span.dtype) or carried(_TO_TENSOR[span.dtype])
-    return to_jax(np.frombuffer(data, dtype).reshape(span.shape), more)
-
-
-def _to_scalar(name: str, entries: Source) -> Any:
-    span, data = entries.read(name)
-    if span.shape != []:
-        raise ValueError("expected an array of one number")
-    return np.frombuffer(data, _TO_ARRAY[span.dtype])[0]
-
-
-def _to_tensor(name: str, entries: Source) -> "Tensor":
-    span = entries.pop(name)
-    raw, tensor = _fresh(span.size, span.dtype, span.shape)
-    entries.fill(span, raw)
-    return tensor
-
-
-def _to_frozen(body: Any, entries: Source) -> "Tensor":
-    _, _, begin, dtype, shape = body
-    if type(begin) is not int:
-        raise ValueError("expected a place in a file")
-    data = entries.packs.bytes_of(content_of(body), begin, SIZES[dtype] * elements(shape))
-    raw, tensor = _fresh(len(data), dtype, shape)
-    raw[:] = data
-    return tensor
-
-
-def elements(shape: Any) -> int:
-    """The number of elements of a shape from a file.
-
-    Raises:
-        ValueError: It is the shape of no tensor: its product would take longer than its file.
-    """
-    if type(shape) is not list or len(shape) > _MOST_DIMS:
-        raise ValueError(f"expected a shape of at most {_MOST_DIMS} dimensions")
-    if not all(type(size) is int and 0 <= size < _LARGEST_DIM for size in shape):
-        raise ValueError("expected the sizes of dimensions")
-    return math.prod(shape)
-
-
-_MOST_DIMS, _LARGEST_DIM = 64, 1 << 63
-"""Bounds of NumPy and torch."""
-
-
-def _fresh(size: int, dtype: str, shape: list[int]) -> tuple[np.ndarray[Any, Any], "Tensor"]:
-    """The memory of a new tensor as bytes, and the tensor."""
-    import torch
-
-    # Memory from torch's allocator is aligned like that of other tensors, so that kernels that depend on alignment
-    # take the same path, and give the same bits, as before the state was stored.
-    raw = torch.empty(size, dtype=torch.uint8, device="cpu")
-    return raw.numpy(), raw.view(getattr(torch, _TO_TENSOR[dtype])).reshape(shape)
-
-
-_LEAVES: Mapping[str, Callable[[Any, Source], Any]] = {
-    "int": lambda body, _: int(body, 16),
-    "float": lambda body, _: float(body),
-    "bytes": lambda body, entries: entries.read(body)[1],
-    "array": _to_array,
-    "scalar": _to_scalar,
-    "tensor": _to_tensor,
-    "frozen": _to_frozen,
-    "jax": _to_jax,
-    "static": lambda body, _: static_up(body),
-    "folder": lambda body, entries: Folder.stored(Manifest.from_plain("folder", body), entries.objects),
-    "file": lambda body, entries: Folder.stored(Manifest.from_plain("file", body), entries.objects),
-}
