@@ -18,10 +18,11 @@ from pathlib import Path
 from pbt.compare.design import Design, Trial, next_trial
 from pbt.compare.trials import Trained, is_done, train
 from pbt.errors import WorkerError
-from pbt.executors.process_tree import end, interrupts_blocked
+from pbt.executors.process_tree import end, environment, interrupts_blocked
 from pbt.runs.experiment import Experiment
 
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""The limits that libraries of the workers read when they are loaded."""
 
 OnTrial = Callable[[Trial, bool], None]
 """Called for every finished trial, with True if it had finished before."""
@@ -91,7 +92,7 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
     before = multiprocessing.active_children()
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
-        with _one_thread():
+        with environment(_ONE_THREAD):
             yield pool
     except BaseException:
         # Killed at once: a worker would respond only after its run, which may take hours.
@@ -120,18 +121,3 @@ def _begin() -> None:
 def _end_with(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Set the thread limits that libraries of the workers read when they are loaded."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

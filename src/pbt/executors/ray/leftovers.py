@@ -34,6 +34,8 @@ _watchers: list["subprocess.Popen[bytes]"] = []
 @contextlib.contextmanager
 def ended_with_driver() -> Iterator[None]:
     """What the body starts ends with this process, however that ends, or at `end`; on systems with /proc."""
+    from pbt.executors.process_tree import environment  # this file also runs alone, without the package
+
     if not Path("/proc/self/environ").exists():
         yield
         return
@@ -44,17 +46,8 @@ def ended_with_driver() -> Iterator[None]:
         _watchers.append(
             subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 (this file)
         )
-    own = {MARK: mark, _TITLES: "1"}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
+    with environment({MARK: mark, _TITLES: "1"}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def end() -> None:
