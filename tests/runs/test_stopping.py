@@ -95,6 +95,14 @@ def test_resumed_to_the_same_end(tmp_path, mode) -> None:
         assert reports[0] == reports[1]
 
 
+def test_stopped_before_the_last_round(tmp_path) -> None:
+    """The one round that is left ends the run as any other: no decision follows it."""
+    found = run(lambda view: view.round == 3, rounds=4, run_dir=tmp_path / "run")
+    assert found.view.ended.startswith("stopped: ")
+    found = run(rounds=4, run_dir=tmp_path / "run", resume=True)
+    assert (found.view.round, found.view.ended) == (4, FINISHED)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -73,6 +73,16 @@ def test_the_folder_of_the_file(project, loaded):
     assert code_environment(loaded, {"working_dir": None, "pip": ["x"]}) == {"pip": ["x"]}
 
 
+def test_another_file_that_was_loaded(project, loaded, tmp_path):
+    """A file that the process has loaded for something else does not stand for that of the task."""
+    (tmp_path / "other.py").write_text("x = 1\n")
+    other = transport.load_module("pbt_file_other", tmp_path / "other.py")
+    try:
+        assert code_environment(loaded, {})["working_dir"] == str(project)
+    finally:
+        del sys.modules[other.__name__]
+
+
 def test_a_large_folder(project, loaded, monkeypatch, caplog):
     """It is not sent, and a message has its size, the limit, its largest part and the remedies."""
     monkeypatch.setattr(sent_code, "LIMIT", 2 * 2**20)
