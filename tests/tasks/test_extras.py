@@ -41,6 +41,6 @@ def test_keras_without_its_backend_is_no_missing_keras(installed, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
-    expected = (TaskError, "tensorflow.*KERAS_BACKEND=torch") if installed else (MissingExtraError, r"\[keras\]")
+    expected = (TaskError, "tensorflow.*KERAS_BACKEND=torch") if installed else (MissingExtraError, "the extra 'keras'")
     with pytest.raises(expected[0], match=expected[1]):
         KerasTask(build=dict, data=list, bind={})
