@@ -14,7 +14,7 @@ from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION, is_damage
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.notes import entry_of, is_time
 from pbt.store.views import views
-from pbt.store.waves import KIND, PlacedRow
+from pbt.store.waves import PlacedRow
 
 _DEFINITIONS: Mapping[str, str] = {
     "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -220,13 +220,13 @@ def read_round(connection: sqlite3.Connection, ref: StateRef) -> list[EventRow]:
     return [EventRow(*row) for row in connection.execute(query, ref)]
 
 
-def read_waves(connection: sqlite3.Connection, round_: int) -> list[EventRow]:
-    """The rows for the members that continue unchanged into a round, by the index, not checked against their seals."""
+def read_waves(connection: sqlite3.Connection, kind: str, round_: int) -> list[EventRow]:
+    """The rows for many events of a round (`store.waves`), by the index, not checked against their seals."""
     query = (
         f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events "  # noqa: S608
         "WHERE member IS NULL AND round = ? AND kind = ? ORDER BY id"
     )
-    return [EventRow(*row) for row in connection.execute(query, (round_, KIND))]
+    return [EventRow(*row) for row in connection.execute(query, (round_, kind))]
 
 
 def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[EventRow]:
