@@ -24,7 +24,8 @@ from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
 from pbt.runs.display import display_of
-from pbt.runs.engine import Engine, Observer, RunSpec, drive
+from pbt.runs.driving import drive
+from pbt.runs.engine import Engine, Observer, RunSpec
 from pbt.runs.placement import ExecutorName, Placement, PlacementFields, ResolvedPlacement
 from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
 from pbt.runs.rehearsal import rehearse
