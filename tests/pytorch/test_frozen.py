@@ -136,6 +136,7 @@ def test_members_of_a_program_train_as_each_alone(tmp_path, name):
     assert verify_run(both[1]) == []
 
 
+@pytest.mark.long
 @pytest.mark.needs("transformers")
 @pytest.mark.needs("peft")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -225,6 +226,7 @@ def memory_of(members, monkeypatch):
     return max(held) - before, [end.stored.size for end in ends]
 
 
+@pytest.mark.long
 def test_memory_grows_by_adapters_not_by_bases(monkeypatch):
     """The law: above that of one member at most three numbers per adapter number of each member, and a tenth."""
     network = adapters.adapted(width=512, deep=6)

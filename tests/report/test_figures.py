@@ -80,6 +80,7 @@ def test_numbers_are_short() -> None:
     assert [short(v) for v in (1 / 3, 12345678901, float("nan"), None)] == [0.33333333, 12345678901, None, None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_pictures_for_print(climbed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, whole: bool) -> None:
     """One file per picture and format under the picture's name, the same bytes each time."""

@@ -155,6 +155,7 @@ def test_a_command_runs_and_resumes(tmp_path) -> None:
     assert (found.best.step, found.meta["objective"], set(found.best.hparams)) == (12, "minimize", {"lr"})
 
 
+@pytest.mark.long
 def test_a_command_of_a_stranger_is_not_executed(tmp_path) -> None:
     """A run directory names a command; `pbt resume` prints it and runs nothing."""
     written(tmp_path)
