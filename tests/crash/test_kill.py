@@ -33,7 +33,7 @@ def crash(*words):
     ("executor", "task", "calls", "instants"),
     [
         ("inline", "walk", 8, 2),
-        ("processes", "walk", 2, 2),
+        pytest.param("processes", "walk", 2, 2, marks=pytest.mark.long),
         pytest.param("vectorized", "network", 2, 1, marks=pytest.mark.slow),
     ],
 )
@@ -92,6 +92,7 @@ def test_workers_that_die_all_the_time(count) -> None:
     assert found[2] >= count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("executor", "kind", "count"),
     [

@@ -50,8 +50,7 @@ def read(path: Path) -> Contents:
 
 def write(source: Path, target: Path, contents: Contents, ids: range | None = None) -> None:
     """A copy of a run with these contents, sealed as the package seals them."""
-    target.mkdir(parents=True)
-    shutil.copyfile(source / "run.db", target / "run.db")
+    shutil.copytree(source, target)
     with closing(sqlite3.connect(target / "run.db", isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
         db.execute("BEGIN")

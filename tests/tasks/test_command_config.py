@@ -143,6 +143,7 @@ def test_a_file_runs_and_resumes(tmp_path) -> None:
     assert "The weights are identical, bit by bit, after each of 3 rounds." in " ".join(replayed.split())
 
 
+@pytest.mark.long
 def test_a_command_runs_and_resumes(tmp_path) -> None:
     """`--command` needs no file; to resume, the command is given again and all else is as recorded."""
     written(tmp_path, TRAIN.replace('"score": state["x"]', '"loss": 1 - state["x"]'))
