@@ -35,6 +35,7 @@ placement = {{ executor = "inline" }}
         ("int:1..8", pbt.Int(1, 8)),
         ("int-log:16..512", pbt.Int(16, 512, "log")),
         ("choice:relu, tanh", pbt.Choice(("relu", "tanh"))),
+        ("ordered:[64,64],[128],null", pbt.Choice(((64, 64), (128,), None), ordered=True)),
         ("ordered:16,32.5,true,null", pbt.Choice((16, 32.5, True, None), ordered=True)),
     ],
 )
@@ -45,8 +46,8 @@ def test_domains_as_text(text, expected) -> None:
 
 def test_domains_in_toml() -> None:
     """A domain is a text, a list of options, or a table; tables of domains give dotted names."""
-    given = {"a": ["x", 1], "b": {"kind": "int", "low": 1, "high": 9, "prior": [2, 3]}, "opt": {"lr": "0..1"}}
-    expected = {"a": pbt.Choice(("x", 1)), "b": pbt.Int(1, 9, prior=(2, 3)), "opt.lr": pbt.Float(0, 1)}
+    given = {"a": ["x", 1, [2, 2]], "b": {"kind": "int", "low": 1, "high": 9, "prior": [2, 3]}, "opt": {"lr": "0..1"}}
+    expected = {"a": pbt.Choice(("x", 1, (2, 2))), "b": pbt.Int(1, 9, prior=(2, 3)), "opt.lr": pbt.Float(0, 1)}
     assert dict(space_of(given)) == expected
 
 

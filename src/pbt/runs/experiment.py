@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -25,6 +25,7 @@ from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
 from pbt.runs.display import display_of
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
+from pbt.runs.log_entries import births_of
 from pbt.runs.placement import ExecutorName, Placement, PlacementFields, ResolvedPlacement
 from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
 from pbt.runs.rehearsal import rehearse
@@ -38,6 +39,7 @@ from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LOGS, check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.sqlite import RunStore
+from pbt.values import plain
 
 log = logging.getLogger("pbt")
 
@@ -84,6 +86,10 @@ class Experiment:
         if not isinstance(self.placement, Placement):
             raise UsageError(f"expected placement to be a Placement or the name of an executor, got {self.placement!r}")
         object.__setattr__(self, "space", Space(self.space))
+        for name in ("population", "rounds", "seed"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        initial = [{name: plain(value) for name, value in hparams.items()} for hparams in self.initial]
+        object.__setattr__(self, "initial", initial)
 
     def run(
         self,
@@ -125,6 +131,7 @@ class Experiment:
         spec = self._spec()
         empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
         first = self.plan.begin(empty, self.population, self.initial)
+        first = replace(first, starts=births_of(first, empty))
         rehearse(spec, empty, first.starts)
         found = existing_run(Path(run_dir)) if resume and run_dir is not None else None
         hold(self.placement.cluster.held)
