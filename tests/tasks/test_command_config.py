@@ -8,6 +8,7 @@ import pytest
 
 import pbt
 from pbt.errors import ConfigError, SpaceError
+from pbt.initial import sobol
 from pbt.runs.results import Run
 from pbt.tasks.command.config import EXAMPLE, read_config
 from pbt.tasks.command.domains import domain_of, pairs, space_of
@@ -89,6 +90,7 @@ def test_wrong_space_options(words, facts) -> None:
         (SMALL + "plan = { interval = 3 }", "unknown key 'plan.interval'"),
         (SMALL + 'plan = { name = "replay" }', "--plan replay --of RUN"),
         (SMALL + 'plan = { name = "pbtt" }', "name of a plan, got 'pbtt'; did you mean 'pbt'"),
+        (SMALL + "initial = 'sobl'", "initial: expected 'sobol', 'latin-hypercube' or tables, got 'sobl'"),
         (SMALL + "initial = [1]", "initial: expected tables of hyperparameters, .*got 1"),
         (SMALL + 'plan = { perturb = ["a"] }', r"plan.perturb: expected numbers, got \['a'\]"),
         ("a = " + "[" * 5000, "expected TOML"),
@@ -111,6 +113,13 @@ def test_a_named_plan_gets_the_rounds_of_the_file(tmp_path) -> None:
     (tmp_path / "pbt.toml").write_text(SMALL + 'plan = { name = "ipbt" }')
     plan = read_config(tmp_path / "pbt.toml").plan
     assert (plan.interval, plan.horizon) == (3, 2)
+
+
+def test_a_design_in_the_file(tmp_path) -> None:
+    """The initial values of all members are the points of a design of this seed."""
+    (tmp_path / "pbt.toml").write_text("initial = 'sobol'\nseed = 4\n" + SMALL)
+    experiment = read_config(tmp_path / "pbt.toml")
+    assert experiment.initial == sobol(experiment.space, 2, seed=4)
 
 
 def test_init_writes_what_run_reads(tmp_path) -> None:
