@@ -34,15 +34,16 @@ def event_of(task: RoundTask, outcome: Outcome) -> Event:
     )
 
 
-def other_scores(report: Report, expected: int) -> Failure:
-    """The failure of a member whose number of scores differs from the run's."""
+def other_scores(report: Report, expected: int, *, listed: bool) -> Failure:
+    """The failure of a member whose number of scores differs from the run's; `listed`: from its objectives'."""
     scores = "1 score" if len(report.scores) == 1 else f"{len(report.scores)} scores"
+    right = f"objective has one for each of {expected}" if listed else f"the other reports of this run have {expected}"
     return Failure(
         member=report.member,
         round=report.round,
         attempt=report.attempt,
         cause="score",
-        message=f"the task returned {scores}, the other reports of this run have {expected}; return as many each time",
+        message=f"the task returned {scores}, {right}; return as many each time, as 'scores'",
     )
 
 
@@ -103,18 +104,19 @@ def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> l
         else:
             checked = view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
             decisions.append(decision._replace(hparams=checked))
-    decided = [Decided(decision=_as_returned(d, view.sign)) for d in sorted(decisions, key=_MEMBER)]
+    decided = [Decided(decision=_as_returned(d, view)) for d in sorted(decisions, key=_MEMBER)]
     return [*decided, *proposal.retirements, *first_events(proposal, view)]
 
 
 _MEMBER = attrgetter("member")
 
 
-def _as_returned(decision: Decision, sign: int) -> Decision:
+def _as_returned(decision: Decision, view: View) -> Decision:
     """The decision with scores as the task returned them, as the log holds them."""
-    if sign > 0 or not (decision.scores or decision.series):
+    if (view.sign > 0 and not view.signs) or not (decision.scores or decision.series):
         return decision
-    return decision._replace(scores=turned(sign, decision.scores), series=turned(sign, decision.series))
+    scores = turned(view.sign, decision.scores, view.signs)
+    return decision._replace(scores=scores, series=turned(view.sign, decision.series))
 
 
 def first_events(proposal: Proposal, view: View) -> list[Event]:

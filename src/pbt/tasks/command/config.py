@@ -78,7 +78,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "command": (str, list),
     "space": (dict,),
     "score": (str,),
-    "objective": (str,),
+    "objective": (str, list),
     "population": (int,),
     "rounds": (int,),
     "steps": (int,),
