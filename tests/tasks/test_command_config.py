@@ -153,6 +153,7 @@ def test_a_file_runs_and_resumes(tmp_path) -> None:
     assert "The weights are identical, bit by bit, after each of 3 rounds." in " ".join(replayed.split())
 
 
+@pytest.mark.long
 def test_a_command_runs_and_resumes(tmp_path) -> None:
     """`--command` needs no file; to resume, the command is given again and all else is as recorded."""
     written(tmp_path, TRAIN.replace('"score": state["x"]', '"loss": 1 - state["x"]'))
@@ -165,6 +166,7 @@ def test_a_command_runs_and_resumes(tmp_path) -> None:
     assert (found.best.step, found.meta["objective"], set(found.best.hparams)) == (12, "minimize", {"lr"})
 
 
+@pytest.mark.long
 def test_a_command_of_a_stranger_is_not_executed(tmp_path) -> None:
     """A run directory names a command; `pbt resume` prints it and runs nothing."""
     written(tmp_path)

@@ -7,8 +7,9 @@ so a resumed run takes the same path as a new one.
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from pbt.core.ages import Ages
 from pbt.core.checkpoint import FoldedLog
@@ -29,6 +30,7 @@ from pbt.errors import (
 )
 from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
 from pbt.runs.folding import CheckpointWriter, fold_log
+from pbt.runs.inherited_memory import continuing_from_log
 from pbt.runs.log_entries import decided_events, event_of, first_events, notes_of, other_scores
 from pbt.space import HParams, Space
 from pbt.store.base import NewEntry, Store
@@ -147,6 +149,9 @@ class Engine:
         self._is_whole = True
         """Whether the fold contains exactly the log; False while events are being written."""
         self.view, self.standings = fold_log(store, empty)
+        self._continuing: Callable[[], AbstractContextManager[None]] = nullcontext
+        if self.view.members:
+            self._continuing = partial(continuing_from_log, course.strategy)
         self._due = self._open(self.view)
         if not self.view.members:
             if first is None:
@@ -278,7 +283,9 @@ class Engine:
         for wave in waves:
             # In asynchronous mode the first failure waits until a member has a score: there is no donor before.
             if self.course.strategy.mode == "sync" or wave[0].status != "failed" or now.ranking:
-                decided = decided_events(self.course.strategy.decide(now, wave), now, wave)
+                with self._continuing():
+                    proposal = self.course.strategy.decide(now, wave)
+                decided = decided_events(proposal, now, wave)
                 events += decided
                 now = apply(now, decided)
         if not self._open(now) and not (view.ended and not events):
@@ -353,7 +360,8 @@ class Engine:
         kept = [member for member in self.view.members if member.status != "retired"]
         keep = {ref for member in kept for ref in self.standings.recent.get(member.id, ())}
         keep.update(member.state for member in kept if member.state is not None)
-        keep |= self.course.strategy.retain(self.view)
+        with self._continuing():
+            keep |= self.course.strategy.retain(self.view)
         if self.view.best is not None:
             keep.add(self.view.best.state)
         self.standings.forget(keep | {member.state for member in self.view.members if member.status == "retired"})

@@ -137,6 +137,8 @@ class IPBT(Rounds):
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
         """Wait, select candidates, evolve or restart; in all cases failed members are replaced."""
         iteration = _Iteration.from_plain(view.memory)
+        if iteration.population > len(view.members):  # in a log that another program changed, it may be any number
+            raise ValueError(f"a population of {iteration.population} among {len(view.members)} members")
         wave = sorted(ready, key=lambda member: member.id)
         if not view.ranking or view.round - iteration.since < iteration.interval:
             return self._answered(wave, {}, view, iteration)

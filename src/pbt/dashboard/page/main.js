@@ -100,7 +100,9 @@ async function record(number) {
   const answer = await fetch(`/api/run/${shown.key}/member/${number}`, { cache: "no-store" });
   if (answer.status === 404) return null;
   if (!answer.ok) throw new Error(`The server answered: ${answer.statusText}`);
-  return answer.json();
+  const found = await answer.json();
+  if (found.problem) throw new Error(found.problem);
+  return found;
 }
 member.use(record, "This run has no such member.");
 
