@@ -440,6 +440,7 @@ def test_settings_reach_the_workers() -> None:
     assert where.resolve(4).limits.attempts == 9
 
 
+@pytest.mark.long
 def test_the_fields_of_a_placement_may_be_given_one_by_one() -> None:
     """They replace those of a placement that is given, too; a mistake names the nearest argument."""
     given = {"population": 2, "rounds": 1, "seed": 1}

@@ -54,8 +54,8 @@ class Member(NamedTuple):
     step: int = 0
     """Training steps contained in `state`."""
     scores: tuple[float, ...] = ()
-    """Validation scores, higher is better (`View.sign` times the task's); the first one is *the* score. Empty until
-    the first report."""
+    """Validation scores, higher is better (the task's, times `View.sign` or `View.signs`); the first is *the* score.
+    Empty until the first report."""
     series: tuple[float, ...] = ()
     """A curve or repeated measurements behind the score, oldest first, higher is better (for the t-test and FIRE)."""
     state: StateRef | None = None
@@ -118,6 +118,8 @@ class View:
     space: Space
     sign: int = 1
     """1 if the task's score is maximized, -1 if minimized: the factor between it and `Member.score`."""
+    signs: tuple[int, ...] = ()
+    """The factor of each score where every objective has a sign of its own, `sign` first; empty: `sign` for all."""
     lookback: int = 0
     """Number of earlier reports per member in `history`."""
     round: int = 0

@@ -16,9 +16,9 @@ from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.population import Member, Rank, StateRef, View, by_score
 from pbt.core.rng import Rng
 from pbt.core.rules import resolved, whole
-from pbt.domains import Value
 from pbt.errors import UsageError
 from pbt.space import HParams
+from pbt.values import Value
 
 Mode = Literal["sync", "async"]
 Inherit = Literal["both", "state", "hparams"]

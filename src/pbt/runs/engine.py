@@ -6,14 +6,16 @@ so a resumed run takes the same path as a new one.
 
 import gc
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from pbt.core.ages import Ages
 from pbt.core.checkpoint import FoldedLog
 from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
-from pbt.core.fold import apply, sign_of
+from pbt.core.fold import apply, sign_of, signs_of
+from pbt.core.laws import LogLaws
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import (
@@ -29,6 +31,7 @@ from pbt.errors import (
 )
 from pbt.executors.base import Failure, Outcome, Report, RoundTask
 from pbt.runs.folding import CheckpointWriter, fold_log
+from pbt.runs.inherited_memory import continuing_from_log
 from pbt.runs.log_entries import decided_events, event_of, first_events, notes_of, other_scores
 from pbt.space import HParams, Space
 from pbt.store.base import NewEntry, Store
@@ -134,10 +137,12 @@ class Engine:
         self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
         self._budget = self._steps_asked() if course.strategy.mode == "async" else None
         ages = Ages() if getattr(course.strategy, "by_age", False) else None
+        objective = store.meta.get("objective", "maximize")
         empty = View(
             seed=course.seed,
             space=course.space,
-            sign=sign_of(store.meta.get("objective", "maximize")),
+            sign=sign_of(objective),
+            signs=signs_of(objective),
             lookback=course.strategy.lookback,
             ages=ages,
         )
@@ -145,6 +150,9 @@ class Engine:
         self._is_whole = True
         """Whether the fold contains exactly the log; False while events are being written."""
         self.view, self.standings = fold_log(store, empty)
+        self._continuing: Callable[[], AbstractContextManager[None]] = nullcontext
+        if self.view.members:
+            self._continuing = partial(continuing_from_log, course.strategy)
         self._due = self._open(self.view)
         if not self.view.members:
             if first is None:
@@ -164,6 +172,16 @@ class Engine:
     def founder(self, member: Member) -> int:
         """The initial member from which a member of the current view descends."""
         return self.standings.founder(member.id, member.state)
+
+    def history(self) -> list[Event]:
+        """The whole log.
+
+        Raises:
+            CorruptError: An event before the checkpoint from which the run continues cannot have happened.
+        """
+        events = self.store.events()
+        LogLaws(self.view.space).check(events)
+        return events
 
     def stop(self, why: str) -> list[Event]:
         """Log that the run ends here, with its next rounds open; returns the events, none if it has ended already."""
@@ -242,7 +260,9 @@ class Engine:
         accepted at once if the members are ranked by score.
         """
         numbers = [len(outcome.scores) for _, outcome in self._wave.values() if isinstance(outcome, Report)]
-        if self.standings.scores == 0 and numbers:
+        if self.standings.scores == 0 and numbers and self.view.signs:
+            self.standings.scores = len(self.view.signs)
+        elif self.standings.scores == 0 and numbers:
             most = max(numbers, key=numbers.count)
             expected = most == 1 and getattr(self.course.strategy, "rank", by_score) is by_score
             if self._in_flight and not expected and numbers.count(most) == 1:
@@ -253,7 +273,7 @@ class Engine:
     def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
         """The wave, with members failed whose number of scores differs from the run's."""
         return [
-            (task, other_scores(outcome, self.standings.scores))
+            (task, other_scores(outcome, self.standings.scores, listed=bool(self.view.signs)))
             if isinstance(outcome, Report) and len(outcome.scores) != self.standings.scores
             else (task, outcome)
             for task, outcome in wave
@@ -274,7 +294,9 @@ class Engine:
         for wave in waves:
             # In asynchronous mode the first failure waits until a member has a score: there is no donor before.
             if self.course.strategy.mode == "sync" or wave[0].status != "failed" or now.ranking:
-                decided = decided_events(self.course.strategy.decide(now, wave), now, wave)
+                with self._continuing():
+                    proposal = self.course.strategy.decide(now, wave)
+                decided = decided_events(proposal, now, wave)
                 events += decided
                 now = apply(now, decided)
         if not self._open(now) and not (view.ended and not events):
@@ -349,7 +371,8 @@ class Engine:
         kept = [member for member in self.view.members if member.status != "retired"]
         keep = {ref for member in kept for ref in self.standings.recent.get(member.id, ())}
         keep.update(member.state for member in kept if member.state is not None)
-        keep |= self.course.strategy.retain(self.view)
+        with self._continuing():
+            keep |= self.course.strategy.retain(self.view)
         if self.view.best is not None:
             keep.add(self.view.best.state)
         self.standings.forget(keep | {member.state for member in self.view.members if member.status == "retired"})
@@ -357,7 +380,7 @@ class Engine:
 
     def _lost(self) -> PopulationLostError:
         """The error for a lost population, with the traceback of the first failure as its cause."""
-        first = next(event for event in self.store.events() if isinstance(event, Failed))
+        first = next(event for event in self.history() if isinstance(event, Failed))
         error = PopulationLostError(
             f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
         )
