@@ -393,7 +393,8 @@ def _miscounted(path, killed):
     # The last ones may have been idle, or have died when there was nothing left to do.
     wrong = []
     if not killed - 2 <= len(lost) <= killed:
-        wrong.append(f"{killed} workers were killed, the journal tells of {len(lost)}")
+        why = "; ".join(str(note["message"]) for note in lost)
+        wrong.append(f"{killed} workers were killed, the journal tells of {len(lost)}: {why}")
     tries = Counter((note["member"], note["round"]) for note in lost if note["member"] is not None)
     for entry in journal:
         if entry.kind in ("round", "failure"):
