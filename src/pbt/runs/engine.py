@@ -14,7 +14,7 @@ from functools import partial
 from pbt.core.ages import Ages
 from pbt.core.checkpoint import FoldedLog
 from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
-from pbt.core.fold import apply, sign_of
+from pbt.core.fold import apply, sign_of, signs_of
 from pbt.core.laws import LogLaws
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
@@ -137,10 +137,12 @@ class Engine:
         self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
         self._budget = self._steps_asked() if course.strategy.mode == "async" else None
         ages = Ages() if getattr(course.strategy, "by_age", False) else None
+        objective = store.meta.get("objective", "maximize")
         empty = View(
             seed=course.seed,
             space=course.space,
-            sign=sign_of(store.meta.get("objective", "maximize")),
+            sign=sign_of(objective),
+            signs=signs_of(objective),
             lookback=course.strategy.lookback,
             ages=ages,
         )
@@ -258,7 +260,9 @@ class Engine:
         accepted at once if the members are ranked by score.
         """
         numbers = [len(outcome.scores) for _, outcome in self._wave.values() if isinstance(outcome, Report)]
-        if self.standings.scores == 0 and numbers:
+        if self.standings.scores == 0 and numbers and self.view.signs:
+            self.standings.scores = len(self.view.signs)
+        elif self.standings.scores == 0 and numbers:
             most = max(numbers, key=numbers.count)
             expected = most == 1 and getattr(self.course.strategy, "rank", by_score) is by_score
             if self._in_flight and not expected and numbers.count(most) == 1:
@@ -269,7 +273,7 @@ class Engine:
     def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
         """The wave, with members failed whose number of scores differs from the run's."""
         return [
-            (task, other_scores(outcome, self.standings.scores))
+            (task, other_scores(outcome, self.standings.scores, listed=bool(self.view.signs)))
             if isinstance(outcome, Report) and len(outcome.scores) != self.standings.scores
             else (task, outcome)
             for task, outcome in wave

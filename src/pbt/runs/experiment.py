@@ -4,12 +4,12 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from pbt.core.describe import Difference, describe, difference, qualified_name
-from pbt.core.fold import sign_of
+from pbt.core.fold import sign_of, signs_of
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.domains import DomainBase
@@ -25,6 +25,7 @@ from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
 from pbt.runs.display import display_of
 from pbt.runs.engine import Engine, Observer, RunSpec, drive
+from pbt.runs.log_entries import births_of
 from pbt.runs.placement import ExecutorName, Placement, PlacementFields, ResolvedPlacement
 from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
 from pbt.runs.rehearsal import rehearse
@@ -38,6 +39,7 @@ from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LOGS, check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.sqlite import RunStore
+from pbt.values import plain
 
 log = logging.getLogger("pbt")
 
@@ -55,7 +57,8 @@ class Experiment:
         rounds: Rounds per member, at least 1.
         seed: Seed of all random draws.
         initial: Hyperparameters of the first members; those of the others are sampled.
-        objective: `"maximize"` or `"minimize"` the score returned by the task.
+        objective: `"maximize"` or `"minimize"` the score returned by the task; for a task that returns several
+            `scores`, a list with one for each, as for `run`.
         placement: Where it is trained.
         callbacks: Hooks for events of the run; see docs/callbacks.md.
         note: The data in a few words, with its version or digest; recorded with the run and shown with its tables. A
@@ -73,17 +76,24 @@ class Experiment:
     rounds: int = 10
     seed: int = 0
     initial: Sequence[HParams] = ()
-    objective: Objective = "maximize"
+    objective: Objective | Sequence[Objective] = "maximize"
     placement: Placement = field(default_factory=Placement)
     callbacks: Sequence[Callback] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.objective not in ("maximize", "minimize"):
-            raise UsageError(f"expected objective 'maximize' or 'minimize', got {self.objective!r}")
+        each = [self.objective] if isinstance(self.objective, str) else list(self.objective)
+        if not each or not all(one in ("maximize", "minimize") for one in each):
+            raise UsageError(
+                f"expected objective 'maximize' or 'minimize', or a list of one for each score, got {self.objective!r}"
+            )
         if not isinstance(self.placement, Placement):
             raise UsageError(f"expected placement to be a Placement or the name of an executor, got {self.placement!r}")
         object.__setattr__(self, "space", Space(self.space))
+        for name in ("population", "rounds", "seed"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        initial = [{name: plain(value) for name, value in hparams.items()} for hparams in self.initial]
+        object.__setattr__(self, "initial", initial)
 
     def run(
         self,
@@ -124,7 +134,9 @@ class Experiment:
         check_devices(train, self.placement.devices_per_member)
         spec = self._spec()
         empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
+        empty = replace(empty, signs=signs_of(self.objective))
         first = self.plan.begin(empty, self.population, self.initial)
+        first = replace(first, starts=births_of(first, empty))
         rehearse(spec, empty, first.starts)
         found = existing_run(Path(run_dir)) if resume and run_dir is not None else None
         hold(self.placement.cluster.held)
@@ -185,7 +197,7 @@ class Experiment:
         own = {
             "seed": self.seed,
             "population": self.population,
-            "objective": self.objective,
+            "objective": self.objective if isinstance(self.objective, str) else list(self.objective),
             "space": Space(self.space).to_dict(),
             "constraint": describe(Space(self.space).constraint),
             "initial": [dict(hparams) for hparams in self.initial],
@@ -277,7 +289,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     rounds: int = 10,
     seed: int = 0,
     initial: Sequence[HParams] = (),
-    objective: Objective = "maximize",
+    objective: Objective | Sequence[Objective] = "maximize",
     placement: Placement | ExecutorName = "inline",
     run_dir: str | Path | None = None,
     resume: bool = False,
@@ -299,7 +311,9 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         rounds: Rounds per member, at least 1.
         seed: Seed of all random draws.
         initial: Hyperparameters of the first members; those of the others are sampled.
-        objective: `"maximize"` or `"minimize"` the score returned by the task.
+        objective: `"maximize"` or `"minimize"` the score returned by the task. A task that returns several `scores`
+            gets a list with one for each, as `["maximize", "minimize"]` for accuracy and latency; the first score
+            chooses `run.best`, and `Plan(rank=pareto())` selects by all of them.
         placement: Where it is trained: a `Placement`, or the name of an executor: `"inline"`, `"processes"`,
             `"vectorized"`, `"ray"` or `"auto"`.
         run_dir: Directory in which the run is kept; None: in memory only.

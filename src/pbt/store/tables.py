@@ -1,10 +1,12 @@
 """The tables of a run database, and the statements that read and write them."""
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pbt.core.fold import sign_of
 from pbt.core.population import StateRef, Stored
 from pbt.core.recorded import check_recorded
 from pbt.errors import CorruptError
@@ -49,11 +51,15 @@ class EventRow(NamedTuple):
     data: str
 
 
+def _is_minimized(meta: Mapping[str, str]) -> bool:
+    return sign_of(json.loads(meta.get("objective", '"maximize"'))) < 0
+
+
 def create_tables(connection: sqlite3.Connection, meta: Mapping[str, str], hparams: Sequence[str]) -> None:
     """Create the contents of a new database, within a transaction."""
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {USER_VERSION}")
-    for statement in (*_DEFINITIONS.values(), *views(hparams, minimize=meta.get("objective") == '"minimize"')):
+    for statement in (*_DEFINITIONS.values(), *views(hparams, minimize=_is_minimized(meta))):
         connection.execute(statement)
     write_meta(connection, meta)
 

@@ -18,6 +18,7 @@ from pbt.core.strategy import Proposal, hand_over, replacement
 from pbt.errors import UsageError
 from pbt.space import HParams
 from pbt.strategies.base import NO_DONOR, Rounds
+from pbt.values import from_lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,8 @@ class _Elite:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "_Elite":
-        return cls(**{**plain, "state": StateRef(*plain["state"]), "scores": tuple(plain["scores"])})
+        values = {"state": StateRef(*plain["state"]), "scores": tuple(plain["scores"])}
+        return cls(**{**plain, **values, "hparams": from_lists(plain["hparams"])})
 
 
 RANGES = 5

@@ -9,11 +9,12 @@ from pbt.core.explore import RESAMPLED, toward
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
-from pbt.domains import Choice, Value
+from pbt.domains import Choice
 from pbt.errors import UsageError
 from pbt.space import HParams
 from pbt.strategies.base import NO_DONOR, Rounds
 from pbt.strategies.gains import share
+from pbt.values import Value
 
 Velocity = Mapping[str, float]
 """By name, as a share of the range in the scale of the domain."""

@@ -12,7 +12,6 @@ from pbt.core.events import Born, Decision, Retired
 from pbt.core.explore import RESAMPLED, Explore, Perturb, explored, toward
 from pbt.core.population import Member, View
 from pbt.core.strategy import Proposal, births, hand_over, replacement, stay
-from pbt.domains import Value
 from pbt.errors import UsageError
 from pbt.space import HParams
 from pbt.strategies.base import NO_DONOR, Rounds
@@ -20,6 +19,7 @@ from pbt.strategies.gains import ABSENT, at_share, numbers, share, standardized
 from pbt.strategies.pb2 import MODELED, RESTARTS
 from pbt.strategies.stagnation import PATIENCE, rises, smoothed, too_slow
 from pbt.strategies.surrogate import Points, fit, propose
+from pbt.values import Value
 
 QUARTER = 0.25
 """The share that is replaced by an evolution, and whose states survive a restart."""
