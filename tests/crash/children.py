@@ -44,7 +44,7 @@ class Ledger(Observer):
 
     def count(self):
         """How many outcomes came back in all attempts."""
-        return sum(self._memory)
+        return sum(self._memory[:])
 
     def clear(self):
         self._memory[:] = bytes(len(self._memory))
