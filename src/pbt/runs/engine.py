@@ -15,6 +15,7 @@ from pbt.core.ages import Ages
 from pbt.core.checkpoint import FoldedLog
 from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
 from pbt.core.fold import apply, sign_of, signs_of
+from pbt.core.needs import check_series
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import (
@@ -230,6 +231,8 @@ class Engine:
         """Log the outcomes of these members' rounds and the decisions that follow, in one transaction."""
         # Sorted by member, so that the log of a synchronous run does not depend on the order of arrival.
         wave = self._alike([self._wave.pop(member) for member in sorted(members)])
+        if self.view.round == 0:
+            check_series(self.course.strategy, [len(one.series) for _, one in wave if isinstance(one, Report)])
         reports = [event_of(task, outcome) for task, outcome in wave]
         following, after = self._follow(apply(self.view, reports))
         events = reports + following

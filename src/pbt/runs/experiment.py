@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from pbt.core.describe import Difference, describe, difference, qualified_name
 from pbt.core.fold import sign_of, signs_of
+from pbt.core.needs import check_needs
 from pbt.core.population import View
 from pbt.core.strategy import Plan, Strategy
 from pbt.domains import DomainBase
@@ -135,6 +136,7 @@ class Experiment:
         spec = self._spec()
         empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
         empty = replace(empty, signs=signs_of(self.objective))
+        check_needs(self.plan, spec.space, self.population, self.task)
         first = self.plan.begin(empty, self.population, self.initial)
         first = replace(first, starts=births_of(first, empty))
         rehearse(spec, empty, first.starts)

@@ -13,6 +13,7 @@ from typing import Any
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import Copy, Exploit, Stay, Truncation
 from pbt.core.explore import Explore, PerturbOrResample, explored
+from pbt.core.needs import Needs
 from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Proposal, hand_over, replacement
 from pbt.errors import UsageError
@@ -106,6 +107,11 @@ class Backtracking(Rounds):
                 f"Backtracking: expected a quorum of at least 2 and a patience of at least 1, "
                 f"got {self.quorum!r} and {self.patience!r}"
             )
+
+    @property
+    def needs(self) -> Needs:
+        """A quorum: with fewer members, no score is ever found to have dropped."""
+        return Needs(name="Backtracking", members=self.quorum)
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
         """One decision for each ready member, all based on the same view and elites."""
