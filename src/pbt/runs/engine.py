@@ -17,6 +17,7 @@ from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
 from pbt.core.fold import apply, sign_of, signs_of
 from pbt.core.needs import check_series
 from pbt.core.population import Member, StateRef, Stored, View, by_score
+from pbt.core.resize import resized
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import (
     CorruptError,
@@ -180,6 +181,17 @@ class Engine:
         events: list[Event] = [Ended(round=self.view.round, why=why)]
         self._commit(events)
         return events
+
+    def resize(self, population: int) -> None:
+        """Log the births or retirements after which the population has this many members.
+
+        Raises:
+            UsageError: No round is left to train.
+        """
+        if self.finished:
+            raise UsageError("population: the run has no round left that another population could train; add rounds")
+        self._commit(resized(self.view, self.course.strategy, population, self._has_left))
+        self._sweep()
 
     def save_checkpoint(self) -> None:
         """Save the fold of the log, from which readers and the next start continue."""

@@ -8,7 +8,7 @@ and the scale of the scores.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low, quantiles
-from typing import Any
+from typing import Any, ClassVar
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import Copy, Exploit, Stay, Truncation
@@ -92,6 +92,7 @@ class Backtracking(Rounds):
         UsageError: The tolerance is negative, the quorum is below 2, or the patience is below 1.
     """
 
+    resizable: ClassVar[bool] = True
     tolerance: float = 1.5
     quorum: int = 5
     patience: int = 3

@@ -44,6 +44,7 @@ class PairwiseLearning(Rounds):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(name="PairwiseLearning", members=2)
     quantile: float = 0.25
     resample: float = 0.25

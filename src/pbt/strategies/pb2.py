@@ -210,6 +210,7 @@ class PB2(Bandits):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(name="PB2", members=2, numbers=True)
 
     def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:  # noqa: ARG002 (the form of the base)

@@ -50,6 +50,7 @@ class PB2Mix(Bandits):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
     needs: ClassVar[Needs] = Needs(name="PB2Mix", members=2)
     categories: Literal["mix", "mult", "rand"] = "mix"
     horizon: int = 100
