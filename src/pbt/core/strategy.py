@@ -6,7 +6,7 @@ generators.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pbt.core.ages import at_equal_age, renewal
 from pbt.core.describe import describe_record
@@ -174,6 +174,7 @@ class Plan:
         UsageError: An invalid value.
     """
 
+    resizable: ClassVar[bool] = True
     exploit: Exploit = field(default_factory=Truncation)
     explore: Explore = field(default_factory=Perturb)
     interval: Interval = 1

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -93,6 +93,7 @@ class SupervisedTask:
             with a row. None: no rows.
     """
 
+    returns_series: ClassVar[bool] = False
     model: Callable[[], nn.Module]
     data: Callable[[], Data]
     optimizer: Callable[[Any], Optimizer]

@@ -16,7 +16,9 @@ from pbt.core.checkpoint import FoldedLog
 from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
 from pbt.core.fold import apply, sign_of, signs_of
 from pbt.core.laws import LogLaws
+from pbt.core.needs import check_series
 from pbt.core.population import Member, StateRef, Stored, View, by_score
+from pbt.core.resize import resized
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import (
     CorruptError,
@@ -191,6 +193,17 @@ class Engine:
         self._commit(events)
         return events
 
+    def resize(self, population: int) -> None:
+        """Log the births or retirements after which the population has this many members.
+
+        Raises:
+            UsageError: No round is left to train.
+        """
+        if self.finished:
+            raise UsageError("population: the run has no round left that another population could train; add rounds")
+        self._commit(resized(self.view, self.course.strategy, population, self._has_left))
+        self._sweep()
+
     def save_checkpoint(self) -> None:
         """Save the fold of the log, from which readers and the next start continue."""
         if self._is_whole:
@@ -241,6 +254,8 @@ class Engine:
         """Log the outcomes of these members' rounds and the decisions that follow, in one transaction."""
         # Sorted by member, so that the log of a synchronous run does not depend on the order of arrival.
         wave = self._alike([self._wave.pop(member) for member in sorted(members)])
+        if self.view.round == 0:
+            check_series(self.course.strategy, [len(one.series) for _, one in wave if isinstance(one, Report)])
         reports = [event_of(task, outcome) for task, outcome in wave]
         following, after = self._follow(apply(self.view, reports))
         events = reports + following

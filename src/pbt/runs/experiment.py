@@ -10,7 +10,9 @@ from typing import Any, Unpack
 
 from pbt.core.describe import Difference, describe, difference, qualified_name
 from pbt.core.fold import sign_of, signs_of
+from pbt.core.needs import check_needs
 from pbt.core.population import View
+from pbt.core.resize import check_resizable
 from pbt.core.strategy import Plan, Strategy
 from pbt.domains import DomainBase
 from pbt.errors import UsageError, nearest
@@ -96,7 +98,7 @@ class Experiment:
         initial = [{name: plain(value) for name, value in hparams.items()} for hparams in self.initial]
         object.__setattr__(self, "initial", initial)
 
-    def run(
+    def run(  # noqa: PLR0913 (as the function `run`, all by name)
         self,
         run_dir: str | Path | None = None,
         *,
@@ -105,6 +107,7 @@ class Experiment:
         callbacks: Sequence[Callback] = (),
         application: Mapping[str, Any] | None = None,
         changed_plan: bool = False,
+        changed_population: bool = False,
         progress: bool | None = None,
         stop: StopLike = None,
     ) -> Run:
@@ -118,6 +121,7 @@ class Experiment:
             application: Plain values by which a command line finds this experiment again; recorded with the run.
             changed_plan: Resume with a plan that differs from the recorded one; each difference is logged. Default: a
                 difference is refused.
+            changed_population: Resume with another number of members, as for `run`.
             progress: Show progress. Default: in a notebook, unless `observers` are given.
             stop: When the run ends before its last round; it can be resumed. Default: never.
 
@@ -133,9 +137,10 @@ class Experiment:
         Callbacks(watchers)  # validates them before anything is written
         check_population(self.population)
         check_devices(train, self.placement.devices_per_member)
-        spec = self._spec()
+        spec = self._spec(resume=resume)
         empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
         empty = replace(empty, signs=signs_of(self.objective))
+        check_needs(self.plan, spec.space, self.population, self.task)
         first = self.plan.begin(empty, self.population, self.initial)
         first = replace(first, starts=births_of(first, empty))
         rehearse(spec, empty, first.starts)
@@ -155,7 +160,7 @@ class Experiment:
         with cleanup, store:
             if found is not None:
                 with recording(digests):
-                    resolved = self._resume(store, changed_plan=changed_plan)
+                    resolved = self._resume(store, changed_plan=changed_plan, changed_population=changed_population)
             elif why:
                 log.info("executor %s", why)
                 store.note("executor", why=why)
@@ -169,6 +174,8 @@ class Experiment:
             for note in cautions(spec) if found is None else ():
                 log.info("note: %s", note)
             engine = Engine(spec, store, first)
+            if store.meta["population"] != self.population:
+                self._resize(engine)
             worker = WorkerSpec(
                 task=train,
                 states=store.states,
@@ -183,14 +190,23 @@ class Experiment:
                 return Run(store, task=train)
         return Run.open(store.path, train)
 
-    def _spec(self) -> RunSpec:
+    def _resize(self, engine: Engine) -> None:
+        """Change the population of a resumed run, and record it once the log has the change."""
+        store, before = engine.store, engine.store.meta["population"]
+        engine.resize(self.population)
+        log.warning("%s: resumed with %d members instead of %d", store.path, self.population, before)
+        store.update_meta(population=self.population)
+        store.note("changed_population", before=before, now=self.population)
+
+    def _spec(self, *, resume: bool) -> RunSpec:
         return RunSpec(
             space=Space(self.space),
             strategy=self.plan,
             population=self.population,
             rounds=self.rounds,
             seed=self.seed,
-            initial=self.initial,
+            # Of a population that was reduced there may be fewer members than initial points.
+            initial=self.initial[: self.population] if resume else self.initial,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -250,14 +266,17 @@ class Experiment:
         store = MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
         return store, resolved, choice.why
 
-    def _resume(self, store: Store, *, changed_plan: bool) -> ResolvedPlacement:
+    def _resume(self, store: Store, *, changed_plan: bool, changed_population: bool) -> ResolvedPlacement:
         """Check and record that a run resumes with this experiment; returns its placement.
 
         Raises:
             UsageError: The recorded run is another experiment.
         """
         meta = store.meta
-        change = check_same(store, self.differences(meta), changed_plan=changed_plan)
+        changes = self.differences(meta)
+        if changed_population and changes.pop("population", None) is not None:
+            check_resizable(self.plan, meta["population"])
+        change = check_same(store, changes, changed_plan=changed_plan)
         if self.rounds < meta["rounds"]:
             raise UsageError(
                 f"{store.path}: expected at least the {meta['rounds']} rounds that this run was started with, got "
@@ -297,6 +316,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     observers: Sequence[Observer] = (),
     callbacks: Sequence[Callback] = (),
     changed_plan: bool = False,
+    changed_population: bool = False,
     progress: bool | None = None,
     stop: StopLike = None,
     **fields: Unpack[PlacementFields],
@@ -322,6 +342,8 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         observers: Internal observers; an exception in an observer ends the run.
         callbacks: Hooks for events of the run; an exception in a callback does not end the run.
         changed_plan: Resume with a plan that differs from the recorded one; each difference is logged.
+        changed_population: Resume with another `population` than the recorded one. New members copy the state of one of
+            the better half and explore; the worst leave. Births and retirements are logged.
         progress: Show progress: a live table on a terminal or in a notebook, a line per round elsewhere. Default: in a
             notebook only.
         stop: When the run ends before its last round: `pbt.Stop(score=..., seconds=..., patience=...)`, a function of
@@ -354,6 +376,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         observers=observers,
         callbacks=callbacks,
         changed_plan=changed_plan,
+        changed_population=changed_population,
         progress=progress,
         stop=stop,
     )

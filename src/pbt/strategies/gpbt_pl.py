@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pbt.core.events import Decision, Retired
 from pbt.core.explore import RESAMPLED, toward
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
@@ -42,6 +44,8 @@ class PairwiseLearning(Rounds):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(name="PairwiseLearning", members=2)
     quantile: float = 0.25
     resample: float = 0.25
 

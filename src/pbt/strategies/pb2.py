@@ -3,11 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import Copy, Truncation
 from pbt.core.explore import toward
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
@@ -208,6 +209,9 @@ class PB2(Bandits):
     Raises:
         UsageError: An argument is outside its range.
     """
+
+    resizable: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(name="PB2", members=2, numbers=True)
 
     def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:  # noqa: ARG002 (the form of the base)
         """PB2 has no memory besides the rows."""

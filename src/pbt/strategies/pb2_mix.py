@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pbt.core.explore import RESAMPLED
+from pbt.core.needs import Needs
 from pbt.core.population import View
 from pbt.core.rng import Rng
 from pbt.domains import Choice
@@ -49,6 +50,8 @@ class PB2Mix(Bandits):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(name="PB2Mix", members=2)
     categories: Literal["mix", "mult", "rand"] = "mix"
     horizon: int = 100
 
