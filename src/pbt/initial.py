@@ -5,6 +5,7 @@
     run = pbt.run(task, space, population=16, initial=sobol(space, 16))
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,32 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["from_optuna", "from_run", "latin_hypercube", "sobol"]
 
 _BELOW_1 = 1 - 2.0**-53
-BITS = 32
-DIRECTIONS = (
-    (0, ()),
-    (0, (1,)),
-    (1, (1, 3)),
-    (1, (1, 3, 1)),
-    (2, (1, 1, 1)),
-    (1, (1, 1, 3, 3)),
-    (4, (1, 3, 5, 13)),
-    (2, (1, 1, 5, 5, 17)),
-    (4, (1, 1, 5, 5, 5)),
-    (7, (1, 1, 7, 11, 19)),
-    (11, (1, 1, 5, 1, 1)),
-    (13, (1, 1, 1, 3, 11)),
-    (14, (1, 3, 5, 5, 31)),
-    (1, (1, 3, 3, 9, 7, 49)),
-    (13, (1, 1, 1, 15, 21, 21)),
-    (16, (1, 3, 1, 13, 27, 49)),
-    (19, (1, 1, 1, 15, 7, 5)),
-    (22, (1, 3, 1, 15, 13, 25)),
-    (25, (1, 1, 5, 5, 19, 61)),
-    (1, (1, 3, 7, 11, 23, 15, 103)),
-    (4, (1, 3, 7, 13, 13, 15, 69)),
-)
-"""Of Joe and Kuo 2008 (new-joe-kuo-6.21201), by dimension: the inner coefficients of the primitive polynomial, as bits,
-and the first direction numbers."""
+BITS = 30
+"""The digits after the binary point of the points of PyTorch's Sobol sequence."""
 
 
 def latin_hypercube(space: Mapping[str, DomainBase], count: int, seed: int = 0) -> list[dict[str, Value]]:
@@ -73,22 +50,18 @@ def sobol(space: Mapping[str, DomainBase], count: int, seed: int = 0) -> list[di
     """The first points of a Sobol sequence, shifted at random: they fill the space evenly, also in pairs of values.
 
     They are most even if `count` is a power of 2. Scales, options, conditions and constraints are as for
-    `latin_hypercube`; refused points are left out of the sequence. The direction numbers are those of Joe and Kuo
-    (2008), the shift is a random digital one.
+    `latin_hypercube`; refused points are left out of the sequence. The sequence is
+    `torch.quasirandom.SobolEngine`'s, the shift a random digital one.
 
     Args:
-        space: Domains by name, or a `Space`; at most 21.
+        space: Domains by name, or a `Space`.
         count: Number of points.
         seed: Seed of the shift; equal seeds give equal points.
 
     Raises:
-        UsageError: `count` is not a whole number of at least 1, or the space has more than 21 hyperparameters.
+        UsageError: `count` is not a whole number of at least 1.
         SpaceError: The constraint of the space refuses nearly all points.
     """
-    if len(space) > len(DIRECTIONS):
-        raise UsageError(
-            f"sobol: expected at most {len(DIRECTIONS)} hyperparameters, got {len(space)}; use latin_hypercube"
-        )
     shifts = [seed_of("sobol", seed, name) % 2**BITS for name in space]
     return _points(Space(space), _count(count), seed, _shifted(shifts))
 
@@ -216,26 +189,12 @@ def _hypercubes(dimensions: int, count: int, seed: int) -> Iterator[Sequence[flo
 
 def _shifted(shifts: Sequence[int]) -> Iterator[Sequence[float]]:
     """Points of a Sobol sequence, each coordinate combined with a shift by exclusive or."""
-    directions = [_directions(*DIRECTIONS[dimension]) for dimension in range(len(shifts))]
-    at, index = list(shifts), 0
+    import torch
+    from torch.quasirandom import SobolEngine
+
+    if not shifts:
+        yield from itertools.repeat(())
+    engine = SobolEngine(len(shifts))  # type: ignore[no-untyped-call]
     while True:
-        yield [number / 2**BITS for number in at]
-        # In Gray code one bit changes: the lowest zero of the index.
-        bit = (~index & (index + 1)).bit_length() - 1
-        at = [number ^ numbers[bit] for number, numbers in zip(at, directions, strict=True)]
-        index += 1
-
-
-def _directions(inner: int, first: Sequence[int]) -> list[int]:
-    """The direction numbers of a dimension as bit patterns, from its primitive polynomial."""
-    degree = len(first)
-    if degree == 0:
-        return [1 << (BITS - 1 - i) for i in range(BITS)]
-    numbers = [number << (BITS - 1 - i) for i, number in enumerate(first)]
-    for i in range(degree, BITS):
-        number = numbers[i - degree] ^ (numbers[i - degree] >> degree)
-        for k in range(1, degree):
-            if inner >> (degree - 1 - k) & 1:
-                number ^= numbers[i - k]
-        numbers.append(number)
-    return numbers
+        (point,) = engine.draw(1, dtype=torch.float64).tolist()
+        yield [(int(at * 2**BITS) ^ shift) / 2**BITS for at, shift in zip(point, shifts, strict=True)]

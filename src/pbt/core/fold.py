@@ -67,6 +67,10 @@ def apply(view: View, events: Iterable[Event]) -> View:
                 best = _better(best, member)
                 if view.lookback:
                     history[member.id] = (*history.get(member.id, ()), member)[-view.lookback :]
+            case Decided():
+                decision = event.decision
+                members[decision.member] = _decided(members[decision.member], decision, view)
+                ended = None
             case Failed():
                 # The member keeps the state it started from: a failed round leaves none.
                 members[event.member] = members[event.member]._replace(
@@ -78,10 +82,6 @@ def apply(view: View, events: Iterable[Event]) -> View:
                 )
                 last = max(last, event.round)
                 ended = None
-            case Decided():
-                decision = event.decision
-                members[decision.member] = _decided(members[decision.member], decision, view)
-                ended = None
             case Born():
                 members[event.member] = _born(event)
             case MemoryUpdated():
@@ -90,7 +90,8 @@ def apply(view: View, events: Iterable[Event]) -> View:
                 members[event.member] = members[event.member]._replace(status="retired")
             case Ended():
                 ended = event.why
-    ordered = tuple(members[id_] for id_ in sorted(members))
+    # In order unless members were born, whose ids may be any.
+    ordered = members.values() if len(members) == len(view.members) else [members[id_] for id_ in sorted(members)]
     return View(
         seed=view.seed,
         space=view.space,
@@ -99,7 +100,7 @@ def apply(view: View, events: Iterable[Event]) -> View:
         lookback=view.lookback,
         rank=view.rank,
         round=last,
-        members=ordered,
+        members=tuple(ordered),
         memory=memory,
         history=history,
         best=best,
@@ -159,7 +160,8 @@ def _reported(member: Member, event: Reported, view: View) -> Member:
 
 
 def _decided(member: Member, decision: Decision, view: View) -> Member:
-    own = decision.start == member.state and member.status == "live"
+    start, state = decision.start, member.state
+    own = (start is state or start == state) and member.status == "live"
     if own and decision.donor is None:
         id_, _, step, scores, series, state, round_, _, role, group, _, inherited, copied_at = member
         hparams, opened = decision.hparams, decision.round

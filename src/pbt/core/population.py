@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -155,7 +156,7 @@ class View:
     @cached_property
     def position(self) -> Mapping[int, int]:
         """Rank of each healthy member by id; 0 is the best."""
-        return {member.id: place for place, member in enumerate(self.ranking)}
+        return dict(zip(map(_ID, self.ranking), count(), strict=False))
 
     @cached_property
     def _by_id(self) -> Mapping[int, Member]:

@@ -85,7 +85,7 @@ def checked_factors(rule: str, factors: Any) -> Factors:
 
 def factors_of(factors: Factors, name: str) -> tuple[float, ...]:
     """The factors of a name; none if it is to keep its value."""
-    return factors.get(name, factors.get(EVERY, ())) if isinstance(factors, Mapping) else factors
+    return factors if isinstance(factors, tuple) else factors.get(name, factors.get(EVERY, ()))
 
 
 def _factors(what: str, factors: Any, rule: str) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ A strategy is a pure function from a `View` to a `Proposal`. It keeps no state, 
 generators.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -233,13 +233,12 @@ class Plan:
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
         """One decision per ready member, all read from the same view."""
         view = view.ranked_by(self.rank)
-        decisions, retirements = [], []
-        for member, decision in zip(ready, self._decided_all(ready, view), strict=True):
-            if decision is None:
-                retirements.append(Retired(member=member.id, round=member.round, why="failed, no donor"))
-            else:
-                decisions.append(decision)
-        return Proposal(decisions=decisions, retirements=retirements)
+        decided = self._decided_all(ready, view)
+        alone = [member for member, decision in zip(ready, decided, strict=True) if decision is None]
+        return Proposal(
+            decisions=[decision for decision in decided if decision is not None],
+            retirements=[Retired(member=one.id, round=one.round, why="failed, no donor") for one in alone],
+        )
 
     def retain(self, view: View) -> set[StateRef]:
         """The states in the history, which exploit rules can still copy."""
@@ -250,7 +249,7 @@ class Plan:
         """The identity of the plan as plain values."""
         return describe_record(self)
 
-    def _decided_all(self, ready: Sequence[Member], view: View) -> Iterable[Decision | None]:
+    def _decided_all(self, ready: Sequence[Member], view: View) -> Sequence[Decision | None]:
         """The decisions of these members, in order; None: the member failed and there is no donor."""
         if self.mode == "async" and self.age_gap:
             return [self._decided(member, _near(member, view, self.age_gap)) for member in ready]
@@ -343,7 +342,7 @@ def _near(member: Member, view: View, gap: int) -> View:
 
 def _rng(view: View, member: Member, purpose: str) -> Rng:
     """Keyed by member and round, independent of the order of arrival."""
-    return view.rng("decide", member.id, member.round, purpose)
+    return Rng(view.seed, "decide", member.id, member.round, purpose)
 
 
 def _donor(copy: Copy, view: View) -> Member:

@@ -15,6 +15,7 @@ from pbt.core.ages import Ages
 from pbt.core.checkpoint import FoldedLog
 from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
 from pbt.core.fold import apply, sign_of, signs_of
+from pbt.core.laws import LogLaws
 from pbt.core.needs import check_series
 from pbt.core.population import Member, StateRef, Stored, View, by_score
 from pbt.core.resize import resized
@@ -173,6 +174,16 @@ class Engine:
     def founder(self, member: Member) -> int:
         """The initial member from which a member of the current view descends."""
         return self.standings.founder(member.id, member.state)
+
+    def history(self) -> list[Event]:
+        """The whole log.
+
+        Raises:
+            CorruptError: An event before the checkpoint from which the run continues cannot have happened.
+        """
+        events = self.store.events()
+        LogLaws(self.view.space).check(events)
+        return events
 
     def stop(self, why: str) -> list[Event]:
         """Log that the run ends here, with its next rounds open; returns the events, none if it has ended already."""
@@ -384,7 +395,7 @@ class Engine:
 
     def _lost(self) -> PopulationLostError:
         """The error for a lost population, with the traceback of the first failure as its cause."""
-        first = next(event for event in self.store.events() if isinstance(event, Failed))
+        first = next(event for event in self.history() if isinstance(event, Failed))
         error = PopulationLostError(
             f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
         )
