@@ -12,6 +12,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import (
     accelerator,
+    chosen,
     conv,
     decision,
     fc,
@@ -379,3 +380,12 @@ def test_the_rows_of_a_long_run(tmp_path, monkeypatch):
     assert [row.unit for row in rows] == [" s", " MB", "", " s", " s", " s", " MiB", " MiB", ""]
     assert all(row.value > 0 for row in rows if row.unit != " MiB")
     assert "4 members x 20 rounds" in rows[0].work
+
+
+def test_rules_for_the_chosen_member_read_accuracy_and_validation_loss():
+    """Also where a test loss is reported beside the accuracy."""
+    columns = {"round": [1, 2, 2], "score": [0.9, 0.7, 0.8], "val_loss": [0.3, 0.1, 0.2]}
+    history = columns | {"test_loss": [9.0, 9.0, 9.0], "test_accuracy": [0.5, 0.6, 0.7]}
+    states = chosen.choosable(SimpleNamespace(history=lambda: history), 1)
+    found = {name: [state.test for state in rule(states)] for name, rule in chosen.RULES.items()}
+    assert list(found.values()) == [[0.5], [0.7], [0.7], [0.6], [0.6, 0.7]]
