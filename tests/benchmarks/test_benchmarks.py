@@ -120,6 +120,7 @@ def quick(monkeypatch):
     return accelerator.Limits(flop=1e9, bytes=1e9)
 
 
+@pytest.mark.long
 def test_a_dry_run_of_the_accelerator_benchmark(quick, monkeypatch):
     """All its rows on the CPU: speed, then float64 within its limit, then each precision that the CPU has."""
     monkeypatch.delenv("PBT_BENCH_WORKLOADS", raising=False)
@@ -163,6 +164,7 @@ def test_operations_of_a_step():
     assert accelerator.flop_of(loop) == training_flop(loop._model, torch.zeros(1, *batch.shape[1:])) * 200
 
 
+@pytest.mark.long
 def test_adapters_on_a_shared_base_on_the_cpu(monkeypatch):
     """A tiny base is there once: four members take far less than four times the memory of one."""
     monkeypatch.setattr(accelerator, "ROUND", 2)
