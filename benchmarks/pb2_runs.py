@@ -47,7 +47,8 @@ def gain(values: Mapping[str, Any], step: int) -> float:
     angle = 2 * math.pi * step / ROUNDS
     best = (0.5 + 0.35 * math.cos(angle), 0.5 + 0.35 * math.sin(angle))
     lost = 0.3 if values.get("rule", "y") != "y" else 0.0
-    return 1 - lost - 2 * sum((values[name] - place) ** 2 for name, place in zip(NAMES, best, strict=True))
+    distances = ((float(values[name]) - place) ** 2 for name, place in zip(NAMES, best, strict=True))
+    return 1 - lost - 2 * sum(distances)
 
 
 def tracking(hparams: HParams, state: Any, steps: int, ctx: pbt.Context) -> tuple[Any, float]:  # noqa: ARG001 (a task)
@@ -95,7 +96,7 @@ def ray_reached(members: int, seed: int) -> float:
     # It draws from the global generators.
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    bounds = {name: [0.0, 1.0] for name in NAMES}
+    bounds: dict[str, Any] = {name: [0.0, 1.0] for name in NAMES}
     ray: Any = scheduler.PB2("round", "score", "max", 1, bounds, QUANTILE, log_config=False, synch=True)
     trials = [Trial(i, values) for i, values in enumerate(initial(members, seed))]
     for trial in trials:

@@ -205,8 +205,8 @@ def acquired(
         known = torch.linalg.solve_triangular(root, cross.T, upper=False)
         variance = (unsure.variance - (known**2).sum(0)).clamp(min=1e-12)
         near = cross[:, :n] if kernel is unsure else kernel(*_between((times, places, kinds), rows))
-        height: Tensor = (near @ weights)[:, 0]
-        return height + weight * (variance if acquisition == "variance" else variance.sqrt())
+        height: Tensor = (near @ weights)[:, 0] + weight * (variance if acquisition == "variance" else variance.sqrt())
+        return height
 
     return worth
 
