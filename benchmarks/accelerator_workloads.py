@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pbt.domains import Value
 from pbt.mnist.config.record import load_config
 from pbt.mnist.task import supervised
 from pbt.pytorch import Data, Split, SupervisedTask, optimizer
 from pbt.pytorch.bind import DropoutBinding
+from pbt.values import Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

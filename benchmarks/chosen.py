@@ -1,24 +1,33 @@
 """Expected test result of the member that a rule chooses from a finished run.
 
-    python -m benchmarks.chosen [--seeds 12] [--first 0]
+    python -m benchmarks.chosen [--seeds 12] [--first 0] [--problems digits digits-centred cartpole text]
+    PBT_DATA_DIR=<folder with MNIST> python -m benchmarks.chosen --problems mnist
 
-Prints the tables of docs/choosing.md. A run is one sample: each rule chooses from the same run of a problem, and its
+Prints the tables of docs/choosing.md. `mnist` is the population of `pbt demo` on 10,000 training and 1,000 validation
+images, with all 10,000 test images. A run is one sample: each rule chooses from the same run of a problem, and its
 test result, which no rule sees, is compared with that of the best score of the whole run. The optimism of a rule is the
 score of its choice minus the test result, beyond that of all members of the last round on average.
 """
 
 import argparse
+import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import pbt
+from pbt.mnist.demo import demo_config
+from pbt.mnist.task import find_data, load_data
+from pbt.mnist.training import PreparedRun
 from pbt.problems import load
 from pbt.problems.digits import DigitsMlp
 from pbt.problems.images import splits
+from pbt.pytorch import Data, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +77,50 @@ class DigitsWithLoss(DigitsMlp):
         return weights, metrics | {"loss": float(losses.mean())}
 
 
+MNIST, PLACE = "mnist", pbt.Placement(executor="vectorized", workers=1, threads=1, device="cpu")
+TRAIN, HELD_OUT, EPOCHS = 10_000, 1_000, 10
+"""Images of MNIST for training and for validation, and epochs of training."""
+TESTS, LOSSES = ("test", "test_accuracy", "test_loss"), ("loss", "val_loss")
+"""Names of the test result and of the validation loss in a history."""
+
+
+@functools.cache
+def fewer_images(folder: Path) -> Data:
+    """The first training and validation images of MNIST, and all test images."""
+    data = load_data(folder, None, (1, 28, 28), 10)
+    return replace(data, train=_first(TRAIN, data.train), validation=_first(HELD_OUT, data.validation))
+
+
+def _first(count: int, split: Split) -> Split:
+    inputs, targets = split.take(slice(count))
+    return Split(inputs[0].clone(), targets.clone())
+
+
+def mnist() -> pbt.Experiment:
+    """The population of `pbt demo` on fewer images; a round is an epoch.
+
+    Raises:
+        SystemExit: The images are not those of MNIST.
+    """
+    os.environ["PBT_OFFLINE"] = "1"
+    config = demo_config({"num_epochs_tot": EPOCHS})
+    found = find_data(config.train)
+    if found.note:
+        raise SystemExit(f"expected MNIST, got {found.note}; set PBT_DATA_DIR to the folder with MNIST's files")
+    own = PreparedRun(config=config, data=found, placement=PLACE).experiment()
+    assert isinstance(own.plan, pbt.Plan)
+    task: Any = own.task
+    return replace(
+        own,
+        task=replace(task, data=functools.partial(fewer_images, config.train.data_dir), record_every=None),
+        plan=replace(own.plan, interval=TRAIN // config.train.batch_size),
+    )
+
+
 def experiment(problem: str, seed: int) -> pbt.Experiment:
     """A problem with a seed, under its own plan."""
+    if problem == MNIST:
+        return replace(mnist(), seed=seed)
     own = replace(load(problem), seed=seed)
     return replace(own, task=DigitsWithLoss()) if problem.startswith("digits") else own
 
@@ -77,8 +128,9 @@ def experiment(problem: str, seed: int) -> pbt.Experiment:
 def choosable(run: pbt.Run, sign: int) -> list[Choosable]:
     """All states of a run that have a score."""
     rows = run.history()
-    test = next(name for name in ("test", "test_loss") if name in rows)
-    losses = rows["loss"] if "loss" in rows else rows["score"] if sign < 0 else [float("nan")] * len(rows["score"])
+    test = next(name for name in TESTS if name in rows)
+    loss = next((name for name in LOSSES if name in rows), "score" if sign < 0 else None)
+    losses = [float("nan")] * len(rows["score"]) if loss is None else rows[loss]
     columns = zip(rows["round"], rows["score"], losses, rows[test], strict=True)
     return [
         Choosable(round=round_, score=sign * score, loss=loss, test=sign * value)

@@ -29,10 +29,10 @@ from pbt.core.exploit import number_replaced
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Strategy
-from pbt.domains import Value
 from pbt.space import HParams
 from pbt.strategies import BGPBT, PB2, PB2Mix, pb2, surrogate
 from pbt.strategies.pb2 import Wave
+from pbt.values import Value
 
 ROUNDS = 25
 NAMES = ("a", "b")

@@ -25,7 +25,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODULES = {
     "equinox": "equinox", "flax": "flax", "hatchling": "hatchling", "jax": "jax", "keras": "keras",
     "lightgbm": "lightgbm", "lightning": "lightning", "mlflow": "mlflow", "notebook": "ipykernel",
-    "optree": "optree", "peft": "peft", "polars": "polars", "pyarrow": "pyarrow", "ray": "ray",
+    "optuna": "optuna", "optree": "optree", "peft": "peft", "polars": "polars", "pyarrow": "pyarrow", "ray": "ray",
     "sb3": "stable_baselines3", "sklearn": "sklearn", "skorch": "skorch", "sphinx": "sphinx",
     "transformers": "transformers", "wandb": "wandb", "xgboost": "xgboost",
 }  # fmt: skip

@@ -7,9 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pbt.errors import SpaceError
 from pbt.scales import BACK, FORWARD, LIMITS, Scale, clamp, shifted
-
-Value = float | int | str | bool | None
-"""The value of a hyperparameter."""
+from pbt.values import Value, is_option, plain, typed
 
 When = tuple[str, Value]
 
@@ -70,7 +68,7 @@ class Float(DomainBase):
     kind: ClassVar[str] = "float"
 
     def __post_init__(self) -> None:
-        for name in ("low", "high"):
+        for name in ("low", "high", "prior", "when", "step"):
             object.__setattr__(self, name, plain(getattr(self, name)))
         _check_range("Float", (self.low, self.high), self.scale, self.prior)
         if self.step is not None and not 0 < self.step <= self.high - self.low:
@@ -153,7 +151,7 @@ class Int(DomainBase):
     kind: ClassVar[str] = "int"
 
     def __post_init__(self) -> None:
-        for name in ("low", "high"):
+        for name in ("low", "high", "prior", "when"):
             object.__setattr__(self, name, plain(getattr(self, name)))
         ends = (self.low, self.high, *(self.prior or ()))
         if any(isinstance(end, bool) or not isinstance(end, int) for end in ends):
@@ -202,7 +200,8 @@ class Choice(DomainBase):
     """One of several values.
 
     Args:
-        options: Distinct values: strings, numbers, booleans or None.
+        options: Distinct values: strings, numbers, booleans, None, or tuples of these, such as `(0.9, 0.999)` for
+            `betas`. A list is taken as a tuple.
         ordered: True: a move goes to an adjacent option and stops at the ends. False: options have no neighbours, so
             every perturbation draws an option anew, which may be the same one.
         when: `(name, value)`: the parameter exists only while that other parameter has that value.
@@ -221,29 +220,36 @@ class Choice(DomainBase):
         if isinstance(options, str) or (others and not isinstance(others[0], bool)) or len(others) > 2:
             given = (options, *others)
             raise SpaceError(f"Choice: expected one tuple of options, as Choice({given!r}), got Choice{_call(given)}")
-        if not isinstance(options, (list, tuple)):
+        if not isinstance(plain(options), tuple):
             raise SpaceError(f"Choice: expected a tuple of options, as Choice(('a', 'b')), got {options!r:.80}")
         ordered = others[0] if others else ordered
         when = others[1] if len(others) > 1 else when
         if not isinstance(ordered, bool):
             raise SpaceError(f"Choice: expected ordered to be True or False, got {ordered!r}")
-        object.__setattr__(self, "options", tuple(map(plain, options)))
+        object.__setattr__(self, "options", plain(options))
         object.__setattr__(self, "ordered", ordered)
-        object.__setattr__(self, "when", when)
+        object.__setattr__(self, "when", plain(when))
         self._check()
 
     def _check(self) -> None:
         for option in self.options:
-            # NaN differs from itself: it could be sampled but never looked up.
-            plain = option is None or isinstance(option, (str, int, float))
-            if not plain or (isinstance(option, float) and math.isnan(option)):
-                raise SpaceError(f"Choice: expected strings, numbers, booleans or None, got {option!r}")
-        if not self.options or len({(type(option), option) for option in self.options}) < len(self.options):
+            if not is_option(option):
+                raise SpaceError(
+                    f"Choice: expected strings, numbers, booleans, None or tuples of these as options, got {option!r}"
+                )
+        if not self.options or len(set(map(typed, self.options))) < len(self.options):
             raise SpaceError(f"Choice: expected one or more distinct options, got {list(self.options)!r}")
 
     def contains(self, value: Value) -> bool:
         """Whether `value` is an option of the same type (1 is not True)."""
+        if type(value) is tuple:
+            return self.place(value) is not None
         return any(type(option) is type(value) and option == value for option in self.options)
+
+    def place(self, value: Any) -> int | None:
+        """The index of `value` among the options, compared with its type; None if it is no option."""
+        places = {typed(option): i for i, option in enumerate(self.options)}
+        return places.get(typed(plain(value)))
 
     def clip(self, value: Value) -> Value:
         """`value` itself; a choice has no nearest option.
@@ -267,8 +273,7 @@ class Choice(DomainBase):
         """The adjacent option in the direction of `by`; unordered options are drawn anew."""
         if not self.ordered:
             return self.sample(rng)
-        # Types are compared too: 1 == True, but they are distinct options.
-        index = [(type(option), option) for option in self.options].index((type(value), value))
+        index = [typed(option) for option in self.options].index(typed(value))
         return self.options[min(max(index + (by > 0) - (by < 0), 0), len(self.options) - 1)]
 
     def describe(self) -> str:
@@ -284,14 +289,6 @@ Domain = Float | Int | Choice
 _KINDS: Mapping[str, type[Float | Int | Choice]] = {cls.kind: cls for cls in (Float, Int, Choice)}
 
 
-def plain(value: Any) -> Any:
-    """A number of NumPy as one of Python; any other value as it is."""
-    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
-
-
 def domain_from(fields: dict[str, Any]) -> Domain:
     """The domain of plain values: its kind and its fields."""
-    for key in ("prior", "when", "options"):
-        if fields.get(key) is not None:
-            fields[key] = tuple(fields[key])
     return _KINDS[fields.pop("kind")](**fields)

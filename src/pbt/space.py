@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pbt.domains import Choice, Domain, DomainBase, Draws, Float, Int, Value, domain_from, plain
+from pbt.domains import Choice, Domain, DomainBase, Draws, Float, Int, domain_from
 from pbt.errors import SpaceError, nearest
+from pbt.values import Value, are_exact, plain
 
 HParams = Mapping[str, Any]
 """One `Value` per active name; never mutated."""
@@ -169,7 +170,7 @@ class Space(Mapping[str, Domain]):
         Raises:
             SpaceError: A name is unknown or missing, or a value is outside its domain; the message starts with `label`.
         """
-        if self._is_flat and self.contains(hparams):
+        if self._is_flat and are_exact(hparams) and self.contains(hparams):
             return {name: hparams[name] for name in self._domains}
         hparams = self.check_given(hparams, label)
         active = tuple(self.active(hparams))

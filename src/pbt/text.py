@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pbt.domains import Value
+from pbt.values import Value
 
 NONE = "-"
 
@@ -23,6 +23,8 @@ def number(value: Value, digits: int = 4) -> str:
     """A value for a sentence or an axis: reals with `digits` significant digits, texts made printable."""
     if value is None:
         return "–"  # noqa: RUF001 (a dash in a table)
+    if isinstance(value, tuple):
+        return f"({', '.join('None' if one is None else number(one, digits) for one in value)})"
     if isinstance(value, (bool, str)):
         return printable(value)
     if isinstance(value, int):

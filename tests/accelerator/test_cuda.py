@@ -22,7 +22,7 @@ from pbt.executors.worker import Context, WorkerSpec
 from pbt.pytorch import Data, Split, SupervisedTask, dropout, optimizer, philox
 from pbt.pytorch.evaluation import read
 from pbt.pytorch.kept_states import KeptStates, on_host
-from pbt.pytorch.supervised import SupervisedTrainer
+from pbt.pytorch.trainer import SupervisedTrainer
 from pbt.pytorch.vectorized import VectorizedExecutor, VectorizedWorkerSpec
 from pbt.store.codec import digest
 from pbt.store.files import StateFiles

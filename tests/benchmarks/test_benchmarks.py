@@ -12,6 +12,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import (
     accelerator,
+    chosen,
     conv,
     decision,
     fc,
@@ -119,6 +120,7 @@ def quick(monkeypatch):
     return accelerator.Limits(flop=1e9, bytes=1e9)
 
 
+@pytest.mark.long
 def test_a_dry_run_of_the_accelerator_benchmark(quick, monkeypatch):
     """All its rows on the CPU: speed, then float64 within its limit, then each precision that the CPU has."""
     monkeypatch.delenv("PBT_BENCH_WORKLOADS", raising=False)
@@ -162,6 +164,7 @@ def test_operations_of_a_step():
     assert accelerator.flop_of(loop) == training_flop(loop._model, torch.zeros(1, *batch.shape[1:])) * 200
 
 
+@pytest.mark.long
 def test_adapters_on_a_shared_base_on_the_cpu(monkeypatch):
     """A tiny base is there once: four members take far less than four times the memory of one."""
     monkeypatch.setattr(accelerator, "ROUND", 2)
@@ -377,3 +380,12 @@ def test_the_rows_of_a_long_run(tmp_path, monkeypatch):
     assert [row.unit for row in rows] == [" s", " MB", "", " s", " s", " s", " MiB", " MiB", ""]
     assert all(row.value > 0 for row in rows if row.unit != " MiB")
     assert "4 members x 20 rounds" in rows[0].work
+
+
+def test_rules_for_the_chosen_member_read_accuracy_and_validation_loss():
+    """Also where a test loss is reported beside the accuracy."""
+    columns = {"round": [1, 2, 2], "score": [0.9, 0.7, 0.8], "val_loss": [0.3, 0.1, 0.2]}
+    history = columns | {"test_loss": [9.0, 9.0, 9.0], "test_accuracy": [0.5, 0.6, 0.7]}
+    states = chosen.choosable(SimpleNamespace(history=lambda: history), 1)
+    found = {name: [state.test for state in rule(states)] for name, rule in chosen.RULES.items()}
+    assert list(found.values()) == [[0.5], [0.7], [0.7], [0.6], [0.6, 0.7]]

@@ -377,6 +377,7 @@ class TestBadInput:
 
 
 class TestStops:
+    @pytest.mark.long
     @pytest.mark.parametrize("executor", ["inline", "processes"])
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_signals_keep_the_state(self, folder: Path, executor: str, number: int) -> None:

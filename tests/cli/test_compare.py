@@ -130,6 +130,7 @@ def start(folder, line):
     return process
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_it_and_the_printed_line_goes_on(tmp_path, monkeypatch):
     """Afterwards nothing runs any more; the line that it prints leads to the runs of an undisturbed comparison."""
     monkeypatch.chdir(tmp_path)
@@ -175,6 +176,7 @@ def test_a_worker_that_dies_is_told(folder, capsys):
     compare("--seeds", 1, "--out", "out", "-q")
 
 
+@pytest.mark.long
 def test_a_run_whose_creation_was_interrupted_is_trained(folder):
     """A worker may die before its run is there: the comparison begins it again."""
     half = Path("out/no-evolution/seed-0")

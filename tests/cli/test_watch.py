@@ -20,6 +20,7 @@ from pbt.store.base import Checkpoint
 from pbt.store.reader import RunReader, is_begun
 from tests.helpers.paths import SOURCE
 from tests.helpers.processes import until
+from tests.helpers.sampled import sampled
 
 TASK = """
 import time
@@ -67,7 +68,7 @@ def seen(words: list[str], folder: Path, lines: int, columns: int) -> tuple[pyte
 
 
 @pytest.mark.parametrize(("lines", "columns"), [(24, 80), (40, 120)])
-@pytest.mark.parametrize("population", [3, 60])
+@pytest.mark.parametrize("population", sampled([3, 60], (60,)))
 def test_one_table_is_redrawn(tmp_path: Path, lines: int, columns: int, population: int) -> None:
     """After several updates there is one table and one line of progress, on the screen and above it."""
     (tmp_path / "task.py").write_text(TASK.replace("POPULATION", str(population)))

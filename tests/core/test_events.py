@@ -24,7 +24,7 @@ from pbt.core.population import StateRef
 COUNTS = st.integers(0, 2**63)
 NAMES = st.text(max_size=8) | st.sampled_from(("lr", "float", "kind", "how", "start", "state", "scores"))
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(("inf", "nan"))
-HPARAMS = st.dictionaries(NAMES, VALUES, max_size=4)
+HPARAMS = st.dictionaries(NAMES, VALUES | st.lists(VALUES, max_size=3).map(tuple), max_size=4)
 PLAIN = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3))
 MAPPINGS = st.dictionaries(NAMES, PLAIN, max_size=3)
 REFS = st.builds(StateRef, COUNTS, COUNTS)

@@ -42,6 +42,10 @@ class Ledger(Observer):
         found = self._memory[start : start + ROUNDS * MEMBERS]
         return {(place % MEMBERS, place // MEMBERS) for place, count in enumerate(found) if count}
 
+    def count(self):
+        """How many outcomes came back in all attempts."""
+        return sum(self._memory[:])
+
     def clear(self):
         self._memory[:] = bytes(len(self._memory))
         self.attempt = 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pbt import Command, Experiment, Float, Folder, Placement, Plan, truncation
+from pbt.executors import processes
 from pbt.executors.retry import Limits
 from pbt.terminal.exit import exit_code_of
 
@@ -22,6 +23,8 @@ NAP = "CRASH_NAP"
 """The variable that says how many seconds a round of `walk` sleeps."""
 MARKS = "CRASH_MARKS"
 """The variable that names a folder in which every worker marks that it trains."""
+UNTIRING = "CRASH_UNTIRING"
+"""The variable with which workers may die while they start, thrice in a row and more, which is an error otherwise."""
 STRUCK = "CRASH_STRUCK"
 """The variable with what strace shall do to the first worker that trains, as one `-e` each; needs MARKS."""
 TRACES = 60.0
@@ -159,6 +162,8 @@ WALKS = {"walk": walk, "folders": folders, "program": program()}
 
 def train(path, task, executor, observers=()):
     """Begin the run or go on with it, to its end."""
+    if UNTIRING in os.environ:
+        processes.START_ATTEMPTS = 100
     if task == "digits":
         return digits(path, executor, observers)
     return experiment(task, executor).run(path, resume=True, observers=observers)

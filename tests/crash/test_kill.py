@@ -33,7 +33,7 @@ def crash(*words):
     ("executor", "task", "calls", "instants"),
     [
         ("inline", "walk", 8, 2),
-        ("processes", "walk", 2, 2),
+        pytest.param("processes", "walk", 2, 2, marks=pytest.mark.long),
         pytest.param("vectorized", "network", 2, 1, marks=pytest.mark.slow),
     ],
 )
@@ -52,6 +52,7 @@ def test_a_sample(executor, task, calls, instants) -> None:
         assert lost <= 4  # members
 
 
+@pytest.mark.long
 @needs_strace
 def test_a_worker_that_dies_while_it_writes() -> None:
     """A worker is killed before it syncs a file, with the rest of the run and alone: nothing is lost but its round."""
@@ -82,6 +83,7 @@ def test_more(executor, task, calls, instants) -> None:
         assert (identical, differ) == (trials, 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_workers_that_die_all_the_time(count) -> None:
     """Random workers are killed through a whole run: its bits, and every loss and attempt in the journal."""
@@ -90,6 +92,7 @@ def test_workers_that_die_all_the_time(count) -> None:
     assert found[2] >= count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("executor", "kind", "count"),
     [

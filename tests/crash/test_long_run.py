@@ -13,6 +13,7 @@ STATES = 8 * 50_000
 """Bytes: the newest, the two last rounds' and the best of whoever has states worth a file."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rounds", [200, pytest.param(5000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_nothing_grows_but_the_log(tmp_path, rounds) -> None:
     """Memory, descriptors and states stay as they are, the database grows by so much a round, a resume takes 2 s."""

@@ -78,6 +78,7 @@ def test_only_its_own_semaphores_count(monkeypatch) -> None:
     assert semaphores(os.getpid()) == set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("executor", [pytest.param("inline", marks=pytest.mark.slow), "processes"])
 def test_at_any_instant(executor) -> None:
     """Signals at random instants, to the program or to its group: the code, the time, orphans, /dev/shm, the bits."""

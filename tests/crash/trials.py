@@ -36,7 +36,7 @@ from tests.crash.children import (
     workers,
 )
 from tests.crash.picture import Picture, damage, differences, ended, read
-from tests.crash.tasks import MARKS, NAP, STRUCK, warm
+from tests.crash.tasks import MARKS, NAP, STRUCK, UNTIRING, warm
 
 CALLS = (
     "openat", "mkdir", "write", "pwrite64", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "link", "symlink",
@@ -240,31 +240,30 @@ class Bench:
         return [], strikes, leaders
 
     def _workers(self, path, executor, task, seconds, rng, which):
-        """Random workers die all the time; at start never thrice in a row, which is an error by intent."""
+        """Random workers die all the time, some of them while they start, but no more than what comes back allows."""
         marks = self._marks(path)
-        child = begin(path, task, executor, self.ledger, environment={MARKS: str(marks), NAP: "0.2"})
-        killed, at_start = 0, False
+        child = begin(path, task, executor, self.ledger, environment={MARKS: str(marks), NAP: "0.2", UNTIRING: "1"})
+        killed = 0
         pause = time.monotonic() + rng.uniform(0.5, 2.5)
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + (240 if self.timed else 3600)
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
             ready = {int(mark.name) for mark in marks.iterdir() if mark.name.isdecimal()}
-            there = [pid for pid in workers(child.pid) if pid in ready or (not at_start and rng.random() < 0.01)]
-            if time.monotonic() > pause and there:
-                pid = rng.choice(there)
-                at_start = pid not in ready
-                os.kill(pid, signal.SIGKILL)
+            there = [pid for pid in workers(child.pid) if pid in ready or rng.random() < 0.01]
+            # On a busy machine a start takes longer than a pause: two at a time get through at least one round.
+            if time.monotonic() > pause and there and killed < 2 + self.ledger.count():
+                os.kill(rng.choice(there), signal.SIGKILL)
                 killed += 1
                 pause = time.monotonic() + rng.uniform(0.5, 2.5)
         code = child.wait(1)
         wrong = [] if code == 0 else [f"ended with {code}"]
-        return [*wrong, *_miscounted(path, killed)], killed, [child.pid]
+        return [*wrong, *_miscounted(path, killed, executor)], killed, [child.pid]
 
     def _child(self, path, executor, task, seconds, rng, which):
         """Random processes of programs die all the time; thrice in a round would be a failure by intent."""
         child = begin(path, task, executor, self.ledger, environment={NAP: "0.3"})
         killed, pause = 0, time.monotonic() + rng.uniform(0, 1.5)
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + (240 if self.timed else 3600)
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
             there = programs(path) if time.monotonic() > pause else []
@@ -385,15 +384,17 @@ def _has_died(trace):
     return trace.exists() and "+++ killed by SIGKILL" in trace.read_text()
 
 
-def _miscounted(path, killed):
+def _miscounted(path, killed, executor):
     """Whether the journal tells of every worker that was killed, and of every attempt that this cost."""
+    rounds = 2 if executor == "programs" else 1  # that a worker trains at once, of four members in two workers
     with RunReader(path) as reader:
         journal = reader.journal()
     lost = [entry.details for entry in journal if entry.kind == "worker lost"]
     # The last ones may have been idle, or have died when there was nothing left to do.
     wrong = []
-    if not killed - 2 <= len(lost) <= killed:
-        wrong.append(f"{killed} workers were killed, the journal tells of {len(lost)}")
+    if not killed - 2 <= len(lost) <= killed * rounds:
+        why = "; ".join(str(note["message"]) for note in lost)
+        wrong.append(f"{killed} workers were killed, the journal tells of {len(lost)}: {why}")
     tries = Counter((note["member"], note["round"]) for note in lost if note["member"] is not None)
     for entry in journal:
         if entry.kind in ("round", "failure"):

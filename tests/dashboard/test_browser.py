@@ -456,7 +456,7 @@ CHOOSE = """(() => {{ const place = document.getElementById('{}'); place.value =
 
 
 def test_an_address_keeps_the_view(visit: Visit, browser: Browser) -> None:
-    """Axes, smoothing, zoom, the plane's hyperparameters and round are in the address; a copy of it has them."""
+    """Axes, smoothing, zoom, hidden lines, the plane's axes and round are in the address; a copy of it has them."""
     page = visit()
     see(page, "plane")
     page.until("!!document.querySelector('#plane-x')")
@@ -470,11 +470,17 @@ def test_an_address_keeps_the_view(visit: Visit, browser: Browser) -> None:
     x, y, width, height = box(page, "fitness")
     page.drag((x + 0.3 * width, y + 0.4 * height), (x + 0.6 * width, y + 0.7 * height))
     page.until("location.search.includes('fitness.zoom')")
+    entry = "document.querySelector('#fitness .legendtoggle').getBoundingClientRect()"
+    page.click(page.value(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({entry})"))
+    page.until("location.search.includes('fitness.legend')")
     copy = browser.page()
     copy.open(page.value("location.href"))
     copy.until("document.querySelector('#run').getAttribute('aria-busy') === 'false'")
     for name, view in (
-        ("fitness", "[layout.xaxis.title.text, layout.xaxis.type, data[0].x, data[0].y]"),
+        (
+            "fitness",
+            "[layout.xaxis.title.text, layout.xaxis.type, data[0].x, data[0].y, data.map(({visible}) => visible)]",
+        ),
         ("plane", "[layout.xaxis.title.text, layout.yaxis.title.text, data[0].x, data[0].y]"),
     ):
         script = f"(({{layout, data}}) => {view})(document.querySelector('#{name} .figure'))"
@@ -482,6 +488,7 @@ def test_an_address_keeps_the_view(visit: Visit, browser: Browser) -> None:
             see(one, name)
         assert copy.value(script) == page.value(script)
     assert copy.value("document.querySelector('#fitness .figure').data[0].x.slice(0, 4)") == [1, 2, 3, 4]
+    assert "legendonly" in copy.value("document.querySelector('#fitness .figure').data.map((one) => one.visible)")
     ends = "document.querySelector('#fitness .figure').layout.xaxis.range"
     assert copy.value(ends) == pytest.approx(page.value(ends), rel=1e-5)
     assert copy.value("document.querySelector('#plane .figure').layout.xaxis.title.text") == "layers"

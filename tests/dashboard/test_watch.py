@@ -18,7 +18,7 @@ from pbt.core.events import Ended
 from pbt.dashboard import cache as desks
 from pbt.dashboard import watch as watching
 from pbt.dashboard.cache import Answer, Pace, ResponseCache
-from pbt.dashboard.comparison import ComparisonReader
+from pbt.dashboard.comparison import ComparisonReader, ComparisonsReader
 from pbt.dashboard.payload import PageMaker, RunPage, run_page
 from pbt.dashboard.watch import Watch, WatchedRun
 from pbt.report import figures
@@ -562,7 +562,7 @@ class TestBesideThePage:
         assert [one["name"] for one in lines["schedules"]] == list(CLIMB["space"])
 
     def test_a_comparison_is_seen_as_one(self, tmp_path: Path) -> None:
-        """Its runs are named by plan and seed; the results come with their file; another folder compares nothing."""
+        """Its runs are named by plan and seed; the results come with their file; another folder lists it."""
         for plan in ("pbt", "no-evolution"):
             for seed in (0, 1):
                 pbt.run(**CLIMB | {"rounds": 1, "seed": seed}, run_dir=tmp_path / "both" / plan / f"seed-{seed}")
@@ -585,6 +585,10 @@ class TestBesideThePage:
             (folder / "comparison.json").write_text(broken)
             assert reader.read() == {"runs": found["runs"]}
         assert ComparisonReader(folder / "pbt").read() is None
+        (folder / "comparison.json").write_text(json.dumps(plain))
+        (inside,) = ComparisonsReader(tmp_path).read()
+        assert (inside["name"], inside["runs"], inside["rows"]) == ("both", 4, found["rows"])
+        assert ComparisonsReader(folder).read() == []
         assert ComparisonReader(folder / "pbt" / "seed-0").read() is None
 
 

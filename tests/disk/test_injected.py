@@ -13,6 +13,7 @@ from pbt.errors import RunFormatError
 from pbt.store.verify import verify_run
 from tests.disk.damaged_runs import told
 from tests.disk.walk_experiment import experiment
+from tests.helpers.sampled import sampled
 
 TASK = Path(__file__).with_name("walk_experiment.py")
 PBT = [sys.executable, "-c", "from pbt.cli.app import main; raise SystemExit(main())"]
@@ -90,10 +91,10 @@ SAMPLE = [
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "when"), SAMPLE)
-def test_an_error_of_the_disk_ends_a_run_that_can_go_on(call, error, when, tmp_path, undisturbed) -> None:
+@pytest.mark.parametrize("fault", sampled(SAMPLE, SAMPLE[:3]))
+def test_an_error_of_the_disk_ends_a_run_that_can_go_on(fault, tmp_path, undisturbed) -> None:
     """One line that names the file and the remedy, exit code 75, and a resumed run that is the undisturbed one."""
-    check(tmp_path, call, error, when, undisturbed)
+    check(tmp_path, *fault, undisturbed)
 
 
 @pytest.mark.slow

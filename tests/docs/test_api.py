@@ -13,7 +13,16 @@ PAGES = sorted((DOCS / "api").glob("*.md"))
 NAMES = [name for page in PAGES for name in re.findall(r"^\| `(pbt\.[\w.]+)` \|", page.read_text(), re.MULTILINE)]
 MARKS = {"frameworks": [pytest.mark.needs("sklearn"), pytest.mark.slow], "report": [pytest.mark.slow]}
 """By page; importing what these need takes seconds, and other tests have such programs."""
-LISTED = ("pbt", "pbt.strategies", "pbt.pytorch", "pbt.report", "pbt.runs.callbacks", "pbt.problems", "pbt.errors")
+LISTED = (
+    "pbt",
+    "pbt.strategies",
+    "pbt.pytorch",
+    "pbt.report",
+    "pbt.runs.callbacks",
+    "pbt.problems",
+    "pbt.errors",
+    "pbt.initial",
+)
 """Modules with public names: those in `__all__`, else the classes that they define."""
 INTERNAL = {"__version__", "HOOKS", "CallbackRecord", "Callbacks"}
 

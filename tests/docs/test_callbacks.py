@@ -33,6 +33,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert len(BLOCKS) == 3
 
 
+@pytest.mark.long
 @pytest.mark.needs("mlflow", "wandb")
 @pytest.mark.filterwarnings("ignore")
 def test_the_trackers_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ def test_the_examples_are_all_there():
     assert {file.suffix for file in (ROOT / "examples").iterdir() if file.is_file()} == {".py", ".ipynb"}
 
 
+@pytest.mark.long
 @each
 def test_an_example_is_trained_by_the_command(file, tmp_path):
     """`pbt run` ends well, every score is finite, the last round beats the first, and no invariant is violated."""

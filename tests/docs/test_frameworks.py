@@ -18,6 +18,7 @@ PAGES = {
 """The libraries that each page needs."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.needs(*tools)) for name, tools in PAGES.items()])
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with torch
 def test_programs_train(name):

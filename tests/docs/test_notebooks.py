@@ -27,6 +27,7 @@ def of_type(cells: list, kind: str) -> list:
     return [output.data[kind] for cell in cells for output in cell.outputs if kind in output.get("data", {})]
 
 
+@pytest.mark.long
 @pytest.mark.needs("notebook")
 def test_the_first_hour(tmp_path, monkeypatch) -> None:
     """Progress of both runs, a summary of each, five figures, and a network that has learned."""
@@ -40,6 +41,7 @@ def test_the_first_hour(tmp_path, monkeypatch) -> None:
     assert float(printed.split("test accuracy")[1]) > 0.8
 
 
+@pytest.mark.long
 @pytest.mark.needs("notebook")
 def test_does_evolution_help(tmp_path, monkeypatch) -> None:
     """Both comparisons end with a verdict."""

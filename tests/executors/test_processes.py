@@ -131,6 +131,7 @@ def test_killed_at_every_attempt(tmp_path) -> None:
     assert replaced.donor != 3
 
 
+@pytest.mark.long
 def test_stopped_worker(tmp_path) -> None:
     """A worker that is stopped gives no sign of life; it is killed after the silence, and its round run again."""
     task = fleet.Doomed(str(tmp_path), member=1, round=1, signal=signal.SIGSTOP)
@@ -155,6 +156,7 @@ def test_stopped_while_it_is_sent_a_state() -> None:
     assert outcome.attempt == 2
 
 
+@pytest.mark.long
 def test_time_limit() -> None:
     """A round that takes longer than `task_timeout` is given up; the others of its wave are not."""
     with open_workers(fleet.oversleep, limits=Limits(attempts=1, task_timeout=1.5)) as executor:
@@ -179,6 +181,7 @@ def test_hard_exit() -> None:
     assert len(reports(outcomes)) == 3
 
 
+@pytest.mark.long
 def test_dead_with_its_pipe_held_open(tmp_path) -> None:
     """A worker's death is seen at once although a child that it forked still holds the pipe."""
     tasks = [make_task(m, hparams={"lr": 0.1, "folder": str(tmp_path)}) for m in range(2)]
@@ -192,6 +195,7 @@ def test_dead_with_its_pipe_held_open(tmp_path) -> None:
     assert "SIGKILL" in outcome.message
 
 
+@pytest.mark.long
 def test_dead_at_start(capfd) -> None:
     """Workers that die before they are ready, again and again, end the run with a clear error."""
     with open_workers(fleet.DeadlyToOpen()) as executor:
@@ -200,6 +204,7 @@ def test_dead_at_start(capfd) -> None:
             executor.wait()
 
 
+@pytest.mark.long
 def test_interrupted_at_start(capfd) -> None:
     """Ctrl-C, which reaches the whole process group, neither ends a starting worker nor makes it print a traceback."""
     others = set(multiprocessing.active_children())
@@ -221,6 +226,7 @@ def test_what_cannot_be_sent(make) -> None:
         open_workers(make())
 
 
+@pytest.mark.long
 def test_not_importable_in_the_worker(monkeypatch) -> None:
     """A task from a module that the worker cannot import ends the run with the worker's error."""
     module = types.ModuleType("made_up")
@@ -232,6 +238,7 @@ def test_not_importable_in_the_worker(monkeypatch) -> None:
             executor.wait()
 
 
+@pytest.mark.long
 def test_error_while_opened() -> None:
     """What goes wrong while a task is opened ends the run with that error; it is no member's failure."""
     with open_workers(fleet.FailsToOpen()) as executor:
@@ -240,6 +247,7 @@ def test_error_while_opened() -> None:
             executor.wait()
 
 
+@pytest.mark.long
 def test_module_loaded_by_path(tmp_path) -> None:
     """Workers find a module that was loaded from a file, also where the task only holds something of it."""
     file = tmp_path / "my file.py"
@@ -323,6 +331,7 @@ def test_close_with_busy_workers(tmp_path) -> None:
     assert not any(map(runs, pids))
 
 
+@pytest.mark.long
 def test_loud_task(capfd) -> None:
     """A task that prints megabytes blocks nobody."""
     with open_workers(fleet.shout, workers=2) as executor:
@@ -331,6 +340,7 @@ def test_loud_task(capfd) -> None:
     assert min(len(out), len(err)) >= 3 * 64 * 65536
 
 
+@pytest.mark.long
 def test_helpers_of_a_task() -> None:
     """A task may start threads, programs and processes of its own."""
     with open_workers(fleet.with_helpers) as executor:
@@ -338,6 +348,7 @@ def test_helpers_of_a_task() -> None:
     assert report.reported["results"] == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_workers_live_on() -> None:
     """A worker is started when there is a task for it, trains the next wave as well, and is gone after the end."""
     with open_workers(fleet.own_pid, workers=3) as executor:

@@ -55,6 +55,7 @@ def test_what_a_task_leaves_behind_is_ended(tmp_path) -> None:
     until(lambda: not any(map(runs, left)))
 
 
+@pytest.mark.long
 def test_a_stopped_worker_with_children(tmp_path) -> None:
     """A stopped worker is replaced at once, although a child of its own holds everything open; the child goes too."""
     setup = WorkerSpec(task=fleet_damage.leave_and_stop, states=StateFiles(None))

@@ -63,6 +63,7 @@ def test_f4_factors_never_leave_zero(seed):
     assert q(seed, explore=multiply) == GRID
 
 
+@pytest.mark.long
 @by_seeds
 def test_f5_full(seeds):
     """F5: with weights and hyperparameters copied, and h shifted, nearly every seed reaches the top."""

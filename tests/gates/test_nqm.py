@@ -8,6 +8,7 @@ import pytest
 
 import pbt
 from pbt.testing.problems import NQM, NQM_CURVATURE, NQM_INITIAL_LOSS, NQM_SPACE, blocks, nqm_loss
+from tests.helpers.sampled import sampled
 
 pytestmark = [pytest.mark.gate, pytest.mark.xdist_group("nqm")]
 
@@ -100,13 +101,14 @@ def test_n1_schedules(rates, expected):
     assert nqm_loss(schedule) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.long
 @by_seeds
 def test_n2_population_of_twenty(seeds):
     """N2: PBT finds schedules that beat the best constant rate twofold."""
     assert losses("full", seeds).mean() == pytest.approx(0.0126, abs=0.0016 if seeds == 40 else 0.0032)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", sampled(VARIANTS, ("full", "explore only")))
 def test_n3_replay(variant):
     """N3: the schedule of the winner's ancestry, followed by a population of one, gives the winner's loss."""
     for seed in range(3):

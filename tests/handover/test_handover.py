@@ -33,6 +33,7 @@ class TestInlineInChunks(HandoverContract):
         return InlineExecutor(setup)
 
 
+@pytest.mark.xdist_group("two processes")  # started once
 class TestTwoProcesses(HandoverContract):
     forms = ("class", "vectorized")
     together = VectorizedWorkerSpec.of

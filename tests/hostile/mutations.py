@@ -50,8 +50,7 @@ def read(path: Path) -> Contents:
 
 def write(source: Path, target: Path, contents: Contents, ids: range | None = None) -> None:
     """A copy of a run with these contents, sealed as the package seals them."""
-    target.mkdir(parents=True)
-    shutil.copyfile(source / "run.db", target / "run.db")
+    shutil.copytree(source, target)
     with closing(sqlite3.connect(target / "run.db", isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
         db.execute("BEGIN")
@@ -121,6 +120,12 @@ class Mutator:
         place = draw.randrange(5)
         row[place] = draw.choice((0, 1, 2, 99, -1, 1 << 40, "x", b"", b"\x08" + bytes(20), 1.5))
         return found, f"states: column {place} = {row[place]!r:.60}", None
+
+    def mutated_memory(self, contents: Contents) -> tuple[Contents, str]:
+        """A copy with a mutation of the strategy's memory as the log has it at its end, and a description."""
+        found = copy.deepcopy(contents)
+        event = [row[4] for row in found.events if row[2] == "noted"][-1]
+        return found, f"memory: {self._inside(event, 'memory')}"
 
     def _rows(self, found: Contents) -> tuple[Contents, str, range | None]:
         draw, rows = self._random, found.events
@@ -194,9 +199,28 @@ def reading(bad: Path, out: Path) -> Iterator[list[str]]:
     yield ["schedule", run, "--member", "2"]
     for name in ("csv", "jsonl", "newick"):
         yield ["export", run, "--format", name]
+    yield ["export", run, "--format", "parquet", "--out", str(out / "history.parquet")]
     yield ["export", run, "--format", "ray", "--out", str(out / "ray")]
     yield ["report", run, "--out", str(out / "report.html")]
+    yield ["note", run, "--json"]
+    yield ["mnist", "predict", "digit.png", "--model", run]
+    yield ["mnist", "export", run, str(out / "model.safetensors")]
     yield ["verify", run]
+
+
+def slow(bad: Path, file: str, out: Path) -> Iterator[list[str]]:
+    """The commands that take seconds: they draw with matplotlib, or find the run as one of a comparison."""
+    yield ["report", str(bad), "--png", "--out", str(out / "figures")]
+    shutil.copytree(bad, out / "compared" / "own" / "seed-0")
+    plans = ["--plans", "own,no-evolution", "--seeds", "1", "--workers", "1"]
+    yield ["compare", file, *plans, "--out", str(out / "compared"), "--no-progress"]
+
+
+def digits(bad: Path, config: Path) -> Iterator[list[str]]:
+    """All commands that test or continue a run of the MNIST application."""
+    for mode in ("test", "val"):
+        yield ["main_PBT.py", str(config), "--mode", mode, "--train-dir", str(bad.parent), "--device", "cpu"]
+    yield ["resume", str(bad), "--rounds", "3", "--executor", "inline", "--device", "cpu", "--quiet"]
 
 
 def training(bad: Path, file: str, rounds: int, out: Path) -> Iterator[list[str]]:

@@ -3,6 +3,7 @@
 `PBT_FUZZ_MUTATIONS` and `PBT_FUZZ_SEED` set the number of mutations and the seed of the long test.
 """
 
+import asyncio
 import contextlib
 import io
 import json
@@ -13,18 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from starlette.types import ASGIApp, Message
 
 from pbt.cli.app import main
 from pbt.core.fold import empty_view
+from pbt.dashboard.app import dashboard
+from pbt.dashboard.cache import ResponseCache
 from pbt.dashboard.payload import run_page
 from pbt.dashboard.watch import Watch
 from pbt.errors import CorruptError
+from pbt.mnist.commands import population
 from pbt.runs.catalog import list_runs
 from pbt.runs.folding import fold_log
 from pbt.runs.results import Run
 from pbt.store.reader import RunReader
 from pbt.store.verify import verify_run
-from tests.hostile.mutations import Contents, Mutator, read, reading, training, write
+from tests.hostile.mutations import Contents, Mutator, digits, read, reading, slow, training, write
+from tests.mnist.conftest import SMALL, write_digits
 
 FEW, MANY = 4, 400
 """Mutations by default, and with `--all` (five minutes on two cores)."""
@@ -58,25 +65,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory, with a finished run of each kind."""
     path = tmp_path_factory.mktemp("mutated")
     (path / "task.py").write_text(TASK)
+    Image.new("L", (28, 28)).save(path / "digit.png")
     with contextlib.chdir(path):
         for kind in KINDS:
             assert main(["run", f"task.py:{kind}", "--out", kind, "--quiet"]) in (0, 3)
         yield path
 
 
-def tracebacks(kind: str, contents: Contents, ids: range | None = None, *, train: bool = True) -> list[str]:
+def tracebacks(
+    kind: str, contents: Contents, ids: range | None = None, *, train: bool = True, all_commands: bool = False
+) -> list[str]:
     """The errors that were not one line, of the commands and the dashboard."""
     shutil.rmtree("t", ignore_errors=True)
     bad = Path("t/bad")
     write(Path(kind), bad, contents, ids)
     found = []
     words_of_all = [*reading(bad, Path("t/out"))]
-    words_of_all += training(bad, f"task.py:{kind}", 6, Path("t/out")) if train else ()
+    words_of_all += slow(bad, f"task.py:{kind}", Path("t/out")) if all_commands and kind != "mnist" else ()
+    if kind == "mnist":
+        words_of_all += digits(bad, Path("digits.json"))
+    elif train:
+        words_of_all += training(bad, f"task.py:{kind}", 6, Path("t/out"))
     for words in words_of_all:
         err = io.StringIO()
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
-                assert main(words) in (0, 1, 2, 3)
+                assert called(words) in (0, 1, 2, 3)
         except Exception as error:  # noqa: BLE001 (what is looked for)
             found.append(f"{' '.join(words)}: {error!r}")
         if "Traceback" in err.getvalue() or "something else (" in err.getvalue():
@@ -84,8 +98,45 @@ def tracebacks(kind: str, contents: Contents, ids: range | None = None, *, train
         if words[0] == "verify":  # before a command has changed the run
             problems = [listed.problem for place in (bad, bad.parent) for listed in Watch(place).look()]
             problems.append(run_page(bad, "v").texts["problem"])
+            found += asyncio.run(answered(bad))
             found += [text for text in problems if "something else (" in text or "cannot be drawn" in text]
     return found
+
+
+def called(words: list[str]) -> int:
+    """The exit code of a command, or of `main_PBT.py`."""
+    return population(words[1:]) if words[0] == "main_PBT.py" else main(words)
+
+
+async def answered(bad: Path) -> list[str]:
+    """The paths of a run that the dashboard does not answer with 200 or 404."""
+    app = dashboard(ResponseCache(Watch(bad.parent)), lambda: "")
+    (key,) = [run["key"] for run in json.loads((await get(app, "/api/runs"))[1])["runs"]]
+    paths = [f"/api/run/{key}{rest}" for rest in ("", "/series", "/member/0", "/member/1", "/member/9999")]
+    found = []
+    for path in paths:
+        try:
+            status, body = await get(app, path)
+        except Exception as error:  # noqa: BLE001 (what is looked for)
+            found.append(f"GET {path}: {error!r}")
+        else:
+            found += [f"GET {path}: {status} {body[:200]!r}"] * (status not in (200, 404))
+    return found
+
+
+async def get(app: ASGIApp, path: str) -> tuple[int, bytes]:
+    """The status and the body of an answer, without a server in between."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,11 +154,21 @@ def test_many_mutations_give_one_line(folder: Path, kind: str) -> None:
 
 
 def mutate(kind: str, count: int, seed: int) -> None:
-    contents, mutator = read(Path(kind)), Mutator(seed)
+    contents, mutator, many = read(Path(kind)), Mutator(seed), count > FEW
     for number in range(count):
         mutated, what, ids = mutator.mutated(contents)
-        found = tracebacks(kind, mutated, ids, train=count > FEW or number == 0)
+        found = tracebacks(kind, mutated, ids, train=many or number == 0, all_commands=many and number % 10 == 0)
         assert not found, f"seed {seed}, mutation {number}: {what}\n" + "\n".join(found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_many_mutations_of_a_run_on_mnist_give_one_line(folder: Path) -> None:
+    """The same for a run of the application, and its commands."""
+    config = {"train": {**SMALL, "num_epochs_tot": 2, "data_dir": str(write_digits(folder / "digits")), "gpus": ""}}
+    Path("digits.json").write_text(json.dumps(config))
+    assert population(["digits.json", "--out", "mnist", "--executor", "inline", "--debug", "--no-progress"]) == 0
+    mutate("mnist", int(os.environ.get("PBT_FUZZ_MUTATIONS", MANY // 4)), int(os.environ.get("PBT_FUZZ_SEED", "3")))
 
 
 Edit = Callable[[list[Any], dict[str, Any], dict[str, Any]], object]

@@ -86,6 +86,7 @@ def test_the_trap_works(tmp_path) -> None:
     assert (tmp_path / "sprung").exists()
 
 
+@pytest.mark.long
 def test_a_pickle_at_every_path_is_never_executed(run, kept, tmp_path) -> None:
     """In place of each file, and at names that other tools would load."""
     names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]

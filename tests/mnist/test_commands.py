@@ -347,6 +347,7 @@ def test_a_run_of_another_format_is_not_resumed_by_the_command(
 # Interrupted
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_everything_and_prints_the_line_that_goes_on(
     program: Any, trained: Trained, derived: Any, until_rows: Any, tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_named_default_is_recorded_as_the_folder_that_it_is(tmp_path: Path) ->
 # What is printed
 
 
+@pytest.mark.long
 def test_every_command_says_which_data_it_uses(
     digits: Path, tmp_path: Path, config: Callable[..., str], say: Say
 ) -> None:

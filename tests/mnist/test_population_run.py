@@ -399,6 +399,7 @@ def test_a_resumed_run_is_an_undisturbed_one(
     assert derived(path_of(run)) == derived(path_of(finished))
 
 
+@pytest.mark.long
 def test_a_killed_run_is_resumed_to_the_byte(
     program: Any, trained: Trained, derived: Derived, until_rows: Any, tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def test_a_blank_first_frame_is_skipped(read: Callable[..., Any], name: str) -> 
         read(blank, name, save_all=True, append_images=[blank], **settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mode", ["RGB", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("L", "RGBA", "P", "1"))]
 )
@@ -374,6 +375,7 @@ def test_a_model_file_that_asks_for_much_takes_nothing(
     assert len(layers) <= 65
 
 
+@pytest.mark.long
 def test_a_doubtful_guess_says_so(
     network_of: Callable[[str], tuple[Run, Config]], program: Any, tmp_path: Path
 ) -> None:
@@ -389,6 +391,7 @@ def test_a_doubtful_guess_says_so(
     assert sum("not sure" in line for line in lines) > 0
 
 
+@pytest.mark.long
 def test_the_command_says_it_in_one_line(
     network_of: Callable[[str], tuple[Run, Config]], configured: Callable[..., Config], program: Any, tmp_path: Path
 ) -> None:

@@ -201,7 +201,7 @@ def test_a_checkpoint_that_is_swept_meanwhile_gives_way_to_a_newer_one(
             raise KeyError(ref)
         return load(reader, ref)
 
-    monkeypatch.setattr(RunReader, "events", lambda reader: events(reader)[: None if asked else -3])
+    monkeypatch.setattr(RunReader, "events", lambda *of: events(*of)[: None if asked else -3])
     monkeypatch.setattr(RunReader, "load_state", swept_once)
     with closing(_CheckpointTester(config, path, STEPS, debug=False)) as bench:
         bench.test_newest()

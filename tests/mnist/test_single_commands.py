@@ -121,6 +121,7 @@ def losses_of_tests(path: Path) -> dict[int, float]:
 # The modes
 
 
+@pytest.mark.long
 def test_without_a_mode_training_and_testing_go_side_by_side(here: Here, digits: Path, tmp_path: Path) -> None:
     """Both end well in a dated directory, the last checkpoint is tested at the end, and every file is there."""
     said = here("--train-dir", "runs")

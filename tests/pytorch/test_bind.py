@@ -21,7 +21,7 @@ from pbt.pytorch import (
     loss,
     optimizer,
 )
-from pbt.pytorch.bind import bind_all, check_bound
+from pbt.pytorch.bind import bind_all, check_bound, check_disjoint
 
 
 def make_live(make=torch.optim.Adam, **settings):
@@ -50,6 +50,18 @@ def test_one_of_several_values() -> None:
     assert [group["betas"] for group in groups(live)] == [(0.5, 0.999)] * 2
     bind_all(live, {"a": 0.6, "b": 0.7}, {"a": optimizer("betas", index=0), "b": optimizer("betas", index=1)})
     assert [group["betas"] for group in groups(live)] == [(0.6, 0.7)] * 2
+
+
+def test_several_values_at_once() -> None:
+    """Without an index a tuple sets all betas; another hyperparameter cannot set one of them as well."""
+    live = make_live(betas=(0.9, 0.999))
+    bind = {"betas": optimizer("betas"), "beta": optimizer("betas", index=1)}
+    bind_all(live, {"betas": (0.5, 0.6)}, bind)
+    assert [group["betas"] for group in groups(live)] == [(0.5, 0.6)] * 2
+    groups(live)[1]["betas"] = (0.5, 0.7)
+    assert bind["betas"].read(live) == [(0.5, 0.6), (0.5, 0.7)]
+    with pytest.raises(TaskError, match="'betas' and 'beta' are both bound to 'betas' of parameter group"):
+        check_disjoint(bind, live, bind)
 
 
 def test_rate_under_a_scheduler() -> None:

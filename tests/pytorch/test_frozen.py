@@ -21,6 +21,7 @@ from pbt.store.memory import MemoryStore
 from pbt.store.reader import RunReader
 from pbt.store.repair import repair_run
 from pbt.store.verify import verify_run
+from tests.helpers.sampled import sampled
 from tests.pytorch import adapters
 
 SPACE = {"lr": pbt.Float(1e-3, 1e-1, "log")}
@@ -123,7 +124,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sampled(NETWORKS, ("adapters", "momentum", "tied")))
 def test_members_of_a_program_train_as_each_alone(tmp_path, name):
     """The same weights to rounding, and the same tensors stored apart, whatever is frozen."""
     for executor in ("inline", "vectorized"):
@@ -136,6 +137,7 @@ def test_members_of_a_program_train_as_each_alone(tmp_path, name):
     assert verify_run(both[1]) == []
 
 
+@pytest.mark.long
 @pytest.mark.needs("transformers")
 @pytest.mark.needs("peft")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -158,7 +160,7 @@ def test_running_statistics_under_a_frozen_network_are_each_members_own(tmp_path
     assert sizes(tmp_path / "run") == [4 * (16 * 9 + 16 + 16 + 16 + 64 * 16 * 9 + 64)]
 
 
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", sampled(["inline", "vectorized"], ("inline",)))
 def test_a_base_that_differs_between_members_is_named(tmp_path, caplog, executor):
     """Before the start, once, with the remedy; every member then has its own."""
     with caplog.at_level(logging.WARNING, "pbt"):
@@ -225,6 +227,7 @@ def memory_of(members, monkeypatch):
     return max(held) - before, [end.stored.size for end in ends]
 
 
+@pytest.mark.long
 def test_memory_grows_by_adapters_not_by_bases(monkeypatch):
     """The law: above that of one member at most three numbers per adapter number of each member, and a tenth."""
     network = adapters.adapted(width=512, deep=6)
@@ -284,7 +287,7 @@ def test_parameters_that_are_unfrozen_return_to_the_states(tmp_path, rounds):
     assert verify_run(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", sampled(["inline", "vectorized"], ("inline",)))
 def test_resumed_runs_and_longer_ones_are_equal(tmp_path, executor):
     """A run that is extended loads the base from its file."""
     run(adapters.TASK, tmp_path / "whole", executor, rounds=3)

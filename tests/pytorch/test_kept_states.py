@@ -16,7 +16,7 @@ from pbt.executors.processes import ProcessExecutor
 from pbt.executors.worker import WorkerSpec
 from pbt.pytorch import Data, Split, SupervisedTask, dropout, optimizer
 from pbt.pytorch.kept_states import KeptStates, on_host
-from pbt.pytorch.supervised import SupervisedTrainer
+from pbt.pytorch.trainer import SupervisedTrainer
 from pbt.store.codec import decode, digest, encode
 from pbt.store.files import StateFiles
 from pbt.testing.executors import make_task

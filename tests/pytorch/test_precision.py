@@ -94,6 +94,7 @@ def test_products_are_bfloat16_and_states_float32(network: str, executor: str) -
     assert list(found["bf16"]) == pytest.approx(list(found["float32"]), abs=0.08)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", SAMPLE)
 def test_one_program_has_the_precision_of_each_member_alone(network: str) -> None:
     """To a few units of bfloat16, which the order of sums decides."""

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pbt.executors.worker import Context
 from pbt.pytorch import Data, Split, SupervisedTask, accuracy, clip_norm, dropout, loss, optimizer
 from pbt.pytorch.noise import CounterNoise, Noise
-from pbt.pytorch.supervised import SupervisedTrainer
+from pbt.pytorch.trainer import SupervisedTrainer
 
 READS = ("_local_scalar_dense", "equal", "is_nonzero", "item", "masked_select", "nonzero", "unique")
 """Operations for which a device must have finished."""

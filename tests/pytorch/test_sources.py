@@ -21,6 +21,7 @@ from pbt.pytorch.vectorized.executor import VectorizedWorkerSpec
 from pbt.runs.results import Run
 from pbt.store.codec import digest
 from pbt.store.files import StateFiles
+from tests.helpers.sampled import sampled
 from tests.pytorch import source_tasks
 from tests.pytorch.source_tasks import AUGMENTED, FORMS, LANGUAGE, TENSORS, TEXT, Pairs, save, task_in
 from tests.pytorch.tasks import BATCH
@@ -72,14 +73,14 @@ def in_memory():
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", sampled(["inline", "vectorized"], ("inline",)))
 def test_all_forms_train_the_same_bits(form, executor, folder, in_memory):
     """Arrays, memory maps and data sets train what tensors in memory train, and have the same scores."""
     assert results(task_in(form, folder), executor) == in_memory(executor)
 
 
 @pytest.mark.parametrize("changes", [{"order": "member"}, AUGMENTED, {**AUGMENTED, "order": "member"}], ids=" ".join)
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", sampled(["inline", "vectorized"], ("inline",)))
 def test_orders_and_augmentation(changes, executor, folder, in_memory):
     """So they do with an order of each member, and with augmentation."""
     for form in ("memmap", "dataset"):
@@ -92,7 +93,7 @@ def test_worker_processes_train_the_same_bits(executor, folder, in_memory):
     assert results(task_in("memmap", folder), executor) == in_memory("inline")
 
 
-@pytest.mark.parametrize("order", ["shared", "member"])
+@pytest.mark.parametrize("order", sampled(["shared", "member"], ("shared",)))
 @pytest.mark.parametrize(
     "executor", ["inline", pytest.param("pool", marks=pytest.mark.slow), "vectorized"], indirect=True
 )
@@ -246,6 +247,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("executor", ["inline", pytest.param("vectorized", marks=pytest.mark.slow)])
 def test_memory_stays_bounded(executor, tmp_path):
@@ -384,7 +386,7 @@ def loader_data(settings):
         ("type", r"Broken\[17\]: expected \(float32 .* got \(float64"),
     ],
 )
-@pytest.mark.parametrize("executor", ["inline", "vectorized"])
+@pytest.mark.parametrize("executor", sampled(["inline", "vectorized"], ("inline",)))
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_unreadable_example_stops_the_run(how, facts, executor, num_workers, tmp_path):
     """It is no member's fault: the run stops with a line that names it, and continues when it is repaired."""

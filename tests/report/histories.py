@@ -147,7 +147,7 @@ CLIMB: dict[str, Any] = {
         "lr": pbt.Float(0.01, 1.0, "log"),
         "gamma": pbt.Float(0.9, 0.999, "one_minus_log"),
         "layers": pbt.Int(1, 4),
-        "rule": pbt.Choice(("relu", "<i>tanh</i>", "$x$", True, None)),
+        "rule": pbt.Choice(("relu", "<i>tanh</i>", "$x$", (2, "<b>"), None)),
         "extra": pbt.Float(0.0, 1.0, when=("rule", "relu")),
     },
     "plan": pbt.Plan(exploit=pbt.truncation(0.25), explore=pbt.perturb_or_resample((0.8, 1.25), 0.2), interval=5),

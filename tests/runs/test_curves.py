@@ -83,6 +83,7 @@ def test_no_decision_reads_them(tmp_path: Path) -> None:
     assert rows(silenced) == []
 
 
+@pytest.mark.long
 def test_of_a_killed_worker_only_the_last_attempt_counts(tmp_path: Path) -> None:
     """The round is run again; what its first attempt reported is nowhere."""
     (tmp_path / "marks").mkdir()

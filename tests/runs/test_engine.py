@@ -22,7 +22,8 @@ from pbt.errors import (
     WorkerError,
 )
 from pbt.executors.base import Failure, Incident, Report
-from pbt.runs.engine import Engine, Observer, RunSpec, drive
+from pbt.runs.driving import drive
+from pbt.runs.engine import Engine, Observer, RunSpec
 from pbt.space import Space
 from pbt.store.memory import MemoryStore
 from pbt.strategies.multi_objective import pareto

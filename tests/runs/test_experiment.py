@@ -99,7 +99,11 @@ class Checked:
         ({"task": Checked()}, TaskError, "'lr' has no effect"),
         ({"space": {"lr": 0.1}}, SpaceError, "expected Float, Int or Choice, got 0.1"),
         ({"space": {"a b": Float(0, 1)}}, SpaceError, "expected letters, digits"),
-        ({"objective": "max"}, UsageError, "expected objective 'maximize' or 'minimize', got 'max'"),
+        (
+            {"objective": "max"},
+            UsageError,
+            "expected objective 'maximize' or 'minimize', or a list of one for each score, got 'max'",
+        ),
         ({"population": 0}, UsageError, "at least 1 member"),
         ({"rounds": 0}, UsageError, "at least 1 round"),
         ({"seed": "7"}, UsageError, "seed to be a whole number"),
@@ -404,6 +408,7 @@ def test_every_argument_reaches_its_place(monkeypatch, tmp_path) -> None:
         "observers": [Observer()],
         "callbacks": [pbt.Callback()],
         "changed_plan": True,
+        "changed_population": True,
         "progress": False,
         "stop": pbt.Stop(patience=3),
     }
@@ -440,6 +445,7 @@ def test_settings_reach_the_workers() -> None:
     assert where.resolve(4).limits.attempts == 9
 
 
+@pytest.mark.long
 def test_the_fields_of_a_placement_may_be_given_one_by_one() -> None:
     """They replace those of a placement that is given, too; a mistake names the nearest argument."""
     given = {"population": 2, "rounds": 1, "seed": 1}

@@ -18,7 +18,8 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampl
     ["", "1", "1.0", "true", "null", "NaN", '"', "a,b", "a\nb", "[1]", " 2", "\x7f", "\r"]
 )
 names = st.sampled_from(["lr", "start", "stop", "hparams.start", "optimizer.lr", "a name", 'b"', "Ü", "-", ""]) | texts
-values = floats | st.integers(-(2**63), 2**63 - 1) | st.booleans() | texts
+scalars = floats | st.integers(-(2**63), 2**63 - 1) | st.booleans() | texts
+values = scalars | st.lists(scalars, max_size=3).map(tuple)
 
 
 @st.composite
@@ -82,7 +83,7 @@ BAD = [
     ("s.json", '{"segments": [3]}', "segment 1: expected start, stop and hparams, found 3"),
     ("s.json", '{"segments": [{"start": 0, "stop": 2}]}', r"segment 1: .* found \['start', 'stop'\]"),
     ("s.json", '{"segments": [{"start": 0, "stop": "2", "hparams": {}}]}', "whole numbers of steps, found 0 and '2'"),
-    ("s.json", '{"segments": [{"start": 0, "stop": 2, "hparams": {"lr": []}}]}', "a value for each hyperparameter"),
+    ("s.json", '{"segments": [{"start": 0, "stop": 2, "hparams": {"lr": [[1]]}}]}', "a value for each hyperparameter"),
     ("s.json", '{"segments": [{"start": 1, "stop": 2, "hparams": {}}]}', "join without gaps"),
     ("s.csv", "", "first columns are start and stop, found an empty text"),
     ("s.csv", "step,lr\n0,1\n", "first columns are start and stop, found step, lr"),

@@ -48,6 +48,7 @@ def large() -> dict[str, Any]:
     return {"z": values, "a": {"array": array, "half": values.half()}, "bytes": b"xyz", "n": np.float32(0.5)}
 
 
+@pytest.mark.long
 def test_a_large_state_takes_no_memory_beside_itself(tmp_path: Path) -> None:
     """Storing 144 MiB takes less than 64 MiB above the state, and so does loading it."""
 

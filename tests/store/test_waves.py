@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 
 import pbt
-from pbt.core.events import Decided, Decision, Ended, Event
+from pbt.core.events import Decided, Decision, Ended, Event, Reported
 from pbt.core.population import StateRef
 from pbt.errors import CorruptError
 from pbt.runs.results import Run
-from pbt.store import waves
+from pbt.store import tables, waves
+from pbt.store.repair import repair_run
 from pbt.store.sqlite import RunStore
-from pbt.store.waves import decision_in, numbered, to_events, to_rows
+from pbt.store.waves import decision_in, numbered, reports_in, to_events, to_rows
 from pbt.testing.invariants import violations
 from tests.core.test_fold import decided, reported
 
 SPACE = {"lr": pbt.Float(0.01, 1.0, "log"), "layers": pbt.Int(1, 9)}
-VIEWS = ("history", "lineage", "members", "schedule")
+VIEWS = ("history", "lineage", "members", "reports", "schedule")
 
 
 def continued(member: int, **changed: Any) -> Decided:
@@ -91,6 +92,56 @@ def test_waves_of_several_steps_have_a_row_each() -> None:
         assert to_events(packed(events), 100) == events
 
 
+def trained_to(member: int, **changed: Any) -> Reported:
+    """A member that finished round 3."""
+    state = StateRef(member, 3)
+    own = {"step": 30, "scores": (0.5, member), "state": state, "digest": f"d{member}"}
+    return Reported(**{"member": member, "round": 3, **own, **changed})
+
+
+def test_reports_of_a_wave_are_one_row() -> None:
+    """With other steps, curves, values for people and any number of scores; in the same order and with the same ids."""
+    events: list[Event] = [
+        trained_to(1),
+        continued(3),
+        trained_to(2, step=31, series=(0.25, 1.0)),
+        trained_to(4, reported={"test_accuracy": 0.5, "name": "a", "none": None, "works": True}),
+        continued(5),
+        trained_to(6, scores=(1.5,)),
+    ]
+    rows = [(101 + row.place, row.values.data) for row in to_rows(events, pack=True, reports=True)]
+    assert [id_ for id_, _ in rows] == [105, 106]
+    assert numbered(rows, 100) == list(enumerate(events, 101))
+    assert [repr(event) for event in to_events(rows, 100)] == [repr(event) for event in events]
+    assert reports_in(*rows[1], [StateRef(4, 3), StateRef(5, 3), StateRef(1, 2)]) == [events[3]]
+    assert [row.values.kind for row in to_rows(events, pack=True)].count("reported") == 4
+    assert [row.values.kind for row in to_rows(events, pack=False, reports=True)] == ["decided", "decided", "trained"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waves, "MOST_TEXT", 10)
+        assert len(to_rows(events, pack=True, reports=True)) == len(events)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"scores": (math.nan,)},
+        {"scores": [0.5]},
+        {"series": (math.inf,)},
+        {"state": StateRef(9, 3)},
+        {"reported": {"loss": math.nan}},
+        {"reported": {"float": "nan"}},
+        {"reported": {"curve": [1, 2]}},
+        {"reported": {7: 1}},
+        {"digest": None},
+    ],
+    ids=str,
+)
+def test_every_other_report_has_its_own_row(changed: dict[str, Any]) -> None:
+    """It has values that the short form does not hold."""
+    rows = to_rows([trained_to(1, **changed), trained_to(2, **changed)], pack=True, reports=True)
+    assert [row.values.kind for row in rows] == ["reported", "reported"]
+
+
 @pytest.mark.parametrize("entries", ['[0,1,""],[0,2,""]', '[7,1,""],[0,2,""]', '[0.5,1,""],[0,2,""]'])
 def test_events_that_are_missing_or_there_twice_are_named(entries: str) -> None:
     """A row whose members do not fill the places before it."""
@@ -117,12 +168,32 @@ def test_a_damaged_row_is_named(text: str) -> None:
         to_events([(9, text)])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"kind":"trained"',
+        '{"kind":"trained","round":3,"events":[[0,1,30,"d"]]}',
+        '{"kind":"trained","round":3,"events":[[0,1,30,"d",null,null]]}',
+        '{"kind":"trained","round":3,"events":[[0,1,30,"d",7,null,0.5]]}',
+        '{"kind":"trained","round":3,"events":[[0,1,30,"d",null,7,0.5]]}',
+        '{"kind":"trained","round":3,"events":[[0,1,30,5,null,null,0.5]]}',
+        '{"kind":"trained","round":"3","events":[[0,1,30,"d",null,null,0.5]]}',
+        '{"kind":"trained","events":7}',
+    ],
+)
+def test_a_damaged_row_of_reports_is_named(text: str) -> None:
+    """As that of decisions."""
+    with pytest.raises(CorruptError, match="event 9: expected the reports of a wave"):
+        to_events([(9, text)])
+
+
 def climb(hparams: Any, state: Any, steps: int, ctx: pbt.Context) -> Any:
     """Goes up with the learning rate."""
     place = 0.0 if state is None else state["place"]
     if ctx.member == 3 and ctx.round == 2:
         raise RuntimeError("member 3 fails once")
-    return {"place": place + float(hparams["lr"])}, place + float(hparams["lr"])
+    metrics = {"score": place + float(hparams["lr"]), "test_accuracy": place}
+    return {"place": metrics["score"]}, metrics
 
 
 def trained(path: Path, *, rounds: int = 4) -> Run:
@@ -145,8 +216,9 @@ def test_all_readers_see_the_same_run(tmp_path: Path, monkeypatch: pytest.Monkey
     one = trained(tmp_path / "one")
     monkeypatch.setattr(waves, "FEWEST", 1000)
     two = trained(tmp_path / "two")
-    count = "SELECT count(*) FROM events WHERE kind = 'continued'"
-    assert (asked(tmp_path / "one", count), asked(tmp_path / "two", count)) == ([(3,)], [(0,)])
+    for kind, rows in {"continued": 3, "trained": 4}.items():
+        count = f"SELECT count(*) FROM events WHERE kind = '{kind}'"
+        assert (asked(tmp_path / "one", count), asked(tmp_path / "two", count)) == ([(rows,)], [(0,)])
     assert one.events == two.events
     assert len(one.events) == one.num_events == two.num_events
     for view in VIEWS:
@@ -156,18 +228,42 @@ def test_all_readers_see_the_same_run(tmp_path: Path, monkeypatch: pytest.Monkey
         again = Run.open(path)
         assert repr([again.lineage(member) for member in range(8)]) == repr([two.lineage(m) for m in range(8)])
         assert again.best == two.best
+        assert again.best.reported["test_accuracy"] >= 0
+        states = [member.state for member in again.view.members if member.state is not None]
+        assert again.reports(states) == {
+            event.state: event for event in two.events if isinstance(event, Reported) and event.state in states
+        }
         assert violations(path) == []
         with RunStore.open(path) as store:
             assert store.verify() == []
 
 
-def test_a_run_of_an_earlier_version_keeps_its_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "kinds"), [(1, set()), (2, {"continued"})])
+def test_a_run_of_an_earlier_version_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, kinds: set[str]
+) -> None:
     """Its SQL views do not know the others; it is resumed and read all the same."""
+    monkeypatch.setattr(tables, "USER_VERSION", version)
     trained(tmp_path / "old", rounds=1)
-    connection = sqlite3.connect(tmp_path / "old" / "run.db")
-    connection.execute("PRAGMA user_version = 1")
-    connection.close()
+    monkeypatch.undo()
+    monkeypatch.setattr(waves, "FEWEST", 2)
     one, two = trained(tmp_path / "old"), trained(tmp_path / "new")
     assert [event for event in one.events if not isinstance(event, Ended)] == two.events[:-1]
-    assert asked(tmp_path / "old", "SELECT count(*) FROM events") == [(len(one.events),)]
-    assert asked(tmp_path / "old", "SELECT * FROM lineage") == asked(tmp_path / "new", "SELECT * FROM lineage")
+    (found,) = asked(tmp_path / "old", "SELECT group_concat(DISTINCT kind) FROM events")[0]
+    assert set(found.split(",")) - {"born", "reported", "failed", "decided", "ended"} == kinds
+    for view in set(VIEWS) - {"reports"}:  # which has the ids of events
+        assert asked(tmp_path / "old", f"SELECT * FROM {view}") == asked(tmp_path / "new", f"SELECT * FROM {view}")
+    assert violations(tmp_path / "old") == []
+
+
+def test_a_damaged_run_is_repaired_to_its_newest_intact_round(tmp_path: Path) -> None:
+    """The rows of a wave before the damage are kept: only the damaged round is trained again, to the same log."""
+    run = trained(tmp_path / "run")
+    connection = sqlite3.connect(tmp_path / "run" / "run.db")
+    with connection:
+        connection.execute("UPDATE events SET data = data || ' ' WHERE round = 4 AND kind = 'trained'")
+    connection.close()
+    repaired = repair_run(tmp_path / "run")
+    assert repaired is not None
+    assert repaired.round == 3
+    assert trained(tmp_path / "run").events == run.events

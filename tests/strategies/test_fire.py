@@ -345,7 +345,7 @@ def _one(points):
 
 def test_missing_series():
     """A task that returns no series is refused at the first ready point."""
-    with pytest.raises(UsageError, match="points of 'series' in a report, got 0"):
+    with pytest.raises(UsageError, match="values of 'series' in a report, got none"):
         pbt.run(**DECEPTIVE | {"task": ToyDeceptive(), "rounds": 2})
 
 

@@ -12,7 +12,7 @@ from pbt.core.events import Decided
 from pbt.core.population import Member, by_score
 from pbt.core.rng import Rng
 from pbt.core.strategy import Plan
-from pbt.errors import UsageError
+from pbt.errors import PopulationLostError, UsageError
 from pbt.strategies.multi_objective import front, pareto
 from pbt.testing.invariants import violations
 from pbt.testing.strategies import StrategyContract
@@ -171,3 +171,50 @@ def test_resumed_as_in_one_go(tmp_path):
 def _reported(run, id_, round_):
     """A member as it was ranked."""
     return Member(id=id_, hparams={}, scores=run.tree.reports[id_, round_].scores)
+
+
+def both(sign):
+    """A task whose two scores depend on two hyperparameters against each other; the second one with this sign."""
+
+    def train(hparams, state, steps, ctx):
+        a, b = (state or {"at": (0.0, 0.0)})["at"]
+        a, b = a + hparams["x"] + hparams["y"], b - hparams["x"] * hparams["y"] - 0.1 * hparams["y"]
+        return {"at": (a, b)}, {"scores": [a, sign * b]}
+
+    return train
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("objective", [["maximize", "minimize"], ["minimize", "maximize"], "minimize"], ids=str)
+def test_each_objective_has_its_sign(objective, mode, tmp_path):
+    """A minimized score makes the decisions of its negative, maximized; tables have the task's own."""
+    space = {"x": pbt.Float(0.1, 1), "y": pbt.Float(0.1, 1)}
+    plan = Plan(exploit=pbt.truncation(0.4), rank=pareto(), interval=2, mode=mode)
+    equal = [objective] * 2 if isinstance(objective, str) else objective
+    sign = 1 if equal[0] == equal[1] else -1
+    settings = {"plan": plan, "population": 8, "seed": 5, "rounds": 6}
+    alike = pbt.run(both(-1), space, objective=equal[0], **settings)
+    pbt.run(both(-sign), space, objective=objective, run_dir=tmp_path / "run", **settings | {"rounds": 3})
+    found = pbt.run(
+        both(-sign), space, objective=objective, run_dir=tmp_path / "run", resume=True, **settings | {"rounds": 6}
+    )
+    assert violations(tmp_path / "run") == []
+    if mode == "sync":
+        assert found.history()["donor"] == alike.history()["donor"]
+        assert found.history()["x"] == alike.history()["x"]
+        assert any(donor is not None for donor in found.history()["donor"])
+        assert found.history()["score_2"] == [sign * score for score in alike.history()["score_2"]]
+    assert found.history()["score"][0] == pytest.approx(found.history()["x"][0] + found.history()["y"][0])
+    assert front(found.view.population)[0].scores[0] == pytest.approx(
+        found.view.sign * found.tree.newest[front(found.view.population)[0].id].score
+    )
+    assert found.meta["objective"] == objective
+
+
+def test_scores_that_are_no_list_of_the_objectives():
+    """A task that returns another number of scores than there are objectives loses its rounds, with both numbers."""
+    with pytest.raises(PopulationLostError, match=r"returned 2 scores, objective has one for each of 3.*'scores'"):
+        pbt.run(both(1), {"x": pbt.Float(0, 1), "y": pbt.Float(0, 1)}, objective=["maximize"] * 3, rounds=1)
+    for wrong in ([], ["maximize", "best"], "best", [1]):
+        with pytest.raises(UsageError, match="'maximize' or 'minimize', or a list of one for each score, got"):
+            pbt.run(both(1), {}, objective=wrong)

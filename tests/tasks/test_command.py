@@ -91,17 +91,19 @@ open(out + "/metrics.json", "w").write(json.dumps(found))
         "act": pbt.Choice(("re lu",)),
         "flag": pbt.Choice((True,)),
         "no": pbt.Choice((None,)),
+        "pair": pbt.Choice([(1, 0.5, "a b")]),
     }
     best = one(command(tmp_path, text, arguments), space, seed=5)
     found = best.reported
     lr = best.hparams["opt.lr"]
     assert all(found["same"].values())
-    assert found["file"] == best.hparams
+    assert found["file"] == {**best.hparams, "pair": [1, 0.5, "a b"]}
     assert found["variables"] == {
         "PBT_HPARAM_OPT_LR": repr(lr),
         "PBT_HPARAM_ACT": "re lu",
         "PBT_HPARAM_FLAG": "true",
         "PBT_HPARAM_NO": "null",
+        "PBT_HPARAM_PAIR": '[1, 0.5, "a b"]',
     }
     expected = {"steps": 3, "first_step": 0, "last_step": 3, "seed": 5, "member": 0, "round": 1}
     expected |= {"device": "cpu", "devices": "cpu"}

@@ -8,6 +8,7 @@ import pytest
 
 import pbt
 from pbt.errors import ConfigError, SpaceError
+from pbt.initial import sobol
 from pbt.runs.results import Run
 from pbt.tasks.command.config import EXAMPLE, read_config
 from pbt.tasks.command.domains import domain_of, pairs, space_of
@@ -35,6 +36,7 @@ placement = {{ executor = "inline" }}
         ("int:1..8", pbt.Int(1, 8)),
         ("int-log:16..512", pbt.Int(16, 512, "log")),
         ("choice:relu, tanh", pbt.Choice(("relu", "tanh"))),
+        ("ordered:[64,64],[128],null", pbt.Choice(((64, 64), (128,), None), ordered=True)),
         ("ordered:16,32.5,true,null", pbt.Choice((16, 32.5, True, None), ordered=True)),
     ],
 )
@@ -45,8 +47,8 @@ def test_domains_as_text(text, expected) -> None:
 
 def test_domains_in_toml() -> None:
     """A domain is a text, a list of options, or a table; tables of domains give dotted names."""
-    given = {"a": ["x", 1], "b": {"kind": "int", "low": 1, "high": 9, "prior": [2, 3]}, "opt": {"lr": "0..1"}}
-    expected = {"a": pbt.Choice(("x", 1)), "b": pbt.Int(1, 9, prior=(2, 3)), "opt.lr": pbt.Float(0, 1)}
+    given = {"a": ["x", 1, [2, 2]], "b": {"kind": "int", "low": 1, "high": 9, "prior": [2, 3]}, "opt": {"lr": "0..1"}}
+    expected = {"a": pbt.Choice(("x", 1, (2, 2))), "b": pbt.Int(1, 9, prior=(2, 3)), "opt.lr": pbt.Float(0, 1)}
     assert dict(space_of(given)) == expected
 
 
@@ -88,6 +90,7 @@ def test_wrong_space_options(words, facts) -> None:
         (SMALL + "plan = { interval = 3 }", "unknown key 'plan.interval'"),
         (SMALL + 'plan = { name = "replay" }', "--plan replay --of RUN"),
         (SMALL + 'plan = { name = "pbtt" }', "name of a plan, got 'pbtt'; did you mean 'pbt'"),
+        (SMALL + "initial = 'sobl'", "initial: expected 'sobol', 'latin-hypercube' or tables, got 'sobl'"),
         (SMALL + "initial = [1]", "initial: expected tables of hyperparameters, .*got 1"),
         (SMALL + 'plan = { perturb = ["a"] }', r"plan.perturb: expected numbers, got \['a'\]"),
         ("a = " + "[" * 5000, "expected TOML"),
@@ -110,6 +113,13 @@ def test_a_named_plan_gets_the_rounds_of_the_file(tmp_path) -> None:
     (tmp_path / "pbt.toml").write_text(SMALL + 'plan = { name = "ipbt" }')
     plan = read_config(tmp_path / "pbt.toml").plan
     assert (plan.interval, plan.horizon) == (3, 2)
+
+
+def test_a_design_in_the_file(tmp_path) -> None:
+    """The initial values of all members are the points of a design of this seed."""
+    (tmp_path / "pbt.toml").write_text("initial = 'sobol'\nseed = 4\n" + SMALL)
+    experiment = read_config(tmp_path / "pbt.toml")
+    assert experiment.initial == sobol(experiment.space, 2, seed=4)
 
 
 def test_init_writes_what_run_reads(tmp_path) -> None:
@@ -143,6 +153,7 @@ def test_a_file_runs_and_resumes(tmp_path) -> None:
     assert "The weights are identical, bit by bit, after each of 3 rounds." in " ".join(replayed.split())
 
 
+@pytest.mark.long
 def test_a_command_runs_and_resumes(tmp_path) -> None:
     """`--command` needs no file; to resume, the command is given again and all else is as recorded."""
     written(tmp_path, TRAIN.replace('"score": state["x"]', '"loss": 1 - state["x"]'))
@@ -155,6 +166,7 @@ def test_a_command_runs_and_resumes(tmp_path) -> None:
     assert (found.best.step, found.meta["objective"], set(found.best.hparams)) == (12, "minimize", {"lr"})
 
 
+@pytest.mark.long
 def test_a_command_of_a_stranger_is_not_executed(tmp_path) -> None:
     """A run directory names a command; `pbt resume` prints it and runs nothing."""
     written(tmp_path)

@@ -38,6 +38,7 @@ def rate(tree):
     return float(tree["opt"].hyperparams["learning_rate"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_rounds_make_no_difference(name):
     """Three rounds of two steps equal one round of six, bit for bit: parameters, moments, generators."""

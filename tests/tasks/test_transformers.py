@@ -71,6 +71,7 @@ def test_every_step_has_the_value_of_the_log():
     assert not [name for name in run.best.reported if "runtime" in name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("interval", "model", "settings"),
     [

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from pbt.dashboard import HOST, PORT, TOKEN
 from pbt.errors import UsageError
-from pbt.runs.catalog import RUNS, find_run, opened, runs_in, trials_in
+from pbt.runs.catalog import RUNS, comparisons_in, find_run, opened, runs_in, trials_in
 from pbt.store.layout import DATABASE
 from pbt.terminal.console import console_for
 from pbt.terminal.exit import print_error
@@ -59,7 +59,7 @@ def _target(named: str) -> Path:
     """
     path = Path(named)
     if path.is_dir() and not any((folder / DATABASE).is_file() for folder in (path, RUNS / named)):
-        if not runs_in(path) and not trials_in(path):
+        if not runs_in(path) and not trials_in(path) and not comparisons_in(path):
             raise UsageError(f"{path}: expected a run directory or a folder of runs, found a folder without runs")
         return path
     run = find_run(named)

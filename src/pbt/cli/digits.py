@@ -49,7 +49,8 @@ def predict(
     if model.is_dir():
         with opened(find_run(str(model))) as (run, _):
             if "config" not in run.meta["application"]:
-                raise UsageError(f"{model}: expected a run of the MNIST application, found one of {run.meta['task']}")
+                task = run.meta.get("task", "an unknown task")
+                raise UsageError(f"{model}: expected a run of the MNIST application, found one of {task}")
             state, config = run.load_state(), Config.from_dict(run.meta["application"]["config"])
     else:
         state, config = load_model(model)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from pbt.runs.catalog import (
     RUNS,
     UNREADABLE,
     CatalogEntry,
+    comparisons_in,
     find_run,
     list_runs,
     opened,
@@ -166,7 +168,8 @@ def _standing(run: Run, state: str) -> str:
 
 def print_runs(folder: Path, *, json: bool) -> int:
     """Print the runs in a folder, the newest change last."""
-    if not runs_in(folder) and not trials_in(folder):
+    compared = comparisons_in(folder)
+    if not runs_in(folder) and not trials_in(folder) and not compared:
         found = "a run itself; `pbt status` shows it" if (folder / DATABASE).is_file() else "none"
         actual = found if folder.is_dir() else "a file" if folder.exists() else "nothing there"
         raise UsageError(f"{folder}: expected a folder with runs in it, found {actual}")
@@ -176,8 +179,12 @@ def print_runs(folder: Path, *, json: bool) -> int:
             print_error(f"warning: {entry.problem}")
     if json:
         print_json([_plain(entry) for entry in listed])
-    else:
+        return OK
+    if listed:
         _print_list(listed)
+    for path in compared:
+        line = f"comparison {printable(path)}: {len(trials_in(path))} runs, listed by: pbt ls {shlex.quote(str(path))}"
+        console_for().print(Text(line), soft_wrap=True)
     return OK
 
 

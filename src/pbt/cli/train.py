@@ -60,7 +60,7 @@ def run(  # noqa: PLR0913 (a flag each)
         program: A program as the task, instead of a file.
         plan: Name of another plan, such as no-evolution or mf-pbt (docs/comparing.md). Default: the experiment's.
         of: Finished run that the plans constant, replay and final are derived from.
-        population: Number of members. Default: the experiment's.
+        population: Number of members; with --resume, another one than before changes it. Default: the experiment's.
         rounds: Rounds per member. Default: the experiment's.
         seed: Random seed. Default: the experiment's.
         out: Run directory. Default: a new directory in runs; runs/latest links to it.
@@ -116,6 +116,7 @@ def run(  # noqa: PLR0913 (a flag each)
         resume=resume,
         max_disk=max_disk,
         changed_plan=changed_plan,
+        changed_population=population is not None,
         stop=condition,
         private=private,
     )
@@ -128,6 +129,7 @@ def resume(  # noqa: PLR0913 (a flag each)
     *,
     command: str | None = None,
     rounds: int | None = None,
+    population: int | None = None,
     repair: Flag = False,
     changed_plan: Flag = False,
     max_disk: str | None = None,
@@ -147,6 +149,7 @@ def resume(  # noqa: PLR0913 (a flag each)
         file: Python file and the name of the experiment in it, or pbt.toml. Required for a run of your own file.
         command: Program and arguments. Required for a run that --command started.
         rounds: Rounds per member in total, at least as many as recorded. Default: as recorded.
+        population: Number of members from now on: new ones copy good ones, the worst leave. Default: as recorded.
         repair: If the run is damaged, first restore its newest intact round, and print what was dropped.
         changed_plan: Accept a plan that differs from the recorded one, and log the change.
         max_disk: Stop, resumable, before the run directory exceeds this size, such as 2G. Default: unlimited.
@@ -167,8 +170,10 @@ def resume(  # noqa: PLR0913 (a flag each)
     if application.get("name") == REPLAY:
         raise UsageError(f"{path} is a replay; resume it with: {resume_command(path, application)}")
     if application.get("name") in APPLICATIONS and file is None:
-        if condition is not None:
-            raise UsageError("--until-score, --max-time and --patience are for runs of a file or a command")
+        if condition is not None or population is not None:
+            raise UsageError(
+                "--until-score, --max-time, --patience and --population are for runs of a file or a command"
+            )
         output.begin(f"{path}: resuming")
         return resume_application(path, meta, rounds, placement, output, max_disk)
     if file is None and command is None:
@@ -193,7 +198,7 @@ def resume(  # noqa: PLR0913 (a flag each)
     experiment = replace(
         experiment,
         seed=meta["seed"],
-        population=meta["population"],
+        population=meta["population"] if population is None else population,
         initial=meta.get("initial") or (),
         rounds=rounds or meta["rounds"],
         placement=placement.over_recorded(meta.get("place") or {}, experiment.placement),
@@ -208,6 +213,7 @@ def resume(  # noqa: PLR0913 (a flag each)
         resume=True,
         max_disk=max_disk,
         changed_plan=changed_plan,
+        changed_population=population is not None,
         stop=condition,
     )
 
@@ -254,6 +260,7 @@ def train_file(  # noqa: PLR0913 (a flag each)
     resume: bool,
     max_disk: str | None = None,
     changed_plan: bool = False,
+    changed_population: bool = False,
     private: bool = False,
     stop: Stop | None = None,
 ) -> int:
@@ -273,6 +280,7 @@ def train_file(  # noqa: PLR0913 (a flag each)
                 observers=[*links, progress, *bound],
                 application=application,
                 changed_plan=changed_plan,
+                changed_population=changed_population,
                 stop=stop,
             )
         return output.result(found)

@@ -9,6 +9,7 @@ import numpy as np
 from pbt.compare.design import Design
 from pbt.compare.statistics import Friedman, Paired, Summary, friedman, paired, summary
 from pbt.compare.trials import TESTS, TrialResult
+from pbt.core.fold import sign_of
 from pbt.errors import RunError
 from pbt.runs.experiment import Experiment
 
@@ -72,7 +73,7 @@ def compared(design: Design, experiment: Experiment, runs: Sequence[TrialResult]
     scored = [run for run in runs if run.values]
     metric = next((name for name in TESTS if scored and all(name in run.values for run in scored)), "score")
     # A higher accuracy is better, whatever the objective of the score.
-    minimize = experiment.objective == "minimize" and metric != "test_accuracy"
+    minimize = sign_of(experiment.objective) < 0 and metric != "test_accuracy"
     by_plan = {plan: [run for run in runs if run.plan == plan] for plan in design.plans}
     values = {plan: _finite(own, metric) for plan, own in by_plan.items()}
     first = design.plans[0]

@@ -178,6 +178,7 @@ def at_equal_age(member: Member, cohort: Cohort, view: View, ages: Ages) -> View
         seed=view.seed,
         space=view.space,
         sign=view.sign,
+        signs=view.signs,
         lookback=view.lookback,
         round=view.round,
         members=members,

@@ -14,6 +14,7 @@ from pbt.core.events import Born, Decision, Event, Opening, decode_floats, encod
 from pbt.core.fold import apply
 from pbt.core.population import Best, Member, StateRef, View
 from pbt.core.standings import Standings
+from pbt.values import from_lists, plain
 
 VERSION = 1
 """Raised with every change of the values below; a checkpoint of another version is not read."""
@@ -136,12 +137,16 @@ def _packed_mappings(column: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _mappings(packed: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     if "each" in packed:
-        return [decode_floats(mapping) for mapping in packed["each"]]
+        return [dict(from_lists(decode_floats(mapping))) for mapping in packed["each"]]
     names = packed["names"]
-    columns = [_unpacked(column, count) for column in packed["columns"]]
+    columns = [_with_tuples(_unpacked(column, count)) for column in packed["columns"]]
     if not names:
         return [{} for _ in range(count)]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _with_tuples(column: list[Any]) -> list[Any]:
+    return list(map(plain, column)) if list in map(type, column) else column
 
 
 def _packed_numbers(column: Sequence[Sequence[float]]) -> Any:
@@ -277,4 +282,4 @@ def _ages(packed: Mapping[str, Any]) -> Ages:
 
 
 def _best(score: float, state: Sequence[int], hparams: Mapping[str, Any], step: int) -> Best:
-    return Best(score=score, state=StateRef(*state), hparams=hparams, step=step)
+    return Best(score=score, state=StateRef(*state), hparams=from_lists(hparams), step=step)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pbt.core.population import Role, StateRef
-from pbt.domains import Value
 from pbt.space import HParams
+from pbt.values import Value, from_lists
 
 DecisionKind = Literal["continue", "explore", "exploit", "replace"]
 
@@ -178,6 +178,9 @@ def from_plain(plain: Mapping[str, Any], *, encoded: bool = True) -> Event:
     """
     values = {name: decode_floats(value) for name, value in plain.items()} if encoded else dict(plain)
     kind = values.pop("kind")
+    for name in ("hparams", "draws"):
+        if name in values:
+            values[name] = from_lists(values[name])
     for name in ("scores", "series"):
         if name in values:
             values[name] = tuple(values[name])

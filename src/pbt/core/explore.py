@@ -12,9 +12,10 @@ from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.rules import EVERY, Factors, checked_factors, factors_of, is_number, resolved, rule_name
 from pbt.core.schedule import Schedule
-from pbt.domains import Choice, Value
+from pbt.domains import Choice
 from pbt.errors import UsageError, nearest
 from pbt.space import HParams, Space
+from pbt.values import Value, plain
 
 Explored = tuple[HParams, Mapping[str, Value]]
 Explore = Callable[[HParams, Member, View, Rng], Explored]
@@ -45,11 +46,16 @@ def explored(rule: Explore, hparams: HParams, member: Member, view: View, rng: R
 
 def _explored(rule: Explore, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:
     answer: Any = rule(hparams, member, view, rng)
-    if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, Mapping) for part in answer)):
+    if not (isinstance(answer, tuple) and len(answer) == 2 and _are_mappings(*answer)):
         raise UsageError(
             f"{rule_name(rule)}: expected an explore rule to return (hparams, draws), two mappings, got {answer!r:.80}"
         )
-    return view.space.check(answer[0], f"explored hyperparameters of member {member.id}"), answer[1]
+    draws = {name: plain(draw) for name, draw in answer[1].items()}
+    return view.space.check(answer[0], f"explored hyperparameters of member {member.id}"), draws
+
+
+def _are_mappings(hparams: Any, draws: Any) -> bool:
+    return isinstance(hparams, Mapping) and isinstance(draws, Mapping)
 
 
 def toward(space: Space, start: HParams, goal: HParams) -> HParams:
@@ -96,7 +102,7 @@ class Perturb:
 
     def __call__(self, hparams: HParams, member: Member, view: View, rng: Rng) -> Explored:  # noqa: ARG002
         """Perturb all values."""
-        if isinstance(self.factors, Mapping):
+        if isinstance(self.factors, dict):
             for name in self.factors.keys() - {EVERY}:
                 if name not in view.space:
                     raise UsageError(f"perturb: no hyperparameter is named '{name}'{nearest(name, view.space)}")

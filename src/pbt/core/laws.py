@@ -14,10 +14,10 @@ from pbt.core.history import RunHistory
 from pbt.core.population import Member, StateRef, View
 from pbt.errors import CorruptError
 from pbt.space import Space
+from pbt.values import are_exact
 
 _LARGEST = 1 << 53
 """Numbers of members, rounds and steps are below it: a float, and so every reader, has them exactly."""
-_SCALARS = frozenset((float, int, str, bool, type(None)))
 _NUMBERS = frozenset((float, int))
 _KINDS = frozenset(("continue", "explore", "exploit", "replace"))
 _ROLES = frozenset(("member", "evaluator", "elite"))
@@ -74,7 +74,7 @@ def _check_decision(one: Decision) -> None:
         and 1 <= one.round < _LARGEST
         and 0 <= one.step < _LARGEST
         and (one.start is None or _is_ref(one.start))
-        and _are_scalars(one.hparams)
+        and _are_values(one.hparams)
         and one.scores == one.series == ()
         and one.donor is None
         and one.compared is None
@@ -106,7 +106,7 @@ def _check_birth(event: Born) -> None:
 def _check_opening(opening: Opening) -> None:
     _expect(opening.round >= 1, "round", opening.round)
     _expect(opening.start is None or _is_ref(opening.start), "start", opening.start)
-    _expect(_are_scalars(opening.hparams), "hparams", opening.hparams)
+    _expect(_are_values(opening.hparams), "hparams", opening.hparams)
 
 
 def _check_other(event: Event) -> None:
@@ -154,8 +154,8 @@ def _are_numbers(values: object) -> bool:
     return type(values) is tuple and _NUMBERS.issuperset(map(type, values))
 
 
-def _are_scalars(values: object) -> bool:
-    return type(values) is dict and _SCALARS.issuperset(map(type, values.values()))
+def _are_values(values: object) -> bool:
+    return type(values) is dict and are_exact(values)
 
 
 class LogLaws:
@@ -294,7 +294,7 @@ def check_fold(folded: FoldedLog) -> None:
         best = view.best
         _expect(_are_numbers((best.score,)), "score", best.score)
         _expect(_is_ref(best.state) and best.state.member in known, "best", best.state)
-        _expect(_is_count(best.step) and _are_scalars(best.hparams), "best", best.step)
+        _expect(_is_count(best.step) and _are_values(best.hparams), "best", best.step)
     for opening in standings.openings.values():
         if isinstance(opening, Decision):
             _check_decision(opening)
@@ -308,7 +308,7 @@ def _check_members(members: Sequence[Member], space: Space) -> None:
     for one in members:
         _check_counts(one, "id", "step", "round", "opened")
         _expect(one.opened in (one.round, one.round + 1), "opened", one.opened)
-        _expect(_are_scalars(one.hparams) and space.contains(one.hparams), "hparams", one.hparams)
+        _expect(_are_values(one.hparams) and space.contains(one.hparams), "hparams", one.hparams)
         _expect(_are_numbers(one.scores), "scores", one.scores)
         _expect(_are_numbers(one.series), "series", one.series)
         _expect(one.state is None or _is_ref(one.state), "state", one.state)
@@ -326,7 +326,7 @@ def _check_standings(folded: FoldedLog) -> None:
     for id_, opening in standings.openings.items():
         _expect(opening.round == known[id_].opened, "openings", opening.round)
     for id_, before in standings.before.items():
-        _expect(id_ in known and _are_scalars(before), "before", before)
+        _expect(id_ in known and _are_values(before), "before", before)
     for best in standings.bests.values():
         _expect(_are_numbers((best,)), "bests", best)
     for id_, refs in standings.recent.items():

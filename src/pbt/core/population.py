@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -53,8 +54,8 @@ class Member(NamedTuple):
     step: int = 0
     """Training steps contained in `state`."""
     scores: tuple[float, ...] = ()
-    """Validation scores, higher is better (`View.sign` times the task's); the first one is *the* score. Empty until
-    the first report."""
+    """Validation scores, higher is better (the task's, times `View.sign` or `View.signs`); the first is *the* score.
+    Empty until the first report."""
     series: tuple[float, ...] = ()
     """A curve or repeated measurements behind the score, oldest first, higher is better (for the t-test and FIRE)."""
     state: StateRef | None = None
@@ -117,6 +118,8 @@ class View:
     space: Space
     sign: int = 1
     """1 if the task's score is maximized, -1 if minimized: the factor between it and `Member.score`."""
+    signs: tuple[int, ...] = ()
+    """The factor of each score where every objective has a sign of its own, `sign` first; empty: `sign` for all."""
     lookback: int = 0
     """Number of earlier reports per member in `history`."""
     round: int = 0
@@ -153,7 +156,7 @@ class View:
     @cached_property
     def position(self) -> Mapping[int, int]:
         """Rank of each healthy member by id; 0 is the best."""
-        return {member.id: place for place, member in enumerate(self.ranking)}
+        return dict(zip(map(_ID, self.ranking), count(), strict=False))
 
     @cached_property
     def _by_id(self) -> Mapping[int, Member]:

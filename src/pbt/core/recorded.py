@@ -70,6 +70,11 @@ def _is_place(value: Any) -> bool:
     )
 
 
+def _is_objective(value: Any) -> bool:
+    each = value if isinstance(value, list) else [value]
+    return bool(each) and all(isinstance(one, str) and one in ("maximize", "minimize") for one in each)
+
+
 def _is_initial(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
@@ -78,7 +83,7 @@ _RIGHT: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: type(value) is int, "a whole number"),
     "population": (_is_positive, "a whole number of at least 1"),
     "rounds": (_is_positive, "a whole number of at least 1"),
-    "objective": (lambda value: value in ("maximize", "minimize"), "'maximize' or 'minimize'"),
+    "objective": (_is_objective, "'maximize' or 'minimize', or a list of these"),
     "task": (lambda value: isinstance(value, str), "a name"),
     "plan": (lambda value: isinstance(value, dict), "the description of a plan"),
     "initial": (_is_initial, "a list of hyperparameters"),

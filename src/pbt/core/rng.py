@@ -8,12 +8,14 @@ import hashlib
 import random
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import TypeVar
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 Key = int | str
 _NORMAL = NormalDist()
 _sha256 = hashlib.sha256
+# The part of the class that is written in C. Its Python constructor only passes the seed on.
+_Generator = cast("type[random.Random]", random.Random.__base__)
 
 
 def seed_of(*key: Key) -> int:
@@ -38,9 +40,10 @@ class Rng:
 
     def random(self) -> float:
         """A float in [0, 1)."""
-        if self._source is None:
-            self._source = random.Random(seed_of(*self._key))
-        return self._source.random()
+        source = self._source
+        if source is None:
+            source = self._source = _Generator(seed_of(*self._key))
+        return source.random()
 
     def below(self, n: int) -> int:
         """An integer in 0 .. n-1, uniform to within n / 2**53."""
@@ -48,7 +51,7 @@ class Rng:
 
     def choice(self, options: Sequence[T]) -> T:
         """One option, drawn uniformly."""
-        return options[self.below(len(options))]
+        return options[int(self.random() * len(options))]
 
     def sample(self, options: Sequence[T], k: int) -> list[T]:
         """K distinct options in random order: the first k of a Fisher-Yates shuffle."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pbt.errors import UsageError
+from pbt.values import plain
 
 FORMS = {
     "exploit": "truncation(0.2), never() or a function (member, view, rng) -> Copy | Mutate | Stay",
@@ -84,13 +85,13 @@ def checked_factors(rule: str, factors: Any) -> Factors:
 
 def factors_of(factors: Factors, name: str) -> tuple[float, ...]:
     """The factors of a name; none if it is to keep its value."""
-    return factors.get(name, factors.get(EVERY, ())) if isinstance(factors, Mapping) else factors
+    return factors if isinstance(factors, tuple) else factors.get(name, factors.get(EVERY, ()))
 
 
 def _factors(what: str, factors: Any, rule: str) -> tuple[float, ...]:
     if is_number(factors):
         raise UsageError(f"{what}: expected a tuple of factors, as {rule}((0.8, 1.2)), got the number {factors!r}")
-    found = tuple(factors) if isinstance(factors, (tuple, list)) else ()
+    found = given if isinstance(given := plain(factors), tuple) else ()
     if not found or not all(is_number(factor) and factor > 0 for factor in found):
         raise UsageError(f"{what}: expected one or more positive factors, got {factors!r}, as in {rule}((0.8, 1.2))")
     return found

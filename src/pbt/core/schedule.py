@@ -7,6 +7,8 @@ from typing import Any
 
 from pbt.errors import UsageError
 from pbt.space import HParams
+from pbt.values import is_exact
+from pbt.values import plain as plain_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +94,6 @@ def _segment(number: int, plain: Any) -> Segment:
     start, stop, hparams = plain["start"], plain["stop"], plain["hparams"]
     if type(start) is not int or type(stop) is not int:
         raise UsageError(f"schedule, segment {number}: expected whole numbers of steps, found {start!r} and {stop!r}")
-    if not isinstance(hparams, Mapping) or not all(_is_value(value) for value in hparams.values()):
+    if not isinstance(hparams, Mapping) or not all(is_exact(plain_value(value)) for value in hparams.values()):
         raise UsageError(f"schedule, segment {number}: expected a value for each hyperparameter, found {hparams!r}")
-    return Segment(start=start, stop=stop, hparams={str(name): value for name, value in hparams.items()})
-
-
-def _is_value(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str))
+    return Segment(start=start, stop=stop, hparams={str(name): plain_value(value) for name, value in hparams.items()})

@@ -4,9 +4,9 @@ A strategy is a pure function from a `View` to a `Proposal`. It keeps no state, 
 generators.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pbt.core.ages import at_equal_age, renewal
 from pbt.core.describe import describe_record
@@ -16,9 +16,9 @@ from pbt.core.explore import Explore, Perturb, explored
 from pbt.core.population import Member, Rank, StateRef, View, by_score
 from pbt.core.rng import Rng
 from pbt.core.rules import resolved, whole
-from pbt.domains import Value
 from pbt.errors import UsageError
 from pbt.space import HParams
+from pbt.values import Value
 
 Mode = Literal["sync", "async"]
 Inherit = Literal["both", "state", "hparams"]
@@ -174,6 +174,7 @@ class Plan:
         UsageError: An invalid value.
     """
 
+    resizable: ClassVar[bool] = True
     exploit: Exploit = field(default_factory=Truncation)
     explore: Explore = field(default_factory=Perturb)
     interval: Interval = 1
@@ -232,13 +233,12 @@ class Plan:
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
         """One decision per ready member, all read from the same view."""
         view = view.ranked_by(self.rank)
-        decisions, retirements = [], []
-        for member, decision in zip(ready, self._decided_all(ready, view), strict=True):
-            if decision is None:
-                retirements.append(Retired(member=member.id, round=member.round, why="failed, no donor"))
-            else:
-                decisions.append(decision)
-        return Proposal(decisions=decisions, retirements=retirements)
+        decided = self._decided_all(ready, view)
+        alone = [member for member, decision in zip(ready, decided, strict=True) if decision is None]
+        return Proposal(
+            decisions=[decision for decision in decided if decision is not None],
+            retirements=[Retired(member=one.id, round=one.round, why="failed, no donor") for one in alone],
+        )
 
     def retain(self, view: View) -> set[StateRef]:
         """The states in the history, which exploit rules can still copy."""
@@ -249,7 +249,7 @@ class Plan:
         """The identity of the plan as plain values."""
         return describe_record(self)
 
-    def _decided_all(self, ready: Sequence[Member], view: View) -> Iterable[Decision | None]:
+    def _decided_all(self, ready: Sequence[Member], view: View) -> Sequence[Decision | None]:
         """The decisions of these members, in order; None: the member failed and there is no donor."""
         if self.mode == "async" and self.age_gap:
             return [self._decided(member, _near(member, view, self.age_gap)) for member in ready]
@@ -342,7 +342,7 @@ def _near(member: Member, view: View, gap: int) -> View:
 
 def _rng(view: View, member: Member, purpose: str) -> Rng:
     """Keyed by member and round, independent of the order of arrival."""
-    return view.rng("decide", member.id, member.round, purpose)
+    return Rng(view.seed, "decide", member.id, member.round, purpose)
 
 
 def _donor(copy: Copy, view: View) -> Member:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pbt.dashboard.comparison import ComparisonReader
+from pbt.dashboard.comparison import ComparisonReader, ComparisonsReader
 from pbt.dashboard.payload import PageMaker, RunPage
 from pbt.dashboard.watch import UNREAD, Watch, WatchedRun
 from pbt.report.page import json_text
@@ -107,6 +107,7 @@ class ResponseCache:
         self._watch = watch
         self._make: Maker = make or PageMaker()
         self._comparison = ComparisonReader(watch.place)
+        self._comparisons = ComparisonsReader(watch.place)
         self._looking = Pace(SHARE, PAUSE)
         self._listed: dict[str, WatchedRun] = {}
         self._list: Answer | None = None
@@ -180,25 +181,25 @@ class ResponseCache:
     def _looked(self, _: object) -> None:
         self._look = None
 
-    def _read_list(self) -> tuple[list[WatchedRun], list[dict[str, Any]], dict[str, Any] | None]:
-        """The runs, their notes, and what the folder compares."""
+    def _read_list(self) -> tuple[list[WatchedRun], dict[str, Any]]:
+        """The runs, and the list with their notes and comparisons as plain values."""
         listed = self._watch.look()
         notes = [read_note(item.path) for item in listed]
         plain = [{"note": note.text, "tags": list(note.tags)} for note in notes]
-        return listed, plain, self._comparison.read()
-
-    async def _look_again(self) -> Answer:
-        (listed, notes, comparison), seconds = await in_thread(self._read_list)
-        # The first pass over a large folder is not slowed down: each run is read in full only once.
-        self._looking.spent(0.0 if any(item.state == UNREAD for item in listed) else seconds)
-        self._listed = {item.key: item for item in listed}
-        plain = {
+        return listed, {
             "name": self._watch.name,
             "single": self._watch.single,
             "left_out": self._watch.left_out,
-            "comparison": comparison,
-            "runs": [item.plain() | note for item, note in zip(listed, notes, strict=True)],
+            "comparison": self._comparison.read(),
+            "comparisons": [] if self._watch.single else self._comparisons.read(),
+            "runs": [item.plain() | note for item, note in zip(listed, plain, strict=True)],
         }
+
+    async def _look_again(self) -> Answer:
+        (listed, plain), seconds = await in_thread(self._read_list)
+        # The first pass over a large folder is not slowed down: each run is read in full only once.
+        self._looking.spent(0.0 if any(item.state == UNREAD for item in listed) else seconds)
+        self._listed = {item.key: item for item in listed}
         self._list = _answer(json_text(plain).encode())
         return self._list
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pbt.runs.catalog import COMPARISON, trials_in
+from pbt.runs.catalog import COMPARISON, comparisons_in, trials_in
 from pbt.text import number, printable
 
 LARGEST = 8 << 20
 """The most bytes of a file of results that are read."""
+MOST = 50
+"""The most comparisons of a folder that are listed."""
 
 
 class ComparisonReader:
@@ -49,6 +51,28 @@ class ComparisonReader:
         return self._results
 
 
+class ComparisonsReader:
+    """Reads the results of all comparisons in a folder, each again when its file has changed.
+
+    Args:
+        place: The folder.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._readers: dict[Path, ComparisonReader] = {}
+
+    def read(self) -> list[dict[str, Any]]:
+        """Name, number of runs and results of each, at most `MOST`, by name."""
+        try:
+            paths = comparisons_in(self._place)[:MOST]
+        except OSError:
+            paths = list(self._readers)  # one is being removed; the next look lists the others
+        self._readers = {path: self._readers.get(path) or ComparisonReader(path) for path in paths}
+        found = [(path, reader.read()) for path, reader in self._readers.items()]
+        return [{"name": printable(path.name), **one, "runs": len(one["runs"])} for path, one in found if one]
+
+
 def _results(plain: Mapping[str, Any]) -> dict[str, Any]:
     plans = plain["plans"]
     metric = printable(plain["metric"])
@@ -70,6 +94,8 @@ def _row(found: Mapping[str, Any]) -> list[str]:
 
 
 def _between(found: Mapping[str, Any]) -> str:
+    if found["low"] is None:  # of one seed
+        return "–"  # noqa: RUF001 (a dash)
     return f"{_text(found['low'])} to {_text(found['high'])}"
 
 

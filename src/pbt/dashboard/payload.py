@@ -82,14 +82,17 @@ class PageMaker:
             return json_text({"problem": printable(error), "scores": [], "schedules": []}).encode()
 
     def member(self, path: Path, version: str, member: int) -> bytes | None:
-        """The record of a member as JSON; None if there is none.
+        """The record of a member as JSON; None if there is none, and the problem alone if the run cannot be read.
 
         The snapshot of the run that was read last is kept for it; any other run is read again.
         """
         last = self._last
-        if last is None or last[:2] != (path, version):
-            last = self._last = path, version, self._read(path)
-        record = record_of(last[2], member, path)
+        try:
+            if last is None or last[:2] != (path, version):
+                last = self._last = path, version, self._read(path)
+            record = record_of(last[2], member, path)
+        except (PBTError, OSError) as error:
+            return json_text({"problem": printable(error)}).encode()
         return None if record is None else json_text(record).encode()
 
     def _read(self, path: Path) -> RunSnapshot:

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pbt.domains import Value
 from pbt.errors import TaskError, nearest
+from pbt.values import Value
 
 MARK = "pbt_base"
 """The key in a parameter group that records `[base value, ratio]` per setting: the group's own base value is their

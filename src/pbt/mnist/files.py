@@ -60,7 +60,7 @@ class RunFiles(Observer):
 
     def on_start(self, engine: Engine) -> None:
         """Write the arguments, and bring all other files up to date with the log."""
-        self._events = engine.store.events()
+        self._events = engine.history()
         for worker in [None] if self._is_single else range(engine.course.population):
             write_arguments(folder_of(engine), self._config, worker)
         self._update(engine, self._events)

@@ -76,7 +76,7 @@ def record_test(folder: Path, step: int, scores: Mapping[str, float], steps_per_
     with locked(folder), RunReader(folder) as reader:
         journal = reader.journal()
         tests = _merged(tests_in(journal), read_tests(folder), {step: scores})
-        _write(folder, reader.events(), journal, tests, steps_per_epoch, note)
+        _write(folder, reader.history(), journal, tests, steps_per_epoch, note)
     return tests
 
 
@@ -117,8 +117,8 @@ def take_tests(folder: Path, steps_per_epoch: int, note: str) -> None:
         note: Note on the data; empty for MNIST itself.
     """
     # A process that trains this run does the same.
-    with contextlib.suppress(RunLockedError), RunStore.open(folder) as store:
-        synchronize(folder, store, store.events(), steps_per_epoch, note)
+    with contextlib.suppress(RunLockedError), RunStore.open(folder) as store, RunReader(folder) as reader:
+        synchronize(folder, store, reader.history(), steps_per_epoch, note)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pbt.domains import Value
 from pbt.errors import TaskError, nearest
 from pbt.executors.base_values import (
     KIND,
@@ -26,6 +25,7 @@ from pbt.executors.worker import Context
 from pbt.pytorch.live import Built, Live
 from pbt.pytorch.noise import KeyedDropout
 from pbt.space import HParams
+from pbt.values import Value
 
 SETTINGS: Mapping[str, Callable[[Any], bool]] = {
     "clip_norm": lambda value: value > 0,
@@ -305,9 +305,13 @@ def check_disjoint(names: Iterable[str], live: Live, bind: Mapping[str, Binding]
     for name in names:
         binding = bind[name]
         for place in binding.places(live) if isinstance(binding, OptimizerBinding) else ():
-            if place in taken:
+            # A setting of several values is bound whole, or each of its values.
+            other = next(
+                (one for one in taken if one[:3] == place[:3] and (one == place or None in (one[3], place[3]))), None
+            )
+            if other is not None:
                 raise TaskError(
-                    f"the hyperparameters '{taken[place]}' and '{name}' are both bound to '{place[2]}' of parameter "
+                    f"the hyperparameters '{taken[other]}' and '{name}' are both bound to '{place[2]}' of parameter "
                     f"group {place[1]} of '{place[0]}'; bind each group once, as in optimizer({place[2]!r}, group=0)"
                 )
             taken[place] = name

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from pbt.domains import Value
 from pbt.executors.base_values import (
     MARK,
     Written,
@@ -21,6 +20,7 @@ from pbt.executors.base_values import (
     ratio_of,
     rebase,
 )
+from pbt.values import Value
 
 if TYPE_CHECKING:
     from pbt.pytorch.bind import OptimizerBinding

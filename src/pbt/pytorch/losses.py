@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pbt.domains import Value
 from pbt.errors import TaskError
+from pbt.values import Value
 
 
 def placed(function: Any, device: str) -> Any:

@@ -7,11 +7,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pbt.core.schedule import Schedule
-from pbt.domains import Value
 from pbt.errors import TaskError
 from pbt.executors.base_values import built_base, plain, ratio_of
 from pbt.pytorch.bind import OptimizerBinding
 from pbt.pytorch.live import Live
+from pbt.values import Value
 
 
 def apply_schedule(optimizer: Optimizer, schedule: Schedule, step: int) -> dict[str, Value]:

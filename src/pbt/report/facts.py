@@ -61,7 +61,8 @@ def setting(snapshot: RunSnapshot) -> dict[str, str]:
     plan = snapshot.meta.get("plan")
     if isinstance(plan, Mapping):
         facts |= {name: described(value) for name, value in plan.items() if name != "name"}
-    facts["objective"] = str(snapshot.meta.get("objective") or "maximize")
+    objective = snapshot.meta.get("objective") or "maximize"
+    facts["objective"] = objective if isinstance(objective, str) else ", ".join(map(str, objective))
     facts["seed"] = str(snapshot.meta.get("seed"))
     if snapshot.meta.get("initial"):
         facts["initial values"] = f"given for {count(len(snapshot.meta['initial']), 'member')}"

@@ -98,6 +98,13 @@ def trials_in(folder: Path) -> list[TrialPath]:
     return sorted(found, key=lambda trial: (trial.path.parent.name, int(trial.path.name.partition("-")[2])))
 
 
+def comparisons_in(folder: Path) -> list[Path]:
+    """The folders made by `pbt compare` in a folder, by name, without links."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.is_symlink() and path.is_dir() and trials_in(path))
+
+
 _TRIAL = re.compile(r"seed-\d{1,9}")
 
 

@@ -1,20 +1,24 @@
-"""The training loop, and the only impure code around the decisions: due rounds become tasks, outcomes become events.
+"""The engine of a run, the only impure code around the decisions: due rounds become tasks, outcomes become events.
 
-`ask` and `tell` are the whole interface; `drive` connects them to an executor. All state is a fold of the stored log,
+`ask` and `tell` are the whole interface; `driving` connects them to an executor. All state is a fold of the stored log,
 so a resumed run takes the same path as a new one.
 """
 
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from pbt.core.ages import Ages
 from pbt.core.checkpoint import FoldedLog
 from pbt.core.events import FINISHED, LOST, Ended, Event, Failed
-from pbt.core.fold import apply, sign_of
+from pbt.core.fold import apply, sign_of, signs_of
+from pbt.core.laws import LogLaws
+from pbt.core.needs import check_series
 from pbt.core.population import Member, StateRef, Stored, View, by_score
+from pbt.core.resize import resized
 from pbt.core.strategy import Proposal, Strategy
 from pbt.errors import (
     CorruptError,
@@ -27,8 +31,9 @@ from pbt.errors import (
     WorkerError,
     original,
 )
-from pbt.executors.base import Executor, Failure, Outcome, Report, RoundTask
+from pbt.executors.base import Failure, Outcome, Report, RoundTask
 from pbt.runs.folding import CheckpointWriter, fold_log
+from pbt.runs.inherited_memory import continuing_from_log
 from pbt.runs.log_entries import decided_events, event_of, first_events, notes_of, other_scores
 from pbt.space import HParams, Space
 from pbt.store.base import NewEntry, Store
@@ -134,10 +139,12 @@ class Engine:
         self._wave: dict[int, tuple[RoundTask, Outcome]] = {}
         self._budget = self._steps_asked() if course.strategy.mode == "async" else None
         ages = Ages() if getattr(course.strategy, "by_age", False) else None
+        objective = store.meta.get("objective", "maximize")
         empty = View(
             seed=course.seed,
             space=course.space,
-            sign=sign_of(store.meta.get("objective", "maximize")),
+            sign=sign_of(objective),
+            signs=signs_of(objective),
             lookback=course.strategy.lookback,
             ages=ages,
         )
@@ -145,6 +152,9 @@ class Engine:
         self._is_whole = True
         """Whether the fold contains exactly the log; False while events are being written."""
         self.view, self.standings = fold_log(store, empty)
+        self._continuing: Callable[[], AbstractContextManager[None]] = nullcontext
+        if self.view.members:
+            self._continuing = partial(continuing_from_log, course.strategy)
         self._due = self._open(self.view)
         if not self.view.members:
             if first is None:
@@ -165,6 +175,16 @@ class Engine:
         """The initial member from which a member of the current view descends."""
         return self.standings.founder(member.id, member.state)
 
+    def history(self) -> list[Event]:
+        """The whole log.
+
+        Raises:
+            CorruptError: An event before the checkpoint from which the run continues cannot have happened.
+        """
+        events = self.store.events()
+        LogLaws(self.view.space).check(events)
+        return events
+
     def stop(self, why: str) -> list[Event]:
         """Log that the run ends here, with its next rounds open; returns the events, none if it has ended already."""
         if self.finished or self.view.ended is not None:
@@ -172,6 +192,17 @@ class Engine:
         events: list[Event] = [Ended(round=self.view.round, why=why)]
         self._commit(events)
         return events
+
+    def resize(self, population: int) -> None:
+        """Log the births or retirements after which the population has this many members.
+
+        Raises:
+            UsageError: No round is left to train.
+        """
+        if self.finished:
+            raise UsageError("population: the run has no round left that another population could train; add rounds")
+        self._commit(resized(self.view, self.course.strategy, population, self._has_left))
+        self._sweep()
 
     def save_checkpoint(self) -> None:
         """Save the fold of the log, from which readers and the next start continue."""
@@ -223,6 +254,8 @@ class Engine:
         """Log the outcomes of these members' rounds and the decisions that follow, in one transaction."""
         # Sorted by member, so that the log of a synchronous run does not depend on the order of arrival.
         wave = self._alike([self._wave.pop(member) for member in sorted(members)])
+        if self.view.round == 0:
+            check_series(self.course.strategy, [len(one.series) for _, one in wave if isinstance(one, Report)])
         reports = [event_of(task, outcome) for task, outcome in wave]
         following, after = self._follow(apply(self.view, reports))
         events = reports + following
@@ -242,7 +275,9 @@ class Engine:
         accepted at once if the members are ranked by score.
         """
         numbers = [len(outcome.scores) for _, outcome in self._wave.values() if isinstance(outcome, Report)]
-        if self.standings.scores == 0 and numbers:
+        if self.standings.scores == 0 and numbers and self.view.signs:
+            self.standings.scores = len(self.view.signs)
+        elif self.standings.scores == 0 and numbers:
             most = max(numbers, key=numbers.count)
             expected = most == 1 and getattr(self.course.strategy, "rank", by_score) is by_score
             if self._in_flight and not expected and numbers.count(most) == 1:
@@ -253,7 +288,7 @@ class Engine:
     def _alike(self, wave: list[tuple[RoundTask, Outcome]]) -> list[tuple[RoundTask, Outcome]]:
         """The wave, with members failed whose number of scores differs from the run's."""
         return [
-            (task, other_scores(outcome, self.standings.scores))
+            (task, other_scores(outcome, self.standings.scores, listed=bool(self.view.signs)))
             if isinstance(outcome, Report) and len(outcome.scores) != self.standings.scores
             else (task, outcome)
             for task, outcome in wave
@@ -274,7 +309,9 @@ class Engine:
         for wave in waves:
             # In asynchronous mode the first failure waits until a member has a score: there is no donor before.
             if self.course.strategy.mode == "sync" or wave[0].status != "failed" or now.ranking:
-                decided = decided_events(self.course.strategy.decide(now, wave), now, wave)
+                with self._continuing():
+                    proposal = self.course.strategy.decide(now, wave)
+                decided = decided_events(proposal, now, wave)
                 events += decided
                 now = apply(now, decided)
         if not self._open(now) and not (view.ended and not events):
@@ -349,7 +386,8 @@ class Engine:
         kept = [member for member in self.view.members if member.status != "retired"]
         keep = {ref for member in kept for ref in self.standings.recent.get(member.id, ())}
         keep.update(member.state for member in kept if member.state is not None)
-        keep |= self.course.strategy.retain(self.view)
+        with self._continuing():
+            keep |= self.course.strategy.retain(self.view)
         if self.view.best is not None:
             keep.add(self.view.best.state)
         self.standings.forget(keep | {member.state for member in self.view.members if member.status == "retired"})
@@ -357,7 +395,7 @@ class Engine:
 
     def _lost(self) -> PopulationLostError:
         """The error for a lost population, with the traceback of the first failure as its cause."""
-        first = next(event for event in self.store.events() if isinstance(event, Failed))
+        first = next(event for event in self.history() if isinstance(event, Failed))
         error = PopulationLostError(
             f"{LOST}; the first was member {first.member} in round {first.round}: {first.message}"
         )
@@ -368,80 +406,3 @@ class Engine:
         ]
         error.__cause__ = original("".join(traces[:1]))
         return error
-
-
-def drive(
-    engine: Engine,
-    executor: Executor,
-    observers: Sequence[Observer] = (),
-    stop: Callable[[View], str] = lambda _view: "",
-) -> None:
-    """Run to the end: pass tasks to the executor and outcomes to the engine.
-
-    Args:
-        engine: The run.
-        executor: Where it is trained; closed at the end.
-        observers: They see every step.
-        stop: Why the run ends now, called whenever decisions were logged; empty: it continues.
-
-    Raises:
-        WorkerError: The executor has no work left although outcomes are missing.
-        PBTError: Errors of `Engine.tell`; the run can be resumed.
-    """
-    with ExitStack() as closing:
-        # Observers are closed in their order, each even if another one raises.
-        for observer in observers[::-1]:
-            closing.callback(observer.close)
-        for observer in observers:
-            observer.on_start(engine)
-        why = stop(engine.view) if engine.view.round else ""  # there is nothing to judge yet
-        if not (engine.finished or why):
-            with executor:
-                why = _train(engine, executor, observers, stop)
-        if events := engine.stop(why) if why else []:
-            log.info("%s after round %d of %d", why, engine.view.rounds_done, engine.course.rounds)
-            for observer in observers:
-                observer.on_commit(engine, events)
-        engine.save_checkpoint()
-        for observer in observers:
-            observer.on_end(engine)
-
-
-def _train(engine: Engine, executor: Executor, observers: Sequence[Observer], stop: Callable[[View], str]) -> str:
-    """Train until the run is finished or stopped; returns why it stopped, empty after the last round."""
-    why = ""
-    while not engine.finished and not why:
-        if _turn(engine, executor, observers):
-            why = stop(engine.view)
-    return why
-
-
-def _turn(engine: Engine, executor: Executor, observers: Sequence[Observer]) -> bool:
-    """Wait for outcomes and pass them on; returns whether events were logged."""
-    tasks = engine.ask()
-    if tasks:
-        executor.submit(tasks)
-    outcomes = executor.wait()
-    for incident in executor.incidents():
-        where = "" if incident.member is None else f"member {incident.member}, round {incident.round}: "
-        log.warning("%s%s", where, incident.message)
-        if incident.members_per_program is not None:
-            place = {**engine.store.meta["place"], "members_per_program": incident.members_per_program}
-            engine.store.update_meta(place=place)
-        engine.store.note(
-            incident.kind,
-            message=incident.message,
-            member=incident.member,
-            round=incident.round,
-            attempt=incident.attempt,
-        )
-    if not outcomes:
-        raise WorkerError("the executor lost tasks: it has no work left, but outcomes are missing")
-    for observer in observers:
-        for outcome in outcomes:
-            observer.on_outcome(engine, outcome)
-    events = engine.tell(outcomes)
-    if events:
-        for observer in observers:
-            observer.on_commit(engine, events)
-    return bool(events)

@@ -4,13 +4,15 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from pbt.core.describe import Difference, describe, difference, qualified_name
-from pbt.core.fold import sign_of
+from pbt.core.fold import sign_of, signs_of
+from pbt.core.needs import check_needs
 from pbt.core.population import View
+from pbt.core.resize import check_resizable
 from pbt.core.strategy import Plan, Strategy
 from pbt.domains import DomainBase
 from pbt.errors import UsageError, nearest
@@ -24,7 +26,9 @@ from pbt.runs.callbacks import Callback, Callbacks
 from pbt.runs.cleanup import CleanupOnRefusal
 from pbt.runs.disk_space import Disk
 from pbt.runs.display import display_of
-from pbt.runs.engine import Engine, Observer, RunSpec, drive
+from pbt.runs.driving import drive
+from pbt.runs.engine import Engine, Observer, RunSpec
+from pbt.runs.log_entries import births_of
 from pbt.runs.placement import ExecutorName, Placement, PlacementFields, ResolvedPlacement
 from pbt.runs.preflight import check_devices, check_placed, check_population, check_task
 from pbt.runs.rehearsal import rehearse
@@ -38,6 +42,7 @@ from pbt.store.event_rows import from_json, to_json
 from pbt.store.layout import LOGS, check_vacant
 from pbt.store.memory import MemoryStore
 from pbt.store.sqlite import RunStore
+from pbt.values import plain
 
 log = logging.getLogger("pbt")
 
@@ -55,7 +60,8 @@ class Experiment:
         rounds: Rounds per member, at least 1.
         seed: Seed of all random draws.
         initial: Hyperparameters of the first members; those of the others are sampled.
-        objective: `"maximize"` or `"minimize"` the score returned by the task.
+        objective: `"maximize"` or `"minimize"` the score returned by the task; for a task that returns several
+            `scores`, a list with one for each, as for `run`.
         placement: Where it is trained.
         callbacks: Hooks for events of the run; see docs/callbacks.md.
         note: The data in a few words, with its version or digest; recorded with the run and shown with its tables. A
@@ -73,19 +79,26 @@ class Experiment:
     rounds: int = 10
     seed: int = 0
     initial: Sequence[HParams] = ()
-    objective: Objective = "maximize"
+    objective: Objective | Sequence[Objective] = "maximize"
     placement: Placement = field(default_factory=Placement)
     callbacks: Sequence[Callback] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.objective not in ("maximize", "minimize"):
-            raise UsageError(f"expected objective 'maximize' or 'minimize', got {self.objective!r}")
+        each = [self.objective] if isinstance(self.objective, str) else list(self.objective)
+        if not each or not all(one in ("maximize", "minimize") for one in each):
+            raise UsageError(
+                f"expected objective 'maximize' or 'minimize', or a list of one for each score, got {self.objective!r}"
+            )
         if not isinstance(self.placement, Placement):
             raise UsageError(f"expected placement to be a Placement or the name of an executor, got {self.placement!r}")
         object.__setattr__(self, "space", Space(self.space))
+        for name in ("population", "rounds", "seed"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        initial = [{name: plain(value) for name, value in hparams.items()} for hparams in self.initial]
+        object.__setattr__(self, "initial", initial)
 
-    def run(
+    def run(  # noqa: PLR0913 (as the function `run`, all by name)
         self,
         run_dir: str | Path | None = None,
         *,
@@ -94,6 +107,7 @@ class Experiment:
         callbacks: Sequence[Callback] = (),
         application: Mapping[str, Any] | None = None,
         changed_plan: bool = False,
+        changed_population: bool = False,
         progress: bool | None = None,
         stop: StopLike = None,
     ) -> Run:
@@ -107,6 +121,7 @@ class Experiment:
             application: Plain values by which a command line finds this experiment again; recorded with the run.
             changed_plan: Resume with a plan that differs from the recorded one; each difference is logged. Default: a
                 difference is refused.
+            changed_population: Resume with another number of members, as for `run`.
             progress: Show progress. Default: in a notebook, unless `observers` are given.
             stop: When the run ends before its last round; it can be resumed. Default: never.
 
@@ -122,9 +137,12 @@ class Experiment:
         Callbacks(watchers)  # validates them before anything is written
         check_population(self.population)
         check_devices(train, self.placement.devices_per_member)
-        spec = self._spec()
+        spec = self._spec(resume=resume)
         empty = View(seed=self.seed, space=spec.space, sign=sign_of(self.objective), lookback=self.plan.lookback)
+        empty = replace(empty, signs=signs_of(self.objective))
+        check_needs(self.plan, spec.space, self.population, self.task)
         first = self.plan.begin(empty, self.population, self.initial)
+        first = replace(first, starts=births_of(first, empty))
         rehearse(spec, empty, first.starts)
         found = existing_run(Path(run_dir)) if resume and run_dir is not None else None
         hold(self.placement.cluster.held)
@@ -142,7 +160,7 @@ class Experiment:
         with cleanup, store:
             if found is not None:
                 with recording(digests):
-                    resolved = self._resume(store, changed_plan=changed_plan)
+                    resolved = self._resume(store, changed_plan=changed_plan, changed_population=changed_population)
             elif why:
                 log.info("executor %s", why)
                 store.note("executor", why=why)
@@ -156,6 +174,8 @@ class Experiment:
             for note in cautions(spec) if found is None else ():
                 log.info("note: %s", note)
             engine = Engine(spec, store, first)
+            if store.meta["population"] != self.population:
+                self._resize(engine)
             worker = WorkerSpec(
                 task=train,
                 states=store.states,
@@ -170,14 +190,23 @@ class Experiment:
                 return Run(store, task=train)
         return Run.open(store.path, train)
 
-    def _spec(self) -> RunSpec:
+    def _resize(self, engine: Engine) -> None:
+        """Change the population of a resumed run, and record it once the log has the change."""
+        store, before = engine.store, engine.store.meta["population"]
+        engine.resize(self.population)
+        log.warning("%s: resumed with %d members instead of %d", store.path, self.population, before)
+        store.update_meta(population=self.population)
+        store.note("changed_population", before=before, now=self.population)
+
+    def _spec(self, *, resume: bool) -> RunSpec:
         return RunSpec(
             space=Space(self.space),
             strategy=self.plan,
             population=self.population,
             rounds=self.rounds,
             seed=self.seed,
-            initial=self.initial,
+            # Of a population that was reduced there may be fewer members than initial points.
+            initial=self.initial[: self.population] if resume else self.initial,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -185,7 +214,7 @@ class Experiment:
         own = {
             "seed": self.seed,
             "population": self.population,
-            "objective": self.objective,
+            "objective": self.objective if isinstance(self.objective, str) else list(self.objective),
             "space": Space(self.space).to_dict(),
             "constraint": describe(Space(self.space).constraint),
             "initial": [dict(hparams) for hparams in self.initial],
@@ -237,14 +266,17 @@ class Experiment:
         store = MemoryStore(meta) if run_dir is None else RunStore.create(Path(run_dir), meta)
         return store, resolved, choice.why
 
-    def _resume(self, store: Store, *, changed_plan: bool) -> ResolvedPlacement:
+    def _resume(self, store: Store, *, changed_plan: bool, changed_population: bool) -> ResolvedPlacement:
         """Check and record that a run resumes with this experiment; returns its placement.
 
         Raises:
             UsageError: The recorded run is another experiment.
         """
         meta = store.meta
-        change = check_same(store, self.differences(meta), changed_plan=changed_plan)
+        changes = self.differences(meta)
+        if changed_population and changes.pop("population", None) is not None:
+            check_resizable(self.plan, meta["population"])
+        change = check_same(store, changes, changed_plan=changed_plan)
         if self.rounds < meta["rounds"]:
             raise UsageError(
                 f"{store.path}: expected at least the {meta['rounds']} rounds that this run was started with, got "
@@ -277,13 +309,14 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
     rounds: int = 10,
     seed: int = 0,
     initial: Sequence[HParams] = (),
-    objective: Objective = "maximize",
+    objective: Objective | Sequence[Objective] = "maximize",
     placement: Placement | ExecutorName = "inline",
     run_dir: str | Path | None = None,
     resume: bool = False,
     observers: Sequence[Observer] = (),
     callbacks: Sequence[Callback] = (),
     changed_plan: bool = False,
+    changed_population: bool = False,
     progress: bool | None = None,
     stop: StopLike = None,
     **fields: Unpack[PlacementFields],
@@ -299,7 +332,9 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         rounds: Rounds per member, at least 1.
         seed: Seed of all random draws.
         initial: Hyperparameters of the first members; those of the others are sampled.
-        objective: `"maximize"` or `"minimize"` the score returned by the task.
+        objective: `"maximize"` or `"minimize"` the score returned by the task. A task that returns several `scores`
+            gets a list with one for each, as `["maximize", "minimize"]` for accuracy and latency; the first score
+            chooses `run.best`, and `Plan(rank=pareto())` selects by all of them.
         placement: Where it is trained: a `Placement`, or the name of an executor: `"inline"`, `"processes"`,
             `"vectorized"`, `"ray"` or `"auto"`.
         run_dir: Directory in which the run is kept; None: in memory only.
@@ -307,6 +342,8 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         observers: Internal observers; an exception in an observer ends the run.
         callbacks: Hooks for events of the run; an exception in a callback does not end the run.
         changed_plan: Resume with a plan that differs from the recorded one; each difference is logged.
+        changed_population: Resume with another `population` than the recorded one. New members copy the state of one of
+            the better half and explore; the worst leave. Births and retirements are logged.
         progress: Show progress: a live table on a terminal or in a notebook, a line per round elsewhere. Default: in a
             notebook only.
         stop: When the run ends before its last round: `pbt.Stop(score=..., seconds=..., patience=...)`, a function of
@@ -339,6 +376,7 @@ def run(  # noqa: PLR0913 (the front door: one flat call, all by name)
         observers=observers,
         callbacks=callbacks,
         changed_plan=changed_plan,
+        changed_population=changed_population,
         progress=progress,
         stop=stop,
     )

@@ -39,13 +39,19 @@ def csv_text(columns: Columns, *, raw: bool = False) -> str:
     # All raw texts are quoted: the writer would leave a carriage return bare, which ends a line for readers.
     quoting: Any = csv.QUOTE_NONNUMERIC if raw else csv.QUOTE_MINIMAL
     writer = csv.writer(out, lineterminator="\n", quoting=quoting)
-    shown: Callable[[Any], Any] = (lambda value: value) if raw else _shown
+    shown: Callable[[Any], Any] = _as_list if raw else _shown
     writer.writerow(map(shown, columns))
     writer.writerows(map(shown, row) for row in zip(*columns.values(), strict=True))
     return out.getvalue()
 
 
+def _as_list(value: Any) -> Any:
+    """A tuple as a JSON list; other values as they are."""
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
 def _shown(value: Any) -> Any:
+    value = _as_list(value)
     if not isinstance(value, str):
         return value
     text = "\n".join(map(printable, value.split("\n")))
@@ -61,7 +67,7 @@ def jsonl_text(columns: Columns) -> str:
 
 
 def write_parquet(columns: Columns, path: Path) -> None:
-    """Write a Parquet file with polars or pyarrow; a column of mixed types becomes text.
+    """Write a Parquet file with polars or pyarrow; tuples (as JSON lists) and columns of mixed types become text.
 
     Raises:
         MissingExtraError: Neither is installed.
@@ -85,6 +91,7 @@ def _installed(module: str) -> Any:
 
 
 def _uniform(column: Sequence[Any]) -> list[Any]:
+    column = list(map(_as_list, column))
     kinds = {type(value) for value in column if value is not None}
     if len(kinds) <= 1:
         return list(column)

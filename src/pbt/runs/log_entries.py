@@ -1,9 +1,10 @@
 """Validation of outcomes and proposals, and their conversion to events and journal entries."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
-from pbt.core.events import Decided, Decision, Event, Failed, MemoryUpdated, Reported
+from pbt.core.events import Born, Decided, Decision, Event, Failed, MemoryUpdated, Reported
 from pbt.core.fold import turned
 from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Proposal
@@ -11,6 +12,7 @@ from pbt.errors import UsageError
 from pbt.executors.base import Failure, Outcome, Report, RoundTask
 from pbt.store.base import JournalEntry, NewEntry
 from pbt.store.points import Points, from_plain, to_plain
+from pbt.values import are_exact
 
 CURVE = "curve"
 """The kind of the journal entries with the points of a round."""
@@ -32,15 +34,16 @@ def event_of(task: RoundTask, outcome: Outcome) -> Event:
     )
 
 
-def other_scores(report: Report, expected: int) -> Failure:
-    """The failure of a member whose number of scores differs from the run's."""
+def other_scores(report: Report, expected: int, *, listed: bool) -> Failure:
+    """The failure of a member whose number of scores differs from the run's; `listed`: from its objectives'."""
     scores = "1 score" if len(report.scores) == 1 else f"{len(report.scores)} scores"
+    right = f"objective has one for each of {expected}" if listed else f"the other reports of this run have {expected}"
     return Failure(
         member=report.member,
         round=report.round,
         attempt=report.attempt,
         cause="score",
-        message=f"the task returned {scores}, the other reports of this run have {expected}; return as many each time",
+        message=f"the task returned {scores}, {right}; return as many each time, as 'scores'",
     )
 
 
@@ -86,6 +89,7 @@ def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> l
         raise UsageError(
             f"expected the strategy to decide once on each of members {[m.id for m in ready]}, got {answered}"
         )
+    decisions = []
     for decision in proposal.decisions:
         member = view.member(decision.member)
         if decision.round != member.round + 1:
@@ -93,31 +97,48 @@ def decided_events(proposal: Proposal, view: View, ready: Sequence[Member]) -> l
                 f"expected a decision to open round {member.round + 1} of member {member.id}, got {decision.round}"
             )
         # Values that the member has already were checked when it got them.
-        if decision.hparams is not member.hparams and not view.space.contains(decision.hparams):
-            view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
-    decided = [Decided(decision=_as_returned(d, view.sign)) for d in sorted(proposal.decisions, key=_MEMBER)]
+        if decision.hparams is member.hparams or (
+            are_exact(decision.hparams) and view.space.contains(decision.hparams)
+        ):
+            decisions.append(decision)
+        else:
+            checked = view.space.check(decision.hparams, f"hyperparameters decided for member {member.id}")
+            decisions.append(decision._replace(hparams=checked))
+    decided = [Decided(decision=_as_returned(d, view)) for d in sorted(decisions, key=_MEMBER)]
     return [*decided, *proposal.retirements, *first_events(proposal, view)]
 
 
 _MEMBER = attrgetter("member")
 
 
-def _as_returned(decision: Decision, sign: int) -> Decision:
+def _as_returned(decision: Decision, view: View) -> Decision:
     """The decision with scores as the task returned them, as the log holds them."""
-    if sign > 0 or not (decision.scores or decision.series):
+    if (view.sign > 0 and not view.signs) or not (decision.scores or decision.series):
         return decision
-    return decision._replace(scores=turned(sign, decision.scores), series=turned(sign, decision.series))
+    scores = turned(view.sign, decision.scores, view.signs)
+    return decision._replace(scores=scores, series=turned(view.sign, decision.series))
 
 
 def first_events(proposal: Proposal, view: View) -> list[Event]:
     """The events of a proposal's validated births and memory."""
-    known = {member.id for member in view.members}
+    memory = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
+    return [*births_of(proposal, view), *memory]
+
+
+def births_of(proposal: Proposal, view: View) -> list[Born]:
+    """The validated births of a proposal.
+
+    Raises:
+        UsageError: One is that of a member that exists already.
+        SpaceError: Its hyperparameters are outside the space.
+    """
+    known, starts = {member.id for member in view.members}, []
     for start in proposal.starts:
         if start.member in known:
             raise UsageError(
                 f"expected the strategy to start new members, got member {start.member}, which exists already"
             )
         known.add(start.member)
-        view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
-    memory = [] if proposal.memory is None else [MemoryUpdated(round=view.round, memory=proposal.memory)]
-    return [*proposal.starts, *memory]
+        hparams = view.space.check(start.hparams, f"hyperparameters of new member {start.member}")
+        starts.append(replace(start, hparams=hparams))
+    return starts

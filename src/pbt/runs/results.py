@@ -247,7 +247,8 @@ class Run:
     def history(self) -> History:
         """One row per member and round.
 
-        Columns: member, round, step, score, kind, donor, each hyperparameter, and every reported value.
+        Columns: member, round, step, score, kind, donor, each hyperparameter, and every reported value. Further scores
+        are `score_2`, `score_3`, ... behind the first.
         """
         states = self.tree.states.values()
         names = dict.fromkeys(
@@ -258,6 +259,10 @@ class Run:
             "round": [state.round for state in states],
             "step": [state.step for state in states],
             "score": [state.score for state in states],
+            **{
+                f"score_{i + 1}": [state.report.scores[i] for state in states]
+                for i in range(1, min((len(state.report.scores) for state in states), default=0))
+            },
             "kind": [state.opening.kind for state in states],
             "donor": [state.decision.donor if state.decision else None for state in states],
         }

@@ -36,6 +36,10 @@ def check_same(store: Store, changes: Mapping[str, Difference], *, changed_plan:
         UsageError: The experiments differ.
     """
     for part, change in changes.items():
+        if part == "population":
+            raise UsageError(
+                f"{_refusal(store.path, change)}, or change it with changed_population=True (pbt resume --population)"
+            )
         if part != "plan":
             raise UsageError(_refusal(store.path, change))
     plan = changes.get("plan")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pbt.core.schedule import Schedule
-from pbt.domains import Value
 from pbt.errors import UsageError, nearest
 from pbt.text import as_ascii
+from pbt.values import Value
 
 FORMATS = ("json", "csv", "toml")
 _EDGES = ("start", "stop")
@@ -173,6 +173,8 @@ def _key(name: str) -> str:
 def _toml_value(name: str, value: Value) -> str:
     if value is None:
         raise UsageError(f"schedule: TOML has no value for the None of '{name}'; write it as json or csv")
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml_value(name, one) for one in value)}]"
     return _quoted(value, _BEYOND) if isinstance(value, str) else json.dumps(value)
 
 

@@ -13,9 +13,11 @@ from pbt.store.durable import MOVED
 
 APPLICATION_ID = 0x70627431
 """Application id in the header of every run database ("pbt1"), by which `file` and this package recognize it."""
-VERSIONS = WITHOUT_WAVES, USER_VERSION = 1, 2
+VERSIONS = FIRST, WITH_WAVES, WITH_REPORTS = 1, 2, 3
+USER_VERSION = WITH_REPORTS
 """Versions of tables and texts; raised with every change that earlier readers would misread. Version 2 has one row for
-the members of a wave that continue unchanged (`store.waves`); a run keeps the version in which it was begun."""
+the members of a wave that continue unchanged (`store.waves`), version 3 also for its reports; a run keeps the version
+in which it was begun."""
 MOST_BYTES = 1 << 28
 """Limit of one row: far more than any row of a run needs, and small enough for memory."""
 LOOK = "`pbt verify` lists all damage, `pbt resume --repair` restores the newest intact round"

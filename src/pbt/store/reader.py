@@ -24,7 +24,7 @@ from pbt.store.event_rows import opening_of, report_of, to_event
 from pbt.store.files import StateFiles
 from pbt.store.layout import DATABASE, JOURNAL, LOCK, STATES, check_own
 from pbt.store.lock import is_locked
-from pbt.store.waves import decision_in, to_events
+from pbt.store.waves import KIND, TRAINED, decision_in, reports_in, to_events
 
 _PATIENCE = 30.0
 """Seconds to wait for a writer's commit, which takes milliseconds."""
@@ -142,8 +142,9 @@ class RunReader(Closing):
             CorruptError: The log has no such report.
         """
         wanted = list(refs)
-        found = self._ask(lambda connection: [tables.read_round(connection, ref) for ref in wanted])
-        return {ref: report_of(ref, rows) for ref, rows in zip(wanted, found, strict=True)}
+        return self._ask(
+            lambda connection: _reports(connection, {ref: tables.read_round(connection, ref) for ref in wanted})
+        )
 
     def failures(self, until: int) -> list[Failed]:
         """The failed rounds up to an event, in order, looked up alone and not checked against the seals.
@@ -170,7 +171,7 @@ class RunReader(Closing):
                     raise CorruptError(f"{self.path}: expected an ancestry, found a cycle at {current}; {LOOK}")
                 rows = tables.read_round(connection, current)
                 opening = _continued(connection, current, rows) or opening_of(current, rows)
-                path.append((opening, report_of(current, rows)))
+                path.append((opening, _reports(connection, {current: rows})[current]))
                 seen.add(current)
                 current = path[-1][0].start
             return path[::-1]
@@ -318,8 +319,22 @@ def _continued(connection: sqlite3.Connection, ref: StateRef, rows: Sequence[tab
     """The decision of a member without an opening of its own in the rows of its round: it continued with others."""
     if any(row.kind in (Born.kind, Decided.kind) for row in rows):
         return None
-    found = (decision_in(row.id, row.data, ref) for row in tables.read_waves(connection, ref.round))
+    found = (decision_in(row.id, row.data, ref) for row in tables.read_waves(connection, KIND, ref.round))
     return next((one for one in found if one is not None), None)
+
+
+def _reports(
+    connection: sqlite3.Connection, rounds: Mapping[StateRef, Sequence[tables.EventRow]]
+) -> dict[StateRef, Reported]:
+    """The reports of states, with the rows of their rounds: one without a row of its own shares one with others."""
+    shared = [ref for ref, rows in rounds.items() if not any(row.kind == Reported.kind for row in rows)]
+    found = {
+        report.state: report
+        for round_ in {ref.round for ref in shared}
+        for row in tables.read_waves(connection, TRAINED, round_)
+        for report in reports_in(row.id, row.data, shared)
+    }
+    return {ref: found.get(ref) or report_of(ref, rows) for ref, rows in rounds.items()}
 
 
 @contextmanager

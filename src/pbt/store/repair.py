@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from pbt.core.events import Event, Failed, Reported
@@ -104,6 +105,8 @@ class _Found:
     meta: dict[str, str]
     lines: dict[str, list[checksums.LoggedTransaction]]
     """For each list, its transactions up to the first damaged one."""
+    events: list[list[Event]]
+    """The events of those transactions of the log."""
     lost: dict[str, int]
     """For each list, the number of rows after them."""
     blobs: dict[StateRef, bytes]
@@ -118,10 +121,7 @@ def _repaired(path: Path) -> Repaired:
         salvaged = _salvaged(connection, path)
     finally:
         connection.close()
-    events = [
-        [event for _, event in numbered((int(str(line[0])), str(line[5])) for line in part.lines)]
-        for part in salvaged.lines[checksums.EVENTS]
-    ]
+    events = salvaged.events
     whole = _whole_states(path, events, salvaged.blobs)
     cut, best_lost = _newest_whole(salvaged.meta, events, whole)
     if not any(isinstance(event, Reported) for part in events[:cut] for event in part):
@@ -160,24 +160,31 @@ def _salvaged(connection: sqlite3.Connection, path: Path) -> _Found:
         if not checksums.head_is_whole(connection):
             raise _hopeless(path, "its meta values are damaged, and nothing can be read without them")
         ends = {what: checksums.read_seals(connection, what)[1] for what in checksums.COLUMNS}
-    lines, lost = {}, {}
+    lines, lost, events = {}, {}, list[list[Event]]()
     for what in checksums.COLUMNS:
         rows = _rows(connection, f"SELECT {checksums.COLUMNS[what]} FROM {what} NOT INDEXED ORDER BY id")  # noqa: S608
         parts = checksums.transactions(rows, ends[what])
-        good = next((i for i, part in enumerate(parts) if not part.whole or _has_gap(part)), len(parts))
-        lines[what] = parts[:good]
-        lost[what] = max([0, *(part.last for part in parts)]) - max([0, *(part.last for part in parts[:good])])
+        whole = list(takewhile(lambda part: part.whole, parts))
+        if what == checksums.EVENTS:
+            events = list(takewhile(len, map(_events_of, whole)))
+            whole = whole[: len(events)]
+        lines[what] = whole
+        lost[what] = max([0, *(part.last for part in parts)]) - max([0, *(part.last for part in whole)])
     states = _rows(connection, "SELECT member, round, blob FROM states NOT INDEXED WHERE blob IS NOT NULL")
     return _Found(
         meta=dict(connection.execute("SELECT key, value FROM meta").fetchall()),
         lines=lines,
+        events=events,
         lost=lost,
         blobs={StateRef(m, r): blob for m, r, blob in states if isinstance(blob, bytes)},  # type: ignore[arg-type]
     )
 
 
-def _has_gap(part: checksums.LoggedTransaction) -> bool:
-    return [line[0] for line in part.lines] != list(range(part.first, part.last + 1))
+def _events_of(part: checksums.LoggedTransaction) -> list[Event]:
+    """The events of a transaction of the log; none if one is missing."""
+    found = numbered((int(str(line[0])), str(line[5])) for line in part.lines)
+    is_complete = [id_ for id_, _ in found] == list(range(part.first, part.last + 1))
+    return [event for _, event in found] if is_complete else []
 
 
 def _rows(connection: sqlite3.Connection, query: str) -> list[checksums.Line]:

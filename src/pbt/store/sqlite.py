@@ -23,7 +23,8 @@ from pbt.store.base import Checkpoint, JournalEntry, NewEntry, Problem
 from pbt.store.database import (
     LOOK,
     MOST_BYTES,
-    WITHOUT_WAVES,
+    WITH_REPORTS,
+    WITH_WAVES,
     check_format,
     check_journal,
     connect,
@@ -72,7 +73,7 @@ class RunStore(Closing):
         self._states = StateFiles(path / STATES)
         self._meta = tables.read_meta(connection)
         # The views of a run that began without such rows do not know them.
-        self._packs = version_of(connection) > WITHOUT_WAVES
+        self._version = version_of(connection)
         # The stored states; None: not read since the run was opened.
         self._stored: dict[StateRef, Stored | None] = {}
         # Swept states without a file: their rows are deleted with the next transaction, which saves one of their own.
@@ -224,7 +225,8 @@ class RunStore(Closing):
         check_named(events, stored, self._stored)
         self._check_files(stored)
         clock = time.time()
-        event_rows, note_rows = to_rows(events, pack=self._packs), tables.note_rows(notes, clock)
+        packs = {"pack": self._version >= WITH_WAVES, "reports": self._version >= WITH_REPORTS}
+        event_rows, note_rows = to_rows(events, **packs), tables.note_rows(notes, clock)
         with self._transaction() as connection:
             tables.write_events(connection, event_rows, clock)
             tables.write_states(connection, stored)

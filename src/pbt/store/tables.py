@@ -1,10 +1,12 @@
 """The tables of a run database, and the statements that read and write them."""
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pbt.core.fold import sign_of
 from pbt.core.population import StateRef, Stored
 from pbt.core.recorded import check_recorded
 from pbt.errors import CorruptError
@@ -14,7 +16,7 @@ from pbt.store.database import APPLICATION_ID, LOOK, USER_VERSION, is_damage
 from pbt.store.event_rows import from_json, to_json
 from pbt.store.notes import entry_of, is_time
 from pbt.store.views import views
-from pbt.store.waves import KIND, PlacedRow
+from pbt.store.waves import PlacedRow
 
 _DEFINITIONS: Mapping[str, str] = {
     "meta": "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -49,11 +51,15 @@ class EventRow(NamedTuple):
     data: str
 
 
+def _is_minimized(meta: Mapping[str, str]) -> bool:
+    return sign_of(json.loads(meta.get("objective", '"maximize"'))) < 0
+
+
 def create_tables(connection: sqlite3.Connection, meta: Mapping[str, str], hparams: Sequence[str]) -> None:
     """Create the contents of a new database, within a transaction."""
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {USER_VERSION}")
-    for statement in (*_DEFINITIONS.values(), *views(hparams, minimize=meta.get("objective") == '"minimize"')):
+    for statement in (*_DEFINITIONS.values(), *views(hparams, minimize=_is_minimized(meta))):
         connection.execute(statement)
     write_meta(connection, meta)
 
@@ -220,13 +226,13 @@ def read_round(connection: sqlite3.Connection, ref: StateRef) -> list[EventRow]:
     return [EventRow(*row) for row in connection.execute(query, ref)]
 
 
-def read_waves(connection: sqlite3.Connection, round_: int) -> list[EventRow]:
-    """The rows for the members that continue unchanged into a round, by the index, not checked against their seals."""
+def read_waves(connection: sqlite3.Connection, kind: str, round_: int) -> list[EventRow]:
+    """The rows for many events of a round (`store.waves`), by the index, not checked against their seals."""
     query = (
         f"SELECT {checksums.COLUMNS[checksums.EVENTS]} FROM events "  # noqa: S608
         "WHERE member IS NULL AND round = ? AND kind = ? ORDER BY id"
     )
-    return [EventRow(*row) for row in connection.execute(query, (round_, KIND))]
+    return [EventRow(*row) for row in connection.execute(query, (round_, kind))]
 
 
 def read_kind(connection: sqlite3.Connection, kind: str, until: int) -> list[EventRow]:

@@ -1,4 +1,4 @@
-"""SQL views for people: `history`, `members`, `lineage` and `schedule`, with one column per hyperparameter.
+"""SQL views for people: `history`, `members`, `lineage`, `schedule` and `reports`, with one column per hyperparameter.
 
 They are created with the run, whose space is known by then. Nothing in this package reads them.
 """
@@ -6,7 +6,19 @@ They are created with the run, whose space is known by then. Nothing in this pac
 from collections.abc import Sequence
 
 # The log stores NaN and infinities as {"float": "nan"}; the views show them as text.
-_SCORE = "coalesce(json_extract(r.data, '$.scores[0].float'), json_extract(r.data, '$.scores[0]'))"
+# A row of kind `trained` has the reports of a wave: [places before its id, member, step, digest, reported, series,
+# *scores], with null for no values.
+_REPORTS = """CREATE VIEW reports AS
+SELECT id, member, round, step, score, reported FROM (
+    SELECT r.id, r.member, r.round, json_extract(r.data, '$.step') AS step,
+        coalesce(json_extract(r.data, '$.scores[0].float'), json_extract(r.data, '$.scores[0]')) AS score,
+        json_extract(r.data, '$.reported') AS reported
+    FROM events r WHERE r.kind = 'reported'
+    UNION ALL
+    SELECT w.id - json_extract(c.value, '$[0]'), json_extract(c.value, '$[1]'), w.round, json_extract(c.value, '$[2]'),
+        json_extract(c.value, '$[6]'), coalesce(json_extract(c.value, '$[4]'), '{}')
+    FROM events w, json_each(w.data, '$.events') c WHERE w.kind = 'trained'
+) ORDER BY id"""
 
 # A row of kind `continued` has the members of a wave that continue unchanged: [places before its id, member, why, ...].
 _LINEAGE = """CREATE VIEW lineage AS
@@ -33,16 +45,16 @@ _OPENING = """o.id = (
 
 _HISTORY = """CREATE VIEW history AS
 SELECT r.member, r.round,
-    json_extract(r.data, '$.step') AS step,
-    {score} AS score,
+    r.step,
+    r.score,
     CASE o.round WHEN r.round THEN json_extract(o.data, '$.donor') END AS donor,
     CASE o.round WHEN r.round THEN coalesce(json_extract(o.data, '$.how'), 'born') ELSE 'continue' END AS kind,
     {hparams}
-    json_extract(r.data, '$.reported.test_accuracy') AS test_accuracy,
-    json_extract(r.data, '$.reported') AS reported
-FROM events r
+    json_extract(r.reported, '$.test_accuracy') AS test_accuracy,
+    r.reported
+FROM reports r
 JOIN events o ON {opening}
-WHERE r.kind = 'reported' ORDER BY r.id"""
+ORDER BY r.id"""
 
 _MEMBERS = """CREATE VIEW members AS
 SELECT b.member,
@@ -52,23 +64,23 @@ SELECT b.member,
         SELECT e.kind FROM events e
         WHERE e.member = b.member AND e.kind <> 'noted' ORDER BY e.id DESC LIMIT 1
     ) WHEN 'retired' THEN 'retired' WHEN 'failed' THEN 'failed' ELSE 'live' END AS status,
-    (SELECT max(e.round) FROM events e WHERE e.member = b.member AND e.kind IN ('reported', 'failed')) AS round,
-    json_extract(r.data, '$.step') AS step,
-    {score} AS score
+    nullif(max(coalesce(r.round, 0), coalesce((
+        SELECT max(e.round) FROM events e WHERE e.member = b.member AND e.kind = 'failed'
+    ), 0)), 0) AS round,
+    r.step,
+    r.score
 FROM events b
-LEFT JOIN events r ON r.id = (
-    SELECT max(e.id) FROM events e WHERE e.member = b.member AND e.kind = 'reported'
-)
+LEFT JOIN (SELECT member, round, step, score, max(id) FROM reports GROUP BY member) r ON r.member = b.member
 WHERE b.kind = 'born' ORDER BY b.member"""
 
 # Walks from the best state back to a birth and returns the path in forward order: one row per trained round.
 _SCHEDULE = """CREATE VIEW schedule AS
 WITH RECURSIVE path (member, round, back) AS (
     SELECT * FROM (
-        SELECT r.member, r.round, 0 FROM events r
+        SELECT r.member, r.round, 0 FROM reports r
         JOIN events b ON b.member = r.member AND b.kind = 'born' AND json_extract(b.data, '$.role') = 'member'
-        WHERE r.kind = 'reported' AND json_type(r.data, '$.scores[0]') IN ('integer', 'real')
-        ORDER BY json_extract(r.data, '$.scores[0]') {order}, r.id LIMIT 1
+        WHERE typeof(r.score) IN ('integer', 'real')
+        ORDER BY r.score {order}, r.id LIMIT 1
     )
     UNION ALL
     SELECT CASE o.round WHEN path.round THEN json_extract(o.data, '$.start[0]') ELSE path.member END,
@@ -78,12 +90,12 @@ WITH RECURSIVE path (member, round, back) AS (
     JOIN events o ON {opening}
     WHERE o.round < path.round OR json_extract(o.data, '$.start[0]') IS NOT NULL
 )
-SELECT lag(json_extract(r.data, '$.step'), 1, 0) OVER (ORDER BY path.back DESC) AS first_step,
-    json_extract(r.data, '$.step') AS last_step,
+SELECT lag(r.step, 1, 0) OVER (ORDER BY path.back DESC) AS first_step,
+    r.step AS last_step,
     {hparams}
-    {score} AS score, path.member, path.round
+    r.score, path.member, path.round
 FROM path
-JOIN events r ON r.member = path.member AND r.round = path.round AND r.kind = 'reported'
+JOIN reports r ON r.member = path.member AND r.round = path.round
 JOIN events o ON {opening}
 ORDER BY path.back DESC"""
 
@@ -97,15 +109,11 @@ def views(hparams: Sequence[str], *, minimize: bool = False) -> list[str]:
     """The SQL statements of the views, for a space with these names; `minimize`: the lowest score is best."""
     columns = "".join(f"{_column(name)},\n    " for name in hparams).rstrip()
     return [
+        _REPORTS,
         _LINEAGE,
-        _HISTORY.format(score=_SCORE, hparams=columns, opening=_OPENING.format(row="r")),
-        _MEMBERS.format(score=_SCORE),
-        _SCHEDULE.format(
-            score=_SCORE,
-            hparams=columns,
-            order="ASC" if minimize else "DESC",
-            opening=_OPENING.format(row="path"),
-        ),
+        _HISTORY.format(hparams=columns, opening=_OPENING.format(row="r")),
+        _MEMBERS,
+        _SCHEDULE.format(hparams=columns, order="ASC" if minimize else "DESC", opening=_OPENING.format(row="path")),
     ]
 
 

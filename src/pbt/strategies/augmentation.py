@@ -10,9 +10,10 @@ from pbt.core.explore import RESAMPLED, Explore, Explored, Perturb
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.rules import resolved
-from pbt.domains import Int, Value
+from pbt.domains import Int
 from pbt.errors import UsageError
 from pbt.space import HParams
+from pbt.values import Value
 
 
 @dataclass(frozen=True, slots=True)

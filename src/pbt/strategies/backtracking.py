@@ -8,16 +8,18 @@ and the scale of the scores.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low, quantiles
-from typing import Any
+from typing import Any, ClassVar
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import Copy, Exploit, Stay, Truncation
 from pbt.core.explore import Explore, PerturbOrResample, explored
+from pbt.core.needs import Needs
 from pbt.core.population import Member, StateRef, View
 from pbt.core.strategy import Proposal, hand_over, replacement
 from pbt.errors import UsageError
 from pbt.space import HParams
 from pbt.strategies.base import NO_DONOR, Rounds
+from pbt.values import from_lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,8 @@ class _Elite:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "_Elite":
-        return cls(**{**plain, "state": StateRef(*plain["state"]), "scores": tuple(plain["scores"])})
+        values = {"state": StateRef(*plain["state"]), "scores": tuple(plain["scores"])}
+        return cls(**{**plain, **values, "hparams": from_lists(plain["hparams"])})
 
 
 RANGES = 5
@@ -89,6 +92,7 @@ class Backtracking(Rounds):
         UsageError: The tolerance is negative, the quorum is below 2, or the patience is below 1.
     """
 
+    resizable: ClassVar[bool] = True
     tolerance: float = 1.5
     quorum: int = 5
     patience: int = 3
@@ -104,6 +108,11 @@ class Backtracking(Rounds):
                 f"Backtracking: expected a quorum of at least 2 and a patience of at least 1, "
                 f"got {self.quorum!r} and {self.patience!r}"
             )
+
+    @property
+    def needs(self) -> Needs:
+        """A quorum: with fewer members, no score is ever found to have dropped."""
+        return Needs(name="Backtracking", members=self.quorum)
 
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
         """One decision for each ready member, all based on the same view and elites."""

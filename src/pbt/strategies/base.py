@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pbt.core.describe import describe_record
 from pbt.core.population import StateRef, View
@@ -26,6 +26,8 @@ class Rounds:
         UsageError: The interval is not a whole number of at least 1.
     """
 
+    resizable: ClassVar[bool] = False
+    """Whether a population may grow or shrink when a run is resumed."""
     interval: int = 1
 
     def __post_init__(self) -> None:

@@ -4,17 +4,18 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, ClassVar
 
 from pbt.core.explore import toward
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
-from pbt.domains import Value
 from pbt.space import HParams, Space
 from pbt.strategies.gains import GainRow, at_share, choices, numbers, observed, points, row_of
 from pbt.strategies.pb2 import MODELED, Bandits, Explored, Wave
 from pbt.strategies.surrogate import Acquisition, Points, Worth, acquired, fit, joined, one_thread
 from pbt.strategies.trust_region import Region, search
+from pbt.values import Value
 
 WEIGHT = 1.96
 """The weight of the standard deviation (BG-PBT)."""
@@ -48,6 +49,8 @@ class BGPBT(Bandits):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(name="BGPBT", members=2)
     acquisition: Acquisition = "std"
     rows: int = 100
 

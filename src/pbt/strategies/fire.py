@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pbt.core.events import Born, Decision, Retired
 from pbt.core.exploit import Truncation, number_replaced
 from pbt.core.explore import Explore, Perturb, explored
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View, by_score
 from pbt.core.strategy import Proposal, births, hand_over
 from pbt.errors import UsageError
@@ -84,6 +85,11 @@ class Fire(Rounds):
                 "Fire: expected evaluators and patience of at least 1, a window no shorter than patience and p between "
                 f"0 and 1, got {self.evaluators}, {self.patience}, {self.window} and {self.p}"
             )
+
+    @property
+    def needs(self) -> Needs:
+        """Two groups that select, and series long enough to reach `p`."""
+        return Needs(name="Fire", members=4, series=-(-points_needed(self.p) // self.patience))
 
     @property
     def lookback(self) -> int:

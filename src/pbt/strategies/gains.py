@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from pbt.core.population import Member
 from pbt.core.rng import Rng
-from pbt.domains import Choice, Float, Int, Value
+from pbt.domains import Choice, Float, Int
 from pbt.scales import FORWARD
 from pbt.space import HParams, Space
 from pbt.strategies.surrogate import Points
+from pbt.values import Value
 
 ABSENT = 0.5
 """The input for a conditional number that is not active."""
@@ -87,9 +88,8 @@ def choices(space: Space) -> dict[str, Choice]:
 
 def option(domain: Choice, value: Value) -> int:
     """The index of the option; -1 if the hyperparameter is inactive."""
-    # Compared with their types, because 1 == True but they are different options.
-    kinds = [(type(item), item) for item in domain.options]
-    return kinds.index((type(value), value)) if (type(value), value) in kinds else -1
+    place = domain.place(value)
+    return -1 if place is None else place
 
 
 def observed(member: Member, opened: Any, space: Space) -> GainRow | None:

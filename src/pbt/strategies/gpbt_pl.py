@@ -3,17 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pbt.core.events import Decision, Retired
 from pbt.core.explore import RESAMPLED, toward
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
-from pbt.domains import Choice, Value
+from pbt.domains import Choice
 from pbt.errors import UsageError
 from pbt.space import HParams
 from pbt.strategies.base import NO_DONOR, Rounds
 from pbt.strategies.gains import share
+from pbt.values import Value
 
 Velocity = Mapping[str, float]
 """By name, as a share of the range in the scale of the domain."""
@@ -41,6 +44,8 @@ class PairwiseLearning(Rounds):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(name="PairwiseLearning", members=2)
     quantile: float = 0.25
     resample: float = 0.25
 

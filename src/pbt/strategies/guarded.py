@@ -8,9 +8,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pbt.core.exploit import Copy, Exploit, Mutate, Stay, Truncation
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.rules import is_number, resolved, whole
@@ -86,6 +87,7 @@ class TrimmedDeviation:
             value.
     """
 
+    needs: ClassVar[Needs] = Needs(name="trimmed_deviation", members=2)
     deviations: float = 1.0
     absolute: float = 0.0
     trim: float = 0.1

@@ -12,7 +12,6 @@ from pbt.core.events import Born, Decision, Retired
 from pbt.core.explore import RESAMPLED, Explore, Perturb, explored, toward
 from pbt.core.population import Member, View
 from pbt.core.strategy import Proposal, births, hand_over, replacement, stay
-from pbt.domains import Value
 from pbt.errors import UsageError
 from pbt.space import HParams
 from pbt.strategies.base import NO_DONOR, Rounds
@@ -20,6 +19,7 @@ from pbt.strategies.gains import ABSENT, at_share, numbers, share, standardized
 from pbt.strategies.pb2 import MODELED, RESTARTS
 from pbt.strategies.stagnation import PATIENCE, rises, smoothed, too_slow
 from pbt.strategies.surrogate import Points, fit, propose
+from pbt.values import Value
 
 QUARTER = 0.25
 """The share that is replaced by an evolution, and whose states survive a restart."""
@@ -137,6 +137,8 @@ class IPBT(Rounds):
     def decide(self, view: View, ready: Sequence[Member]) -> Proposal:
         """Wait, select candidates, evolve or restart; in all cases failed members are replaced."""
         iteration = _Iteration.from_plain(view.memory)
+        if iteration.population > len(view.members):  # in a log that another program changed, it may be any number
+            raise ValueError(f"a population of {iteration.population} among {len(view.members)} members")
         wave = sorted(ready, key=lambda member: member.id)
         if not view.ranking or view.round - iteration.since < iteration.interval:
             return self._answered(wave, {}, view, iteration)

@@ -5,10 +5,12 @@ Doulazmi et al. 2025, "Multiple-Frequencies Population-Based Training", arXiv 25
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import number_replaced
 from pbt.core.explore import Explore, Perturb, explored
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View
 from pbt.core.strategy import Proposal, births, hand_over, replacement
 from pbt.errors import UsageError
@@ -59,6 +61,7 @@ class MultipleFrequencies(Rounds):
         UsageError: There are no frequencies, or one is below 1; at the start, the population cannot be split like this.
     """
 
+    needs: ClassVar[Needs] = Needs(name="MultipleFrequencies", members=2)
     frequencies: Sequence[int] = (1, 10, 25, 50)
     explore: Explore = field(default_factory=lambda: Perturb((0.8, 1.25)))
 

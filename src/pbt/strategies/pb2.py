@@ -3,20 +3,21 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pbt.core.events import Decision, Retired
 from pbt.core.exploit import Copy, Truncation
 from pbt.core.explore import toward
+from pbt.core.needs import Needs
 from pbt.core.population import Member, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Proposal, hand_over, replacement
-from pbt.domains import Value
 from pbt.errors import UsageError
 from pbt.space import HParams, Space
 from pbt.strategies.base import NO_DONOR, Rounds
 from pbt.strategies.gains import Bounds, GainRow, at_share, choices, numbers, observed, points, row_of, standardized
 from pbt.strategies.surrogate import Acquisition, Kernel, fit, joined, propose
+from pbt.values import Value, plain
 
 FACTORS = (0.8, 1.2)
 """Factors for choices: an ordered one moves to the previous or next option, another one is drawn anew."""
@@ -124,7 +125,7 @@ class Bandits(Rounds):
     def _wave(self, view: View, ready: Sequence[Member]) -> Wave:
         opened = view.memory.get("opened", {})
         fresh = [row for member in ready if (row := observed(member, opened, view.space)) is not None]
-        known = [GainRow(row[0], row[1], row[2], tuple(row[3])) for row in view.memory.get("rows", ())]
+        known = [GainRow(row[0], row[1], row[2], plain(row[3])) for row in view.memory.get("rows", ())]
         rows = [*known, *fresh][-self.rows :]
         # Current scores are included: a donor may be better than the baseline of every row.
         scores = [row.before for row in rows] + [member.score for member in view.ranking]
@@ -215,6 +216,9 @@ class PB2(Bandits):
     Raises:
         UsageError: An argument is outside its range.
     """
+
+    resizable: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(name="PB2", members=2, numbers=True)
 
     def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:  # noqa: ARG002 (the form of the base)
         """PB2 has no memory besides the rows."""

@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pbt.core.explore import RESAMPLED
+from pbt.core.needs import Needs
 from pbt.core.population import View
 from pbt.core.rng import Rng
-from pbt.domains import Choice, Value
+from pbt.domains import Choice
 from pbt.errors import UsageError
 from pbt.space import HParams, Space
 from pbt.strategies.bandit import draw, exploration, updated
 from pbt.strategies.gains import GainRow, choices, option
 from pbt.strategies.pb2 import Bandits, Explored, Wave
+
+if TYPE_CHECKING:
+    from pbt.values import Value
 
 PLAYED = "bandit"
 """The entry in `draws` of a value chosen by a bandit."""
@@ -47,6 +51,8 @@ class PB2Mix(Bandits):
         UsageError: An argument is outside its range.
     """
 
+    resizable: ClassVar[bool] = True
+    needs: ClassVar[Needs] = Needs(name="PB2Mix", members=2)
     categories: Literal["mix", "mult", "rand"] = "mix"
     horizon: int = 100
 

@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pbt.errors import TaskError, nearest
 from pbt.executors.base import State
@@ -38,6 +38,7 @@ class XGBoostTask:
         MissingExtraError: xgboost is not installed.
     """
 
+    returns_series: ClassVar[bool] = False
     params: Callable[[HParams], Mapping[str, Any]]
     data: Splits
     score: str
@@ -137,6 +138,7 @@ class LightGBMTask:
         MissingExtraError: lightgbm is not installed.
     """
 
+    returns_series: ClassVar[bool] = False
     params: Callable[[HParams], Mapping[str, Any]]
     data: Splits
     score: str

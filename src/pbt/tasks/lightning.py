@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -75,6 +75,7 @@ class LightningTask:
         quiet: Remove the trainer's loggers, checkpoints, progress bar and summary.
     """
 
+    returns_series: ClassVar[bool] = False
     build: Build
     score: str
     bind: Mapping[str, Binding]

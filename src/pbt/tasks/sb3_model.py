@@ -13,11 +13,11 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from torch.optim import Optimizer
 
-from pbt.domains import Value
 from pbt.errors import TaskError, nearest
 from pbt.executors.base_values import is_number, plain
 from pbt.pytorch.live import Live
 from pbt.store.folder import Folder
+from pbt.values import Value
 
 _SCHEDULES = (FloatSchedule, LinearSchedule, ConstantSchedule)
 _BUILT_IN = frozenset({

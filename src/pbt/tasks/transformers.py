@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pbt.errors import MissingExtraError, TaskError
 from pbt.executors.base import State
@@ -74,6 +74,7 @@ class TransformersTask:
         quiet: Remove the trainer's progress bars, printed logs and reports to trackers.
     """
 
+    returns_series: ClassVar[bool] = False
     build: Build
     score: str
     bind: Mapping[str, Binding]

@@ -43,7 +43,7 @@ class TrainingObserver(ProgressObserver):
 
     def on_start(self, engine: Engine) -> None:
         """Take up what is there, and begin to show."""
-        self._learn(engine.store.events())
+        self._learn(engine.history())
         super().on_start(engine)
 
     def render(self) -> RenderableType:

@@ -15,11 +15,11 @@ from rich.text import Text
 from pbt.core.events import Decision, Reported
 from pbt.core.population import Member, StateRef
 from pbt.core.schedule import Schedule
-from pbt.domains import Value
 from pbt.runs.results import Run
 from pbt.space import HParams
 from pbt.store.live import NewestPoint
 from pbt.text import NONE, cell, count, printable, scalars, scored, steady
+from pbt.values import Value
 
 GAP = 2
 """Cells between two columns."""

@@ -22,9 +22,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.filterwarnings("ignore"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """An actor has ten minutes to start: on a busy machine its imports alone can take two."""
+    monkeypatch.setattr("pbt.executors.ray.pool.START_SECONDS", 600.0)
+
+
+@pytest.fixture(scope="package")
 def server():
-    """A Ray of three cores on this machine; None without Ray. Starting and ending one takes ten seconds and more."""
+    """A Ray of three cores on this machine; None without Ray. Starting and ending one takes ten seconds and more.
+
+    It ends with these tests, because it uses a tenth of a core even if nothing happens.
+    """
     if importlib.util.find_spec("ray") is None:
         yield None
         return

@@ -24,6 +24,7 @@ def help_of(*command):
     return subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
 
 
+@pytest.mark.long
 def test_every_option_exists():
     """Of our commands and of Ray's own."""
     texts = {

@@ -86,6 +86,7 @@ class TestBits:
         run = train(ray_tasks.walk, tmp_path / "run", rounds=4, resume=True, executor="ray", workers=2)
         assert run.view.members == inline.view.members
 
+    @pytest.mark.long
     def test_in_memory(self, inline):
         """Without a run directory the states are in records."""
         run = train(ray_tasks.walk, executor="ray", workers=2)
@@ -100,11 +101,13 @@ class TestBits:
         assert run.events == inline.events
         assert states(tmp_path / "ray") == states(tmp_path / "inline")
 
+    @pytest.mark.long
     def test_starts_come_from_the_cluster(self, tmp_path, inline, monkeypatch):
         """A hand-over does not go through the driver's files while somebody in the cluster has the state."""
         monkeypatch.setattr(StateFiles, "read", unreadable)
         assert train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2).events == inline.events
 
+    @pytest.mark.long
     def test_a_folder_that_is_not_the_runs(self, tmp_path):
         """Written elsewhere, states would be lost: found at the first one."""
         (tmp_path / "elsewhere").mkdir()
@@ -112,6 +115,7 @@ class TestBits:
         with pytest.raises(TaskError, match="states folder of the run"):
             train(ray_tasks.walk, tmp_path / "ray", executor="ray", workers=2, cluster=cluster)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("where", ["disk", "memory", "shared"])
     def test_folders_travel_in_pieces(self, tmp_path, monkeypatch, where):
         """Each file once per node and only where it is not yet; the bits of inline, and nothing left on the node."""
@@ -133,6 +137,7 @@ class TestBits:
         if where != "memory":
             assert verify_run(tmp_path / "ray") == []
 
+    @pytest.mark.long
     def test_folders_go_on_on_another_cluster(self, tmp_path, monkeypatch):
         """Workers that never had the files are sent them."""
         inline = train(ray_tasks.folders, tmp_path / "inline")
@@ -239,6 +244,7 @@ class TestFaults:
         with pytest.raises(pbt.PBTError, match="time limit of 1 s"):
             train(ray_tasks.Slow(30), population=1, rounds=1, executor="ray", limits=limits)
 
+    @pytest.mark.long
     def test_other_versions(self, tmp_path):
         """A node with another torch gives other bits: it is refused, by name."""
         info = tmp_path / "torch-9.9.dist-info"
@@ -254,6 +260,7 @@ class TestFaults:
             train(ray_tasks.walk, tmp_path / "run", executor="ray", cluster=Cluster(gpus=2))
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.long
     def test_more_workers_than_room(self, inline):
         """As many as there is room for."""
         assert train(ray_tasks.walk, executor="ray", workers=50).events == inline.events
@@ -353,6 +360,7 @@ def test_without_ray(tmp_path):
     assert "the extra 'ray'" in done.stderr
 
 
+@pytest.mark.long
 def test_a_ray_of_its_own(tmp_path):
     """Nothing given: one that starts and ends with the command, and leaves no process; the bits of `inline`."""
     command = [sys.executable, "-m", "pbt", "run", f"{HERE / 'ray_experiment.py'}:experiment", "--quiet"]
@@ -386,6 +394,7 @@ def test_ctrl_c(running, tmp_path):
     assert pbt.Run.open(tmp_path / "run").events == pbt.Run.open(tmp_path / "whole").events
 
 
+@pytest.mark.long
 def test_terminated(running):
     """Ray's own handler of the signal has another code. A Ray that lives for a minute asks for a token as well."""
     assert b"RAY_AUTH_MODE=token" in environment_of("gcs_server", running.pid)

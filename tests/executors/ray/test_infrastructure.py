@@ -23,6 +23,7 @@ from tests.executors.ray.test_executor import EVOLVE, HERE, SPACE, train
 from tests.executors.ray.test_nodes import make_head
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("name", ["inline", "processes", "ray"])
 def test_too_little_memory(name, tmp_path):
@@ -124,6 +125,7 @@ def test_the_disk_of_the_object_store_is_full(tmp_path):
     assert done.view.ended == "finished"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("given_up", "goes_on"), [(8, 0), pytest.param(30, 90, marks=pytest.mark.slow)])
 def test_the_head_dies(tmp_path, given_up, goes_on):
     """The program gets an exception within a bound, in the middle of a round, and Ray does not end it later either."""

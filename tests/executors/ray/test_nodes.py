@@ -110,6 +110,7 @@ def test_a_node_goes_in_the_middle_of_a_round(nodes, tmp_path):
     assert notes(tmp_path / "run", "worker lost")
 
 
+@pytest.mark.long
 def test_a_node_that_comes_is_used(nodes, tmp_path):
     """While three rounds are trained and a fourth waits for room, a new node gets an actor, which trains the fourth."""
     gathering = tmp_path / "gathering"

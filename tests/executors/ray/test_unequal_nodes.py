@@ -49,6 +49,7 @@ def train(cluster, task, path=None, *, rounds=3, **options):
     return experiment.run(path)
 
 
+@pytest.mark.long
 def test_other_data_on_a_node(cluster, tmp_path):
     """As many examples of the same form, but other ones: refused before the first round, with the node and the data."""
     odd = cluster.list_all_nodes()[-1].node_id[:8]
@@ -57,6 +58,7 @@ def test_other_data_on_a_node(cluster, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_task_says_what_it_is_made_of(cluster, tmp_path):
     """A task in another form has a `fingerprint` of its own, which is compared in the same way."""
     with pytest.raises(TaskError, match="the table differ"):
@@ -109,6 +111,7 @@ def test_an_unfit_node_that_joins_is_left_out(tmp_path):
     assert "the table differ" in out["message"]
 
 
+@pytest.mark.long
 def test_data_is_sent(cluster, tmp_path):
     """Arrays, a folder and the working folder reach every node, and the driver reads the data as given."""
     import numpy as np

@@ -118,6 +118,7 @@ def test_a_resumed_and_extended_run_goes_on_in_the_same_runs(client: Any, tmp_pa
     assert runs_of(client)[0].data.tags["rounds"] == "5"
 
 
+@pytest.mark.long
 @pytest.mark.needs("mlflow")
 def test_no_curve_runs_backwards(client: Any, tmp_path: Path) -> None:
     """Curves of members that copy others with fewer steps go on under another name."""

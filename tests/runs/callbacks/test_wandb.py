@@ -157,6 +157,7 @@ def test_a_resumed_run_goes_on_in_the_same_group(offline: None, tmp_path: Path) 
     assert list(found.codes.values()) == [[1, 0]] * 4
 
 
+@pytest.mark.long
 @pytest.mark.needs("wandb")
 def test_settings_of_wandb_hold(offline: None, tmp_path: Path) -> None:
     """Where nothing is asked for `WANDB_MODE` decides; a folder and a name can be given; disabled leaves nothing."""

@@ -39,7 +39,8 @@ async function ask(address, query = "") {
 }
 
 const OVERVIEW = "/runs";
-const isOverview = () => location.pathname === OVERVIEW || (location.pathname === "/" && Boolean(listed?.comparison));
+const compares = () => Boolean(listed?.comparison || (listed?.comparisons.length && !listed.runs.length));
+const isOverview = () => location.pathname === OVERVIEW || (location.pathname === "/" && compares());
 
 function chosen() {
   const match = /^\/run\/([0-9a-f]+)$/.exec(location.pathname);
@@ -91,7 +92,7 @@ function all() {
   main.setAttribute("aria-busy", "false");
   document.title = `${listed.name}: Population Based Training`;
   const running = listed.runs.filter(({ state }) => state === "running").length;
-  light(running ? "running" : "", `${listed.runs.length} runs, ${running} running`);
+  light(running ? "running" : "", `${listed.runs.length === 1 ? "1 run" : `${listed.runs.length} runs`}, ${running} running`);
   if (first) arrive();
 }
 
@@ -100,7 +101,9 @@ async function record(number) {
   const answer = await fetch(`/api/run/${shown.key}/member/${number}`, { cache: "no-store" });
   if (answer.status === 404) return null;
   if (!answer.ok) throw new Error(`The server answered: ${answer.statusText}`);
-  return answer.json();
+  const found = await answer.json();
+  if (found.problem) throw new Error(found.problem);
+  return found;
 }
 member.use(record, "This run has no such member.");
 

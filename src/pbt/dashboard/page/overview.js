@@ -48,6 +48,7 @@ function frame() {
     element("section", { id: "all", "aria-labelledby": "all-title", children: [
       element("h2", { id: "all-title", text: "Runs" }), element("div", { id: "runs-table" })] }),
     element("div", { id: "overlays" }),
+    element("section", { id: "comparisons", "aria-labelledby": "comparisons-title", hidden: true }),
   );
   const place = main.querySelector("#runs-table");
   const none = element("button", { type: "button", text: "Clear overlay" });
@@ -82,14 +83,25 @@ function rows() {
   });
 }
 
+function outcome({ sentences, head, rows }, label) {
+  const texts = sentences ?? ["The comparison is not finished; its results appear when all runs have ended."];
+  return [...texts.map((text) => element("p", { class: "shows", text })), rows ? parts.table(head, rows, label) : ""];
+}
+
 function results({ comparison }) {
   const place = main.querySelector("#comparison");
   place.hidden = !comparison;
-  if (!comparison) return;
-  fill(place, element("h2", { text: "Results" }),
-    ...(comparison.sentences ?? ["The comparison is not finished; its results appear when all runs have ended."])
-      .map((text) => element("p", { class: "shows", text })),
-    comparison.rows ? parts.table(comparison.head, comparison.rows, "Results by plan") : "");
+  if (comparison) fill(place, element("h2", { text: "Results" }), ...outcome(comparison, "Results by plan"));
+}
+
+// The comparisons in the folder, whose runs a dashboard of their own shows.
+function others({ comparisons, name: folder }) {
+  const place = main.querySelector("#comparisons");
+  place.hidden = !comparisons.length;
+  fill(place, element("h2", { id: "comparisons-title", text: "Comparisons in this folder" }), ...comparisons.flatMap((one) => [
+    element("h3", { text: one.task ? `${one.name}: ${one.task}` : one.name }), ...outcome(one, `Results of ${one.name}`),
+    element("p", { children: [`${one.runs} runs, shown by `, element("code", { text: `pbt dashboard ${folder}/${one.name}` })] }),
+  ]));
 }
 
 // Read the lines of the chosen runs that have changed, then draw them all.
@@ -117,6 +129,7 @@ export function show(found) {
     ? `${comparison.task ? `${comparison.task}: ` : ""}${plans} plans, ${amount}. Choose runs in the table to lay them over each other.`
     : `${amount}. Choose two or more in the table to lay them over each other.`);
   results(found);
+  others(found);
   rows();
   draw().catch((error) => console.info("the lines of a run could not be read:", error.message));
 }

@@ -18,7 +18,8 @@ from pbt.executors.base import CONVOLUTIONS, Convolutions
 from pbt.executors.seeding import seeded, use_threads
 from pbt.executors.worker import Context, WorkerSpec
 from pbt.pytorch.precision import matrix_products
-from pbt.pytorch.supervised import SupervisedTask, SupervisedTrainer
+from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.trainer import SupervisedTrainer
 from pbt.pytorch.vectorized.check import check, sound
 from pbt.pytorch.vectorized.failures import broken
 from pbt.pytorch.vectorized.population import Population

@@ -18,7 +18,8 @@ from pbt.pytorch.bind import AttributeBinding, SettingBinding
 from pbt.pytorch.data import Split
 from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.state import seed_global, threads_of
-from pbt.pytorch.supervised import SupervisedTask, SupervisedTrainer
+from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.trainer import SupervisedTrainer
 from pbt.pytorch.vectorized.failures import REMEDY, broken
 from pbt.pytorch.vectorized.population import Population, trial
 from pbt.pytorch.vectorized.unsaved import leaves

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW, RMSprop
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from pbt.executors.base_values import MARK
-from pbt.pytorch.vectorized.optimizers import Group, Memory
+from pbt.pytorch.vectorized.optimizers import Group, Memory, is_hooked
 from pbt.pytorch.vectorized.stacked_tensors import Rows
 
 _BESIDE = {"betas", "foreach", "fused", "initial_lr", MARK}
@@ -283,3 +283,26 @@ ELEMENTWISE: dict[type[Any], type[Elementwise]] = {
     RMSprop: ElementwiseRMSprop,
 }
 """The rules by the optimizer's exact class, because a subclass may have another step."""
+
+
+def elementwise_rule(
+    optimizer: Optimizer, own: Sequence[Tensor], params: Rows, most: int | None
+) -> tuple[type[Elementwise] | None, Sequence[int]]:
+    """The equivalent of an optimizer over all rows at once, and the numbers of the parameters in the optimizer.
+
+    None if it does not exist or is not faster. Parameters that are not trained are never stepped.
+
+    Args:
+        optimizer: The optimizer of one network.
+        own: The parameters of that network that have rows.
+        params: The rows of all members.
+        most: The most numbers per row for which it is faster; None: any.
+    """
+    flat, groups = params.flat, optimizer.param_groups
+    if flat is None or flat.dtype not in (torch.float32, torch.float64) or len(groups) != 1:
+        return None, []
+    if most is not None and flat.shape[1] > most:
+        return None, []
+    places = [place for place, parameter in enumerate(groups[0]["params"]) if parameter.requires_grad]
+    every = [id(groups[0]["params"][place]) for place in places] == [id(parameter) for parameter in own]
+    return (ELEMENTWISE.get(type(optimizer)) if every and not is_hooked(optimizer) else None), places

@@ -1,4 +1,4 @@
-"""Failures of one member as outcomes, and error messages of the whole program."""
+"""Failures of members as outcomes, and error messages of the whole program."""
 
 import re
 import traceback
@@ -9,7 +9,8 @@ from torch import nn
 
 from pbt.executors.base import Failure, RoundTask
 from pbt.executors.devices import need_of, out_of_memory
-from pbt.executors.worker import LESS_MEMORY, blame
+from pbt.executors.source_lines import users_line
+from pbt.executors.worker import LESS_MEMORY, blame, error_text, failure
 
 REMEDY = "use the executor 'processes'"
 """The remedy for tasks that members alone can be trained with."""
@@ -72,3 +73,8 @@ def blamed(task: RoundTask, error: BaseException) -> Failure:
         KeyboardInterrupt: The error was caused by an interrupt.
     """
     return blame(task, error)
+
+
+def ended(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:
+    """The failure of a member whose task ends the run."""
+    return failure(task, cause, message, error_text(error)[1], users_line(error.__traceback__))

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pbt.domains import Value
 from pbt.errors import TaskError
 from pbt.pytorch.noise import KeyedDropout, Noise
 from pbt.pytorch.vectorized.attributes import ModuleAttributes
@@ -19,6 +18,7 @@ from pbt.pytorch.vectorized.settings import Settings
 from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.tuning import CPU, Tuning
 from pbt.pytorch.vectorized.vmap_rules import Rules, rules_of
+from pbt.values import Value
 
 _NONE: Mapping[str, Tensor] = MappingProxyType({})
 

@@ -4,7 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,13 +18,12 @@ from pbt.executors.base import Convolutions, Failure, Incident, Outcome, Report,
 from pbt.executors.devices import device_lost, memory_short, memory_text, need_of, out_of_memory
 from pbt.executors.metrics import Metrics, settle
 from pbt.executors.seeding import sown, use_threads
-from pbt.executors.source_lines import is_interrupt, users_line
+from pbt.executors.source_lines import is_interrupt
 from pbt.executors.worker import (
     LESS_MEMORY,
     MemberWorker,
     WorkerSpec,
     context_of,
-    error_text,
     failure,
     fatal_cause,
     lost,
@@ -32,14 +31,14 @@ from pbt.executors.worker import (
 )
 from pbt.pytorch.checks import opened
 from pbt.pytorch.data import Data, Split
-from pbt.pytorch.noise import Noise
 from pbt.pytorch.precision import matrix_products
 from pbt.pytorch.sources import ExampleSource
 from pbt.pytorch.supervised import SupervisedTask, held_out
 from pbt.pytorch.vectorized.evaluation import evaluate
-from pbt.pytorch.vectorized.failures import blamed, broken
+from pbt.pytorch.vectorized.failures import blamed, broken, ended
+from pbt.pytorch.vectorized.member_states import Start, fetch, groups_of, state_of
 from pbt.pytorch.vectorized.program import Program
-from pbt.pytorch.vectorized.settings import Groups, HParamReader, Settings
+from pbt.pytorch.vectorized.settings import HParamReader, Settings
 from pbt.pytorch.vectorized.shared import NotShareable
 from pbt.pytorch.vectorized.training_steps import TrainingSteps
 from pbt.pytorch.vectorized.tuning import Tuning
@@ -51,16 +50,6 @@ log = logging.getLogger("pbt")
 
 _NOT_OF_VMAP = (PBTError, torch.OutOfMemoryError, torch.AcceleratorError)
 """Errors that other copies of tensors do not avoid."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
-    """The start of a member's round."""
-
-    task: RoundTask
-    row: int | None
-    """The row of its state in the program; None: not in the program."""
-    settings: Settings
 
 
 class Population:
@@ -144,7 +133,7 @@ class Population:
     def _run(self, wave: TaskBatch) -> tuple[list[Outcome], str]:
         """The outcomes of a round; or none, and the memory that it needed."""
         started = time.monotonic()
-        starts: list[_Start] = []
+        starts: list[Start] = []
         outcomes: list[Outcome] = []
         try:
             for task in wave:
@@ -173,19 +162,19 @@ class Population:
         if device_lost(error):
             return [lost(task, self._setup.device, error) for task in tasks]
         if isinstance(error, PBTError):
-            return [_ended(task, error, fatal_cause(error), str(error)) for task in tasks]
+            return [ended(task, error, fatal_cause(error), str(error)) for task in tasks]
         if memory_short(error) and len(tasks) == 1:
-            return [_ended(task, error, "memory", memory_text(error)) for task in tasks]
+            return [ended(task, error, "memory", memory_text(error)) for task in tasks]
         if len(tasks) == 1:
             worker = MemberWorker(self._setup, self._task.trainer(self._setup.device, self._setup.threads))
             (alone,) = worker.run(tuple(tasks))
-            return [alone if isinstance(alone, Failure) else _ended(tasks[0], error, "refused", broken(error))]
+            return [alone if isinstance(alone, Failure) else ended(tasks[0], error, "refused", broken(error))]
         outcomes = [outcome for task in tasks for outcome in self._fitted((task,))]
         if all(isinstance(outcome, Report) for outcome in outcomes):
             log.warning("a round was trained one member after the other: %s", broken(error))
         return outcomes
 
-    def _trained(self, starts: Sequence[_Start]) -> list[Metrics]:
+    def _trained(self, starts: Sequence[Start]) -> list[Metrics]:
         """Load and train a wave; again, with fewer shared tensors, if members turn out not to share them."""
         while True:
             try:
@@ -258,7 +247,7 @@ class Population:
                 return run(eager=eager)
             return losses
 
-        return run, load().nbytes // len(wave)
+        return run, load().tensors.nbytes // len(wave)
 
     def use(self, convolutions: Convolutions | None) -> None:
         """Run convolutions in another way from now on, in a new program."""
@@ -287,20 +276,20 @@ class Population:
             program.set_mode(training=True)
         return found
 
-    def _start(self, task: RoundTask) -> _Start:
+    def _start(self, task: RoundTask) -> Start:
         """Find the state of a task, and read its settings."""
         row = self._row_of(task)
         # The state is freed here and fetched again for its row: all states at once would double the program's memory.
         if row is None:
             state = self._fetch(task)
-            groups, schedule = _groups(state), state.get("scheduler")
+            groups, schedule = groups_of(state), state.get("scheduler")
         else:
             assert self._program is not None  # noqa: S101 (the row is in it)
             groups, schedules = self._program.groups(row), self._program.schedules
             schedule = None if schedules is None else schedules.dump(row)
-        return _Start(task=task, row=row, settings=self._reader.settle(task.hparams, groups, schedule))
+        return Start(task=task, row=row, settings=self._reader.settle(task.hparams, groups, schedule))
 
-    def _load(self, starts: Sequence[_Start], stacked: Collection[str] | None = None) -> Program:
+    def _load(self, starts: Sequence[Start], stacked: Collection[str] | None = None) -> Program:
         """Load the states into the rows of a program, in order."""
         program = self._program
         if program is None or program.members != len(starts):
@@ -323,7 +312,7 @@ class Population:
                 state = kept.pop(i) if i in kept else self._fetch(start.task)
                 program.load(i, state)
         program.bind_buffers()
-        program.mark_start()
+        program.tensors.mark_start()
         self._program, self._settings = program, [start.settings for start in starts]
         return program
 
@@ -338,33 +327,10 @@ class Population:
         return row if digest == task.digest else None
 
     def _fetch(self, task: RoundTask) -> State:
-        """A stored state, or a fresh one."""
-        if task.start is not None:
-            state = self._setup.states.get(task.start, task.digest or "", task.blob)
-            self._reader.check(state)
-            return state
-        key = context_of(task, self._setup).init_key
-        parts = self._task.build(self._setup.device, Noise(), key).parts
-        self._reader.shared.check(parts)
-        fresh = {name: part.state_dict() for name, part in parts.items()}
-        fresh["optimizer"] = {"state": {}, "param_groups": None}
-        self._reader.check(fresh)
-        return fresh
+        return fetch(task, self._setup, self._task, self._reader)
 
     def _state(self, row: int) -> State:
-        """The state of a member, equal to one captured by a worker of a single member."""
-        assert self._program is not None  # noqa: S101 (loaded before)
-        model, memory = self._program.dump(row)
-        groups = [
-            {**settings, "params": places}
-            for settings, places in zip(self._program.groups(row), self._reader.places, strict=True)
-        ]
-        state: dict[str, Any] = {"model": model, "optimizer": {"state": memory, "param_groups": groups}}
-        if self._program.schedules is not None:
-            state["scheduler"] = self._program.schedules.dump(row)
-        if (averaged := self._program.averaged(row)) is not None:
-            state["ema"] = averaged
-        return state
+        return state_of(self.held(), row, self._reader)
 
     def _train(self, program: Program, wave: Sequence[RoundTask]) -> list[Metrics]:
         first = wave[0]
@@ -410,11 +376,6 @@ class Population:
         return report(task, measured, stored, seconds)
 
 
-def _ended(task: RoundTask, error: BaseException, cause: str, message: str) -> Failure:
-    """The failure of a member whose task ends the run."""
-    return failure(task, cause, message, error_text(error)[1], users_line(error.__traceback__))
-
-
 def trial(births: Sequence[HParams], steps: int) -> list[RoundTask]:
     """First rounds of new members."""
     return [
@@ -428,8 +389,3 @@ def parts_of(wave: Sequence[RoundTask], size: int) -> list[TaskBatch]:
     count = -(-len(wave) // size)
     ends = [-(-len(wave) * i // count) for i in range(count + 1)]
     return [tuple(wave[start:end]) for start, end in pairwise(ends)]
-
-
-def _groups(state: State) -> Groups | None:
-    groups = state["optimizer"]["param_groups"]
-    return groups and [{name: value for name, value in group.items() if name != "params"} for group in groups]

@@ -1,7 +1,6 @@
 """The population as one program: forward pass, loss, gradient and optimizer step for all members at once."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,12 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.optim import Optimizer
 
-from pbt.errors import TaskError
 from pbt.pytorch.average import decay_at
 from pbt.pytorch.evaluation import detached
-from pbt.pytorch.frozen import fingerprints, whole
 from pbt.pytorch.losses import fresh, training_loss
 from pbt.pytorch.noise import CounterNoise, Noise
 from pbt.pytorch.precision import forward_pass, in_float32
@@ -22,16 +18,16 @@ from pbt.pytorch.sources import Inputs
 from pbt.pytorch.state import seed_global
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.pytorch.vectorized.attributes import ModuleAttributes
-from pbt.pytorch.vectorized.elementwise import ELEMENTWISE, Elementwise
+from pbt.pytorch.vectorized.elementwise import Elementwise, elementwise_rule
+from pbt.pytorch.vectorized.member_tensors import MemberTensors
 from pbt.pytorch.vectorized.metrics import Measures, Metric, Outputs, quiet
 from pbt.pytorch.vectorized.network import StackedNet
-from pbt.pytorch.vectorized.optimizers import Separate, Stepper, clip, is_hooked
+from pbt.pytorch.vectorized.optimizers import Separate, Stepper, clip
 from pbt.pytorch.vectorized.schedules import VectorizedSchedulers
 from pbt.pytorch.vectorized.settings import Groups, Settings
 from pbt.pytorch.vectorized.shared import NotShareable, SharedTensors
 from pbt.pytorch.vectorized.stacked_tensors import Rows
 from pbt.pytorch.vectorized.tuning import Tuning
-from pbt.store.frozen import Frozen
 
 
 class Batch(NamedTuple):
@@ -75,19 +71,13 @@ class Program:
         self.noise = CounterNoise(device) if tuning.counter_noise else Noise()
         parts = task.build(device, self.noise, seed=0).parts
         model: nn.Module = parts["model"]
-        params: dict[str, Tensor] = dict(model.named_parameters())
-        buffers = dict(model.named_buffers())
-        self._saved = _saved_names(model, {**params, **buffers})
-        self.shared = SharedTensors(model, self._saved.values(), apart)
-        self._names = list(params)
-        params, buffers = ({n: t for n, t in of.items() if n not in self.shared.tensors} for of in (params, buffers))
-        self.params = Rows(params, members, device)
-        """The parameters that members do not share."""
-        self.buffers = Rows(buffers, members, device)
-        self._passing = {name: b.clone() for name, b in buffers.items() if name not in self._saved.values()}
-        self._trained = [parameter.requires_grad for parameter in params.values()]
+        self.tensors = MemberTensors(model, members, device, apart, averaged=task.ema is not None)
+        """The tensors of all members."""
+        self.params, self.buffers = self.tensors.params, self.tensors.buffers
+        own = list(self.tensors.own.values())
+        self._trained = [parameter.requires_grad for parameter in own]
         # Without the scheduler, which wraps the `step` of its optimizer.
-        self._rule, self._places = _rule(task.optimizer(model.parameters()), list(params.values()), self.params, tuning)
+        self._rule, self._places = elementwise_rule(task.optimizer(model.parameters()), own, self.params, tuning.small)
         self._net = StackedNet(model, self.noise, device, tuning)
         self._leaves = {
             name: view.detach().requires_grad_(trained)
@@ -110,10 +100,6 @@ class Program:
         """The number of the step, on the device."""
         self._groups: list[Groups] = []
         """Each member's optimizer settings, including the changes of its scheduler."""
-        self._before: list[list[int]] = [[] for _ in range(members)]
-        """The fingerprints of `_own` at the beginning of the round."""
-        self.average = None if task.ema is None else Rows(params, members, device)
-        """The averaged weights."""
         stand_ins = [] if task.scheduler is None else [task.optimizer(stand_in.parameters()) for _ in range(members)]
         self.schedules = VectorizedSchedulers(task, stand_ins) if stand_ins else None
 
@@ -133,9 +119,9 @@ class Program:
         self._measures.faults.update(faults)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all parameters, buffers and averaged weights, without those that members share."""
-        return self.params.nbytes + self.buffers.nbytes + (0 if self.average is None else self.average.nbytes)
+    def shared(self) -> SharedTensors:
+        """The tensors that all members share."""
+        return self.tensors.shared
 
     def configure(self, settings: Sequence[Settings], *, stacked: Collection[str] | None = None) -> None:
         """Set each member's settings; `stacked` as in `StackedNet.configure`."""
@@ -150,7 +136,7 @@ class Program:
         else:
             limits = torch.tensor([math.inf if norm is None else norm for norm in norms], dtype=torch.float64)
             self._norms = limits.to(self._device) if self._norms is None else self._norms.copy_(limits)
-        if self.average is not None:
+        if self.tensors.average is not None:
             self._decays.copy_(torch.tensor([own.task["ema"] for own in settings], dtype=torch.float64))
         self._use(self._fitting())
 
@@ -211,7 +197,8 @@ class Program:
 
     def _make(self, kind: type[Any]) -> Stepper:
         if kind is Separate:
-            held = {i: self.shared.tensors[name] for i, name in enumerate(self._names) if name in self.shared.tensors}
+            names = self.tensors.names
+            held = {i: self.shared.tensors[name] for i, name in enumerate(names) if name in self.shared.tensors}
             return Separate(self._task.optimizer, self.params, self._trained, held)
         stepper: Stepper = kind(self.params, self.params.flat, self.tuning.block, self._places)
         return stepper
@@ -279,8 +266,8 @@ class Program:
         self._stepper.step(gradients)
         if self.schedules is not None and not self.schedules.by_score:
             self._adjust(self.schedules.step())
-        if self.average is not None:
-            self.average.approach(self.params, 1 - decay_at(self._decays, self._step))
+        if self.tensors.average is not None:
+            self.tensors.average.approach(self.params, 1 - decay_at(self._decays, self._step))
 
     def schedule_by(self, losses: Sequence[float]) -> None:
         """After a round, step the schedulers that use the validation loss, (members,)."""
@@ -317,7 +304,7 @@ class Program:
             last: The end of the range of members, exclusive.
         """
         self._net.eval()
-        weights = self.params if self.average is None else self.average
+        weights = self.params if self.tensors.average is None else self.tensors.average
         views = (weights.views, self.buffers.views, self._net.attributes)
         params, buffers, attributes = ({name: view[first:last] for name, view in of.items()} for of in views)
         if not self._is_chain(inputs):
@@ -368,13 +355,7 @@ class Program:
 
     def gather(self, sources: Sequence[int]) -> None:
         """Copy member `sources[i]` to each member i, with the same result as loading its state."""
-        self.params.gather(sources)
-        self.buffers.gather(sources)
-        if self.average is not None:
-            self.average.gather(sources)
-        with torch.no_grad():
-            for name, buffer in self._passing.items():
-                self.buffers.views[name].copy_(buffer)
+        self.tensors.gather(sources)
         if self._stepper is not None:
             self._stepper.gather(sources)
 
@@ -384,13 +365,8 @@ class Program:
         Raises:
             NotShareable: A shared tensor differs from that of an earlier member.
         """
-        model, memory = whole(state["model"]), state["optimizer"]["state"]
-        given = {name: model[key] for key, name in self._saved.items()}
-        self.shared.load(given)
-        if self.average is not None:
-            self.average.load(index, state["ema"])
-        self.params.load(index, given)
-        self.buffers.load(index, {**self._passing, **given})
+        self.tensors.load(index, state)
+        memory = state["optimizer"]["state"]
         assert self._stepper is not None  # noqa: S101 (configured before)
         if isinstance(self._stepper, Elementwise) and not self._stepper.holds(memory, len(self._leaves)):
             self._use(Separate)
@@ -407,70 +383,8 @@ class Program:
             rows.release()
 
     def _all_rows(self) -> list[Rows]:
-        kept = self._stepper.rows if isinstance(self._stepper, Elementwise) else []
-        return [self.params, self.buffers, *kept, *([] if self.average is None else [self.average])]
+        return [*self.tensors.rows, *(self._stepper.rows if isinstance(self._stepper, Elementwise) else [])]
 
     def dump(self, index: int) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
         """The states of one member's network and optimizer; tensors are shared, not copied, frozen ones are marked."""
-        own = {**self.params.row(index), **self.buffers.row(index)}
-        row: dict[str, Any] = {**own, **self.shared.tensors, **self._marks(index)}
-        memory = {} if self._stepper is None else self._stepper.dump(index)
-        model = OrderedDict((key, row[name]) for key, name in self._saved.items())
-        vars(model).update(vars(self._saved))  # `_metadata`: the versions of the layers
-        return model, memory
-
-    def averaged(self, index: int) -> dict[str, Any] | None:
-        """The averaged weights of one member, in a state; None: the task has no average."""
-        if self.average is None:
-            return None
-        row = {**self.shared.tensors, **self._marks(index), **self.average.row(index)}
-        return {name: row[name] for name in self._names}
-
-    def _marks(self, index: int) -> Mapping[str, Frozen]:
-        """The frozen tensors in the state of one member; unlike others, they are stored apart."""
-        own = self._own(index)
-        same = [now == before for now, before in zip(fingerprints(own.values()), self._before[index], strict=True)]
-        return self.shared.marks({name: own[name] for name, unchanged in zip(own, same, strict=True) if unchanged})
-
-    def _own(self, index: int) -> dict[str, Tensor]:
-        """The tensors of one member that are not trained, but not shared either."""
-        if not self.shared.own:
-            return {}
-        row = {**self.params.row(index), **self.buffers.row(index)}
-        return {name: row[name] for name in self.shared.own}
-
-    def mark_start(self) -> None:
-        """Record which tensors change in the round that begins."""
-        self._before = [fingerprints(self._own(index).values()) for index in range(self.members)]
-
-
-def _rule(
-    optimizer: Optimizer, own: Sequence[Tensor], params: Rows, tuning: Tuning
-) -> tuple[type[Elementwise] | None, Sequence[int]]:
-    """The equivalent of an optimizer over all rows at once, and the numbers of the parameters in the optimizer.
-
-    None if it does not exist or is not faster. Parameters that are not trained are never stepped.
-    """
-    flat, groups = params.flat, optimizer.param_groups
-    if flat is None or flat.dtype not in (torch.float32, torch.float64) or len(groups) != 1:
-        return None, []
-    if tuning.small is not None and flat.shape[1] > tuning.small:
-        return None, []
-    places = [place for place, parameter in enumerate(groups[0]["params"]) if parameter.requires_grad]
-    every = [id(groups[0]["params"][place]) for place in places] == [id(parameter) for parameter in own]
-    return (ELEMENTWISE.get(type(optimizer)) if every and not is_hooked(optimizer) else None), places
-
-
-def _saved_names(model: nn.Module, tensors: Mapping[str, Tensor]) -> OrderedDict[str, str]:
-    """The unique name of each tensor by its keys in the `state_dict`; tied weights have several keys."""
-    names = {id(tensor): name for name, tensor in tensors.items()}
-    state = model.state_dict(keep_vars=True)
-    saved: OrderedDict[str, str] = OrderedDict()
-    vars(saved).update(vars(state))
-    for key, value in state.items():
-        if id(value) not in names:
-            raise TaskError(
-                f"the network keeps '{key}', which is neither a parameter nor a buffer; use the executor 'processes'"
-            )
-        saved[key] = names[id(value)]
-    return saved
+        return self.tensors.dump(index), {} if self._stepper is None else self._stepper.dump(index)

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pbt.pytorch.supervised import SupervisedTask, steps_by_score
+from pbt.pytorch.supervised import SupervisedTask
+from pbt.pytorch.trainer import steps_by_score
 from pbt.pytorch.vectorized.settings import Groups, Settings
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from pbt.domains import Value
 from pbt.errors import TaskError
 from pbt.executors.base import State
 from pbt.pytorch.bind import (
@@ -27,6 +26,7 @@ from pbt.pytorch.noise import KeyedDropout, Noise
 from pbt.pytorch.supervised import SupervisedTask
 from pbt.pytorch.vectorized.unsaved import SharedValues
 from pbt.space import HParams
+from pbt.values import Value
 
 _KNOWN = (AttributeBinding, AugmentBinding, DropoutBinding, LossBinding, OptimizerBinding, SettingBinding)
 Groups = list[dict[str, Any]]

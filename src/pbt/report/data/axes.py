@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pbt.core.population import StateRef
-from pbt.domains import Choice, Domain, Value
+from pbt.domains import Choice, Domain
+from pbt.values import Value, typed
 
 Item = TypeVar("Item")
 Number = float | None
@@ -138,8 +139,8 @@ class Axis:
         """The coordinate of a value; None if it has none."""
         if self.options:
             # Compared with their types, because 1 == True but they are different options.
-            keys = [(type(option), option) for option in self.options]
-            return keys.index((type(value), value)) if (type(value), value) in keys else None
+            keys = list(map(typed, self.options))
+            return keys.index(typed(value)) if typed(value) in keys else None
         if not isinstance(value, (int, float)):
             return None
         return 1 - value if self.flipped else value

@@ -5,16 +5,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pbt.core.events import Born, Failed
 from pbt.core.history import TrainedState
-from pbt.domains import Value
 from pbt.report.data.axes import thin, thinned
 from pbt.report.snapshot import RunSnapshot
 from pbt.space import HParams
 from pbt.store.logs import LogTail
 from pbt.text import number, printable, span
+from pbt.values import Value
 
 MEMBERS = 5_000
 """The most members in the table."""
@@ -71,7 +71,7 @@ def member_table(snapshot: RunSnapshot) -> MemberTable:
     more = ("copies of others", "times copied", "failed rounds")
     return MemberTable(
         head=(*head, *more, *snapshot.space),
-        rows=tuple(sorted(kept, key=lambda row: int(row[0] or 0))),
+        rows=tuple(sorted(kept, key=lambda row: cast("int", row[0]))),
         note=thinned("members", len(kept), len(rows)),
     )
 
@@ -203,7 +203,9 @@ def _failure(snapshot: RunSnapshot, failure: Failed) -> dict[str, str]:
 
 
 def plain_value(value: Value) -> Value:
-    """A value for JSON: NaN and infinities, which it lacks, as text."""
+    """A value for JSON: NaN and infinities, which it lacks, and tuples as text."""
+    if isinstance(value, tuple):
+        return number(value)
     if not isinstance(value, float):
         return value
     text = f"{value:.8g}"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from pbt.core.history import TrainedState
 from pbt.core.population import StateRef
-from pbt.domains import Value
 from pbt.report.data.axes import Axis, Curve, Point, axis_of, joined, thin, thinned
 from pbt.report.snapshot import RunSnapshot
+from pbt.values import Value
 
 POINTS = 24_000
 """The most points of all panels together."""

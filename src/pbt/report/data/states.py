@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pbt.core.history import TrainedState
-from pbt.domains import Value
 from pbt.report.data.axes import Axis, axis_of, thin, thinned
 from pbt.report.data.plane import frame_states
 from pbt.report.snapshot import RunSnapshot
+from pbt.text import number
+from pbt.values import Value
 
 STATES = 30_000
 """The most states of a run that are all in the table; of a larger run, those of the plane and of the best state."""
@@ -83,7 +84,9 @@ def _start(state: TrainedState) -> list[int] | int | None:
 
 
 def _short(value: Value) -> Value:
-    """Six significant digits; NaN and infinities, which JSON lacks, as text."""
+    """Six significant digits; NaN and infinities, which JSON lacks, and tuples as text."""
+    if isinstance(value, tuple):
+        return number(value)
     if not isinstance(value, float):
         return value
     text = f"{value:.6g}"
@@ -97,5 +100,5 @@ def plain_axis(axis: Axis) -> dict[str, Any]:
         "title": axis.title,
         "log": axis.log,
         "flipped": axis.flipped,
-        "options": list(axis.options),
+        "options": [_short(one) if isinstance(one, tuple) else one for one in axis.options],
     }

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
@@ -16,6 +17,9 @@ from pbt.text import printable
 
 SHARED = ("look.js", "parts.js", "choices.js", "hover.js", "views.js", "member.js", "tables.js", "figures.js")
 """The scripts of this folder that the report and the dashboard share, in the order in which they run."""
+
+_NUMBER = re.compile(r"[-–+\d]|$")  # noqa: RUF001 (a dash stands for no value)
+"""How a number, a range, no value or an empty cell begins; a column with any other cell is one of texts."""
 
 
 def page(
@@ -139,8 +143,13 @@ def _section(one: ReportSection, figures: Mapping[str, Any]) -> str:
 def _table(table: FigureTable | None) -> str:
     if table is None:
         return ""
-    head = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in table.head)
-    rows = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    texts = [any(not _NUMBER.match(row[i]) for row in table.rows) for i in range(len(table.head))]
+    kinds = [' class="text"' if is_text else "" for is_text in texts]
+    head = "".join(f'<th scope="col"{kind}>{_escaped(cell)}</th>' for kind, cell in zip(kinds, table.head, strict=True))
+    rows = "".join(
+        f"<tr>{''.join(f'<td{kind}>{_escaped(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))}</tr>"
+        for row in table.rows
+    )
     return (
         f"<details><summary>{_escaped(table.summary)}</summary>"
         f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'

@@ -14,6 +14,7 @@ const figures = (() => {
   // Layout keys that zooming and panning change: the range of an axis, or one end of it.
   const RANGE = /^([xy]axis\d*)\.range(?:\[[01]\])?$/;
   const ALL = "all";
+  const HIDDEN = "legendonly"; // of plotly.js: listed in the legend alone
 
   const axes = (layout) => Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key));
   const short = (end) => (typeof end === "number" ? Number(end.toPrecision(7)) : end);
@@ -40,12 +41,15 @@ const figures = (() => {
       // round, and a double-click would restore the range of the first round.
       this.zoomed = this.#kept();
       this.resets = 0;
+      // The traces that the reader shows or hides, unlike the figure itself.
+      this.toggled = new Set((choices.get(name, "legend") ?? "").split("~").filter(Boolean));
       this.round = choices.get(name, "round");
       this.seen = false;
       this.fresh = false;
       this.begun = false;
       this.slider = null;
       this.controls = [];
+      this.own = new Map();
       this.drawing = Promise.resolve();
     }
 
@@ -122,6 +126,8 @@ const figures = (() => {
         const name = `${trace.yaxis ?? "y"}-${trace.name ?? ""}`.replace(/[^A-Za-z0-9]+/g, "-"), count = names.get(name) ?? 0;
         names.set(name, count + 1);
         trace.uid = `${name}-${count}`;
+        this.own.set(trace.uid, trace.visible);
+        if (this.toggled.has(trace.uid)) trace.visible = trace.visible === HIDDEN ? true : HIDDEN;
         // The page draws the label itself.
         if (trace.hoverinfo !== "skip") Object.assign(trace, { hoverinfo: "none", hovertemplate: "" });
       }
@@ -144,6 +150,7 @@ const figures = (() => {
       // An invisible element in which plotly.js measures texts, hidden from screen readers.
       document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
       this.div.on("plotly_relayout", (changes) => this.#zoom(changes));
+      this.div.on("plotly_restyle", ([changes]) => "visible" in changes && this.#toggle());
       this.div.on("plotly_doubleclick", () => this.#back());
       this.div.on("plotly_hover", hover.show);
       this.div.on("plotly_unhover", hover.hide);
@@ -200,6 +207,13 @@ const figures = (() => {
       const found = (choices.get(this.name, "zoom") ?? "").split("~~").map((one) => one.split("~"));
       return new Map(found.filter(([axis, ...ends]) => /^[xy]axis\d*$/.test(axis) && ends.length === 2 && ends.every((end) => end !== "" && Number.isFinite(Number(end))))
         .map(([axis, ...ends]) => [axis, ends.map(Number)]));
+    }
+
+    #toggle() {
+      const isHidden = (visible) => visible === HIDDEN;
+      const found = this.div.data.filter(({ uid, visible }) => isHidden(visible) !== isHidden(this.own.get(uid)));
+      this.toggled = new Set(found.map(({ uid }) => uid));
+      choices.set(this.name, "legend", [...this.toggled].join("~"));
     }
 
     // Reset a zoomed figure to its own ranges, and a figure that is not zoomed to all of its data.

@@ -50,8 +50,10 @@ const parts = {
   // A table; `head` and the cells of `rows` are texts or elements.
   table(head, rows, label) {
     const { element } = parts;
+    const isText = (cell) => cell instanceof Node || !/^[-–+\d]|^$/.test(cell);
+    const kinds = head.map((_, i) => (rows.some((cells) => isText(cells[i])) ? "text" : null));
     const line = (tag, cells, more) => element("tr", {
-      children: cells.map((cell) => (cell instanceof Node ? element(tag, { children: [cell], ...more }) : element(tag, { text: cell, ...more }))),
+      children: cells.map((cell, i) => element(tag, { class: kinds[i], ...(cell instanceof Node ? { children: [cell] } : { text: cell }), ...more })),
     });
     const made = element("table", {
       children: [

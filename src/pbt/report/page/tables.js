@@ -116,12 +116,16 @@ const tables = (() => {
         const order = compare(a[column], b[column]);
         return order === null ? empty(a[column]) - empty(b[column]) : down ? -order : order;
       });
-      [...this.header.children].forEach((cell, i) => cell.setAttribute("aria-sort", i !== column ? "none" : down ? "descending" : "ascending"));
+      const kinds = this.head.map((_, i) => (this.rows.some((row) => typeof row[i] === "string") ? "text" : null));
+      [...this.header.children].forEach((cell, i) => {
+        cell.setAttribute("aria-sort", i !== column ? "none" : down ? "descending" : "ascending");
+        cell.className = kinds[i] ?? "";
+      });
       parts.setText(this.count, `${this.found.length.toLocaleString("en")} of ${this.rows.length.toLocaleString("en")}`);
       this.body.replaceChildren(...this.found.slice(0, this.shown).map((row) => element("tr", {
         children: row.map((found, i) => {
           const made = this.cell?.(i, found, row);
-          return made ? element("td", { children: [made] }) : element("td", { text: value(found) });
+          return element("td", { class: kinds[i], ...(made ? { children: [made] } : { text: value(found) }) });
         }),
       })));
       this.more.hidden = this.found.length <= this.shown;

@@ -66,7 +66,7 @@ class Callbacks(Observer):
 
     def on_start(self, engine: Engine) -> None:
         """Report the start, and the decisions made on resuming."""
-        events = engine.store.events()
+        events = engine.history()
         self._reported = len(events) if self._known is None else self._known
         before = events[: self._reported]
         self._records = Records(engine.view.sign)

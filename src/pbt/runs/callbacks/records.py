@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pbt.core.events import Born, Decided, Decision, Ended, Event, Failed, Opening, Reported, Retired
-from pbt.domains import Value
 from pbt.runs.log_entries import points_of
 from pbt.runs.results import Run
 from pbt.space import HParams
 from pbt.store.points import Points
+from pbt.values import Value
 
 RunOutcome = Literal["finished", "interrupted", "failed"]
 

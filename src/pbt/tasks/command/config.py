@@ -4,7 +4,7 @@ The file is data. Nothing in it is executed but the command, when the run starts
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from pbt.core.exploit import Truncation
 from pbt.core.explore import Perturb
 from pbt.core.strategy import Plan, Strategy
 from pbt.errors import ConfigError, UsageError, nearest
+from pbt.initial import latin_hypercube, sobol
 from pbt.runs.experiment import Experiment
 from pbt.runs.placement import Placement
+from pbt.space import HParams, Space
 from pbt.strategies.registry import NEED_A_RUN, named
 from pbt.tasks.command.domains import space_of
 from pbt.tasks.command.task import Command
@@ -34,6 +36,7 @@ rounds = 10               # rounds per member
 steps = 1000              # training steps per round, as {steps}
 seed = 0
 
+# initial = "sobol"       # initial values spread evenly; without it they are drawn
 # timeout = 3600          # seconds for a round, after which the member has failed
 # cwd = "."               # the program's working directory, seen from this file
 # in_place = true         # for programs that resume from the folder in which they save; then leave out {start}
@@ -75,13 +78,13 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "command": (str, list),
     "space": (dict,),
     "score": (str,),
-    "objective": (str,),
+    "objective": (str, list),
     "population": (int,),
     "rounds": (int,),
     "steps": (int,),
     "seed": (int,),
     "note": (str,),
-    "initial": (list,),
+    "initial": (list, str),
     "metrics": (str,),
     "patterns": (dict,),
     "in_effect": (dict,),
@@ -153,9 +156,7 @@ def experiment_from(given: Mapping[str, Any], folder: Path) -> Experiment:
             raise ConfigError(f"expected '{name}', found none; pbt init writes an example")
     for name in ("patterns", "in_effect", "env"):
         _check(given.get(name, {}), dict.fromkeys(given.get(name, {}), (str,)), f"{name}.")
-    for values in given.get("initial", ()):
-        if not isinstance(values, dict):
-            raise ConfigError(f"initial: expected tables of hyperparameters, as {{ lr = 0.1 }}, got {values!r:.80}")
+    space = space_of(given["space"])
     own = {name: given[name] for name in _OF_COMMAND if name in given}
     task = Command(given["command"], cwd=folder / given.get("cwd", "."), env=dict(given.get("env", {})), **own)
     placement = given.get("placement", {})
@@ -163,13 +164,29 @@ def experiment_from(given: Mapping[str, Any], folder: Path) -> Experiment:
     rest = {
         name: given[name] for name in ("objective", "population", "rounds", "seed", "note", "initial") if name in given
     }
+    if "initial" in rest:
+        rest["initial"] = _initial(space, given)
     return Experiment(
         task=task,
-        space=space_of(given["space"]),
+        space=space,
         plan=_plan(given.get("plan", {}), given.get("steps", 1), given.get("rounds")),
         placement=Placement(**{"executor": "auto", **placement}),
         **rest,
     )
+
+
+def _initial(space: Space, given: Mapping[str, Any]) -> Sequence[HParams]:
+    """The initial values: tables, or the points of a named design, one per member."""
+    initial: Any = given["initial"]
+    if isinstance(initial, str):
+        designs = {"sobol": sobol, "latin-hypercube": latin_hypercube}
+        if initial not in designs:
+            raise ConfigError(f"initial: expected 'sobol', 'latin-hypercube' or tables, got '{initial}'")
+        return designs[initial](space, given.get("population", Experiment.population), given.get("seed", 0))
+    for values in initial:
+        if not isinstance(values, dict):
+            raise ConfigError(f"initial: expected tables of hyperparameters, as {{ lr = 0.1 }}, got {values!r:.80}")
+    return tuple(initial)
 
 
 def _plan(given: Mapping[str, Any], steps: int, rounds: int | None) -> Strategy:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pbt.domains import Choice, Domain, Float, Int, Value
+from pbt.domains import Choice, Domain, Float, Int
 from pbt.errors import SpaceError, nearest
 from pbt.space import Space
+from pbt.values import Value
 
 FORMS = "'log:1e-5..1e-1', '0.1..0.9', 'one_minus_log:0.9..0.999', 'int:1..8', 'int-log:16..512', 'choice:a,b' or \
 'ordered:16,32,64'"
@@ -26,7 +27,8 @@ def domain_of(name: str, text: str) -> Domain:
         kind, rest = "", text.strip()
     try:
         if kind in _CHOICES:
-            return Choice(tuple(map(_value, rest.split(","))), ordered=_CHOICES[kind])
+            options = json.loads(f"[{rest}]") if "[" in rest else tuple(map(_value, rest.split(",")))
+            return Choice(options, ordered=_CHOICES[kind])
         low, dots, high = rest.partition("..")
         if dots and kind in _SCALES:
             return Float(float(low), float(high), _SCALES[kind])  # type: ignore[arg-type]

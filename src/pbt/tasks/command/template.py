@@ -1,5 +1,6 @@
 """The command line of a program as a template: placeholders, and optional parts that fall away without a value."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ def text_of(value: Any) -> str:
     """A value as a word of a command line: strings as they are, others as in JSON."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return repr(value) if isinstance(value, float) else str(value)
 
 
