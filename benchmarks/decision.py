@@ -20,7 +20,7 @@ from pbt.core.fold import apply
 from pbt.core.population import Member, StateRef, Stored, View
 from pbt.core.rng import Rng
 from pbt.core.strategy import Plan
-from pbt.runs.engine import uncollected
+from pbt.runs.collector import uncollected
 from pbt.space import Space
 from pbt.store.event_text import dump, text_of
 from pbt.store.sqlite import RunStore

@@ -4,10 +4,9 @@
 so a resumed run takes the same path as a new one.
 """
 
-import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +31,7 @@ from pbt.errors import (
     original,
 )
 from pbt.executors.base import Failure, Outcome, Report, RoundTask
+from pbt.runs.collector import uncollected
 from pbt.runs.folding import CheckpointWriter, fold_log
 from pbt.runs.inherited_memory import continuing_from_log
 from pbt.runs.log_entries import decided_events, event_of, first_events, notes_of, other_scores
@@ -53,22 +53,6 @@ FATAL = {
 `refused`: no member can be trained in the chosen way. A mistake in one member's round is that member's failure.
 """
 LOST_DEVICE = "; resume the run: no finished round is lost; the executor 'processes' replaces such a worker by itself"
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Suspend the garbage collector.
-
-    A round makes several long-lived records per member, and the collector scans all of them repeatedly: with 100,000
-    members that takes as long as a quarter of the decisions.
-    """
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
 
 
 class Observer:
