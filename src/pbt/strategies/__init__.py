@@ -1,12 +1,13 @@
 """Further algorithms, one module each; docs/choosing.md compares them.
 
-`MultipleFrequencies`, `IPBT`, `Backtracking`, `Fire`, `PB2`, `PB2Mix` and `PairwiseLearning` replace a `Plan`;
+`MultipleFrequencies`, `IPBT`, `Backtracking`, `Fire`, `PB2`, `PB2Mix`, `BGPBT` and `PairwiseLearning` replace a `Plan`;
 `guarded`, `trimmed_deviation`, `since_copy`, `augmentation_step` and `pareto` are rules for one.
 """
 
 from pbt.strategies.augmentation import augmentation_step
 from pbt.strategies.backtracking import Backtracking
 from pbt.strategies.base import Rounds
+from pbt.strategies.bg_pbt import BGPBT
 from pbt.strategies.fire import Fire
 from pbt.strategies.gpbt_pl import PairwiseLearning
 from pbt.strategies.guarded import guarded, since_copy, trimmed_deviation
@@ -17,6 +18,7 @@ from pbt.strategies.pb2 import PB2
 from pbt.strategies.pb2_mix import PB2Mix
 
 __all__ = [
+    "BGPBT",
     "IPBT",
     "PB2",
     "Backtracking",

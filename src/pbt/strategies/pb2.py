@@ -16,7 +16,7 @@ from pbt.errors import UsageError
 from pbt.space import HParams, Space
 from pbt.strategies.base import NO_DONOR, Rounds
 from pbt.strategies.gains import Bounds, GainRow, at_share, choices, numbers, observed, points, row_of, standardized
-from pbt.strategies.surrogate import Acquisition, Kernel, fit, propose
+from pbt.strategies.surrogate import Acquisition, Kernel, fit, joined, propose
 from pbt.values import Value, plain
 
 FACTORS = (0.8, 1.2)
@@ -60,6 +60,7 @@ class Bandits(Rounds):
     time: Literal["run", "rounds"] = "run"
     eps_cap: float = 0.5
     rows: int = 1000
+    refit: bool = False
 
     def __post_init__(self) -> None:
         Rounds.__post_init__(self)
@@ -171,13 +172,17 @@ class Bandits(Rounds):
         kinds = self.compared(space)
         seen, tried, here = (points(part, space, kinds, wave.times, wave.scores) for part in (rows, pending, [now]))
         gains = standardized([row.gain for row in rows])
+        # As published: PB2-Mix starts at 0, PB2 at 0.1.
+        eps = 0.0 if seen.kinds else 0.1
         if key not in wave.kernels:
-            # As published: PB2-Mix starts at 0, PB2 at 0.1.
-            wave.kernels[key] = fit(seen, gains, eps=0.0 if seen.kinds else 0.1, eps_cap=self.eps_cap)
+            wave.kernels[key] = fit(seen, gains, eps=eps, eps_cap=self.eps_cap)
+        unsure = None
+        if self.refit:
+            unsure = fit(joined(seen, tried), [*gains, *[0.0] * len(pending)], eps=eps, eps_cap=self.eps_cap)
         # Column 0 is the score before the round.
         columns = {name: 1 + i for i, name in enumerate(numbers(space)) if name in names}
         starts = [{column: rng.random() for column in columns.values()} for _ in range(RESTARTS)]
-        best = propose(wave.kernels[key], seen, gains, tried, here, starts, self.acquisition)
+        best = propose(wave.kernels[key], seen, gains, tried, here, starts, self.acquisition, unsure)
         return wave.kernels[key], {name: best[column] for name, column in columns.items()}
 
 
@@ -205,6 +210,8 @@ class PB2(Bandits):
             forgotten.
         rows: The most rounds of single members that are remembered, 2 to 1000. All are logged every round: about 100 kB
             for 1000 rows of three values.
+        refit: Whether the uncertainty is that of a second kernel, fitted to the pending rows as well, with gains of 0,
+            as in the published programs. It takes a fit per copy instead of one per round.
 
     Raises:
         UsageError: An argument is outside its range.

@@ -45,6 +45,7 @@ class PB2Mix(Bandits):
         time: As in `PB2`.
         eps_cap: As in `PB2`.
         rows: As in `PB2`.
+        refit: As in `PB2`.
 
     Raises:
         UsageError: An argument is outside its range.

@@ -108,6 +108,9 @@ PLANS: Mapping[str, RegisteredStrategy] = {
     ),
     "pb2": RegisteredStrategy(line="a time-varying Gaussian process proposes values", make=partial(_of, "pb2:PB2")),
     "pb2-mix": RegisteredStrategy(line="the same with bandits for choices", make=partial(_of, "pb2_mix:PB2Mix")),
+    "bg-pbt": RegisteredStrategy(
+        line="pb2 near the copied values, for numbers and choices", make=partial(_of, "bg_pbt:BGPBT")
+    ),
     "fire": RegisteredStrategy(
         line="sub-populations and evaluators that reward the rate of improvement", make=partial(_of, "fire:Fire")
     ),

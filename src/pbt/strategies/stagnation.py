@@ -9,7 +9,7 @@ equal bits.
 import math
 from collections.abc import Sequence
 
-from pbt.strategies.surrogate import _one_thread, _tensor
+from pbt.strategies.surrogate import _tensor, one_thread
 
 WINDOW = 15
 """The points over which a rise can be too slow."""
@@ -30,7 +30,7 @@ def smoothed(series: Sequence[float]) -> list[float]:
         return values
     import torch
 
-    with _one_thread():
+    with one_thread():
         targets = _tensor(values)[:, None]
         order = torch.arange(len(values), dtype=targets.dtype, device="cpu")
         gaps = (order[:, None] - order).abs()[None] / _tensor(_LENGTHS)[:, None, None]

@@ -2,7 +2,7 @@
 
 The kernel is that of Bogunovic et al. 2016 (arXiv 1601.06650) as used by Parker-Holder et al. for PB2 (2020, arXiv
 2002.02518) and, with categories, for PB2-Mix (2021, arXiv 2106.15883). Linear algebra in float64 on one thread,
-gradients by autograd and a fixed number of steps: equal rows give equal bits. The caller passes the starting points, so
+gradients by autograd, a bounded number of steps: equal rows give equal bits. The caller passes the starting points, so
 torch's generator is never used. Torch is imported when the first kernel is fitted.
 """
 
@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pbt.strategies.ascent import climb
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 Acquisition = Literal["variance", "std"]
 
-KERNEL_STEPS = 40
-"""Steps of gradient ascent to fit a kernel."""
+KERNEL_STEPS = 100
+"""The most evaluations to fit a kernel."""
 POINT_STEPS = 25
-"""Steps of gradient ascent to find a point."""
+"""The most evaluations to find a point."""
 FITTED_ROWS = 128
 """The most rows to which a kernel is fitted, evenly spread over time; all 1,000 would take fifty times as long."""
 _BOXES: Mapping[str, tuple[float, float]] = {
@@ -98,23 +100,30 @@ def fit(seen: Points, values: Sequence[float], *, eps: float = 0.1, eps_cap: flo
     rows = min(len(values), FITTED_ROWS)
     chosen = [i * len(values) // rows for i in range(rows)]
     boxes = {**_BOXES, "eps": (0.0, eps_cap)} | ({"eps_kinds": (0.0, eps_cap), "mix": (0.0, 1.0)} if seen.kinds else {})
-    with _one_thread():
+    with one_thread():
         targets = _tensor([[values[i]] for i in chosen])
-        points = _tensors(_only(seen, chosen))
+        points = tensors(_only(seen, chosen))
         between, eye = _between(points, points), _eye(rows)
 
-        def likelihood(places: "Tensor") -> "Tensor":
-            kernel = _kernel(places[0], boxes)
-            root = torch.linalg.cholesky(kernel(*between) + kernel.noise * eye)
-            residual = torch.linalg.solve_triangular(root, targets, upper=False)
-            height: Tensor = -(residual**2).sum().reshape(1) / 2 - root.diagonal().log().sum()
-            return height
+        def likelihood(places: "Tensor") -> tuple["Tensor", "Tensor"]:
+            with torch.enable_grad():
+                places = places.detach().requires_grad_()
+                kernels = [_kernel(place, boxes) for place in places]
+                covariances = torch.stack([kernel(*between) + kernel.noise * eye for kernel in kernels])
+            roots = torch.linalg.cholesky(covariances.detach())
+            weights = torch.cholesky_solve(targets.expand(len(places), -1, -1), roots)
+            height = -(weights * targets).sum((1, 2)) / 2 - roots.diagonal(dim1=1, dim2=2).log().sum(1)
+            # The derivative by the covariances is known; differentiating the factorization would take longer.
+            slopes = (weights @ weights.mT - torch.cholesky_inverse(roots)) / 2
+            (gradient,) = torch.autograd.grad(covariances, places, grad_outputs=slopes)
+            return height, gradient
 
-        first = Kernel(eps=min(eps, eps_cap))
-        best, _ = _climb(
-            likelihood, _tensor([[_place(name, getattr(first, name), boxes[name]) for name in boxes]]), KERNEL_STEPS
-        )
-        return _kernel(best[0].tolist(), boxes)
+        # The likelihood often has several maxima: where all is noise, and where little is.
+        calm = Kernel(variance=5.0, noise=1e-3, eps=eps_cap / 2, mix=0.0)
+        first = [Kernel(eps=min(eps, eps_cap)), calm]
+        starts = [[_place(name, getattr(kernel, name), boxes[name]) for name in boxes] for kernel in first]
+        found, heights = climb(likelihood, _tensor(starts), KERNEL_STEPS)
+        return _kernel(found[int(heights.argmax())].tolist(), boxes)
 
 
 def _place(name: str, value: float, box: tuple[float, float]) -> float:
@@ -141,6 +150,7 @@ def propose(
     here: Points,
     starts: Sequence[Mapping[int, float]],
     acquisition: Acquisition,
+    unsure: Kernel | None = None,
 ) -> dict[int, float]:
     """The point that maximizes the mean plus weighted uncertainty.
 
@@ -152,57 +162,71 @@ def propose(
         here: One row: the current time, the place to optimize, and its choices.
         starts: The starting points: for each, the values of the columns to optimize, the same columns in all.
         acquisition: The measure of uncertainty: `"variance"` as in the published programs, `"std"` as in the paper.
+        unsure: The kernel of the uncertainty; None: `kernel`.
 
     Returns:
         The best value, 0 .. 1, by column.
     """
+    columns = list(starts[0])
+    with one_thread():
+        worth = acquired((kernel, unsure or kernel), seen, values, pending, acquisition, confidence(len(values)))
+        now, place, kinds = tensors(_only(here, [0] * len(starts)))
+        first = _tensor([[start[column] for column in columns] for start in starts])
+        found, worths = climb(along(worth, now, place, kinds, columns), first, POINT_STEPS)
+        return dict(zip(columns, found[int(worths.argmax())].tolist(), strict=True))
+
+
+Worth = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
+"""The height of candidates: their times, places and choices."""
+
+
+def acquired(
+    kernels: tuple[Kernel, Kernel],
+    seen: Points,
+    values: Sequence[float],
+    pending: Points,
+    acquisition: Acquisition,
+    weight: float,
+) -> Worth:
+    """The mean by the first kernel plus weighted uncertainty by the second, as a function of candidates."""
     import torch
 
-    columns, n = list(starts[0]), len(values)
-    with _one_thread():
-        both = _tensors(_joined(seen, pending))
-        # The Cholesky factor of the observed rows is the upper left corner of the whole: one factorization suffices.
-        root = torch.linalg.cholesky(kernel(*_between(both, both)) + kernel.noise * _eye(len(both[0])))
-        weights = torch.cholesky_solve(_tensor([[value] for value in values]), root[:n, :n])
-        now, place, kinds = _tensors(_only(here, [0] * len(starts)))
+    n, both = len(values), tensors(joined(seen, pending))
+    kernel, unsure = kernels
+    root = torch.linalg.cholesky(unsure(*_between(both, both)) + unsure.noise * _eye(len(both[0])))
+    rows, corner = tensors(seen), root[:n, :n]
+    if kernel is not unsure:
+        corner = torch.linalg.cholesky(kernel(*_between(rows, rows)) + kernel.noise * _eye(n))
+    # With one kernel the factor of the observed rows is the upper left corner of the whole.
+    weights = torch.cholesky_solve(_tensor([[value] for value in values]), corner)
 
-        def worth(free: "Tensor") -> "Tensor":
-            moved = place.clone()
-            moved[:, columns] = free
-            cross = kernel(*_between((now, moved, kinds), both))
-            known = torch.linalg.solve_triangular(root, cross.T, upper=False)
-            variance = (kernel.variance - (known**2).sum(0)).clamp(min=1e-12)
-            unsure = variance if acquisition == "variance" else variance.sqrt()
-            height: Tensor = (cross[:, :n] @ weights)[:, 0] + confidence(n) * unsure
-            return height
+    def worth(times: "Tensor", places: "Tensor", kinds: "Tensor | None") -> "Tensor":
+        cross = unsure(*_between((times, places, kinds), both))
+        known = torch.linalg.solve_triangular(root, cross.T, upper=False)
+        variance = (unsure.variance - (known**2).sum(0)).clamp(min=1e-12)
+        near = cross[:, :n] if kernel is unsure else kernel(*_between((times, places, kinds), rows))
+        height: Tensor = (near @ weights)[:, 0] + weight * (variance if acquisition == "variance" else variance.sqrt())
+        return height
 
-        found, worths = _climb(worth, _tensor([[start[column] for column in columns] for start in starts]), POINT_STEPS)
-        best = max(range(len(starts)), key=worths.tolist().__getitem__)
-        return dict(zip(columns, found[best].tolist(), strict=True))
+    return worth
 
 
-def _climb(objective: Callable[["Tensor"], "Tensor"], start: "Tensor", steps: int) -> tuple["Tensor", "Tensor"]:
-    """Projected gradient ascent with Adam's step sizes (arXiv 1412.6980) in the unit box, independently for each row.
-
-    Returns:
-        The best visited point of each row, and its value.
-    """
+def along(
+    worth: Worth, times: "Tensor", places: "Tensor", kinds: "Tensor | None", columns: Sequence[int]
+) -> Callable[["Tensor"], tuple["Tensor", "Tensor"]]:
+    """The heights and their gradients by these columns of the places."""
     import torch
 
-    point, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
-    best, height = start, torch.full_like(start[:, 0], -math.inf)
-    for step in range(1, steps + 1):
+    def objective(free: "Tensor") -> tuple["Tensor", "Tensor"]:
         with torch.enable_grad():
-            point = point.detach().requires_grad_()
-            value = objective(point)
-            (gradient,) = torch.autograd.grad(value.sum(), point)
-        point, value = point.detach(), value.detach()
-        higher = value > height
-        best, height = torch.where(higher[:, None], point, best), torch.where(higher, value, height)
-        mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
-        size = 0.1 * (1 - (step - 1) / steps) / (1 - 0.9**step)
-        point = (point + size * mean / ((square / (1 - 0.99**step)).sqrt() + 1e-12)).clamp(0, 1)
-    return best, height
+            free = free.detach().requires_grad_()
+            moved = places.clone()
+            moved[:, columns] = free
+            height = worth(times, moved, kinds)
+        (gradient,) = torch.autograd.grad(height, free, grad_outputs=torch.ones_like(height))
+        return height.detach(), gradient
+
+    return objective
 
 
 def _only(points: Points, rows: Sequence[int]) -> Points:
@@ -210,14 +234,16 @@ def _only(points: Points, rows: Sequence[int]) -> Points:
     return Points([points.times[i] for i in rows], [points.places[i] for i in rows], kinds)
 
 
-def _joined(one: Points, other: Points) -> Points:
+def joined(one: Points, other: Points) -> Points:
+    """The rows of both."""
     return Points([*one.times, *other.times], [*one.places, *other.places], [*one.kinds, *other.kinds])
 
 
 _Places = tuple["Tensor", "Tensor", "Tensor | None"]
 
 
-def _tensors(points: Points) -> _Places:
+def tensors(points: Points) -> _Places:
+    """The times, places and choices as tensors; None without choices."""
     return _tensor(points.times), _tensor(points.places), _tensor(points.kinds) if points.kinds else None
 
 
@@ -246,7 +272,7 @@ def _eye(rows: int) -> "Tensor":
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute on one thread: floating-point sums depend on the number of threads, and decisions must not."""
     import torch
 
