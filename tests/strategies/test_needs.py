@@ -18,8 +18,8 @@ ONE_IS_ENOUGH = {"own", "pbt", "no-evolution", "selection-only", "explore-only",
 """Plans whose population of one is ordinary training."""
 FEWEST = {"mf-pbt": 16, "ipbt": 3, "fire": 4, "backtracking": 5}
 NAMES = {
-    "mf-pbt": "MultipleFrequencies", "ipbt": "IPBT", "pb2": "PB2", "pb2-mix": "PB2Mix", "fire": "Fire",
-    "backtracking": "Backtracking", "gpbt-pl": "PairwiseLearning", "tournament": "binary_tournament",
+    "mf-pbt": "MultipleFrequencies", "ipbt": "IPBT", "pb2": "PB2", "bg-pbt": "BGPBT", "pb2-mix": "PB2Mix",
+    "fire": "Fire", "backtracking": "Backtracking", "gpbt-pl": "PairwiseLearning", "tournament": "binary_tournament",
     "t-test": "t_test", "since a copy": "trimmed_deviation",
 }  # fmt: skip
 SERIES = {"t-test": 2, "fire": 3}

@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -190,21 +189,6 @@ def test_nothing_else_is_touched():
         torch.set_default_dtype(torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [0, 3])
-def test_a_thousand_rows_in_time(options):
-    """Fit and proposal together take less than 0.6 s of one core."""
-    seen, gains = drifting(1000, 0, width=6, options=options)
-    pending = Points([1.0] * 7, [[0.4] * 6] * 7, [[1]] * 7 if options else ())
-
-    def seconds():
-        start = time.process_time()
-        proposed(seen, gains, pending)
-        return time.process_time() - start
-
-    assert min(seconds() for _ in range(5)) < 0.6
 
 
 def test_torch_is_not_loaded_before():

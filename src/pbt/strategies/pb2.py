@@ -195,7 +195,7 @@ class PB2(Bandits):
 
     Use it for small populations (4 to 8) with one to about six numbers in wide ranges, where random factors would need
     many rounds to leave a bad prior. Do not use it for large populations, where factors search well and a copy costs up
-    to 0.3 s of one core; where the gain of a single round is mostly noise; or where greedy choices are wrong: it models
+    to 0.4 s of one core; where the gain of a single round is mostly noise; or where greedy choices are wrong: it models
     the gain of the next round, so it is greedier than PBT itself.
 
     The first round has no gain, so at the first ready point copies keep the donor's numbers.
