@@ -1,4 +1,4 @@
-"""Maximization in the unit box by projected BFGS, from several starting points at once; PyTorch has none with bounds."""
+"""Maximization in the unit box by projected BFGS, from several starts at once; PyTorch has none with bounds."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
