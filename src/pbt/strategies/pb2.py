@@ -60,7 +60,7 @@ class Bandits(Rounds):
     time: Literal["run", "rounds"] = "run"
     eps_cap: float = 0.5
     rows: int = 1000
-    refit: bool = False
+    refit: bool = True
 
     def __post_init__(self) -> None:
         Rounds.__post_init__(self)
@@ -195,7 +195,7 @@ class PB2(Bandits):
 
     Use it for small populations (4 to 8) with one to about six numbers in wide ranges, where random factors would need
     many rounds to leave a bad prior. Do not use it for large populations, where factors search well and a copy costs up
-    to 0.4 s of one core; where the gain of a single round is mostly noise; or where greedy choices are wrong: it models
+    to 0.6 s of one core; where the gain of a single round is mostly noise; or where greedy choices are wrong: it models
     the gain of the next round, so it is greedier than PBT itself.
 
     The first round has no gain, so at the first ready point copies keep the donor's numbers.
@@ -211,7 +211,7 @@ class PB2(Bandits):
         rows: The most rounds of single members that are remembered, 2 to 1000. All are logged every round: about 100 kB
             for 1000 rows of three values.
         refit: Whether the uncertainty is that of a second kernel, fitted to the pending rows as well, with gains of 0,
-            as in the published programs. It takes a fit per copy instead of one per round.
+            as in the published programs. It takes a fit per copy; without it, one per round is enough.
 
     Raises:
         UsageError: An argument is outside its range.
