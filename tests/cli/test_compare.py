@@ -154,6 +154,7 @@ def test_ctrl_c_stops_it_and_the_printed_line_goes_on(tmp_path, monkeypatch):
     assert violations(tmp_path / "out/own/seed-0") == []
 
 
+@pytest.mark.long
 def test_workers_end_with_their_parent(tmp_path, monkeypatch):
     """Where the command is killed its workers end by themselves, in the middle of a run."""
     monkeypatch.chdir(tmp_path)
@@ -166,6 +167,7 @@ def test_workers_end_with_their_parent(tmp_path, monkeypatch):
     until(lambda: not any(runs(pid) for pid, _ in children))
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_told(folder, capsys):
     """The comparison ends with the remedy, and goes on when it is called again."""
     text = Path("task.py").read_text()

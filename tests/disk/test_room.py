@@ -133,6 +133,7 @@ cp -r "$1/run" "$4"
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("of", ["states", "folders"])
 @pytest.mark.parametrize("is_seen", sampled([True, False], (False,)))
 def test_a_disk_that_is_really_full(is_seen, of, tmp_path, undisturbed) -> None:

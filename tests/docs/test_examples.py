@@ -54,6 +54,7 @@ def test_an_example_is_trained_by_the_command(file, tmp_path):
     assert violations(out) == []
 
 
+@pytest.mark.long
 @each
 def test_an_example_is_a_script_too(file, monkeypatch, capsys):
     """`python examples/x.py` prints what came out, with the schedule that made it."""

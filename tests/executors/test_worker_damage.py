@@ -42,6 +42,7 @@ def test_odd_failures_are_data(tmp_path, executor) -> None:
     assert violations(tmp_path / "run") == []
 
 
+@pytest.mark.long
 def test_what_a_task_leaves_behind_is_ended(tmp_path) -> None:
     """Threads, programs and forked processes of a task hold up neither the next round nor the end, and are ended."""
     setup = WorkerSpec(task=fleet_damage.leave_things, states=StateFiles(None))

@@ -20,6 +20,7 @@ def behind(reference, found):
     return gaps.mean(), gaps.std(ddof=1) / np.sqrt(len(gaps))
 
 
+@pytest.mark.long
 def test_whole_run_as_good_as_rays():
     """On one seed, four members end above those of Ray."""
     assert results("pb2", 4, [0])[0] > RAY[0]

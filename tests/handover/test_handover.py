@@ -33,7 +33,6 @@ class TestInlineInChunks(HandoverContract):
         return InlineExecutor(setup)
 
 
-@pytest.mark.xdist_group("two processes")  # started once
 class TestTwoProcesses(HandoverContract):
     forms = ("class", "vectorized")
     together = VectorizedWorkerSpec.of

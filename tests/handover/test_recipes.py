@@ -18,6 +18,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_the_draws_repeat(form) -> None:
     """Every call draws the same programs, at least thirty, all different."""

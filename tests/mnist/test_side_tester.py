@@ -364,6 +364,7 @@ def test_a_tester_that_was_killed_is_told(one: Configure, tmp_path: Path) -> Non
     assert beside.failure == "its process died"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RunError])
 def test_the_tester_ends_when_training_does_not_come_to_its_end(

@@ -390,6 +390,7 @@ def test_a_single_network_speaks_of_epochs_and_checkpoints(here: Here, num_val: 
 # What ends early
 
 
+@pytest.mark.long
 def test_training_that_diverges_is_told(here: Here) -> None:
     """A loss that is no number ends command and tester: exit code 1, one message, no process left."""
     said = here("--out", "run", code=1, lr=10, batch_norm=0, keep_prob=1, n_hiddens=",".join(["16"] * 40))

@@ -93,6 +93,7 @@ def test_worker_processes_train_the_same_bits(executor, folder, in_memory):
     assert results(task_in("memmap", folder), executor) == in_memory("inline")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", sampled(["shared", "member"], ("shared",)))
 @pytest.mark.parametrize(
     "executor", ["inline", pytest.param("pool", marks=pytest.mark.slow), "vectorized"], indirect=True

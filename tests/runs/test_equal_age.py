@@ -62,6 +62,7 @@ def expected_to_be_neutral(rule: str, ratio: float, noise: float, seeds: range) 
     assert share == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ratio", [pytest.param(1.5, marks=pytest.mark.slow), 4.0])
 @pytest.mark.parametrize(
     ("rule", "noise"),

@@ -209,6 +209,7 @@ def test_nodes_of_optree_come_back_through_a_template():
     assert torch.equal(made.weights, torch.ones(2))
 
 
+@pytest.mark.long
 @JAX
 @pytest.mark.needs("equinox", "flax")
 def test_the_usual_libraries_come_back():

@@ -287,6 +287,7 @@ def test_no_evolution():
     assert {decision.kind for decision in decisions_of(run)} == {"continue"}
 
 
+@pytest.mark.long
 @pytest.mark.gate
 @pytest.mark.parametrize("seeds", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_t5_patience_is_right(seeds):

@@ -144,6 +144,7 @@ def test_rand_redraws_half():
     assert abs(redrawn / 400 - 0.5) < 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("categories", ["mix", "mult"])
 def test_the_best_option_wins(categories):
     """After twenty rounds the option that gains most has the largest weight."""

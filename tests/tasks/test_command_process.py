@@ -209,6 +209,7 @@ def test_the_log_is_bounded(tmp_path, monkeypatch) -> None:
     assert log.tail(2) == ["099998", "099999"]
 
 
+@pytest.mark.long
 def test_a_program_that_prints_gigabytes(tmp_path) -> None:
     """What a program prints is never in memory: of 256 MiB, a log of 8 MiB and a tail are left."""
     log = output.Log(tmp_path / "a.log")

@@ -87,6 +87,7 @@ def test_a_copy_continues_as_its_donor():
     assert digest(first) == digest(second)
 
 
+@pytest.mark.long
 def test_a_rate_that_training_changes_keeps_its_phase():
     """The hyperparameter is the base value: the decayed rate is scaled by new/old, and untouched without a change."""
     from tests.tasks.jax_tasks import DECAY, decaying_train
@@ -174,6 +175,7 @@ def lost_train(tree, hparams, steps, ctx):
     return tree["params"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fields", "facts"),
     [

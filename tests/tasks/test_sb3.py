@@ -61,6 +61,7 @@ def test_every_update_has_the_values_of_the_log():
     assert not [entry for entry in run.journal() if entry.kind == "unread"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("build", [agents.ppo, agents.dqn, pytest.param(agents.sac, marks=pytest.mark.slow)])
 def test_rounds_make_no_difference_where_episodes_end_with_them(build):
     """Weights, optimizers, buffers, exploration and scores of one long round."""

@@ -125,6 +125,7 @@ def test_processes_train_what_inline_trains():
     assert digests(inline) == digests(processes)
 
 
+@pytest.mark.long
 def test_failures_are_of_one_member():
     """A step that raises, and a score that is not a number: one failed member each, with the reason."""
     initial = [{"lr": rate, "decay": 0.01} for rate in (0.003, 0.06, 0.1)]
@@ -134,6 +135,7 @@ def test_failures_are_of_one_member():
     assert run.best.member == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -43,6 +43,7 @@ class Ways(NetworksContract):
         return VectorizedExecutor(setup, convolutions=self._way)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("accelerator")
 @pytest.mark.parametrize("name", ["residual", "depthwise"])
 @pytest.mark.parametrize("way", CONVOLUTIONS)

@@ -134,6 +134,7 @@ def test_no_curve_runs_backwards(client: Any, tmp_path: Path) -> None:
         assert steps == sorted(set(steps))
 
 
+@pytest.mark.long
 @pytest.mark.needs("mlflow")
 def test_a_resumed_run_is_running(client: Any, tmp_path: Path) -> None:
     """While it goes on, parent and children have the status that says so."""
@@ -182,6 +183,7 @@ def test_a_run_that_fails_and_one_in_memory(client: Any, tmp_path: Path) -> None
     assert client.list_artifacts(parent.info.run_id) == []
 
 
+@pytest.mark.long
 @pytest.mark.needs("mlflow")
 def test_a_tracker_that_cannot_be_reached_does_not_stop_the_run(client: Any, tmp_path: Path) -> None:
     """A store that is no store: the run is trained, with a warning."""

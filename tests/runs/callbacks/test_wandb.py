@@ -180,6 +180,7 @@ hills().run("off", callbacks=[WandB("hills", mode="disabled")])
     assert not list((tmp_path / "off").glob("wandb/*run-*"))
 
 
+@pytest.mark.long
 @pytest.mark.needs("wandb")
 def test_no_curve_runs_backwards(offline: None, tmp_path: Path) -> None:
     """Curves of members that copy others with fewer steps go on under another name."""
