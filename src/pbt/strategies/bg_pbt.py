@@ -43,7 +43,7 @@ class BGPBT(Bandits):
         time: As in `PB2`.
         eps_cap: As in `PB2`.
         rows: As in `PB2`.
-        refit: As in `PB2`.
+        refit: As in `PB2`; BG-PBT gives pending rows the mean of the process, so that it is off.
 
     Raises:
         UsageError: An argument is outside its range.
@@ -53,6 +53,7 @@ class BGPBT(Bandits):
     needs: ClassVar[Needs] = Needs(name="BGPBT", members=2)
     acquisition: Acquisition = "std"
     rows: int = 100
+    refit: bool = False
 
     def learn(self, view: View, fresh: Sequence[GainRow]) -> dict[str, Any]:
         """Update the size of the region by the round that ended."""
