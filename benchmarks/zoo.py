@@ -31,10 +31,9 @@ from pbt.text import number
 
 FILE = Path(__file__).with_name("zoo_problems.py")
 PROBLEMS = ("toy-plain", "toy-deceptive", "nqm", "digits", "cartpole", "shapes", "transformer")
-# `own` is `pbt` on every problem here, since their plans copy.
 MIX, ALONE = "pb2-mix", "pb2"
-# `bg-pbt` has its own comparison in benchmarks/pb2_runs.py, and is not in the table of docs/choosing.md yet.
-LEFT_OUT = ("own", "bg-pbt")
+# `own` is `pbt` on every problem here, since their plans copy.
+LEFT_OUT = ("own",)
 COMPARED = tuple(sorted((name for name in PLANS if name not in LEFT_OUT), key=lambda name: name != "pbt"))
 
 
