@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -590,6 +591,20 @@ class TestBesideThePage:
         assert (inside["name"], inside["runs"], inside["rows"]) == ("both", 4, found["rows"])
         assert ComparisonsReader(folder).read() == []
         assert ComparisonReader(folder / "pbt" / "seed-0").read() is None
+
+    def test_an_unreadable_folder_hides_no_comparison(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Permissions do not bind root, so that the error is that of a folder whose entries cannot be listed."""
+        pbt.run(**CLIMB | {"rounds": 1}, run_dir=tmp_path / "both" / "pbt" / "seed-0")
+        (tmp_path / "closed").mkdir()
+        listed = Path.iterdir
+
+        def iterdir(folder: Path) -> Iterator[Path]:
+            if folder.name == "closed":
+                raise PermissionError(folder)
+            return listed(folder)
+
+        monkeypatch.setattr(Path, "iterdir", iterdir)
+        assert [one["name"] for one in ComparisonsReader(tmp_path).read()] == ["both"]
 
 
 def test_keys_are_no_paths(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,12 @@ class ComparisonsReader:
         except OSError:
             paths = list(self._readers)  # one is being removed; the next look lists the others
         self._readers = {path: self._readers.get(path) or ComparisonReader(path) for path in paths}
-        found = [(path, reader.read()) for path, reader in self._readers.items()]
-        return [{"name": printable(path.name), **one, "runs": len(one["runs"])} for path, one in found if one]
+        found = []
+        for path, reader in self._readers.items():
+            with suppress(OSError):  # removed since
+                if one := reader.read():
+                    found.append({"name": printable(path.name), **one, "runs": len(one["runs"])})
+        return found
 
 
 def _results(plain: Mapping[str, Any]) -> dict[str, Any]:

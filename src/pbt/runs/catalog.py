@@ -99,10 +99,17 @@ def trials_in(folder: Path) -> list[TrialPath]:
 
 
 def comparisons_in(folder: Path) -> list[Path]:
-    """The folders made by `pbt compare` in a folder, by name, without links."""
+    """The folders made by `pbt compare` in a folder, by name, without links and without folders that cannot be read."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.is_symlink() and path.is_dir() and trials_in(path))
+    return sorted(path for path in folder.iterdir() if not path.is_symlink() and _has_trials(path))
+
+
+def _has_trials(folder: Path) -> bool:
+    try:
+        return bool(trials_in(folder))
+    except OSError:
+        return False
 
 
 _TRIAL = re.compile(r"seed-\d{1,9}")
