@@ -7,8 +7,10 @@ from pbt import Choice, Float, Plan, Stop, truncation
 from pbt.core.events import Born, Ended, Retired
 from pbt.core.fold import empty_view, fold
 from pbt.errors import UsageError
+from pbt.report.data.figures import pictures
 from pbt.report.data.members import member_table
 from pbt.report.read import read_snapshot
+from pbt.report.sentences import shows
 from pbt.runs.engine import Observer
 from pbt.runs.results import Run
 from pbt.store.verify import verify_run
@@ -122,6 +124,8 @@ def test_a_replay_of_a_member_that_was_added(tmp_path):
     plan = Plan(exploit=pbt.never(), explore=pbt.perturb((0.5, 2.0)), interval=2)
     train(tmp_path / "run", 3, 2, plan)
     run = train(tmp_path / "run", 8, 4, plan)
+    snapshot = read_snapshot(run)
+    assert " of 3 initial members" in shows("tree", pictures(snapshot), snapshot)
     for new in run.view.members[3:]:
         ancestry = run.ancestry(new.state)
         assert [state.step for state in ancestry] == [2, 4, 6, 8]

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pbt.core.events import Born
 from pbt.report.data.curves import PointLines
 from pbt.report.data.exploits import Exploits
 from pbt.report.data.figures import Pictures
@@ -161,7 +162,10 @@ def _tree(record: Tree, snapshot: RunSnapshot) -> str:  # noqa: ARG001
     hops = sum(a.member != b.member for a, b in itertools.pairwise(snapshot.path))
     living = len(snapshot.living)
     subject = "The only living state descends" if living == 1 else f"The {living:,} living states descend"
-    text = f"{subject} from {roots:,} of {len(snapshot.members):,} initial members"
+    # Members that were added later began with a copied state.
+    openings = ((state.member, state.opening) for state in snapshot.states.values())
+    added = {member for member, opening in openings if isinstance(opening, Born) and opening.start is not None}
+    text = f"{subject} from {roots:,} of {len(set(snapshot.members) - added):,} initial members"
     ancestor = snapshot.common_ancestor
     if ancestor is not None and living > 1:
         text += f", and share one ancestor: member {ancestor.member} after step {ancestor.step:,}"
